@@ -1,0 +1,204 @@
+"""A replica catching up with a peer, as a protocol without I/O.
+
+`catch_up` is a generator: it yields what to ask the peer (or what to do here), is sent the answers, and returns a
+report. Whoever drives it decides on transport, time and failure; when an answer does not come, the driver closes the
+generator, and nothing is lost but the time.
+
+Where a replica remembers how far it has come with a peer (the peer's commit number, for one start of the peer), it
+asks only for the documents changed since. Otherwise it compares the two tries. What differs is looked at again after a
+pause, because under load something is always on its way; what still differs is exchanged, in both directions.
+
+Two replicas at equal vectors, each read in one step, whose facts differ nevertheless: a writer was used by two
+processes (a directory was cloned, or restored without a new identity). Such documents are reported as forked.
+"""
+
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from crdt.audit import Summary, compare
+from crdt.errors import Malformed
+from crdt.trie import DIGEST_SIZE, Prefix
+from crdt.vector import Vector, covers
+
+DIFFS_PER_QUESTION = 64
+
+
+class State(NamedTuple):
+    """A document as one replica has it, read in one step. A document never heard of has an empty vector."""
+
+    vector: Vector
+    digest: bytes
+
+
+class Replica(Protocol):
+    """What the protocol reads of the replica it runs at."""
+
+    def summaries(self, places: list[Prefix]) -> list[Summary]:
+        """Of the trie over all documents, see `audit.summarize`."""
+
+    def names(self, keys: Sequence[bytes]) -> list[str]:
+        """The names of documents, by the hash of their name; unknown ones are left out."""
+
+    def state(self, document: str) -> State: ...
+
+    def diff(self, document: str, vector: Vector) -> bytes:
+        """What a replica at `vector` lacks of the document."""
+
+
+# What the generator yields, and the answer it is sent.
+
+
+class AskChanges(NamedTuple):
+    """Names of documents changed after a commit number → Changes."""
+
+    since: int
+
+
+class Changes(NamedTuple):
+    names: list[str]
+    commit: int
+    """How far these names reach."""
+    more: bool
+
+
+class AskSummaries(NamedTuple):
+    """Summaries of places → list[Summary]."""
+
+    places: list[Prefix]
+
+
+class AskNames(NamedTuple):
+    """Names of documents by their keys → list[str]."""
+
+    keys: list[bytes]
+
+
+class AskDigests(NamedTuple):
+    """State digests of documents, one for each name → list[bytes]."""
+
+    names: list[str]
+
+
+class AskDiffs(NamedTuple):
+    """What we lack, given our vectors → list[Diff], one for each document."""
+
+    vectors: list[tuple[str, Vector]]
+
+
+class Diff(NamedTuple):
+    """The peer's state and, where its vector shows something we lack, the update that has it."""
+
+    state: State
+    update: bytes
+
+
+class Apply(NamedTuple):
+    """Apply an update here → None."""
+
+    document: str
+    update: bytes
+
+
+class Send(NamedTuple):
+    """Give the peer updates that it lacks → None."""
+
+    updates: list[tuple[str, bytes]]
+
+
+class Pause(NamedTuple):
+    """Wait a moment, between the two looks → None."""
+
+
+Step = AskChanges | AskSummaries | AskNames | AskDigests | AskDiffs | Apply | Send | Pause
+
+
+@dataclass
+class Report:
+    """How catching up ended."""
+
+    commit: int = 0
+    """The peer's commit number that has been reached, 0 when it was not caught up by commit numbers."""
+    exchanged: list[str] = field(default_factory=list)
+    forked: list[str] = field(default_factory=list)
+
+
+Steps = Generator[Step, Any, Any]
+
+
+def catch_up(replica: Replica, since: int | None) -> Generator[Step, Any, Report]:
+    """Bring this replica and a peer together. `since` is the peer's commit number reached before, if remembered."""
+    report = Report()
+    if since is None:
+        yield from exchange(replica, (yield from differing_by_audit(replica)), report)
+        return report
+    more = True
+    while more:
+        changes: Changes = yield AskChanges(since)
+        yield from exchange(replica, changes.names, report)
+        since, more = changes.commit, changes.more
+    report.commit = since
+    return report
+
+
+def differing_by_audit(replica: Replica) -> Generator[Step, Any, list[str]]:
+    """The documents that the two replicas hold differently, found by walking both tries."""
+    walk = compare()
+    places = next(walk)
+    while True:
+        theirs: list[Summary] = yield AskSummaries(places)
+        try:
+            places = walk.send((replica.summaries(places), theirs))
+        except StopIteration as done:
+            ours_only, theirs_only = done.value
+            break
+    ours = {entry[:DIGEST_SIZE] for entry in ours_only}
+    unnamed = sorted({entry[:DIGEST_SIZE] for entry in theirs_only} - ours)
+    names: list[str] = replica.names(sorted(ours))
+    for at in range(0, len(unnamed), 1000):
+        names += yield AskNames(unnamed[at : at + 1000])
+    return names
+
+
+def exchange(replica: Replica, names: Iterable[str], report: Report) -> Steps:
+    """Exchange, both ways, those of the named documents that differ in two looks."""
+    differing = yield from _differing(replica, list(names))
+    if not differing:
+        return
+    yield Pause()
+    differing = yield from _differing(replica, differing)
+    for at in range(0, len(differing), DIFFS_PER_QUESTION):
+        yield from exchange_now(replica, differing[at : at + DIFFS_PER_QUESTION], report)
+
+
+def _differing(replica: Replica, names: list[str]) -> Generator[Step, Any, list[str]]:
+    differing = []
+    for at in range(0, len(names), 1000):
+        page = names[at : at + 1000]
+        digests: list[bytes] = yield AskDigests(page)
+        if len(digests) != len(page):
+            raise Malformed("an answer of another length than its question")
+        differing += [name for name, digest in zip(page, digests, strict=True) if replica.state(name).digest != digest]
+    return differing
+
+
+def exchange_now(replica: Replica, names: list[str], report: Report) -> Generator[Step, Any, Report]:
+    """Exchange the named documents, both ways, without looking first."""
+    before = {name: replica.state(name) for name in names}
+    diffs: list[Diff] = yield AskDiffs([(name, before[name].vector) for name in names])
+    if len(diffs) != len(names):
+        raise Malformed("an answer of another length than its question")
+    lacking = []
+    for name, diff in zip(names, diffs, strict=True):
+        ours, theirs = before[name], diff.state
+        if ours.vector == theirs.vector and ours.digest != theirs.digest:
+            report.forked.append(name)
+            continue
+        if diff.update:
+            yield Apply(name, diff.update)
+        if not covers(theirs.vector, replica.state(name).vector):
+            lacking.append((name, replica.diff(name, theirs.vector)))
+        report.exchanged.append(name)
+    if lacking:
+        yield Send(lacking)
+    return report

@@ -1,0 +1,88 @@
+"""A replicated document: a pycrdt `Doc` that holds one array of facts for each writer.
+
+An observed-remove set: whoever has seen a fact may delete it, deletes win over what they saw and lose to what they did
+not. Facts are never changed, and every writer appends to an array of its own, so concurrent writes cannot collide.
+(Shared `Map` keys lose writes, nested types lose whole branches, and so neither is used.)
+
+The registry keeps documents as a snapshot and a log of updates and loads them only to answer what another replica
+lacks, or to make the next snapshot: its own writes are encoded by `delta` alone.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+from pycrdt import Array, Doc
+
+from crdt.delta import root_name
+from crdt.errors import DocumentBroken
+from crdt.vector import Vector, decode_vector, encode_vector
+
+T = TypeVar("T")
+
+
+class Document:
+    """One document in memory. Updates given to it must have passed `delta.decode_delta`.
+
+    Raises DocumentBroken where pycrdt fails on an update; drop the object then.
+    """
+
+    def __init__(self, updates: Iterable[bytes] = (), writer: int = 0) -> None:
+        self._doc: Doc[Array[str]] = Doc(client_id=writer)
+        self._writer = writer
+        for update in updates:
+            self.apply(update)
+
+    def apply(self, update: bytes) -> None:
+        """Take in an update from which nothing before it is missing. Applying one again changes nothing."""
+        _guarded(lambda: self._doc.apply_update(update))
+
+    def vector(self) -> Vector:
+        """How far each writer's entries reach."""
+        return decode_vector(self._doc.get_state())
+
+    def diff(self, vector: Mapping[int, int]) -> bytes:
+        """An update with everything that a replica at `vector` lacks, and the whole delete set."""
+        return _guarded(lambda: self._doc.get_update(encode_vector(vector)))
+
+    def snapshot(self) -> bytes:
+        """The whole document as one update."""
+        return _guarded(self._doc.get_update)
+
+    def texts(self) -> list[str]:
+        """All live facts, sorted. Reads every array: for tests, audits and rebuilding, not for requests."""
+        arrays = (self._doc.get(name, type=Array) for name in self._doc.keys())  # noqa: SIM118  # a Doc is not iterable by name
+        return sorted(text for array in arrays for text in array.to_py() or ())
+
+    def write(self, texts: Iterable[str], deleted: Iterable[str] = ()) -> bytes:
+        """Append facts as this document's writer and delete others by their text, in one transaction.
+
+        Answers the update. It is the model that `delta.encode_delta` is held to, and it is slow.
+        """
+        updates: list[bytes] = []
+        subscription = self._doc.observe(lambda event: updates.append(bytes(event.update)))
+        own = self._doc.get(root_name(self._writer), type=Array)
+        arrays = [self._doc.get(name, type=Array) for name in sorted(self._doc.keys())]
+        doomed = set(deleted)
+        with self._doc.transaction():
+            for array in arrays:
+                content = array.to_py() or []
+                for index in range(len(content) - 1, -1, -1):
+                    if content[index] in doomed:
+                        del array[index]
+            fresh = list(texts)
+            for text in fresh or [""]:
+                own.append(text)
+            if not fresh:
+                del own[len(own) - 1]
+        self._doc.unobserve(subscription)
+        return updates[-1]
+
+
+def _guarded(call: Callable[[], T]) -> T:
+    """Run one call into pycrdt, whose Rust panics are BaseExceptions that would otherwise end the process."""
+    try:
+        return call()
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise DocumentBroken(f"{type(error).__name__}: {error}") from None

@@ -1,0 +1,23 @@
+"""What can be wrong with bytes and changes from outside.
+
+CrdtError
+  Malformed        the bytes are not what they should be; whoever made them is at fault
+  Unauthentic      the bytes are not from a member of this cluster
+  DocumentBroken   pycrdt could not take an update that passed every check
+"""
+
+
+class CrdtError(Exception):
+    """The root of this package's errors."""
+
+
+class Malformed(CrdtError):
+    """Bytes from outside that do not have the form they must have."""
+
+
+class Unauthentic(CrdtError):
+    """A frame whose cluster or MAC is not ours."""
+
+
+class DocumentBroken(CrdtError):
+    """pycrdt refused or failed on an update. The document object must be dropped and loaded again."""

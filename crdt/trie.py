@@ -1,0 +1,146 @@
+"""The state digest: a canonical binary hash trie over sets of fixed-width entries.
+
+An entry is a 16-byte hash, which places it, followed by a value that may be empty. Up to 64 entries are one leaf; more
+are a branch by the next bit of the placing hash. The shape depends on nothing but the set, so two replicas that hold
+the same have the same digest, and two that do not can find the difference by descending where digests differ (after
+Merkle, 1987; one trie serves comparison, repair and `concord diff`).
+
+    leaf     BLAKE3(0x00, the entries in order)
+    branch   BLAKE3(0x01, left digest, right digest)        all cut to 16 bytes
+
+Inside a document the entries are the hashes of its live facts. Over all documents they are the hash of a document's
+name and its digest; a document without live facts is not among them.
+
+Nodes are immutable. An update makes new nodes along the changed paths and shares the rest, so that a transaction that
+fails leaves nothing to undo.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from blake3 import blake3
+
+DIGEST_SIZE = 16
+MAX_LEAF = 64
+MAX_DEPTH = 8 * DIGEST_SIZE
+
+
+class Leaf(NamedTuple):
+    """Entries in order, joined; `width` bytes each."""
+
+    digest: bytes
+    width: int
+    joined: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.joined) // self.width
+
+    def entries(self) -> list[bytes]:
+        return [self.joined[at : at + self.width] for at in range(0, len(self.joined), self.width)]
+
+
+class Branch(NamedTuple):
+    """Two subtrees: entries whose next bit is 0, and those whose next bit is 1."""
+
+    digest: bytes
+    size: int
+    left: "Node"
+    right: "Node"
+
+    def entries(self) -> list[bytes]:
+        return self.left.entries() + self.right.entries()
+
+
+Node = Leaf | Branch
+
+
+class Prefix(NamedTuple):
+    """A place in a trie: the first `depth` bits of placing hashes, as a number."""
+
+    bits: int = 0
+    depth: int = 0
+
+    def child(self, bit: int) -> "Prefix":
+        return Prefix(self.bits << 1 | bit, self.depth + 1)
+
+    def holds(self, entry: bytes) -> bool:
+        placed = int.from_bytes(entry[:DIGEST_SIZE], "big")
+        return placed >> (MAX_DEPTH - self.depth) == self.bits
+
+
+def build(entries: Iterable[bytes], width: int = DIGEST_SIZE) -> Node:
+    """The trie over `entries`, each `width` bytes long, in any order."""
+    return _build(sorted(entries), width, 0)
+
+
+def update(node: Node, removed: Iterable[bytes], added: Iterable[bytes], width: int = DIGEST_SIZE) -> Node:
+    """The trie with some entries taken out and others put in. Removing what is not there is an error of the caller."""
+    return _update(node, sorted(removed), sorted(added), width, 0)
+
+
+def descend(root: Node, prefix: Prefix) -> Node:
+    """The node at a place. Where a leaf ends above it, the leaf of just those entries that belong there."""
+    node = root
+    for depth in range(prefix.depth):
+        if isinstance(node, Leaf):
+            return _leaf([entry for entry in node.entries() if prefix.holds(entry)], node.width)
+        node = node.right if prefix.bits >> (prefix.depth - depth - 1) & 1 else node.left
+    return node
+
+
+def walk(node: Node) -> Iterator[bytes]:
+    """All entries in order, without building one list of them."""
+    if isinstance(node, Leaf):
+        yield from node.entries()
+    else:
+        yield from walk(node.left)
+        yield from walk(node.right)
+
+
+def _leaf(entries: list[bytes], width: int) -> Leaf:
+    joined = b"".join(entries)
+    return Leaf(blake3(b"\0" + joined).digest(DIGEST_SIZE), width, joined)
+
+
+def _branch(left: Node, right: Node, width: int) -> Node:
+    size = left.size + right.size
+    if size <= MAX_LEAF:
+        return _leaf(left.entries() + right.entries(), width)
+    return Branch(blake3(b"\1" + left.digest + right.digest).digest(DIGEST_SIZE), size, left, right)
+
+
+def _split(entries: list[bytes], depth: int) -> int:
+    """Where, in ordered entries that agree in `depth` bits, the ones with the next bit set begin."""
+    byte, mask = depth >> 3, 0x80 >> (depth & 7)
+    low, high = 0, len(entries)
+    while low < high:
+        middle = (low + high) // 2
+        if entries[middle][byte] & mask:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _build(entries: list[bytes], width: int, depth: int) -> Node:
+    if len(entries) <= MAX_LEAF or depth == MAX_DEPTH:
+        return _leaf(entries, width)
+    at = _split(entries, depth)
+    return _branch(_build(entries[:at], width, depth + 1), _build(entries[at:], width, depth + 1), width)
+
+
+def _update(node: Node, removed: list[bytes], added: list[bytes], width: int, depth: int) -> Node:
+    if not removed and not added:
+        return node
+    if isinstance(node, Leaf):
+        entries = node.entries()
+        for entry in removed:
+            entries.remove(entry)
+        entries += added
+        entries.sort()
+        return _build(entries, width, depth)
+    out, new = _split(removed, depth), _split(added, depth)
+    left = _update(node.left, removed[:out], added[:new], width, depth + 1)
+    right = _update(node.right, removed[out:], added[new:], width, depth + 1)
+    return _branch(left, right, width)

@@ -1,0 +1,17 @@
+"""Concord, an OCI container registry for many sites at once.
+
+config      what an operator may set
+errors      what can go wrong, as the OCI error a client is told
+names       the grammar of repositories, tags and digests
+manifest    reading manifests and indexes
+seams       the four interfaces through which all I/O goes: clock, bus, peer transport, disk
+system/     the real things behind the seams
+catalog/    SQLite: update log, snapshots and the view that reads are answered from
+blobs/      content and uploads on disk
+cluster/    gossip, members, catching up, fetching content from peers
+http/       the OCI distribution API, this product's own API, and the one between peers
+instance    one running registry, put together from the above
+cli/        the command line
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,5 @@
+"""`python -m registry` is `concord`."""
+
+from registry.cli.main import run
+
+run()

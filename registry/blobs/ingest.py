@@ -1,0 +1,131 @@
+"""Receiving bytes into a file.
+
+Pieces of about a MiB are hashed and written in the executor while the next one is being received: one piece is under
+way, one gathers. What is written is durable only after `sync`.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+from registry.blobs.checks import Checks
+from registry.errors import StorageFailed
+from registry.seams import DiskFile
+
+T = TypeVar("T")
+
+PIECE_BYTES = 1024 * 1024
+
+
+async def in_executor(call: Callable[[], T]) -> T:
+    """Run one blocking disk job. Raises StorageFailed for what the disk refuses."""
+    try:
+        return await asyncio.get_running_loop().run_in_executor(None, call)
+    except OSError as error:
+        raise StorageFailed("the disk refused a write", {"reason": error.strerror or str(error)}) from error
+
+
+class Mark(NamedTuple):
+    """A point to go back to."""
+
+    size: int
+    checks: Checks
+
+
+class Ingest:
+    """One file being received. Not for concurrent use. After an error it must be dropped or rewound."""
+
+    def __init__(self, file: DiskFile, checks: Checks, on_written: Callable[[], None] | None = None) -> None:
+        """With `on_written`, bytes are written as soon as possible and it is told whenever more can be read back."""
+        self._on_written = on_written
+        self.file = file
+        self.checks = checks
+        self.size = checks.size
+        """Bytes received, of which the last ones may not be written yet."""
+        self._parts: list[bytes] = []
+        self._gathered = 0
+        self._job: asyncio.Future[None] | None = None
+        self._written = checks.size
+
+    @property
+    def written(self) -> int:
+        """Bytes that can be read back, where `on_written` is given."""
+        return self._written
+
+    async def write(self, data: bytes) -> None:
+        """Take in more bytes. Raises StorageFailed, possibly for earlier ones."""
+        self._parts.append(data)
+        self._gathered += len(data)
+        self.size += len(data)
+        idle = self._on_written is not None and (self._job is None or self._job.done())
+        if idle or self._gathered >= PIECE_BYTES:
+            await self._hand_over()
+
+    async def flush(self) -> None:
+        """Wait until all bytes are hashed and written."""
+        if self._parts:
+            await self._hand_over()
+        await self._settle()
+
+    async def sync(self) -> None:
+        """Make all bytes durable."""
+        await self.flush()
+        await self._run(self.file.sync)
+
+    def mark(self) -> Mark:
+        """Where the file stands. Only after `flush`."""
+        assert not self._parts and self._job is None, "a mark is taken after a flush"
+        return Mark(self.size, self.checks.copy())
+
+    async def rewind(self, mark: Mark) -> None:
+        """Go back to a mark, giving up everything after it."""
+        self._parts, self._gathered = [], 0
+        await self._give_up()
+        await self._run(lambda: self.file.truncate(mark.size))
+        self.size, self.checks = mark.size, mark.checks.copy()
+
+    async def close(self) -> None:
+        """Close the file, once nothing is under way any more."""
+        self._parts = []
+        await self._give_up()
+        self.file.close()
+
+    async def _hand_over(self) -> None:
+        await self._settle()
+        parts, self._parts, self._gathered = self._parts, [], 0
+        self._begin(lambda: self._store(parts))
+
+    async def _run(self, job: Callable[[], None]) -> None:
+        await self._settle()
+        self._begin(job)
+        await self._settle()
+
+    def _begin(self, job: Callable[[], None]) -> None:
+        self._job = asyncio.ensure_future(in_executor(job))
+        if self._on_written is not None:
+            self._job.add_done_callback(lambda _: self._told_written())
+
+    def _told_written(self) -> None:
+        self._written = self.checks.size
+        if self._on_written is not None:
+            self._on_written()
+
+    async def _settle(self) -> None:
+        """Wait for the job under way. It is shielded: a cancelled job would go on in its thread, on a closed file."""
+        if self._job is not None:
+            try:
+                await asyncio.shield(self._job)
+            finally:
+                if self._job.done():
+                    self._job = None
+
+    async def _give_up(self) -> None:
+        try:
+            await self._settle()
+        except StorageFailed:
+            pass  # told to whoever wrote, or about to be cut off
+
+    def _store(self, parts: list[bytes]) -> None:
+        for part in parts:
+            self.checks.update(part)
+        self.file.append(parts)

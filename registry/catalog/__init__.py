@@ -1,0 +1,16 @@
+"""The catalog: one SQLite database with the replicated documents and what they mean.
+
+schema       tables, migrations, and what is checked when a database is opened
+database     two connections and the grouping of concurrent writes into one durable commit
+documents    documents: writing them, and taking in the updates of others
+tries        the hash tries behind the state digests, cached
+view         live facts: what documents mean, and the only thing reads touch
+replica      what other replicas ask of the documents
+repository   what a push, a delete or a mount changes
+incoming     taking in what other instances send
+forks        healing a document that a writer used twice has split
+queries      what pulls and lists read
+content      which content files are on this disk, and uploads that are under way
+members      the other instances, and how far this one has come with each
+catalog      all of it, opened
+"""

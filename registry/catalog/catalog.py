@@ -1,0 +1,75 @@
+"""The whole catalog of one data directory, opened."""
+
+from crdt.catchup import State
+from crdt.clock import HybridClock
+from registry.catalog.database import Database, Transaction
+from registry.catalog.documents import Documents
+from registry.catalog.forks import heal
+from registry.catalog.queries import Queries
+from registry.catalog.replica import DocumentReplica
+from registry.catalog.tries import TrieCache
+from registry.catalog.view import COLUMNS, LiveFact
+from registry.seams import Clock, Disk
+
+PATH = "catalog.sqlite"
+WRITER_BITS = 53
+
+
+class Catalog:
+    """Opens the database, names the instance when it is new, and holds the parts together.
+
+    Raises CannotStart for a database of a newer version or one that cannot be made durable, apsw.Error for a damaged
+    one.
+    """
+
+    def __init__(self, disk: Disk, clock: Clock) -> None:
+        self._clock = clock
+        self.database = Database(disk, PATH)
+        self.instance = ""
+        self.secret = b""
+        self.start_number = 0
+        self.replica = DocumentReplica(self.database)
+        self.queries = Queries(self.database)
+
+    async def start(self) -> None:
+        """Name the instance if it is new, count this start, and draw its writer."""
+        fresh = self._clock.entropy(16).hex(), self._clock.entropy(32)
+        identity = await self.database.write(lambda tx: _begin(tx, *fresh, self._clock.now()))
+        self.instance, self.secret, self.start_number = identity
+        self.documents = Documents(TrieCache(), HybridClock(), self.instance, self._drawn_writer())
+        self.database.on_failed_commit.append(self.retire_writer)
+
+    def retire_writer(self) -> None:
+        """Write under a fresh writer from now on.
+
+        After a commit that failed, it is unknown what the disk holds of it, and after another process was seen using
+        ours, who has which entry: the clocks must not be used again.
+        """
+        self.documents.retire_writer(self._drawn_writer())
+
+    async def heal(self, document: str, theirs: list[tuple[int, int, str]]) -> None:
+        """Bring a document together with another replica's, see `forks`."""
+        await self.database.write(lambda tx: heal(tx, self.documents, document, theirs))
+
+    def facts(self, document: str) -> tuple[State, list[tuple[int, int, str]]]:
+        """A document's state and its live facts, each (writer, clock, text), as of the same commit."""
+        with self.database.one_step():
+            rows = self.database.rows(
+                f"SELECT {COLUMNS} FROM facts WHERE document = (SELECT id FROM documents WHERE name = ?)", (document,)
+            )
+            state = self.replica.state(document)
+        return state, [(*fact.identity, fact.text()) for fact in (LiveFact(*row) for row in rows)]
+
+    def _drawn_writer(self) -> int:
+        return int.from_bytes(self._clock.entropy(8), "big") >> (64 - WRITER_BITS)
+
+
+def _begin(tx: Transaction, instance: str, secret: bytes, now_ms: int) -> tuple[str, bytes, int]:
+    """The instance's id and secret, drawn when it is new, and the number of this start, greater than all before."""
+    tx.execute(
+        "INSERT OR IGNORE INTO meta (key, value) VALUES ('instance', ?), ('secret', ?), ('start', 0)",
+        (instance, secret),
+    )
+    tx.execute("UPDATE meta SET value = MAX(value + 1, ?) WHERE key = 'start'", (now_ms,))
+    found = dict(tx.rows("SELECT key, value FROM meta"))
+    return found["instance"], found["secret"], found["start"]

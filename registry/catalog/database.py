@@ -1,0 +1,159 @@
+"""One SQLite database: a connection that reads, one that writes, and group commit.
+
+Writes are plain functions that get a transaction. Those that are waiting are run one after the other in one SQLite
+transaction, each under a savepoint of its own so that one that raises takes only itself back, and are made durable by
+one commit. Only the commit, which waits for the disk, runs in the executor; while it does, the next group gathers. No
+lock is held over it, and nobody is told before it has succeeded.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import apsw
+
+from registry.catalog import schema
+from registry.errors import StorageFailed
+from registry.seams import Disk
+
+T = TypeVar("T")
+
+MAX_GROUP = 256
+BUSY_TIMEOUT_MS = 5_000
+
+
+class Transaction:
+    """One operation inside a group: SQL, and what is to happen once the group is durable."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        self.after_commit: list[Callable[[], None]] = []
+        self.after_rollback: list[Callable[[], None]] = []
+
+    def execute(self, sql: str, bindings: tuple[Any, ...] = ()) -> apsw.Cursor:
+        return self._connection.execute(sql, bindings)
+
+    def row(self, sql: str, bindings: tuple[Any, ...] = ()) -> Any:
+        """The first row, or None."""
+        return self._connection.execute(sql, bindings).fetchone()
+
+    def rows(self, sql: str, bindings: tuple[Any, ...] = ()) -> list[Any]:
+        return self._connection.execute(sql, bindings).fetchall()
+
+    def last_number(self) -> int:
+        """The number of the row inserted last."""
+        return self._connection.last_insert_rowid()
+
+
+Operation = Callable[[Transaction], T]
+_Waiting = tuple[Operation[Any], "asyncio.Future[Any]"]
+
+
+class Database:
+    """See the module. Raises StorageFailed from `write` when the disk does not take a commit."""
+
+    def __init__(self, disk: Disk, path: str) -> None:
+        self._writing = disk.connect(path)
+        schema.configure(self._writing)
+        schema.migrate(self._writing)
+        self._writing.set_busy_timeout(BUSY_TIMEOUT_MS)
+        self.reading = disk.connect(path)
+        schema.configure(self.reading)
+        self.reading.set_busy_timeout(BUSY_TIMEOUT_MS)
+        self._queue: list[_Waiting] = []
+        self._committing: asyncio.Task[None] | None = None
+        self.on_failed_commit: list[Callable[[], None]] = []
+
+    def row(self, sql: str, bindings: tuple[Any, ...] = ()) -> Any:
+        """The first row of a query over what is committed, or None."""
+        return self.reading.execute(sql, bindings).fetchone()
+
+    def rows(self, sql: str, bindings: tuple[Any, ...] = ()) -> list[Any]:
+        return self.reading.execute(sql, bindings).fetchall()
+
+    @contextmanager
+    def one_step(self) -> Iterator[None]:
+        """Several reads that see the same committed state. Nothing may be awaited inside."""
+        self.reading.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self.reading.execute("COMMIT")
+
+    async def write(self, operation: Operation[T]) -> T:
+        """Run `operation` in the next group and wait until it is durable.
+
+        Raises what the operation raised, after which nothing of it is there, or StorageFailed.
+        """
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.append((operation, future))
+        if self._committing is None or self._committing.done():
+            self._committing = asyncio.create_task(self._commit_groups())
+        return await future
+
+    async def close(self) -> None:
+        """Wait for the writes that are under way, then close."""
+        if self._committing is not None:
+            await asyncio.wait([self._committing])
+        self.reading.close()
+        self._writing.close()
+
+    async def _commit_groups(self) -> None:
+        while self._queue:
+            group, self._queue = self._queue[:MAX_GROUP], self._queue[MAX_GROUP:]
+            transactions: list[Transaction] = []
+            results: list[tuple[asyncio.Future[Any], Any]] = []
+            try:
+                self._writing.execute("BEGIN IMMEDIATE")
+                for operation, future in group:
+                    self._run(operation, future, transactions, results)
+                await asyncio.get_running_loop().run_in_executor(None, self._writing.execute, "COMMIT")
+            except (apsw.Error, OSError) as error:
+                self._fail(group, transactions, error)
+                continue
+            for transaction in transactions:
+                for call in transaction.after_commit:
+                    call()
+            for future, result in results:
+                if not future.done():
+                    future.set_result(result)
+
+    def _run(
+        self,
+        operation: Operation[Any],
+        future: "asyncio.Future[Any]",
+        transactions: list[Transaction],
+        results: list[tuple["asyncio.Future[Any]", Any]],
+    ) -> None:
+        transaction = Transaction(self._writing)
+        transactions.append(transaction)
+        self._writing.execute("SAVEPOINT operation")
+        try:
+            result = operation(transaction)
+        except Exception as error:
+            if isinstance(error, (apsw.IOError, apsw.FullError, apsw.CorruptError, apsw.NotADBError)):
+                raise
+            self._writing.execute("ROLLBACK TO operation")
+            self._writing.execute("RELEASE operation")
+            for call in transactions.pop().after_rollback:
+                call()
+            if not future.done():
+                future.set_exception(error)
+            return
+        self._writing.execute("RELEASE operation")
+        results.append((future, result))
+
+    def _fail(self, group: list[_Waiting], transactions: list[Transaction], error: Exception) -> None:
+        """Take a whole group back. A commit that failed is never tried again as if it could be good."""
+        if self._writing.in_transaction:
+            self._writing.execute("ROLLBACK")
+        for transaction in transactions:
+            for call in transaction.after_rollback:
+                call()
+        for call in self.on_failed_commit:
+            call()
+        failure = StorageFailed("the catalog could not be written", {"reason": f"{type(error).__name__}: {error}"})
+        for _, future in group:
+            if not future.done():
+                future.set_exception(failure)

@@ -1,0 +1,38 @@
+"""Healing a document that a writer used by two processes has split.
+
+Two replicas then have different entries under the same (writer, clock), or one has deleted what the other has not, at
+equal state vectors: no diff can tell them apart. So the facts themselves are compared. Every entry that is not the same
+on both sides is deleted by its identity, and what either side had there is said again under this process's own writer.
+Nothing that anybody saw is lost; what contradicts itself shows as a conflict.
+"""
+
+from collections.abc import Iterable
+
+from crdt.fact import OTHER, Fact, parse_fact
+from crdt.frame import Change
+from registry.catalog.database import Transaction
+from registry.catalog.documents import Documents
+from registry.catalog.view import all_observed
+
+
+def heal(tx: Transaction, documents: Documents, name: str, theirs: Iterable[tuple[int, int, str]]) -> Change | None:
+    """Bring a document together with another replica's live facts, each (writer, clock, text).
+
+    Answers None where the two do not differ any more.
+    """
+    document = documents.document_id(tx, name)
+    ours = {fact.identity: fact.text() for fact in all_observed(tx, document)} if document is not None else {}
+    others = {(writer, clock): text for writer, clock, text in theirs}
+    split = sorted(identity for identity in ours.keys() | others.keys() if ours.get(identity) != others.get(identity))
+    if not split:
+        return None
+    texts = {text for identity in split for text in (ours.get(identity), others.get(identity)) if text is not None}
+    return documents.write(tx, name, split, [_under(text, documents.writer) for text in sorted(texts)])
+
+
+def _under(text: str, writer: int) -> Fact:
+    """The same statement, said by another writer."""
+    fact = parse_fact(text)
+    if fact.kind == OTHER:
+        return fact._replace(key=f"{text.rpartition(chr(0))[0]}\0{writer:x}")
+    return fact._replace(writer=writer)

@@ -1,0 +1,92 @@
+"""Taking in what other instances send: updates of documents, with manifest bodies."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from crdt.delta import Delta
+from crdt.fact import MANIFEST, parse_fact
+from crdt.vector import Vector
+from registry.catalog.database import Transaction
+from registry.catalog.documents import Applied, Documents
+from registry.catalog.repository import store_body
+from registry.errors import ManifestInvalid
+from registry.manifest import Manifest, parse_manifest
+from registry.names import Digest, digest_of
+
+_WRITER = re.compile(r"[0-9a-f]{1,14}\Z")
+_INSTANCE = re.compile(r"[0-9a-f]{32}\Z")
+
+
+class ForeignWriter(Exception):
+    """A change under a writer that belongs to another instance than its sender. It changed nothing."""
+
+
+class Incoming(NamedTuple):
+    """An update from elsewhere, checked and decoded."""
+
+    document: str
+    raw: bytes
+    delta: Delta
+    needs: Vector
+    bodies: Sequence[bytes] = ()
+
+
+def bind_writer(tx: Transaction, writer: int, instance: str) -> None:
+    """Note whose a writer is, at its first change. Raises ForeignWriter when it is somebody else's."""
+    row = tx.row("SELECT instance FROM writers WHERE writer = ?", (writer,))
+    if row is None:
+        tx.execute("INSERT INTO writers (writer, instance) VALUES (?, ?)", (writer, instance))
+    elif row[0] != instance:
+        raise ForeignWriter(f"writer {writer:x} is {row[0]}'s, not {instance}'s")
+
+
+def note_writers(tx: Transaction, writers: Mapping[str, str]) -> None:
+    """Take over what another instance knows about whose writers are whose, as hints."""
+    for writer, instance in writers.items():
+        if _WRITER.match(writer) and _INSTANCE.match(instance):
+            tx.execute("INSERT OR IGNORE INTO writers (writer, instance) VALUES (?, ?)", (int(writer, 16), instance))
+
+
+def take_in(tx: Transaction, documents: Documents, incoming: Incoming, now_ms: int) -> Applied:
+    """Apply an update and keep the manifest bodies that came with it. Raises what `Documents.apply` raises."""
+    applied = documents.apply(tx, incoming.document, incoming.raw, incoming.delta, incoming.needs, now_ms)
+    if incoming.bodies:
+        facts = (parse_fact(entry.text) for entry in incoming.delta.added)
+        media_types = {Digest(fact.key): fact.media_type for fact in facts if fact.kind == MANIFEST}
+        for body in incoming.bodies:
+            _keep_if_named(tx, body, media_types)
+    return applied
+
+
+def keep_wanted_body(tx: Transaction, body: bytes) -> bool:
+    """Keep a manifest body if a live manifest is waiting for it. Answers whether one was."""
+    for algorithm in ("sha256", "sha512"):
+        digest = digest_of(body, algorithm)
+        row = tx.row(
+            "SELECT f.media_type FROM wanted w JOIN facts f ON f.document = w.document AND f.kind = 'm' "
+            "AND f.key = w.digest WHERE w.digest = ? LIMIT 1",
+            (digest,),
+        )
+        if row is not None:
+            store_body(tx, digest, body, _parsed(body, row[0]))
+            return True
+    return False
+
+
+def _keep_if_named(tx: Transaction, body: bytes, media_types: Mapping[Digest, str]) -> None:
+    """A body counts by its digest alone; one that no fact of the update names is dropped."""
+    hashed = {algorithm: hashlib.new(algorithm, body).hexdigest() for algorithm in ("sha256", "sha512")}
+    for digest, media_type in media_types.items():
+        algorithm, _, encoded = digest.partition(":")
+        if hashed[algorithm] == encoded:
+            store_body(tx, digest, body, _parsed(body, media_type))
+
+
+def _parsed(body: bytes, media_type: str) -> Manifest:
+    """A body as its referrers see it. One that this version cannot read is kept all the same, and refers to nothing."""
+    try:
+        return parse_manifest(body, media_type)
+    except ManifestInvalid:
+        return Manifest(media_type, (), (), None, None, None)

@@ -1,0 +1,43 @@
+"""The other instances of the cluster, as this one knows them, kept so that they can be found without a bus."""
+
+from typing import NamedTuple
+
+from registry.catalog.database import Database, Transaction
+
+
+class MemberRow(NamedTuple):
+    instance: str
+    site: str
+    advertise: str
+    advertise_site: str
+    version: str
+    start: int
+    seen_ms: int
+
+
+class Reached(NamedTuple):
+    """How far this instance has come with another: that one's commit number, for one start of it."""
+
+    start: int
+    number: int
+
+
+def save_member(tx: Transaction, member: MemberRow) -> None:
+    tx.execute(
+        "INSERT OR REPLACE INTO members (instance, site, advertise, advertise_site, version, start, seen_ms) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        member,
+    )
+
+
+def all_members(database: Database) -> list[MemberRow]:
+    sql = "SELECT instance, site, advertise, advertise_site, version, start, seen_ms FROM members ORDER BY instance"
+    return [MemberRow(*row) for row in database.rows(sql)]
+
+
+def save_reached(tx: Transaction, instance: str, reached: Reached) -> None:
+    tx.execute("INSERT OR REPLACE INTO reached (instance, start, number) VALUES (?, ?, ?)", (instance, *reached))
+
+
+def all_reached(database: Database) -> dict[str, Reached]:
+    return {row[0]: Reached(*row[1:]) for row in database.rows("SELECT instance, start, number FROM reached")}

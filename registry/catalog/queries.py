@@ -1,0 +1,195 @@
+"""What pulls and lists read. Every answer is one SQL query over what is committed; lists are range scans, bounded."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from registry.catalog.database import Database
+from registry.names import Digest, Repository, Tag
+
+KIND = "repository/"
+
+
+def document_name(repository: Repository) -> str:
+    """The document that holds a repository's facts."""
+    return KIND + repository
+
+
+class ManifestRow(NamedTuple):
+    """A live manifest reference, and the body where it is here."""
+
+    digest: Digest
+    media_type: str
+    size: int
+    writer: int
+    body: bytes | None
+
+
+class BlobRow(NamedTuple):
+    """A live blob link."""
+
+    size: int
+    writer: int
+    held: bool
+    """Whether the content is on this disk."""
+
+
+class ReferrerRow(NamedTuple):
+    """A live manifest that names a subject."""
+
+    digest: Digest
+    media_type: str
+    size: int
+    artifact_type: str | None
+    annotations: bytes | None
+
+
+class TagFact(NamedTuple):
+    """One live fact about a tag."""
+
+    digest: Digest
+    time: int
+    writer: int
+
+
+_BY_TAG = """
+SELECT m.key, m.media_type, m.size, t.writer, b.body
+FROM documents d
+JOIN facts t ON t.document = d.id AND t.kind = 't' AND t.key = ?
+JOIN facts m ON m.document = d.id AND m.kind = 'm' AND m.key = t.digest
+LEFT JOIN manifests b ON b.digest = m.key
+WHERE d.name = ? ORDER BY t.time DESC, t.writer DESC, m.time DESC, m.writer DESC LIMIT 1
+"""
+_BY_DIGEST = """
+SELECT m.key, m.media_type, m.size, m.writer, b.body
+FROM documents d
+JOIN facts m ON m.document = d.id AND m.kind = 'm' AND m.key = ?
+LEFT JOIN manifests b ON b.digest = m.key
+WHERE d.name = ? ORDER BY m.time DESC, m.writer DESC LIMIT 1
+"""
+_BLOB = """
+SELECT f.size, f.writer, c.digest IS NOT NULL
+FROM documents d
+JOIN facts f ON f.document = d.id AND f.kind = 'b' AND f.key = ?
+LEFT JOIN content c ON c.digest = f.key
+WHERE d.name = ? ORDER BY f.time DESC, f.writer DESC LIMIT 1
+"""
+_ANYWHERE = """
+SELECT f.size, f.writer, c.digest IS NOT NULL
+FROM facts f LEFT JOIN content c ON c.digest = f.key WHERE f.kind = 'b' AND f.key = ? LIMIT 1
+"""
+_TAGS = """
+SELECT DISTINCT f.key FROM documents d JOIN facts f ON f.document = d.id AND f.kind = 't'
+WHERE d.name = ? AND f.key > ? ORDER BY f.key LIMIT ?
+"""
+_TAG_FACTS = """
+SELECT f.key, f.digest, f.time, f.writer FROM documents d JOIN facts f ON f.document = d.id AND f.kind = 't'
+WHERE d.name = ? AND f.key >= ? ORDER BY f.key, f.time DESC, f.writer DESC
+"""
+_REFERRERS = """
+SELECT m.digest, f.media_type, f.size, m.artifact_type, m.annotations
+FROM manifests m JOIN documents d ON d.name = ?
+JOIN facts f ON f.document = d.id AND f.kind = 'm' AND f.key = m.digest
+WHERE m.subject = ? AND m.digest > ? GROUP BY m.digest ORDER BY m.digest LIMIT ?
+"""
+
+
+class Queries:
+    """Reads over the catalog's reading connection."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def manifest_by_tag(self, repository: Repository, tag: str) -> ManifestRow | None:
+        """What the winning fact of a tag points at."""
+        row = self._database.row(_BY_TAG, (tag, KIND + repository))
+        return ManifestRow(*row) if row else None
+
+    def manifest(self, repository: Repository, digest: Digest) -> ManifestRow | None:
+        row = self._database.row(_BY_DIGEST, (digest, KIND + repository))
+        return ManifestRow(*row) if row else None
+
+    def blob(self, repository: Repository, digest: Digest) -> BlobRow | None:
+        row = self._database.row(_BLOB, (digest, KIND + repository))
+        return BlobRow(*row) if row else None
+
+    def blob_in_any_repository(self, digest: Digest) -> BlobRow | None:
+        row = self._database.row(_ANYWHERE, (digest,))
+        return BlobRow(*row) if row else None
+
+    def repository_exists(self, repository: Repository) -> bool:
+        sql = "SELECT 1 FROM documents WHERE name = ? AND facts > 0"
+        return self._database.row(sql, (KIND + repository,)) is not None
+
+    def tags(self, repository: Repository, after: str, limit: int) -> list[Tag]:
+        """Up to `limit` tags behind `after`, in byte order."""
+        return [Tag(tag) for (tag,) in self._database.rows(_TAGS, (KIND + repository, after, limit))]
+
+    def repositories(self, after: str, limit: int) -> list[Repository]:
+        """Up to `limit` repositories that hold anything, behind `after`, in byte order."""
+        sql = "SELECT name FROM documents WHERE facts > 0 AND name > ? AND name < ? ORDER BY name LIMIT ?"
+        rows = self._database.rows(sql, (KIND + after, KIND[:-1] + "0", limit))
+        return [Repository(name.removeprefix(KIND)) for (name,) in rows]
+
+    def referrers(self, repository: Repository, subject: Digest, after: str, limit: int) -> list[ReferrerRow]:
+        """Up to `limit` live manifests whose subject is `subject`, behind the digest `after`."""
+        rows = self._database.rows(_REFERRERS, (KIND + repository, subject, after, limit))
+        return [ReferrerRow(*row) for row in rows]
+
+    def body(self, digest: Digest) -> bytes | None:
+        row = self._database.row("SELECT body FROM manifests WHERE digest = ?", (digest,))
+        return row[0] if row else None
+
+    def wanted(self, limit: int) -> list[Digest]:
+        """Manifests that live facts name and whose bodies are not here."""
+        sql = (
+            "SELECT DISTINCT w.digest FROM wanted w JOIN facts f ON f.document = w.document AND f.kind = 'm' "
+            "AND f.key = w.digest LIMIT ?"
+        )
+        return [Digest(digest) for (digest,) in self._database.rows(sql, (limit,))]
+
+    def tag_facts(self, repository: Repository, tag: str | None = None) -> dict[Tag, list[TagFact]]:
+        """All live facts of a repository's tags, or of one, the winner of each first."""
+        found: dict[Tag, list[TagFact]] = {}
+        for key, digest, time, writer in self._database.rows(_TAG_FACTS, (KIND + repository, tag or "")):
+            if tag is not None and key != tag:
+                break
+            found.setdefault(key, []).append(TagFact(digest, time, writer))
+        return found
+
+    def conflicts(self, limit: int) -> list[tuple[Repository, Tag]]:
+        """Tags with several live facts that disagree."""
+        sql = (
+            "SELECT d.name, c.tag FROM conflicts c JOIN documents d ON d.id = c.document ORDER BY d.name, c.tag LIMIT ?"
+        )
+        return [(name.removeprefix(KIND), tag) for name, tag in self._database.rows(sql, (limit,))]
+
+    def counts(self) -> dict[str, int]:
+        """How much there is: repositories, tags are left to `_concord/digest`; blobs and bytes on this disk."""
+        repositories, facts = self._database.row(
+            "SELECT COUNT(*), COALESCE(SUM(facts), 0) FROM documents WHERE facts > 0"
+        )
+        blobs, size_bytes = self._database.row("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM content")
+        (conflicts,) = self._database.row("SELECT COUNT(*) FROM conflicts")
+        (wanted,) = self._database.row("SELECT COUNT(DISTINCT digest) FROM wanted")
+        return {
+            "repositories": repositories,
+            "facts": facts,
+            "blobs": blobs,
+            "blob_bytes": size_bytes,
+            "conflicts": conflicts,
+            "manifests_missing": wanted,
+        }
+
+    def instance_of(self, writer: int) -> str | None:
+        """The instance a writer belongs to, where it is known: a hint at who has what the writer named."""
+        row = self._database.row("SELECT instance FROM writers WHERE writer = ?", (writer,))
+        return row[0] if row else None
+
+    def writers_of(self, documents: Iterable[str]) -> dict[str, str]:
+        """The instances of the writers (hexadecimal) in some documents, where they are known."""
+        sql = (
+            "SELECT w.writer, w.instance FROM documents d JOIN vectors v ON v.document = d.id "
+            "JOIN writers w ON w.writer = v.writer WHERE d.name = ?"
+        )
+        rows = (row for name in documents for row in self._database.rows(sql, (name,)))
+        return {f"{writer:x}": instance for writer, instance in rows}

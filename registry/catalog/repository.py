@@ -1,0 +1,166 @@
+"""What pushes, deletes and mounts change in a repository's document.
+
+A push by tag deletes the tag's observed facts and appends a new one, and does the same for everything the manifest
+stands on: its own reference, its children at all levels, and the links of their blobs. So a delete of any of those that
+is under way elsewhere, and has not seen this push, loses. One push is one operation and one update, never split.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from crdt.fact import BLOB, MANIFEST, TAG, Fact, blob_fact, manifest_fact, tag_fact
+from crdt.frame import Change
+from registry.catalog.database import Transaction
+from registry.catalog.documents import Documents
+from registry.catalog.queries import document_name
+from registry.catalog.view import Identity, LiveFact, observed, observed_tags_of
+from registry.errors import BlobUnknown, ManifestBlobUnknown, ManifestInvalid, ManifestUnknown
+from registry.manifest import Manifest, parse_manifest
+from registry.names import Digest, Repository, Tag
+
+
+class Pushed(NamedTuple):
+    """A manifest that is being pushed."""
+
+    digest: Digest
+    body: bytes
+    manifest: Manifest
+    tags: Sequence[Tag]
+
+
+def push_manifest(
+    tx: Transaction, documents: Documents, repository: Repository, pushed: Pushed, sparse: bool, now_ms: int
+) -> Change:
+    """Store a manifest and point tags at it.
+
+    Raises ManifestBlobUnknown with every missing part, unless `sparse`.
+    """
+    name = document_name(repository)
+    document = documents.document_id(tx, name)
+    found = _Observed(tx, document)
+    missing = found.add_parts(pushed.manifest)
+    if missing and not sparse:
+        raise ManifestBlobUnknown("the manifest refers to content that is not in this repository", missing)
+    found.add(MANIFEST, pushed.digest)
+    for tag in pushed.tags:
+        found.add(TAG, tag)
+    time, writer = documents.clock.tick(now_ms), documents.writer
+    kept = found.repeated(time, writer, without=pushed.digest)
+    own = manifest_fact(pushed.digest, pushed.manifest.media_type, len(pushed.body), time, writer)
+    tags = [tag_fact(tag, pushed.digest, time, writer) for tag in dict.fromkeys(pushed.tags)]
+    store_body(tx, pushed.digest, pushed.body, pushed.manifest)
+    return documents.write(tx, name, _identities(found.facts), [*tags, own, *kept], (pushed.body,))
+
+
+def store_body(tx: Transaction, digest: Digest, body: bytes, manifest: Manifest) -> None:
+    """Keep a manifest's body, with what the referrers API tells of it."""
+    tx.execute(
+        "INSERT OR IGNORE INTO manifests (digest, body, subject, artifact_type, annotations) VALUES (?, ?, ?, ?, ?)",
+        (digest, body, manifest.subject, manifest.artifact_type, manifest.annotations),
+    )
+    tx.execute("DELETE FROM wanted WHERE digest = ?", (digest,))
+
+
+def link_blob(
+    tx: Transaction, documents: Documents, repository: Repository, digest: Digest, size: int, now_ms: int
+) -> Change:
+    """Make a blob readable in a repository, after its upload or by a mount."""
+    name = document_name(repository)
+    document = documents.document_id(tx, name)
+    before = observed(tx, document, BLOB, digest) if document is not None else []
+    link = blob_fact(digest, size, documents.clock.tick(now_ms), documents.writer)
+    return documents.write(tx, name, _identities(before), [link])
+
+
+def delete_tag(tx: Transaction, documents: Documents, repository: Repository, tag: Tag) -> Change:
+    """Raises ManifestUnknown where there is no such tag."""
+    facts = _observed_in(tx, documents, repository, TAG, tag)
+    if not facts:
+        raise ManifestUnknown("there is no such tag", {"tag": tag})
+    return documents.write(tx, document_name(repository), _identities(facts), [])
+
+
+def delete_manifest(tx: Transaction, documents: Documents, repository: Repository, digest: Digest) -> Change:
+    """Delete a manifest's reference and every tag that points at it. Raises ManifestUnknown."""
+    facts = _observed_in(tx, documents, repository, MANIFEST, digest)
+    if not facts:
+        raise ManifestUnknown("there is no such manifest", {"digest": digest})
+    name = document_name(repository)
+    document = documents.document_id(tx, name)
+    assert document is not None, "a document with live facts exists"
+    return documents.write(tx, name, _identities(facts + observed_tags_of(tx, document, digest)), [])
+
+
+def delete_blob(tx: Transaction, documents: Documents, repository: Repository, digest: Digest) -> Change:
+    """Delete a blob's links. Raises BlobUnknown."""
+    facts = _observed_in(tx, documents, repository, BLOB, digest)
+    if not facts:
+        raise BlobUnknown("there is no such blob in this repository", {"digest": digest})
+    return documents.write(tx, document_name(repository), _identities(facts), [])
+
+
+def _observed_in(tx: Transaction, documents: Documents, repository: Repository, kind: str, key: str) -> list[LiveFact]:
+    document = documents.document_id(tx, document_name(repository))
+    return observed(tx, document, kind, key) if document is not None else []
+
+
+def _identities(facts: Iterable[LiveFact]) -> list[Identity]:
+    return [fact.identity for fact in facts]
+
+
+class _Observed:
+    """The live facts that a push replaces, each once."""
+
+    def __init__(self, tx: Transaction, document: int | None) -> None:
+        self._tx = tx
+        self._document = document
+        self._latest: dict[tuple[str, str], LiveFact] = {}
+        self.facts: list[LiveFact] = []
+
+    def add(self, kind: str, key: str) -> bool:
+        """Observe the facts about one key. Answers whether there are any."""
+        if (kind, key) in self._latest:
+            return True
+        found = observed(self._tx, self._document, kind, key) if self._document is not None else []
+        if found:
+            self._latest[kind, key] = found[-1]
+            self.facts += found
+        return bool(found)
+
+    def add_parts(self, manifest: Manifest) -> list[dict[str, str]]:
+        """Observe what a manifest stands on, at all levels, each manifest once. Answers what is missing.
+
+        Only what the manifest itself names can be missing: its children were complete when they were pushed, or were
+        pushed to a registry that takes incomplete ones.
+        """
+        missing = [part.digest for part in manifest.blobs if not self.add(BLOB, part.digest) and part.required]
+        pending: list[Digest] = []
+        for child in manifest.children:
+            if (MANIFEST, child.digest) not in self._latest:
+                (pending if self.add(MANIFEST, child.digest) else missing).append(child.digest)
+        while pending:
+            stored = self._stored(pending.pop())
+            for part in stored.blobs if stored else ():
+                self.add(BLOB, part.digest)
+            for child in stored.children if stored else ():
+                if (MANIFEST, child.digest) not in self._latest and self.add(MANIFEST, child.digest):
+                    pending.append(child.digest)
+        return [{"digest": digest} for digest in dict.fromkeys(missing)]
+
+    def _stored(self, digest: Digest) -> Manifest | None:
+        """A child's body, read; None while it is on its way here."""
+        row = self._tx.row("SELECT body FROM manifests WHERE digest = ?", (digest,))
+        try:
+            return parse_manifest(row[0], self._latest[MANIFEST, digest].media_type) if row else None
+        except ManifestInvalid:
+            return None
+
+    def repeated(self, time: int, writer: int, without: Digest) -> list[Fact]:
+        """The observed references and links, said again. Where several facts say one thing, the latest is repeated."""
+        again: list[Fact] = []
+        for (kind, key), fact in self._latest.items():
+            if kind == BLOB:
+                again.append(blob_fact(key, fact.size, time, writer))
+            elif kind == MANIFEST and key != without:
+                again.append(manifest_fact(key, fact.media_type, fact.size, time, writer))
+        return again

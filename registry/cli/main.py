@@ -1,0 +1,239 @@
+"""The commands and their options."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from registry import __version__
+from registry.cli.client import NoAnswer, ask
+from registry.cli.compare import compare_instances
+from registry.cli.demo import demo as run_demo
+from registry.cli.verify import DataDirectory
+from registry.config import load_config
+from registry.errors import CannotStart
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Concord, an OCI container registry for many sites at once.",
+    epilog="Exit status: 0 for success, 1 for a finding (differences, damage), 2 for an error.",
+)
+out = Console()
+
+Url = Annotated[str, typer.Argument(envvar="CONCORD_URL", help="address of an instance", show_default=True)]
+Json = Annotated[bool, typer.Option("--json", help="print JSON, for machines")]
+LOCAL = "http://127.0.0.1:5000"
+
+
+def run() -> None:
+    """The entry point: errors that a person can act on are one line."""
+    try:
+        app()
+    except (CannotStart, NoAnswer) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"concord: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
+@app.command(
+    epilog="Example: concord serve --listen 0.0.0.0:5000 --data /var/lib/concord --advertise http://10.0.0.5:5000"
+)
+def serve(
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT to serve on [default: 127.0.0.1:5000]")] = None,
+    data: Annotated[Path | None, typer.Option(help="the data directory [default: data]")] = None,
+    site: Annotated[str | None, typer.Option(help="the label of the place this instance runs at")] = None,
+    redis: Annotated[
+        list[str] | None, typer.Option(help="a Redis to gossip through; any one that works is enough")
+    ] = None,
+    advertise: Annotated[str | None, typer.Option(help="this instance's address inside its site")] = None,
+    advertise_site: Annotated[
+        str | None, typer.Option(help="an address behind which any instance of the site answers other sites")
+    ] = None,
+    peer: Annotated[
+        list[str] | None, typer.Option(help="the address of another instance, to find it without Redis")
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="a host name this registry goes by, for containerd's ?ns=")
+    ] = None,
+    sparse: Annotated[
+        bool | None, typer.Option("--sparse/--no-sparse", help="accept manifests whose parts are missing")
+    ] = None,
+    listen_internal: Annotated[
+        str | None, typer.Option(help="HOST:PORT for /_concord, /healthz and /readyz alone")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="a TOML file with these settings")] = None,
+) -> None:
+    """Run an instance. Every option can also be set as CONCORD_… in the environment; the secret that joins a cluster is
+    CONCORD_CLUSTER_KEY."""
+    from registry.cli.serve import serve as run_server  # the server's parts are not needed by the other commands
+
+    given = {key: value for key, value in locals().items() if value not in (None, []) and key in _SETTINGS}
+    run_server(load_config(given, config))
+
+
+_SETTINGS = frozenset(
+    {"listen", "data", "site", "redis", "advertise", "advertise_site", "peer", "name", "sparse", "listen_internal"}
+)
+
+
+@app.command(epilog="Example: concord demo")
+def demo(
+    data: Annotated[Path | None, typer.Option(help="keep the data here [default: a directory that is removed]")] = None,
+) -> None:
+    """Run three instances at sites eu, us and ap on 127.0.0.1:5001 to 5003, with a Redis between them."""
+    run_demo(data)
+
+
+@app.command(epilog="Example: concord status http://10.0.0.5:5000")
+def status(url: Url = LOCAL, json: Json = False) -> None:
+    """Show an instance: what it has, whom it knows, and whether they agree."""
+    answer = ask(url, "/_concord/status")
+    if json:
+        return _print_json(answer)
+    out.print(
+        f"instance [bold]{answer['instance']}[/bold] at site [bold]{answer['site'] or '-'}[/bold], {answer['version']}"
+    )
+    out.print(f"ready {answer['ready']}, state digest {answer['root']}, commit {answer['commit']}")
+    out.print(
+        f"{answer['repositories']} repositories, {answer['facts']} facts, {answer['blobs']} blobs here "
+        f"({answer['blob_bytes']} bytes), {answer['conflicts']} conflicts, "
+        f"{answer['manifests_missing']} manifests on their way"
+    )
+    table = Table("instance", "site", "address", "version", "live", "agrees", "changes lacking")
+    for member in answer["members"]:
+        table.add_row(
+            member["instance"][:12],
+            member["site"],
+            member["address"],
+            member["version"],
+            "yes" if member["reachable"] else "not reached" if member["live"] else "no",
+            "yes" if member["agrees"] else "not yet",
+            str(member["changes_lacking"]),
+        )
+    out.print(table if answer["members"] else "no other instances are known")
+
+
+@app.command(epilog="Example: concord digest --json http://10.0.0.5:5000")
+def digest(
+    url: Url = LOCAL,
+    repository: Annotated[str | None, typer.Option(help="show one repository's digest and its tags' facts")] = None,
+    json: Json = False,
+) -> None:
+    """Show the state digest. Two instances with the same one have the same tags, manifests and links."""
+    answer = ask(url, "/_concord/digest", {"repository": repository} if repository else None)
+    if json:
+        return _print_json(answer)
+    if repository is None:
+        return print(answer["root"])
+    print(answer["digest"])
+    for tag, facts in answer["tags"].items():
+        for fact in facts:
+            print(f"  {tag}  {fact['digest']}  {fact['time']}  {fact['writer']}")
+
+
+@app.command(epilog="Example: concord diff http://eu.example:5000 http://us.example:5000")
+def diff(
+    first: Annotated[str, typer.Argument(help="address of an instance")],
+    second: Annotated[str, typer.Argument(help="address of another")],
+    json: Json = False,
+) -> None:
+    """Name the repositories and tags in which two running instances differ, or say that they agree."""
+    found = compare_instances(first, second)
+    if json:
+        _print_json(
+            {
+                "agree": not found.repositories,
+                "roots": [found.first_root, found.second_root],
+                "repositories": [
+                    {"name": name, "tags": [tag._asdict() for tag in tags]} for name, tags in found.repositories
+                ],
+            }
+        )
+    elif not found.repositories:
+        print(f"they agree: {found.first_root}")
+    for name, tags in found.repositories if not json else []:
+        print(name if tags else f"{name}: the same tags; references to manifests or blobs differ")
+        for tag, one, other in tags:
+            print(f"  {tag}: {one or 'not there'} | {other or 'not there'}")
+    raise typer.Exit(1 if found.repositories else 0)
+
+
+@app.command(epilog="Example: concord conflicts http://10.0.0.5:5000")
+def conflicts(url: Url = LOCAL, json: Json = False) -> None:
+    """List tags that several sites pushed unseen by each other.
+
+    The others stay pullable by digest; push again to settle.
+    """
+    answer = ask(url, "/_concord/conflicts")
+    if json:
+        return _print_json(answer)
+    table = Table("repository", "tag", "wins", "others", title=f"{answer['count']} conflicts")
+    for conflict in answer["conflicts"]:
+        others = "\n".join(fact["digest"] for fact in conflict["others"])
+        table.add_row(conflict["repository"], conflict["tag"], conflict["winner"]["digest"], others)
+    out.print(table if answer["conflicts"] else "no conflicts")
+
+
+@app.command(epilog="Example: concord verify --data /var/lib/concord")
+def verify(
+    data: Annotated[Path, typer.Option(envvar="CONCORD_DATA", help="the data directory")] = Path("data"),
+    json: Json = False,
+) -> None:
+    """Hash all content again and compare it with its digests. The instance may be running."""
+    directory = DataDirectory(data)
+    columns = (
+        TextColumn("checking"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    checked, damaged = 0, []
+    with Progress(*columns, console=Console(stderr=True), disable=json) as progress:
+        task = progress.add_task("checking", total=directory.total_bytes)
+        for one in directory.check():
+            checked += 1
+            progress.advance(task, one.size)
+            if one.problem is not None:
+                damaged.append({"digest": one.digest, "problem": one.problem})
+    if json:
+        _print_json({"checked": checked, "bytes": directory.total_bytes, "damaged": damaged})
+    else:
+        for entry in damaged:
+            print(f"{entry['digest']}: {entry['problem']}")
+        print(f"{checked} contents, {directory.total_bytes} bytes, {len(damaged)} damaged")
+    raise typer.Exit(1 if damaged else 0)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"concord {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="show the version")
+    ] = False,
+) -> None:
+    """Options of all commands."""
+
+
+__all__: list[Any] = ["app", "run"]

@@ -1,0 +1,148 @@
+"""Running an instance: its sockets, its lock, its signals."""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import uvicorn
+import uvloop
+
+from crdt.frame import ClusterKey
+from registry import __version__
+from registry.config import Config
+from registry.errors import CannotStart
+from registry.http.answers import CutOff
+from registry.http.app import App
+from registry.instance import Instance
+from registry.seams import Bus
+from registry.system.bus import RedisBus, SilentBus
+from registry.system.clock import SystemClock
+from registry.system.disk import SystemDisk
+from registry.system.http import HttpTransport
+
+log = logging.getLogger("concord")
+
+KEEP_ALIVE_S = 90  # longer than the 60 to 75 s after which balancers close idle connections themselves
+DRAIN_S = 60
+LOCK = "lock"
+
+
+def serve(config: Config) -> None:
+    """Serve until a signal ends it. Raises CannotStart."""
+    _set_up_logging()
+    with contextlib.ExitStack() as stack:
+        public = stack.enter_context(_listening(config.address))
+        internal = stack.enter_context(_listening(config.internal_address)) if config.internal_address else None
+        stack.enter_context(_locked(config.data))
+        uvloop.run(_serve(config, public, internal))
+
+
+async def _serve(config: Config, public: socket.socket, internal: socket.socket | None) -> None:
+    transport = HttpTransport()
+    try:
+        instance = Instance(config, SystemClock(), SystemDisk(config.data), _bus(config), transport)
+        await instance.start()
+    except apsw.Error as error:
+        raise CannotStart(f"the catalog in {config.data} cannot be opened: {error}") from None
+    servers = [(_Server(_server_config(App(instance, internal=internal is None))), public)]
+    if internal is not None:
+        servers.append((_Server(_server_config(App(instance, registry=False))), internal))
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, _drain, instance, [server for server, _ in servers])
+    site = f" at site {config.site}" if config.site else ""
+    address = "{}:{}".format(*public.getsockname()[:2])
+    log.info("Concord %s, instance %s%s, serves http://%s", __version__, instance.catalog.instance, site, address)
+    await asyncio.gather(*(server.serve(sockets=[listening]) for server, listening in servers))
+    await instance.close()
+    await transport.close()
+
+
+def _drain(instance: Instance, servers: "list[_Server]") -> None:
+    """Take no new requests and finish those under way; a second signal does not wait for them."""
+    for server in servers:
+        server.force_exit = instance.draining
+        server.should_exit = True
+    instance.draining = True
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to us, since there may be two servers."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server_config(app: App) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+
+
+def _bus(config: Config) -> Bus:
+    clusters = [ClusterKey(key.get_secret_value()).cluster.hex() for key in config.cluster_key]
+    return RedisBus(config.redis, clusters, config.site) if config.redis else SilentBus()
+
+
+@contextlib.contextmanager
+def _listening(address: tuple[str, int]) -> Iterator[socket.socket]:
+    host, port = address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host.strip("[]"), port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        reason = "it is in use" if getattr(error, "errno", None) == errno.EADDRINUSE else str(error)
+        raise CannotStart(f"cannot listen on {host}:{port}: {reason}") from None
+    with listening:
+        yield listening
+
+
+@contextlib.contextmanager
+def _locked(data: Path) -> Iterator[None]:
+    """Hold the data directory for this process alone. The kernel lets go when the process ends, however it does."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise CannotStart(f"the data directory {data} cannot be used: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise CannotStart(f"the data directory {data} is in use by another process") from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class _Expected(logging.Filter):
+    """Leaves out what clients cause and we have said already."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        cut_off = record.exc_info is not None and record.exc_info[0] is CutOff
+        return not cut_off and "Invalid HTTP request" not in record.getMessage()
+
+
+def _set_up_logging() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    logging.getLogger("uvicorn.error").addFilter(_Expected())
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -1,0 +1,15 @@
+"""Everything between instances.
+
+messages        what instances tell each other, as types
+sessions        authenticating the requests between them
+upload_ids      upload ids that name their owner
+members         the other instances: who is there, how far they are
+peers           asking another instance
+gossip          frames out after a commit, frames in through the gate
+confirmations   waiting until the own site has seen a write
+sync            catching up with others, and asking them what they know more
+locate          who has a content
+fetch           content from a peer: one transfer, many readers
+bodies          manifest bodies: fetching what is lacking, depositing what no frame carries
+cluster         the above, put together, with the tasks that keep it going
+"""

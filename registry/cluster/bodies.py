@@ -1,0 +1,120 @@
+"""Manifest bodies that facts name and no frame brought: fetched at once, so that every instance can serve every tag
+when the one it was pushed to is gone. And the other way round, what no frame can carry is put at a member before the
+push is answered."""
+
+import asyncio
+import logging
+
+from crdt.catchup import Report, exchange_now
+from crdt.errors import CrdtError
+from crdt.frame import Change
+from registry.catalog.catalog import Catalog
+from registry.catalog.incoming import keep_wanted_body
+from registry.cluster.gossip import fits_a_frame
+from registry.cluster.locate import Locate
+from registry.cluster.members import Member, Members
+from registry.cluster.messages import Updates, UpdatesAnswer
+from registry.cluster.peers import Peers
+from registry.cluster.sync import Sync
+from registry.errors import StorageFailed
+from registry.manifest import MAX_MANIFEST_BYTES
+from registry.names import Digest, algorithm_of, digest_of
+from registry.seams import PeerUnreachable
+
+log = logging.getLogger("concord.bodies")
+
+ROUND_S = 5.0
+AT_ONCE = 16
+DEPOSIT_TRIES = 3
+DEPOSIT_S = 10.0
+
+
+class Bodies:
+    """Fetches the manifest bodies this instance lacks, and deposits its own large ones elsewhere."""
+
+    def __init__(self, catalog: Catalog, peers: Peers, members: Members, locate: Locate, sync: Sync) -> None:
+        self._catalog = catalog
+        self._peers = peers
+        self._members = members
+        self._locate = locate
+        self._sync = sync
+        self._fetching: dict[Digest, asyncio.Task[bytes | None]] = {}
+        self._wake = asyncio.Event()
+
+    def look(self) -> None:
+        """Facts have come in: there may be bodies to fetch."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Fetch what is wanted, for ever."""
+        while True:
+            self._wake.clear()
+            wanted = self._catalog.queries.wanted(limit=1000)
+            for at in range(0, len(wanted), AT_ONCE):
+                await asyncio.gather(*(self.fetch(digest) for digest in wanted[at : at + AT_ONCE]))
+            try:
+                async with asyncio.timeout(ROUND_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    def close(self) -> None:
+        for task in self._fetching.values():
+            task.cancel()
+
+    async def fetch(self, digest: Digest) -> bytes | None:
+        """Fetch one body from whoever has it, once however many ask. None when nobody reachable has it."""
+        task = self._fetching.get(digest)
+        if task is None:
+            task = self._fetching[digest] = asyncio.create_task(self._fetch(digest))
+            task.add_done_callback(lambda _: self._fetching.pop(digest, None))
+        return await asyncio.shield(task)
+
+    async def _fetch(self, digest: Digest) -> bytes | None:
+        async for member, size in self._locate.holders(digest):
+            if size > MAX_MANIFEST_BYTES:
+                continue
+            try:
+                body = await self._receive(member, digest)
+            except (PeerUnreachable, TimeoutError) as error:
+                log.info("no body of %s from %s: %s", digest, member.instance, error)
+                continue
+            if digest_of(body, algorithm_of(digest)) != digest:
+                log.error("%s gave wrong bytes for %s", member.instance, digest)
+                continue
+            try:
+                await self._catalog.database.write(lambda tx, body=body: keep_wanted_body(tx, body))  # type: ignore[misc]
+            except StorageFailed as error:
+                log.error("a manifest body could not be kept: %s", error.detail)
+            return body
+        return None
+
+    async def _receive(self, member: Member, digest: Digest) -> bytes:
+        parts, size = [], 0
+        async with asyncio.timeout(DEPOSIT_S):
+            async with self._peers.stream(member, "GET", f"/content/{digest}") as response:
+                if response.status != 200:
+                    raise PeerUnreachable(f"{member.instance} answered {response.status}")
+                async for chunk in response.chunks():
+                    parts.append(chunk)
+                    size += len(chunk)
+                    if size > MAX_MANIFEST_BYTES:
+                        raise PeerUnreachable(f"{member.instance} sent more than it said")
+        return b"".join(parts)
+
+    async def deposit(self, change: Change) -> bool:
+        """Put what no frame carries at one live member. Answers whether it is safe elsewhere, or was in the frame."""
+        if fits_a_frame(change):
+            return True
+        for member in self._members.reachable()[:DEPOSIT_TRIES]:
+            writers = self._catalog.queries.writers_of([change.document])
+            updates = Updates([(change.document, change.delta)], writers, list(change.bodies))
+            try:
+                answer = await self._peers.ask(member, "/updates", updates, UpdatesAnswer, DEPOSIT_S)
+                if answer.early:
+                    await self._sync.drive(member, exchange_now(self._catalog.replica, [change.document], Report()))
+                    await self._peers.ask(member, "/updates", Updates([], {}, updates.bodies), UpdatesAnswer, DEPOSIT_S)
+                return True
+            except (PeerUnreachable, CrdtError, StorageFailed) as error:
+                log.warning("could not leave a change at %s: %s", member.instance, error)
+        return False

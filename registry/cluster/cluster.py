@@ -1,0 +1,244 @@
+"""This instance's part in the cluster, put together, with the tasks that keep it going."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from crdt.frame import Change, ClusterKey
+from crdt.vector import Vector
+from registry import __version__
+from registry.blobs.store import BlobStore
+from registry.catalog.catalog import Catalog
+from registry.catalog.members import MemberRow, all_members, all_reached, save_member
+from registry.catalog.queries import document_name
+from registry.cluster.bodies import Bodies
+from registry.cluster.confirmations import Confirmations
+from registry.cluster.fetch import Fetch
+from registry.cluster.gossip import Gossip
+from registry.cluster.locate import Locate
+from registry.cluster.members import HEARTBEAT_S, Member, Members
+from registry.cluster.messages import Heartbeat, Hello
+from registry.cluster.peers import Peers
+from registry.cluster.sync import Sync
+from registry.config import Config
+from registry.errors import StorageFailed
+from registry.names import Repository
+from registry.seams import Bus, Clock, PeerTransport, PeerUnreachable
+
+log = logging.getLogger("concord.cluster")
+
+LOOK_AGAIN_S = 0.3
+BEHIND_S = 2.0
+JOIN_ALONE_S = 1.0
+JOIN_S = 30.0
+MAX_ADDRESSES = 1000
+RESTART_S = 1.0
+
+
+class Cluster:
+    """Gossip, catching up and fetching, running. Without bus, peers and members it has nothing to do."""
+
+    def __init__(
+        self,
+        config: Config,
+        catalog: Catalog,
+        store: BlobStore,
+        clock: Clock,
+        bus: Bus,
+        transport: PeerTransport,
+        keys: Sequence[ClusterKey],
+    ) -> None:
+        self._config = config
+        self._catalog = catalog
+        self._clock = clock
+        self.keys = keys
+        self.members = Members(catalog.instance, config.site)
+        self.members.remember(all_members(catalog.database), all_reached(catalog.database))
+        self.members.on_heard.append(self._heard)
+        self.confirmations = Confirmations(self.members)
+        self.gossip = Gossip(catalog, bus, clock, keys, self.members, self.confirmations, catalog.start_number)
+        self.peers = Peers(transport, self.members, clock, keys)
+        self.sync = Sync(catalog, self.peers, self.members, clock)
+        self.locate = Locate(self.peers, self.members)
+        self.fetch = Fetch(store, catalog.database, self.peers, self.members, self.locate, clock)
+        self.bodies = Bodies(catalog, self.peers, self.members, self.locate, self.sync)
+        self.gossip.on_incomplete = self.sync.document_is_due
+        self.sync.on_advanced = self.advanced
+        self._addresses = list(config.peer)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ahead_since: dict[str, float] = {}
+        self._saved: dict[str, tuple[str, ...]] = {}
+        self._joined = False
+
+    def start(self) -> None:
+        """Begin the tasks."""
+        for work in (
+            self.gossip.run,
+            self.sync.run,
+            self.bodies.run,
+            self._beat,
+            self._introduce,
+        ):
+            self._tasks.append(asyncio.create_task(_for_ever(work)))
+        self._tasks.append(asyncio.create_task(self._join()))
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.sync.close()
+        self.fetch.close()
+        self.bodies.close()
+
+    # What handlers use
+
+    async def settle(self, change: Change) -> None:
+        """Wait until a committed change may be answered: it is safe elsewhere where no frame carries it, and the own
+        site has it, or is late."""
+        await self.bodies.deposit(change)
+        await self.confirmations.wait(change.commit)
+
+    async def learn_for_miss(self, repository: Repository) -> bool:
+        """Before a miss is answered: ask who may know more of a repository. Answers whether anything came."""
+        return await self.sync.refresh(document_name(repository), self.sync.hinted())
+
+    async def learn_for_delete(self, repository: Repository) -> None:
+        """Before a delete: fetch what reachable members know more, so that it deletes that too."""
+        await self.sync.refresh(document_name(repository), self.members.reachable())
+
+    @property
+    def ready(self) -> bool:
+        """Whether this instance shows what its site shows."""
+        return self._joined and not self._behind()
+
+    def heartbeat(self) -> Heartbeat:
+        config = self._config
+        host, port = config.address
+        return Heartbeat(
+            site=config.site,
+            advertise=config.advertise or f"http://{host}:{port}",
+            advertise_site=config.advertise_site,
+            version=__version__,
+            start=self.gossip.start,
+            changes=self.gossip.changes,
+            commit=self._catalog.replica.commit_number(),
+            root=self._catalog.replica.root(),
+            applied={m.instance: (m.beat.start, m.applied.upto(m.beat.start)) for m in self.members.of_own_site()},
+        )
+
+    def hello(self) -> Hello:
+        addresses = [self.members.url(member) for member in self.members.live()]
+        return Hello(self._catalog.instance, self.gossip.next_heartbeat(), self.heartbeat(), addresses)
+
+    def greeted(self, hello: Hello) -> None:
+        """Another instance has introduced itself by a request, or answered ours."""
+        self.members.hear(hello.instance, hello.heartbeat, hello.sequence, on_bus=False)
+        for url in hello.members:
+            if url and url not in self._addresses and len(self._addresses) < MAX_ADDRESSES:
+                self._addresses.append(url)
+
+    def advanced(self, document: str, vector: Vector) -> None:
+        """A document has reached `vector` by a diff: what was held for that can go on."""
+        self.gossip.advanced(document, vector)
+        self.bodies.look()
+
+    # Tasks
+
+    async def _beat(self) -> None:
+        while True:
+            self.gossip.beat(self.heartbeat())
+            await self._save_members()
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def _save_members(self) -> None:
+        now = self._clock.now()
+        for member in self.members.live():
+            beat = member.beat
+            known = (beat.site, beat.advertise, beat.advertise_site, beat.version, str(beat.start))
+            if self._saved.get(member.instance) != known:
+                row = MemberRow(member.instance, *known[:4], beat.start, now)
+                await self._catalog.database.write(lambda tx, row=row: save_member(tx, row))  # type: ignore[misc]
+                self._saved[member.instance] = known
+
+    async def _introduce(self) -> None:
+        """Say hello to addresses whose instances are not heard on the bus."""
+        while True:
+            heard = {self.members.url(member) for member in self.members.on_bus()}
+            known = {self.members.url(member) for member in self.members.all()}
+            urls = [url for url in dict.fromkeys([*self._addresses, *sorted(known)]) if url and url not in heard]
+            await asyncio.gather(*(self._say_hello(url) for url in urls))
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def _say_hello(self, url: str) -> None:
+        try:
+            async with asyncio.timeout(HEARTBEAT_S):
+                answer = await self.peers.ask_url(url, "/hello", self.hello(), Hello)
+        except (PeerUnreachable, TimeoutError) as error:
+            log.debug("no hello from %s: %s", url, error)
+            return
+        if answer.instance != self._catalog.instance:
+            self.greeted(answer)
+        elif url in self._addresses:
+            self._addresses.remove(url)  # a list of peers may be the same everywhere, this instance included
+
+    async def _join(self) -> None:
+        """Catch up with the own site before being ready, unless nobody is there."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        alone = not self._config.redis and not self._addresses and not self.members.all()
+        while not alone and loop.time() < begun + JOIN_S:
+            near = self.members.of_own_site()
+            reachable = [member for member in near if member.reachable]
+            if near and not reachable:
+                break
+            if reachable and all(await asyncio.gather(*(self.sync.catch_up_soon(m) for m in reachable))):
+                break
+            if not near and loop.time() > begun + JOIN_ALONE_S:
+                break
+            await asyncio.sleep(LOOK_AGAIN_S)
+        self._joined = True
+
+    # What comes in
+
+    def _heard(self, member: Member) -> None:
+        loop = asyncio.get_running_loop()
+        beat = member.beat
+        start, applied = beat.applied.get(self._catalog.instance, (0, 0))
+        if beat.site == self._config.site and start == self.gossip.start:
+            self.confirmations.caught_up(member, applied)
+        if member.is_new:
+            # Let a newcomer know who is here, rather than after up to two seconds.
+            loop.call_soon(lambda: self.gossip.beat(self.heartbeat()))
+        if member.ahead:
+            self._ahead_since.setdefault(member.instance, loop.time())
+            loop.call_later(LOOK_AGAIN_S, self._look_again, member, beat)
+        else:
+            self._ahead_since.pop(member.instance, None)
+
+    def _look_again(self, member: Member, beat: Heartbeat) -> None:
+        """A heartbeat told of changes that were not here. Their frames should be by now; else they were lost."""
+        if not member.ahead:
+            self._ahead_since.pop(member.instance, None)
+        elif member.applied.upto(beat.start) < beat.changes and member.reachable:
+            self.sync.catch_up_soon(member)
+
+    def _behind(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        for member in self.members.of_own_site():
+            since = self._ahead_since.get(member.instance)
+            if since is not None and member.ahead and now - since > BEHIND_S:
+                return True
+        return False
+
+
+async def _for_ever(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a task that is not meant to end, and begin it again if it does."""
+    while True:
+        try:
+            await work()
+        except StorageFailed as error:
+            log.error("%s: %s; trying again", error.message, error.detail)
+        except Exception:
+            log.exception("a background task failed and is begun again")
+        await asyncio.sleep(RESTART_S)

@@ -1,0 +1,78 @@
+"""Waiting until the own site has seen a write.
+
+Instances of one site may stand behind a plain load balancer, and clients read back on another connection what they just
+wrote. So the answer to a write waits until every live member of the site has confirmed that it committed the change, at
+most 50 ms. One that misses this is not waited for again until it has caught up: a member that hangs costs one write its
+50 ms, not every write.
+"""
+
+import asyncio
+
+from registry.cluster.members import Member, Members
+
+PATIENCE_S = 0.05
+
+
+class _Wait:
+    """One change, and the members that have yet to confirm it."""
+
+    def __init__(self, sequence: int, missing: set[str]) -> None:
+        self.sequence = sequence
+        self.missing = missing
+        self.done = asyncio.Event()
+
+
+class Confirmations:
+    """Which changes of ours the members of our site have committed."""
+
+    def __init__(self, members: Members) -> None:
+        self._members = members
+        self._waits: dict[int, _Wait] = {}
+        self._sequence_of: dict[int, int] = {}
+        self._behind: set[str] = set()
+        self._published = 0
+        self.missed = 0
+        """How often a member was given up on."""
+
+    def published(self, commit: int, sequence: int) -> None:
+        """A change is on the bus: from now on it can be confirmed."""
+        self._published = sequence
+        waited_for = {m.instance for m in self._members.of_own_site()} - self._behind
+        if waited_for:
+            self._waits[sequence] = _Wait(sequence, waited_for)
+            self._sequence_of[commit] = sequence
+            asyncio.get_running_loop().call_later(PATIENCE_S, self._give_up, commit, sequence)
+
+    async def wait(self, commit: int) -> None:
+        """Return once the change with this commit number is confirmed by all that are waited for, or they are late."""
+        wait = self._waits.get(self._sequence_of.get(commit, 0))
+        if wait is not None:
+            await wait.done.wait()
+
+    def confirmed(self, member: Member, sequences: list[int], applied: int) -> None:
+        """A member of our site has committed changes of ours, and all of them up to `applied`."""
+        for sequence in sequences:
+            self._confirm(member.instance, sequence)
+        if applied >= self._published or applied in sequences:
+            # It has everything up to a change that it was just told of: it keeps step again.
+            self._behind.discard(member.instance)
+
+    def caught_up(self, member: Member, applied: int) -> None:
+        """A heartbeat says how far a member of our site is."""
+        if applied >= self._published:
+            self._behind.discard(member.instance)
+
+    def _confirm(self, instance: str, sequence: int) -> None:
+        wait = self._waits.get(sequence)
+        if wait is not None:
+            wait.missing.discard(instance)
+            if not wait.missing:
+                wait.done.set()
+
+    def _give_up(self, commit: int, sequence: int) -> None:
+        self._sequence_of.pop(commit, None)
+        wait = self._waits.pop(sequence)
+        if wait.missing:
+            self._behind |= wait.missing
+            self.missed += len(wait.missing)
+            wait.done.set()

@@ -1,0 +1,314 @@
+"""Frames out after a commit, frames in through the gate.
+
+Out: every operation that was committed here is sealed and published, in the order of commits. In: a frame is
+authenticated, decoded and checked without touching the catalog; then it is applied in a transaction, if nothing before
+it is missing. One that is early is held for a moment and then replaced by a diff. What is refused changes nothing and
+is counted by its reason.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from crdt.delta import decode_delta
+from crdt.errors import CrdtError, Malformed, Unauthentic
+from crdt.frame import (
+    CHANGE,
+    CONFIRMATION,
+    HEARTBEAT,
+    MAX_DELTA_BYTES,
+    MAX_FRAME_BYTES,
+    Change,
+    ClusterKey,
+    Frame,
+    decode_change,
+    encode_change,
+    seal,
+    unseal,
+)
+from crdt.gate import Gate
+from crdt.vector import Vector, covers
+from registry.catalog.catalog import Catalog
+from registry.catalog.database import Transaction
+from registry.catalog.documents import Applied, Early, WriterReused
+from registry.catalog.incoming import ForeignWriter, Incoming, bind_writer, take_in
+from registry.cluster.confirmations import Confirmations
+from registry.cluster.members import Member, Members
+from registry.cluster.messages import Confirmation, Heartbeat
+from registry.errors import StorageFailed
+from registry.seams import Bus, Clock
+
+log = logging.getLogger("concord.gossip")
+
+MAX_APPLYING = 512
+BODY_ROOM_BYTES = MAX_FRAME_BYTES - MAX_DELTA_BYTES - 32 * 1024
+HOLD_CHECK_S = 0.02
+MAX_AWAITING = 10_000
+OWN_ECHO_S = 10.0
+
+
+class _Awaited(NamedTuple):
+    """A change that will come by a diff, not by its frame; it is here once the document covers `needs`."""
+
+    frame: Frame
+    needs: Vector
+
+    @classmethod
+    def by_diff(cls, frame: Frame, incoming: Incoming) -> "_Awaited":
+        return cls(frame, {w: first + length for w, (first, length) in incoming.delta.spans.items()})
+
+
+class Gossip:
+    """One process's part in the cluster's gossip."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        bus: Bus,
+        clock: Clock,
+        keys: Sequence[ClusterKey],
+        members: Members,
+        confirmations: Confirmations,
+        start: int,
+    ) -> None:
+        self._catalog = catalog
+        self._bus = bus
+        self._clock = clock
+        self._keys = keys
+        self._members = members
+        self._confirmations = confirmations
+        self.start = start
+        self.changes = 0
+        """How many changes this process has published."""
+        self._began = asyncio.get_running_loop().time()
+        self._heartbeats = 0
+        self._gate: Gate[tuple[Frame, Incoming]] = Gate()
+        self._applying = asyncio.Semaphore(MAX_APPLYING)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._to_confirm: dict[str, tuple[Member, list[int]]] = {}
+        self.frames: Counter[str] = Counter()
+        """Frames received, by what became of them."""
+        self._awaiting: dict[str, list[_Awaited]] = {}
+        self.on_incomplete: Callable[[str, str], None] = lambda instance, document: None
+        """Told the sender and the document of a change that could not be applied from its frame: a diff is due."""
+        catalog.documents.on_change = self.publish
+
+    # Out
+
+    def publish(self, change: Change) -> None:
+        """Tell the others of a change that is committed here. Never waits and never fails."""
+        self.changes += 1
+        payload = encode_change(_fitted(change))
+        self._send(CHANGE, self.changes, payload)
+        self._confirmations.published(change.commit, self.changes)
+
+    def beat(self, heartbeat: Heartbeat) -> int:
+        """Publish a heartbeat. Answers its number."""
+        sequence = self.next_heartbeat()
+        self._send(HEARTBEAT, sequence, msgspec.msgpack.encode(heartbeat))
+        return sequence
+
+    def next_heartbeat(self) -> int:
+        self._heartbeats += 1
+        return self._heartbeats
+
+    def _send(self, kind: int, sequence: int, payload: bytes, site: str | None = None) -> None:
+        frame = Frame(kind, bytes.fromhex(self._catalog.instance), self.start, sequence, payload)
+        self._bus.publish(seal(frame, self._keys[0]), site)
+
+    # In
+
+    async def run(self) -> None:
+        """Take in frames for ever."""
+        holding = asyncio.create_task(self._watch_held())
+        try:
+            async for data in self._bus.listen():
+                await self.receive(data)
+        finally:
+            holding.cancel()
+            for task in list(self._tasks):
+                task.cancel()
+
+    async def receive(self, data: bytes) -> None:
+        """Take in one frame. Whatever it holds, this does not raise."""
+        try:
+            frame = unseal(data, self._keys)
+            sender = frame.sender.hex()
+            if sender == self._catalog.instance:
+                self._receive_own(frame)
+            elif frame.kind == CHANGE:
+                await self._receive_change(frame, sender)
+            elif frame.kind == HEARTBEAT:
+                beat = msgspec.msgpack.decode(frame.payload, type=Heartbeat)
+                if beat.start != frame.start:
+                    raise Malformed("a heartbeat of another start than its frame")
+                self._count("heartbeat" if self._members.hear(sender, beat, frame.sequence, on_bus=True) else "stale")
+            elif frame.kind == CONFIRMATION:
+                self._receive_confirmation(frame, sender)
+            else:
+                self._count("unknown kind")
+        except Unauthentic:
+            self._count("unauthentic")
+        except (Malformed, msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._count("malformed")
+            log.warning("refused a frame: %s", error)
+
+    def _receive_own(self, frame: Frame) -> None:
+        """Our own frames come back. Under another start they are echoes of our last one, or somebody runs as us."""
+        echo = frame.start < self.start and asyncio.get_running_loop().time() < self._began + OWN_ECHO_S
+        if frame.start == self.start or echo:
+            self._count("own")
+        else:
+            if not self.frames["twin"]:
+                log.error(
+                    "another process runs as this instance (%s): was its directory copied?", self._catalog.instance
+                )
+            self._count("twin")
+
+    def _count(self, outcome: str) -> None:
+        self.frames[outcome] += 1
+
+    def _receive_confirmation(self, frame: Frame, sender: str) -> None:
+        said = msgspec.msgpack.decode(frame.payload, type=Confirmation)
+        member = self._members.get(sender)
+        if member is not None and said.instance == self._catalog.instance and said.start == self.start:
+            self._count("confirmation")
+            self._confirmations.confirmed(member, said.sequences, said.applied)
+
+    async def _receive_change(self, frame: Frame, sender: str) -> None:
+        change = decode_change(frame.payload)
+        member = self._members.get(sender)
+        if member is not None and member.applied.seen(frame.start, frame.sequence):
+            self._count("duplicate")
+            return
+        if not change.delta:
+            self._count("announced")
+            self._await(change.document, [_Awaited(frame, change.needs)])
+            return
+        delta = decode_delta(change.delta)
+        if set(delta.spans) != {change.writer} or delta.spans[change.writer][0] != change.clock:
+            raise Malformed("a change whose delta is not its writer's")
+        needs = change.needs | {change.writer: change.clock}
+        incoming = Incoming(change.document, change.delta, delta, needs, change.bodies)
+        await self._applying.acquire()
+        task = self._spawn(self._apply(frame, incoming))
+        task.add_done_callback(lambda _: self._applying.release())
+
+    async def _apply(self, frame: Frame, incoming: Incoming) -> None:
+        try:
+            applied = await self._commit(frame, incoming)
+        except Early as early:
+            self._hold(frame, incoming, early)
+        except ForeignWriter as error:
+            self._count("foreign writer")
+            log.error("refused a change of %s: %s", frame.sender.hex(), error)
+        except WriterReused:
+            self._count("own writer")
+            log.error(
+                "%s has written under our writer; from now on this process writes under another", frame.sender.hex()
+            )
+            self._catalog.retire_writer()
+        except StorageFailed as error:
+            self._count("not stored")
+            log.error("a change could not be stored: %s", error.detail)
+            self._await(incoming.document, [_Awaited.by_diff(frame, incoming)])
+        except CrdtError as error:
+            self._count("refused")
+            log.error("refused a change of %s: %s", frame.sender.hex(), error)
+        else:
+            self._count("applied" if applied.fresh else "duplicate")
+            self._applied(frame)
+            self.advanced(incoming.document, applied.vector)
+
+    async def _commit(self, frame: Frame, incoming: Incoming) -> Applied:
+        sender, now = frame.sender.hex(), self._clock.now()
+        (writer,) = incoming.delta.spans
+
+        def apply(tx: Transaction) -> Applied:
+            bind_writer(tx, writer, sender)
+            return take_in(tx, self._catalog.documents, incoming, now)
+
+        return await self._catalog.database.write(apply)
+
+    def _applied(self, frame: Frame) -> None:
+        member = self._members.get(frame.sender.hex())
+        if member is not None:
+            member.applied.note(frame.start, frame.sequence)
+            if member.beat.site == self._members.own_site and frame.start == member.beat.start:
+                if not self._to_confirm:
+                    asyncio.get_running_loop().call_soon(self._confirm)
+                self._to_confirm.setdefault(member.instance, (member, []))[1].append(frame.sequence)
+
+    def _confirm(self) -> None:
+        """Confirm all that was committed together in one message for each instance."""
+        confirming, self._to_confirm = self._to_confirm, {}
+        for member, sequences in confirming.values():
+            start = member.beat.start
+            said = Confirmation(member.instance, start, sequences, member.applied.upto(start))
+            self._send(CONFIRMATION, 0, msgspec.msgpack.encode(said), self._members.own_site)
+
+    def advanced(self, document: str, vector: Vector) -> None:
+        """A document has reached `vector`, by a frame or by a diff: apply what was held for that."""
+        for frame, incoming in self._gate.release(document, vector):
+            self._spawn(self._apply(frame, incoming))
+        awaited = self._awaiting.pop(document, [])
+        for entry in awaited:
+            if covers(vector, entry.needs):
+                self._applied(entry.frame)
+        still = [entry for entry in awaited if not covers(vector, entry.needs)]
+        if still:
+            self._awaiting[document] = still
+
+    def _hold(self, frame: Frame, incoming: Incoming, early: Early) -> None:
+        self._count("held")
+        size = len(incoming.raw) + sum(map(len, incoming.bodies))
+        dropped = self._gate.hold(incoming.document, incoming.needs, (frame, incoming), size, self._loop_ms())
+        self._await_all(dropped)
+
+    async def _watch_held(self) -> None:
+        while True:
+            await asyncio.sleep(HOLD_CHECK_S)
+            self._await_all(self._gate.overdue(self._loop_ms()))
+
+    def _await_all(self, dropped: dict[str, list[tuple[Frame, Incoming]]]) -> None:
+        for document, items in dropped.items():
+            self._count("overdue")
+            self._await(document, [_Awaited.by_diff(frame, incoming) for frame, incoming in items])
+
+    def _await(self, document: str, entries: list["_Awaited"]) -> None:
+        """These changes will come by a diff."""
+        if len(self._awaiting) < MAX_AWAITING:
+            self._awaiting.setdefault(document, []).extend(entries)
+        self.on_incomplete(entries[-1].frame.sender.hex(), document)
+
+    @staticmethod
+    def _loop_ms() -> int:
+        return int(asyncio.get_running_loop().time() * 1000)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _fitted(change: Change) -> Change:
+    """What of a change goes into a frame: a delta that is too large is only announced, and bodies go while they fit."""
+    bodies, room = [], BODY_ROOM_BYTES
+    for body in change.bodies:
+        if len(body) <= room:
+            bodies.append(body)
+            room -= len(body)
+    if len(change.delta) <= MAX_DELTA_BYTES:
+        return change._replace(bodies=tuple(bodies))
+    first, length = decode_delta(change.delta).spans[change.writer]
+    return change._replace(bodies=(), delta=b"", needs=change.needs | {change.writer: first + length})
+
+
+def fits_a_frame(change: Change) -> bool:
+    """Whether a frame carries all of a change."""
+    return len(change.delta) <= MAX_DELTA_BYTES and sum(map(len, change.bodies)) <= BODY_ROOM_BYTES

@@ -1,0 +1,168 @@
+"""The other instances: who is there, how they are reached, and how far they are.
+
+An instance is live while its heartbeats come, on the bus or by a request; it is presumed dead after three are missed.
+Whether requests reach it is a separate matter, since a network may swallow packets to an instance whose heartbeats
+still arrive: after a request that failed it is not asked again for a moment, and longer each time.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from registry.catalog.members import MemberRow, Reached
+from registry.cluster.messages import Heartbeat
+
+HEARTBEAT_S = 2.0
+PRESUMED_DEAD_S = 3 * HEARTBEAT_S + 0.5
+FIRST_BACKOFF_S = 1.0
+MAX_BACKOFF_S = 30.0
+MAX_MEMBERS = 1000
+
+
+class Member:
+    """One other instance."""
+
+    def __init__(self, instance: str) -> None:
+        self.instance = instance
+        self.beat = Heartbeat("", "", "", "", 0, 0, 0, b"", {})
+        self.sequence = 0
+        self.heard_at: float | None = None
+        """Loop time of its last heartbeat; None while it is known from the disk only."""
+        self.on_bus_at: float | None = None
+        """The same for heartbeats that came on the bus."""
+        self.is_new = False
+        """Whether the last heartbeat was the first one of a start, or after a silence."""
+        self.applied = Progress()
+        self.reached: Reached | None = None
+        """Its commit number up to which we have everything, for one of its starts."""
+        self._backoff_s = 0.0
+        self._avoid_until = 0.0
+
+    @property
+    def live(self) -> bool:
+        return self.heard_at is not None and _now() - self.heard_at < PRESUMED_DEAD_S
+
+    @property
+    def reachable(self) -> bool:
+        """Whether asking it is worth waiting for."""
+        return self.live and _now() >= self._avoid_until
+
+    def answered(self) -> None:
+        """A request got an answer."""
+        self._backoff_s = self._avoid_until = 0.0
+
+    def failed(self) -> None:
+        """A request got no answer."""
+        self._backoff_s = min(self._backoff_s * 2 or FIRST_BACKOFF_S, MAX_BACKOFF_S)
+        self._avoid_until = _now() + self._backoff_s
+
+    @property
+    def ahead(self) -> bool:
+        """Whether it has published changes that have not been applied here."""
+        return self.applied.upto(self.beat.start) < self.beat.changes
+
+
+class Progress:
+    """Which changes of another instance's present start are applied here."""
+
+    def __init__(self) -> None:
+        self.start = 0
+        self._upto = 0
+        self._beyond: set[int] = set()
+
+    def upto(self, start: int) -> int:
+        """All changes of `start` up to this one are applied."""
+        return self._upto if start == self.start else 0
+
+    def seen(self, start: int, sequence: int) -> bool:
+        """Whether this change is applied already."""
+        return start == self.start and (sequence <= self._upto or sequence in self._beyond)
+
+    def note(self, start: int, sequence: int) -> None:
+        """One change is applied."""
+        if self._enter(start):
+            self._beyond.add(sequence)
+            self._close_ranks()
+
+    def note_all(self, start: int, upto: int) -> None:
+        """Everything up to a change is here, by catching up."""
+        if self._enter(start):
+            self._upto = max(self._upto, upto)
+            self._beyond = {sequence for sequence in self._beyond if sequence > self._upto}
+            self._close_ranks()
+
+    def _enter(self, start: int) -> bool:
+        if start > self.start:
+            self.start, self._upto, self._beyond = start, 0, set()
+        return start == self.start
+
+    def _close_ranks(self) -> None:
+        while self._upto + 1 in self._beyond:
+            self._upto += 1
+            self._beyond.remove(self._upto)
+
+
+class Members:
+    """All other instances of the cluster that were ever heard of."""
+
+    def __init__(self, own_instance: str, own_site: str) -> None:
+        self.own_instance = own_instance
+        self.own_site = own_site
+        self._members: dict[str, Member] = {}
+        self.on_heard: list[Callable[[Member], None]] = []
+
+    def remember(self, rows: Iterable[MemberRow], reached: dict[str, Reached]) -> None:
+        """Take up what the disk knows."""
+        for row in rows:
+            member = self._members.setdefault(row.instance, Member(row.instance))
+            member.beat = Heartbeat(row.site, row.advertise, row.advertise_site, row.version, row.start, 0, 0, b"", {})
+            member.reached = reached.get(row.instance)
+
+    def hear(self, instance: str, beat: Heartbeat, sequence: int, on_bus: bool) -> Member | None:
+        """Take in a heartbeat. Answers None for one that is older than what is known, or our own."""
+        if instance == self.own_instance or (instance not in self._members and len(self._members) >= MAX_MEMBERS):
+            return None
+        member = self._members.setdefault(instance, Member(instance))
+        if (beat.start, sequence) <= (member.beat.start, member.sequence) and member.heard_at is not None:
+            return None
+        if beat.start < member.beat.start:
+            return None
+        member.is_new = not member.live or member.beat.start != beat.start
+        if member.is_new:
+            member.answered()
+        if on_bus:
+            member.on_bus_at = _now()
+        member.beat, member.sequence, member.heard_at = beat, sequence, _now()
+        for call in self.on_heard:
+            call(member)
+        return member
+
+    def get(self, instance: str) -> Member | None:
+        return self._members.get(instance)
+
+    def all(self) -> list[Member]:
+        return [self._members[instance] for instance in sorted(self._members)]
+
+    def live(self) -> list[Member]:
+        return [member for member in self.all() if member.live]
+
+    def reachable(self) -> list[Member]:
+        """Members worth asking, those of the own site first."""
+        return sorted((m for m in self.all() if m.reachable), key=lambda m: m.beat.site != self.own_site)
+
+    def on_bus(self) -> list[Member]:
+        """Live members whose heartbeats come on the bus."""
+        return [m for m in self.live() if m.on_bus_at is not None and _now() - m.on_bus_at < PRESUMED_DEAD_S]
+
+    def of_own_site(self) -> list[Member]:
+        return [member for member in self.live() if member.beat.site == self.own_site]
+
+    def url(self, member: Member) -> str:
+        """Where to reach it: inside the site at its own address, from elsewhere at its site's if it has one."""
+        beat = member.beat
+        if beat.site != self.own_site and beat.advertise_site:
+            return beat.advertise_site
+        return beat.advertise
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,181 @@
+"""What instances tell each other, as types.
+
+On the wire they are MessagePack maps; unknown fields are ignored, so that a newer version may say more.
+"""
+
+import msgspec
+
+from crdt.audit import Summary
+from crdt.catchup import Changes, Diff, State
+from crdt.errors import Malformed
+from crdt.trie import Prefix
+from crdt.vector import decode_vector, encode_vector
+
+PROTOCOL = 1
+
+
+class Heartbeat(msgspec.Struct, omit_defaults=True):
+    """What an instance says of itself, every two seconds."""
+
+    site: str
+    advertise: str
+    advertise_site: str
+    version: str
+    start: int
+    commit: int
+    """Its commit number."""
+    changes: int
+    """How many changes it has published since its start."""
+    root: bytes
+    """The state digest of all its documents."""
+    applied: dict[str, tuple[int, int]]
+    """For each instance of its site: (start, the number up to which it has applied every change of that start)."""
+    protocol: int = PROTOCOL
+
+
+class Confirmation(msgspec.Struct):
+    """Changes that the sender has committed."""
+
+    instance: str
+    """Whose changes."""
+    start: int
+    sequences: list[int]
+    applied: int
+    """All changes up to this one are committed."""
+
+
+class Hello(msgspec.Struct):
+    """Two instances that do not hear each other on the bus introduce themselves."""
+
+    instance: str
+    sequence: int
+    heartbeat: Heartbeat
+    members: list[str]
+    """Addresses of other instances, as far as they are known."""
+
+
+class ChangesQuestion(msgspec.Struct):
+    since: int
+
+
+class ChangesAnswer(msgspec.Struct):
+    names: list[str]
+    commit: int
+    more: bool
+
+    def read(self) -> Changes:
+        return Changes(self.names, self.commit, self.more)
+
+
+class SummariesQuestion(msgspec.Struct):
+    places: list[tuple[str, int]]
+    """Bits, as hexadecimal digits, and depth."""
+
+    @classmethod
+    def of(cls, places: list[Prefix]) -> "SummariesQuestion":
+        return cls([(f"{place.bits:x}", place.depth) for place in places])
+
+    def read(self) -> list[Prefix]:
+        """Raises Malformed."""
+        try:
+            return [Prefix(int(bits, 16), depth) for bits, depth in self.places]
+        except ValueError:
+            raise Malformed("a place that is no number") from None
+
+
+class SummariesAnswer(msgspec.Struct):
+    summaries: list[tuple[list[bytes], list[bytes]]]
+
+    @classmethod
+    def of(cls, summaries: list[Summary]) -> "SummariesAnswer":
+        return cls([(list(summary.digests), list(summary.entries)) for summary in summaries])
+
+    def read(self) -> list[Summary]:
+        return [Summary(tuple(digests), tuple(entries)) for digests, entries in self.summaries]
+
+
+class NamesQuestion(msgspec.Struct):
+    keys: list[bytes]
+
+
+class NamesAnswer(msgspec.Struct):
+    names: list[str]
+
+
+class DigestsQuestion(msgspec.Struct):
+    names: list[str]
+
+
+class DigestsAnswer(msgspec.Struct):
+    digests: list[bytes]
+
+
+class DiffsQuestion(msgspec.Struct):
+    documents: list[tuple[str, bytes]]
+    """Names and our state vectors."""
+
+
+class DiffAnswer(msgspec.Struct):
+    vector: bytes
+    digest: bytes
+    update: bytes
+    """Empty when the asker lacks nothing."""
+
+    def read(self) -> Diff:
+        """Raises Malformed."""
+        return Diff(State(decode_vector(self.vector), self.digest), self.update)
+
+    @classmethod
+    def of(cls, state: State, update: bytes) -> "DiffAnswer":
+        return cls(encode_vector(state.vector), state.digest, update)
+
+
+class DiffsAnswer(msgspec.Struct):
+    diffs: list[DiffAnswer]
+    writers: dict[str, str]
+    """Instances of the writers in them (hexadecimal), as far as they are known: hints at who has content."""
+
+
+class Updates(msgspec.Struct):
+    """Updates and manifest bodies that the receiver may lack."""
+
+    documents: list[tuple[str, bytes]]
+    writers: dict[str, str]
+    bodies: list[bytes]
+
+
+class UpdatesAnswer(msgspec.Struct):
+    early: list[str]
+    """Documents whose update could not be applied because something before it is missing."""
+
+
+class FactsQuestion(msgspec.Struct):
+    name: str
+
+
+class FactsAnswer(msgspec.Struct):
+    """All live facts of a document, with their identities; for documents that a forked writer has split."""
+
+    vector: bytes
+    digest: bytes
+    facts: list[tuple[int, int, str]]
+
+
+class HeldQuestion(msgspec.Struct):
+    digest: str
+
+
+class HeldAnswer(msgspec.Struct):
+    """The size of a content that is on the answerer's disk."""
+
+    size: int | None
+
+
+class SessionQuestion(msgspec.Struct):
+    instance: str
+    nonce: bytes
+
+
+class SessionAnswer(msgspec.Struct):
+    instance: str
+    token: bytes

@@ -1,0 +1,112 @@
+"""Authenticating the requests between instances.
+
+A session is opened with a nonce from each side. Its token holds both and an expiry under a MAC of the cluster's key,
+and the session's own key is derived from the token, so that any process of the answering side can check a request
+without having seen the session before. Every request carries a number and a MAC over method, target, number and body;
+every answer that is not content carries a MAC over the request's number, the status and the body. Content is proved by
+its digest instead. This keeps outsiders out; it does not protect members from each other.
+"""
+
+import hmac
+import struct
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from blake3 import blake3
+
+from crdt.errors import Malformed, Unauthentic
+from crdt.frame import ClusterKey
+
+SESSION_MS = 3600 * 1000
+NONCE_SIZE = 16
+MAX_SESSIONS = 10_000
+WINDOW = 4096
+STREAMED = "streamed"
+
+_TOKEN = struct.Struct(">8s16s16s16sQ")
+_MAC_SIZE = 32
+
+
+class Session(NamedTuple):
+    """An open session, as either side knows it."""
+
+    token: str
+    client: str
+    """The instance id of the asking side."""
+    key: bytes
+    expires_ms: int
+
+
+def new_token(key: ClusterKey, client: str, client_nonce: bytes, server_nonce: bytes, now_ms: int) -> bytes:
+    """What the answering side gives the asking one."""
+    body = _TOKEN.pack(key.cluster, bytes.fromhex(client), client_nonce, server_nonce, now_ms + SESSION_MS)
+    return body + _mac(key.session_key, b"token", body)
+
+
+def read_token(token: str, keys: Sequence[ClusterKey]) -> Session:
+    """Raises Malformed or Unauthentic. Whether it has expired is for the caller to see."""
+    try:
+        raw = urlsafe_b64decode(token)
+        body, mac = raw[:-_MAC_SIZE], raw[-_MAC_SIZE:]
+        cluster, client, _, _, expires_ms = _TOKEN.unpack(body)
+    except (ValueError, struct.error):
+        raise Malformed("this is no session token") from None
+    for key in keys:
+        if key.cluster == cluster and hmac.compare_digest(mac, _mac(key.session_key, b"token", body)):
+            return Session(token, client.hex(), _mac(key.session_key, b"session", raw), expires_ms)
+    raise Unauthentic("a session that no key of this cluster opened")
+
+
+def token_text(token: bytes) -> str:
+    return urlsafe_b64encode(token).decode()
+
+
+def sign_opening(key: ClusterKey, body: bytes) -> str:
+    return _mac(key.session_key, b"open", body).hex()
+
+
+def sign_opened(key: ClusterKey, nonce: bytes, body: bytes) -> str:
+    return _mac(key.session_key, b"opened", nonce, body).hex()
+
+
+def sign_request(session: Session, method: str, target: str, sequence: int, body: bytes | None) -> str:
+    """`body` is None for a streamed one, which is proved by its digest."""
+    content = STREAMED.encode() if body is None else blake3(body).digest()
+    return _mac(session.key, b"request", method.encode(), target.encode(), str(sequence).encode(), content).hex()
+
+
+def sign_answer(session: Session, sequence: int, status: int, body: bytes) -> str:
+    return _mac(session.key, b"answer", str(sequence).encode(), str(status).encode(), body).hex()
+
+
+def _mac(key: bytes, purpose: bytes, *parts: bytes) -> bytes:
+    """Keyed BLAKE3 over parts, each with its length, so that no two lists of parts look alike."""
+    keyed = blake3(key=key)
+    for part in (purpose, *parts):
+        keyed.update(struct.pack(">Q", len(part)))
+        keyed.update(part)
+    return keyed.digest()
+
+
+class SeenRequests:
+    """Refuses a request that was seen before. Requests of one session may overtake each other."""
+
+    def __init__(self) -> None:
+        self._windows: OrderedDict[str, tuple[int, set[int]]] = OrderedDict()
+
+    def accept(self, session: Session, sequence: int) -> bool:
+        """Note a request's number. False when it was seen already, or is too old to tell."""
+        highest, seen = self._windows.pop(session.token, (0, set()))
+        fresh = sequence > highest - WINDOW and sequence not in seen
+        if fresh:
+            seen.add(sequence)
+            if sequence > highest:
+                highest = sequence
+            if len(seen) > 2 * WINDOW:
+                seen = {number for number in seen if number > highest - WINDOW}
+        self._windows[session.token] = (highest, seen)
+        while len(self._windows) > MAX_SESSIONS:
+            self._windows.popitem(last=False)
+        return fresh

@@ -1,0 +1,251 @@
+"""Catching up with other instances.
+
+Every five seconds, for each member whose state digest is not ours: what changed there since we last caught up, or, with
+one that is new or has started anew, a walk over both tries. What gossip could not deliver is asked for at once, one
+question for each document. And before a miss is answered, or a delete is made, members are asked what they know more of
+one document, all at once and within a short bound.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable
+from typing import Any
+
+from crdt.catchup import (
+    Apply,
+    AskChanges,
+    AskDiffs,
+    AskDigests,
+    AskNames,
+    AskSummaries,
+    Diff,
+    Pause,
+    Report,
+    Send,
+    Step,
+    catch_up,
+    exchange_now,
+)
+from crdt.delta import decode_delta
+from crdt.errors import CrdtError
+from crdt.vector import Vector, encode_vector
+from registry.catalog.catalog import Catalog
+from registry.catalog.database import Transaction
+from registry.catalog.documents import Applied, Early, WriterReused
+from registry.catalog.incoming import Incoming, note_writers, take_in
+from registry.catalog.members import Reached, save_reached
+from registry.cluster import messages as m
+from registry.cluster.members import Member, Members
+from registry.cluster.peers import Peers
+from registry.errors import StorageFailed
+from registry.seams import Clock, PeerUnreachable
+
+log = logging.getLogger("concord.sync")
+
+ROUND_S = 5.0
+LOOK_AGAIN_S = 0.3
+MISS_BOUND_S = 0.25
+FIRST_RETRY_S = 0.2
+MAX_RETRY_S = 5.0
+MAX_RETRIES = 8
+MAX_DUE = 10_000
+
+
+class Sync:
+    """One process's catching up."""
+
+    def __init__(self, catalog: Catalog, peers: Peers, members: Members, clock: Clock) -> None:
+        self._catalog = catalog
+        self._peers = peers
+        self._members = members
+        self._clock = clock
+        self._running: dict[str, asyncio.Task[bool]] = {}
+        self._due: dict[str, asyncio.Task[None]] = {}
+        self._asking: dict[tuple[str, str], asyncio.Task[bool]] = {}
+        self.rounds: Counter[str] = Counter()
+        """Catching up, by how it ended."""
+        self.on_advanced: Callable[[str, Vector], None] = lambda document, vector: None
+        """Told the document and its vector when a diff was applied."""
+
+    async def run(self) -> None:
+        """Catch up with every member whose state differs, for ever."""
+        while True:
+            for member in self._members.reachable():
+                if member.ahead or member.beat.root != self._catalog.replica.root():
+                    self.catch_up_soon(member)
+                else:
+                    self._note_reached(member, member.beat.commit, member.beat.changes, member.beat.start)
+            await asyncio.sleep(ROUND_S)
+
+    def close(self) -> None:
+        for task in [*self._running.values(), *self._due.values(), *self._asking.values()]:
+            task.cancel()
+
+    # With one member
+
+    def catch_up_soon(self, member: Member) -> "asyncio.Task[bool]":
+        """Catch up with a member, unless that is under way. The task answers whether it succeeded."""
+        running = self._running.get(member.instance)
+        if running is None or running.done():
+            running = self._running[member.instance] = asyncio.create_task(self._catch_up(member))
+        return running
+
+    async def _catch_up(self, member: Member) -> bool:
+        # What the member had committed and published before is here once this is done, however it went on meanwhile.
+        start, commit, changes = member.beat.start, member.beat.commit, member.beat.changes
+        remembered = member.reached.number if member.reached and member.reached.start == start else None
+        if remembered is None and not self._catalog.replica.commit_number():
+            remembered = 0  # an empty replica lacks everything: listing it is cheaper than searching for differences
+        try:
+            report = await self.drive(member, catch_up(self._catalog.replica, remembered))
+            await self._heal(member, report.forked)
+            self._note_reached(member, report.commit or commit, changes, start)
+            await self._save_reached(member)
+        except (PeerUnreachable, CrdtError, StorageFailed) as error:
+            self.rounds["failed"] += 1
+            log.warning("catching up with %s failed: %s", member.instance, error)
+            return False
+        self.rounds["done"] += 1
+        return True
+
+    async def _heal(self, member: Member, forked: list[str]) -> None:
+        """Bring together documents that a writer used twice has split."""
+        for document in forked:
+            self.rounds["forked"] += 1
+            log.error("%s differs from %s's at equal vectors: a writer was used twice", document, member.instance)
+            theirs = await self._peers.ask(member, "/facts", m.FactsQuestion(document), m.FactsAnswer, timeout_s=30.0)
+            await self._catalog.heal(document, theirs.facts)
+
+    def _note_reached(self, member: Member, commit: int, changes: int, start: int) -> None:
+        if member.reached is None or member.reached.start < start or member.reached.number < commit:
+            member.reached = Reached(start, commit)
+        member.applied.note_all(start, changes)
+
+    async def _save_reached(self, member: Member) -> None:
+        reached = member.reached
+        assert reached is not None, "it was just noted"
+        await self._catalog.database.write(lambda tx: save_reached(tx, member.instance, reached))
+
+    async def drive(self, member: Member, steps: Generator[Step, Any, Report]) -> Report:
+        """Carry out the steps of a protocol with a member."""
+        try:
+            answer = None
+            while True:
+                answer = await self._carry_out(member, steps.send(answer))
+        except StopIteration as done:
+            report: Report = done.value
+            return report
+        finally:
+            steps.close()
+
+    async def _carry_out(self, member: Member, step: Step) -> Any:
+        ask = self._peers.ask
+        match step:
+            case AskChanges(since):
+                return (await ask(member, "/changes", m.ChangesQuestion(since), m.ChangesAnswer)).read()
+            case AskSummaries(places):
+                return (await ask(member, "/summaries", m.SummariesQuestion.of(places), m.SummariesAnswer)).read()
+            case AskNames(keys):
+                return (await ask(member, "/names", m.NamesQuestion(keys), m.NamesAnswer)).names
+            case AskDigests(names):
+                return (await ask(member, "/digests", m.DigestsQuestion(names), m.DigestsAnswer)).digests
+            case AskDiffs(vectors):
+                return await self._diffs(member, vectors, timeout_s=30.0)
+            case Apply(document, update):
+                await self._apply(member, document, update)
+            case Send(updates):
+                writers = self._catalog.queries.writers_of(name for name, _ in updates)
+                await ask(member, "/updates", m.Updates(updates, writers, []), m.UpdatesAnswer, timeout_s=30.0)
+            case Pause():
+                await asyncio.sleep(LOOK_AGAIN_S)
+        return None
+
+    async def _diffs(self, member: Member, vectors: list[tuple[str, Vector]], timeout_s: float) -> list[Diff]:
+        question = m.DiffsQuestion([(name, encode_vector(vector)) for name, vector in vectors])
+        answer = await self._peers.ask(member, "/diffs", question, m.DiffsAnswer, timeout_s)
+        if answer.writers:
+            await self._catalog.database.write(lambda tx: note_writers(tx, answer.writers))
+        return [diff.read() for diff in answer.diffs]
+
+    async def _apply(self, member: Member, document: str, update: bytes) -> bool:
+        """Apply a member's diff. One that does not fit any more changes nothing; the next round asks again."""
+        try:
+            applied = await apply_update(self._catalog, self._clock, document, update)
+        except Early:
+            return False
+        except WriterReused:
+            log.error("%s has entries under our writer; from now on this process writes under another", member.instance)
+            self._catalog.retire_writer()
+            return False
+        if applied.fresh:
+            self.on_advanced(document, applied.vector)
+        return applied.fresh
+
+    # One document
+
+    def document_is_due(self, instance: str, document: str) -> None:
+        """A change of a document could not be applied from its frame: ask for a diff, one question at a time."""
+        if document not in self._due and len(self._due) < MAX_DUE:
+            task = self._due[document] = asyncio.create_task(self._repair(instance, document))
+            task.add_done_callback(lambda _: self._due.pop(document, None))
+
+    async def _repair(self, instance: str, document: str) -> None:
+        """Exchange one document with whoever sent the change, or with others when that one does not answer."""
+        pause = FIRST_RETRY_S
+        for _ in range(MAX_RETRIES):
+            sender = self._members.get(instance)
+            others = [member for member in self._members.reachable() if member is not sender]
+            for member in ([sender] if sender is not None and sender.reachable else []) + others[:2]:
+                try:
+                    report = await self.drive(member, exchange_now(self._catalog.replica, [document], Report()))
+                    await self._heal(member, report.forked)
+                    self.on_advanced(document, self._catalog.replica.state(document).vector)
+                    return
+                except (PeerUnreachable, CrdtError, StorageFailed) as error:
+                    log.info("no diff of %s from %s: %s", document, member.instance, error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, MAX_RETRY_S)
+
+    async def refresh(self, document: str, members: Iterable[Member]) -> bool:
+        """Ask members, all at once, what they know more of one document, and take it in.
+
+        Answers whether anything came within the bound. A member known to be unreachable is not asked.
+        """
+        asked = [self._asking_once(member, document) for member in members if member.reachable]
+        if not asked:
+            return False
+        done, _ = await asyncio.wait(asked, timeout=MISS_BOUND_S)
+        return any(task.result() for task in done if not task.cancelled())
+
+    def _asking_once(self, member: Member, document: str) -> "asyncio.Task[bool]":
+        key = (member.instance, document)
+        task = self._asking.get(key)
+        if task is None:
+            task = self._asking[key] = asyncio.create_task(self._learn(member, document))
+            task.add_done_callback(lambda _: self._asking.pop(key, None))
+        return task
+
+    async def _learn(self, member: Member, document: str) -> bool:
+        try:
+            vector = self._catalog.replica.state(document).vector
+            (diff,) = await self._diffs(member, [(document, vector)], timeout_s=MISS_BOUND_S)
+            return bool(diff.update) and await self._apply(member, document, diff.update)
+        except (PeerUnreachable, CrdtError, StorageFailed, ValueError):
+            return False
+
+    def hinted(self) -> list[Member]:
+        """Members to ask before a miss is answered: those of our site, and those known to have published more."""
+        near = {member.instance for member in self._members.of_own_site()}
+        return [m for m in self._members.reachable() if m.instance in near or m.ahead]
+
+
+async def apply_update(catalog: Catalog, clock: Clock, document: str, update: bytes) -> Applied:
+    """Take in another instance's diff of one document. Raises Malformed, Early, WriterReused or StorageFailed."""
+    incoming = Incoming(document, update, decode_delta(update), {})
+    now = clock.now()
+
+    def apply(tx: Transaction) -> Applied:
+        return take_in(tx, catalog.documents, incoming, now)
+
+    return await catalog.database.write(apply)

@@ -1,0 +1,138 @@
+"""What an operator may set: on the command line, as CONCORD_… in the environment, or in a TOML file, in this order."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from registry.errors import CannotStart
+
+Listed = Annotated[list[str], NoDecode]
+WILDCARDS = frozenset({"0.0.0.0", "::", "[::]", ""})
+
+
+class Config(BaseSettings):
+    """All settings. Lists are given as several options, or separated by commas."""
+
+    model_config = SettingsConfigDict(env_prefix="CONCORD_", extra="forbid", toml_file=None)
+
+    listen: str = Field("127.0.0.1:5000", description="HOST:PORT to serve on")
+    data: Path = Field(Path("data"), description="the data directory")
+    site: str = Field("", pattern=r"^[a-zA-Z0-9._-]{0,63}$", description="the label of the place this instance runs at")
+    redis: Listed = Field([], description="Redis servers to gossip through; any one that works is enough")
+    advertise: str = Field("", description="this instance's address inside its site")
+    advertise_site: str = Field("", description="an address behind which any instance of the site answers other sites")
+    peer: Listed = Field([], description="addresses of other instances, to find them without Redis")
+    name: Listed = Field([], description="host names this registry goes by, for containerd's ?ns=")
+    cluster_key: Annotated[list[SecretStr], NoDecode] = Field(
+        [], description="secrets that join a cluster: the first signs, all verify"
+    )
+    sparse: bool = Field(False, description="accept manifests whose parts are missing")
+    listen_internal: str = Field("", description="HOST:PORT for /_concord, /healthz, /readyz and /metrics alone")
+
+    @field_validator("redis", "peer", "name", "cluster_key", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("listen", "listen_internal")
+    @classmethod
+    def _check_address(cls, value: str) -> str:
+        if value:
+            parse_address(value)
+        return value
+
+    @field_validator("advertise", "advertise_site")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        return _http_url(value) if value else value
+
+    @field_validator("peer")
+    @classmethod
+    def _check_urls(cls, value: list[str]) -> list[str]:
+        return [_http_url(url) for url in value]
+
+    @field_validator("redis")
+    @classmethod
+    def _check_redis(cls, value: list[str]) -> list[str]:
+        for url in value:
+            if not url.startswith(("redis://", "rediss://", "unix://")):
+                raise ValueError("a Redis address begins with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("cluster_key")
+    @classmethod
+    def _check_keys(cls, value: list[SecretStr]) -> list[SecretStr]:
+        if any(len(key.get_secret_value()) < 16 for key in value):
+            raise ValueError("a cluster key has at least 16 characters")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return parse_address(self.listen)
+
+    @property
+    def internal_address(self) -> tuple[str, int] | None:
+        return parse_address(self.listen_internal) if self.listen_internal else None
+
+
+def load_config(options: dict[str, Any], file: Path | None) -> Config:
+    """The settings from options, environment and file. Raises CannotStart, in one line, for what is not right."""
+
+    class Loaded(Config):
+        model_config = SettingsConfigDict(toml_file=file)
+
+    if file is not None and not file.is_file():
+        raise CannotStart(f"there is no configuration file {file}")
+    try:
+        config = Loaded(**options)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise CannotStart(f"the setting {where} is wrong: {first['msg']}") from None
+    except ValueError as error:
+        raise CannotStart(f"the configuration cannot be read: {error}") from None
+    _check_together(config)
+    return config
+
+
+def _check_together(config: Config) -> None:
+    clustered = config.redis or config.peer or config.advertise or config.advertise_site
+    if clustered and not config.cluster_key:
+        raise CannotStart("a cluster needs a key: set CONCORD_CLUSTER_KEY to the same secret at every instance")
+    if config.cluster_key and not config.advertise and config.address[0] in WILDCARDS:
+        raise CannotStart("an instance of a cluster that listens on every address must say its own: set --advertise")
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """HOST:PORT. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or not 0 <= int(port) < 65536:
+        raise ValueError(f"{text!r} is no HOST:PORT")
+    return host, int(port)
+
+
+def _http_url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise ValueError(f"{text!r} is no http:// or https:// address")
+    return text.rstrip("/")

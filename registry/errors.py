@@ -1,0 +1,144 @@
+"""What can go wrong with a request, each with the status and the code a client is told.
+
+Handlers raise; one place (`registry.http.answers`) renders. The codes are the fourteen of the OCI distribution
+specification ("Error codes") and no others.
+
+    OciError
+      BlobUnknown            404  BLOB_UNKNOWN
+      ContentUnreachable     503  BLOB_UNKNOWN or MANIFEST_UNKNOWN
+      BlobUploadInvalid      400  BLOB_UPLOAD_INVALID
+        ChunkOutOfOrder      416
+      UploadUnreachable      503  BLOB_UPLOAD_UNKNOWN
+      BlobUploadUnknown      404  BLOB_UPLOAD_UNKNOWN
+      DigestInvalid          400  DIGEST_INVALID
+      ManifestBlobUnknown    404  MANIFEST_BLOB_UNKNOWN
+      ManifestInvalid        400  MANIFEST_INVALID
+        ManifestTooLarge     413
+      ManifestUnknown        404  MANIFEST_UNKNOWN
+      NameInvalid            400  NAME_INVALID
+      NameUnknown            404  NAME_UNKNOWN
+      RangeInvalid           416  SIZE_INVALID
+      SizeInvalid            400  SIZE_INVALID
+      TooManyTags            414  MANIFEST_INVALID
+      Unsupported            405, 404, 400  UNSUPPORTED
+      StorageFailed          503  DENIED
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class OciError(Exception):
+    """A request that cannot be answered as asked."""
+
+    status = 400
+    code = "UNSUPPORTED"
+
+    def __init__(self, message: str, detail: Any = None, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+        self.headers = dict(headers or {})
+
+
+class BlobUnknown(OciError):
+    status = 404
+    code = "BLOB_UNKNOWN"
+
+
+class ContentUnreachable(OciError):
+    """Content that exists, whose holders cannot be reached now. Says where it is and when to ask again."""
+
+    status = 503
+    code = "BLOB_UNKNOWN"
+
+    def __init__(self, message: str, detail: Any = None, retry_after_s: int = 5, code: str = code) -> None:
+        super().__init__(message, detail, {"Retry-After": str(retry_after_s)})
+        self.code = code
+
+
+class BlobUploadInvalid(OciError):
+    code = "BLOB_UPLOAD_INVALID"
+
+
+class ChunkOutOfOrder(BlobUploadInvalid):
+    status = 416
+
+
+class BlobUploadUnknown(OciError):
+    status = 404
+    code = "BLOB_UPLOAD_UNKNOWN"
+
+
+class UploadUnreachable(OciError):
+    """An upload with bytes whose owner does not answer now, and may come back."""
+
+    status = 503
+    code = "BLOB_UPLOAD_UNKNOWN"
+
+    def __init__(self, message: str, detail: Any = None) -> None:
+        super().__init__(message, detail, {"Retry-After": "2"})
+
+
+class DigestInvalid(OciError):
+    code = "DIGEST_INVALID"
+
+
+class ManifestBlobUnknown(OciError):
+    status = 404
+    code = "MANIFEST_BLOB_UNKNOWN"
+
+
+class ManifestInvalid(OciError):
+    code = "MANIFEST_INVALID"
+
+
+class ManifestTooLarge(ManifestInvalid):
+    status = 413
+
+
+class TooManyTags(ManifestInvalid):
+    status = 414
+
+
+class ManifestUnknown(OciError):
+    status = 404
+    code = "MANIFEST_UNKNOWN"
+
+
+class NameInvalid(OciError):
+    code = "NAME_INVALID"
+
+
+class NameUnknown(OciError):
+    status = 404
+    code = "NAME_UNKNOWN"
+
+
+class RangeInvalid(OciError):
+    status = 416
+    code = "SIZE_INVALID"
+
+
+class SizeInvalid(OciError):
+    code = "SIZE_INVALID"
+
+
+class Unsupported(OciError):
+    def __init__(self, message: str, status: int = 400, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, None, headers)
+        self.status = status
+
+
+class StorageFailed(OciError):
+    """The disk did not take a write. Nothing was changed."""
+
+    status = 503
+    code = "DENIED"
+
+    def __init__(self, message: str, detail: Any = None) -> None:
+        super().__init__(message, detail, {"Retry-After": "30"})
+
+
+class CannotStart(Exception):
+    """A reason not to start, in one line for the operator."""

@@ -1,0 +1,15 @@
+"""Everything that is served over HTTP.
+
+app          the ASGI application: which part answers a request, errors rendered, requests counted
+routes       the paths of the OCI distribution API
+request      reading requests: bodies in time, headers, numbers
+answers      writing answers: errors, content, paged lists
+ranges       the Range header
+blobs        pulling, mounting and deleting blobs
+uploads      pushing blobs, at whichever instance a request arrives
+manifests    pulling, pushing and deleting manifests and tags
+tags         lists of tags and of repositories
+referrers    what refers to a manifest
+own          health, status, state digest, conflicts
+peers        what other instances ask
+"""

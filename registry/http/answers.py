@@ -1,0 +1,70 @@
+"""Writing answers: errors, content, lists."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from registry.errors import OciError
+
+
+class JsonResponse(Response):
+    """Anything as JSON."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return msgspec.json.encode(content)
+
+
+def error_response(error: OciError, is_head: bool) -> Response:
+    """An error in the form of the OCI distribution specification ("Error codes"); HEAD gets no body."""
+    if is_head:
+        return Response(status_code=error.status, headers=error.headers)
+    entry = {"code": error.code, "message": error.message}
+    if error.detail is not None:
+        entry["detail"] = error.detail
+    return JsonResponse({"errors": [entry]}, error.status, error.headers)
+
+
+def next_link(path: str, parameters: Mapping[str, str]) -> dict[str, str]:
+    """The Link header to the next page of a list (RFC 5988), relative."""
+    return {"Link": f'<{path}?{urlencode(parameters)}>; rel="next"'}
+
+
+class CutOff(Exception):
+    """An answer that has begun cannot be ended well: the connection must break, so that the client notices."""
+
+
+class StreamResponse(Response):
+    """A body in pieces. One that fails in the middle is cut off, never ended cleanly; a client that leaves ends it."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], status_code: int, headers: Mapping[str, str]) -> None:
+        super().__init__(b"", status_code, {"Content-Length": "0", **headers})
+        if "Content-Length" not in headers:
+            del self.headers["content-length"]
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        leaving = asyncio.ensure_future(_until_gone(receive))
+        try:
+            async for piece in self._pieces:
+                if leaving.done():
+                    return
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except Exception as error:
+            raise CutOff(str(error)) from error
+        finally:
+            leaving.cancel()
+            await self._pieces.aclose()  # type: ignore[attr-defined]  # all are generators
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,78 @@
+"""The ASGI application: which part answers a request, and errors rendered in one place."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import apsw
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from registry.blobs.uploads import ClientGone
+from registry.cluster.fetch import TransferFailed
+from registry.cluster.peers import PREFIX as PEERS
+from registry.errors import ContentUnreachable, OciError, StorageFailed, Unsupported
+from registry.http import own, peers, routes
+from registry.http.answers import CutOff, error_response
+from registry.http.request import patient
+from registry.instance import Instance
+
+log = logging.getLogger("concord.http")
+
+OWN: dict[tuple[str, str], Callable[[Instance, Request], Awaitable[Response]]] = {
+    ("GET", "/healthz"): own.health,
+    ("GET", "/readyz"): own.readiness,
+    ("GET", "/_concord/status"): own.status,
+    ("GET", "/_concord/digest"): own.digest,
+    ("POST", "/_concord/digest"): own.compare,
+    ("GET", "/_concord/conflicts"): own.conflicts,
+}
+
+
+class App:
+    """Serves an instance: the OCI API, this product's own paths, or both."""
+
+    def __init__(self, instance: Instance, registry: bool = True, internal: bool = True) -> None:
+        self._instance = instance
+        self._registry = registry
+        self._internal = internal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http", "the server is told not to send anything else"
+        request = Request(scope, patient(receive))
+        response = await self._answer(request)
+        try:
+            await response(scope, request.receive, send)
+        except CutOff as error:
+            log.warning("an answer to %s was cut off: %s", scope["path"], error)
+            raise
+
+    async def _answer(self, request: Request) -> Response:
+        is_head = request.method == "HEAD"
+        try:
+            return await self._route(request)
+        except OciError as error:
+            return error_response(error, is_head)
+        except TransferFailed as error:
+            return error_response(ContentUnreachable(str(error)), is_head)
+        except ClientGone:
+            return Response(status_code=408)
+        except (apsw.IOError, apsw.FullError, apsw.CorruptError, OSError) as error:
+            log.error("storage failed: %s", error)
+            return error_response(StorageFailed("this instance's storage does not answer"), is_head)
+        except Exception:
+            log.exception("a request failed: %s %s", request.method, request.url.path)
+            return error_response(Unsupported("something went wrong here; it was logged", 500), is_head)
+
+    async def _route(self, request: Request) -> Response:
+        path = request.scope["path"]
+        if path == "/v2" or path.startswith(routes.PREFIX):
+            if self._registry:
+                return await routes.answer(self._instance, request)
+        elif self._internal:
+            if path.startswith(PEERS):
+                return await peers.answer(self._instance, request)
+            handler = OWN.get((request.method, path))
+            if handler is not None:
+                return await handler(self._instance, request)
+        raise Unsupported("there is nothing here", 404)

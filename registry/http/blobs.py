@@ -1,0 +1,142 @@
+"""Pulling, mounting and deleting blobs (OCI distribution specification, "Pulling blobs", "Mounting a blob", "Deleting
+Blobs").
+
+A blob can be read where a live fact links it, whether or not its bytes are here. GET of content that is elsewhere
+fetches it, and waits for a holder; HEAD and mount of content that nobody reachable has say it is missing, because a
+pusher that asks will then upload it again and heal it.
+"""
+
+import logging
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from crdt.frame import Change
+from registry.blobs.ingest import in_executor
+from registry.catalog.content import drop_content
+from registry.catalog.database import Transaction
+from registry.catalog.queries import BlobRow
+from registry.catalog.repository import delete_blob, link_blob
+from registry.errors import BlobUnknown, ContentUnreachable
+from registry.http.answers import StreamResponse
+from registry.http.ranges import parse_range
+from registry.instance import Instance
+from registry.names import Digest, Repository
+from registry.seams import DiskFile
+
+log = logging.getLogger("concord.http")
+
+PLAIN_BYTES = 256 * 1024
+OCTETS = "application/octet-stream"
+
+
+async def get_blob(instance: Instance, request: Request, repository: Repository, digest: Digest) -> Response:
+    """GET and HEAD of a blob."""
+    row = await find_blob(instance, repository, digest)
+    etag = f'"{digest}"'
+    headers = {"Docker-Content-Digest": digest, "ETag": etag, "Accept-Ranges": "bytes"}
+    if matches(request.headers.get("if-none-match"), etag):
+        return Response(status_code=304, headers=headers)
+    headers |= {"Content-Type": OCTETS, "Content-Length": str(row.size)}
+    if request.method == "HEAD":
+        if not row.held and await instance.cluster.locate.within_miss_bound(digest) is None:
+            raise BlobUnknown("no instance that has this blob can be reached", {"digest": digest})
+        return Response(headers=headers)
+    validator = request.headers.get("if-range")
+    part = parse_range(request.headers.get("range"), row.size) if validator in (None, etag) else None
+    if part is None:
+        return await _content(instance, digest, row, 0, row.size, 200, headers)
+    headers["Content-Range"] = f"bytes {part.first}-{part.first + part.length - 1}/{row.size}"
+    headers["Content-Length"] = str(part.length)
+    return await _content(instance, digest, row, part.first, part.length, 206, headers)
+
+
+async def find_blob(instance: Instance, repository: Repository, digest: Digest) -> BlobRow:
+    """A blob's link. Raises BlobUnknown when there is none, here or at anyone who may know more."""
+    row = instance.catalog.queries.blob(repository, digest)
+    if row is None and await instance.cluster.learn_for_miss(repository):
+        row = instance.catalog.queries.blob(repository, digest)
+    if row is None:
+        raise BlobUnknown("there is no such blob in this repository", {"digest": digest})
+    return row
+
+
+def matches(header: str | None, etag: str) -> bool:
+    """If-None-Match (RFC 9110, section 13.1.2): `*`, or a list that has this entity tag, weak or strong."""
+    if header is None:
+        return False
+    return any(tag.strip().removeprefix("W/") in (etag, "*") for tag in header.split(","))
+
+
+async def _content(
+    instance: Instance, digest: Digest, row: BlobRow, first: int, length: int, status: int, headers: dict[str, str]
+) -> Response:
+    """A part of a blob's content, from this disk or from wherever it is."""
+    file = await open_held(instance, digest) if row.held else None
+    if file is not None:
+        if length <= PLAIN_BYTES:
+            return Response(await _read_at_once(file, first, length), status, headers)
+        return StreamResponse(instance.store.read(file, first, length), status, headers)
+    transfer = instance.cluster.fetch.transfer(digest, row.size, instance.catalog.queries.instance_of(row.writer))
+    # A small content is waited for as a whole, so that one that turns out bad is a clean error.
+    await transfer.until(row.size if row.size <= PLAIN_BYTES else min(first + 1, row.size))
+    return StreamResponse(transfer.read(first, length), status, headers)
+
+
+async def open_held(instance: Instance, digest: Digest) -> DiskFile | None:
+    """The file of content that the catalog says is here. None, and the catalog put right, if the file is gone."""
+    try:
+        return instance.store.open(digest)
+    except FileNotFoundError:
+        log.error("the content file of %s is missing; it will be fetched again", digest)
+        await instance.catalog.database.write(lambda tx: drop_content(tx, digest))
+        return None
+
+
+async def _read_at_once(file: DiskFile, first: int, length: int) -> bytes:
+    try:
+        content = file.pread_nowait(first, length) if length else b""
+        if content is None:
+            content = await in_executor(lambda: file.pread(first, length))
+    finally:
+        file.close()
+    if len(content) != length:
+        raise ContentUnreachable("the content file on this disk is too short; run `concord verify`")
+    return content
+
+
+async def mount_blob(
+    instance: Instance, repository: Repository, digest: Digest, source: Repository | None
+) -> Change | None:
+    """Link a blob that another repository has. None when that cannot be done, and the client has to upload."""
+    queries = instance.catalog.queries
+
+    def find() -> BlobRow | None:
+        return queries.blob_in_any_repository(digest) if source is None else queries.blob(source, digest)
+
+    row = find()
+    if row is None and source is not None and await instance.cluster.learn_for_miss(source):
+        row = find()
+    if row is None:
+        return None
+    if not row.held and await instance.cluster.locate.within_miss_bound(digest) is None:
+        return None
+    now, size = instance.clock.now(), row.size
+
+    def link(tx: Transaction) -> Change:
+        return link_blob(tx, instance.catalog.documents, repository, digest, size, now)
+
+    change = await instance.catalog.database.write(link)
+    await instance.cluster.settle(change)
+    return change
+
+
+async def delete(instance: Instance, request: Request, repository: Repository, digest: Digest) -> Response:
+    """DELETE of a blob: it can no longer be read in this repository. Content is collected elsewhere."""
+    await instance.cluster.learn_for_delete(repository)
+
+    def unlink(tx: Transaction) -> Change:
+        return delete_blob(tx, instance.catalog.documents, repository, digest)
+
+    await instance.cluster.settle(await instance.catalog.database.write(unlink))
+    return Response(status_code=202)

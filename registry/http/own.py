@@ -1,0 +1,154 @@
+"""This product's own API: health, status, state digest and conflicts, for people and for `concord`."""
+
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from crdt.clock import COUNTER_BITS
+from crdt.errors import Malformed
+from crdt.trie import DIGEST_SIZE, Prefix
+from registry import __version__
+from registry.catalog.queries import TagFact, document_name
+from registry.errors import NameUnknown, Unsupported
+from registry.http.answers import JsonResponse
+from registry.http.request import small_body
+from registry.instance import Instance
+from registry.names import parse_repository
+
+PAGE = 1000
+MAX_QUESTION_BYTES = 64 * 1024
+
+
+async def health(instance: Instance, request: Request) -> Response:
+    """Whether the process answers at all."""
+    return PlainTextResponse("ok\n")
+
+
+async def readiness(instance: Instance, request: Request) -> Response:
+    """Whether a load balancer should send requests here. Asks nobody, so it cannot hang."""
+    return PlainTextResponse("ready\n") if instance.ready else PlainTextResponse("not ready\n", 503)
+
+
+async def status(instance: Instance, request: Request) -> Response:
+    """Who this is, what it has, whom it knows and how they stand."""
+    cluster, catalog = instance.cluster, instance.catalog
+    return JsonResponse(
+        {
+            "instance": catalog.instance,
+            "site": instance.config.site,
+            "version": __version__,
+            "ready": instance.ready,
+            "root": catalog.replica.root().hex(),
+            "commit": catalog.replica.commit_number(),
+            **catalog.queries.counts(),
+            "members": [_member(instance, m.instance) for m in cluster.members.all()],
+            "frames": dict(cluster.gossip.frames),
+            "catch_ups": dict(cluster.sync.rounds),
+            "confirmations_missed": cluster.confirmations.missed,
+            "fetched_bytes": cluster.fetch.fetched_bytes,
+            "refused_peer_requests": dict(instance.refused_peers),
+        }
+    )
+
+
+def _member(instance: Instance, other: str) -> dict[str, Any]:
+    member = instance.cluster.members.get(other)
+    assert member is not None, "it was just listed"
+    return {
+        "instance": other,
+        "site": member.beat.site,
+        "address": instance.cluster.members.url(member),
+        "version": member.beat.version,
+        "live": member.live,
+        "reachable": member.reachable,
+        "agrees": member.beat.root == instance.catalog.replica.root(),
+        "changes_lacking": max(member.beat.changes - member.applied.upto(member.beat.start), 0),
+    }
+
+
+async def digest(instance: Instance, request: Request) -> Response:
+    """The state digest: of the registry (`root`), of each repository (?repositories), of one and its tag facts
+    (?repository=NAME). Lists are paged by `last`."""
+    replica, queries = instance.catalog.replica, instance.catalog.queries
+    query = request.query_params
+    last = query.get("last", "")
+    answer: dict[str, Any] = {"root": replica.root().hex(), "commit": replica.commit_number()}
+    if "repository" in query:
+        name = parse_repository(query["repository"])
+        if not queries.repository_exists(name):
+            raise NameUnknown("there is no such repository", {"name": name})
+        tags = queries.tags(name, last, PAGE)
+        facts = queries.tag_facts(name)
+        answer |= {
+            "repository": name,
+            "digest": replica.digest(document_name(name)).hex(),
+            "tags": {tag: [_fact(instance, fact) for fact in facts.get(tag, [])] for tag in tags},
+            "last": tags[-1] if len(tags) == PAGE else None,
+        }
+    elif "repositories" in query:
+        names = queries.repositories(last, PAGE)
+        answer |= {
+            "repositories": {name: replica.digest(document_name(name)).hex() for name in names},
+            "last": names[-1] if len(names) == PAGE else None,
+        }
+    return JsonResponse(answer)
+
+
+class PlacesQuestion(msgspec.Struct):
+    """Places in the trie over all documents: bits as hexadecimal digits, and depth."""
+
+    places: list[tuple[str, int]]
+
+
+async def compare(instance: Instance, request: Request) -> Response:
+    """Summaries of places in the trie over all documents (see crdt.audit), by which two instances are compared."""
+    body = await small_body(request, MAX_QUESTION_BYTES, Unsupported("the question is too long", 413))
+    replica = instance.catalog.replica
+    try:
+        question = msgspec.json.decode(body, type=PlacesQuestion)
+        summaries = replica.summaries([Prefix(int(bits, 16), depth) for bits, depth in question.places])
+    except (msgspec.DecodeError, ValueError, Malformed) as error:
+        raise Unsupported(f"the question is malformed: {error}", 400) from None
+    return JsonResponse(
+        {
+            "summaries": [
+                {
+                    "digests": [digest.hex() for digest in summary.digests],
+                    "entries": [
+                        {"entry": entry.hex(), "document": "".join(replica.names([entry[:DIGEST_SIZE]]))}
+                        for entry in summary.entries
+                    ],
+                }
+                for summary in summaries
+            ]
+        }
+    )
+
+
+async def conflicts(instance: Instance, request: Request) -> Response:
+    """Tags that were pushed at several sites unseen by each other: the winner, and the others."""
+    queries = instance.catalog.queries
+    listed = []
+    for repository, tag in queries.conflicts(limit=PAGE):
+        winner, *others = queries.tag_facts(repository, tag)[tag]
+        listed.append(
+            {
+                "repository": repository,
+                "tag": tag,
+                "winner": _fact(instance, winner),
+                "others": [_fact(instance, fact) for fact in others if fact.digest != winner.digest],
+            }
+        )
+    return JsonResponse({"count": queries.counts()["conflicts"], "conflicts": listed})
+
+
+def _fact(instance: Instance, fact: TagFact) -> dict[str, Any]:
+    return {
+        "digest": fact.digest,
+        "time_ms": fact.time >> COUNTER_BITS,
+        "time": f"{fact.time:016x}",
+        "writer": f"{fact.writer:x}",
+        "instance": instance.catalog.queries.instance_of(fact.writer),
+    }

@@ -1,0 +1,134 @@
+"""The paths of the OCI distribution API ("Endpoints").
+
+Repository names contain slashes, so a path is read from its end: what stands before `/manifests/…`, `/blobs/…`,
+`/blobs/uploads/…`, `/tags/list` or `/referrers/…` is the name, whatever it consists of.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from registry.errors import NameUnknown, Unsupported
+from registry.http import blobs, manifests, referrers, tags, uploads
+from registry.http.answers import JsonResponse
+from registry.instance import Instance
+from registry.names import parse_digest, parse_repository
+
+PREFIX = "/v2/"
+
+
+class Path(NamedTuple):
+    """A path of the API, taken apart."""
+
+    resource: str
+    """base, catalog, tags, referrers, manifest, blob, uploads or upload; empty where the API has no such path."""
+    name: str
+    reference: str
+
+
+def parse_path(path: str) -> Path:
+    """Take a path apart. Names and references are not looked at."""
+    rest = path.removeprefix(PREFIX) if path != "/v2" else ""
+    if not rest:
+        return Path("base", "", "")
+    if rest == "_catalog":
+        return Path("catalog", "", "")
+    match rest.rsplit("/", 2):
+        case [name, "tags", "list"]:
+            return Path("tags", name, "")
+        case [name, "manifests", reference]:
+            return Path("manifest", name, reference)
+        case [name, "referrers", reference]:
+            return Path("referrers", name, reference)
+        case [name, "blobs", "uploads"]:
+            return Path("uploads", name, "")
+        case [name, "blobs", reference]:
+            return Path("blob", name, reference)
+        case [name, "uploads", ""] if name.endswith("/blobs"):
+            return Path("uploads", name.removesuffix("/blobs"), "")
+        case [name, "uploads", reference] if name.endswith("/blobs"):
+            return Path("upload", name.removesuffix("/blobs"), reference)
+    return Path("", "", "")
+
+
+Handler = Callable[[Instance, Request, Path], Awaitable[Response]]
+
+
+async def _base(instance: Instance, request: Request, path: Path) -> Response:
+    return JsonResponse({}, headers={"Docker-Distribution-API-Version": "registry/2.0"})
+
+
+async def _catalog(instance: Instance, request: Request, path: Path) -> Response:
+    return await tags.list_repositories(instance, request)
+
+
+async def _tags(instance: Instance, request: Request, path: Path) -> Response:
+    return await tags.list_tags(instance, request, parse_repository(path.name))
+
+
+async def _referrers(instance: Instance, request: Request, path: Path) -> Response:
+    repository = parse_repository(path.name)
+    return await referrers.list_referrers(instance, request, repository, parse_digest(path.reference))
+
+
+async def _get_manifest(instance: Instance, request: Request, path: Path) -> Response:
+    return await manifests.get(instance, request, parse_repository(path.name), path.reference)
+
+
+async def _put_manifest(instance: Instance, request: Request, path: Path) -> Response:
+    return await manifests.put(instance, request, parse_repository(path.name), path.reference)
+
+
+async def _delete_manifest(instance: Instance, request: Request, path: Path) -> Response:
+    return await manifests.delete(instance, request, parse_repository(path.name), path.reference)
+
+
+async def _get_blob(instance: Instance, request: Request, path: Path) -> Response:
+    return await blobs.get_blob(instance, request, parse_repository(path.name), parse_digest(path.reference))
+
+
+async def _delete_blob(instance: Instance, request: Request, path: Path) -> Response:
+    return await blobs.delete(instance, request, parse_repository(path.name), parse_digest(path.reference))
+
+
+async def _begin_upload(instance: Instance, request: Request, path: Path) -> Response:
+    return await uploads.begin(instance, request, parse_repository(path.name))
+
+
+async def _continue_upload(instance: Instance, request: Request, path: Path) -> Response:
+    return await uploads.continue_upload(instance, request, parse_repository(path.name), path.reference)
+
+
+HANDLERS: dict[str, dict[str, Handler]] = {
+    "base": {"GET": _base, "HEAD": _base},
+    "catalog": {"GET": _catalog},
+    "tags": {"GET": _tags},
+    "referrers": {"GET": _referrers},
+    "manifest": {"GET": _get_manifest, "HEAD": _get_manifest, "PUT": _put_manifest, "DELETE": _delete_manifest},
+    "blob": {"GET": _get_blob, "HEAD": _get_blob, "DELETE": _delete_blob},
+    "uploads": {"POST": _begin_upload},
+    "upload": {
+        "GET": _continue_upload,
+        "PATCH": _continue_upload,
+        "PUT": _continue_upload,
+        "DELETE": _continue_upload,
+    },
+}
+
+
+async def answer(instance: Instance, request: Request) -> Response:
+    """Answer one request of the OCI API. Raises OciError."""
+    namespace = request.query_params.get("ns")
+    if namespace is not None and namespace not in instance.config.name:
+        raise NameUnknown("this registry does not go by this name", {"ns": namespace[:255]})
+    path = parse_path(request.url.path)
+    handlers = HANDLERS.get(path.resource)
+    if handlers is None:
+        raise Unsupported("the API has no such path", 404)
+    handler = handlers.get(request.method)
+    if handler is None:
+        allowed = {"Allow": ", ".join(sorted(handlers))}
+        raise Unsupported(f"{request.method} is not supported here", 405, allowed)
+    return await handler(instance, request, path)

@@ -1,0 +1,102 @@
+"""One running registry, put together: catalog, content, uploads and the part in the cluster."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+from crdt.errors import DocumentBroken
+from crdt.frame import ClusterKey
+from registry.blobs.store import BlobStore
+from registry.blobs.uploads import Uploads
+from registry.catalog.catalog import Catalog
+from registry.catalog.documents import SNAPSHOT_AFTER_BYTES, SNAPSHOT_AFTER_COUNT
+from registry.cluster.cluster import Cluster
+from registry.cluster.sessions import SeenRequests
+from registry.config import Config
+from registry.errors import StorageFailed
+from registry.seams import Bus, Clock, Disk, PeerTransport
+
+log = logging.getLogger("concord.instance")
+
+UPKEEP_S = 30.0
+
+
+class Instance:
+    """Everything one data directory and its four seams make. `start` before use, `close` after."""
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        disk: Disk,
+        bus: Bus,
+        transport: PeerTransport,
+    ) -> None:
+        """Opens the catalog. Raises CannotStart, and what a damaged database raises."""
+        self.config = config
+        self.clock = clock
+        self._disk = disk
+        self._bus = bus
+        self.transport = transport
+        self.catalog = Catalog(disk, clock)
+        self.store = BlobStore(disk, self.catalog.database)
+        self.uploads = Uploads(self.catalog, self.store, clock)
+        self.cluster: Cluster
+        self.upload_keys: Sequence[bytes] = ()
+        self.seen_requests = SeenRequests()
+        self.refused_peers: Counter[str] = Counter()
+        """Requests in the name of other instances that were refused, by reason."""
+        self.draining = False
+        self._upkeep: asyncio.Task[None] | None = None
+        self._large_logs: set[str] = set()
+
+    async def start(self) -> None:
+        await self.catalog.start()
+        self.store.prepare()
+        self.uploads.prepare()
+        secrets = [key.get_secret_value() for key in self.config.cluster_key] or [self.catalog.secret.hex()]
+        keys = [ClusterKey(secret) for secret in secrets]
+        self.upload_keys = [key.upload_key for key in keys]
+        self.cluster = Cluster(self.config, self.catalog, self.store, self.clock, self._bus, self.transport, keys)
+        self.catalog.documents.on_large_log = self._large_logs.add
+        self._large_logs |= set(self.catalog.replica.large_logs(SNAPSHOT_AFTER_COUNT, SNAPSHOT_AFTER_BYTES))
+        self.cluster.start()
+        self._upkeep = asyncio.create_task(self._keep_up())
+
+    async def close(self) -> None:
+        """Stop the tasks, and finish the writes that are under way."""
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await asyncio.gather(self._upkeep, return_exceptions=True)
+            await self.cluster.close()
+        await self.catalog.database.close()
+
+    @property
+    def ready(self) -> bool:
+        return self._upkeep is not None and not self.draining and self.cluster.ready
+
+    async def _keep_up(self) -> None:
+        """Snapshots for documents with a long log, and tidying uploads, for ever."""
+        while True:
+            try:
+                while self._large_logs:
+                    await self.compact(self._large_logs.pop())
+                await self.uploads.tidy()
+            except StorageFailed as error:
+                log.error("upkeep failed: %s %s", error.message, error.detail)
+            except Exception:
+                log.exception("upkeep failed")
+            await asyncio.sleep(UPKEEP_S)
+
+    async def compact(self, document: str) -> None:
+        """Replace a document's log by a snapshot."""
+        compaction = self.catalog.replica.read_for_compaction(document)
+        if compaction is None:
+            return
+        try:
+            data = await asyncio.get_running_loop().run_in_executor(None, compaction.snapshot)
+        except DocumentBroken as error:
+            log.error("no snapshot of %s: %s", document, error)
+            return
+        await self.catalog.database.write(lambda tx: self.catalog.replica.store_snapshot(tx, compaction, data))

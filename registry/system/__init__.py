@@ -1,0 +1,1 @@
+"""The real things behind the four seams (`registry.seams`)."""

@@ -1,0 +1,154 @@
+"""The bus: Redis pub/sub, through any number of servers at once.
+
+Every frame is published to all servers and listened for at all of them; one that works is enough. Publishing never
+waits: frames go through a bounded queue for each server, and the oldest are dropped when a server does not keep up.
+Pub/sub delivers at most once, and a connection whose other end has silently gone away looks alive for a long time; so
+each subscription listens for its own heartbeat, and is opened anew when that does not come back.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+log = logging.getLogger("concord.bus")
+
+PROBE_S = 2.0
+DEAF_S = 6.0
+RETRY_S = 0.5
+TIMEOUT_S = 3.0
+MAX_QUEUED_FRAMES = 4096
+MAX_QUEUED_BYTES = 32 * 1024 * 1024
+MAX_BATCH = 256
+MAX_HEARD = 8192
+
+
+class SilentBus:
+    """No bus at all: nobody is told and nobody is heard."""
+
+    def publish(self, frame: bytes, site: str | None = None) -> None:
+        pass
+
+    async def listen(self) -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+
+class RedisBus:
+    """See `registry.seams.Bus`. The first of `clusters` names the channel to publish on; all are listened to, so that a
+    cluster key can be exchanged while everyone runs."""
+
+    def __init__(self, urls: Sequence[str], clusters: Sequence[str], site: str) -> None:
+        channels = [channel for name in clusters for channel in (_channel(name), _channel(name, site))]
+        self._cluster = clusters[0]
+        self._heard: asyncio.Queue[bytes] = asyncio.Queue(MAX_HEARD)
+        self._servers = [_Server(url, channels, self._heard) for url in urls]
+
+    def publish(self, frame: bytes, site: str | None = None) -> None:
+        for server in self._servers:
+            server.queue(_channel(self._cluster, site), frame)
+
+    async def listen(self) -> AsyncIterator[bytes]:
+        tasks = [asyncio.create_task(work) for server in self._servers for work in (server.send(), server.hear())]
+        try:
+            while True:
+                yield await self._heard.get()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def connected(self) -> list[bool]:
+        """For each server, whether it is heard."""
+        return [server.connected for server in self._servers]
+
+
+class _Server:
+    """One Redis server."""
+
+    def __init__(self, url: str, channels: Sequence[str], heard: "asyncio.Queue[bytes]") -> None:
+        self._name = url.rpartition("@")[2]
+        self._client: Any = redis.asyncio.Redis.from_url(
+            url, socket_connect_timeout=TIMEOUT_S, socket_timeout=TIMEOUT_S, retry=None, max_connections=8
+        )
+        self._probe = f"concord:probe:{secrets.token_hex(8)}"
+        self._channels = [*channels, self._probe]
+        self._heard = heard
+        self._queue: deque[tuple[str, bytes]] = deque()
+        self._queued_bytes = 0
+        self._filled = asyncio.Event()
+        self.connected = False
+        self.dropped = 0
+
+    def queue(self, channel: str, frame: bytes) -> None:
+        self._queue.append((channel, frame))
+        self._queued_bytes += len(frame)
+        while len(self._queue) > MAX_QUEUED_FRAMES or self._queued_bytes > MAX_QUEUED_BYTES:
+            self._queued_bytes -= len(self._queue.popleft()[1])
+            self.dropped += 1
+        self._filled.set()
+
+    async def send(self) -> None:
+        """Publish what is queued, for ever. What fails is lost; the others find out by themselves."""
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+                self._queued_bytes -= sum(len(frame) for _, frame in batch)
+                try:
+                    async with self._client.pipeline(transaction=False) as pipeline:
+                        for channel, frame in batch:
+                            pipeline.publish(channel, frame)
+                        await pipeline.execute()
+                except (RedisError, OSError, TimeoutError):
+                    self.dropped += len(batch)
+                    await asyncio.sleep(RETRY_S)
+
+    async def hear(self) -> None:
+        """Hear frames, for ever, on one subscription after the other."""
+        while True:
+            try:
+                await self._subscribe()
+            except (RedisError, OSError, TimeoutError) as error:
+                if self.connected:
+                    log.warning("the bus at %s is gone: %s", self._name, error)
+            finally:
+                self.connected = False
+            await asyncio.sleep(RETRY_S)
+
+    async def _subscribe(self) -> None:
+        loop = asyncio.get_running_loop()
+        async with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
+            await subscription.subscribe(*self._channels)
+            heard_at = loop.time()
+            probing = asyncio.create_task(self._probe_often())
+            try:
+                while True:
+                    message = await subscription.get_message(timeout=PROBE_S)
+                    if message is not None:
+                        heard_at = loop.time()
+                        if not self.connected:
+                            self.connected = True
+                            log.info("the bus at %s is heard", self._name)
+                        if message["channel"] != self._probe.encode():
+                            await self._heard.put(message["data"])
+                    elif loop.time() - heard_at > DEAF_S:
+                        raise TimeoutError("it does not echo")
+            finally:
+                probing.cancel()
+
+    async def _probe_often(self) -> None:
+        while True:
+            self.queue(self._probe, b"")
+            await asyncio.sleep(PROBE_S)
+
+
+def _channel(cluster: str, site: str | None = None) -> str:
+    return f"concord:{cluster}" if site is None else f"concord:{cluster}:{site}"

@@ -1,0 +1,14 @@
+"""The machine's clock and its source of randomness."""
+
+import os
+import time
+
+
+class SystemClock:
+    """See `registry.seams.Clock`."""
+
+    def now(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def entropy(self, size: int) -> bytes:
+        return os.urandom(size)

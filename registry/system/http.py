@@ -1,0 +1,72 @@
+"""HTTP to other instances, with aiohttp."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import aiohttp
+
+from registry.seams import Body, PeerUnreachable
+
+CONNECT_S = 2.0
+CHUNK_BYTES = 256 * 1024
+CONNECTIONS_PER_HOST = 64
+
+
+class HttpResponse:
+    """See `registry.seams.PeerResponse`."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._response.content.iter_any():
+                yield chunk
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise PeerUnreachable(f"the answer broke off: {error}") from None
+
+
+class HttpTransport:
+    """See `registry.seams.PeerTransport`. `close` after use."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    @asynccontextmanager
+    async def request(
+        self, method: str, url: str, headers: Sequence[tuple[str, str]] = (), body: Body = b""
+    ) -> AsyncIterator[HttpResponse]:
+        session = self._opened()
+        try:
+            exchange = await session.request(
+                method, url, headers=list(headers), data=body, allow_redirects=False, skip_auto_headers=("User-Agent",)
+            )
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise PeerUnreachable(f"{url}: {type(error).__name__}: {error}") from None
+        try:
+            yield HttpResponse(exchange)
+        finally:
+            if exchange.content.at_eof():
+                exchange.release()
+            else:
+                exchange.close()
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            await asyncio.sleep(0)  # aiohttp closes its connections on the next turn of the loop
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, limit_per_host=CONNECTIONS_PER_HOST, keepalive_timeout=30),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                read_bufsize=CHUNK_BYTES,
+            )
+        return self._session
