@@ -10,7 +10,6 @@ from crdt.frame import ClusterKey
 from registry.blobs.store import BlobStore
 from registry.blobs.uploads import Uploads
 from registry.catalog.catalog import Catalog
-from registry.catalog.documents import SNAPSHOT_AFTER_BYTES, SNAPSHOT_AFTER_COUNT
 from registry.cluster.cluster import Cluster
 from registry.cluster.sessions import SeenRequests
 from registry.config import Config
@@ -60,7 +59,7 @@ class Instance:
         self.upload_keys = [key.upload_key for key in keys]
         self.cluster = Cluster(self.config, self.catalog, self.store, self.clock, self._bus, self.transport, keys)
         self.catalog.documents.on_large_log = self._large_logs.add
-        self._large_logs |= set(self.catalog.replica.large_logs(SNAPSHOT_AFTER_COUNT, SNAPSHOT_AFTER_BYTES))
+        self._large_logs |= set(self.catalog.replica.large_logs())
         self.cluster.start()
         self._upkeep = asyncio.create_task(self._keep_up())
 

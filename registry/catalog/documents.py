@@ -17,11 +17,9 @@ from crdt.frame import Change
 from crdt.trie import DIGEST_SIZE, build, update
 from crdt.vector import Vector, covers
 from registry.catalog.database import Transaction
+from registry.catalog.replica import is_large_log
 from registry.catalog.tries import EMPTY_DIGEST, TrieCache
 from registry.catalog.view import Identity, update_view
-
-SNAPSHOT_AFTER_COUNT = 1000
-SNAPSHOT_AFTER_BYTES = 256 * 1024
 
 
 class Early(Exception):
@@ -50,6 +48,7 @@ class _Row(NamedTuple):
     digest: bytes
     facts: int
     changed: int
+    snapshot_bytes: int
     logged_count: int
     logged_bytes: int
 
@@ -148,14 +147,13 @@ class Documents:
         return row[0] if row else None
 
     def _row(self, tx: Transaction, name: str) -> _Row:
-        sql = "SELECT id, digest, facts, changed, logged_count, logged_bytes FROM documents WHERE name = ?"
-        found = tx.row(sql, (name,))
+        found = tx.row(f"SELECT {', '.join(_Row._fields)} FROM documents WHERE name = ?", (name,))
         if found is None:
             tx.execute(
                 "INSERT INTO documents (name, key, digest, facts, changed) VALUES (?, ?, ?, 0, 0)",
                 (name, document_key(name), EMPTY_DIGEST),
             )
-            found = (tx.last_number(), EMPTY_DIGEST, 0, 0, 0, 0)
+            found = (tx.last_number(), EMPTY_DIGEST, 0, 0, 0, 0, 0)
         return _Row(*found)
 
     def _record(
@@ -188,6 +186,6 @@ class Documents:
             "UPDATE documents SET digest = ?, facts = ?, changed = ?, logged_count = ?, logged_bytes = ? WHERE id = ?",
             (after.digest, facts, number, logged_count, logged_bytes, row.id),
         )
-        if logged_count > SNAPSHOT_AFTER_COUNT or logged_bytes > SNAPSHOT_AFTER_BYTES:
+        if is_large_log(logged_count, logged_bytes, row.snapshot_bytes):
             tx.after_commit.append(lambda: self.on_large_log(name))
         return number, after.digest

@@ -14,6 +14,8 @@ from crdt.vector import Vector
 from registry.catalog.database import Database, Transaction
 from registry.catalog.tries import EMPTY_DIGEST, RootTrie
 
+SNAPSHOT_AFTER_COUNT = 1000
+SNAPSHOT_AFTER_BYTES = 256 * 1024
 CHANGES_PER_ANSWER = 1000
 LOADED_DOCUMENTS = 8
 
@@ -32,6 +34,13 @@ class Compaction(NamedTuple):
         if build(fact_hash(text) for text in loaded.texts()).digest != self.digest:
             raise DocumentBroken("the stored updates do not have the document's state digest")
         return loaded.snapshot()
+
+
+def is_large_log(count: int, size_bytes: int, snapshot_bytes: int) -> bool:
+    """Whether a document is due for a snapshot: a large one later, so that the cost of a change stays the same."""
+    return size_bytes > max(SNAPSHOT_AFTER_BYTES, snapshot_bytes) or count > max(
+        SNAPSHOT_AFTER_COUNT, snapshot_bytes // 256
+    )
 
 
 class DocumentReplica:
@@ -108,10 +117,14 @@ class DocumentReplica:
             self._loaded.popitem(last=False)
         return loaded
 
-    def large_logs(self, count: int, size_bytes: int) -> list[str]:
-        """Documents whose log has outgrown a bound, and so are due for a snapshot."""
-        sql = "SELECT name FROM documents WHERE logged_count > ? OR logged_bytes > ?"
-        return [name for (name,) in self._database.rows(sql, (count, size_bytes))]
+    def large_logs(self) -> list[str]:
+        """Documents that are due for a snapshot."""
+        sql = (
+            "SELECT name, logged_count, logged_bytes, snapshot_bytes FROM documents "
+            "WHERE logged_count > ? OR logged_bytes > ?"
+        )
+        rows = self._database.rows(sql, (SNAPSHOT_AFTER_COUNT, SNAPSHOT_AFTER_BYTES))
+        return [name for name, *sizes in rows if is_large_log(*sizes)]
 
     def read_for_compaction(self, name: str) -> Compaction | None:
         """A document's bytes as of now, or None where it has no log."""
@@ -137,8 +150,8 @@ class DocumentReplica:
         )
         tx.execute("DELETE FROM log WHERE document = ? AND number <= ?", (document, upto))
         tx.execute(
-            "UPDATE documents SET logged_count = l.count, logged_bytes = l.bytes FROM "
+            "UPDATE documents SET snapshot_bytes = ?2, logged_count = l.count, logged_bytes = l.bytes FROM "
             "(SELECT COUNT(*) AS count, COALESCE(SUM(LENGTH(delta)), 0) AS bytes FROM log WHERE document = ?1) AS l "
             "WHERE id = ?1",
-            (document,),
+            (document, len(data)),
         )

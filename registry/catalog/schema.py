@@ -22,6 +22,7 @@ CREATE TABLE documents (
     digest BLOB NOT NULL,
     facts INTEGER NOT NULL,
     changed INTEGER NOT NULL,
+    snapshot_bytes INTEGER NOT NULL DEFAULT 0,
     logged_count INTEGER NOT NULL DEFAULT 0,
     logged_bytes INTEGER NOT NULL DEFAULT 0
 ) STRICT;

@@ -88,6 +88,7 @@ class Cluster:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.sync.close()
+        self.locate.close()
         self.fetch.close()
         self.bodies.close()
 

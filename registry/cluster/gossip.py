@@ -201,8 +201,8 @@ class Gossip:
     async def _apply(self, frame: Frame, incoming: Incoming) -> None:
         try:
             applied = await self._commit(frame, incoming)
-        except Early as early:
-            self._hold(frame, incoming, early)
+        except Early:
+            self._hold(frame, incoming)
         except ForeignWriter as error:
             self._count("foreign writer")
             log.error("refused a change of %s: %s", frame.sender.hex(), error)
@@ -263,7 +263,10 @@ class Gossip:
         if still:
             self._awaiting[document] = still
 
-    def _hold(self, frame: Frame, incoming: Incoming, early: Early) -> None:
+    def _hold(self, frame: Frame, incoming: Incoming) -> None:
+        if covers(self._catalog.replica.state(incoming.document).vector, incoming.needs):
+            self._spawn(self._apply(frame, incoming))  # what was missing has been committed since
+            return
         self._count("held")
         size = len(incoming.raw) + sum(map(len, incoming.bodies))
         dropped = self._gate.hold(incoming.document, incoming.needs, (frame, incoming), size, self._loop_ms())

@@ -1,15 +1,16 @@
 """Who has a content."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 
 from registry.cluster.members import Member, Members
-from registry.cluster.peers import TIMEOUT_S, Peers
+from registry.cluster.peers import Peers
 from registry.names import Digest
 from registry.seams import PeerUnreachable
 
 MISS_BOUND_S = 0.25
+ANSWER_S = 2.0
 
 
 class Locate:
@@ -18,37 +19,52 @@ class Locate:
     def __init__(self, peers: Peers, members: Members) -> None:
         self._peers = peers
         self._members = members
+        self._asking: dict[tuple[str, Digest], asyncio.Task[int | None]] = {}
 
-    async def holders(self, digest: Digest, timeout_s: float = TIMEOUT_S) -> AsyncGenerator[tuple[Member, int], None]:
-        """Members that have it, and its size there, as their answers come; those of the own site first if they tie."""
-        asked = {asyncio.create_task(self._ask(m, digest, timeout_s)): m for m in self._members.reachable()}
+    async def holders(
+        self, digest: Digest, members: Iterable[Member] | None = None
+    ) -> AsyncGenerator[tuple[Member, int], None]:
+        """Reachable members that have it, and its size there, as their answers come; of several at once, those of the
+        own site first."""
+        asking = self._members.reachable() if members is None else members
+        asked = {self._ask_once(member, digest): member for member in asking}
         pending = set(asked)
-        try:
-            while pending:
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                for task in sorted(done, key=lambda t: asked[t].beat.site != self._members.own_site):
-                    size = task.result()
-                    if size is not None:
-                        yield asked[task], size
-        finally:
-            for task in pending:
-                task.cancel()
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in sorted(done, key=lambda t: asked[t].beat.site != self._members.own_site):
+                size = task.result()
+                if size is not None:
+                    yield asked[task], size
 
     async def within_miss_bound(self, digest: Digest) -> int | None:
         """The size of a content that some reachable member has, or None when none says so in time."""
+        prompt = [member for member in self._members.reachable() if member.prompt]
         try:
-            async with asyncio.timeout(MISS_BOUND_S), aclosing(self.holders(digest, MISS_BOUND_S)) as holders:
+            async with asyncio.timeout(MISS_BOUND_S), aclosing(self.holders(digest, prompt)) as holders:
                 async for _, size in holders:
                     return size
         except TimeoutError:
             pass
         return None
 
-    async def _ask(self, member: Member, digest: Digest, timeout_s: float) -> int | None:
+    def _ask_once(self, member: Member, digest: Digest) -> "asyncio.Task[int | None]":
+        """The question to a member, once however many want to know. It outlives whoever gives up waiting."""
+        key = (member.instance, digest)
+        task = self._asking.get(key)
+        if task is None:
+            task = self._asking[key] = asyncio.create_task(self._ask(member, digest))
+            task.add_done_callback(lambda _: self._asking.pop(key, None))
+        return task
+
+    async def _ask(self, member: Member, digest: Digest) -> int | None:
         try:
-            return await self._peers.held_size(member, digest, timeout_s)
+            return await self._peers.held_size(member, digest, ANSWER_S)
         except PeerUnreachable:
             return None
+
+    def close(self) -> None:
+        for task in self._asking.values():
+            task.cancel()
 
     def whereabouts(self, instance: str | None) -> str:
         """Words for an operator and a client: where a content is that cannot be reached."""

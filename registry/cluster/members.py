@@ -15,6 +15,7 @@ HEARTBEAT_S = 2.0
 PRESUMED_DEAD_S = 3 * HEARTBEAT_S + 0.5
 FIRST_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 30.0
+PROMPT_S = 0.25
 MAX_MEMBERS = 1000
 
 
@@ -34,6 +35,8 @@ class Member:
         self.applied = Progress()
         self.reached: Reached | None = None
         """Its commit number up to which we have everything, for one of its starts."""
+        self.asked_at: list[float] = []
+        """Loop times of the questions that it has not answered yet."""
         self._backoff_s = 0.0
         self._avoid_until = 0.0
 
@@ -45,6 +48,11 @@ class Member:
     def reachable(self) -> bool:
         """Whether asking it is worth waiting for."""
         return self.live and _now() >= self._avoid_until
+
+    @property
+    def prompt(self) -> bool:
+        """Whether it can be expected to answer at once: no earlier question is still unanswered."""
+        return self.reachable and all(_now() - asked_at < PROMPT_S for asked_at in self.asked_at)
 
     def answered(self) -> None:
         """A request got an answer."""

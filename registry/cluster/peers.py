@@ -17,6 +17,7 @@ from registry.cluster.members import Member, Members
 from registry.cluster.messages import HeldAnswer, HeldQuestion, SessionAnswer, SessionQuestion
 from registry.cluster.sessions import (
     NONCE_SIZE,
+    SESSION_MS,
     Session,
     read_token,
     sign_answer,
@@ -35,7 +36,7 @@ TIMEOUT_S = 5.0
 CONNECT_S = 2.0
 STALL_S = 10.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-RENEW_MS = 60_000
+RENEW_S = SESSION_MS / 1000 * 0.9  # by our own steady clock: the other side's may show another year
 
 
 class PeerRefused(PeerUnreachable):
@@ -54,7 +55,7 @@ class Peers:
         self._members = members
         self._clock = clock
         self._keys = keys
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, tuple[Session, float]] = {}
         self._opening: dict[str, asyncio.Lock] = {}
         self._sequence = 0
 
@@ -63,6 +64,8 @@ class Peers:
     ) -> T:
         """POST a question to a member. Raises PeerUnreachable, or PeerRefused for an answer that is none."""
         url = self._members.url(member)
+        asked_at = asyncio.get_running_loop().time()
+        member.asked_at.append(asked_at)
         try:
             async with asyncio.timeout(timeout_s):
                 decoded = await self.ask_url(url, path, question, answer, member.instance)
@@ -70,6 +73,8 @@ class Peers:
             if not isinstance(error, PeerRefused):
                 member.failed()
             raise error if isinstance(error, PeerUnreachable) else PeerUnreachable("no answer in time") from None
+        finally:
+            member.asked_at.remove(asked_at)
         member.answered()
         return decoded
 
@@ -150,9 +155,11 @@ class Peers:
     async def _session(self, url: str, renew: bool = False) -> Session:
         lock = self._opening.setdefault(url, asyncio.Lock())
         async with lock:
-            session = self._sessions.get(url)
-            if session is None or renew or session.expires_ms < self._clock.now() + RENEW_MS:
-                session = self._sessions[url] = await self._open(url)
+            now = asyncio.get_running_loop().time()
+            session, renew_at = self._sessions.get(url, (None, 0.0))
+            if session is None or renew or now > renew_at:
+                session = await self._open(url)
+                self._sessions[url] = session, now + RENEW_S
             return session
 
     async def _open(self, url: str) -> Session:

@@ -46,6 +46,7 @@ log = logging.getLogger("concord.sync")
 ROUND_S = 5.0
 LOOK_AGAIN_S = 0.3
 MISS_BOUND_S = 0.25
+SLOW_ANSWER_S = 2.0
 FIRST_RETRY_S = 0.2
 MAX_RETRY_S = 5.0
 MAX_RETRIES = 8
@@ -210,9 +211,10 @@ class Sync:
     async def refresh(self, document: str, members: Iterable[Member]) -> bool:
         """Ask members, all at once, what they know more of one document, and take it in.
 
-        Answers whether anything came within the bound. A member known to be unreachable is not asked.
+        Answers whether anything came within the bound. A member that is known to be unreachable, or has not answered
+        an earlier question yet, is not waited for.
         """
-        asked = [self._asking_once(member, document) for member in members if member.reachable]
+        asked = [self._asking_once(member, document) for member in members if member.prompt]
         if not asked:
             return False
         done, _ = await asyncio.wait(asked, timeout=MISS_BOUND_S)
@@ -229,7 +231,7 @@ class Sync:
     async def _learn(self, member: Member, document: str) -> bool:
         try:
             vector = self._catalog.replica.state(document).vector
-            (diff,) = await self._diffs(member, [(document, vector)], timeout_s=MISS_BOUND_S)
+            (diff,) = await self._diffs(member, [(document, vector)], timeout_s=SLOW_ANSWER_S)
             return bool(diff.update) and await self._apply(member, document, diff.update)
         except (PeerUnreachable, CrdtError, StorageFailed, ValueError):
             return False

@@ -1,0 +1,9 @@
+"""What tests share.
+
+    server      real instances as processes, and a real Redis
+    client      HTTP requests with full control over headers and framing
+    proxy       a plain round-robin load balancer
+    images      images, indexes and artifacts made in memory
+    engines     docker, podman, skopeo, buildah and an ORAS client
+    replica     replicas in memory, made of crdt/ alone
+"""
