@@ -61,7 +61,7 @@ class App:
             log.error("storage failed: %s", error)
             return error_response(StorageFailed("this instance's storage does not answer"), is_head)
         except Exception:
-            log.exception("a request failed: %s %s", request.method, request.url.path)
+            log.exception("a request failed: %s %s", request.method, request.scope["path"])
             return error_response(Unsupported("something went wrong here; it was logged", 500), is_head)
 
     async def _route(self, request: Request) -> Response:

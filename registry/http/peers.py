@@ -73,7 +73,7 @@ class Asked(NamedTuple):
 async def answer(instance: Instance, request: Request) -> Response:
     """Answer one request of another instance. What is refused changes nothing and is counted by its reason."""
     try:
-        path = request.url.path.removeprefix(PREFIX)
+        path = request.scope["path"].removeprefix(PREFIX)
         if path == "/session":
             return await _open_session(instance, request)
         asked = await _authenticate(instance, request, path)
@@ -103,7 +103,7 @@ async def _pass_on(instance: Instance, request: Request, meant: Member, asked: A
     """Let the instance answer that is meant. Its answer, MAC and all, is the asker's to check."""
     headers = [(name, value) for name, value in request.headers.items() if name.startswith(("concord-", "range"))]
     headers.append((PASSED_ON, "1"))
-    url = meant.beat.advertise + request.url.path
+    url = meant.beat.advertise + request.scope["path"]
     body = asked.body if asked.body is not None else body_stream(request)
     exchange = instance.transport.request(request.method, url, headers, body)
     try:
@@ -147,7 +147,7 @@ async def _authenticate(instance: Instance, request: Request, path: str) -> Aske
     streamed = path in STREAMED_PATHS and "content-length" not in request.headers
     too_long = Unsupported("the question is too long", 413)
     body = None if streamed else await small_body(request, MAX_QUESTION_BYTES, too_long)
-    signed = sign_request(session, request.method, request.url.path, int(sequence), body)
+    signed = sign_request(session, request.method, request.scope["path"], int(sequence), body)
     if request.headers.get("concord-mac") != signed:
         raise Refused(403, "unauthentic")
     if not instance.seen_requests.accept(session, int(sequence)):

@@ -123,7 +123,7 @@ async def answer(instance: Instance, request: Request) -> Response:
     namespace = request.query_params.get("ns")
     if namespace is not None and namespace not in instance.config.name:
         raise NameUnknown("this registry does not go by this name", {"ns": namespace[:255]})
-    path = parse_path(request.url.path)
+    path = parse_path(request.scope["path"])
     handlers = HANDLERS.get(path.resource)
     if handlers is None:
         raise Unsupported("the API has no such path", 404)

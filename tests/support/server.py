@@ -37,28 +37,31 @@ def wait_until(condition, timeout_s: float = 20.0, every_s: float = 0.05):
 class Redis:
     """A Redis server that can be killed, paused and started again at the same address."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, host: str = "127.0.0.1", namespace: str | None = None) -> None:
+        self.host = host
+        self._on_host = ["ip", "netns", "exec", namespace] if namespace else []
         self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}"
+        self.url = f"redis://{host}:{self.port}"
         self._directory = directory
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "Redis":
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        options = ["--port", str(self.port), "--bind", self.host, "--save", "", "--appendonly", "no"]
+        options += ["--protected-mode", "no"]
         self.process = subprocess.Popen(
-            [redis_executable(), *options], cwd=self._directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*self._on_host, redis_executable(), *options], cwd=self._directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         wait_until(self._answers)
         return self
 
     def _answers(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 0.2) as connection:
+        with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 0.2) as connection:
             connection.sendall(b"PING\r\n")
             return connection.recv(16).startswith(b"+PONG")
         return False
 
     def command(self, *words: str) -> bytes:
-        with socket.create_connection(("127.0.0.1", self.port), 2) as connection:
+        with socket.create_connection((self.host, self.port), 2) as connection:
             connection.sendall(" ".join(words).encode() + b"\r\n")
             return connection.recv(4096)
 

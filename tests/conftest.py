@@ -1,0 +1,48 @@
+"""Fixtures that many tests use. Instances are real processes, one for a whole run where tests do not disturb each other."""
+
+import os
+import re
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from tests.support.client import Client
+from tests.support.server import Cluster, Server, running_cluster, running_server
+
+settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
+
+
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One instance without a cluster."""
+    with running_server(tmp_path_factory.mktemp("alone") / "data", name="registry.example,mirror.example") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def three_sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three instances at three sites. Tests that break things start their own."""
+    with running_cluster(tmp_path_factory.mktemp("three"), ["eu", "us", "ap"]) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def one_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three instances at one site. Tests that break things start their own."""
+    with running_cluster(tmp_path_factory.mktemp("one"), ["eu", "eu", "eu"]) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(alone: Server) -> Client:
+    return alone.client
+
+
+@pytest.fixture
+def repository(request: pytest.FixtureRequest) -> str:
+    """A repository name that no other test uses."""
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:100].strip("-")
+    return f"test/{name}-{abs(hash(request.node.nodeid)) % 10**8}"

@@ -1,0 +1,48 @@
+from crdt.gate import HOLD_MS, Gate
+
+
+def test_an_early_item_is_released_once_nothing_is_missing_before_it():
+    gate = Gate()
+    gate.hold("d", {1: 2, 7: 1}, "late", 10, now_ms=0)
+    assert gate.release("d", {1: 2}) == []
+    assert gate.release("d", {1: 2, 7: 1}) == ["late"]
+    assert (gate.items, gate.bytes) == (0, 0)
+
+
+def test_release_keeps_what_still_misses_something():
+    gate = Gate()
+    gate.hold("d", {1: 1}, "one", 10, now_ms=0)
+    gate.hold("d", {1: 3}, "three", 10, now_ms=5)
+    assert gate.release("d", {1: 1}) == ["one"]
+    assert gate.items == 1
+    assert gate.overdue(HOLD_MS) == {}
+    assert gate.overdue(5 + HOLD_MS) == {"d": ["three"]}
+
+
+def test_documents_do_not_release_each_other():
+    gate = Gate()
+    gate.hold("d", {1: 1}, "x", 10, now_ms=0)
+    assert gate.release("e", {1: 1}) == []
+
+
+def test_an_item_is_held_for_a_moment_only():
+    gate = Gate()
+    gate.hold("d", {1: 1}, "x", 10, now_ms=1000)
+    assert gate.overdue(1000 + HOLD_MS - 1) == {}
+    assert gate.overdue(1000 + HOLD_MS) == {"d": ["x"]}
+    assert gate.items == 0
+
+
+def test_the_number_of_items_is_bounded_and_the_oldest_document_gives_way():
+    gate = Gate(max_items=2)
+    assert gate.hold("a", {1: 1}, "a1", 10, 0) == {}
+    assert gate.hold("b", {1: 1}, "b1", 10, 0) == {}
+    assert gate.hold("c", {1: 1}, "c1", 10, 0) == {"a": ["a1"]}
+    assert gate.items == 2
+
+
+def test_the_bytes_are_bounded():
+    gate = Gate(max_bytes=100)
+    gate.hold("a", {1: 1}, "a1", 90, 0)
+    assert gate.hold("b", {1: 1}, "b1", 90, 0) == {"a": ["a1"]}
+    assert gate.bytes == 90

@@ -1,0 +1,166 @@
+"""A replica in memory, made of crdt/ alone: what the registry's catalog is to documents, without SQLite."""
+
+from collections.abc import Iterator, Sequence
+
+from blake3 import blake3
+
+from crdt.audit import Summary, summarize
+from crdt.catchup import (
+    Apply,
+    AskChanges,
+    AskDiffs,
+    AskDigests,
+    AskNames,
+    AskSummaries,
+    Changes,
+    Diff,
+    Pause,
+    Report,
+    Send,
+    State,
+    catch_up,
+)
+from crdt.delta import decode_delta, encode_delta
+from crdt.document import Document
+from crdt.fact import fact_hash
+from crdt.trie import DIGEST_SIZE, Prefix, build
+from crdt.vector import Vector, covers
+
+
+class Held:
+    """One document: its pycrdt document, and what updates said."""
+
+    def __init__(self) -> None:
+        self.document = Document()
+        self.vector: Vector = {}
+        self.facts: dict[tuple[int, int], str] = {}
+        self.changed = 0
+
+    @property
+    def digest(self) -> bytes:
+        return build(map(fact_hash, self.facts.values())).digest
+
+
+class MemoryReplica:
+    """Satisfies `crdt.catchup.Replica`."""
+
+    def __init__(self, writer: int) -> None:
+        self.writer = writer
+        self.documents: dict[str, Held] = {}
+        self.commit = 0
+
+    def held(self, name: str) -> Held:
+        return self.documents.setdefault(name, Held())
+
+    def write(self, name: str, texts: Sequence[str], deleted: Sequence[str] = ()) -> bytes:
+        """One operation; answers its delta."""
+        held = self.held(name)
+        doomed = [identity for identity, text in held.facts.items() if text in set(deleted)]
+        delta = encode_delta(self.writer, held.vector.get(self.writer, 0), texts, doomed)
+        assert self.apply(name, delta)
+        return delta
+
+    def apply(self, name: str, update: bytes, needs: Vector | None = None) -> bool:
+        """Take in an update unless something is missing before it."""
+        held = self.held(name)
+        delta = decode_delta(update)
+        after = dict(held.vector)
+        for writer, (first, length) in delta.spans.items():
+            if first > held.vector.get(writer, 0):
+                return False
+            after[writer] = max(after.get(writer, 0), first + length)
+        doomed = {writer: sum(ranges[-1]) for writer, ranges in delta.deleted.items()}
+        if not covers(held.vector, needs or {}) or not covers(after, doomed):
+            return False
+        held.document.apply(update)
+        for writer, clock, text in delta.added:
+            if clock >= held.vector.get(writer, 0):
+                held.facts[writer, clock] = text
+        for writer, ranges in delta.deleted.items():
+            for first, length in ranges:
+                for clock in range(first, first + length):
+                    held.facts.pop((writer, clock), None)
+        if after != held.vector:
+            self.commit += 1
+            held.changed = self.commit
+        held.vector = after
+        return True
+
+    def texts(self, name: str) -> list[str]:
+        return sorted(self.held(name).facts.values())
+
+    # crdt.catchup.Replica
+
+    def root_trie(self):
+        entries = [key_of(name) + held.digest for name, held in self.documents.items() if held.facts]
+        return build(entries, 2 * DIGEST_SIZE)
+
+    def summaries(self, places: list[Prefix]) -> list[Summary]:
+        return summarize(self.root_trie(), places)
+
+    def names(self, keys: Sequence[bytes]) -> list[str]:
+        return [name for name in sorted(self.documents) if key_of(name) in set(keys)]
+
+    def state(self, document: str) -> State:
+        held = self.documents.get(document, Held())
+        return State(dict(held.vector), held.digest)
+
+    def diff(self, document: str, vector: Vector) -> bytes:
+        return self.held(document).document.diff(vector)
+
+    def changes(self, since: int, limit: int = 3) -> Changes:
+        """A few at a time, so that paging is exercised."""
+        changed = sorted((h.changed, name) for name, h in self.documents.items() if h.changed > since)
+        page, more = changed[:limit], len(changed) > limit
+        return Changes([name for _, name in page], page[-1][0] if more else self.commit, more)
+
+
+def key_of(name: str) -> bytes:
+    return blake3(name.encode()).digest(DIGEST_SIZE)
+
+
+def answer(peer: MemoryReplica, replica: MemoryReplica, step):
+    """Carry out one step of `replica` catching up with `peer`."""
+    match step:
+        case AskChanges(since):
+            return peer.changes(since)
+        case AskSummaries(places):
+            return peer.summaries(places)
+        case AskNames(keys):
+            return peer.names(keys)
+        case AskDigests(names):
+            return [peer.state(name).digest for name in names]
+        case AskDiffs(vectors):
+            return [
+                Diff(peer.state(n), b"" if covers(v, peer.state(n).vector) else peer.diff(n, v)) for n, v in vectors
+            ]
+        case Apply(document, update):
+            replica.apply(document, update)
+        case Send(updates):
+            for document, update in updates:
+                peer.apply(document, update)
+        case Pause():
+            pass
+    return None
+
+
+def steps_of(replica: MemoryReplica, peer: MemoryReplica, since: int | None) -> Iterator[tuple[object, object]]:
+    """Catch up, yielding each step and its answer; the generator's value is the report."""
+    protocol = catch_up(replica, since)
+    said = None
+    while True:
+        try:
+            step = protocol.send(said)
+        except StopIteration as done:
+            return done.value
+        said = answer(peer, replica, step)
+        yield step, said
+
+
+def bring_together(replica: MemoryReplica, peer: MemoryReplica, since: int | None = None) -> Report:
+    steps = steps_of(replica, peer, since)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value
