@@ -54,7 +54,7 @@ class PeerTransport(Protocol):
     ) -> AbstractAsyncContextManager[PeerResponse]:
         """Send a request and wait for the head of its answer.
 
-        Raises PeerUnreachable when there is no answer. Timeouts are the caller's.
+        Raises PeerUnreachable when there is no answer, and whatever a streamed body raises. Timeouts are the caller's.
         """
 
 

@@ -65,7 +65,7 @@ async def continue_upload(instance: Instance, request: Request, repository: Repo
     owner = instance.cluster.members.get(upload.owner)
     if owner is not None and owner.reachable:
         return await _pass_on(instance, owner, step, upload_id)
-    if not upload.has_bytes:
+    if not upload.has_bytes and (span is None or span.first == 0):
         return await carry_out(instance, step._replace(upload=_new_upload(instance)))
     raise _gone(owner)
 
@@ -111,6 +111,8 @@ async def _pass_on(instance: Instance, owner: Member, step: Step, upload_id: str
             return Response(content, response.status, passed)
     except PeerUnreachable:
         raise _gone(owner) from None
+    except ClientGone:
+        raise BlobUploadInvalid("the body broke off; what arrived is kept") from None
 
 
 def _gone(owner: Member | None) -> BlobUploadUnknown | UploadUnreachable:

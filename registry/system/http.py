@@ -29,6 +29,22 @@ class HttpResponse:
             raise PeerUnreachable(f"the answer broke off: {error}") from None
 
 
+class _Source:
+    """A streamed body that remembers its own failure, so that it is not taken for the peer's."""
+
+    def __init__(self, body: AsyncIterator[bytes]) -> None:
+        self._body = body
+        self.failure: Exception | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._body:
+                yield chunk
+        except Exception as error:
+            self.failure = error
+            raise
+
+
 class HttpTransport:
     """See `registry.seams.PeerTransport`. `close` after use."""
 
@@ -40,11 +56,14 @@ class HttpTransport:
         self, method: str, url: str, headers: Sequence[tuple[str, str]] = (), body: Body = b""
     ) -> AsyncIterator[HttpResponse]:
         session = self._opened()
+        source = body if isinstance(body, bytes) else _Source(body)
         try:
             exchange = await session.request(
-                method, url, headers=list(headers), data=body, allow_redirects=False, skip_auto_headers=("User-Agent",)
+                method, url, headers=list(headers), data=source, allow_redirects=False, skip_auto_headers=("User-Agent",)
             )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            if isinstance(source, _Source) and source.failure is not None:
+                raise source.failure from None
             raise PeerUnreachable(f"{url}: {type(error).__name__}: {error}") from None
         try:
             yield HttpResponse(exchange)

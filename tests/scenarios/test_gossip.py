@@ -1,0 +1,94 @@
+"""Changes reach other sites by frames alone, and by other ways when frames do not come."""
+
+import statistics
+import time
+
+from tests.support import images
+from tests.support.server import free_port, running_cluster, wait_until
+
+IMAGE, OTHER = images.image("one"), images.image("two")
+
+
+def served(client, repository, tag):
+    answer = client.get(f"/v2/{repository}/manifests/{tag}")
+    return answer.body if answer.status == 200 else None
+
+
+def test_a_retag_is_served_elsewhere_within_50_ms_without_any_request_between_instances(tmp_path):
+    """The old manifest is known there, so that asking on a miss would not help; and nobody can be asked."""
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    with running_cluster(tmp_path, ["eu", "us", "ap"], advertise=nowhere) as cluster:
+        eu, us, ap = (server.client for server in cluster.servers)
+        eu.push("app", "v1", IMAGE)
+        eu.push("app", "other", OTHER)
+        for client in (us, ap):
+            wait_until(lambda client=client: served(client, "app", "other") == OTHER.body)
+        delays_ms = []
+        for number in range(40):
+            image = OTHER if number % 2 == 0 else IMAGE
+            assert eu.put_manifest("app", "v1", image.body, image.media_type).status == 201
+            begun = time.monotonic()
+            for client in (us, ap):
+                wait_until(lambda client=client, body=image.body: served(client, "app", "v1") == body, every_s=0.001)
+            delays_ms.append((time.monotonic() - begun) * 1000)
+        print(f"retag served at both other sites: median {statistics.median(delays_ms):.1f} ms, worst {max(delays_ms):.1f}")
+        assert statistics.median(delays_ms) <= 50
+        assert us.get(f"/v2/app/blobs/{images.descriptor(IMAGE.blobs[0], '')['digest']}").status in (200, 503)
+
+
+def push_and_pull(cluster, repository, number):
+    """A push at each instance, and a pull of it there, whatever happens to the bus."""
+    for at, server in enumerate(cluster.servers):
+        server.client.push(repository, f"v{number}-{at}", IMAGE)
+        assert server.client.pull(repository, f"v{number}-{at}") == IMAGE.body
+
+
+def test_redis_killed_flushed_paused_and_restarted(tmp_path):
+    """Pushes and pulls go on throughout; two rounds of catching up after it is back, all agree."""
+    with running_cluster(tmp_path, ["eu", "us", "ap"]) as cluster:
+        push_and_pull(cluster, "app", 0)
+        cluster.redis.kill()
+        push_and_pull(cluster, "app", 1)
+        cluster.redis.start()
+        cluster.wait_agreed(timeout_s=10)
+        cluster.redis.command("FLUSHALL")
+        push_and_pull(cluster, "app", 2)
+        cluster.redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+        push_and_pull(cluster, "app", 3)
+        cluster.wait_agreed(timeout_s=10)
+        cluster.redis.pause()
+        push_and_pull(cluster, "app", 4)
+        cluster.redis.resume()
+        cluster.wait_agreed(timeout_s=10)
+        for server in cluster.servers:
+            assert len(server.client.tags("app")) == 15
+
+
+def test_instances_agree_without_a_bus_while_it_is_down(tmp_path):
+    with running_cluster(tmp_path, ["eu", "us"]) as cluster:
+        cluster.redis.kill()
+        cluster[0].client.push("app", "v1", IMAGE)
+        cluster.wait_agreed(timeout_s=15)
+        assert cluster[1].client.pull("app", "v1") == IMAGE.body
+
+
+def test_instances_with_peer_addresses_and_no_redis_agree(tmp_path):
+    with running_cluster(tmp_path, ["eu", "us", "ap"], with_redis=False) as cluster:
+        push_and_pull(cluster, "app", 0)
+        cluster.wait_agreed(timeout_s=15)
+        for server in cluster.servers:
+            for at in range(3):
+                assert server.client.pull("app", f"v0-{at}") == IMAGE.body
+
+
+def test_a_paused_instance_catches_up(tmp_path):
+    """Its subscription is cut meanwhile, so that no frame comes late."""
+    with running_cluster(tmp_path, ["eu", "us"]) as cluster:
+        cluster.wait_agreed()
+        cluster[1].pause()
+        for number in range(20):
+            cluster[0].client.push("app", f"v{number}", images.image(number, layers=1))
+        cluster.redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+        cluster[1].resume()
+        cluster.wait_agreed(timeout_s=12)
+        assert len(cluster[1].client.tags("app")) == 20

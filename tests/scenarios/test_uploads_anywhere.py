@@ -1,0 +1,95 @@
+"""An upload begun at one instance goes on at any other."""
+
+import random
+import socket
+import time
+
+import pytest
+
+from tests.support import images
+from tests.support.client import sha256, with_digest
+from tests.support.proxy import RoundRobin
+from tests.support.server import running_cluster, wait_until
+
+CONTENT = random.Random(1).randbytes(2_000_000)
+
+
+@pytest.mark.parametrize("sites", ["one_site", "three_sites"])
+def test_each_request_of_an_upload_at_another_instance(request, repository, sites):
+    first, second, third = (server.client for server in request.getfixturevalue(sites).servers)
+    location = first.begin_upload(repository)
+    location = second.request("PATCH", location, iter([CONTENT[:700_000]])).headers["Location"]
+    answer = third.request("PATCH", location, CONTENT[700_000:1_500_000], {"Content-Range": "700000-1499999"})
+    assert (answer.status, answer.headers["Range"]) == (202, "0-1499999")
+    answer = second.get(answer.headers["Location"])
+    assert (answer.status, answer.headers["Range"]) == (204, "0-1499999")
+    answer = third.request("PUT", with_digest(answer.headers["Location"], sha256(CONTENT)), CONTENT[1_500_000:])
+    assert answer.status == 201
+    path = f"/v2/{repository}/blobs/{sha256(CONTENT)}"
+    for client in (first, second, third):
+        if sites == "three_sites":  # across sites nothing waits
+            wait_until(lambda client=client: client.head(path).status == 200)
+        assert client.head(path).status == 200
+    assert second.get(f"/v2/{repository}/blobs/{sha256(CONTENT)}").body == CONTENT
+
+
+def test_errors_come_back_from_the_owner(one_site, repository):
+    first, second, _ = (server.client for server in one_site.servers)
+    location = first.begin_upload(repository)
+    location = first.request("PATCH", location, CONTENT[:1000], {"Content-Range": "0-999"}).headers["Location"]
+    answer = second.request("PATCH", location, CONTENT[:1000], {"Content-Range": "500-1499"})
+    assert (answer.status, answer.code, answer.headers["Range"]) == (416, "BLOB_UPLOAD_INVALID", "0-999")
+    answer = second.request("PUT", with_digest(location, sha256(b"wrong")), b"")
+    assert (answer.status, answer.code) == (400, "DIGEST_INVALID")
+    assert second.delete(location).status == 204
+    assert first.get(location).code == second.get(location).code == "BLOB_UPLOAD_UNKNOWN"
+
+
+def test_a_body_that_breaks_off_on_its_way_through_is_kept_at_the_owner(one_site, repository):
+    first, second, _ = (server.client for server in one_site.servers)
+    location = first.begin_upload(repository)
+    with socket.create_connection((second.host, second.port)) as connection:
+        connection.sendall(f"PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n".encode())
+        connection.sendall(CONTENT[:100_000])
+        time.sleep(0.3)
+    answer = wait_until(lambda: first.get(location).headers["Range"] != "0-0" and first.get(location))
+    kept = int(answer.headers["Range"].partition("-")[2]) + 1
+    rest = {"Content-Range": f"{kept}-{len(CONTENT) - 1}"}
+    assert second.request("PATCH", location, CONTENT[kept:], rest).status == 202
+    assert second.request("PUT", with_digest(location, sha256(CONTENT)), b"").status == 201
+
+
+def test_pushes_through_a_balancer_that_changes_the_instance_with_every_request(one_site, repository):
+    with RoundRobin([server.address for server in one_site.servers]) as balancer:
+        for number in range(20):
+            image = images.image((repository, number))
+            balancer.client.push(repository, "v1", image)
+            for _ in range(3):
+                assert balancer.client.get(f"/v2/{repository}/manifests/v1").body == image.body
+            assert balancer.client.delete(f"/v2/{repository}/manifests/v1").status == 202
+            for _ in range(3):
+                assert balancer.client.head(f"/v2/{repository}/manifests/v1").status == 404
+
+
+def test_an_upload_without_bytes_is_adopted_when_its_owner_is_gone(tmp_path):
+    with running_cluster(tmp_path, ["eu", "eu"]) as cluster:
+        first, second = cluster.servers
+        location = first.client.begin_upload("app")
+        first.kill()
+        answer = wait_until(lambda: (a := second.client.request("PATCH", location, CONTENT)).status == 202 and a)
+        assert second.client.request("PUT", with_digest(answer.headers["Location"], sha256(CONTENT)), b"").status == 201
+        assert second.client.get(f"/v2/app/blobs/{sha256(CONTENT)}").body == CONTENT
+
+
+def test_an_upload_with_bytes_is_503_while_its_owner_may_come_back_and_then_unknown(tmp_path):
+    with running_cluster(tmp_path, ["eu", "eu"]) as cluster:
+        first, second = cluster.servers
+        location = first.client.request("PATCH", first.client.begin_upload("app"), CONTENT[:1000]).headers["Location"]
+        first.kill()
+        answer = second.client.request("PATCH", location, CONTENT[1000:])
+        assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "BLOB_UPLOAD_UNKNOWN", "2")
+        gone = wait_until(lambda: (a := second.client.get(location)).status == 404 and a, 15)
+        assert gone.code == "BLOB_UPLOAD_UNKNOWN"
+        first.start()
+        answer = wait_until(lambda: (a := second.client.get(location)).status == 204 and a)
+        assert answer.headers["Range"] == "0-999"
