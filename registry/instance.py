@@ -44,6 +44,8 @@ class Instance:
         self.cluster: Cluster
         self.upload_keys: Sequence[bytes] = ()
         self.seen_requests = SeenRequests()
+        self.answered_peers = 0
+        """Requests of other instances that were answered."""
         self.refused_peers: Counter[str] = Counter()
         """Requests in the name of other instances that were refused, by reason."""
         self.draining = False

@@ -74,6 +74,9 @@ def serve(
     sparse: Annotated[
         bool | None, typer.Option("--sparse/--no-sparse", help="accept manifests whose parts are missing")
     ] = None,
+    hold_s: Annotated[
+        float | None, typer.Option(help="how long a GET waits for a holder of content, in seconds [default: 20]")
+    ] = None,
     listen_internal: Annotated[
         str | None, typer.Option(help="HOST:PORT for /_concord, /healthz and /readyz alone")
     ] = None,
@@ -88,7 +91,19 @@ def serve(
 
 
 _SETTINGS = frozenset(
-    {"listen", "data", "site", "redis", "advertise", "advertise_site", "peer", "name", "sparse", "listen_internal"}
+    {
+        "listen",
+        "data",
+        "site",
+        "redis",
+        "advertise",
+        "advertise_site",
+        "peer",
+        "name",
+        "sparse",
+        "hold_s",
+        "listen_internal",
+    }
 )
 
 

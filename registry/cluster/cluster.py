@@ -61,7 +61,7 @@ class Cluster:
         self.peers = Peers(transport, self.members, clock, keys)
         self.sync = Sync(catalog, self.peers, self.members, clock)
         self.locate = Locate(self.peers, self.members)
-        self.fetch = Fetch(store, catalog.database, self.peers, self.members, self.locate, clock)
+        self.fetch = Fetch(store, catalog.database, self.peers, self.members, self.locate, clock, config.hold_s)
         self.bodies = Bodies(catalog, self.peers, self.members, self.locate, self.sync)
         self.gossip.on_incomplete = self.sync.document_is_due
         self.sync.on_advanced = self.advanced

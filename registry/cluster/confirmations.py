@@ -1,9 +1,10 @@
-"""Waiting until the own site has seen a write.
+"""Waiting until a write is told, and the own site has seen it.
 
 Instances of one site may stand behind a plain load balancer, and clients read back on another connection what they just
 wrote. So the answer to a write waits until every live member of the site has confirmed that it committed the change, at
-most 50 ms. One that misses this is not waited for again until it has caught up: a member that hangs costs one write its
-50 ms, not every write.
+most 50 ms. The bus is waited for in the same way: once our own frame has come back from it, the others have been told,
+and it does not matter to them if we die the moment after the answer. Whoever misses this is not waited for again until
+it has caught up: a member or a bus that hangs costs one write its 50 ms, not every write.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import asyncio
 from registry.cluster.members import Member, Members
 
 PATIENCE_S = 0.05
+BUS = "the bus"
 
 
 class _Wait:
@@ -30,14 +32,17 @@ class Confirmations:
         self._waits: dict[int, _Wait] = {}
         self._sequence_of: dict[int, int] = {}
         self._behind: set[str] = set()
+        self._bus_is_heard = False
         self._published = 0
         self.missed = 0
-        """How often a member was given up on."""
+        """How often a member, or the bus, was given up on."""
 
     def published(self, commit: int, sequence: int) -> None:
         """A change is on the bus: from now on it can be confirmed."""
         self._published = sequence
         waited_for = {m.instance for m in self._members.of_own_site()} - self._behind
+        if self._bus_is_heard:
+            waited_for.add(BUS)
         if waited_for:
             self._waits[sequence] = _Wait(sequence, waited_for)
             self._sequence_of[commit] = sequence
@@ -57,6 +62,12 @@ class Confirmations:
             # It has everything up to a change that it was just told of: it keeps step again.
             self._behind.discard(member.instance)
 
+    def echoed(self, sequence: int | None) -> None:
+        """A frame of ours has come back from the bus: this change, or a heartbeat."""
+        self._bus_is_heard = True
+        if sequence is not None:
+            self._confirm(BUS, sequence)
+
     def caught_up(self, member: Member, applied: int) -> None:
         """A heartbeat says how far a member of our site is."""
         if applied >= self._published:
@@ -73,6 +84,7 @@ class Confirmations:
         self._sequence_of.pop(commit, None)
         wait = self._waits.pop(sequence)
         if wait.missing:
-            self._behind |= wait.missing
+            self._bus_is_heard &= BUS not in wait.missing
+            self._behind |= wait.missing - {BUS}
             self.missed += len(wait.missing)
             wait.done.set()

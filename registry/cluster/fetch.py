@@ -26,7 +26,6 @@ from registry.seams import Clock, PeerUnreachable
 
 log = logging.getLogger("concord.fetch")
 
-HOLD_S = 20.0
 LOOK_AGAIN_S = 0.5
 DISTRUST_S = 60.0
 
@@ -98,7 +97,14 @@ class Fetch:
     """All transfers of one process."""
 
     def __init__(
-        self, store: BlobStore, database: Database, peers: Peers, members: Members, locate: Locate, clock: Clock
+        self,
+        store: BlobStore,
+        database: Database,
+        peers: Peers,
+        members: Members,
+        locate: Locate,
+        clock: Clock,
+        hold_s: float,
     ) -> None:
         self._store = store
         self._database = database
@@ -109,7 +115,7 @@ class Fetch:
         self._transfers: dict[Digest, Transfer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._distrusted: dict[tuple[str, Digest], float] = {}
-        self.hold_s = HOLD_S
+        self.hold_s = hold_s
         self.fetched_bytes = 0
         self.transfers_begun = 0
 

@@ -160,7 +160,10 @@ class Gossip:
     def _receive_own(self, frame: Frame) -> None:
         """Our own frames come back. Under another start they are echoes of our last one, or somebody runs as us."""
         echo = frame.start < self.start and asyncio.get_running_loop().time() < self._began + OWN_ECHO_S
-        if frame.start == self.start or echo:
+        if frame.start == self.start:
+            self._count("own")
+            self._confirmations.echoed(frame.sequence if frame.kind == CHANGE else None)
+        elif echo:
             self._count("own")
         else:
             if not self.frames["twin"]:

@@ -48,6 +48,7 @@ async def status(instance: Instance, request: Request) -> Response:
             "catch_ups": dict(cluster.sync.rounds),
             "confirmations_missed": cluster.confirmations.missed,
             "fetched_bytes": cluster.fetch.fetched_bytes,
+            "peer_requests": instance.answered_peers,
             "refused_peer_requests": dict(instance.refused_peers),
         }
     )

@@ -77,6 +77,7 @@ async def answer(instance: Instance, request: Request) -> Response:
         if path == "/session":
             return await _open_session(instance, request)
         asked = await _authenticate(instance, request, path)
+        instance.answered_peers += 1
         meant = instance.cluster.members.get(request.headers.get("concord-for", ""))
         if meant is not None and meant.beat.site == instance.config.site and PASSED_ON not in request.headers:
             return await _pass_on(instance, request, meant, asked)

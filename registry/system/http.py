@@ -59,7 +59,12 @@ class HttpTransport:
         source = body if isinstance(body, bytes) else _Source(body)
         try:
             exchange = await session.request(
-                method, url, headers=list(headers), data=source, allow_redirects=False, skip_auto_headers=("User-Agent",)
+                method,
+                url,
+                headers=list(headers),
+                data=source,
+                allow_redirects=False,
+                skip_auto_headers=("User-Agent",),
             )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             if isinstance(source, _Source) and source.failure is not None:

@@ -17,7 +17,7 @@ def served(client, repository, tag):
 def test_a_retag_is_served_elsewhere_within_50_ms_without_any_request_between_instances(tmp_path):
     """The old manifest is known there, so that asking on a miss would not help; and nobody can be asked."""
     nowhere = f"http://127.0.0.1:{free_port()}"
-    with running_cluster(tmp_path, ["eu", "us", "ap"], advertise=nowhere) as cluster:
+    with running_cluster(tmp_path, ["eu", "us", "ap"], advertise=nowhere, hold_s="1") as cluster:
         eu, us, ap = (server.client for server in cluster.servers)
         eu.push("app", "v1", IMAGE)
         eu.push("app", "other", OTHER)

@@ -2,6 +2,9 @@
 
     server      real instances as processes, and a real Redis
     client      HTTP requests with full control over headers and framing
+    link        a stretch of network that can be slow or cut
+    network     hosts of their own, whose packets can be swallowed
+    needs       what a test needs of the machine
     proxy       a plain round-robin load balancer
     images      images, indexes and artifacts made in memory
     engines     docker, podman, skopeo, buildah and an ORAS client
