@@ -9,6 +9,7 @@ from tests.support.client import Client
 from tests.support.server import free_port
 
 HEAD_BYTES = 64 * 1024
+TLS_HELLO = b"\x16"
 
 
 class RoundRobin:
@@ -41,7 +42,10 @@ class RoundRobin:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request, and the end of both connections."""
         try:
-            head = await reader.readuntil(b"\r\n\r\n")
+            first = await reader.readexactly(1)
+            if first == TLS_HELLO:  # clients try TLS before they do without
+                return
+            head = first + await reader.readuntil(b"\r\n\r\n")
             lines = [line for line in head.split(b"\r\n") if line and not line.lower().startswith(b"connection:")]
             upstream_reader, upstream_writer = await asyncio.open_connection(*next(self._backends))
             upstream_writer.write(b"\r\n".join([*lines, b"Connection: close", b"", b""]))

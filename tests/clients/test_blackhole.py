@@ -1,0 +1,55 @@
+"""A member that swallows packets: others must not be slowed down by it."""
+
+import json
+import time
+
+from tests.support import images
+from tests.support.layouts import write_layout
+from tests.support.network import hosted_cluster
+
+LAYERS = 20
+
+
+def layered(directory, seed):
+    """An OCI layout of an image with many layers, each a proper tar."""
+    from tests.support.engines import root_tar
+
+    tars = [root_tar(directory / "layer.tar", f"{seed} {number}").read_bytes() for number in range(LAYERS)]
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": [images.descriptor(tar, "")["digest"] for tar in tars]},
+        }
+    ).encode()
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": images.OCI_IMAGE,
+        "config": images.descriptor(config, images.OCI_CONFIG),
+        "layers": [images.descriptor(tar, images.OCI_LAYER) for tar in tars],
+    }
+    image = images.Image(json.dumps(manifest).encode(), images.OCI_IMAGE, (config, *tars))
+    return write_layout(directory / seed, image)
+
+
+def push_and_pull_s(podman, directory, address, seed):
+    """How long podman takes to push and pull an image of 20 layers."""
+    image = podman._run("pull", "--quiet", f"oci:{layered(directory, seed)}:app")
+    begun = time.monotonic()
+    podman.push(image, f"{address}/app:{seed}")
+    podman.forget(image)
+    podman.pull(f"{address}/app:{seed}")
+    return time.monotonic() - begun
+
+
+def test_a_swallowing_member_costs_a_push_and_pull_of_20_layers_less_than_half_as_much_again(podman, tmp_path):
+    with hosted_cluster(tmp_path, ["eu", "eu", "us"]) as (cluster, network):
+        push_and_pull_s(podman, tmp_path, cluster[0].address, "warm")
+        without = [push_and_pull_s(podman, tmp_path, cluster[0].address, f"without{n}") for n in range(3)]
+        for host in (1, 2):
+            network.swallow(host, network.addresses[0])
+        cost = [push_and_pull_s(podman, tmp_path, cluster[0].address, f"with{n}") for n in range(3)]
+        print(f"20 layers by podman: {without} s without, {cost} s with two members that swallow packets")
+        assert max(cost) <= 1.5 * sorted(without)[1]
+
+
