@@ -8,5 +8,7 @@
     proxy       a plain round-robin load balancer
     images      images, indexes and artifacts made in memory
     engines     docker, podman, skopeo, buildah and an ORAS client
+    seams       the real disk, watched or made to fail, and a clock that stands still
+    layouts     images as OCI layouts on disk
     replica     replicas in memory, made of crdt/ alone
 """

@@ -1,0 +1,171 @@
+"""Uploads on a disk that is watched, and that fails."""
+
+import errno
+import hashlib
+import random
+
+import pytest
+
+from registry.blobs.store import BlobStore, content_path
+from registry.blobs.uploads import ClientGone, Span, Uploads
+from registry.catalog.catalog import Catalog
+from registry.errors import BlobUploadUnknown, DigestInvalid, SizeInvalid, StorageFailed
+from registry.names import Digest, Repository
+from tests.support.seams import StillClock, WatchedDisk
+
+APP = Repository("app")
+CONTENT = random.Random(1).randbytes(2_500_000)
+DIGEST = Digest("sha256:" + hashlib.sha256(CONTENT).hexdigest())
+
+
+async def body(*parts: bytes, gone: bool = False):
+    for part in parts:
+        yield part
+    if gone:
+        raise ClientGone
+
+
+class Site:
+    """A catalog, a store and uploads on a watched disk."""
+
+    def __init__(self, root):
+        self.disk, self.clock = WatchedDisk(root), StillClock()
+
+    async def open(self) -> "Site":
+        self.catalog = Catalog(self.disk, self.clock)
+        await self.catalog.start()
+        self.store = BlobStore(self.disk, self.catalog.database)
+        self.store.prepare()
+        self.uploads = Uploads(self.catalog, self.store, self.clock)
+        self.uploads.prepare()
+        self.disk.calls.clear()
+        self.catalog.database._writing.set_commit_hook(lambda: self.disk.note("commit", "") or False)
+        return self
+
+    def held(self) -> bool:
+        return self.catalog.queries.blob(APP, DIGEST) is not None
+
+
+@pytest.fixture
+async def site(tmp_path):
+    return await Site(tmp_path / "data").open()
+
+
+async def test_content_is_durable_before_its_name_and_its_name_before_the_catalog_says_so(site):
+    await site.uploads.finish("u1", APP, DIGEST, body(CONTENT), None)
+    calls = [call for call, _ in site.disk.calls]
+    assert calls[0] == "create"
+    assert calls[-4:] == ["sync", "rename", "sync_directory", "commit"]
+    assert site.disk.calls[-2] == ("sync_directory", content_path(DIGEST).rpartition("/")[0])
+    assert site.catalog.database.row("SELECT size, LENGTH(checks) FROM content") == (len(CONTENT), 3 * 32)
+
+
+async def test_a_chunk_is_durable_before_it_is_acknowledged(site):
+    await site.uploads.append("u1", APP, body(CONTENT[:1000]), None)
+    assert [call for call, _ in site.disk.calls] == ["create", "append", "sync", "commit"]
+
+
+@pytest.mark.parametrize("call", ["create", "append", "sync", "rename", "sync_directory"])
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+async def test_a_disk_that_fails_fails_the_upload_and_nothing_else(site, call, error):
+    other = Digest("sha256:" + hashlib.sha256(b"other").hexdigest())
+    await site.uploads.finish("u0", APP, other, body(b"other"), None)
+    site.disk.failing[call] = error
+    with pytest.raises(StorageFailed):
+        await site.uploads.finish("u1", APP, DIGEST, body(CONTENT), None)
+    assert not site.held()
+    site.disk.failing.clear()
+    file = site.store.open(other)
+    assert file.pread(0, 10) == b"other"
+    await site.uploads.finish("u2", APP, DIGEST, body(CONTENT), None)
+    assert site.held()
+
+
+async def test_a_failed_fsync_is_never_taken_for_good_later(site):
+    """The kernel may have dropped the pages: the upload is over, and its bytes are not used again."""
+    site.disk.failing["sync"] = errno.EIO
+    with pytest.raises(StorageFailed):
+        await site.uploads.append("u1", APP, body(CONTENT), None)
+    site.disk.failing.clear()
+    with pytest.raises(BlobUploadUnknown):
+        await site.uploads.finish("u1", APP, DIGEST, body(), None)
+    assert not site.held()
+
+
+async def test_a_wrong_digest_takes_back_what_the_request_brought(site):
+    await site.uploads.append("u1", APP, body(CONTENT[:1000]), None)
+    with pytest.raises(DigestInvalid):
+        await site.uploads.finish("u1", APP, DIGEST, body(b"wrong"), None)
+    assert site.uploads.size("u1", APP) == 1000
+    await site.uploads.finish("u1", APP, DIGEST, body(CONTENT[1000:]), None)
+    assert site.held()
+
+
+async def test_a_body_of_another_length_than_its_span_is_taken_back(site):
+    await site.uploads.append("u1", APP, body(CONTENT[:1000]), None)
+    for length in (10, 5000):
+        with pytest.raises(SizeInvalid):
+            await site.uploads.append("u1", APP, body(CONTENT[1000:3000]), Span(1000, length))
+        assert site.uploads.size("u1", APP) == 1000
+    await site.uploads.finish("u1", APP, DIGEST, body(CONTENT[1000:]), None)
+    assert site.held()
+
+
+async def test_what_arrived_before_the_client_left_is_kept(site):
+    with pytest.raises(ClientGone):
+        await site.uploads.append("u1", APP, body(CONTENT[:1_200_000], gone=True), None)
+    assert site.uploads.size("u1", APP) == 1_200_000
+
+
+async def test_an_upload_goes_on_after_a_restart(site, tmp_path):
+    await site.uploads.append("u1", APP, body(CONTENT[:1_200_000]), None)
+    await site.catalog.database.close()
+    again = await Site(tmp_path / "data").open()
+    assert again.uploads.size("u1", APP) == 1_200_000
+    await again.uploads.finish("u1", APP, DIGEST, body(CONTENT[1_200_000:]), None)
+    assert again.held()
+    checks = again.catalog.database.row("SELECT checks FROM content")[0]
+    fresh = await Site(tmp_path / "fresh").open()
+    await fresh.uploads.finish("u1", APP, DIGEST, body(CONTENT), None)
+    assert checks == fresh.catalog.database.row("SELECT checks FROM content")[0]
+
+
+async def test_bytes_after_what_was_acknowledged_are_cut_off_at_a_restart(site, tmp_path):
+    await site.uploads.append("u1", APP, body(CONTENT[:1000]), None)
+    await site.catalog.database.close()
+    with (tmp_path / "data" / "uploads" / "u1").open("ab") as file:
+        file.write(b"never acknowledged")
+    again = await Site(tmp_path / "data").open()
+    await again.uploads.finish("u1", APP, DIGEST, body(CONTENT[1000:]), None)
+    assert again.held()
+
+
+async def test_uploads_that_do_not_grow_for_a_day_are_given_up(site):
+    for number in range(5):
+        await site.uploads.append(f"u{number}", APP, body(b"x"), None)
+    site.clock.now_ms += 23 * 3600 * 1000
+    await site.uploads.append("u0", APP, body(b"y"), None)
+    await site.uploads.tidy()
+    assert len(site.disk.names("uploads")) == 5
+    site.clock.now_ms += 2 * 3600 * 1000
+    await site.uploads.tidy()
+    assert site.disk.names("uploads") == ["u0"]
+    with pytest.raises(BlobUploadUnknown):
+        site.uploads.size("u1", APP)
+
+
+async def test_files_nobody_writes_to_are_closed_and_go_on_later(site):
+    await site.uploads.append("u1", APP, body(CONTENT[:1000]), None)
+    site.clock.now_ms += 120_000
+    await site.uploads.tidy()
+    assert site.uploads._sessions == {}
+    await site.uploads.finish("u1", APP, DIGEST, body(CONTENT[1000:]), None)
+    assert site.held()
+
+
+async def test_the_same_content_again_keeps_the_first_file(site):
+    await site.uploads.finish("u1", APP, DIGEST, body(CONTENT), None)
+    before = (site.disk.root / content_path(DIGEST)).stat().st_ino
+    await site.uploads.finish("u2", APP, DIGEST, body(CONTENT), None)
+    assert (site.disk.root / content_path(DIGEST)).stat().st_ino == before
+    assert site.disk.names("uploads") == []

@@ -1,0 +1,135 @@
+import asyncio
+
+import apsw
+import pytest
+
+from registry.catalog import schema
+from registry.catalog.database import Database
+from registry.errors import CannotStart, StorageFailed
+from registry.system.disk import SystemDisk
+
+
+class CommitCounter:
+    """Counts the commits that reach the disk, and fails one when told to."""
+
+    def __init__(self, database: Database) -> None:
+        self.commits = 0
+        self.fail_next = False
+        database._writing.set_commit_hook(self._commit)
+
+    def _commit(self) -> bool:
+        self.commits += 1
+        failing, self.fail_next = self.fail_next, False
+        return failing  # true turns the commit into a rollback
+
+
+@pytest.fixture
+def database(tmp_path):
+    opened = Database(SystemDisk(tmp_path), "test.sqlite")
+    yield opened
+    opened.reading.close()
+    opened._writing.close()
+
+
+def insert(key, value=1):
+    return lambda tx: tx.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (key, value)).fetchall()
+
+
+def keys(database):
+    return [key for (key,) in database.rows("SELECT key FROM meta ORDER BY key")]
+
+
+async def test_concurrent_writes_share_commits(database):
+    counter = CommitCounter(database)
+    await asyncio.gather(*(database.write(insert(f"k{number:03}")) for number in range(200)))
+    assert len(keys(database)) == 200
+    assert counter.commits <= 3
+
+
+async def test_a_write_that_raises_takes_only_itself_back(database):
+    def failing(tx):
+        insert("bad")(tx)
+        raise ValueError("no")
+
+    results = await asyncio.gather(
+        database.write(insert("a")), database.write(failing), database.write(insert("b")), return_exceptions=True
+    )
+    assert isinstance(results[1], ValueError)
+    assert keys(database) == ["a", "b"]
+
+
+async def test_nobody_is_told_before_the_commit(database):
+    told = []
+
+    def operation(tx):
+        tx.after_commit.append(lambda: told.append(keys(database)))
+        insert("a")(tx)
+
+    await database.write(operation)
+    assert told == [["a"]]
+
+
+async def test_a_failed_commit_is_an_error_for_all_of_its_group_and_leaves_nothing(database):
+    counter = CommitCounter(database)
+    undone, failed = [], []
+    database.on_failed_commit.append(lambda: failed.append(True))
+
+    def operation(tx):
+        tx.after_rollback.append(lambda: undone.append(True))
+        insert("a")(tx)
+
+    counter.fail_next = True
+    results = await asyncio.gather(database.write(operation), database.write(insert("b")), return_exceptions=True)
+    assert [type(result) for result in results] == [StorageFailed, StorageFailed]
+    assert (undone, failed, keys(database)) == ([True], [True], [])
+    await database.write(insert("c"))
+    assert keys(database) == ["c"]
+
+
+async def test_a_reader_in_one_step_sees_one_state(database):
+    await database.write(insert("a"))
+    with database.one_step():
+        assert keys(database) == ["a"]
+        database._writing.execute("INSERT INTO meta (key, value) VALUES ('b', 1)")
+        assert keys(database) == ["a"]
+    assert keys(database) == ["a", "b"]
+
+
+def test_durability_is_set_and_checked(database):
+    for connection in (database._writing, database.reading):
+        assert (connection.pragma("journal_mode"), connection.pragma("synchronous")) == ("wal", 2)
+
+
+def test_a_disk_on_which_sqlite_cannot_keep_a_wal_is_refused():
+    with pytest.raises(CannotStart, match="network file system"):
+        schema.configure(apsw.Connection(":memory:"))
+
+
+def test_a_database_of_a_newer_version_is_refused_untouched(tmp_path):
+    connection = apsw.Connection(str(tmp_path / "test.sqlite"))
+    connection.pragma("user_version", schema.VERSION + 1)
+    with pytest.raises(CannotStart, match="newer version"):
+        Database(SystemDisk(tmp_path), "test.sqlite")
+    assert connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone() == (0,)
+
+
+def test_migrations_bring_an_older_database_forward_step_by_step(tmp_path, monkeypatch):
+    Database(SystemDisk(tmp_path), "test.sqlite")
+    monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, "CREATE TABLE later (x) ; CREATE TABLE latest (x)"])
+    monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
+    database = Database(SystemDisk(tmp_path), "test.sqlite")
+    assert database.rows("SELECT name FROM sqlite_schema WHERE name LIKE 'late%' ORDER BY name") == [
+        ("later",),
+        ("latest",),
+    ]
+
+
+def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path, monkeypatch):
+    Database(SystemDisk(tmp_path), "test.sqlite")
+    monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, "CREATE TABLE later (x); CREATE TABLE meta (x)"])
+    monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
+    with pytest.raises(apsw.SQLError):
+        Database(SystemDisk(tmp_path), "test.sqlite")
+    connection = apsw.Connection(str(tmp_path / "test.sqlite"))
+    assert connection.pragma("user_version") == schema.VERSION - 1
+    assert connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'later'").fetchone() is None

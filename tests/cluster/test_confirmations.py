@@ -1,0 +1,101 @@
+import asyncio
+
+import pytest
+
+from registry.cluster.confirmations import PATIENCE_S, Confirmations
+from registry.cluster.members import Members
+from tests.cluster.test_members import OTHER, OWN, THIRD, beat
+
+
+@pytest.fixture
+async def site():
+    members = Members(OWN, "eu")
+    for instance in (OTHER, THIRD):
+        members.hear(instance, beat(), 1, on_bus=True)
+    members.hear("f" * 32, beat(site="us"), 1, on_bus=True)
+    return members, Confirmations(members)
+
+
+async def waited_s(confirmations, commit):
+    begun = asyncio.get_running_loop().time()
+    await confirmations.wait(commit)
+    return asyncio.get_running_loop().time() - begun
+
+
+async def test_a_write_waits_for_every_member_of_the_site(site):
+    members, confirmations = site
+    confirmations.published(commit=10, sequence=1)
+    waiting = asyncio.create_task(confirmations.wait(10))
+    confirmations.confirmed(members.get(OTHER), [1], 1)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    confirmations.confirmed(members.get(THIRD), [1], 1)
+    await asyncio.wait_for(waiting, 0.01)
+    assert confirmations.missed == 0
+
+
+async def test_a_member_that_misses_the_patience_is_waited_for_once(site):
+    members, confirmations = site
+    confirmations.published(10, 1)
+    confirmations.confirmed(members.get(OTHER), [1], 1)
+    assert await waited_s(confirmations, 10) >= PATIENCE_S * 0.9
+    assert confirmations.missed == 1
+    confirmations.published(11, 2)
+    confirmations.confirmed(members.get(OTHER), [2], 2)
+    assert await waited_s(confirmations, 11) < PATIENCE_S / 2
+
+
+async def miss_one(site):
+    members, confirmations = site
+    confirmations.published(10, 1)
+    confirmations.confirmed(members.get(OTHER), [1], 1)
+    await confirmations.wait(10)
+    return members, confirmations, members.get(THIRD)
+
+
+async def is_waited_for(members, confirmations, sequence):
+    confirmations.published(100 + sequence, sequence)
+    confirmations.confirmed(members.get(OTHER), [sequence], sequence)
+    return await waited_s(confirmations, 100 + sequence) >= PATIENCE_S * 0.9
+
+
+async def test_it_is_waited_for_again_once_a_heartbeat_says_it_has_everything(site):
+    members, confirmations, late = await miss_one(site)
+    confirmations.caught_up(late, applied=0)
+    assert not await is_waited_for(members, confirmations, 2)
+    confirmations.caught_up(late, applied=2)
+    assert await is_waited_for(members, confirmations, 3)
+
+
+async def test_it_is_waited_for_again_once_it_keeps_step_with_changes(site):
+    members, confirmations, late = await miss_one(site)
+    confirmations.published(11, 2)
+    confirmations.published(12, 3)
+    confirmations.confirmed(late, [2], applied=0)
+    assert not await is_waited_for(members, confirmations, 4), "it has not got the first one yet"
+    confirmations.confirmed(late, [3], applied=3)
+    assert await is_waited_for(members, confirmations, 5)
+
+
+async def test_nobody_in_the_site_is_no_wait():
+    confirmations = Confirmations(Members(OWN, "eu"))
+    confirmations.published(10, 1)
+    assert await waited_s(confirmations, 10) < 0.01
+
+
+async def test_the_bus_is_waited_for_while_it_is_heard():
+    confirmations = Confirmations(Members(OWN, "eu"))
+    confirmations.echoed(None)
+    confirmations.published(10, 1)
+    waiting = asyncio.create_task(confirmations.wait(10))
+    await asyncio.sleep(0.001)
+    assert not waiting.done()
+    confirmations.echoed(1)
+    await asyncio.wait_for(waiting, 0.01)
+    confirmations.published(11, 2)
+    assert await waited_s(confirmations, 11) >= PATIENCE_S * 0.9
+    confirmations.published(12, 3)
+    assert await waited_s(confirmations, 12) < 0.01, "a bus that hangs costs one write its patience"
+    confirmations.echoed(None)
+    confirmations.published(13, 4)
+    assert await waited_s(confirmations, 13) >= PATIENCE_S * 0.9

@@ -1,0 +1,112 @@
+import asyncio
+
+import pytest
+
+from registry.cluster.members import PRESUMED_DEAD_S, Members, Progress
+from registry.cluster.messages import Heartbeat
+
+OWN, OTHER, THIRD = "0" * 32, "1" * 32, "2" * 32
+
+
+def beat(start=1, changes=0, site="eu", **more):
+    return Heartbeat(site, "http://other:1", more.pop("advertise_site", ""), "1", start, 0, changes, b"", {}, **more)
+
+
+@pytest.fixture
+async def members():
+    return Members(OWN, "eu")
+
+
+class Loop:
+    """Moves the loop's clock."""
+
+    def __init__(self, monkeypatch):
+        self._loop = asyncio.get_running_loop()
+        self.now = self._loop.time()
+        monkeypatch.setattr("registry.cluster.members._now", lambda: self.now)
+
+
+async def test_an_older_heartbeat_changes_nothing(members):
+    assert members.hear(OTHER, beat(start=5, changes=3), 7, on_bus=True)
+    assert not members.hear(OTHER, beat(start=5, changes=1), 7, on_bus=True)
+    assert not members.hear(OTHER, beat(start=5, changes=1), 6, on_bus=True)
+    assert not members.hear(OTHER, beat(start=4, changes=9), 99, on_bus=True)
+    assert members.get(OTHER).beat.changes == 3
+    assert members.hear(OTHER, beat(start=6), 1, on_bus=True)
+
+
+async def test_our_own_heartbeat_is_nobodys(members):
+    assert members.hear(OWN, beat(), 1, on_bus=True) is None
+    assert members.all() == []
+
+
+async def test_a_member_is_presumed_dead_after_three_missed_heartbeats(members, monkeypatch):
+    loop = Loop(monkeypatch)
+    member = members.hear(OTHER, beat(), 1, on_bus=True)
+    loop.now += PRESUMED_DEAD_S - 0.1
+    assert member.live
+    loop.now += 0.2
+    assert not member.live
+    assert not member.reachable
+
+
+async def test_a_member_that_failed_is_left_alone_for_longer_each_time(members, monkeypatch):
+    loop = Loop(monkeypatch)
+    member = members.hear(OTHER, beat(), 1, on_bus=True)
+    for pause in (1, 2, 4):
+        member.failed()
+        loop.now += pause - 0.1
+        assert not member.reachable
+        loop.now += 0.2
+        members.hear(OTHER, beat(), int(loop.now * 1000), on_bus=True)
+        assert member.reachable
+    member.answered()
+    member.failed()
+    loop.now += 1.1
+    assert member.reachable, "an answer makes the first pause short again"
+
+
+async def test_a_member_with_an_unanswered_question_is_not_expected_to_be_prompt(members, monkeypatch):
+    loop = Loop(monkeypatch)
+    member = members.hear(OTHER, beat(), 1, on_bus=True)
+    member.asked_at.append(loop.now)
+    assert member.prompt
+    loop.now += 0.3
+    assert not member.prompt
+    assert member.reachable
+
+
+async def test_members_of_other_sites_are_reached_at_their_sites_address(members):
+    near = members.hear(OTHER, beat(advertise_site="http://site:1"), 1, on_bus=True)
+    far = members.hear(THIRD, beat(site="us", advertise_site="http://site:1"), 1, on_bus=True)
+    assert (members.url(near), members.url(far)) == ("http://other:1", "http://site:1")
+    assert members.of_own_site() == [near]
+    assert members.reachable() == [near, far]
+
+
+async def test_the_number_of_members_is_bounded(members, monkeypatch):
+    monkeypatch.setattr("registry.cluster.members.MAX_MEMBERS", 2)
+    for number in range(1, 5):
+        members.hear(f"{number:032x}", beat(), 1, on_bus=True)
+    assert len(members.all()) == 2
+
+
+def test_progress_counts_contiguously_however_changes_come():
+    progress = Progress()
+    for sequence in (1, 3, 4):
+        progress.note(7, sequence)
+    assert progress.upto(7) == 1
+    assert progress.seen(7, 3) and not progress.seen(7, 2)
+    progress.note(7, 2)
+    assert progress.upto(7) == 4
+    progress.note_all(7, 10)
+    progress.note(7, 11)
+    assert progress.upto(7) == 11
+
+
+def test_progress_begins_anew_with_a_new_start_and_ignores_an_old_one():
+    progress = Progress()
+    progress.note(7, 1)
+    progress.note(8, 1)
+    progress.note(7, 2)
+    assert (progress.upto(7), progress.upto(8)) == (0, 1)

@@ -1,0 +1,79 @@
+"""What the layout promises: who may import whom, and nothing that goes around the seams."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("crdt", "registry")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+OUTSIDE_CRDT = {"pycrdt", "blake3", "crdt"}
+AMBIENT_MODULES = {"asyncio", "os", "random", "secrets", "socket", "subprocess", "threading", "time", "uuid"}
+BEHIND_SEAMS = {"aiohttp", "redis", "socket", "threading", "subprocess", "secrets", "random", "time", "uuid", "os"}
+EDGES = ("registry/system/", "registry/cli/", "registry/__main__.py")
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if name(p).startswith("crdt/")], ids=name)
+def test_crdt_is_pure(path):
+    """The standard library, pycrdt and blake3; and nothing of the first that has a clock, chance or the outside in it."""
+    for module in imports(path):
+        top = module.partition(".")[0]
+        assert top in OUTSIDE_CRDT or top in sys.stdlib_module_names, f"{name(path)} imports {module}"
+        assert top not in AMBIENT_MODULES, f"{name(path)} imports {module}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if not name(p).startswith(EDGES)], ids=name)
+def test_only_the_edges_go_around_the_seams(path):
+    for module in imports(path):
+        assert module.partition(".")[0] not in BEHIND_SEAMS, f"{name(path)} imports {module}"
+        assert not module.startswith(("registry.system", "registry.cli")), f"{name(path)} imports {module}"
+
+
+LAYERS = {
+    "registry/catalog/": ("registry.blobs", "registry.cluster", "registry.http", "registry.instance"),
+    "registry/blobs/": ("registry.cluster", "registry.http", "registry.instance"),
+    "registry/cluster/": ("registry.http", "registry.instance"),
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_lower_layers_do_not_know_the_upper_ones(path):
+    for layer, above in LAYERS.items():
+        if name(path).startswith(layer):
+            assert not [module for module in imports(path) if module.startswith(above)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_nothing_that_starts_threads_of_its_own_is_used(path):
+    """anyio's threads hide in starlette's file responses and in synchronous endpoints."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Name, ast.Attribute)):
+            used = node.id if isinstance(node, ast.Name) else node.attr
+            assert used not in {"FileResponse", "run_in_threadpool", "to_thread", "BackgroundTask"}, name(path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_files_and_functions_stay_small_and_say_what_they_are_for(path):
+    text = path.read_text()
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree), f"{name(path)} has no head comment"
+    assert text.count("\n") <= 500, f"{name(path)} has more than 500 lines"
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= 70, f"{name(path)}: {node.name} has {length} lines"
