@@ -1,0 +1,184 @@
+"""Frames on a real Redis, forged, replayed, malformed and oversized, at a real instance."""
+
+import random
+import time
+
+import msgspec
+import pytest
+
+from crdt.delta import encode_delta
+from crdt.fact import tag_fact
+from crdt.frame import CHANGE, HEARTBEAT, MAX_FRAME_BYTES, Change, ClusterKey, Frame, encode_change, seal
+from registry.cluster.messages import Heartbeat
+from tests.support.client import sha256
+from tests.support.server import KEY, Redis, Server, wait_until
+
+OURS, THEIRS = ClusterKey(KEY), ClusterKey("another cluster's key")
+SENDER, OTHER_SENDER = bytes([7] * 16), bytes([8] * 16)
+W = 123456
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    """An instance, and a way to publish to it."""
+    import redis
+
+    directory = tmp_path_factory.mktemp("frames")
+    server_redis = Redis(directory).start()
+    server = Server(directory / "data", "eu", [server_redis.url]).start()
+    publishing = redis.Redis.from_url(server_redis.url)
+
+    def publish(*frames: bytes) -> None:
+        for at in range(0, len(frames), 1000):
+            with publishing.pipeline(transaction=False) as pipeline:
+                for frame in frames[at : at + 1000]:
+                    pipeline.publish(f"concord:{OURS.cluster.hex()}", frame)
+                pipeline.execute()
+
+    wait_until(lambda: server.status()["frames"].get("own"))
+    yield server, publish
+    publishing.close()
+    server.kill()
+    server_redis.kill()
+
+
+def fact(tag, writer=W, time=1):
+    return tag_fact(tag, sha256(tag.encode()), time, writer).text()
+
+
+def frame(payload, sequence=1, kind=CHANGE, sender=SENDER, start=1, key=OURS):
+    return seal(Frame(kind, sender, start, sequence, payload), key)
+
+
+def change(delta, clock=0, writer=W, needs=None, document="repository/app", bodies=()):
+    return encode_change(Change(document, writer, clock, needs or {}, delta, bytes(16), 1, bodies))
+
+
+def outcome(target, *frames):
+    """What became of frames, by what the instance counted; heartbeats of its own aside."""
+    server, publish = target
+    before, root = server.status()["frames"], server.root()
+    publish(*frames)
+
+    def counted():
+        after = server.status()["frames"]
+        more = {name: count - before.get(name, 0) for name, count in after.items() if name != "own"}
+        more = {name: count for name, count in more.items() if count}
+        return more if sum(more.values()) >= len(frames) else None
+
+    return wait_until(counted), server.root() != root
+
+
+def test_a_genuine_frame_is_applied_once(target):
+    genuine = frame(change(encode_delta(W, 0, [fact("v1")], [])))
+    assert outcome(target, genuine) == ({"applied": 1}, True)
+    assert outcome(target, genuine) == ({"duplicate": 1}, False), "a replay is a no-op"
+    assert target[0].client.tags("app") == ["v1"]
+
+
+def test_forged_frames_and_other_clusters_frames_change_nothing(target):
+    genuine = change(encode_delta(W, 1, [fact("v2")], []), clock=1)
+    forged = bytearray(frame(genuine, 2))
+    forged[-1] ^= 1
+    assert outcome(target, bytes(forged)) == ({"unauthentic": 1}, False)
+    assert outcome(target, frame(genuine, 2, key=THEIRS)) == ({"unauthentic": 1}, False)
+
+
+def test_a_hundred_thousand_forged_frames_change_nothing(target):
+    server, publish = target
+    drawn = random.Random(2)
+    genuine = frame(change(encode_delta(W, 1, [fact("v2")], []), clock=1), 2)
+    root = server.root()
+    before = server.status()["frames"]
+    for _ in range(100):
+        batch = []
+        for _ in range(1000):
+            mutant = bytearray(genuine)
+            for _ in range(drawn.randrange(1, 4)):
+                mutant[drawn.randrange(len(mutant))] = drawn.randrange(256)
+            batch.append(bytes(mutant if mutant != genuine else mutant[:-1]))
+        publish(*batch)
+        time.sleep(0.01)
+
+    def refused():
+        after = server.status()["frames"]
+        return sum(after.get(k, 0) - before.get(k, 0) for k in ("unauthentic", "malformed")) >= 99_000
+
+    wait_until(refused, 60)
+    assert server.root() == root
+    assert server.client.get("/readyz").status == 200
+
+
+@pytest.mark.parametrize(
+    ("why", "payload", "counted"),
+    [
+        ("no change at all", b"nonsense", "malformed"),
+        ("a delta that is malformed", change(b"\x01\x01\x05\x00\x00\x05\x00"), "malformed"),
+        ("a nested value", change(b"\x01\x01\x05\x00\x08\x01\x02w5\x01\x75\x01\x77\x00\x00", writer=5), "malformed"),
+        ("another writer's delta", change(encode_delta(W, 1, [fact("v2")], []), clock=1, writer=W + 1), "malformed"),
+        ("another clock than its delta's", change(encode_delta(W, 1, [fact("v2")], []), clock=7), "malformed"),
+        ("trailing bytes", change(encode_delta(W, 1, [fact("v2")], []), clock=1) + b"x", "malformed"),
+        ("a fact in another's name", change(encode_delta(W, 1, [fact("v2", W + 1)], []), clock=1), "malformed"),
+    ],
+)
+def test_authentic_but_malformed_frames_change_nothing(target, why, payload, counted):
+    assert outcome(target, frame(payload, random.randrange(1000, 10**9))) == ({counted: 1}, False)
+
+
+def test_frames_of_impossible_sizes_change_nothing(target):
+    frames = [b"", b"x", bytes(MAX_FRAME_BYTES + 1), bytes(8 * 1024 * 1024)]
+    assert outcome(target, *frames) == ({"malformed": 4}, False)
+
+
+def test_a_writer_that_belongs_to_another_instance_is_refused(target):
+    delta = encode_delta(W, 1, [fact("v2")], [])
+    assert outcome(target, frame(change(delta, clock=1), 5, sender=OTHER_SENDER)) == ({"foreign writer": 1}, False)
+
+
+def test_a_frame_of_an_unknown_kind_is_ignored(target):
+    assert outcome(target, frame(b"from a newer version", kind=200)) == ({"unknown kind": 1}, False)
+
+
+def test_a_frame_of_another_version_is_refused(target):
+    newer = bytearray(frame(b""))
+    newer[0] = 99
+    assert outcome(target, bytes(newer)) == ({"malformed": 1}, False)
+
+
+def test_a_change_before_which_something_is_missing_is_held_and_then_due_for_a_diff(target):
+    early = frame(change(encode_delta(77, 5, [fact("v9", 77)], []), clock=5, writer=77), 50)
+    server, publish = target
+    before = server.status()["frames"].get("overdue", 0)
+    assert outcome(target, early)[1] is False
+    wait_until(lambda: server.status()["frames"].get("overdue", 0) == before + 1)
+
+
+def test_an_early_change_is_applied_once_what_was_missing_comes(target):
+    first = frame(change(encode_delta(88, 0, [fact("w0", 88)], []), writer=88, document="repository/held"), 60)
+    second = encode_delta(88, 1, [fact("w1", 88)], [])
+    second = frame(change(second, clock=1, writer=88, document="repository/held"), 61)
+    server, publish = target
+    publish(second, first)
+    wait_until(lambda: server.client.tags("held") == ["w0", "w1"])
+
+
+def test_stale_and_contradictory_heartbeats_are_refused(target):
+    def beat(start, **more):
+        return msgspec.msgpack.encode(Heartbeat("us", "http://127.0.0.1:9", "", "1", start, 0, 0, b"", {}, **more))
+
+    sender = bytes([9] * 16)
+    assert outcome(target, frame(beat(5), 10, HEARTBEAT, sender, 5)) == ({"heartbeat": 1}, False)
+    for sequence, start in ((10, 5), (9, 5), (99, 4)):
+        assert outcome(target, frame(beat(start), sequence, HEARTBEAT, sender, start)) == ({"stale": 1}, False)
+    assert outcome(target, frame(beat(7), 1, HEARTBEAT, sender, 6)) == ({"malformed": 1}, False)
+
+
+def test_documents_of_any_name_are_kept_and_never_interpreted(target):
+    for number, document in enumerate(["", "repository/", "repository/../../etc", "x" * 500, "members/1"]):
+        writer = 1000 + number
+        delta = encode_delta(writer, 0, [fact("v1", writer)], [])
+        counted, _ = outcome(target, frame(change(delta, writer=writer, document=document), 100 + number))
+        assert counted == {"applied": 1}
+    server, _ = target
+    assert server.client.get("/v2/_catalog").status == 200
+    assert server.client.get("/_concord/status").status == 200

@@ -1,0 +1,216 @@
+"""Requests in the name of other instances: what is not authentic, fresh and well-formed is refused, counted, and changes
+nothing."""
+
+import itertools
+import random
+
+import msgspec
+import pytest
+
+from crdt.delta import encode_delta
+from crdt.fact import tag_fact
+from crdt.frame import ClusterKey
+from crdt.vector import encode_vector
+from registry.cluster import messages as m
+from registry.cluster.sessions import Session, read_token, sign_answer, sign_opening, sign_request, token_text
+from tests.support.client import sha256
+from tests.support.server import KEY, running_server
+
+PREFIX = "/_concord/peer"
+ME = "ab" * 16
+
+
+class Peer:
+    """A member that can be as hostile as it likes."""
+
+    def __init__(self, server, secret=KEY):
+        self.client = server.client
+        self.key = ClusterKey(secret)
+        self._sequences = itertools.count(1)
+
+    def open(self, **changed) -> Session:
+        body = msgspec.msgpack.encode(m.SessionQuestion(ME, bytes(16)))
+        headers = {"Concord-Cluster": self.key.cluster.hex(), "Concord-MAC": sign_opening(self.key, body)} | changed
+        answer = self.client.request("POST", PREFIX + "/session", body, headers)
+        assert answer.status == 200, answer
+        token = msgspec.msgpack.decode(answer.body, type=m.SessionAnswer).token
+        return read_token(token_text(token), [self.key])
+
+    def ask(self, session, path, question, sequence=None, **changed):
+        body = question if isinstance(question, bytes) else msgspec.msgpack.encode(question)
+        sequence = next(self._sequences) if sequence is None else sequence
+        headers = {
+            "Concord-Session": session.token,
+            "Concord-Sequence": str(sequence),
+            "Concord-MAC": sign_request(session, "POST", PREFIX + path, sequence, body),
+        }
+        headers |= {name.replace("_", "-"): value for name, value in changed.items()}
+        return self.client.request("POST", PREFIX + path, body, headers)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with running_server(tmp_path_factory.mktemp("hostile") / "data", clustered=True) as running:
+        yield running
+
+
+@pytest.fixture
+def peer(server):
+    return Peer(server)
+
+
+@pytest.fixture
+def session(peer):
+    return peer.open()
+
+
+@pytest.fixture
+def refusals(server):
+    """What was refused since the beginning of a test, and that nothing was changed by it."""
+    before, root = server.status()["refused_peer_requests"], server.root()
+
+    def since():
+        after = server.status()["refused_peer_requests"]
+        assert server.root() == root
+        return {reason: count - before.get(reason, 0) for reason, count in after.items() if count != before.get(reason, 0)}
+
+    return since
+
+
+def test_a_genuine_question_is_answered_with_a_mac(peer, session):
+    answer = peer.ask(session, "/changes", m.ChangesQuestion(0), sequence=10**6)
+    assert answer.status == 200
+    assert answer.headers["Concord-MAC"] == sign_answer(session, 10**6, 200, answer.body)
+
+
+def test_a_session_needs_the_clusters_key(server, refusals):
+    stranger = Peer(server, "some other cluster's key")
+    body = msgspec.msgpack.encode(m.SessionQuestion(ME, bytes(16)))
+    for cluster in (stranger.key.cluster.hex(), ClusterKey(KEY).cluster.hex(), "", "xx"):
+        headers = {"Concord-Cluster": cluster, "Concord-MAC": sign_opening(stranger.key, body)}
+        assert stranger.client.request("POST", PREFIX + "/session", body, headers).status == 403
+    assert refusals() == {"unauthentic": 4}
+
+
+@pytest.mark.parametrize("question", [b"", b"\xff" * 20, msgspec.msgpack.encode({"instance": "x", "nonce": b""})])
+def test_a_malformed_opening_is_refused(peer, question, refusals):
+    headers = {"Concord-Cluster": peer.key.cluster.hex(), "Concord-MAC": sign_opening(peer.key, question)}
+    assert peer.client.request("POST", PREFIX + "/session", question, headers).status == 400
+    assert refusals() == {"malformed": 1}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"Concord_MAC": "0" * 64},
+        {"Concord_MAC": ""},
+        {"Concord_Session": ""},
+        {"Concord_Session": "AAAA"},
+        {"Concord_Sequence": "2"},
+        {"Concord_Sequence": "x"},
+        {"Concord_Sequence": "9" * 40},
+    ],
+)
+def test_a_forged_request_is_refused(peer, session, changed, refusals):
+    answer = peer.ask(session, "/changes", m.ChangesQuestion(0), sequence=1, **changed)
+    assert answer.status in (400, 401, 403)
+    assert sum(refusals().values()) == 1
+
+
+def test_a_request_without_any_session_is_refused(server, refusals):
+    for path in ("/changes", "/updates", f"/content/{sha256(b'x')}", "/upload"):
+        assert server.client.request("POST", PREFIX + path, b"").status in (400, 401, 403)
+    assert sum(refusals().values()) == 4
+
+
+def test_a_replayed_request_is_refused(peer, session, refusals):
+    assert peer.ask(session, "/changes", m.ChangesQuestion(0), sequence=77).status == 200
+    assert peer.ask(session, "/changes", m.ChangesQuestion(0), sequence=77).status == 403
+    assert refusals() == {"replayed": 1}
+
+
+def test_another_body_or_path_under_the_same_mac_is_refused(peer, session, refusals):
+    body = msgspec.msgpack.encode(m.ChangesQuestion(0))
+    headers = {
+        "Concord-Session": session.token,
+        "Concord-Sequence": "500",
+        "Concord-MAC": sign_request(session, "POST", PREFIX + "/changes", 500, body),
+    }
+    other = msgspec.msgpack.encode(m.ChangesQuestion(1))
+    assert peer.client.request("POST", PREFIX + "/changes", other, headers).status == 403
+    assert peer.client.request("POST", PREFIX + "/digests", body, headers).status == 403
+    assert refusals() == {"unauthentic": 2}
+
+
+PATHS = ["/hello", "/changes", "/summaries", "/names", "/digests", "/diffs", "/updates", "/facts", "/held"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("question", [b"", b"\xc1", b"\x80", b"\x93\x01\x02\x03", b"\xdd\xff\xff\xff\xff", b"\x81\xa1x" * 3])
+def test_a_malformed_question_is_400(peer, session, path, question, refusals):
+    assert peer.ask(session, path, question).status == 400
+    assert refusals() == {"malformed": 1}
+
+
+def test_an_unknown_question_is_404(peer, session, refusals):
+    assert peer.ask(session, "/unheard-of", b"\x80").status == 404
+    assert refusals() == {"unknown question": 1}
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        ("/diffs", m.DiffsQuestion([("repository/app", b"\xff\xff\xff\xff\x0f")])),
+        ("/diffs", m.DiffsQuestion([("repository/app", b"")])),
+        ("/summaries", m.SummariesQuestion([("zz", 4)])),
+        ("/summaries", m.SummariesQuestion([("1", 4000)])),
+        ("/summaries", m.SummariesQuestion([("0", 0)] * 5000)),
+        ("/updates", m.Updates([("repository/app", b"\x01\x01\x05\x00\x00\x05\x00")], {}, [])),
+        ("/updates", m.Updates([("repository/app", b"")], {}, [])),
+    ],
+)
+def test_hostile_vectors_places_and_updates_are_400(peer, session, question, refusals):
+    assert peer.ask(session, *question).status == 400
+    assert refusals() == {"malformed": 1}
+
+
+def test_an_update_before_which_something_is_missing_is_said_to_be_early(peer, session, refusals):
+    text = tag_fact("v1", sha256(b"x"), 1, 5).text()
+    for raw in (encode_delta(5, 7, [text], []), encode_delta(6, 0, [], [(5, 2**30)])):
+        answer = peer.ask(session, "/updates", m.Updates([("repository/app", raw)], {}, []))
+        assert msgspec.msgpack.decode(answer.body, type=m.UpdatesAnswer).early == ["repository/app"]
+    assert refusals() == {}
+
+
+def test_one_malformed_update_of_several_applies_none(peer, session, refusals):
+    good = encode_delta(5, 0, [tag_fact("v1", sha256(b"x"), 1, 5).text()], [])
+    updates = m.Updates([("repository/app", good), ("repository/app", b"bad")], {}, [])
+    assert peer.ask(session, "/updates", updates).status == 400
+    assert refusals() == {"malformed": 1}
+
+
+def test_bodies_that_nobody_named_are_not_kept(peer, session, server, refusals):
+    assert peer.ask(session, "/updates", m.Updates([], {"zz": "x", "5": "y" * 5000}, [b"unasked for"])).status == 200
+    answer = peer.ask(session, "/held", m.HeldQuestion(sha256(b"unasked for")))
+    assert msgspec.msgpack.decode(answer.body, type=m.HeldAnswer).size is None
+    assert refusals() == {}
+
+
+def test_a_hello_in_another_instances_name_is_refused(peer, session, server, refusals):
+    beat = m.Heartbeat("eu", "http://127.0.0.1:9", "", "1", 1, 0, 0, b"", {})
+    assert peer.ask(session, "/hello", m.Hello("cd" * 16, 1, beat, [])).status == 400
+    assert "cd" * 16 not in [member["instance"] for member in server.status()["members"]]
+    assert refusals() == {"malformed": 1}
+
+
+def test_random_questions_end_nothing(peer, session, server):
+    drawn = random.Random(1)
+    for _ in range(500):
+        answer = peer.ask(session, drawn.choice(PATHS), drawn.randbytes(drawn.randrange(60)))
+        assert answer.status in (200, 400)
+    assert server.client.get("/v2/").status == 200
+
+
+def test_names_and_vectors_of_any_length_are_answered(peer, session):
+    question = m.DiffsQuestion([("x" * 100_000, encode_vector({n: n for n in range(1000)}))])
+    assert peer.ask(session, "/diffs", question).status == 200
