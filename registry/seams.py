@@ -71,7 +71,7 @@ class DiskFile(Protocol):
     def pread(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes at `offset`; fewer only at the end of the file."""
 
-    def pread_nowait(self, offset: int, size: int) -> bytes | None:
+    def pread_nowait(self, offset: int, size: int) -> bytes | bytearray | None:
         """As pread, or None where that would wait for the device."""
 
     def truncate(self, size: int) -> None: ...

@@ -65,7 +65,7 @@ class Transfer:
                 raise self.failure
             await self._moved.wait()
 
-    async def read(self, offset: int, size: int) -> AsyncIterator[bytes]:
+    async def read(self, offset: int, size: int) -> AsyncIterator[bytes | bytearray]:
         """`size` bytes from `offset`, as they come. Raises TransferFailed, or whatever ended the transfer."""
         self._readers += 1
         try:

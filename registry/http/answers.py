@@ -43,7 +43,7 @@ class CutOff(Exception):
 class StreamResponse(Response):
     """A body in pieces. One that fails in the middle is cut off, never ended cleanly; a client that leaves ends it."""
 
-    def __init__(self, pieces: AsyncIterator[bytes], status_code: int, headers: Mapping[str, str]) -> None:
+    def __init__(self, pieces: AsyncIterator[bytes | bytearray], status_code: int, headers: Mapping[str, str]) -> None:
         super().__init__(b"", status_code, {"Content-Length": "0", **headers})
         if "Content-Length" not in headers:
             del self.headers["content-length"]

@@ -102,7 +102,7 @@ async def _read_at_once(file: DiskFile, first: int, length: int) -> bytes:
         file.close()
     if len(content) != length:
         raise ContentUnreachable("the content file on this disk is too short; run `concord verify`")
-    return content
+    return bytes(content)
 
 
 async def mount_blob(

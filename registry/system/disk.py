@@ -31,7 +31,7 @@ class SystemFile:
     def pread(self, offset: int, size: int) -> bytes:
         return os.pread(self._descriptor, size, offset)
 
-    def pread_nowait(self, offset: int, size: int) -> bytes | None:
+    def pread_nowait(self, offset: int, size: int) -> bytes | bytearray | None:
         buffer = bytearray(size)
         try:
             read = os.preadv(self._descriptor, [buffer], offset, os.RWF_NOWAIT)
@@ -40,7 +40,7 @@ class SystemFile:
                 return None
             raise
         # A short read may be the end of the file or the end of what is cached; pread tells them apart.
-        return bytes(buffer) if read == size else None
+        return buffer if read == size else None
 
     def truncate(self, size: int) -> None:
         os.ftruncate(self._descriptor, size)

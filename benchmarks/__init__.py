@@ -1,0 +1,1 @@
+"""Figures of one run on one machine, beside other registries. `python -m benchmarks --help`."""
