@@ -1,4 +1,8 @@
-"""What pulls and lists read. Every answer is one SQL query over what is committed; lists are range scans, bounded."""
+"""What pulls and lists read. Every answer is one SQL query over what is committed; lists are range scans, bounded.
+
+Joins are CROSS JOINs, which SQLite carries out in the order they are written: its own choice, made without knowing how
+large repositories are, walks all manifests of one to find a tag.
+"""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -54,22 +58,22 @@ class TagFact(NamedTuple):
 _BY_TAG = """
 SELECT m.key, m.media_type, m.size, t.writer, b.body
 FROM documents d
-JOIN facts t ON t.document = d.id AND t.kind = 't' AND t.key = ?
-JOIN facts m ON m.document = d.id AND m.kind = 'm' AND m.key = t.digest
+CROSS JOIN facts t ON t.document = d.id AND t.kind = 't' AND t.key = ?
+CROSS JOIN facts m ON m.document = d.id AND m.kind = 'm' AND m.key = t.digest
 LEFT JOIN manifests b ON b.digest = m.key
 WHERE d.name = ? ORDER BY t.time DESC, t.writer DESC, m.time DESC, m.writer DESC LIMIT 1
 """
 _BY_DIGEST = """
 SELECT m.key, m.media_type, m.size, m.writer, b.body
 FROM documents d
-JOIN facts m ON m.document = d.id AND m.kind = 'm' AND m.key = ?
+CROSS JOIN facts m ON m.document = d.id AND m.kind = 'm' AND m.key = ?
 LEFT JOIN manifests b ON b.digest = m.key
 WHERE d.name = ? ORDER BY m.time DESC, m.writer DESC LIMIT 1
 """
 _BLOB = """
 SELECT f.size, f.writer, c.digest IS NOT NULL
 FROM documents d
-JOIN facts f ON f.document = d.id AND f.kind = 'b' AND f.key = ?
+CROSS JOIN facts f ON f.document = d.id AND f.kind = 'b' AND f.key = ?
 LEFT JOIN content c ON c.digest = f.key
 WHERE d.name = ? ORDER BY f.time DESC, f.writer DESC LIMIT 1
 """
@@ -78,18 +82,17 @@ SELECT f.size, f.writer, c.digest IS NOT NULL
 FROM facts f LEFT JOIN content c ON c.digest = f.key WHERE f.kind = 'b' AND f.key = ? LIMIT 1
 """
 _TAGS = """
-SELECT DISTINCT f.key FROM documents d JOIN facts f ON f.document = d.id AND f.kind = 't'
+SELECT DISTINCT f.key FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = 't'
 WHERE d.name = ? AND f.key > ? ORDER BY f.key LIMIT ?
 """
 _TAG_FACTS = """
-SELECT f.key, f.digest, f.time, f.writer FROM documents d JOIN facts f ON f.document = d.id AND f.kind = 't'
+SELECT f.key, f.digest, f.time, f.writer FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = 't'
 WHERE d.name = ? AND f.key >= ? ORDER BY f.key, f.time DESC, f.writer DESC
 """
 _REFERRERS = """
 SELECT m.digest, f.media_type, f.size, m.artifact_type, m.annotations
-FROM manifests m JOIN documents d ON d.name = ?
-JOIN facts f ON f.document = d.id AND f.kind = 'm' AND f.key = m.digest
-WHERE m.subject = ? AND m.digest > ? GROUP BY m.digest ORDER BY m.digest LIMIT ?
+FROM documents d CROSS JOIN manifests m CROSS JOIN facts f ON f.document = d.id AND f.kind = 'm' AND f.key = m.digest
+WHERE d.name = ? AND m.subject = ? AND m.digest > ? GROUP BY m.digest ORDER BY m.digest LIMIT ?
 """
 
 
@@ -142,7 +145,7 @@ class Queries:
     def wanted(self, limit: int) -> list[Digest]:
         """Manifests that live facts name and whose bodies are not here."""
         sql = (
-            "SELECT DISTINCT w.digest FROM wanted w JOIN facts f ON f.document = w.document AND f.kind = 'm' "
+            "SELECT DISTINCT w.digest FROM wanted w CROSS JOIN facts f ON f.document = w.document AND f.kind = 'm' "
             "AND f.key = w.digest LIMIT ?"
         )
         return [Digest(digest) for (digest,) in self._database.rows(sql, (limit,))]
@@ -159,7 +162,7 @@ class Queries:
     def conflicts(self, limit: int) -> list[tuple[Repository, Tag]]:
         """Tags with several live facts that disagree."""
         sql = (
-            "SELECT d.name, c.tag FROM conflicts c JOIN documents d ON d.id = c.document ORDER BY d.name, c.tag LIMIT ?"
+            "SELECT d.name, c.tag FROM conflicts c CROSS JOIN documents d ON d.id = c.document ORDER BY d.name, c.tag LIMIT ?"
         )
         return [(name.removeprefix(KIND), tag) for name, tag in self._database.rows(sql, (limit,))]
 
@@ -188,8 +191,8 @@ class Queries:
     def writers_of(self, documents: Iterable[str]) -> dict[str, str]:
         """The instances of the writers (hexadecimal) in some documents, where they are known."""
         sql = (
-            "SELECT w.writer, w.instance FROM documents d JOIN vectors v ON v.document = d.id "
-            "JOIN writers w ON w.writer = v.writer WHERE d.name = ?"
+            "SELECT w.writer, w.instance FROM documents d CROSS JOIN vectors v ON v.document = d.id "
+            "CROSS JOIN writers w ON w.writer = v.writer WHERE d.name = ?"
         )
         rows = (row for name in documents for row in self._database.rows(sql, (name,)))
         return {f"{writer:x}": instance for writer, instance in rows}

@@ -110,10 +110,9 @@ def _insert(tx: Transaction, document: int, fact: Fact, writer: int, clock: int,
 
 
 def _note_conflict(tx: Transaction, document: int, tag: str) -> None:
-    (digests,) = tx.row(
-        "SELECT COUNT(DISTINCT digest) FROM facts WHERE document = ? AND kind = 't' AND key = ?", (document, tag)
-    )
-    if digests > 1:
+    # Not COUNT(DISTINCT digest): for that SQLite would walk the index by digest, all tags of the repository.
+    digests = set(tx.rows("SELECT digest FROM facts WHERE document = ? AND kind = 't' AND key = ?", (document, tag)))
+    if len(digests) > 1:
         tx.execute("INSERT OR IGNORE INTO conflicts (document, tag) VALUES (?, ?)", (document, tag))
     else:
         tx.execute("DELETE FROM conflicts WHERE document = ? AND tag = ?", (document, tag))
