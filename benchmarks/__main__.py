@@ -17,6 +17,9 @@ from pathlib import Path
 from benchmarks.figures import FIGURES, Target, replication_delay_ms
 from benchmarks.servers import concord_pair, docker_registry
 
+Taken = dict[str, dict[str, list[float]]]
+"""Values by figure and registry."""
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -40,9 +43,9 @@ def main() -> None:
     report(targets, taken, delays)
 
 
-def take(targets: list[Target], root: Path, rounds: int, seconds: int, figures: list[str]) -> dict[str, dict[str, list]]:
+def take(targets: list[Target], root: Path, rounds: int, seconds: int, figures: list[str]) -> Taken:
     """Every figure of every target, in turns, so that what the machine does meanwhile strikes all alike."""
-    taken: dict[str, dict[str, list]] = {figure: {target.name: [] for target in targets} for figure in figures}
+    taken: Taken = {figure: {target.name: [] for target in targets} for figure in figures}
     for target in targets:
         target.prepare(root)
     for number in range(rounds):
@@ -54,7 +57,7 @@ def take(targets: list[Target], root: Path, rounds: int, seconds: int, figures: 
     return taken
 
 
-def report(targets: list[Target], taken: dict[str, dict[str, list]], delays: list[float]) -> None:
+def report(targets: list[Target], taken: Taken, delays: list[float]) -> None:
     medians = {figure: {name: statistics.median(v) for name, v in of.items()} for figure, of in taken.items()}
     names = [target.name for target in targets]
     print(f"\n{'':14}" + "".join(f"{name:>18}" for name in names) + "".join(f"{'/ ' + n:>18}" for n in names[1:]))

@@ -99,7 +99,9 @@ def wrk(target: Target, path: str, connections: int, seconds: int, script: Path 
     """Requests per second and bytes per second of a load. Any answer that is no success ends the run."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--timeout", "30", "-H", f"Accept: {MEDIA_TYPE}"]
     command += ["-s", str(script)] if script else []
-    said = subprocess.run([*command, f"http://{target.address}{path}"], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [*command, f"http://{target.address}{path}"], capture_output=True, text=True, check=True
+    ).stdout
     assert "Non-2xx" not in said and "Socket errors" not in said, f"{target.name}: {said}"
     requests = float(re.search(r"Requests/sec:\s*([\d.]+)", said)[1])  # type: ignore[index]
     amount, unit = re.search(r"Transfer/sec:\s*([\d.]+)(\w+)", said).groups()  # type: ignore[union-attr]

@@ -1,4 +1,7 @@
-"""Fixtures that many tests use. Instances are real processes, one for a whole run where tests do not disturb each other."""
+"""Fixtures that many tests use.
+
+Instances are real processes, one for a whole run where tests do not disturb each other.
+"""
 
 import os
 import re

@@ -29,7 +29,8 @@ def name(path):
 
 @pytest.mark.parametrize("path", [p for p in FILES if name(p).startswith("crdt/")], ids=name)
 def test_crdt_is_pure(path):
-    """The standard library, pycrdt and blake3; and nothing of the first that has a clock, chance or the outside in it."""
+    """The standard library, pycrdt and blake3; and nothing of the first that has a clock, chance or the outside in
+    it."""
     for module in imports(path):
         top = module.partition(".")[0]
         assert top in OUTSIDE_CRDT or top in sys.stdlib_module_names, f"{name(path)} imports {module}"

@@ -10,7 +10,25 @@ from registry.blobs.store import content_path
 from registry.errors import DigestInvalid, NameInvalid
 from registry.names import is_digest, is_tag, parse_digest, parse_repository
 
-PIECES = ["..", ".", "/", "\\", "\0", "\n", "%2e", "sha256:", "sha512:", "a" * 64, "A" * 64, "0", "a", "-", "_", "__", "___"]
+PIECES = [
+    "..",
+    ".",
+    "/",
+    "\\",
+    "\0",
+    "\n",
+    "%2e",
+    "sha256:",
+    "sha512:",
+    "a" * 64,
+    "A" * 64,
+    "0",
+    "a",
+    "-",
+    "_",
+    "__",
+    "___",
+]
 SHAPE = re.compile(r"blobs/sha(256|512)/[0-9a-f]{2}/[0-9a-f]+")
 
 
@@ -33,14 +51,24 @@ def test_repository_names_that_the_specification_allows(name):
     assert parse_repository(name) == name
 
 
-@pytest.mark.parametrize("name", ["", "A", "a.", ".a", "a..b", "a._b", "a___b", "a/", "a//b", "a" * 256, "a\n", "a b", "ä"])
+@pytest.mark.parametrize(
+    "name", ["", "A", "a.", ".a", "a..b", "a._b", "a___b", "a/", "a//b", "a" * 256, "a\n", "a b", "ä"]
+)
 def test_repository_names_that_it_does_not(name):
     with pytest.raises(NameInvalid):
         parse_repository(name)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "sha256:" + "a" * 63, "sha256:" + "a" * 65, "sha512:" + "a" * 64, "sha256:" + "a" * 64 + "\n", "md5:" + "a" * 32]
+    "text",
+    [
+        "",
+        "sha256:" + "a" * 63,
+        "sha256:" + "a" * 65,
+        "sha512:" + "a" * 64,
+        "sha256:" + "a" * 64 + "\n",
+        "md5:" + "a" * 32,
+    ],
 )
 def test_digests_have_exactly_the_length_of_their_algorithm(text):
     with pytest.raises(DigestInvalid):

@@ -162,7 +162,8 @@ class Queries:
     def conflicts(self, limit: int) -> list[tuple[Repository, Tag]]:
         """Tags with several live facts that disagree."""
         sql = (
-            "SELECT d.name, c.tag FROM conflicts c CROSS JOIN documents d ON d.id = c.document ORDER BY d.name, c.tag LIMIT ?"
+            "SELECT d.name, c.tag FROM conflicts c CROSS JOIN documents d ON d.id = c.document "
+            "ORDER BY d.name, c.tag LIMIT ?"
         )
         return [(name.removeprefix(KIND), tag) for name, tag in self._database.rows(sql, (limit,))]
 

@@ -193,9 +193,7 @@ async def test_a_snapshot_takes_the_place_of_the_log(tmp_path):
         await write(catalog, [tag(catalog, f"v{number}", time=number)])
     compaction = catalog.replica.read_for_compaction(NAME)
     await write(catalog, [tag(catalog, "later", time=99)])
-    await catalog.database.write(
-        lambda tx: catalog.replica.store_snapshot(tx, compaction, compaction.snapshot())
-    )
+    await catalog.database.write(lambda tx: catalog.replica.store_snapshot(tx, compaction, compaction.snapshot()))
     assert catalog.database.row("SELECT COUNT(*) FROM log") == (1,)
     assert catalog.database.row("SELECT logged_count FROM documents") == (1,)
     check(catalog)

@@ -72,7 +72,7 @@ def test_a_wrong_setting_ends_the_start_with_one_line(tmp_path, options, environ
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("listen = ", "cannot be read"), ("unknown = 1", "unknown"), ('listen = "x"', "listen"), ('site = 5', "site")],
+    [("listen = ", "cannot be read"), ("unknown = 1", "unknown"), ('listen = "x"', "listen"), ("site = 5", "site")],
 )
 def test_a_wrong_configuration_file_ends_the_start_with_one_line(tmp_path, content, said):
     (tmp_path / "concord.toml").write_text(content)

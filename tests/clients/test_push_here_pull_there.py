@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -64,8 +65,10 @@ def test_a_multi_platform_index_by_buildah(buildah, skopeo, docker, sites, three
     index = json.loads(run(["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{us}/{repository}:v1"]))
     assert {entry["platform"]["architecture"] for entry in index["manifests"]} == {"amd64", "arm64"}
     run(
-        ["skopeo", "copy", "--quiet", "--all", "--src-tls-verify=false", f"docker://{us}/{repository}:v1"]
-        + [f"oci:{skopeo.directory / 'index'}:app"]
+        [
+            *("skopeo", "copy", "--quiet", "--all", "--src-tls-verify=false", f"docker://{us}/{repository}:v1"),
+            f"oci:{skopeo.directory / 'index'}:app",
+        ]
     )
     docker.pull(f"{ap}/{repository}:v1")
     docker.forget(f"{ap}/{repository}:v1")
@@ -151,9 +154,7 @@ def test_an_artifact_by_an_oras_client(sites, three_sites, repository, tmp_path)
     eu, us, _ = sites
     (tmp_path / "artifact.txt").write_text("an artifact")
     client = oras.client.OrasClient(insecure=True)
-    client.push(
-        target=f"{eu}/{repository}:v1", files=[str(tmp_path / "artifact.txt")], disable_path_validation=True
-    )
+    client.push(target=f"{eu}/{repository}:v1", files=[str(tmp_path / "artifact.txt")], disable_path_validation=True)
     await_tag(three_sites, repository)
     pulled = client.pull(target=f"{us}/{repository}:v1", outdir=str(tmp_path / "out"))
-    assert [open(path).read() for path in pulled] == ["an artifact"]
+    assert [Path(path).read_text() for path in pulled] == ["an artifact"]

@@ -147,7 +147,7 @@ def test_a_frame_of_another_version_is_refused(target):
 
 def test_a_change_before_which_something_is_missing_is_held_and_then_due_for_a_diff(target):
     early = frame(change(encode_delta(77, 5, [fact("v9", 77)], []), clock=5, writer=77), 50)
-    server, publish = target
+    server, _ = target
     before = server.status()["frames"].get("overdue", 0)
     assert outcome(target, early)[1] is False
     wait_until(lambda: server.status()["frames"].get("overdue", 0) == before + 1)

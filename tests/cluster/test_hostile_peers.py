@@ -1,5 +1,5 @@
-"""Requests in the name of other instances: what is not authentic, fresh and well-formed is refused, counted, and changes
-nothing."""
+"""Requests in the name of other instances: what is not authentic, fresh and well-formed is refused, counted, and
+changes nothing."""
 
 import itertools
 import random
@@ -72,7 +72,9 @@ def refusals(server):
     def since():
         after = server.status()["refused_peer_requests"]
         assert server.root() == root
-        return {reason: count - before.get(reason, 0) for reason, count in after.items() if count != before.get(reason, 0)}
+        return {
+            reason: count - before.get(reason, 0) for reason, count in after.items() if count != before.get(reason, 0)
+        }
 
     return since
 
@@ -146,7 +148,9 @@ PATHS = ["/hello", "/changes", "/summaries", "/names", "/digests", "/diffs", "/u
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("question", [b"", b"\xc1", b"\x80", b"\x93\x01\x02\x03", b"\xdd\xff\xff\xff\xff", b"\x81\xa1x" * 3])
+@pytest.mark.parametrize(
+    "question", [b"", b"\xc1", b"\x80", b"\x93\x01\x02\x03", b"\xdd\xff\xff\xff\xff", b"\x81\xa1x" * 3]
+)
 def test_a_malformed_question_is_400(peer, session, path, question, refusals):
     assert peer.ask(session, path, question).status == 400
     assert refusals() == {"malformed": 1}

@@ -77,7 +77,9 @@ NAME = new_upload_name("cd" * 16, bytes(range(10)), 12345)
 
 @pytest.mark.parametrize("has_bytes", [True, False])
 def test_an_upload_id_says_who_owns_it(has_bytes):
-    opened = open_upload_id(seal_upload_id(NAME, has_bytes, APP, KEY.upload_key), APP, [OTHER.upload_key, KEY.upload_key])
+    opened = open_upload_id(
+        seal_upload_id(NAME, has_bytes, APP, KEY.upload_key), APP, [OTHER.upload_key, KEY.upload_key]
+    )
     assert (opened.owner, opened.name, opened.begun_ms, opened.has_bytes) == ("cd" * 16, NAME, 12345, has_bytes)
 
 

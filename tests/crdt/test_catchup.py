@@ -24,7 +24,9 @@ def diverged(seed: int, operations: int = 40) -> tuple[MemoryReplica, MemoryRepl
         who = drawn.randrange(2)
         name = drawn.choice(NAMES)
         seen = pair[who].texts(name)
-        delta = pair[who].write(name, [fact(pair[who], number)] * drawn.randrange(2), drawn.sample(seen, len(seen) // 2))
+        delta = pair[who].write(
+            name, [fact(pair[who], number)] * drawn.randrange(2), drawn.sample(seen, len(seen) // 2)
+        )
         if drawn.random() < 0.5:
             pair[1 - who].apply(name, delta)
     return pair

@@ -105,7 +105,10 @@ def refused(*parts: bytes) -> bytes:
         ("another root", refused(ITEM, bytes([0, 8, 1, 3]), b"map", bytes([1, 119, 0]), b"\0")),
         ("a parent that is an item", refused(ITEM, bytes([0, 8, 0, 1, 0, 1, 119, 0]), b"\0")),
         ("a map key", refused(ITEM, bytes([0, 0x28, 1, 8]), b"w1234567", bytes([1, 0x6B, 1, 119, 0]), b"\0")),
-        ("a right origin", refused(ITEM, bytes([1, 0xC8]), b"\xe7\x8a\x8d\x09\0\xe7\x8a\x8d\x09\0", bytes([1, 119, 0]), b"\0")),
+        (
+            "a right origin",
+            refused(ITEM, bytes([1, 0xC8]), b"\xe7\x8a\x8d\x09\0\xe7\x8a\x8d\x09\0", bytes([1, 119, 0]), b"\0"),
+        ),
         ("no origin", refused(ITEM, bytes([1, 8, 1, 8]), b"w1234567", bytes([1, 119, 0]), b"\0")),
         ("a far origin", refused(ITEM, bytes([2, 0x88]), b"\xe7\x8a\x8d\x09\0", bytes([1, 119, 0]), b"\0")),
         ("a foreign origin", refused(ITEM, bytes([1, 0x88]), b"\x05\0", bytes([1, 119, 0]), b"\0")),

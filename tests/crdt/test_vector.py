@@ -25,7 +25,14 @@ def test_decode_vector_of_any_bytes_is_a_vector_or_malformed(data):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\x01", b"\xff\xff\xff\xff\x0f", b"\x00\x00", b"\x02\x01\x01\x01\x01", bytes([1]) + b"\xff" * 8 + b"\x01\x01"],
+    [
+        b"",
+        b"\x01",
+        b"\xff\xff\xff\xff\x0f",
+        b"\x00\x00",
+        b"\x02\x01\x01\x01\x01",
+        bytes([1]) + b"\xff" * 8 + b"\x01\x01",
+    ],
 )
 def test_decode_vector_refuses_length_bombs_repeats_and_trailing_bytes(data):
     with pytest.raises(Malformed):

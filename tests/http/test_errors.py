@@ -38,7 +38,24 @@ def test_every_error_has_one_of_the_fourteen_codes():
     assert {error.code for error in all_errors()} <= CODES
 
 
-NAMES = ["A", "a_", "_a", "a..b", "a___b", "a/", "/a", "a//b", "a/-b", "-a", "a b", "ä", "a\n", "..", "a/../b", "a" * 256]
+NAMES = [
+    "A",
+    "a_",
+    "_a",
+    "a..b",
+    "a___b",
+    "a/",
+    "/a",
+    "a//b",
+    "a/-b",
+    "-a",
+    "a b",
+    "ä",
+    "a\n",
+    "..",
+    "a/../b",
+    "a" * 256,
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -102,14 +119,20 @@ def test_405_says_what_is_allowed(client):
     assert client.request("POST", "/v2/a/manifests/v1").headers["Allow"] == "DELETE, GET, HEAD, PUT"
 
 
-@pytest.mark.parametrize("body", [b"", b"x", b"[]", b'{"places": 1}', b'{"places": [["zz", 4]]}', b'{"places": [["1", 999]]}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"x", b"[]", b'{"places": 1}', b'{"places": [["zz", 4]]}', b'{"places": [["1", 999]]}']
+)
 def test_a_malformed_comparison_is_400(client, body):
     assert client.request("POST", "/_concord/digest", body).status == 400
 
 
 def test_a_request_that_is_no_http_is_400_and_logs_nothing(alone):
     before = alone.log.read_text()
-    for data in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200), b"nonsense\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n"):
+    for data in (
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
+        b"nonsense\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\n\r\n",
+    ):
         with socket.create_connection((alone.host, alone.port)) as connection:
             connection.sendall(data)
             connection.settimeout(2)
@@ -121,7 +144,26 @@ def test_a_request_that_is_no_http_is_400_and_logs_nothing(alone):
 def test_hostile_names_and_digests_never_leave_the_directory_and_never_fail(alone):
     """A few thousand of them over HTTP; the grammar itself sees a million in tests/test_names.py."""
     drawn = random.Random(3)
-    pieces = ["..", ".", "/", "%2f", "%2e%2e", "%00", "%0a", "sha256:", "a", "A", "blobs", "uploads", "manifests", "\\", ":", "%ff", "?", "#"]
+    pieces = [
+        "..",
+        ".",
+        "/",
+        "%2f",
+        "%2e%2e",
+        "%00",
+        "%0a",
+        "sha256:",
+        "a",
+        "A",
+        "blobs",
+        "uploads",
+        "manifests",
+        "\\",
+        ":",
+        "%ff",
+        "?",
+        "#",
+    ]
     client = alone.client
     for _ in range(2000):
         path = "".join(drawn.choice(pieces) for _ in range(drawn.randrange(1, 12)))

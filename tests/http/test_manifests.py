@@ -88,7 +88,9 @@ def test_one_blob_as_config_and_layer(client, repository):
 def test_missing_parts_are_named_each(client, repository):
     push_blobs(client, repository, IMAGE)
     missing = [images.descriptor(content, "application/x") for content in (b"one missing", b"two missing")]
-    answer = put(client, repository, fields(IMAGE, layers=[*missing, images.descriptor(IMAGE.blobs[1], "application/x")]))
+    answer = put(
+        client, repository, fields(IMAGE, layers=[*missing, images.descriptor(IMAGE.blobs[1], "application/x")])
+    )
     assert (answer.status, answer.code) == (404, "MANIFEST_BLOB_UNKNOWN")
     detail = answer.json()["errors"][0]["detail"]
     assert [entry["digest"] for entry in detail] == [one["digest"] for one in missing]
@@ -205,7 +207,9 @@ def test_several_tags_in_one_put(client, repository):
     query = "&".join(f"tag=v{number}" for number in range(12))
     answer = put(client, repository, IMAGE.body, reference=f"{IMAGE.digest}?{query}&tag=v0")
     assert answer.status == 201
-    assert {tag for line in answer.headers.get_all("OCI-Tag") for tag in line.split(", ")} == set(client.tags(repository))
+    assert {tag for line in answer.headers.get_all("OCI-Tag") for tag in line.split(", ")} == set(
+        client.tags(repository)
+    )
     assert len(client.tags(repository)) == 12
 
 

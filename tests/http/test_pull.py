@@ -80,7 +80,16 @@ def test_a_range_is_206_with_exact_headers(pulled, header, first, last):
 
 @pytest.mark.parametrize(
     "header",
-    ["bytes=1000-", "bytes=500-0", "bytes=-0", "bytes=-", "bytes=a-b", "bytes=", "bytes=1-2-3", "bytes=99999999999999999999-"],
+    [
+        "bytes=1000-",
+        "bytes=500-0",
+        "bytes=-0",
+        "bytes=-",
+        "bytes=a-b",
+        "bytes=",
+        "bytes=1-2-3",
+        "bytes=99999999999999999999-",
+    ],
 )
 def test_a_range_outside_or_malformed_is_416_and_does_not_carry_the_length(pulled, header):
     answer = pulled.get(f"/v2/pull/app/blobs/{sha256(BLOB)}", Range=header)

@@ -121,4 +121,6 @@ def test_both_sides_keep_serving_and_taking_pushes_meanwhile(eu_us, repository):
     heal(cluster, network)
     for server in (eu, us):
         assert len(server.client.tags(repository)) == 11
-        wait_until(lambda server=server: server.client.pull(repository, "eu3") and server.client.pull(repository, "us3"))
+        wait_until(
+            lambda server=server: server.client.pull(repository, "eu3") and server.client.pull(repository, "us3")
+        )

@@ -1,14 +1,14 @@
 """What tests share.
 
-    server      real instances as processes, and a real Redis
-    client      HTTP requests with full control over headers and framing
-    link        a stretch of network that can be slow or cut
-    network     hosts of their own, whose packets can be swallowed
-    needs       what a test needs of the machine
-    proxy       a plain round-robin load balancer
-    images      images, indexes and artifacts made in memory
-    engines     docker, podman, skopeo, buildah and an ORAS client
-    seams       the real disk, watched or made to fail, and a clock that stands still
-    layouts     images as OCI layouts on disk
-    replica     replicas in memory, made of crdt/ alone
+server      real instances as processes, and a real Redis
+client      HTTP requests with full control over headers and framing
+link        a stretch of network that can be slow or cut
+network     hosts of their own, whose packets can be swallowed
+needs       what a test needs of the machine
+proxy       a plain round-robin load balancer
+images      images, indexes and artifacts made in memory
+engines     docker, podman, skopeo, buildah and an ORAS client
+seams       the real disk, watched or made to fail, and a clock that stands still
+layouts     images as OCI layouts on disk
+replica     replicas in memory, made of crdt/ alone
 """

@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-
 from tests.support.needs import need
 from tests.support.server import Cluster, Redis, Server
 
@@ -95,5 +94,3 @@ def hosted_cluster(directory: Path, sites: Sequence[str], **settings: str) -> It
             yield cluster.start(), network
         finally:
             cluster.stop()
-
-

@@ -82,7 +82,8 @@ class WatchedDisk(SystemDisk):
 
 async def opened_catalog(root: Path, clock: StillClock | None = None) -> Catalog:
     """A catalog on a real disk."""
-    root.mkdir(parents=True, exist_ok=True)
-    catalog = Catalog(SystemDisk(root), clock or StillClock())
+    disk = SystemDisk(root)
+    disk.make_directory(".")
+    catalog = Catalog(disk, clock or StillClock())
     await catalog.start()
     return catalog

@@ -49,7 +49,10 @@ class Redis:
         options = ["--port", str(self.port), "--bind", self.host, "--save", "", "--appendonly", "no"]
         options += ["--protected-mode", "no"]
         self.process = subprocess.Popen(
-            [*self._on_host, redis_executable(), *options], cwd=self._directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*self._on_host, redis_executable(), *options],
+            cwd=self._directory,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         wait_until(self._answers)
         return self

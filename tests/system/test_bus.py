@@ -123,7 +123,7 @@ async def test_a_server_that_hangs_neither_blocks_nor_goes_unnoticed(redis):
     assert bus.connected == [True]
     redis.pause()
     begun = asyncio.get_running_loop().time()
-    for number in range(10_000):
+    for _ in range(10_000):
         bus.publish(b"x" * 1000)
     assert asyncio.get_running_loop().time() - begun < 1
     async with asyncio.timeout(12):
