@@ -1,6 +1,7 @@
 """This instance's part in the cluster, put together, with the tasks that keep it going."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -168,7 +169,8 @@ class Cluster:
             heard = {self.members.url(member) for member in self.members.on_bus()}
             known = {self.members.url(member) for member in self.members.all()}
             urls = [url for url in dict.fromkeys([*self._addresses, *sorted(known)]) if url and url not in heard]
-            await asyncio.gather(*(self._say_hello(url) for url in urls))
+            suspects = [member for member in self.members.reachable() if member.suspect]
+            await asyncio.gather(*(self._say_hello(url) for url in urls), *(self._probe(m) for m in suspects))
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _say_hello(self, url: str) -> None:
@@ -182,6 +184,11 @@ class Cluster:
             self.greeted(answer)
         elif url in self._addresses:
             self._addresses.remove(url)  # a list of peers may be the same everywhere, this instance included
+
+    async def _probe(self, member: Member) -> None:
+        """See whether a member that gave no answer does now, so that nobody who cannot wait has to find out."""
+        with contextlib.suppress(PeerUnreachable):
+            await self.peers.ask(member, "/hello", self.hello(), Hello, timeout_s=HEARTBEAT_S)
 
     async def _join(self) -> None:
         """Catch up with the own site before being ready, unless nobody is there."""

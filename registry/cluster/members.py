@@ -51,8 +51,13 @@ class Member:
 
     @property
     def prompt(self) -> bool:
-        """Whether it can be expected to answer at once: no earlier question is still unanswered."""
-        return self.reachable and all(_now() - asked_at < PROMPT_S for asked_at in self.asked_at)
+        """Whether it can be expected to answer at once: the last question was answered, and none is still waiting."""
+        return self.live and not self.suspect and all(_now() - asked_at < PROMPT_S for asked_at in self.asked_at)
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the last request got no answer. Those who cannot wait leave it alone until it has answered again."""
+        return self._backoff_s > 0
 
     def answered(self) -> None:
         """A request got an answer."""

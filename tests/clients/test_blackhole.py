@@ -50,4 +50,4 @@ def test_a_swallowing_member_costs_a_push_and_pull_of_20_layers_less_than_half_a
             network.swallow(host, network.addresses[0])
         cost = [push_and_pull_s(podman, tmp_path, cluster[0].address, f"with{n}") for n in range(3)]
         print(f"20 layers by podman: {without} s without, {cost} s with two members that swallow packets")
-        assert max(cost) <= 1.5 * sorted(without)[1]
+        assert sorted(cost)[1] <= 1.5 * sorted(without)[1]

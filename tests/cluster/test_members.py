@@ -66,6 +66,16 @@ async def test_a_member_that_failed_is_left_alone_for_longer_each_time(members, 
     assert member.reachable, "an answer makes the first pause short again"
 
 
+async def test_a_member_that_failed_is_not_expected_to_be_prompt_until_it_has_answered(members, monkeypatch):
+    loop = Loop(monkeypatch)
+    member = members.hear(OTHER, beat(), 1, on_bus=True)
+    member.failed()
+    loop.now += 1.1
+    assert member.reachable and member.suspect and not member.prompt
+    member.answered()
+    assert member.prompt
+
+
 async def test_a_member_with_an_unanswered_question_is_not_expected_to_be_prompt(members, monkeypatch):
     loop = Loop(monkeypatch)
     member = members.hear(OTHER, beat(), 1, on_bus=True)
