@@ -22,6 +22,7 @@ from crdt.trie import DIGEST_SIZE, Prefix
 from crdt.vector import Vector, covers
 
 DIFFS_PER_QUESTION = 64
+NAMES_PER_QUESTION = 1000
 
 
 class State(NamedTuple):
@@ -87,7 +88,8 @@ class AskDiffs(NamedTuple):
 
 
 class Diff(NamedTuple):
-    """The peer's state and, where its vector shows something we lack, the update that has it."""
+    """The peer's state and, where its vector shows something we lack, the update that has it (or nothing, when the
+    answer would have become too long)."""
 
     state: State
     update: bytes
@@ -155,40 +157,51 @@ def differing_by_audit(replica: Replica) -> Generator[Step, Any, list[str]]:
     ours = {entry[:DIGEST_SIZE] for entry in ours_only}
     unnamed = sorted({entry[:DIGEST_SIZE] for entry in theirs_only} - ours)
     names: list[str] = replica.names(sorted(ours))
-    for at in range(0, len(unnamed), 1000):
-        names += yield AskNames(unnamed[at : at + 1000])
+    for at in range(0, len(unnamed), NAMES_PER_QUESTION):
+        names += yield AskNames(unnamed[at : at + NAMES_PER_QUESTION])
     return names
 
 
 def exchange(replica: Replica, names: Iterable[str], report: Report) -> Steps:
     """Exchange, both ways, those of the named documents that differ in two looks."""
     differing = yield from _differing(replica, list(names))
-    if not differing:
-        return
-    yield Pause()
-    differing = yield from _differing(replica, differing)
-    for at in range(0, len(differing), DIFFS_PER_QUESTION):
-        yield from exchange_now(replica, differing[at : at + DIFFS_PER_QUESTION], report)
+    if differing:
+        yield Pause()
+        differing = yield from _differing(replica, differing)
+        yield from exchange_now(replica, differing, report)
 
 
 def _differing(replica: Replica, names: list[str]) -> Generator[Step, Any, list[str]]:
     differing = []
-    for at in range(0, len(names), 1000):
-        page = names[at : at + 1000]
+    for at in range(0, len(names), NAMES_PER_QUESTION):
+        page = names[at : at + NAMES_PER_QUESTION]
         digests: list[bytes] = yield AskDigests(page)
-        if len(digests) != len(page):
-            raise Malformed("an answer of another length than its question")
+        _expect(len(digests) == len(page))
         differing += [name for name, digest in zip(page, digests, strict=True) if replica.state(name).digest != digest]
     return differing
 
 
-def exchange_now(replica: Replica, names: list[str], report: Report) -> Generator[Step, Any, Report]:
-    """Exchange the named documents, both ways, without looking first."""
+def exchange_now(replica: Replica, names: Iterable[str], report: Report) -> Generator[Step, Any, Report]:
+    """Exchange the named documents, both ways, without looking first.
+
+    The peer leaves out updates that would make its answer too long; its vectors show which, and they are asked for
+    again.
+    """
+    pending = list(names)
+    while pending:
+        page, pending = pending[:DIFFS_PER_QUESTION], pending[DIFFS_PER_QUESTION:]
+        left_out = yield from _exchange_page(replica, page, report)
+        _expect(len(left_out) < len(page))
+        pending = left_out + pending
+    return report
+
+
+def _exchange_page(replica: Replica, names: list[str], report: Report) -> Generator[Step, Any, list[str]]:
+    """Exchange some documents. Answers those whose updates the peer has left out."""
     before = {name: replica.state(name) for name in names}
     diffs: list[Diff] = yield AskDiffs([(name, before[name].vector) for name in names])
-    if len(diffs) != len(names):
-        raise Malformed("an answer of another length than its question")
-    lacking = []
+    _expect(len(diffs) == len(names))
+    lacking, left_out = [], []
     for name, diff in zip(names, diffs, strict=True):
         ours, theirs = before[name], diff.state
         if ours.vector == theirs.vector and ours.digest != theirs.digest:
@@ -196,9 +209,17 @@ def exchange_now(replica: Replica, names: list[str], report: Report) -> Generato
             continue
         if diff.update:
             yield Apply(name, diff.update)
+        elif not covers(ours.vector, theirs.vector):
+            left_out.append(name)
+            continue
         if not covers(theirs.vector, replica.state(name).vector):
             lacking.append((name, replica.diff(name, theirs.vector)))
         report.exchanged.append(name)
     if lacking:
         yield Send(lacking)
-    return report
+    return left_out
+
+
+def _expect(condition: bool) -> None:
+    if not condition:
+        raise Malformed("an answer that does not fit its question")

@@ -94,7 +94,11 @@ class Uploads:
             if await self._digest(session, algorithm_of(digest)) != digest:
                 await (await session.open()).rewind(before)
                 raise DigestInvalid("the content has another digest", {"digest": digest})
-            change = await self._publish(session, digest)
+            try:
+                change = await self._publish(session, digest)
+            except StorageFailed:
+                await self._discard(session)
+                raise
             del self._sessions[upload_id]
             await session.close()
             return change

@@ -28,7 +28,7 @@ from crdt.catchup import (
     exchange_now,
 )
 from crdt.delta import decode_delta
-from crdt.errors import CrdtError
+from crdt.errors import CrdtError, Malformed
 from crdt.vector import Vector, encode_vector
 from registry.catalog.catalog import Catalog
 from registry.catalog.database import Transaction
@@ -170,15 +170,15 @@ class Sync:
         return [diff.read() for diff in answer.diffs]
 
     async def _apply(self, member: Member, document: str, update: bytes) -> bool:
-        """Apply a member's diff. One that does not fit any more changes nothing; the next round asks again."""
+        """Apply a member's diff. Answers whether it brought anything. Raises CrdtError for one that does not fit."""
         try:
             applied = await apply_update(self._catalog, self._clock, document, update)
-        except Early:
-            return False
         except WriterReused:
             log.error("%s has entries under our writer; from now on this process writes under another", member.instance)
             self._catalog.retire_writer()
-            return False
+            applied = await apply_update(self._catalog, self._clock, document, update)
+        except Early:
+            raise Malformed(f"{member.instance} has sent a diff of {document} that does not continue ours") from None
         if applied.fresh:
             self.on_advanced(document, applied.vector)
         return applied.fresh

@@ -1,7 +1,7 @@
 """Upload ids that name their owner.
 
-An id holds the instance that keeps the upload's bytes, when it was begun, whether bytes had been added when the id was
-given out, and a random part, under a MAC together with the repository. So any instance can tell whom to pass a request
+An id holds the instance that keeps the upload's bytes, whether bytes had been added when the id was given out, and a
+random part, under a MAC together with the repository. So any instance can tell whom to pass a request
 on to, an upload without bytes whose owner is gone can be adopted, and nobody can make an id up.
 """
 
@@ -16,7 +16,8 @@ from blake3 import blake3
 from registry.errors import BlobUploadUnknown
 from registry.names import Repository
 
-_BODY = struct.Struct(">16s10sQ")
+_BODY = struct.Struct(">16s17s")
+RANDOM_SIZE = 17
 _MAC_SIZE = 16
 
 
@@ -25,13 +26,12 @@ class UploadId(NamedTuple):
 
     owner: str
     name: str
-    begun_ms: int
     has_bytes: bool
 
 
-def new_upload_name(owner: str, random: bytes, now_ms: int) -> str:
-    """A name for a new upload; `random` are 10 bytes."""
-    return urlsafe_b64encode(_BODY.pack(bytes.fromhex(owner), random, now_ms)).decode().rstrip("=")
+def new_upload_name(owner: str, random: bytes) -> str:
+    """A name for a new upload; `random` are RANDOM_SIZE bytes."""
+    return urlsafe_b64encode(_BODY.pack(bytes.fromhex(owner), random)).decode()
 
 
 def seal_upload_id(name: str, has_bytes: bool, repository: Repository, key: bytes) -> str:
@@ -46,8 +46,8 @@ def open_upload_id(text: str, repository: Repository, keys: Sequence[bytes]) -> 
     mark, mac = rest[:1], rest[1:]
     if not any(hmac.compare_digest(mac.encode(), _mac(name, mark, repository, key).encode()) for key in keys):
         raise BlobUploadUnknown("there is no such upload")
-    owner, _, begun_ms = _BODY.unpack(urlsafe_b64decode(name + "=" * (-len(name) % 4)))
-    return UploadId(owner.hex(), name, begun_ms, mark == "b")
+    owner, _ = _BODY.unpack(urlsafe_b64decode(name))
+    return UploadId(owner.hex(), name, mark == "b")
 
 
 def _mac(name: str, mark: str, repository: Repository, key: bytes) -> str:

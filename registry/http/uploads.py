@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from registry.blobs.uploads import ClientGone, Span
 from registry.cluster.members import Member
-from registry.cluster.upload_ids import UploadId, new_upload_name, open_upload_id, seal_upload_id
+from registry.cluster.upload_ids import RANDOM_SIZE, UploadId, new_upload_name, open_upload_id, seal_upload_id
 from registry.errors import BlobUploadInvalid, BlobUploadUnknown, ChunkOutOfOrder, UploadUnreachable
 from registry.http.blobs import mount_blob
 from registry.http.request import body_stream, content_range
@@ -122,8 +122,8 @@ def _gone(owner: Member | None) -> BlobUploadUnknown | UploadUnreachable:
 
 
 def _new_upload(instance: Instance) -> UploadId:
-    now, own = instance.clock.now(), instance.catalog.instance
-    return UploadId(own, new_upload_name(own, instance.clock.entropy(10), now), now, False)
+    own = instance.catalog.instance
+    return UploadId(own, new_upload_name(own, instance.clock.entropy(RANDOM_SIZE)), False)
 
 
 def _position(instance: Instance, repository: Repository, name: str, size: int) -> dict[str, str]:

@@ -169,3 +169,13 @@ async def test_the_same_content_again_keeps_the_first_file(site):
     await site.uploads.finish("u2", APP, DIGEST, body(CONTENT), None)
     assert (site.disk.root / content_path(DIGEST)).stat().st_ino == before
     assert site.disk.names("uploads") == []
+
+
+async def test_a_commit_that_fails_ends_the_upload_and_links_nothing(site):
+    site.disk.failing["commit"] = errno.EIO
+    with pytest.raises(StorageFailed):
+        await site.uploads.finish("u1", APP, DIGEST, body(CONTENT), None)
+    site.disk.failing.clear()
+    assert not site.held()
+    await site.uploads.finish("u2", APP, DIGEST, body(CONTENT), None)
+    assert site.held()

@@ -4,10 +4,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crdt.catchup import AskChanges, AskDiffs, AskSummaries, Pause, Send, catch_up
+from crdt.catchup import (
+    AskChanges,
+    AskDiffs,
+    AskSummaries,
+    Diff,
+    Pause,
+    Report,
+    Send,
+    catch_up,
+    exchange_now,
+)
 from crdt.errors import Malformed
 from crdt.fact import tag_fact
-from tests.support.replica import MemoryReplica, bring_together, steps_of
+from tests.support.replica import MemoryReplica, answer, bring_together, steps_of
 
 NAMES = [f"repository/r{number}" for number in range(12)]
 
@@ -113,3 +123,27 @@ def test_an_answer_of_another_length_than_its_question_is_refused(wrong):
     steps.send(other.changes(0))
     with pytest.raises(Malformed):
         steps.send(wrong)
+
+
+def test_updates_that_an_answer_left_out_are_asked_for_again():
+    one, other = MemoryReplica(3), MemoryReplica(5)
+    for name in NAMES:
+        other.write(name, [fact(other, 1)])
+    steps = catch_up(one, None)
+    said = None
+    with pytest.raises(StopIteration):
+        while True:
+            step = steps.send(said)
+            said = answer(other, one, step)
+            if isinstance(step, AskDiffs):  # an answer that holds one update at a time
+                said = [said[0], *(diff._replace(update=b"") for diff in said[1:])]
+    assert one.root_trie().digest == other.root_trie().digest
+
+
+def test_an_answer_that_leaves_out_everything_ends_it():
+    one, other = MemoryReplica(3), MemoryReplica(5)
+    other.write(NAMES[0], [fact(other, 1)])
+    steps = exchange_now(one, [NAMES[0]], Report())
+    steps.send(None)
+    with pytest.raises(Malformed):
+        steps.send([Diff(other.state(NAMES[0]), b"")])
