@@ -10,10 +10,10 @@ COUNTER_BITS = 16
 
 
 class HybridClock:
-    """Stamps that only grow, near the wall clock, and never below a stamp that was seen (within a bound)."""
+    """Stamps of one process: they only grow, near the wall clock, and above those it has seen (within a bound)."""
 
-    def __init__(self, last: int = 0) -> None:
-        self.last = last
+    def __init__(self) -> None:
+        self.last = 0
 
     def tick(self, now_ms: int) -> int:
         """The next stamp, greater than every earlier one. `now_ms` is the wall clock, which may jump."""

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from pycrdt import Array, Doc
 
-from crdt.delta import root_name
 from crdt.errors import DocumentBroken
 from crdt.vector import Vector, decode_vector, encode_vector
 
@@ -26,9 +25,8 @@ class Document:
     Raises DocumentBroken where pycrdt fails on an update; drop the object then.
     """
 
-    def __init__(self, updates: Iterable[bytes] = (), writer: int = 0) -> None:
-        self._doc: Doc[Array[str]] = Doc(client_id=writer)
-        self._writer = writer
+    def __init__(self, updates: Iterable[bytes] = ()) -> None:
+        self._doc: Doc[Array[str]] = Doc(client_id=0)  # it reads and merges, and never writes under any id
         for update in updates:
             self.apply(update)
 
@@ -52,30 +50,6 @@ class Document:
         """All live facts, sorted. Reads every array: for tests, audits and rebuilding, not for requests."""
         arrays = (self._doc.get(name, type=Array) for name in self._doc.keys())  # noqa: SIM118  # a Doc is not iterable by name
         return sorted(text for array in arrays for text in array.to_py() or ())
-
-    def write(self, texts: Iterable[str], deleted: Iterable[str] = ()) -> bytes:
-        """Append facts as this document's writer and delete others by their text, in one transaction.
-
-        Answers the update. It is the model that `delta.encode_delta` is held to, and it is slow.
-        """
-        updates: list[bytes] = []
-        subscription = self._doc.observe(lambda event: updates.append(bytes(event.update)))
-        own = self._doc.get(root_name(self._writer), type=Array)
-        arrays = [self._doc.get(name, type=Array) for name in sorted(self._doc.keys())]
-        doomed = set(deleted)
-        with self._doc.transaction():
-            for array in arrays:
-                content = array.to_py() or []
-                for index in range(len(content) - 1, -1, -1):
-                    if content[index] in doomed:
-                        del array[index]
-            fresh = list(texts)
-            for text in fresh or [""]:
-                own.append(text)
-            if not fresh:
-                del own[len(own) - 1]
-        self._doc.unobserve(subscription)
-        return updates[-1]
 
 
 def _guarded(call: Callable[[], T]) -> T:

@@ -11,11 +11,28 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping
 from typing import Generic, NamedTuple, TypeVar
 
+from crdt.delta import Delta
 from crdt.vector import Vector, covers
 
 T = TypeVar("T")
 
 HOLD_MS = 100
+
+
+def admit(vector: Vector, delta: Delta, needs: Mapping[int, int]) -> Vector | None:
+    """The vector of a replica at `vector` after an update, or None when something is missing before it.
+
+    Nothing may be missing: its entries continue what is here, it deletes only what is here or comes with it, and all
+    that it was written in sight of (`needs`) is here.
+    """
+    after = dict(vector)
+    for writer, (first, length) in delta.spans.items():
+        known = vector.get(writer, 0)
+        if first > known:
+            return None
+        after[writer] = max(known, first + length)
+    doomed = {writer: sum(ranges[-1]) for writer, ranges in delta.deleted.items()}
+    return after if covers(vector, needs) and covers(after, doomed) else None
 
 
 class _Held(NamedTuple, Generic[T]):
@@ -33,7 +50,7 @@ class Gate(Generic[T]):
         self._max_bytes = max_bytes
         self._held: OrderedDict[str, deque[_Held[T]]] = OrderedDict()
         self.items = 0
-        self.bytes = 0
+        self.size_bytes = 0
 
     def hold(self, document: str, needs: Vector, item: T, size_bytes: int, now_ms: int) -> dict[str, list[T]]:
         """Keep `item` until its document's vector covers `needs`.
@@ -42,24 +59,23 @@ class Gate(Generic[T]):
         """
         self._held.setdefault(document, deque()).append(_Held(needs, item, size_bytes, now_ms))
         self.items += 1
-        self.bytes += size_bytes
+        self.size_bytes += size_bytes
         dropped = {}
-        while self.items > self._max_items or self.bytes > self._max_bytes:
+        while self.items > self._max_items or self.size_bytes > self._max_bytes:
             oldest = next(iter(self._held))
             dropped[oldest] = self.drop(oldest)
         return dropped
 
     def release(self, document: str, vector: Mapping[int, int]) -> list[T]:
-        """The items of `document` that nothing is missing before, now that it has reached `vector`; no longer held."""
-        held = self._held.get(document)
-        if held is None:
-            return []
+        """Take out the items of `document` that nothing is missing before, now that it has reached `vector`."""
+        held = self._held.get(document, deque())
         ready = [entry for entry in held if covers(vector, entry.needs)]
-        if ready:
-            self.drop(document)
-            for entry in held:
-                if not covers(vector, entry.needs):
-                    self.hold(document, entry.needs, entry.item, entry.size_bytes, entry.since_ms)
+        for entry in ready:
+            held.remove(entry)
+            self.items -= 1
+            self.size_bytes -= entry.size_bytes
+        if not held:
+            self._held.pop(document, None)
         return [entry.item for entry in ready]
 
     def overdue(self, now_ms: int) -> dict[str, list[T]]:
@@ -71,5 +87,5 @@ class Gate(Generic[T]):
         """Take out what is held of one document."""
         held = self._held.pop(document, deque())
         self.items -= len(held)
-        self.bytes -= sum(entry.size_bytes for entry in held)
+        self.size_bytes -= sum(entry.size_bytes for entry in held)
         return [entry.item for entry in held]

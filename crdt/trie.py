@@ -15,7 +15,7 @@ Nodes are immutable. An update makes new nodes along the changed paths and share
 fails leaves nothing to undo.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -61,9 +61,6 @@ class Prefix(NamedTuple):
     bits: int = 0
     depth: int = 0
 
-    def child(self, bit: int) -> "Prefix":
-        return Prefix(self.bits << 1 | bit, self.depth + 1)
-
     def holds(self, entry: bytes) -> bool:
         placed = int.from_bytes(entry[:DIGEST_SIZE], "big")
         return placed >> (MAX_DEPTH - self.depth) == self.bits
@@ -89,13 +86,17 @@ def descend(root: Node, prefix: Prefix) -> Node:
     return node
 
 
-def walk(node: Node) -> Iterator[bytes]:
-    """All entries in order, without building one list of them."""
-    if isinstance(node, Leaf):
-        yield from node.entries()
-    else:
-        yield from walk(node.left)
-        yield from walk(node.right)
+def find(root: Node, key: bytes) -> bytes | None:
+    """The entry that a placing hash places, if there is one."""
+    node, depth = root, 0
+    while isinstance(node, Branch):
+        node = node.right if _bit(key, depth) else node.left
+        depth += 1
+    return next((entry for entry in node.entries() if entry.startswith(key)), None)
+
+
+def _bit(entry: bytes, depth: int) -> int:
+    return entry[depth >> 3] & 0x80 >> (depth & 7)
 
 
 def _leaf(entries: list[bytes], width: int) -> Leaf:
@@ -112,11 +113,10 @@ def _branch(left: Node, right: Node, width: int) -> Node:
 
 def _split(entries: list[bytes], depth: int) -> int:
     """Where, in ordered entries that agree in `depth` bits, the ones with the next bit set begin."""
-    byte, mask = depth >> 3, 0x80 >> (depth & 7)
     low, high = 0, len(entries)
     while low < high:
         middle = (low + high) // 2
-        if entries[middle][byte] & mask:
+        if _bit(entries[middle], depth):
             high = middle
         else:
             low = middle + 1

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from crdt.errors import DocumentBroken
-from crdt.frame import ClusterKey
 from registry.blobs.store import BlobStore
 from registry.blobs.uploads import Uploads
 from registry.catalog.catalog import Catalog
 from registry.cluster.cluster import Cluster
+from registry.cluster.keys import ClusterKey
 from registry.cluster.sessions import SeenRequests
 from registry.config import Config
 from registry.errors import StorageFailed
@@ -58,7 +58,7 @@ class Instance:
         self.uploads.prepare()
         secrets = [key.get_secret_value() for key in self.config.cluster_key] or [self.catalog.secret.hex()]
         keys = [ClusterKey(secret) for secret in secrets]
-        self.upload_keys = [key.upload_key for key in keys]
+        self.upload_keys = [key.uploads for key in keys]
         self.cluster = Cluster(self.config, self.catalog, self.store, self.clock, self._bus, self.transport, keys)
         self.catalog.documents.on_large_log = self._large_logs.add
         self._large_logs |= set(self.catalog.replica.large_logs())

@@ -16,7 +16,7 @@ import apsw
 class Clock(Protocol):
     """Wall time and randomness."""
 
-    def now(self) -> int:
+    def now_ms(self) -> int:
         """Wall milliseconds since 1970. May jump, in both directions."""
 
     def entropy(self, size: int) -> bytes:

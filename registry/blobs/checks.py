@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 CHECK_SPAN_BYTES = 1024 * 1024
-CHECK_SIZE_BYTES = 32
 
 
 class Checks:
@@ -46,7 +45,7 @@ class Checks:
     def digest(self) -> Digest:
         return Digest(f"{self.algorithm}:{self._whole.hexdigest()}")
 
-    def spans(self) -> bytes:
+    def per_mib(self) -> bytes:
         """The BLAKE3 digests of each MiB so far, the last one of what there is of it."""
         full = b"".join(self._full)
         return full + self._partial.digest() if self.size % CHECK_SPAN_BYTES else full

@@ -6,23 +6,14 @@ way, one gathers. What is written is durable only after `sync`.
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from registry.blobs.checks import Checks
+from registry.blobs.jobs import in_executor
 from registry.errors import StorageFailed
 from registry.seams import DiskFile
 
-T = TypeVar("T")
-
 PIECE_BYTES = 1024 * 1024
-
-
-async def in_executor(call: Callable[[], T]) -> T:
-    """Run one blocking disk job. Raises StorageFailed for what the disk refuses."""
-    try:
-        return await asyncio.get_running_loop().run_in_executor(None, call)
-    except OSError as error:
-        raise StorageFailed("the disk refused a write", {"reason": error.strerror or str(error)}) from error
 
 
 class Mark(NamedTuple):

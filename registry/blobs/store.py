@@ -11,7 +11,7 @@ durable, before the catalog says that it is here. Only what the catalog says cou
 from collections.abc import AsyncIterator
 from functools import partial
 
-from registry.blobs.ingest import in_executor
+from registry.blobs.jobs import in_executor
 from registry.catalog.content import held_size
 from registry.catalog.database import Database
 from registry.names import ALGORITHMS, Digest

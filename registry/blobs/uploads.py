@@ -1,19 +1,20 @@
-"""Resumable uploads at the instance that owns them.
+"""Resumable uploads at the instance that owns them (OCI distribution specification, "Pushing blobs").
 
 An upload is a file and, once a request has added bytes to it, a row that says how many of them are durable and what
-their digest is; after a restart it goes on from there. Ids are checked before they come here (`cluster.upload_ids`): an
-id that names this instance, and has neither row nor ended, is an upload without bytes. (OCI distribution
-specification, "Pushing blobs".)
+their digest is; after a restart it goes on from there. Names are checked before they come here (`cluster.upload_ids`):
+one that has neither a row nor ended is an upload without bytes.
 """
 
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from crdt.frame import Change
+from crdt.change import Change
 from registry.blobs.checks import Checks
-from registry.blobs.ingest import Ingest, Mark, in_executor
+from registry.blobs.ingest import Ingest, Mark
+from registry.blobs.jobs import in_executor
 from registry.blobs.store import READ_BYTES, UPLOADS, BlobStore
 from registry.catalog.catalog import Catalog
 from registry.catalog.content import (
@@ -63,103 +64,104 @@ class Uploads:
             if find_upload(self._catalog.database, name) is None:
                 disk.remove(f"{UPLOADS}/{name}")
 
-    def size(self, upload_id: str, repository: Repository) -> int:
-        """How many bytes an upload has. Raises BlobUploadUnknown."""
-        return self._session(upload_id, repository).size
+    def has_bytes(self, upload: str) -> bool:
+        """Whether bytes were acknowledged of an upload that has not ended."""
+        return find_upload(self._catalog.database, upload) is not None
 
-    async def append(
-        self, upload_id: str, repository: Repository, body: AsyncIterator[bytes], span: Span | None
-    ) -> int:
+    def size(self, upload: str, repository: Repository) -> int:
+        """How many bytes an upload has. Raises BlobUploadUnknown."""
+        return self._session(upload, repository).size
+
+    async def append(self, upload: str, repository: Repository, body: AsyncIterator[bytes], span: Span | None) -> int:
         """Add a request's body. Answers the new size, durable.
 
-        Raises ChunkOutOfOrder, SizeInvalid and StorageFailed, which change nothing (but for StorageFailed, which ends
-        the upload), and ClientGone, after which what arrived is kept.
+        Raises ChunkOutOfOrder and SizeInvalid, which change nothing, ClientGone, after which what arrived is kept, and
+        StorageFailed, which ends the upload: what the disk holds of it is unknown.
         """
-        session = self._session(upload_id, repository)
-        async with session.lock:
+        async with self._turn(upload, repository) as session:
             await self._receive(session, body, span)
             await self._save(session)
             return session.size
 
     async def finish(
-        self, upload_id: str, repository: Repository, digest: Digest, body: AsyncIterator[bytes], span: Span | None
+        self, upload: str, repository: Repository, digest: Digest, body: AsyncIterator[bytes], span: Span | None
     ) -> Change:
         """Add a last body, check the whole against `digest`, publish it and link it to the repository.
 
         Raises DigestInvalid, after which the upload is as it was before this request, and all that `append` raises.
         """
-        session = self._session(upload_id, repository)
-        async with session.lock:
+        async with self._turn(upload, repository) as session:
             before = await self._receive(session, body, span)
             if await self._digest(session, algorithm_of(digest)) != digest:
                 await (await session.open()).rewind(before)
                 raise DigestInvalid("the content has another digest", {"digest": digest})
-            try:
-                change = await self._publish(session, digest)
-            except StorageFailed:
-                await self._discard(session)
-                raise
-            del self._sessions[upload_id]
-            await session.close()
+            change = await self._publish(session, digest)
+            await self._forget(session)
             return change
 
-    async def cancel(self, upload_id: str, repository: Repository) -> None:
+    async def cancel(self, upload: str, repository: Repository) -> None:
         """Give an upload up. Raises BlobUploadUnknown."""
-        session = self._session(upload_id, repository)
-        async with session.lock:
+        async with self._turn(upload, repository) as session:
             await self._discard(session)
 
     async def tidy(self) -> None:
         """Close files that nobody writes to, and give up uploads that have not grown for a day."""
-        now = self._clock.now()
+        now_ms = self._clock.now_ms()
         for session in list(self._sessions.values()):
-            if not session.lock.locked() and now - session.used_ms > IDLE_MS:
-                del self._sessions[session.id]
-                await session.close()
-        for upload_id in expired_uploads(self._catalog.database, now - EXPIRY_MS):
-            row = find_upload(self._catalog.database, upload_id)
+            if not session.lock.locked() and now_ms - session.used_ms > IDLE_MS:
+                await self._forget(session)
+        for upload in expired_uploads(self._catalog.database, now_ms - EXPIRY_MS):
+            row = find_upload(self._catalog.database, upload)
             if row is not None:
-                await self.cancel(upload_id, row.repository)
-        await self._catalog.database.write(lambda tx: forget_ended_uploads(tx, now - 2 * EXPIRY_MS))
+                await self.cancel(upload, row.repository)
+        await self._catalog.database.write(lambda tx: forget_ended_uploads(tx, now_ms - 2 * EXPIRY_MS))
 
-    def _session(self, upload_id: str, repository: Repository) -> "_Session":
-        session = self._sessions.get(upload_id)
+    def _session(self, upload: str, repository: Repository) -> "_Session":
+        session = self._sessions.get(upload)
         if session is None:
-            if upload_has_ended(self._catalog.database, upload_id):
+            if upload_has_ended(self._catalog.database, upload):
                 raise BlobUploadUnknown("this upload was finished or cancelled")
-            row = find_upload(self._catalog.database, upload_id)
-            session = self._sessions[upload_id] = _Session(self._store, upload_id, repository, row)
+            row = find_upload(self._catalog.database, upload)
+            session = self._sessions[upload] = _Session(self._store, upload, repository, row)
         if session.repository != repository:
             raise BlobUploadUnknown("there is no such upload in this repository")
-        session.used_ms = self._clock.now()
+        session.used_ms = self._clock.now_ms()
         return session
+
+    @asynccontextmanager
+    async def _turn(self, upload: str, repository: Repository) -> AsyncIterator["_Session"]:
+        """An upload for one request alone. Only here, what leaves it in an unknown state ends or forgets it."""
+        while True:
+            session = self._session(upload, repository)
+            async with session.lock:
+                if self._sessions.get(upload) is not session:
+                    continue  # it ended, or was given up, while we waited for our turn
+                try:
+                    yield session
+                except StorageFailed:
+                    await self._discard(session)
+                    raise
+                except asyncio.CancelledError:
+                    await self._forget(session)  # the next request goes on from what is durable
+                    raise
+                return
 
     async def _receive(self, session: "_Session", body: AsyncIterator[bytes], span: Span | None) -> Mark:
         """Add a body and make it durable. Answers where the upload stood before."""
-        if session.ended:
-            raise BlobUploadUnknown("this upload was finished or cancelled")
         if span is not None and span.first != session.size:
             raise ChunkOutOfOrder("the chunk does not continue the upload", {"size": session.size})
+        ingest = await session.open()
+        before = ingest.mark()
         try:
-            ingest = await session.open()
-            before = ingest.mark()
-            try:
-                await _copy(body, ingest, span)
-            except SizeInvalid:
-                await ingest.rewind(before)
-                raise
-            except ClientGone:
-                await ingest.sync()
-                await self._save(session)
-                raise
+            await _copy(body, ingest, span)
+        except SizeInvalid:
+            await ingest.rewind(before)
+            raise
+        except ClientGone:
             await ingest.sync()
-        except StorageFailed:
-            await self._discard(session)
+            await self._save(session)
             raise
-        except asyncio.CancelledError:
-            self._sessions.pop(session.id, None)
-            await session.close()
-            raise
+        await ingest.sync()
         return before
 
     async def _digest(self, session: "_Session", algorithm: str) -> Digest:
@@ -169,19 +171,18 @@ class Uploads:
         return await in_executor(lambda: _read_again(ingest.file, algorithm))
 
     async def _publish(self, session: "_Session", digest: Digest) -> Change:
-        size, spans = session.size, (await session.open()).checks.spans()
+        size, checks = session.size, (await session.open()).checks.per_mib()
         held = self._store.held_size(digest) is not None
         if not held:
             await self._store.publish(session.path, digest)
-        now = self._clock.now()
+        now_ms = self._clock.now_ms()
 
         def commit(tx: Transaction) -> Change:
-            add_content(tx, digest, size, spans, now)
-            end_upload(tx, session.id, now)
-            return link_blob(tx, self._catalog.documents, session.repository, digest, size, now)
+            add_content(tx, digest, size, checks, now_ms)
+            end_upload(tx, session.id, now_ms)
+            return link_blob(tx, self._catalog.documents, session.repository, digest, size, now_ms)
 
         change = await self._catalog.database.write(commit)
-        session.ended = True
         if held:
             await self._store.remove(session.path)
         return change
@@ -189,27 +190,30 @@ class Uploads:
     async def _save(self, session: "_Session") -> None:
         checks = (await session.open()).checks
         sha256 = checks.digest().partition(":")[2]
-        row = UploadRow(session.id, session.repository, checks.size, sha256, checks.spans(), self._clock.now())
+        row = UploadRow(session.id, session.repository, checks.size, sha256, self._clock.now_ms())
         await self._catalog.database.write(lambda tx: save_upload(tx, row))
 
     async def _discard(self, session: "_Session") -> None:
-        now = self._clock.now()
-        await self._catalog.database.write(lambda tx: end_upload(tx, session.id, now))
-        session.ended = True
+        """End an upload and remove its file."""
+        await self._forget(session)
+        now_ms = self._clock.now_ms()
+        await self._catalog.database.write(lambda tx: end_upload(tx, session.id, now_ms))
+        await self._store.remove(session.path)
+
+    async def _forget(self, session: "_Session") -> None:
+        """Close an upload's file. What is durable of it can go on."""
         self._sessions.pop(session.id, None)
         await session.close()
-        await self._store.remove(session.path)
 
 
 class _Session:
     """One upload in memory: its file, opened when it is first needed, and the hashes of what it holds."""
 
-    def __init__(self, store: BlobStore, upload_id: str, repository: Repository, row: UploadRow | None) -> None:
-        self.id = upload_id
-        self.path = f"{UPLOADS}/{upload_id}"
+    def __init__(self, store: BlobStore, upload: str, repository: Repository, row: UploadRow | None) -> None:
+        self.id = upload
+        self.path = f"{UPLOADS}/{upload}"
         self.repository = row.repository if row else repository
         self.lock = asyncio.Lock()
-        self.ended = False
         self.used_ms = 0
         self._store = store
         self._row = row
@@ -224,17 +228,20 @@ class _Session:
     async def open(self) -> Ingest:
         """The file, to add to. After a restart its content is read once more, to go on hashing."""
         if self._ingest is None:
-            disk, size = self._store.disk, self.size
-
-            def prepare() -> Ingest:
-                if self._row is None:
-                    return Ingest(disk.create(self.path), Checks())
-                file = disk.open(self.path, append=True)
-                file.truncate(size)
-                return Ingest(file, _checks_of(file, size))
-
-            self._ingest = await in_executor(prepare)
+            self._ingest = await in_executor(self._prepare)
         return self._ingest
+
+    def _prepare(self) -> Ingest:
+        disk, row = self._store.disk, self._row
+        if row is None:
+            return Ingest(disk.create(self.path), Checks())
+        file = disk.open(self.path, append=True)
+        file.truncate(row.size)
+        checks = _checks_of(file, row.size)
+        if checks.digest() != f"sha256:{row.sha256}":
+            file.close()
+            raise OSError("an upload's file does not hold what was acknowledged")
+        return Ingest(file, checks)
 
     async def close(self) -> None:
         if self._ingest is not None:

@@ -34,7 +34,7 @@ class Catalog:
     async def start(self) -> None:
         """Name the instance if it is new, count this start, and draw its writer."""
         fresh = self._clock.entropy(16).hex(), self._clock.entropy(32)
-        identity = await self.database.write(lambda tx: _begin(tx, *fresh, self._clock.now()))
+        identity = await self.database.write(lambda tx: _begin(tx, *fresh, self._clock.now_ms()))
         self.instance, self.secret, self.start_number = identity
         self.documents = Documents(TrieCache(), HybridClock(), self.instance, self._drawn_writer())
         self.database.on_failed_commit.append(self.retire_writer)

@@ -14,7 +14,6 @@ class UploadRow(NamedTuple):
     size: int
     sha256: str
     """Of those `size` bytes, hexadecimal."""
-    checks: bytes
     updated_ms: int
 
 
@@ -34,15 +33,13 @@ def held_size(database: Database, digest: Digest) -> int | None:
 
 def save_upload(tx: Transaction, upload: UploadRow) -> None:
     tx.execute(
-        "INSERT OR REPLACE INTO uploads (id, repository, size, sha256, checks, updated_ms) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO uploads (id, repository, size, sha256, updated_ms) VALUES (?, ?, ?, ?, ?)",
         upload,
     )
 
 
 def find_upload(database: Database, upload_id: str) -> UploadRow | None:
-    row = database.row(
-        "SELECT id, repository, size, sha256, checks, updated_ms FROM uploads WHERE id = ?", (upload_id,)
-    )
+    row = database.row("SELECT id, repository, size, sha256, updated_ms FROM uploads WHERE id = ?", (upload_id,))
     return UploadRow(*row) if row else None
 
 

@@ -1,4 +1,4 @@
-"""Replicated documents in the catalog: writing them, taking in updates, and what other replicas ask of them.
+"""Replicated documents in the catalog: writing them, and taking in the updates of other replicas.
 
 A document is a snapshot and a log of updates; beside them stand its state vector, its state digest and (in `view`) its
 live facts. All of it changes together, in one transaction. Writes and updates need neither the document's bytes nor
@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
+from crdt.change import Change
 from crdt.clock import HybridClock
 from crdt.delta import Delta, decode_delta, encode_delta
 from crdt.fact import Fact
-from crdt.frame import Change
+from crdt.gate import admit
 from crdt.trie import DIGEST_SIZE, build, update
-from crdt.vector import Vector, covers
+from crdt.vector import Vector
 from registry.catalog.database import Transaction
 from registry.catalog.replica import is_large_log
 from registry.catalog.tries import EMPTY_DIGEST, TrieCache
@@ -24,10 +25,6 @@ from registry.catalog.view import Identity, update_view
 
 class Early(Exception):
     """An update before which something is missing. It changed nothing."""
-
-    def __init__(self, vector: Vector) -> None:
-        super().__init__("something is missing before this update")
-        self.vector = vector
 
 
 class WriterReused(Exception):
@@ -118,16 +115,11 @@ class Documents:
         """
         row = self._row(tx, name)
         vector: Vector = dict(tx.rows("SELECT writer, clock FROM vectors WHERE document = ?", (row.id,)))
-        after = dict(vector)
-        for writer, (first, length) in delta.spans.items():
-            after[writer] = max(after.get(writer, 0), first + length)
-            if first > vector.get(writer, 0):
-                raise Early(vector)
-            if writer == self.writer and first + length > vector.get(writer, 0):
-                raise WriterReused(name)
-        doomed = {writer: sum(ranges[-1]) for writer, ranges in delta.deleted.items()}
-        if not covers(vector, needs) or not covers(after, doomed):
-            raise Early(vector)
+        after = admit(vector, delta, needs)
+        if after is None:
+            raise Early(name)
+        if after.get(self.writer, 0) > vector.get(self.writer, 0):
+            raise WriterReused(name)
         if after == vector and not self._deletes_live(tx, row.id, delta):
             return Applied(vector, row.digest, False)
         _, digest = self._record(tx, name, row, vector, raw, delta, now_ms)

@@ -8,8 +8,8 @@ Nothing that anybody saw is lost; what contradicts itself shows as a conflict.
 
 from collections.abc import Iterable
 
+from crdt.change import Change
 from crdt.fact import OTHER, Fact, parse_fact
-from crdt.frame import Change
 from registry.catalog.database import Transaction
 from registry.catalog.documents import Documents
 from registry.catalog.view import all_observed

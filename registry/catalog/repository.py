@@ -8,8 +8,8 @@ is under way elsewhere, and has not seen this push, loses. One push is one opera
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from crdt.change import Change
 from crdt.fact import BLOB, MANIFEST, TAG, Fact, blob_fact, manifest_fact, tag_fact
-from crdt.frame import Change
 from registry.catalog.database import Transaction
 from registry.catalog.documents import Documents
 from registry.catalog.queries import document_name

@@ -113,10 +113,9 @@ CREATE TABLE uploads (
     repository TEXT NOT NULL,
     size INTEGER NOT NULL,
     sha256 TEXT NOT NULL,
-    checks BLOB NOT NULL,
     updated_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
--- Uploads that were finished or cancelled, kept until their ids expire.
+-- Uploads that were finished or cancelled, remembered for two days.
 CREATE TABLE ended_uploads (
     id TEXT PRIMARY KEY,
     ended_ms INTEGER NOT NULL

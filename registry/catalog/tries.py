@@ -1,13 +1,13 @@
 """The tries behind the state digests, cached in memory.
 
 A cached trie belongs to a document as of one commit number; where the number in the catalog is another one, another
-process has written, or a transaction was taken back, and the trie is built again from the view. So the cache can be
-wrong about nothing and may be dropped at any time.
+process has written, and the trie is built again from the view. A transaction that is taken back drops what it put here,
+since its commit numbers will be used again. So the cache may be dropped at any time.
 """
 
 from collections import OrderedDict
 
-from crdt.trie import DIGEST_SIZE, Branch, Leaf, Node, build, update
+from crdt.trie import DIGEST_SIZE, Node, build, find, update
 from registry.catalog.database import Database
 
 EMPTY_DIGEST = build(()).digest
@@ -57,7 +57,7 @@ class RootTrie:
         sql = "SELECT key, digest, facts, changed FROM documents WHERE changed > ?"
         removed, added = [], []
         for key, digest, facts, changed in self._database.rows(sql, (self._upto,)):
-            before = _find(self._node, key)
+            before = find(self._node, key)
             if before is not None:
                 removed.append(before)
             if facts:
@@ -65,13 +65,3 @@ class RootTrie:
             self._upto = max(self._upto, changed)
         self._node = update(self._node, removed, added, self.WIDTH)
         return self._node
-
-
-def _find(node: Node, key: bytes) -> bytes | None:
-    """The entry that `key` places, if there is one."""
-    depth = 0
-    while isinstance(node, Branch):
-        node = node.right if key[depth >> 3] & (0x80 >> (depth & 7)) else node.left
-        depth += 1
-    assert isinstance(node, Leaf)
-    return next((entry for entry in node.entries() if entry.startswith(key)), None)

@@ -15,8 +15,8 @@ import apsw
 import uvicorn
 import uvloop
 
-from crdt.frame import ClusterKey
 from registry import __version__
+from registry.cluster.keys import ClusterKey
 from registry.config import Config
 from registry.errors import CannotStart
 from registry.http.answers import CutOff
@@ -98,7 +98,7 @@ def _server_config(app: App) -> uvicorn.Config:
 
 
 def _bus(config: Config) -> Bus:
-    clusters = [ClusterKey(key.get_secret_value()).cluster.hex() for key in config.cluster_key]
+    clusters = [ClusterKey(key.get_secret_value()).cluster for key in config.cluster_key]
     return RedisBus(config.redis, clusters, config.site) if config.redis else SilentBus()
 
 

@@ -6,8 +6,8 @@ import asyncio
 import logging
 
 from crdt.catchup import Report, exchange_now
+from crdt.change import Change
 from crdt.errors import CrdtError
-from crdt.frame import Change
 from registry.catalog.catalog import Catalog
 from registry.catalog.incoming import keep_wanted_body
 from registry.cluster.gossip import fits_a_frame

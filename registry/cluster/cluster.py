@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from crdt.frame import Change, ClusterKey
+from crdt.change import Change
 from crdt.vector import Vector
 from registry import __version__
 from registry.blobs.store import BlobStore
@@ -17,6 +17,7 @@ from registry.cluster.bodies import Bodies
 from registry.cluster.confirmations import Confirmations
 from registry.cluster.fetch import Fetch
 from registry.cluster.gossip import Gossip
+from registry.cluster.keys import ClusterKey
 from registry.cluster.locate import Locate
 from registry.cluster.members import HEARTBEAT_S, Member, Members
 from registry.cluster.messages import Heartbeat, Hello
@@ -154,7 +155,7 @@ class Cluster:
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _save_members(self) -> None:
-        now = self._clock.now()
+        now = self._clock.now_ms()
         for member in self.members.live():
             beat = member.beat
             known = (beat.site, beat.advertise, beat.advertise_site, beat.version, str(beat.start))

@@ -13,7 +13,8 @@ from contextlib import aclosing
 from functools import partial
 
 from registry.blobs.checks import Checks
-from registry.blobs.ingest import Ingest, in_executor
+from registry.blobs.ingest import Ingest
+from registry.blobs.jobs import in_executor
 from registry.blobs.store import FETCHES, READ_BYTES, BlobStore
 from registry.catalog.content import add_content
 from registry.catalog.database import Database
@@ -160,7 +161,7 @@ class Fetch:
 
     async def _keep(self, transfer: Transfer, ingest: Ingest, path: str) -> None:
         await self._store.publish(path, transfer.digest)
-        now, spans = self._clock.now(), ingest.checks.spans()
+        now, spans = self._clock.now_ms(), ingest.checks.per_mib()
         await self._database.write(lambda tx: add_content(tx, transfer.digest, transfer.size, spans, now))
 
     async def _receive(self, transfer: Transfer, ingest: Ingest, uploader: str | None) -> list[Member]:

@@ -14,22 +14,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from crdt.change import MAX_DELTA_BYTES, Change, decode_change, encode_change
 from crdt.delta import decode_delta
 from crdt.errors import CrdtError, Malformed, Unauthentic
-from crdt.frame import (
-    CHANGE,
-    CONFIRMATION,
-    HEARTBEAT,
-    MAX_DELTA_BYTES,
-    MAX_FRAME_BYTES,
-    Change,
-    ClusterKey,
-    Frame,
-    decode_change,
-    encode_change,
-    seal,
-    unseal,
-)
+from crdt.frame import CHANGE, CONFIRMATION, HEARTBEAT, MAX_FRAME_BYTES, Frame, seal, unseal
 from crdt.gate import Gate
 from crdt.vector import Vector, covers
 from registry.catalog.catalog import Catalog
@@ -37,6 +25,7 @@ from registry.catalog.database import Transaction
 from registry.catalog.documents import Applied, Early, WriterReused
 from registry.catalog.incoming import ForeignWriter, Incoming, bind_writer, take_in
 from registry.cluster.confirmations import Confirmations
+from registry.cluster.keys import ClusterKey
 from registry.cluster.members import Member, Members
 from registry.cluster.messages import Confirmation, Heartbeat
 from registry.errors import StorageFailed
@@ -78,7 +67,7 @@ class Gossip:
         self._catalog = catalog
         self._bus = bus
         self._clock = clock
-        self._keys = keys
+        self._keys = [key.frames for key in keys]
         self._members = members
         self._confirmations = confirmations
         self.start = start
@@ -228,7 +217,7 @@ class Gossip:
             self.advanced(incoming.document, applied.vector)
 
     async def _commit(self, frame: Frame, incoming: Incoming) -> Applied:
-        sender, now = frame.sender.hex(), self._clock.now()
+        sender, now = frame.sender.hex(), self._clock.now_ms()
         (writer,) = incoming.delta.spans
 
         def apply(tx: Transaction) -> Applied:

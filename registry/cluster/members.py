@@ -14,7 +14,7 @@ from registry.cluster.messages import Heartbeat
 HEARTBEAT_S = 2.0
 PRESUMED_DEAD_S = 3 * HEARTBEAT_S + 0.5
 FIRST_BACKOFF_S = 1.0
-MAX_BACKOFF_S = 30.0
+MAX_BACKOFF_S = 4.0  # less than a round of catching up, so that a member that is back is found in the next one
 PROMPT_S = 0.25
 MAX_MEMBERS = 1000
 

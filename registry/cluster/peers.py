@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from crdt.errors import Malformed
-from crdt.frame import ClusterKey
+from registry.cluster.keys import ClusterKey
 from registry.cluster.members import Member, Members
 from registry.cluster.messages import HeldAnswer, HeldQuestion, SessionAnswer, SessionQuestion
 from registry.cluster.sessions import (
@@ -165,7 +165,7 @@ class Peers:
     async def _open(self, url: str) -> Session:
         nonce = self._clock.entropy(NONCE_SIZE)
         body = msgspec.msgpack.encode(SessionQuestion(self._members.own_instance, nonce))
-        headers = [("Concord-MAC", sign_opening(self._keys[0], body)), ("Concord-Cluster", self._keys[0].cluster.hex())]
+        headers = [("Concord-MAC", sign_opening(self._keys[0], body)), ("Concord-Cluster", self._keys[0].cluster)]
         async with self._transport.request("POST", url + PREFIX + "/session", headers, body) as response:
             raw = await _read(response)
             mac = response.headers.get("concord-mac", "")

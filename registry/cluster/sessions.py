@@ -17,7 +17,7 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from crdt.errors import Malformed, Unauthentic
-from crdt.frame import ClusterKey
+from registry.cluster.keys import ClusterKey
 
 SESSION_MS = 3600 * 1000
 NONCE_SIZE = 16
@@ -41,8 +41,8 @@ class Session(NamedTuple):
 
 def new_token(key: ClusterKey, client: str, client_nonce: bytes, server_nonce: bytes, now_ms: int) -> bytes:
     """What the answering side gives the asking one."""
-    body = _TOKEN.pack(key.cluster, bytes.fromhex(client), client_nonce, server_nonce, now_ms + SESSION_MS)
-    return body + _mac(key.session_key, b"token", body)
+    body = _TOKEN.pack(key.frames.cluster, bytes.fromhex(client), client_nonce, server_nonce, now_ms + SESSION_MS)
+    return body + _mac(key.sessions, b"token", body)
 
 
 def read_token(token: str, keys: Sequence[ClusterKey]) -> Session:
@@ -54,8 +54,8 @@ def read_token(token: str, keys: Sequence[ClusterKey]) -> Session:
     except (ValueError, struct.error):
         raise Malformed("this is no session token") from None
     for key in keys:
-        if key.cluster == cluster and hmac.compare_digest(mac, _mac(key.session_key, b"token", body)):
-            return Session(token, client.hex(), _mac(key.session_key, b"session", raw), expires_ms)
+        if key.frames.cluster == cluster and hmac.compare_digest(mac, _mac(key.sessions, b"token", body)):
+            return Session(token, client.hex(), _mac(key.sessions, b"session", raw), expires_ms)
     raise Unauthentic("a session that no key of this cluster opened")
 
 
@@ -64,11 +64,11 @@ def token_text(token: bytes) -> str:
 
 
 def sign_opening(key: ClusterKey, body: bytes) -> str:
-    return _mac(key.session_key, b"open", body).hex()
+    return _mac(key.sessions, b"open", body).hex()
 
 
 def sign_opened(key: ClusterKey, nonce: bytes, body: bytes) -> str:
-    return _mac(key.session_key, b"opened", nonce, body).hex()
+    return _mac(key.sessions, b"opened", nonce, body).hex()
 
 
 def sign_request(session: Session, method: str, target: str, sequence: int, body: bytes | None) -> str:

@@ -245,7 +245,7 @@ class Sync:
 async def apply_update(catalog: Catalog, clock: Clock, document: str, update: bytes) -> Applied:
     """Take in another instance's diff of one document. Raises Malformed, Early, WriterReused or StorageFailed."""
     incoming = Incoming(document, update, decode_delta(update), {})
-    now = clock.now()
+    now = clock.now_ms()
 
     def apply(tx: Transaction) -> Applied:
         return take_in(tx, catalog.documents, incoming, now)

@@ -11,8 +11,8 @@ import logging
 from starlette.requests import Request
 from starlette.responses import Response
 
-from crdt.frame import Change
-from registry.blobs.ingest import in_executor
+from crdt.change import Change
+from registry.blobs.jobs import in_executor
 from registry.catalog.content import drop_content
 from registry.catalog.database import Transaction
 from registry.catalog.queries import BlobRow
@@ -121,7 +121,7 @@ async def mount_blob(
         return None
     if not row.held and await instance.cluster.locate.within_miss_bound(digest) is None:
         return None
-    now, size = instance.clock.now(), row.size
+    now, size = instance.clock.now_ms(), row.size
 
     def link(tx: Transaction) -> Change:
         return link_blob(tx, instance.catalog.documents, repository, digest, size, now)

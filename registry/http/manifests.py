@@ -6,7 +6,7 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from crdt.frame import Change
+from crdt.change import Change
 from registry.catalog.database import Transaction
 from registry.catalog.queries import ManifestRow
 from registry.catalog.repository import Pushed, delete_manifest, delete_tag, push_manifest
@@ -104,7 +104,7 @@ def _tags(request: Request) -> list[Tag]:
 
 async def _push(instance: Instance, repository: Repository, pushed: Pushed) -> Change:
     """Commit a push. What seems to be missing is asked for first, where somebody may know more."""
-    now, sparse = instance.clock.now(), instance.config.sparse
+    now, sparse = instance.clock.now_ms(), instance.config.sparse
     await _fetch_children(instance, repository, pushed.manifest)
 
     def push(tx: Transaction) -> Change:

@@ -128,12 +128,12 @@ async def _open_session(instance: Instance, request: Request) -> Response:
     cluster = request.headers.get("concord-cluster", "")
     mac = request.headers.get("concord-mac", "")
     for key in instance.cluster.keys:
-        if key.cluster.hex() == cluster and mac == sign_opening(key, body):
+        if key.cluster == cluster and mac == sign_opening(key, body):
             question = msgspec.msgpack.decode(body, type=m.SessionQuestion)
             if len(question.nonce) != 16 or len(question.instance) != 32:
                 raise Refused(400, "malformed")
             nonce = instance.clock.entropy(16)
-            token = new_token(key, question.instance, question.nonce, nonce, instance.clock.now())
+            token = new_token(key, question.instance, question.nonce, nonce, instance.clock.now_ms())
             answer = msgspec.msgpack.encode(m.SessionAnswer(instance.catalog.instance, token))
             return Response(answer, headers={"Concord-MAC": sign_opened(key, question.nonce, answer)})
     raise Refused(403, "unauthentic")
@@ -143,7 +143,7 @@ async def _authenticate(instance: Instance, request: Request, path: str) -> Aske
     """Check session, MAC and number. A body that is streamed is proved by its digest instead."""
     session = read_token(request.headers.get("concord-session", ""), instance.cluster.keys)
     sequence = request.headers.get("concord-sequence", "")
-    if session.expires_ms < instance.clock.now() or not sequence.isdigit() or len(sequence) > 18:
+    if session.expires_ms < instance.clock.now_ms() or not sequence.isdigit() or len(sequence) > 18:
         raise Refused(401, "expired")
     streamed = path in STREAMED_PATHS and "content-length" not in request.headers
     too_long = Unsupported("the question is too long", 413)

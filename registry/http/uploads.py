@@ -61,6 +61,8 @@ async def continue_upload(instance: Instance, request: Request, repository: Repo
     span = content_range(request) if has_body else None
     step = Step(request.method, repository, upload, digest, span, body_stream(request))
     if upload.owner == instance.catalog.instance:
+        if upload.has_bytes and not instance.uploads.has_bytes(upload.name):
+            raise BlobUploadUnknown("this upload was finished or cancelled, or has expired")
         return await carry_out(instance, step)
     owner = instance.cluster.members.get(upload.owner)
     if owner is not None and owner.reachable:

@@ -7,7 +7,7 @@ import time
 class SystemClock:
     """See `registry.seams.Clock`."""
 
-    def now(self) -> int:
+    def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
     def entropy(self, size: int) -> bytes:

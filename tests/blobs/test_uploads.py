@@ -143,11 +143,11 @@ async def test_bytes_after_what_was_acknowledged_are_cut_off_at_a_restart(site, 
 async def test_uploads_that_do_not_grow_for_a_day_are_given_up(site):
     for number in range(5):
         await site.uploads.append(f"u{number}", APP, body(b"x"), None)
-    site.clock.now_ms += 23 * 3600 * 1000
+    site.clock.at_ms += 23 * 3600 * 1000
     await site.uploads.append("u0", APP, body(b"y"), None)
     await site.uploads.tidy()
     assert len(site.disk.names("uploads")) == 5
-    site.clock.now_ms += 2 * 3600 * 1000
+    site.clock.at_ms += 2 * 3600 * 1000
     await site.uploads.tidy()
     assert site.disk.names("uploads") == ["u0"]
     with pytest.raises(BlobUploadUnknown):
@@ -156,7 +156,7 @@ async def test_uploads_that_do_not_grow_for_a_day_are_given_up(site):
 
 async def test_files_nobody_writes_to_are_closed_and_go_on_later(site):
     await site.uploads.append("u1", APP, body(CONTENT[:1000]), None)
-    site.clock.now_ms += 120_000
+    site.clock.at_ms += 120_000
     await site.uploads.tidy()
     assert site.uploads._sessions == {}
     await site.uploads.finish("u1", APP, DIGEST, body(CONTENT[1000:]), None)

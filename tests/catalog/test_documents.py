@@ -2,10 +2,10 @@ import random
 
 import pytest
 
+from crdt.change import Change
 from crdt.delta import decode_delta, encode_delta
 from crdt.document import Document
 from crdt.fact import blob_fact, fact_hash, manifest_fact, parse_fact, tag_fact
-from crdt.frame import Change
 from crdt.trie import build
 from registry.catalog.documents import Early, WriterReused
 from registry.catalog.incoming import ForeignWriter, Incoming, bind_writer, take_in
@@ -59,7 +59,7 @@ async def test_a_write_is_a_fact_a_delta_and_a_change(tmp_path):
     assert told == [change]
     assert change.delta == encode_delta(catalog.documents.writer, 0, [tag(catalog, "v1").text()], [])
     assert facts_of(catalog) == [tag(catalog, "v1").text()]
-    assert change.digest == catalog.replica.state(NAME).digest
+    assert change.state_digest == catalog.replica.state(NAME).digest
     check(catalog)
 
 

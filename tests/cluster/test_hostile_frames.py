@@ -6,9 +6,11 @@ import time
 import msgspec
 import pytest
 
+from crdt.change import Change, encode_change
 from crdt.delta import encode_delta
 from crdt.fact import tag_fact
-from crdt.frame import CHANGE, HEARTBEAT, MAX_FRAME_BYTES, Change, ClusterKey, Frame, encode_change, seal
+from crdt.frame import CHANGE, HEARTBEAT, MAX_FRAME_BYTES, Frame, seal
+from registry.cluster.keys import ClusterKey
 from registry.cluster.messages import Heartbeat
 from tests.support.client import sha256
 from tests.support.server import KEY, Redis, Server, wait_until
@@ -32,7 +34,7 @@ def target(tmp_path_factory):
         for at in range(0, len(frames), 1000):
             with publishing.pipeline(transaction=False) as pipeline:
                 for frame in frames[at : at + 1000]:
-                    pipeline.publish(f"concord:{OURS.cluster.hex()}", frame)
+                    pipeline.publish(f"concord:{OURS.cluster}", frame)
                 pipeline.execute()
 
     wait_until(lambda: server.status()["frames"].get("own"))
@@ -47,7 +49,7 @@ def fact(tag, writer=W, time=1):
 
 
 def frame(payload, sequence=1, kind=CHANGE, sender=SENDER, start=1, key=OURS):
-    return seal(Frame(kind, sender, start, sequence, payload), key)
+    return seal(Frame(kind, sender, start, sequence, payload), key.frames)
 
 
 def change(delta, clock=0, writer=W, needs=None, document="repository/app", bodies=()):

@@ -9,9 +9,9 @@ import pytest
 
 from crdt.delta import encode_delta
 from crdt.fact import tag_fact
-from crdt.frame import ClusterKey
 from crdt.vector import encode_vector
 from registry.cluster import messages as m
+from registry.cluster.keys import ClusterKey
 from registry.cluster.sessions import Session, read_token, sign_answer, sign_opening, sign_request, token_text
 from tests.support.client import sha256
 from tests.support.server import KEY, running_server
@@ -30,7 +30,7 @@ class Peer:
 
     def open(self, **changed) -> Session:
         body = msgspec.msgpack.encode(m.SessionQuestion(ME, bytes(16)))
-        headers = {"Concord-Cluster": self.key.cluster.hex(), "Concord-MAC": sign_opening(self.key, body)} | changed
+        headers = {"Concord-Cluster": self.key.cluster, "Concord-MAC": sign_opening(self.key, body)} | changed
         answer = self.client.request("POST", PREFIX + "/session", body, headers)
         assert answer.status == 200, answer
         token = msgspec.msgpack.decode(answer.body, type=m.SessionAnswer).token
@@ -88,7 +88,7 @@ def test_a_genuine_question_is_answered_with_a_mac(peer, session):
 def test_a_session_needs_the_clusters_key(server, refusals):
     stranger = Peer(server, "some other cluster's key")
     body = msgspec.msgpack.encode(m.SessionQuestion(ME, bytes(16)))
-    for cluster in (stranger.key.cluster.hex(), ClusterKey(KEY).cluster.hex(), "", "xx"):
+    for cluster in (stranger.key.cluster, ClusterKey(KEY).cluster, "", "xx"):
         headers = {"Concord-Cluster": cluster, "Concord-MAC": sign_opening(stranger.key, body)}
         assert stranger.client.request("POST", PREFIX + "/session", body, headers).status == 403
     assert refusals() == {"unauthentic": 4}
@@ -96,7 +96,7 @@ def test_a_session_needs_the_clusters_key(server, refusals):
 
 @pytest.mark.parametrize("question", [b"", b"\xff" * 20, msgspec.msgpack.encode({"instance": "x", "nonce": b""})])
 def test_a_malformed_opening_is_refused(peer, question, refusals):
-    headers = {"Concord-Cluster": peer.key.cluster.hex(), "Concord-MAC": sign_opening(peer.key, question)}
+    headers = {"Concord-Cluster": peer.key.cluster, "Concord-MAC": sign_opening(peer.key, question)}
     assert peer.client.request("POST", PREFIX + "/session", question, headers).status == 400
     assert refusals() == {"malformed": 1}
 

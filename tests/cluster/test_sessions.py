@@ -1,7 +1,7 @@
 import pytest
 
 from crdt.errors import CrdtError, Malformed, Unauthentic
-from crdt.frame import ClusterKey
+from registry.cluster.keys import ClusterKey
 from registry.cluster.sessions import (
     SESSION_MS,
     WINDOW,
@@ -77,22 +77,20 @@ NAME = new_upload_name("cd" * 16, bytes(range(17)))
 
 @pytest.mark.parametrize("has_bytes", [True, False])
 def test_an_upload_id_says_who_owns_it(has_bytes):
-    opened = open_upload_id(
-        seal_upload_id(NAME, has_bytes, APP, KEY.upload_key), APP, [OTHER.upload_key, KEY.upload_key]
-    )
+    opened = open_upload_id(seal_upload_id(NAME, has_bytes, APP, KEY.uploads), APP, [OTHER.uploads, KEY.uploads])
     assert (opened.owner, opened.name, opened.has_bytes) == ("cd" * 16, NAME, has_bytes)
 
 
 def test_a_changed_upload_id_is_unknown():
-    sealed = seal_upload_id(NAME, False, APP, KEY.upload_key)
+    sealed = seal_upload_id(NAME, False, APP, KEY.uploads)
     for at in range(len(sealed)):
         changed = sealed[:at] + ("A" if sealed[at] != "A" else "B") + sealed[at + 1 :]
         with pytest.raises(BlobUploadUnknown):
-            open_upload_id(changed, APP, [KEY.upload_key])
+            open_upload_id(changed, APP, [KEY.uploads])
     with pytest.raises(BlobUploadUnknown):
-        open_upload_id(sealed, Repository("other"), [KEY.upload_key])
+        open_upload_id(sealed, Repository("other"), [KEY.uploads])
     with pytest.raises(BlobUploadUnknown):
-        open_upload_id(sealed, APP, [OTHER.upload_key])
+        open_upload_id(sealed, APP, [OTHER.uploads])
 
 
 def test_the_name_in_an_upload_id_is_a_plain_file_name():

@@ -13,9 +13,9 @@ def test_tick_grows_however_the_wall_clock_jumps(moments):
     assert stamps == sorted(set(stamps))
 
 
-@given(MOMENTS)
+@given(st.integers(1, 2**46))
 def test_tick_shows_the_wall_clock_when_it_runs_forward(now):
-    assert HybridClock().tick(now) >> COUNTER_BITS == now or now == 0
+    assert HybridClock().tick(now) >> COUNTER_BITS == now
 
 
 def test_observe_moves_past_a_remote_stamp():

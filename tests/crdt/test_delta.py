@@ -9,6 +9,7 @@ from crdt.document import Document
 from crdt.errors import DocumentBroken, Malformed
 from crdt.fact import tag_fact
 from crdt.vector import MAX_WRITER
+from tests.support.writing import WritingDocument
 
 W, V = 0x1234567, 0x1FFFFFFFFFFFFF
 
@@ -25,7 +26,7 @@ OPERATIONS = st.lists(
 @settings(deadline=None, max_examples=300)
 @given(OPERATIONS, st.lists(st.integers(0, MAX_WRITER), min_size=3, max_size=3, unique=True))
 def test_encode_delta_is_byte_for_byte_what_pycrdt_makes(operations, writers):
-    documents = [Document(writer=writer) for writer in writers]
+    documents = [WritingDocument(writer) for writer in writers]
     clocks = dict.fromkeys(writers, 0)
     live: dict[str, tuple[int, int]] = {}
     for number, (who, appended, doomed) in enumerate(operations):
@@ -76,7 +77,7 @@ def test_decode_delta_accepts_every_genuine_diff_and_reads_its_facts(operations,
 
 
 def test_a_pure_delete_moves_the_state_vector():
-    document = Document(writer=W)
+    document = Document()
     document.apply(encode_delta(W, 0, [text("v1")], []))
     document.apply(encode_delta(V, 0, [], [(W, 0)]))
     assert document.vector() == {W: 1, V: 1}

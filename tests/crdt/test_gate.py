@@ -6,7 +6,7 @@ def test_an_early_item_is_released_once_nothing_is_missing_before_it():
     gate.hold("d", {1: 2, 7: 1}, "late", 10, now_ms=0)
     assert gate.release("d", {1: 2}) == []
     assert gate.release("d", {1: 2, 7: 1}) == ["late"]
-    assert (gate.items, gate.bytes) == (0, 0)
+    assert (gate.items, gate.size_bytes) == (0, 0)
 
 
 def test_release_keeps_what_still_misses_something():
@@ -45,4 +45,4 @@ def test_the_bytes_are_bounded():
     gate = Gate(max_bytes=100)
     gate.hold("a", {1: 1}, "a1", 90, 0)
     assert gate.hold("b", {1: 1}, "b1", 90, 0) == {"a": ["a1"]}
-    assert gate.bytes == 90
+    assert gate.size_bytes == 90

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crdt.trie import MAX_LEAF, Branch, Leaf, Prefix, build, descend, update, walk
+from crdt.trie import MAX_LEAF, Branch, Leaf, Prefix, build, descend, find, update
 
 ENTRIES = st.sets(st.binary(min_size=16, max_size=16), max_size=200)
 CLOSE = st.sets(st.integers(0, 2**9 - 1).map(lambda n: n.to_bytes(2, "big") + bytes(14)), max_size=300)
@@ -26,8 +26,11 @@ def test_digests_are_equal_for_equal_sets_alone(one, other):
 
 
 @given(ANY)
-def test_walk_yields_all_entries_in_order(entries):
-    assert list(walk(build(entries))) == sorted(entries)
+def test_find_answers_the_entry_of_a_placing_hash(entries):
+    trie = build(entries)
+    assert trie.entries() == sorted(entries)
+    assert all(find(trie, entry) == entry for entry in entries)
+    assert find(trie, b"\x55" * 16) in (None, b"\x55" * 16)
 
 
 @given(ANY, st.integers(0, 12), st.integers(0, 2**12 - 1))

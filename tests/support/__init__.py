@@ -10,5 +10,6 @@ images      images, indexes and artifacts made in memory
 engines     docker, podman, skopeo, buildah and an ORAS client
 seams       the real disk, watched or made to fail, and a clock that stands still
 layouts     images as OCI layouts on disk
+writing     a document that pycrdt itself writes
 replica     replicas in memory, made of crdt/ alone
 """

@@ -23,6 +23,7 @@ from crdt.catchup import (
 from crdt.delta import decode_delta, encode_delta
 from crdt.document import Document
 from crdt.fact import fact_hash
+from crdt.gate import admit
 from crdt.trie import DIGEST_SIZE, Prefix, build
 from crdt.vector import Vector, covers
 
@@ -64,13 +65,8 @@ class MemoryReplica:
         """Take in an update unless something is missing before it."""
         held = self.held(name)
         delta = decode_delta(update)
-        after = dict(held.vector)
-        for writer, (first, length) in delta.spans.items():
-            if first > held.vector.get(writer, 0):
-                return False
-            after[writer] = max(after.get(writer, 0), first + length)
-        doomed = {writer: sum(ranges[-1]) for writer, ranges in delta.deleted.items()}
-        if not covers(held.vector, needs or {}) or not covers(after, doomed):
+        after = admit(held.vector, delta, needs or {})
+        if after is None:
             return False
         held.document.apply(update)
         for writer, clock, text in delta.added:

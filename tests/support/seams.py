@@ -14,10 +14,10 @@ class StillClock:
     _drawn = itertools.count(1)
 
     def __init__(self, now_ms: int = 1_700_000_000_000) -> None:
-        self.now_ms = now_ms
+        self.at_ms = now_ms
 
-    def now(self) -> int:
-        return self.now_ms
+    def now_ms(self) -> int:
+        return self.at_ms
 
     def entropy(self, size: int) -> bytes:
         # Writers are the upper bits, so the counter goes there.
