@@ -17,6 +17,7 @@ STEP_BITS = 4
 FEW_ENTRIES = 8
 SHORT_DIGEST_SIZE = 8
 MAX_PLACES = 512
+MAX_ASKING = 1_000_000
 
 
 class Summary(NamedTuple):
@@ -74,6 +75,8 @@ def compare() -> Generator[list[Prefix], tuple[list[Summary], list[Summary]], Di
             else:
                 found.first_only.update(set(one.entries) - set(other.entries))
                 found.second_only.update(set(other.entries) - set(one.entries))
+        if len(asking) > MAX_ASKING:
+            raise Malformed("more places differ than any trie has")
     return found
 
 

@@ -36,7 +36,7 @@ class Config(BaseSettings):
     )
     sparse: bool = Field(False, description="accept manifests whose parts are missing")
     hold_s: float = Field(20.0, ge=0, le=50, description="how long a GET waits for a holder of content, in seconds")
-    listen_internal: str = Field("", description="HOST:PORT for /_concord, /healthz, /readyz and /metrics alone")
+    listen_internal: str = Field("", description="HOST:PORT for /_concord, /healthz and /readyz alone")
 
     @field_validator("redis", "peer", "name", "cluster_key", mode="before")
     @classmethod

@@ -20,7 +20,7 @@ specification ("Error codes") and no others.
       RangeInvalid           416  SIZE_INVALID
       SizeInvalid            400  SIZE_INVALID
       TooManyTags            414  MANIFEST_INVALID
-      Unsupported            405, 404, 400  UNSUPPORTED
+      Unsupported            400, 404, 405, 413, 500  UNSUPPORTED
       StorageFailed          503  DENIED
 """
 

@@ -76,6 +76,7 @@ def parse_manifest(body: bytes, content_type: str | None) -> Manifest:
     if content_type is not None and content_type.startswith(_SCHEMA_1):
         raise ManifestInvalid("Docker's manifest schema 1 is not supported; push the image with a current client")
     try:
+        body.decode()  # the decoder looks only at the fields it knows
         content = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ManifestInvalid("the manifest is not valid", {"reason": str(error)}) from None

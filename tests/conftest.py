@@ -13,9 +13,9 @@ from hypothesis import settings
 from tests.support.client import Client
 from tests.support.server import Cluster, Server, running_cluster, running_server
 
+settings.register_profile("laptop", deadline=None)
 settings.register_profile("ci", derandomize=True, deadline=None)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+settings.load_profile("ci" if os.environ.get("CI") else "laptop")
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,21 @@
 """The whole catalog of one data directory, opened."""
 
+import logging
+
 from crdt.catchup import State
 from crdt.clock import HybridClock
+from crdt.vector import Vector
 from registry.catalog.database import Database, Transaction
-from registry.catalog.documents import Documents
+from registry.catalog.documents import Applied, Documents, WriterReused
 from registry.catalog.forks import heal
+from registry.catalog.incoming import Incoming, bind_writer, take_in
 from registry.catalog.queries import Queries
 from registry.catalog.replica import DocumentReplica
 from registry.catalog.tries import TrieCache
 from registry.catalog.view import COLUMNS, LiveFact
 from registry.seams import Clock, Disk
+
+log = logging.getLogger("concord.catalog")
 
 PATH = "catalog.sqlite"
 WRITER_BITS = 53
@@ -25,7 +31,7 @@ class Catalog:
     def __init__(self, disk: Disk, clock: Clock) -> None:
         self._clock = clock
         self.database = Database(disk, PATH)
-        self.instance = ""
+        self.instance_id = ""
         self.secret = b""
         self.start_number = 0
         self.replica = DocumentReplica(self.database)
@@ -35,8 +41,8 @@ class Catalog:
         """Name the instance if it is new, count this start, and draw its writer."""
         fresh = self._clock.entropy(16).hex(), self._clock.entropy(32)
         identity = await self.database.write(lambda tx: _begin(tx, *fresh, self._clock.now_ms()))
-        self.instance, self.secret, self.start_number = identity
-        self.documents = Documents(TrieCache(), HybridClock(), self.instance, self._drawn_writer())
+        self.instance_id, self.secret, self.start_number = identity
+        self.documents = Documents(TrieCache(), HybridClock(), self.instance_id, self._drawn_writer())
         self.database.on_failed_commit.append(self.retire_writer)
 
     def retire_writer(self) -> None:
@@ -47,9 +53,29 @@ class Catalog:
         """
         self.documents.retire_writer(self._drawn_writer())
 
-    async def heal(self, document: str, theirs: list[tuple[int, int, str]]) -> None:
+    async def take_in(self, incoming: Incoming, sender: str | None = None) -> Applied:
+        """Commit an update that came from elsewhere; with its `sender` (an instance), whose writer it is under.
+
+        Raises Early, ForeignWriter, CrdtError or StorageFailed, and then has changed nothing.
+        """
+        now_ms = self._clock.now_ms()
+
+        def operation(tx: Transaction) -> Applied:
+            if sender is not None:
+                for writer in incoming.delta.spans:
+                    bind_writer(tx, writer, sender)
+            return take_in(tx, self.documents, incoming, now_ms)
+
+        try:
+            return await self.database.write(operation)
+        except WriterReused:
+            log.error("%s was written to under our writer; this process goes on under another", incoming.document)
+            self.retire_writer()
+            return await self.database.write(operation)
+
+    async def heal(self, document: str, vector: Vector, theirs: list[tuple[int, int, str]]) -> None:
         """Bring a document together with another replica's, see `forks`."""
-        await self.database.write(lambda tx: heal(tx, self.documents, document, theirs))
+        await self.database.write(lambda tx: heal(tx, self.documents, document, vector, theirs))
 
     def facts(self, document: str) -> tuple[State, list[tuple[int, int, str]]]:
         """A document's state and its live facts, each (writer, clock, text), as of the same commit."""

@@ -7,6 +7,7 @@ lock is held over it, and nobody is told before it has succeeded.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -16,6 +17,8 @@ import apsw
 from registry.catalog import schema
 from registry.errors import StorageFailed
 from registry.seams import Disk
+
+log = logging.getLogger("concord.database")
 
 T = TypeVar("T")
 
@@ -74,7 +77,11 @@ class Database:
 
     @contextmanager
     def one_step(self) -> Iterator[None]:
-        """Several reads that see the same committed state. Nothing may be awaited inside."""
+        """Several reads that see the same committed state; two reads outside may see two. Nothing may be awaited
+        inside."""
+        if self.reading.in_transaction:
+            yield  # part of a larger step
+            return
         self.reading.execute("BEGIN")
         try:
             yield
@@ -109,15 +116,14 @@ class Database:
                 for operation, future in group:
                     self._run(operation, future, transactions, results)
                 await asyncio.get_running_loop().run_in_executor(None, self._writing.execute, "COMMIT")
-            except (apsw.Error, OSError) as error:
+            except Exception as error:
                 self._fail(group, transactions, error)
                 continue
-            for transaction in transactions:
-                for call in transaction.after_commit:
-                    call()
             for future, result in results:
                 if not future.done():
-                    future.set_result(result)
+                    future.set_result(result)  # its waiter goes on after the calls below
+            for transaction in transactions:
+                _call_all(transaction.after_commit)
 
     def _run(
         self,
@@ -136,8 +142,7 @@ class Database:
                 raise
             self._writing.execute("ROLLBACK TO operation")
             self._writing.execute("RELEASE operation")
-            for call in transactions.pop().after_rollback:
-                call()
+            _call_all(transactions.pop().after_rollback)
             if not future.done():
                 future.set_exception(error)
             return
@@ -149,11 +154,18 @@ class Database:
         if self._writing.in_transaction:
             self._writing.execute("ROLLBACK")
         for transaction in transactions:
-            for call in transaction.after_rollback:
-                call()
-        for call in self.on_failed_commit:
-            call()
+            _call_all(transaction.after_rollback)
+        _call_all(self.on_failed_commit)
         failure = StorageFailed("the catalog could not be written", {"reason": f"{type(error).__name__}: {error}"})
         for _, future in group:
             if not future.done():
                 future.set_exception(failure)
+
+
+def _call_all(calls: list[Callable[[], None]]) -> None:
+    """One that fails is a bug, and must not keep the others from being called."""
+    for call in calls:
+        try:
+            call()
+        except Exception:
+            log.exception("something that follows a commit failed")

@@ -114,7 +114,7 @@ class Documents:
         WriterReused when it brings entries of our own writer.
         """
         row = self._row(tx, name)
-        vector: Vector = dict(tx.rows("SELECT writer, clock FROM vectors WHERE document = ?", (row.id,)))
+        vector = self.vector(tx, row.id)
         after = admit(vector, delta, needs)
         if after is None:
             raise Early(name)
@@ -133,6 +133,10 @@ class Documents:
             for writer, ranges in delta.deleted.items()
             for first, length in ranges
         )
+
+    @staticmethod
+    def vector(tx: Transaction, document: int | None) -> Vector:
+        return dict(tx.rows("SELECT writer, clock FROM vectors WHERE document = ?", (document,)))
 
     def document_id(self, tx: Transaction, name: str) -> int | None:
         row = tx.row("SELECT id FROM documents WHERE name = ?", (name,))

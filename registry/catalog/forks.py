@@ -10,17 +10,23 @@ from collections.abc import Iterable
 
 from crdt.change import Change
 from crdt.fact import OTHER, Fact, parse_fact
+from crdt.vector import Vector
 from registry.catalog.database import Transaction
 from registry.catalog.documents import Documents
 from registry.catalog.view import all_observed
 
 
-def heal(tx: Transaction, documents: Documents, name: str, theirs: Iterable[tuple[int, int, str]]) -> Change | None:
-    """Bring a document together with another replica's live facts, each (writer, clock, text).
+def heal(
+    tx: Transaction, documents: Documents, name: str, vector: Vector, theirs: Iterable[tuple[int, int, str]]
+) -> Change | None:
+    """Bring a document together with another replica's live facts, each (writer, clock, text), as of `vector`.
 
-    Answers None where the two do not differ any more.
+    Answers None where the two do not differ, or one of them has gone on: what only one has seen is no contradiction,
+    and deleting it would undo writes.
     """
     document = documents.document_id(tx, name)
+    if documents.vector(tx, document) != vector:
+        return None
     ours = {fact.identity: fact.text() for fact in all_observed(tx, document)} if document is not None else {}
     others = {(writer, clock): text for writer, clock, text in theirs}
     split = sorted(identity for identity in ours.keys() | others.keys() if ours.get(identity) != others.get(identity))

@@ -1,4 +1,5 @@
-"""What pulls and lists read. Every answer is one SQL query over what is committed; lists are range scans, bounded.
+"""What pulls and lists read of what is committed. An answer of one query is of one commit; several that must be take
+`Database.one_step`. Lists are range scans, bounded.
 
 Joins are CROSS JOINs, which SQLite carries out in the order they are written: its own choice, made without knowing how
 large repositories are, walks all manifests of one to find a tag.
@@ -87,7 +88,11 @@ WHERE d.name = ? AND f.key > ? ORDER BY f.key LIMIT ?
 """
 _TAG_FACTS = """
 SELECT f.key, f.digest, f.time, f.writer FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = 't'
-WHERE d.name = ? AND f.key >= ? ORDER BY f.key, f.time DESC, f.writer DESC
+WHERE d.name = ? AND f.key BETWEEN ? AND ? ORDER BY f.key, f.time DESC, f.writer DESC
+"""
+_WANTED = """
+SELECT DISTINCT w.digest FROM wanted w
+CROSS JOIN facts f ON f.document = w.document AND f.kind = 'm' AND f.key = w.digest
 """
 _REFERRERS = """
 SELECT m.digest, f.media_type, f.size, m.artifact_type, m.annotations
@@ -144,19 +149,17 @@ class Queries:
 
     def wanted(self, limit: int) -> list[Digest]:
         """Manifests that live facts name and whose bodies are not here."""
-        sql = (
-            "SELECT DISTINCT w.digest FROM wanted w CROSS JOIN facts f ON f.document = w.document AND f.kind = 'm' "
-            "AND f.key = w.digest LIMIT ?"
-        )
-        return [Digest(digest) for (digest,) in self._database.rows(sql, (limit,))]
+        return [Digest(digest) for (digest,) in self._database.rows(f"{_WANTED} LIMIT ?", (limit,))]
 
-    def tag_facts(self, repository: Repository, tag: str | None = None) -> dict[Tag, list[TagFact]]:
-        """All live facts of a repository's tags, or of one, the winner of each first."""
+    def facts_of_tag(self, repository: Repository, tag: Tag) -> list[TagFact]:
+        """All live facts of one tag, the winner first."""
+        return self.tag_facts(repository, tag, tag).get(tag, [])
+
+    def tag_facts(self, repository: Repository, first: str, last: str) -> dict[Tag, list[TagFact]]:
+        """All live facts of the tags from `first` to `last`, the winner of each first."""
         found: dict[Tag, list[TagFact]] = {}
-        for key, digest, time, writer in self._database.rows(_TAG_FACTS, (KIND + repository, tag or "")):
-            if tag is not None and key != tag:
-                break
-            found.setdefault(key, []).append(TagFact(digest, time, writer))
+        for tag, *fact in self._database.rows(_TAG_FACTS, (KIND + repository, first, last)):
+            found.setdefault(tag, []).append(TagFact(*fact))
         return found
 
     def conflicts(self, limit: int) -> list[tuple[Repository, Tag]]:
@@ -168,13 +171,13 @@ class Queries:
         return [(name.removeprefix(KIND), tag) for name, tag in self._database.rows(sql, (limit,))]
 
     def counts(self) -> dict[str, int]:
-        """How much there is: repositories, tags are left to `_concord/digest`; blobs and bytes on this disk."""
+        """How much there is, over all repositories and on this disk."""
         repositories, facts = self._database.row(
             "SELECT COUNT(*), COALESCE(SUM(facts), 0) FROM documents WHERE facts > 0"
         )
         blobs, size_bytes = self._database.row("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM content")
         (conflicts,) = self._database.row("SELECT COUNT(*) FROM conflicts")
-        (wanted,) = self._database.row("SELECT COUNT(DISTINCT digest) FROM wanted")
+        (wanted,) = self._database.row(f"SELECT COUNT(*) FROM ({_WANTED} LIMIT 100000)")
         return {
             "repositories": repositories,
             "facts": facts,

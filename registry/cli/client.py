@@ -13,6 +13,10 @@ TIMEOUT_S = 10
 class NoAnswer(Exception):
     """An instance that cannot be asked, in words for the person who did."""
 
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
 
 def ask(url: str, path: str, parameters: Mapping[str, str] | None = None) -> Any:
     """GET a path of an instance. Raises NoAnswer."""
@@ -34,7 +38,7 @@ async def _ask(method: str, url: str, path: str, parameters: Mapping[str, str] |
         ):
             content = await response.read()
             if response.status != 200:
-                raise NoAnswer(f"{address} answered {response.status}: {_message(content)}")
+                raise NoAnswer(f"{address} answered {response.status}: {_message(content)}", response.status)
             return msgspec.json.decode(content)
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise NoAnswer(f"{address} cannot be asked: {str(error) or type(error).__name__}") from None

@@ -71,6 +71,8 @@ def _summaries(url: str, places: list[Prefix], names: dict[bytes, str]) -> list[
 
 
 def _repository(first: str, second: str, document: str) -> RepositoryDifference:
+    if not document.startswith(KIND):
+        return RepositoryDifference(document, [])  # of a newer version
     name = document.removeprefix(KIND)
     one, other = _tag_facts(first, name), _tag_facts(second, name)
     tags = [
@@ -93,9 +95,9 @@ def _tag_facts(url: str, repository: str) -> dict[str, list[dict[str, Any]]]:
         try:
             page = ask(url, "/_concord/digest", {"repository": repository, "last": last})
         except NoAnswer as error:
-            if "answered 404" in str(error):
-                return found
-            raise
+            if error.status != 404:
+                raise
+            return found
         found |= {tag: [_plain(fact) for fact in facts] for tag, facts in page["tags"].items()}
         last = page["last"]
     return found

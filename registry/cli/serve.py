@@ -18,9 +18,10 @@ import uvloop
 from registry import __version__
 from registry.cluster.keys import ClusterKey
 from registry.config import Config
-from registry.errors import CannotStart
+from registry.errors import CannotStart, StorageFailed
 from registry.http.answers import CutOff
 from registry.http.app import App
+from registry.http.protocol import BoundedProtocol
 from registry.instance import Instance
 from registry.seams import Bus
 from registry.system.bus import RedisBus, SilentBus
@@ -50,8 +51,8 @@ async def _serve(config: Config, public: socket.socket, internal: socket.socket 
     try:
         instance = Instance(config, SystemClock(), SystemDisk(config.data), _bus(config), transport)
         await instance.start()
-    except apsw.Error as error:
-        raise CannotStart(f"the catalog in {config.data} cannot be opened: {error}") from None
+    except (apsw.Error, OSError, StorageFailed) as error:
+        raise CannotStart(f"the data directory {config.data} cannot be used: {error}") from None
     servers = [(_Server(_server_config(App(instance, internal=internal is None))), public)]
     if internal is not None:
         servers.append((_Server(_server_config(App(instance, registry=False))), internal))
@@ -60,7 +61,7 @@ async def _serve(config: Config, public: socket.socket, internal: socket.socket 
         loop.add_signal_handler(name, _drain, instance, [server for server, _ in servers])
     site = f" at site {config.site}" if config.site else ""
     address = "{}:{}".format(*public.getsockname()[:2])
-    log.info("Concord %s, instance %s%s, serves http://%s", __version__, instance.catalog.instance, site, address)
+    log.info("Concord %s, instance %s%s, serves http://%s", __version__, instance.catalog.instance_id, site, address)
     await asyncio.gather(*(server.serve(sockets=[listening]) for server, listening in servers))
     await instance.close()
     await transport.close()
@@ -85,7 +86,7 @@ class _Server(uvicorn.Server):
 def _server_config(app: App) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="off",
         access_log=False,

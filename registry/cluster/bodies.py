@@ -4,6 +4,7 @@ push is answered."""
 
 import asyncio
 import logging
+from functools import partial
 
 from crdt.catchup import Report, exchange_now
 from crdt.change import Change
@@ -83,7 +84,7 @@ class Bodies:
                 log.error("%s gave wrong bytes for %s", member.instance, digest)
                 continue
             try:
-                await self._catalog.database.write(lambda tx, body=body: keep_wanted_body(tx, body))  # type: ignore[misc]
+                await self._catalog.database.write(partial(keep_wanted_body, body=body))
             except StorageFailed as error:
                 log.error("a manifest body could not be kept: %s", error.detail)
             return body
@@ -92,7 +93,7 @@ class Bodies:
     async def _receive(self, member: Member, digest: Digest) -> bytes:
         parts, size = [], 0
         async with asyncio.timeout(DEPOSIT_S):
-            async with self._peers.stream(member, "GET", f"/content/{digest}") as response:
+            async with self._peers.stream(member, f"/content/{digest}") as response:
                 if response.status != 200:
                     raise PeerUnreachable(f"{member.instance} answered {response.status}")
                 async for chunk in response.chunks():

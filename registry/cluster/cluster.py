@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from crdt.change import Change
@@ -55,13 +56,13 @@ class Cluster:
         self._catalog = catalog
         self._clock = clock
         self.keys = keys
-        self.members = Members(catalog.instance, config.site)
+        self.members = Members(catalog.instance_id, config.site)
         self.members.remember(all_members(catalog.database), all_reached(catalog.database))
         self.members.on_heard.append(self._heard)
         self.confirmations = Confirmations(self.members)
-        self.gossip = Gossip(catalog, bus, clock, keys, self.members, self.confirmations, catalog.start_number)
+        self.gossip = Gossip(catalog, bus, keys, self.members, self.confirmations, catalog.start_number)
         self.peers = Peers(transport, self.members, clock, keys)
-        self.sync = Sync(catalog, self.peers, self.members, clock)
+        self.sync = Sync(catalog, self.peers, self.members)
         self.locate = Locate(self.peers, self.members)
         self.fetch = Fetch(store, catalog.database, self.peers, self.members, self.locate, clock, config.hold_s)
         self.bodies = Bodies(catalog, self.peers, self.members, self.locate, self.sync)
@@ -81,9 +82,9 @@ class Cluster:
             self.bodies.run,
             self._beat,
             self._introduce,
+            self._join,
         ):
-            self._tasks.append(asyncio.create_task(_for_ever(work)))
-        self._tasks.append(asyncio.create_task(self._join()))
+            self._tasks.append(asyncio.create_task(_insist(work)))
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -132,7 +133,7 @@ class Cluster:
 
     def hello(self) -> Hello:
         addresses = [self.members.url(member) for member in self.members.live()]
-        return Hello(self._catalog.instance, self.gossip.next_heartbeat(), self.heartbeat(), addresses)
+        return Hello(self._catalog.instance_id, self.gossip.next_heartbeat(), self.heartbeat(), addresses)
 
     def greeted(self, hello: Hello) -> None:
         """Another instance has introduced itself by a request, or answered ours."""
@@ -161,7 +162,7 @@ class Cluster:
             known = (beat.site, beat.advertise, beat.advertise_site, beat.version, str(beat.start))
             if self._saved.get(member.instance) != known:
                 row = MemberRow(member.instance, *known[:4], beat.start, now)
-                await self._catalog.database.write(lambda tx, row=row: save_member(tx, row))  # type: ignore[misc]
+                await self._catalog.database.write(partial(save_member, member=row))
                 self._saved[member.instance] = known
 
     async def _introduce(self) -> None:
@@ -181,7 +182,7 @@ class Cluster:
         except (PeerUnreachable, TimeoutError) as error:
             log.debug("no hello from %s: %s", url, error)
             return
-        if answer.instance != self._catalog.instance:
+        if answer.instance != self._catalog.instance_id:
             self.greeted(answer)
         elif url in self._addresses:
             self._addresses.remove(url)  # a list of peers may be the same everywhere, this instance included
@@ -213,7 +214,7 @@ class Cluster:
     def _heard(self, member: Member) -> None:
         loop = asyncio.get_running_loop()
         beat = member.beat
-        start, applied = beat.applied.get(self._catalog.instance, (0, 0))
+        start, applied = beat.applied.get(self._catalog.instance_id, (0, 0))
         if beat.site == self._config.site and start == self.gossip.start:
             self.confirmations.caught_up(member, applied)
         if member.is_new:
@@ -241,11 +242,11 @@ class Cluster:
         return False
 
 
-async def _for_ever(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a task that is not meant to end, and begin it again if it does."""
+async def _insist(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a task to its end, if it has one, and begin it again when it fails."""
     while True:
         try:
-            await work()
+            return await work()
         except StorageFailed as error:
             log.error("%s: %s; trying again", error.message, error.detail)
         except Exception:

@@ -20,7 +20,7 @@ from registry.catalog.content import add_content
 from registry.catalog.database import Database
 from registry.cluster.locate import Locate
 from registry.cluster.members import Member, Members
-from registry.cluster.peers import STALL_S, Peers
+from registry.cluster.peers import Peers
 from registry.errors import ContentUnreachable, StorageFailed
 from registry.names import Digest, algorithm_of
 from registry.seams import Clock, PeerUnreachable
@@ -28,6 +28,7 @@ from registry.seams import Clock, PeerUnreachable
 log = logging.getLogger("concord.fetch")
 
 LOOK_AGAIN_S = 0.5
+STALL_S = 10.0
 DISTRUST_S = 60.0
 
 
@@ -118,14 +119,12 @@ class Fetch:
         self._distrusted: dict[tuple[str, Digest], float] = {}
         self.hold_s = hold_s
         self.fetched_bytes = 0
-        self.transfers_begun = 0
 
     def transfer(self, digest: Digest, size: int, uploader: str | None) -> Transfer:
         """The transfer of a content, begun if none is under way. `uploader` is the instance it was uploaded to."""
         transfer = self._transfers.get(digest)
         if transfer is None:
             transfer = self._transfers[digest] = Transfer(self._store, digest, size)
-            self.transfers_begun += 1
             task = asyncio.create_task(self._run(transfer, uploader))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -191,7 +190,7 @@ class Fetch:
         """Receive from one holder until the end, or until it fails."""
         headers = [("Range", f"bytes={ingest.size}-")]
         try:
-            async with self._peers.stream(member, "GET", f"/content/{transfer.digest}", headers) as response:
+            async with self._peers.stream(member, f"/content/{transfer.digest}", headers) as response:
                 if response.status not in (200, 206) or (response.status == 200 and ingest.size):
                     return
                 chunks = response.chunks().__aiter__()

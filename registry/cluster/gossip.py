@@ -21,19 +21,19 @@ from crdt.frame import CHANGE, CONFIRMATION, HEARTBEAT, MAX_FRAME_BYTES, Frame, 
 from crdt.gate import Gate
 from crdt.vector import Vector, covers
 from registry.catalog.catalog import Catalog
-from registry.catalog.database import Transaction
-from registry.catalog.documents import Applied, Early, WriterReused
-from registry.catalog.incoming import ForeignWriter, Incoming, bind_writer, take_in
+from registry.catalog.documents import Early
+from registry.catalog.incoming import ForeignWriter, Incoming
 from registry.cluster.confirmations import Confirmations
 from registry.cluster.keys import ClusterKey
 from registry.cluster.members import Member, Members
 from registry.cluster.messages import Confirmation, Heartbeat
 from registry.errors import StorageFailed
-from registry.seams import Bus, Clock
+from registry.seams import Bus
 
 log = logging.getLogger("concord.gossip")
 
 MAX_APPLYING = 512
+MAX_NEEDS = 1000  # entries of at most 16 bytes
 BODY_ROOM_BYTES = MAX_FRAME_BYTES - MAX_DELTA_BYTES - 32 * 1024
 HOLD_CHECK_S = 0.02
 MAX_AWAITING = 10_000
@@ -58,7 +58,6 @@ class Gossip:
         self,
         catalog: Catalog,
         bus: Bus,
-        clock: Clock,
         keys: Sequence[ClusterKey],
         members: Members,
         confirmations: Confirmations,
@@ -66,7 +65,6 @@ class Gossip:
     ) -> None:
         self._catalog = catalog
         self._bus = bus
-        self._clock = clock
         self._keys = [key.frames for key in keys]
         self._members = members
         self._confirmations = confirmations
@@ -106,7 +104,7 @@ class Gossip:
         return self._heartbeats
 
     def _send(self, kind: int, sequence: int, payload: bytes, site: str | None = None) -> None:
-        frame = Frame(kind, bytes.fromhex(self._catalog.instance), self.start, sequence, payload)
+        frame = Frame(kind, bytes.fromhex(self._catalog.instance_id), self.start, sequence, payload)
         self._bus.publish(seal(frame, self._keys[0]), site)
 
     # In
@@ -127,7 +125,7 @@ class Gossip:
         try:
             frame = unseal(data, self._keys)
             sender = frame.sender.hex()
-            if sender == self._catalog.instance:
+            if sender == self._catalog.instance_id:
                 self._receive_own(frame)
             elif frame.kind == CHANGE:
                 await self._receive_change(frame, sender)
@@ -157,7 +155,7 @@ class Gossip:
         else:
             if not self.frames["twin"]:
                 log.error(
-                    "another process runs as this instance (%s): was its directory copied?", self._catalog.instance
+                    "another process runs as this instance (%s): was its directory copied?", self._catalog.instance_id
                 )
             self._count("twin")
 
@@ -167,7 +165,7 @@ class Gossip:
     def _receive_confirmation(self, frame: Frame, sender: str) -> None:
         said = msgspec.msgpack.decode(frame.payload, type=Confirmation)
         member = self._members.get(sender)
-        if member is not None and said.instance == self._catalog.instance and said.start == self.start:
+        if member is not None and said.instance == self._catalog.instance_id and said.start == self.start:
             self._count("confirmation")
             self._confirmations.confirmed(member, said.sequences, said.applied)
 
@@ -192,18 +190,12 @@ class Gossip:
 
     async def _apply(self, frame: Frame, incoming: Incoming) -> None:
         try:
-            applied = await self._commit(frame, incoming)
+            applied = await self._catalog.take_in(incoming, frame.sender.hex())
         except Early:
             self._hold(frame, incoming)
         except ForeignWriter as error:
             self._count("foreign writer")
             log.error("refused a change of %s: %s", frame.sender.hex(), error)
-        except WriterReused:
-            self._count("own writer")
-            log.error(
-                "%s has written under our writer; from now on this process writes under another", frame.sender.hex()
-            )
-            self._catalog.retire_writer()
         except StorageFailed as error:
             self._count("not stored")
             log.error("a change could not be stored: %s", error.detail)
@@ -215,16 +207,6 @@ class Gossip:
             self._count("applied" if applied.fresh else "duplicate")
             self._applied(frame)
             self.advanced(incoming.document, applied.vector)
-
-    async def _commit(self, frame: Frame, incoming: Incoming) -> Applied:
-        sender, now = frame.sender.hex(), self._clock.now_ms()
-        (writer,) = incoming.delta.spans
-
-        def apply(tx: Transaction) -> Applied:
-            bind_writer(tx, writer, sender)
-            return take_in(tx, self._catalog.documents, incoming, now)
-
-        return await self._catalog.database.write(apply)
 
     def _applied(self, frame: Frame) -> None:
         member = self._members.get(frame.sender.hex())
@@ -292,18 +274,22 @@ class Gossip:
 
 
 def _fitted(change: Change) -> Change:
-    """What of a change goes into a frame: a delta that is too large is only announced, and bodies go while they fit."""
+    """What of a change goes into a frame: one that is too large is only announced, and bodies go while they fit."""
+    if not _is_carried(change):
+        first, length = decode_delta(change.delta).spans[change.writer]
+        return change._replace(bodies=(), delta=b"", needs={change.writer: first + length})
     bodies, room = [], BODY_ROOM_BYTES
     for body in change.bodies:
         if len(body) <= room:
             bodies.append(body)
             room -= len(body)
-    if len(change.delta) <= MAX_DELTA_BYTES:
-        return change._replace(bodies=tuple(bodies))
-    first, length = decode_delta(change.delta).spans[change.writer]
-    return change._replace(bodies=(), delta=b"", needs=change.needs | {change.writer: first + length})
+    return change._replace(bodies=tuple(bodies))
 
 
 def fits_a_frame(change: Change) -> bool:
     """Whether a frame carries all of a change."""
-    return len(change.delta) <= MAX_DELTA_BYTES and sum(map(len, change.bodies)) <= BODY_ROOM_BYTES
+    return _is_carried(change) and sum(map(len, change.bodies)) <= BODY_ROOM_BYTES
+
+
+def _is_carried(change: Change) -> bool:
+    return len(change.delta) <= MAX_DELTA_BYTES and len(change.needs) <= MAX_NEEDS

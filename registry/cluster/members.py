@@ -68,6 +68,10 @@ class Member:
         self._backoff_s = min(self._backoff_s * 2 or FIRST_BACKOFF_S, MAX_BACKOFF_S)
         self._avoid_until = _now() + self._backoff_s
 
+    def reach(self, reached: Reached) -> None:
+        """We have everything up to a commit of one of its starts."""
+        self.reached = max(self.reached or reached, reached)
+
     @property
     def ahead(self) -> bool:
         """Whether it has published changes that have not been applied here."""

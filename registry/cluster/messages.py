@@ -3,64 +3,73 @@
 On the wire they are MessagePack maps; unknown fields are ignored, so that a newer version may say more.
 """
 
+from typing import Annotated, Literal
+
 import msgspec
 
 from crdt.audit import Summary
 from crdt.catchup import Changes, Diff, State
 from crdt.errors import Malformed
-from crdt.trie import Prefix
+from crdt.trie import DIGEST_SIZE, Prefix
 from crdt.vector import decode_vector, encode_vector
+from registry.cluster.sessions import NONCE_SIZE
 
 PROTOCOL = 1
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+InstanceId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
+StateDigest = Annotated[bytes, msgspec.Meta(min_length=DIGEST_SIZE, max_length=DIGEST_SIZE)]
+Nonce = Annotated[bytes, msgspec.Meta(min_length=NONCE_SIZE, max_length=NONCE_SIZE)]
+Text = Annotated[str, msgspec.Meta(max_length=2000)]
 
 
 class Heartbeat(msgspec.Struct, omit_defaults=True):
     """What an instance says of itself, every two seconds."""
 
-    site: str
-    advertise: str
-    advertise_site: str
-    version: str
-    start: int
-    commit: int
+    site: Text
+    advertise: Text
+    advertise_site: Text
+    version: Text
+    start: Count
+    commit: Count
     """Its commit number."""
-    changes: int
+    changes: Count
     """How many changes it has published since its start."""
-    root: bytes
+    root: StateDigest
     """The state digest of all its documents."""
-    applied: dict[str, tuple[int, int]]
+    applied: dict[str, tuple[Count, Count]]
     """For each instance of its site: (start, the number up to which it has applied every change of that start)."""
-    protocol: int = PROTOCOL
+    protocol: Count = PROTOCOL
 
 
 class Confirmation(msgspec.Struct):
     """Changes that the sender has committed."""
 
-    instance: str
+    instance: InstanceId
     """Whose changes."""
-    start: int
-    sequences: list[int]
-    applied: int
+    start: Count
+    sequences: list[Count]
+    applied: Count
     """All changes up to this one are committed."""
 
 
 class Hello(msgspec.Struct):
     """Two instances that do not hear each other on the bus introduce themselves."""
 
-    instance: str
-    sequence: int
+    instance: InstanceId
+    sequence: Count
     heartbeat: Heartbeat
-    members: list[str]
+    members: list[Text]
     """Addresses of other instances, as far as they are known."""
 
 
 class ChangesQuestion(msgspec.Struct):
-    since: int
+    since: Count
 
 
 class ChangesAnswer(msgspec.Struct):
     names: list[str]
-    commit: int
+    commit: Count
     more: bool
 
     def read(self) -> Changes:
@@ -68,7 +77,7 @@ class ChangesAnswer(msgspec.Struct):
 
 
 class SummariesQuestion(msgspec.Struct):
-    places: list[tuple[str, int]]
+    places: list[tuple[str, Count]]
     """Bits, as hexadecimal digits, and depth."""
 
     @classmethod
@@ -158,7 +167,7 @@ class FactsAnswer(msgspec.Struct):
 
     vector: bytes
     digest: bytes
-    facts: list[tuple[int, int, str]]
+    facts: list[tuple[Count, Count, str]]
 
 
 class HeldQuestion(msgspec.Struct):
@@ -168,14 +177,33 @@ class HeldQuestion(msgspec.Struct):
 class HeldAnswer(msgspec.Struct):
     """The size of a content that is on the answerer's disk."""
 
-    size: int | None
+    size: Count | None
+
+
+class UploadQuestion(msgspec.Struct):
+    """A request for an upload that arrived at another instance than its owner; its body is streamed after it."""
+
+    method: Literal["PATCH", "PUT", "GET", "DELETE"]
+    repository: str
+    upload: str
+    digest: str | None
+    span: tuple[Count, Count] | None
+    """The first byte of the chunk and its length."""
+
+
+class UploadAnswer(msgspec.Struct):
+    """What the client is to be answered."""
+
+    status: int
+    headers: dict[str, str]
+    content: bytes
 
 
 class SessionQuestion(msgspec.Struct):
-    instance: str
-    nonce: bytes
+    instance: InstanceId
+    nonce: Nonce
 
 
 class SessionAnswer(msgspec.Struct):
-    instance: str
+    instance: InstanceId
     token: bytes

@@ -5,6 +5,7 @@ noted as unreachable for a while (`members.Member.failed`), so that the next req
 """
 
 import asyncio
+from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -19,6 +20,7 @@ from registry.cluster.sessions import (
     NONCE_SIZE,
     SESSION_MS,
     Session,
+    is_mac,
     read_token,
     sign_answer,
     sign_opened,
@@ -33,8 +35,6 @@ T = TypeVar("T")
 
 PREFIX = "/_concord/peer"
 TIMEOUT_S = 5.0
-CONNECT_S = 2.0
-STALL_S = 10.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 RENEW_S = SESSION_MS / 1000 * 0.9  # by our own steady clock: the other side's may show another year
 
@@ -42,9 +42,9 @@ RENEW_S = SESSION_MS / 1000 * 0.9  # by our own steady clock: the other side's m
 class PeerRefused(PeerUnreachable):
     """A peer answered, but not what was asked for."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+
+class SessionRefused(PeerRefused):
+    """A peer does not know the session, or it has expired there."""
 
 
 class Peers:
@@ -81,46 +81,73 @@ class Peers:
     async def ask_url(self, url: str, path: str, question: object, answer: type[T], instance: str = "") -> T:
         """POST a question to an address, whoever answers there. The caller bounds the time."""
         body = msgspec.msgpack.encode(question)
-        for attempt in (1, 2):
-            session = await self._session(url, renew=attempt > 1)
-            sequence = self._next_sequence()
-            headers = self._headers(session, "POST", PREFIX + path, sequence, body, instance)
-            async with self._transport.request("POST", url + PREFIX + path, headers, body) as response:
-                raw = await _read(response)
-                mac = response.headers.get("concord-mac", "")
-                if response.status == 401 and attempt == 1:
-                    continue
-                if mac != sign_answer(session, sequence, response.status, raw):
-                    raise PeerRefused(response.status, f"{url} answered {response.status} without a valid MAC")
-                if response.status != 200:
-                    raise PeerRefused(response.status, f"{url} answered {response.status}")
-                try:
-                    return msgspec.msgpack.decode(raw, type=answer)
-                except msgspec.DecodeError as error:
-                    raise PeerRefused(response.status, f"{url} answered something malformed: {error}") from None
-        raise PeerRefused(401, f"{url} does not accept our sessions")
+        session = await self._session(url)
+        try:
+            return await self._exchange(url, session, path, [("Concord-For", instance)], body, answer)
+        except SessionRefused:
+            session = await self._session(url, renew=True)
+            return await self._exchange(url, session, path, [("Concord-For", instance)], body, answer)
 
-    @asynccontextmanager
-    async def stream(
+    async def ask_with_content(
         self,
         member: Member,
-        method: str,
         path: str,
-        headers: Sequence[tuple[str, str]] = (),
-        body: Body = b"",
-        timeout_s: float = TIMEOUT_S,
-    ) -> AsyncIterator[PeerResponse]:
-        """A request whose body or answer is content. `timeout_s` bounds the wait for the head of the answer, unless a
-        body is streamed. Raises PeerUnreachable."""
+        question: object,
+        body: AsyncIterator[bytes],
+        answer: type[T],
+        timeout_s: float,
+    ) -> T:
+        """POST a question about content, which is streamed after it. `timeout_s` bounds every silence but the content's
+        own. Raises PeerUnreachable, and what `body` raises."""
         url = self._members.url(member)
-        whole = body if isinstance(body, bytes) else None
+        text = b64encode(msgspec.msgpack.encode(question)).decode()
+        headers = [("Concord-For", member.instance), ("Concord-Question", text)]
         try:
             async with asyncio.timeout(timeout_s) as limit:
                 session = await self._session(url)
-                signed = self._headers(session, method, PREFIX + path, self._next_sequence(), whole, member.instance)
-                if whole is None:
-                    limit.reschedule(None)
-                async with self._transport.request(method, url + PREFIX + path, [*signed, *headers], body) as response:
+                paced = _paced(body, limit, timeout_s)
+                decoded = await self._exchange(url, session, path, headers, paced, answer)
+        except TimeoutError:
+            member.failed()
+            raise PeerUnreachable("no answer in time") from None
+        except PeerUnreachable as error:
+            if not isinstance(error, PeerRefused):
+                member.failed()
+            raise
+        member.answered()
+        return decoded
+
+    async def _exchange(
+        self, url: str, session: Session, path: str, headers: list[tuple[str, str]], body: Body, answer: type[T]
+    ) -> T:
+        sequence, signed = self._sign(session, "POST", path, headers, body)
+        async with self._transport.request("POST", url + PREFIX + path, signed, body) as response:
+            raw = await _read(response)
+            if response.status == 401:
+                self._sessions.pop(url, None)
+                raise SessionRefused(f"{url} does not accept our session")
+            if not is_mac(response.headers.get("concord-mac"), sign_answer(session, sequence, response.status, raw)):
+                raise PeerRefused(f"{url} answered {response.status} without a valid MAC")
+            if response.status != 200:
+                raise PeerRefused(f"{url} answered {response.status}: {raw[:100].decode(errors='replace')}")
+        try:
+            return msgspec.msgpack.decode(raw, type=answer)
+        except msgspec.DecodeError as error:
+            raise PeerRefused(f"{url} answered something malformed: {error}") from None
+
+    @asynccontextmanager
+    async def stream(
+        self, member: Member, path: str, headers: Sequence[tuple[str, str]] = ()
+    ) -> AsyncIterator[PeerResponse]:
+        """GET content, which is proved by its digest. The wait for the head of the answer is bounded, the rest is the
+        caller's to bound. Raises PeerUnreachable."""
+        url = self._members.url(member)
+        try:
+            async with asyncio.timeout(TIMEOUT_S) as limit:
+                session = await self._session(url)
+                meant = [("Concord-For", member.instance), *headers]
+                _, signed = self._sign(session, "GET", path, meant, b"")
+                async with self._transport.request("GET", url + PREFIX + path, signed) as response:
                     limit.reschedule(None)
                     member.answered()
                     if response.status == 401:
@@ -138,19 +165,20 @@ class Peers:
         """The size of a content that a member has on its disk, or None. Raises PeerUnreachable."""
         return (await self.ask(member, "/held", HeldQuestion(digest), HeldAnswer, timeout_s)).size
 
-    def _headers(
-        self, session: Session, method: str, target: str, sequence: int, body: bytes | None, instance: str
-    ) -> list[tuple[str, str]]:
-        return [
-            ("Concord-Session", session.token),
-            ("Concord-Sequence", str(sequence)),
-            ("Concord-MAC", sign_request(session, method, target, sequence, body)),
-            ("Concord-For", instance),
-        ]
-
-    def _next_sequence(self) -> int:
+    def _sign(
+        self, session: Session, method: str, path: str, headers: list[tuple[str, str]], body: Body
+    ) -> tuple[int, list[tuple[str, str]]]:
+        """The request's number, and its headers with those that prove it."""
         self._sequence += 1
-        return self._sequence
+        whole = body if isinstance(body, bytes) else None
+        question = dict(headers).get("Concord-Question", "")
+        mac = sign_request(session, method, PREFIX + path, self._sequence, question, whole)
+        proof = [
+            ("Concord-Session", session.token),
+            ("Concord-Sequence", str(self._sequence)),
+            ("Concord-MAC", mac),
+        ]
+        return self._sequence, proof + headers
 
     async def _session(self, url: str, renew: bool = False) -> Session:
         lock = self._opening.setdefault(url, asyncio.Lock())
@@ -168,14 +196,14 @@ class Peers:
         headers = [("Concord-MAC", sign_opening(self._keys[0], body)), ("Concord-Cluster", self._keys[0].cluster)]
         async with self._transport.request("POST", url + PREFIX + "/session", headers, body) as response:
             raw = await _read(response)
-            mac = response.headers.get("concord-mac", "")
-            if response.status != 200 or mac != sign_opened(self._keys[0], nonce, raw):
-                raise PeerRefused(response.status, f"{url} is not of this cluster (it answered {response.status})")
+            said = response.headers.get("concord-mac")
+            if response.status != 200 or not is_mac(said, sign_opened(self._keys[0], nonce, raw)):
+                raise PeerRefused(f"{url} is not of this cluster (it answered {response.status})")
         try:
             answer = msgspec.msgpack.decode(raw, type=SessionAnswer)
             return read_token(token_text(answer.token), self._keys)
         except (msgspec.DecodeError, Malformed) as error:
-            raise PeerRefused(200, f"{url} opened no proper session: {error}") from None
+            raise PeerRefused(f"{url} opened no proper session: {error}") from None
 
 
 async def _read(response: PeerResponse) -> bytes:
@@ -183,6 +211,17 @@ async def _read(response: PeerResponse) -> bytes:
     async for chunk in response.chunks():
         size += len(chunk)
         if size > MAX_ANSWER_BYTES:
-            raise PeerRefused(response.status, "an answer that is too large")
+            raise PeerRefused("an answer that is too large")
         parts.append(chunk)
     return b"".join(parts)
+
+
+async def _paced(body: AsyncIterator[bytes], limit: asyncio.Timeout, timeout_s: float) -> AsyncIterator[bytes]:
+    """A body whose sender may take its time, while the receiver may not."""
+    loop = asyncio.get_running_loop()
+    limit.reschedule(None)
+    async for chunk in body:
+        limit.reschedule(loop.time() + timeout_s)
+        yield chunk
+        limit.reschedule(None)
+    limit.reschedule(loop.time() + timeout_s)

@@ -23,7 +23,6 @@ SESSION_MS = 3600 * 1000
 NONCE_SIZE = 16
 MAX_SESSIONS = 10_000
 WINDOW = 4096
-STREAMED = "streamed"
 
 _TOKEN = struct.Struct(">8s16s16s16sQ")
 _MAC_SIZE = 32
@@ -63,6 +62,11 @@ def token_text(token: bytes) -> str:
     return urlsafe_b64encode(token).decode()
 
 
+def is_mac(said: str | None, computed: str) -> bool:
+    """Whether what a message carries as its MAC is what we computed, in constant time."""
+    return hmac.compare_digest((said or "").encode(), computed.encode())
+
+
 def sign_opening(key: ClusterKey, body: bytes) -> str:
     return _mac(key.sessions, b"open", body).hex()
 
@@ -71,10 +75,13 @@ def sign_opened(key: ClusterKey, nonce: bytes, body: bytes) -> str:
     return _mac(key.sessions, b"opened", nonce, body).hex()
 
 
-def sign_request(session: Session, method: str, target: str, sequence: int, body: bytes | None) -> str:
-    """`body` is None for a streamed one, which is proved by its digest."""
-    content = STREAMED.encode() if body is None else blake3(body).digest()
-    return _mac(session.key, b"request", method.encode(), target.encode(), str(sequence).encode(), content).hex()
+def sign_request(session: Session, method: str, path: str, sequence: int, question: str, body: bytes | None) -> str:
+    """`body` is None for a streamed one, which is proved by its digest; what is asked about it is in the header
+    `question`."""
+    content = b"streamed" if body is None else blake3(body).digest()
+    return _mac(
+        session.key, b"request", method.encode(), path.encode(), str(sequence).encode(), question.encode(), content
+    ).hex()
 
 
 def sign_answer(session: Session, sequence: int, status: int, body: bytes) -> str:

@@ -1,7 +1,8 @@
 """Everything that is served over HTTP.
 
-app          the ASGI application: which part answers a request, errors rendered, requests counted
+app          the ASGI application: which part answers a request, errors rendered
 routes       the paths of the OCI distribution API
+protocol     HTTP on the wire, with bounds on a request's head
 request      reading requests: bodies in time, headers, numbers
 answers      writing answers: errors, content, paged lists
 ranges       the Range header

@@ -14,7 +14,6 @@ from registry.cluster.peers import PREFIX as PEERS
 from registry.errors import ContentUnreachable, OciError, StorageFailed, Unsupported
 from registry.http import own, peers, routes
 from registry.http.answers import CutOff, error_response
-from registry.http.request import patient
 from registry.instance import Instance
 
 log = logging.getLogger("concord.http")
@@ -39,10 +38,9 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "the server is told not to send anything else"
-        request = Request(scope, patient(receive))
-        response = await self._answer(request)
+        response = await self._answer(Request(scope, receive))
         try:
-            await response(scope, request.receive, send)
+            await response(scope, receive, send)
         except CutOff as error:
             log.warning("an answer to %s was cut off: %s", scope["path"], error)
             raise
@@ -57,10 +55,10 @@ class App:
             return error_response(ContentUnreachable(str(error)), is_head)
         except ClientGone:
             return Response(status_code=408)
-        except (apsw.IOError, apsw.FullError, apsw.CorruptError, OSError) as error:
-            log.error("storage failed: %s", error)
-            return error_response(StorageFailed("this instance's storage does not answer"), is_head)
-        except Exception:
+        except Exception as error:
+            if _is_of_the_disk(error):
+                log.error("storage failed: %s", error)
+                return error_response(StorageFailed("this instance's storage does not answer"), is_head)
             log.exception("a request failed: %s %s", request.method, request.scope["path"])
             return error_response(Unsupported("something went wrong here; it was logged", 500), is_head)
 
@@ -76,3 +74,9 @@ class App:
             if handler is not None:
                 return await handler(self._instance, request)
         raise Unsupported("there is nothing here", 404)
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    if isinstance(error, (TimeoutError, ConnectionError)):
+        return False  # these are OSErrors too, but of the network
+    return isinstance(error, (OSError, apsw.IOError, apsw.FullError, apsw.CorruptError))

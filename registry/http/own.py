@@ -1,5 +1,6 @@
 """This product's own API: health, status, state digest and conflicts, for people and for `concord`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -34,15 +35,17 @@ async def readiness(instance: Instance, request: Request) -> Response:
 async def status(instance: Instance, request: Request) -> Response:
     """Who this is, what it has, whom it knows and how they stand."""
     cluster, catalog = instance.cluster, instance.catalog
+    with catalog.database.one_step():
+        counts = catalog.queries.counts()
     return JsonResponse(
         {
-            "instance": catalog.instance,
+            "instance": catalog.instance_id,
             "site": instance.config.site,
             "version": __version__,
             "ready": instance.ready,
             "root": catalog.replica.root().hex(),
             "commit": catalog.replica.commit_number(),
-            **catalog.queries.counts(),
+            **counts,
             "members": [_member(instance, m.instance) for m in cluster.members.all()],
             "frames": dict(cluster.gossip.frames),
             "catch_ups": dict(cluster.sync.rounds),
@@ -72,8 +75,12 @@ def _member(instance: Instance, other: str) -> dict[str, Any]:
 async def digest(instance: Instance, request: Request) -> Response:
     """The state digest: of the registry (`root`), of each repository (?repositories), of one and its tag facts
     (?repository=NAME). Lists are paged by `last`."""
+    with instance.catalog.database.one_step():
+        return JsonResponse(_digest(instance, request.query_params))
+
+
+def _digest(instance: Instance, query: Mapping[str, str]) -> dict[str, Any]:
     replica, queries = instance.catalog.replica, instance.catalog.queries
-    query = request.query_params
     last = query.get("last", "")
     answer: dict[str, Any] = {"root": replica.root().hex(), "commit": replica.commit_number()}
     if "repository" in query:
@@ -81,7 +88,7 @@ async def digest(instance: Instance, request: Request) -> Response:
         if not queries.repository_exists(name):
             raise NameUnknown("there is no such repository", {"name": name})
         tags = queries.tags(name, last, PAGE)
-        facts = queries.tag_facts(name)
+        facts = queries.tag_facts(name, tags[0], tags[-1]) if tags else {}
         answer |= {
             "repository": name,
             "digest": replica.digest(document_name(name)).hex(),
@@ -94,7 +101,7 @@ async def digest(instance: Instance, request: Request) -> Response:
             "repositories": {name: replica.digest(document_name(name)).hex() for name in names},
             "last": names[-1] if len(names) == PAGE else None,
         }
-    return JsonResponse(answer)
+    return answer
 
 
 class PlacesQuestion(msgspec.Struct):
@@ -130,10 +137,15 @@ async def compare(instance: Instance, request: Request) -> Response:
 
 async def conflicts(instance: Instance, request: Request) -> Response:
     """Tags that were pushed at several sites unseen by each other: the winner, and the others."""
+    with instance.catalog.database.one_step():
+        return JsonResponse(_conflicts(instance))
+
+
+def _conflicts(instance: Instance) -> dict[str, Any]:
     queries = instance.catalog.queries
     listed = []
     for repository, tag in queries.conflicts(limit=PAGE):
-        winner, *others = queries.tag_facts(repository, tag)[tag]
+        winner, *others = queries.facts_of_tag(repository, tag)
         listed.append(
             {
                 "repository": repository,
@@ -142,7 +154,7 @@ async def conflicts(instance: Instance, request: Request) -> Response:
                 "others": [_fact(instance, fact) for fact in others if fact.digest != winner.digest],
             }
         )
-    return JsonResponse({"count": queries.counts()["conflicts"], "conflicts": listed})
+    return {"count": queries.counts()["conflicts"], "conflicts": listed}
 
 
 def _fact(instance: Instance, fact: TagFact) -> dict[str, Any]:

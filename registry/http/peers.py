@@ -5,8 +5,12 @@ answered from committed state and the local disk alone, so that questions cannot
 reached this instance at its site's shared address but is meant for another one of the site is passed on, once.
 """
 
+import asyncio
+import logging
+from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -17,13 +21,15 @@ from crdt.delta import decode_delta
 from crdt.errors import CrdtError, DocumentBroken, Malformed, Unauthentic
 from crdt.vector import decode_vector, encode_vector
 from registry.blobs.uploads import Span
-from registry.catalog.documents import Early, WriterReused
-from registry.catalog.incoming import keep_wanted_body, note_writers
+from registry.catalog.documents import Early
+from registry.catalog.incoming import Incoming, keep_wanted_body, note_writers
 from registry.cluster import messages as m
 from registry.cluster.members import Member
 from registry.cluster.peers import PREFIX
 from registry.cluster.sessions import (
+    NONCE_SIZE,
     Session,
+    is_mac,
     new_token,
     read_token,
     sign_answer,
@@ -31,17 +37,18 @@ from registry.cluster.sessions import (
     sign_opening,
     sign_request,
 )
-from registry.cluster.sync import apply_update
 from registry.cluster.upload_ids import open_upload_id
-from registry.errors import BlobUploadUnknown, OciError, Unsupported
+from registry.errors import BlobUploadUnknown, DigestInvalid, OciError, StorageFailed, Unsupported
 from registry.http.answers import StreamResponse, error_response
 from registry.http.blobs import open_held
 from registry.http.ranges import parse_range
-from registry.http.request import body_stream, small_body
-from registry.http.uploads import Step, carry_out
+from registry.http.request import body_stream, number, small_body
+from registry.http.uploads import UploadRequest, carry_out
 from registry.instance import Instance
 from registry.names import Digest, parse_digest, parse_repository
 from registry.seams import PeerResponse, PeerUnreachable
+
+log = logging.getLogger("concord.peers")
 
 T = TypeVar("T")
 
@@ -49,6 +56,7 @@ MAX_QUESTION_BYTES = 64 * 1024 * 1024
 MAX_DIFFS_BYTES = 16 * 1024 * 1024
 STREAMED_PATHS = ("/upload",)
 PASSED_ON = "concord-passed-on"
+PASSED_ON_S = 30.0
 HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "date", "server", "keep-alive"})
 
 
@@ -66,38 +74,57 @@ class Asked(NamedTuple):
 
     session: Session
     sequence: int
+    question: str
+    """What is asked about a streamed body; empty with any other."""
     body: bytes | None
     """None for a streamed one, which has not been read."""
 
 
 async def answer(instance: Instance, request: Request) -> Response:
-    """Answer one request of another instance. What is refused changes nothing and is counted by its reason."""
+    """Answer one request of another instance. What is refused changes nothing and is counted by its reason.
+
+    Every answer to an authentic request is signed, but for content, which is proved by its digest.
+    """
+    path = request.scope["path"].removeprefix(PREFIX)
     try:
-        path = request.scope["path"].removeprefix(PREFIX)
         if path == "/session":
             return await _open_session(instance, request)
         asked = await _authenticate(instance, request, path)
-        instance.answered_peers += 1
-        meant = instance.cluster.members.get(request.headers.get("concord-for", ""))
-        if meant is not None and meant.beat.site == instance.config.site and PASSED_ON not in request.headers:
-            return await _pass_on(instance, request, meant, asked)
-        if path.startswith("/content/"):
-            return await _content(instance, request, parse_digest(path.removeprefix("/content/")))
-        if path == "/upload":
-            return await _upload(instance, request)
-        question = QUESTIONS.get(path)
-        if question is None:
-            raise Refused(404, "unknown question")
-        return await question(instance, asked)
-    except Refused as refused:
-        instance.refused_peers[refused.reason] += 1
-        return Response(refused.reason, refused.status)
-    except (Malformed, msgspec.DecodeError) as error:
-        instance.refused_peers["malformed"] += 1
-        return Response(f"malformed: {error}", 400)
-    except Unauthentic:
-        instance.refused_peers["unauthentic"] += 1
-        return Response("unauthentic", 401)
+    except (Refused, OciError, Malformed, Unauthentic, msgspec.DecodeError) as error:
+        return _refusal(instance, error)
+    instance.answered_peers += 1
+    try:
+        response = await _respond(instance, request, path, asked)
+    except (Refused, OciError, CrdtError, msgspec.DecodeError) as error:
+        response = _refusal(instance, error)
+    if not isinstance(response, StreamResponse):
+        mac = sign_answer(asked.session, asked.sequence, response.status_code, bytes(response.body))
+        response.headers["Concord-MAC"] = mac
+    return response
+
+
+def _refusal(instance: Instance, error: Exception) -> Response:
+    if isinstance(error, StorageFailed):
+        return Response(error.message, error.status)
+    refused = error if isinstance(error, Refused) else Refused(400, "malformed")
+    if isinstance(error, Unauthentic):
+        refused = Refused(401, "unauthentic")
+    instance.refused_peers[refused.reason] += 1
+    return Response(f"{refused.reason}: {error}", refused.status)
+
+
+async def _respond(instance: Instance, request: Request, path: str, asked: Asked) -> Response:
+    meant = instance.cluster.members.get(request.headers.get("concord-for", ""))
+    if meant is not None and meant.beat.site == instance.config.site and PASSED_ON not in request.headers:
+        return await _pass_on(instance, request, meant, asked)
+    if path.startswith("/content/"):
+        return await _content(instance, request, parse_digest(path.removeprefix("/content/")))
+    if path in STREAMED_PATHS:
+        return await _upload(instance, request, asked)
+    question = QUESTIONS.get(path)
+    if question is None:
+        raise Refused(404, "unknown question")
+    return await question(instance, asked)
 
 
 async def _pass_on(instance: Instance, request: Request, meant: Member, asked: Asked) -> Response:
@@ -108,8 +135,9 @@ async def _pass_on(instance: Instance, request: Request, meant: Member, asked: A
     body = asked.body if asked.body is not None else body_stream(request)
     exchange = instance.transport.request(request.method, url, headers, body)
     try:
-        response = await exchange.__aenter__()
-    except PeerUnreachable:
+        async with asyncio.timeout(PASSED_ON_S if asked.body is not None else None):
+            response = await exchange.__aenter__()
+    except (PeerUnreachable, TimeoutError):
         return Response("the instance does not answer", 502)
     kept = {name: value for name, value in response.headers.items() if name not in HOP_BY_HOP}
     return StreamResponse(_relayed(exchange, response), response.status, kept)
@@ -126,34 +154,33 @@ async def _relayed(exchange: AbstractAsyncContextManager[PeerResponse], response
 async def _open_session(instance: Instance, request: Request) -> Response:
     body = await small_body(request, 4096, Unsupported("the question is too long", 413))
     cluster = request.headers.get("concord-cluster", "")
-    mac = request.headers.get("concord-mac", "")
+    mac = request.headers.get("concord-mac")
     for key in instance.cluster.keys:
-        if key.cluster == cluster and mac == sign_opening(key, body):
+        if key.cluster == cluster and is_mac(mac, sign_opening(key, body)):
             question = msgspec.msgpack.decode(body, type=m.SessionQuestion)
-            if len(question.nonce) != 16 or len(question.instance) != 32:
-                raise Refused(400, "malformed")
-            nonce = instance.clock.entropy(16)
+            nonce = instance.clock.entropy(NONCE_SIZE)
             token = new_token(key, question.instance, question.nonce, nonce, instance.clock.now_ms())
-            answer = msgspec.msgpack.encode(m.SessionAnswer(instance.catalog.instance, token))
+            answer = msgspec.msgpack.encode(m.SessionAnswer(instance.catalog.instance_id, token))
             return Response(answer, headers={"Concord-MAC": sign_opened(key, question.nonce, answer)})
     raise Refused(403, "unauthentic")
 
 
 async def _authenticate(instance: Instance, request: Request, path: str) -> Asked:
-    """Check session, MAC and number. A body that is streamed is proved by its digest instead."""
-    session = read_token(request.headers.get("concord-session", ""), instance.cluster.keys)
-    sequence = request.headers.get("concord-sequence", "")
-    if session.expires_ms < instance.clock.now_ms() or not sequence.isdigit() or len(sequence) > 18:
+    """Check session, MAC and number."""
+    headers = request.headers
+    session = read_token(headers.get("concord-session", ""), instance.cluster.keys)
+    sequence = number(headers.get("concord-sequence", ""))
+    if session.expires_ms < instance.clock.now_ms() or sequence is None:
         raise Refused(401, "expired")
-    streamed = path in STREAMED_PATHS and "content-length" not in request.headers
     too_long = Unsupported("the question is too long", 413)
-    body = None if streamed else await small_body(request, MAX_QUESTION_BYTES, too_long)
-    signed = sign_request(session, request.method, request.scope["path"], int(sequence), body)
-    if request.headers.get("concord-mac") != signed:
+    body = None if path in STREAMED_PATHS else await small_body(request, MAX_QUESTION_BYTES, too_long)
+    question = headers.get("concord-question", "")
+    signed = sign_request(session, request.method, request.scope["path"], sequence, question, body)
+    if not is_mac(headers.get("concord-mac"), signed):
         raise Refused(403, "unauthentic")
-    if not instance.seen_requests.accept(session, int(sequence)):
+    if not instance.seen_requests.accept(session, sequence):
         raise Refused(403, "replayed")
-    return Asked(session, int(sequence), body)
+    return Asked(session, sequence, question, body)
 
 
 async def _content(instance: Instance, request: Request, digest: Digest) -> Response:
@@ -171,47 +198,47 @@ async def _content(instance: Instance, request: Request, digest: Digest) -> Resp
     return StreamResponse(instance.store.read(file, first, length), 206 if part else 200, headers)
 
 
-async def _upload(instance: Instance, request: Request) -> Response:
+async def _upload(instance: Instance, request: Request, asked: Asked) -> Response:
     """A request for an upload of ours that arrived at another instance."""
-    headers = request.headers
-    repository = parse_repository(headers.get("concord-repository", ""))
+    question = msgspec.msgpack.decode(_unpacked(asked.question), type=m.UploadQuestion)
     try:
-        upload = open_upload_id(headers.get("concord-upload", ""), repository, instance.upload_keys)
-        if upload.owner != instance.catalog.instance:
+        repository = parse_repository(question.repository)
+        upload = open_upload_id(question.upload, repository, instance.upload_keys)
+        if upload.owner != instance.catalog.instance_id:
             raise BlobUploadUnknown("this upload was begun at another instance")
-        digest = parse_digest(headers["concord-digest"]) if "concord-digest" in headers else None
-        span = _span(headers.get("concord-span"))
-        return await carry_out(
-            instance, Step(headers.get("concord-method", ""), repository, upload, digest, span, body_stream(request))
-        )
+        digest = parse_digest(question.digest) if question.digest is not None else None
+        if question.method == "PUT" and digest is None:
+            raise DigestInvalid("the digest is missing")
+        span = Span(*question.span) if question.span else None
+        wanted = UploadRequest(question.method, repository, upload, digest, span, body_stream(request))
+        response = await carry_out(instance, wanted)
     except OciError as error:
-        return error_response(error, is_head=False)
+        response = error_response(error, is_head=False)
+    headers = {name: value for name, value in response.headers.items() if name != "content-length"}
+    return Response(msgspec.msgpack.encode(m.UploadAnswer(response.status_code, headers, bytes(response.body))))
 
 
-def _span(header: str | None) -> Span | None:
-    if header is None:
-        return None
-    first, _, length = header.partition(" ")
-    if not first.isdigit() or not length.isdigit():
-        raise Malformed("a span that is no two numbers")
-    return Span(int(first), int(length))
+def _unpacked(question: str) -> bytes:
+    try:
+        return b64decode(question, validate=True)
+    except ValueError:
+        raise Malformed("a question that is no base64") from None
 
 
 def _answering(
     question: type[T], respond: Callable[[Instance, Asked, T], Awaitable[object]]
 ) -> Callable[[Instance, Asked], Awaitable[Response]]:
-    """A question as a request handler: decoded before, encoded and signed after."""
+    """A question as a request handler: decoded before, encoded after."""
 
     async def handle(instance: Instance, asked: Asked) -> Response:
         answer = await respond(instance, asked, msgspec.msgpack.decode(asked.body or b"", type=question))
-        body = msgspec.msgpack.encode(answer)
-        return Response(body, headers={"Concord-MAC": sign_answer(asked.session, asked.sequence, 200, body)})
+        return Response(msgspec.msgpack.encode(answer))
 
     return handle
 
 
 async def _hello(instance: Instance, asked: Asked, question: m.Hello) -> m.Hello:
-    if question.instance != instance.catalog.instance:
+    if question.instance != instance.catalog.instance_id:
         if question.instance != asked.session.client:
             raise Malformed("a hello in another instance's name")
         instance.cluster.greeted(question)
@@ -246,7 +273,8 @@ async def _diffs(instance: Instance, asked: Asked, question: m.DiffsQuestion) ->
         try:
             state, update = instance.catalog.replica.state_and_diff(name, theirs)
         except DocumentBroken as error:
-            raise Refused(500, f"{name}: {error}") from None
+            log.error("%s cannot be read: %s", name, error)
+            raise Refused(500, "document broken") from None
         size += len(update)
         diffs.append(m.DiffAnswer.of(state, update))
     names = [name for name, _ in question.documents]
@@ -261,17 +289,12 @@ async def _updates(instance: Instance, asked: Asked, question: m.Updates) -> m.U
         decode_delta(update)  # nothing is applied where any is malformed
     for name, update in question.documents:
         try:
-            applied = await apply_update(instance.catalog, instance.clock, name, update)
+            applied = await instance.catalog.take_in(Incoming(name, update, decode_delta(update), {}))
             instance.cluster.advanced(name, applied.vector)
         except Early:
             early.append(name)
-        except WriterReused:
-            instance.catalog.retire_writer()
-            early.append(name)
-        except CrdtError as error:
-            raise Refused(400, f"refused: {error}") from None
     for body in question.bodies:
-        await instance.catalog.database.write(lambda tx, body=body: keep_wanted_body(tx, body))  # type: ignore[misc]
+        await instance.catalog.database.write(partial(keep_wanted_body, body=body))
     return m.UpdatesAnswer(early)
 
 

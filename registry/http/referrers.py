@@ -72,12 +72,12 @@ def _listed_by_tag(queries: Queries, repository: Repository, subject: Digest) ->
     """Entries of the lists under the subject's tag whose manifests are in this repository."""
     tag = Tag(subject.replace(":", "-", 1)[: len("sha256-") + 64])
     entries: list[dict[str, Any]] = []
-    for fact in queries.tag_facts(repository, tag).get(tag, []):
+    for fact in queries.facts_of_tag(repository, tag):
         body = queries.body(fact.digest)
         try:
             content = msgspec.json.decode(body) if body else None
-        except msgspec.DecodeError:
-            continue
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            continue  # the catalog keeps what other versions accepted
         listed = content.get("manifests") if isinstance(content, dict) else None
         for entry in listed if isinstance(listed, list) else []:
             digest = entry.get("digest") if isinstance(entry, dict) else None

@@ -5,41 +5,42 @@ import re
 from collections.abc import AsyncIterator
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Receive
 
 from registry.blobs.uploads import ClientGone, Span
 from registry.errors import OciError, SizeInvalid, Unsupported
 
 BODY_IDLE_S = 60.0
 MAX_COUNT = 10_000
+CLOSE = {"Connection": "close"}
+"""With an answer to a request whose body did not come: what follows on the connection would be taken for it."""
 
-_CONTENT_RANGE = re.compile(r"(?:bytes[ =])?(\d{1,19})-(\d{1,19})(?:/(?:\d+|\*))?\Z")
-
-
-def patient(receive: Receive) -> Receive:
-    """A `receive` that gives up on a client that sends nothing for a minute."""
-
-    async def receive_in_time() -> dict[str, object]:
-        async with asyncio.timeout(BODY_IDLE_S):
-            return dict(await receive())
-
-    return receive_in_time
+_NUMBER = re.compile(r"[0-9]{1,20}\Z")
+_CONTENT_RANGE = re.compile(r"(?:bytes[ =])?([0-9]{1,18})-([0-9]{1,18})(?:/(?:[0-9]+|\*))?\Z")
 
 
 async def body_stream(request: Request) -> AsyncIterator[bytes]:
-    """The body as it comes. Raises ClientGone when the client leaves or falls silent before its end."""
+    """The body as it comes. Raises ClientGone when the client leaves, or sends nothing for a minute, before its end."""
+    chunks = request.stream()
     try:
-        async for chunk in request.stream():
+        while True:
+            async with asyncio.timeout(BODY_IDLE_S):
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                return
             if chunk:
                 yield chunk
     except (ClientDisconnect, TimeoutError):
         raise ClientGone("the client stopped in the middle of a body") from None
 
 
+def number(text: str) -> int | None:
+    """A number in decimal digits, not too many of them, or None; not whatever else Unicode counts as a digit."""
+    return int(text) if _NUMBER.match(text) else None
+
+
 async def small_body(request: Request, limit_bytes: int, too_large: OciError) -> bytes:
     """The whole body. Raises `too_large` for one above the limit, and SizeInvalid for one that breaks off."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit_bytes:
+    if (number(request.headers.get("content-length", "")) or 0) > limit_bytes:
         raise too_large
     parts, size = [], 0
     try:
@@ -49,7 +50,7 @@ async def small_body(request: Request, limit_bytes: int, too_large: OciError) ->
             if size > limit_bytes:
                 raise too_large
     except ClientGone:
-        raise SizeInvalid("the body broke off") from None
+        raise SizeInvalid("the body broke off", headers=CLOSE) from None
     return b"".join(parts)
 
 
@@ -73,9 +74,10 @@ def count_parameter(request: Request) -> int | None:
     text = request.query_params.get("n")
     if text is None:
         return None
-    if not text.isdigit() or len(text) > 20:
+    count = number(text)
+    if count is None:
         raise Unsupported("n is no number", 400)
-    return min(int(text), MAX_COUNT)
+    return min(count, MAX_COUNT)
 
 
 def media_type(request: Request) -> str | None:

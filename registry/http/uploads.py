@@ -6,29 +6,31 @@ bytes is 503 while its owner may come back, then unknown, which makes clients be
 """
 
 from collections.abc import AsyncIterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from registry.blobs.uploads import ClientGone, Span
 from registry.cluster.members import Member
+from registry.cluster.messages import UploadAnswer, UploadQuestion
 from registry.cluster.upload_ids import RANDOM_SIZE, UploadId, new_upload_name, open_upload_id, seal_upload_id
 from registry.errors import BlobUploadInvalid, BlobUploadUnknown, ChunkOutOfOrder, UploadUnreachable
 from registry.http.blobs import mount_blob
-from registry.http.request import body_stream, content_range
+from registry.http.request import CLOSE, body_stream, content_range
 from registry.instance import Instance
 from registry.names import ALGORITHMS, Digest, Repository, parse_digest, parse_repository
 from registry.seams import PeerUnreachable
 
 OWNER_ANSWERS_S = 30.0
-PASSED_ON = ("location", "range", "docker-content-digest", "docker-upload-uuid", "content-type", "retry-after")
+
+Method = Literal["PATCH", "PUT", "GET", "DELETE"]
 
 
-class Step(NamedTuple):
+class UploadRequest(NamedTuple):
     """One request of an upload, apart from how it came here."""
 
-    method: str
+    method: Method
     repository: Repository
     upload: UploadId
     digest: Digest | None
@@ -48,8 +50,8 @@ async def begin(instance: Instance, request: Request, repository: Repository) ->
         raise BlobUploadInvalid("this digest algorithm is not supported", {"supported": sorted(ALGORITHMS)})
     upload = _new_upload(instance)
     if "digest" in query and "mount" not in query:
-        step = Step("PUT", repository, upload, parse_digest(query["digest"]), None, body_stream(request))
-        return await carry_out(instance, step)
+        asked = UploadRequest("PUT", repository, upload, parse_digest(query["digest"]), None, body_stream(request))
+        return await carry_out(instance, asked)
     return _under_way(instance, repository, upload.name, 0, 202)
 
 
@@ -59,62 +61,61 @@ async def continue_upload(instance: Instance, request: Request, repository: Repo
     digest = parse_digest(request.query_params.get("digest", "")) if request.method == "PUT" else None
     has_body = request.method in ("PATCH", "PUT")
     span = content_range(request) if has_body else None
-    step = Step(request.method, repository, upload, digest, span, body_stream(request))
-    if upload.owner == instance.catalog.instance:
+    asked = UploadRequest(cast(Method, request.method), repository, upload, digest, span, body_stream(request))
+    if upload.owner == instance.catalog.instance_id:
         if upload.has_bytes and not instance.uploads.has_bytes(upload.name):
             raise BlobUploadUnknown("this upload was finished or cancelled, or has expired")
-        return await carry_out(instance, step)
+        return await carry_out(instance, asked)
     owner = instance.cluster.members.get(upload.owner)
     if owner is not None and owner.reachable:
-        return await _pass_on(instance, owner, step, upload_id)
+        return await _pass_on(instance, owner, asked, upload_id)
     if not upload.has_bytes and (span is None or span.first == 0):
-        return await carry_out(instance, step._replace(upload=_new_upload(instance)))
+        return await carry_out(instance, asked._replace(upload=_new_upload(instance)))
     raise _gone(owner)
 
 
-async def carry_out(instance: Instance, step: Step) -> Response:
+async def carry_out(instance: Instance, asked: UploadRequest) -> Response:
     """Do what a request asks of an upload that this instance owns."""
-    uploads, name = instance.uploads, step.upload.name
+    uploads, name = instance.uploads, asked.upload.name
     try:
-        if step.method == "PATCH":
-            size = await uploads.append(name, step.repository, step.body, step.span)
-            return _under_way(instance, step.repository, name, size, 202)
-        if step.method == "PUT":
-            assert step.digest is not None, "a PUT has a digest"
-            change = await uploads.finish(name, step.repository, step.digest, step.body, step.span)
+        if asked.method == "PATCH":
+            size = await uploads.append(name, asked.repository, asked.body, asked.span)
+            return _under_way(instance, asked.repository, name, size, 202)
+        if asked.method == "PUT":
+            assert asked.digest is not None, "a PUT has a digest"
+            change = await uploads.finish(name, asked.repository, asked.digest, asked.body, asked.span)
             await instance.cluster.settle(change)
-            return _created(step.repository, step.digest)
-        if step.method == "DELETE":
-            await uploads.cancel(name, step.repository)
+            return _created(asked.repository, asked.digest)
+        if asked.method == "DELETE":
+            await uploads.cancel(name, asked.repository)
             return Response(status_code=204)
-        return _under_way(instance, step.repository, name, uploads.size(name, step.repository), 204)
+        return _under_way(instance, asked.repository, name, uploads.size(name, asked.repository), 204)
     except ChunkOutOfOrder as error:
-        error.headers |= _position(instance, step.repository, name, uploads.size(name, step.repository))
+        error.headers |= _position(instance, asked.repository, name, uploads.size(name, asked.repository))
         raise
     except ClientGone:
         # Nobody reads this answer, unless a balancer between us does.
-        raise BlobUploadInvalid("the body broke off; what arrived is kept") from None
+        raise BlobUploadInvalid("the body broke off; what arrived is kept", headers=CLOSE) from None
 
 
-async def _pass_on(instance: Instance, owner: Member, step: Step, upload_id: str) -> Response:
+async def _pass_on(instance: Instance, owner: Member, asked: UploadRequest, upload_id: str) -> Response:
     """Let the owner answer. Bytes stream through; the owner checks them against the digest."""
-    headers = [("Concord-Method", step.method), ("Concord-Repository", step.repository), ("Concord-Upload", upload_id)]
-    if step.digest is not None:
-        headers.append(("Concord-Digest", step.digest))
-    if step.span is not None:
-        headers.append(("Concord-Span", f"{step.span.first} {step.span.length}"))
-    body = step.body if step.method in ("PATCH", "PUT") else b""
+    question = UploadQuestion(asked.method, asked.repository, upload_id, asked.digest, asked.span)
+    body = asked.body if asked.method in ("PATCH", "PUT") else _nothing()
     try:
-        async with instance.cluster.peers.stream(
-            owner, "POST", "/upload", headers, body, timeout_s=OWNER_ANSWERS_S
-        ) as response:
-            content = b"".join([chunk async for chunk in response.chunks()])
-            passed = {name: response.headers[name] for name in PASSED_ON if name in response.headers}
-            return Response(content, response.status, passed)
+        answer = await instance.cluster.peers.ask_with_content(
+            owner, "/upload", question, body, UploadAnswer, OWNER_ANSWERS_S
+        )
     except PeerUnreachable:
         raise _gone(owner) from None
     except ClientGone:
-        raise BlobUploadInvalid("the body broke off; what arrived is kept") from None
+        raise BlobUploadInvalid("the body broke off; what arrived is kept", headers=CLOSE) from None
+    return Response(answer.content, answer.status, answer.headers)
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""
 
 
 def _gone(owner: Member | None) -> BlobUploadUnknown | UploadUnreachable:
@@ -124,7 +125,7 @@ def _gone(owner: Member | None) -> BlobUploadUnknown | UploadUnreachable:
 
 
 def _new_upload(instance: Instance) -> UploadId:
-    own = instance.catalog.instance
+    own = instance.catalog.instance_id
     return UploadId(own, new_upload_name(own, instance.clock.entropy(RANDOM_SIZE)), False)
 
 

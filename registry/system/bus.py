@@ -84,14 +84,12 @@ class _Server:
         self._queued_bytes = 0
         self._filled = asyncio.Event()
         self.connected = False
-        self.dropped = 0
 
     def queue(self, channel: str, frame: bytes) -> None:
         self._queue.append((channel, frame))
         self._queued_bytes += len(frame)
         while len(self._queue) > MAX_QUEUED_FRAMES or self._queued_bytes > MAX_QUEUED_BYTES:
             self._queued_bytes -= len(self._queue.popleft()[1])
-            self.dropped += 1
         self._filled.set()
 
     async def send(self) -> None:
@@ -108,7 +106,9 @@ class _Server:
                             pipeline.publish(channel, frame)
                         await pipeline.execute()
                 except (RedisError, OSError, TimeoutError):
-                    self.dropped += len(batch)
+                    await asyncio.sleep(RETRY_S)
+                except Exception:
+                    log.exception("publishing to the bus at %s failed", self._name)
                     await asyncio.sleep(RETRY_S)
 
     async def hear(self) -> None:
@@ -119,6 +119,8 @@ class _Server:
             except (RedisError, OSError, TimeoutError) as error:
                 if self.connected:
                     log.warning("the bus at %s is gone: %s", self._name, error)
+            except Exception:
+                log.exception("listening to the bus at %s failed", self._name)
             finally:
                 self.connected = False
             await asyncio.sleep(RETRY_S)

@@ -133,3 +133,44 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path, monkeypa
     connection = apsw.Connection(str(tmp_path / "test.sqlite"))
     assert connection.pragma("user_version") == schema.VERSION - 1
     assert connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'later'").fetchone() is None
+
+
+async def test_what_follows_a_commit_and_fails_keeps_nobody_waiting(database):
+    told = []
+
+    def operation(tx):
+        tx.after_commit.append(lambda: 1 / 0)
+        tx.after_commit.append(lambda: told.append(True))
+        insert("a")(tx)
+        return "done"
+
+    assert await asyncio.wait_for(database.write(operation), 5) == "done"
+    assert told == [True]
+    await asyncio.wait_for(database.write(insert("b")), 5)
+
+
+async def test_a_commit_that_fails_unexpectedly_is_an_error_for_its_group(database, monkeypatch):
+    async def broken(*_):
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    loop = asyncio.get_running_loop()
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "run_in_executor", broken)
+        with pytest.raises(StorageFailed):
+            await asyncio.wait_for(database.write(insert("a")), 5)
+    assert keys(database) == []
+    await asyncio.wait_for(database.write(insert("b")), 5)
+    assert keys(database) == ["b"]
+
+
+async def test_one_step_sees_one_commit_also_within_a_larger_one(database):
+    with database.one_step():
+        before = keys(database)
+        with database.one_step():
+            assert keys(database) == before
+        asyncio.get_running_loop().call_soon(lambda: None)
+        Database.row(database, "SELECT 1")
+        other = database._writing
+        other.execute("INSERT INTO meta (key, value) VALUES ('late', 1)")
+        assert keys(database) == before
+    assert keys(database) == ["late"]

@@ -156,7 +156,7 @@ async def test_every_start_writes_under_a_fresh_registered_writer(tmp_path):
     for _ in range(3):
         catalog = await opened_catalog(tmp_path, clock)
         await write(catalog, [tag(catalog, "v1")])
-        assert catalog.queries.instance_of(catalog.documents.writer) == catalog.instance
+        assert catalog.queries.instance_of(catalog.documents.writer) == catalog.instance_id
         seen.append((catalog.documents.writer, catalog.start_number))
         await catalog.database.close()
     assert len({writer for writer, _ in seen}) == 3
@@ -232,7 +232,7 @@ async def test_the_winner_is_the_highest_time_and_then_writer(tmp_path):
     catalog = await opened_catalog(tmp_path)
     for time, writer, digest in [(5, 1, D[1]), (5, 9, D[2]), (4, 100, D[3])]:
         await apply(catalog, encode_delta(writer, 0, [tag_fact("v1", digest, time, writer).text()], []))
-    assert [fact.digest for fact in catalog.queries.tag_facts("app", "v1")["v1"]] == [D[2], D[1], D[3]]
+    assert [fact.digest for fact in catalog.queries.facts_of_tag("app", "v1")] == [D[2], D[1], D[3]]
     assert catalog.queries.conflicts(10) == [("app", "v1")]
 
 

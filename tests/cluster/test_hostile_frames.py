@@ -133,8 +133,12 @@ def test_frames_of_impossible_sizes_change_nothing(target):
 
 
 def test_a_writer_that_belongs_to_another_instance_is_refused(target):
-    delta = encode_delta(W, 1, [fact("v2")], [])
-    assert outcome(target, frame(change(delta, clock=1), 5, sender=OTHER_SENDER)) == ({"foreign writer": 1}, False)
+    def pushed(clock, tag):
+        delta = encode_delta(66, clock, [fact(tag, 66)], [])
+        return change(delta, clock=clock, writer=66, document="repository/owned")
+
+    assert outcome(target, frame(pushed(0, "v1"), 5)) == ({"applied": 1}, True)
+    assert outcome(target, frame(pushed(1, "v2"), 6, sender=OTHER_SENDER)) == ({"foreign writer": 1}, False)
 
 
 def test_a_frame_of_an_unknown_kind_is_ignored(target):
@@ -166,7 +170,9 @@ def test_an_early_change_is_applied_once_what_was_missing_comes(target):
 
 def test_stale_and_contradictory_heartbeats_are_refused(target):
     def beat(start, **more):
-        return msgspec.msgpack.encode(Heartbeat("us", "http://127.0.0.1:9", "", "1", start, 0, 0, b"", {}, **more))
+        return msgspec.msgpack.encode(
+            Heartbeat("us", "http://127.0.0.1:9", "", "1", start, 0, 0, bytes(16), {}, **more)
+        )
 
     sender = bytes([9] * 16)
     assert outcome(target, frame(beat(5), 10, HEARTBEAT, sender, 5)) == ({"heartbeat": 1}, False)

@@ -18,6 +18,9 @@ from tests.support.server import KEY, running_server
 
 PREFIX = "/_concord/peer"
 ME = "ab" * 16
+BEAT = msgspec.to_builtins(
+    m.Heartbeat("eu", "http://127.0.0.1:9", "", "1", 1, 0, 0, bytes(16), {}), builtin_types=(bytes,)
+)
 
 
 class Peer:
@@ -42,7 +45,7 @@ class Peer:
         headers = {
             "Concord-Session": session.token,
             "Concord-Sequence": str(sequence),
-            "Concord-MAC": sign_request(session, "POST", PREFIX + path, sequence, body),
+            "Concord-MAC": sign_request(session, "POST", PREFIX + path, sequence, "", body),
         }
         headers |= {name.replace("_", "-"): value for name, value in changed.items()}
         return self.client.request("POST", PREFIX + path, body, headers)
@@ -85,6 +88,13 @@ def test_a_genuine_question_is_answered_with_a_mac(peer, session):
     assert answer.headers["Concord-MAC"] == sign_answer(session, 10**6, 200, answer.body)
 
 
+@pytest.mark.parametrize(("path", "status"), [("/unheard-of", 404), ("/changes", 400), ("/content/nonsense", 400)])
+def test_refusals_of_authentic_requests_are_signed_too(peer, session, path, status):
+    answer = peer.ask(session, path, b"\xc1", sequence=10**6 + status)
+    assert answer.status == status
+    assert answer.headers["Concord-MAC"] == sign_answer(session, 10**6 + status, status, answer.body)
+
+
 def test_a_session_needs_the_clusters_key(server, refusals):
     stranger = Peer(server, "some other cluster's key")
     body = msgspec.msgpack.encode(m.SessionQuestion(ME, bytes(16)))
@@ -111,6 +121,8 @@ def test_a_malformed_opening_is_refused(peer, question, refusals):
         {"Concord_Sequence": "2"},
         {"Concord_Sequence": "x"},
         {"Concord_Sequence": "9" * 40},
+        {"Concord_Sequence": "\u00b2"},
+        {"Concord_Question": "gA=="},
     ],
 )
 def test_a_forged_request_is_refused(peer, session, changed, refusals):
@@ -136,7 +148,7 @@ def test_another_body_or_path_under_the_same_mac_is_refused(peer, session, refus
     headers = {
         "Concord-Session": session.token,
         "Concord-Sequence": "500",
-        "Concord-MAC": sign_request(session, "POST", PREFIX + "/changes", 500, body),
+        "Concord-MAC": sign_request(session, "POST", PREFIX + "/changes", 500, "", body),
     }
     other = msgspec.msgpack.encode(m.ChangesQuestion(1))
     assert peer.client.request("POST", PREFIX + "/changes", other, headers).status == 403
@@ -171,6 +183,12 @@ def test_an_unknown_question_is_404(peer, session, refusals):
         ("/summaries", m.SummariesQuestion([("0", 0)] * 5000)),
         ("/updates", m.Updates([("repository/app", b"\x01\x01\x05\x00\x00\x05\x00")], {}, [])),
         ("/updates", m.Updates([("repository/app", b"")], {}, [])),
+        ("/changes", {"since": -1}),
+        ("/changes", {"since": 2**63}),
+        ("/hello", {"instance": ME, "sequence": 1, "heartbeat": BEAT | {"start": 2**64 - 1}, "members": []}),
+        ("/hello", {"instance": ME, "sequence": 1, "heartbeat": BEAT | {"root": b"short"}, "members": []}),
+        ("/hello", {"instance": "x", "sequence": 1, "heartbeat": BEAT, "members": []}),
+        ("/hello", {"instance": ME, "sequence": 1, "heartbeat": BEAT | {"site": "x" * 10**6}, "members": []}),
     ],
 )
 def test_hostile_vectors_places_and_updates_are_400(peer, session, question, refusals):
@@ -201,7 +219,7 @@ def test_bodies_that_nobody_named_are_not_kept(peer, session, server, refusals):
 
 
 def test_a_hello_in_another_instances_name_is_refused(peer, session, server, refusals):
-    beat = m.Heartbeat("eu", "http://127.0.0.1:9", "", "1", 1, 0, 0, b"", {})
+    beat = m.Heartbeat("eu", "http://127.0.0.1:9", "", "1", 1, 0, 0, bytes(16), {})
     assert peer.ask(session, "/hello", m.Hello("cd" * 16, 1, beat, [])).status == 400
     assert "cd" * 16 not in [member["instance"] for member in server.status()["members"]]
     assert refusals() == {"malformed": 1}

@@ -2,14 +2,17 @@ import asyncio
 
 import pytest
 
-from registry.cluster.members import PRESUMED_DEAD_S, Members, Progress
+from registry.catalog.members import Reached
+from registry.cluster.members import PRESUMED_DEAD_S, Member, Members, Progress
 from registry.cluster.messages import Heartbeat
 
 OWN, OTHER, THIRD = "0" * 32, "1" * 32, "2" * 32
 
 
 def beat(start=1, changes=0, site="eu", **more):
-    return Heartbeat(site, "http://other:1", more.pop("advertise_site", ""), "1", start, 0, changes, b"", {}, **more)
+    return Heartbeat(
+        site, "http://other:1", more.pop("advertise_site", ""), "1", start, 0, changes, bytes(16), {}, **more
+    )
 
 
 @pytest.fixture
@@ -120,3 +123,10 @@ def test_progress_begins_anew_with_a_new_start_and_ignores_an_old_one():
     progress.note(8, 1)
     progress.note(7, 2)
     assert (progress.upto(7), progress.upto(8)) == (0, 1)
+
+
+def test_how_far_a_member_is_known_counts_for_its_latest_start_only():
+    member = Member(OTHER)
+    for start, number in ((1, 900), (2, 5), (1, 1000), (2, 7), (2, 6)):
+        member.reach(Reached(start, number))
+    assert member.reached == (2, 7)

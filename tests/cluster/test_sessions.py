@@ -45,12 +45,11 @@ def test_every_changed_character_of_a_token_is_refused():
 
 def test_a_signature_covers_all_of_a_request():
     session = read_token(TOKEN, [KEY])
-    request = ("POST", "/x", 5, b"body")
+    request = ("POST", "/x", 5, "question", b"body")
     signed = sign_request(session, *request)
-    for changed in [("PUT", "/x", 5, b"body"), ("POST", "/y", 5, b"body"), ("POST", "/x", 6, b"body")]:
-        assert sign_request(session, *changed) != signed
-    assert sign_request(session, "POST", "/x", 5, b"other") != signed
-    assert sign_request(session, "POST", "/x", 5, None) != signed
+    for at, other in enumerate(["PUT", "/y", 6, "another", b"other"]):
+        assert sign_request(session, *request[:at], other, *request[at + 1 :]) != signed
+    assert sign_request(session, *request[:4], None) != signed
     assert sign_answer(session, 5, 200, b"x") != sign_answer(session, 6, 200, b"x")
     assert sign_answer(session, 5, 200, b"x") != sign_answer(session, 5, 404, b"x")
 

@@ -151,15 +151,25 @@ def test_lists_pushed_under_the_tag_schema_are_included(client, repository):
     client.push(repository, "v1", IMAGE)
     old = images.artifact(b"old style", "application/old")
     client.push(repository, "old", old)
-    absent = images.image("not pushed")
-    listed = [old.descriptor(artifactType="application/old"), absent.descriptor(), "nonsense", {"digest": 5}]
-    body = json.dumps({"schemaVersion": 2, "mediaType": images.OCI_INDEX, "manifests": listed[:1]}).encode()
+    listed = [old.descriptor(artifactType="application/old")]
+    body = json.dumps({"schemaVersion": 2, "mediaType": images.OCI_INDEX, "manifests": listed}).encode()
     tag = IMAGE.digest.replace(":", "-")
     assert client.put_manifest(repository, tag, body, images.OCI_INDEX).status == 201
     new = images.artifact(b"new style", "application/new", IMAGE)
     client.push(repository, "new", new)
     digests = [entry["digest"] for entry in referrers(client, repository, IMAGE.digest)]
     assert digests == sorted([old.digest, new.digest])
+
+
+def test_entries_of_a_list_whose_manifests_are_not_there_are_left_out(tmp_path):
+    with running_server(tmp_path / "data", sparse="1") as server:
+        there, absent = images.artifact(b"there", "a/b"), images.artifact(b"absent", "a/b")
+        server.client.push("app", "there", there)
+        listed = [there.descriptor(), absent.descriptor()]
+        body = json.dumps({"schemaVersion": 2, "mediaType": images.OCI_INDEX, "manifests": listed}).encode()
+        tag = IMAGE.digest.replace(":", "-")
+        assert server.client.put_manifest("app", tag, body, images.OCI_INDEX).status == 201
+        assert [entry["digest"] for entry in referrers(server.client, "app", IMAGE.digest)] == [there.digest]
 
 
 def test_many_referrers_come_by_pages(client, repository):

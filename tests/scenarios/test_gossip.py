@@ -1,5 +1,7 @@
 """Changes reach other sites by frames alone, and by other ways when frames do not come."""
 
+import contextlib
+import sqlite3
 import statistics
 import time
 
@@ -93,3 +95,24 @@ def test_a_paused_instance_catches_up(tmp_path):
         cluster[1].resume()
         cluster.wait_agreed(timeout_s=12)
         assert len(cluster[1].client.tags("app")) == 20
+
+
+def test_what_is_remembered_of_a_member_and_is_wrong_is_found_out(tmp_path):
+    """A digest that differs counts for more than what was noted before."""
+    with running_cluster(tmp_path, ["eu", "us"], with_redis=False) as cluster:
+        first, second = cluster
+        first.client.push("app", "v1", images.image("v1"))
+        cluster.wait_agreed()
+        ids = [server.status()["instance"] for server in cluster]
+        second.kill()
+        first.client.push("app", "v2", images.image("v2"))
+        first.kill()
+        late = 2**50
+        for server, other in zip(cluster, reversed(ids), strict=True):
+            with contextlib.closing(sqlite3.connect(server.data / "catalog.sqlite")) as catalog, catalog:
+                catalog.execute("UPDATE meta SET value = ? WHERE key = 'start'", (late,))
+                catalog.execute("INSERT OR REPLACE INTO reached VALUES (?, ?, 1000000)", (other, late + 1))
+        first.start(wait=False)
+        second.start()
+        cluster.wait_agreed()
+        assert second.client.tags("app") == ["v1", "v2"]

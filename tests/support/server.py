@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from registry.cli.demo import redis_executable
@@ -96,8 +96,10 @@ class Server:
         port: int | None = None,
         host: str = "127.0.0.1",
         namespace: str | None = None,
+        constants: Mapping[str, float] | None = None,
         **settings: str,
     ) -> None:
+        """`constants` changes some in the process, by their dotted names."""
         self.data = data
         self.port = port or free_port()
         self.host = host
@@ -105,6 +107,7 @@ class Server:
         self.url = f"http://{self.address}"
         self.log = data.parent / f"{data.name}.log"
         self._namespace = namespace
+        self._constants = constants
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("CONCORD_")}
         self.environment |= {"CONCORD_LISTEN": self.address, "CONCORD_DATA": str(data), "CONCORD_SITE": site}
         if clustered or redis or peers:
@@ -118,6 +121,9 @@ class Server:
 
     def start(self, wait: bool = True) -> "Server":
         command = [sys.executable, "-m", "registry", "serve"]
+        if self._constants:
+            changes = [f"import {name.rpartition('.')[0]}; {name} = {value}" for name, value in self._constants.items()]
+            command[1:] = ["-c", "; ".join([*changes, "from registry.cli.main import run; run()"]), "serve"]
         if self._namespace is not None:
             command = ["ip", "netns", "exec", self._namespace, *command]
         with self.log.open("ab") as log:
