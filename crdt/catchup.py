@@ -187,12 +187,14 @@ def exchange_now(replica: Replica, names: Iterable[str], report: Report) -> Gene
     The peer leaves out updates that would make its answer too long; its vectors show which, and they are asked for
     again.
     """
-    pending = list(names)
+    pending, large = list(names), list[str]()
     while pending:
         page, pending = pending[:DIFFS_PER_QUESTION], pending[DIFFS_PER_QUESTION:]
         left_out = yield from _exchange_page(replica, page, report)
         _expect(len(left_out) < len(page))
-        pending = left_out + pending
+        large += left_out
+        if not pending:
+            pending, large = large[:1], large[1:]  # alone, so that nothing else waits for it or fails with it
     return report
 
 

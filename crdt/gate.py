@@ -31,8 +31,23 @@ def admit(vector: Vector, delta: Delta, needs: Mapping[int, int]) -> Vector | No
         if first > known:
             return None
         after[writer] = max(known, first + length)
-    doomed = {writer: sum(ranges[-1]) for writer, ranges in delta.deleted.items()}
-    return after if covers(vector, needs) and covers(after, doomed) else None
+    return after if covers(vector, needs) and covers(after, _doomed(delta)) else None
+
+
+def requirements(delta: Delta, needs: Mapping[int, int]) -> Vector:
+    """What a vector must cover for `admit` to take an update in: with `needs`, all that is to be before it."""
+    required = dict(needs)
+    for writer, (first, _) in delta.spans.items():
+        required[writer] = max(required.get(writer, 0), first)
+    for writer, end in _doomed(delta).items():
+        if end > sum(delta.spans.get(writer, (0, 0))):
+            required[writer] = max(required.get(writer, 0), end)
+    return required
+
+
+def _doomed(delta: Delta) -> Vector:
+    """The clock up to which an update deletes entries, for each writer."""
+    return {writer: sum(ranges[-1]) for writer, ranges in delta.deleted.items()}
 
 
 class _Held(NamedTuple, Generic[T]):

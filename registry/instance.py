@@ -53,9 +53,9 @@ class Instance:
         self._large_logs: set[str] = set()
 
     async def start(self) -> None:
-        await self.catalog.start()
         self.store.prepare()
-        self.uploads.prepare()
+        self.uploads.prepare()  # frees what nobody needs, before anything is written
+        await self.catalog.start()
         secrets = [key.get_secret_value() for key in self.config.cluster_key] or [self.catalog.secret.hex()]
         keys = [ClusterKey(secret) for secret in secrets]
         self.upload_keys = [key.uploads for key in keys]

@@ -22,7 +22,7 @@ MANIFESTS = IMAGES | INDEXES
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
 
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
-MAX_PARTS = 20_000
+MAX_PARTS = 10_000
 
 
 class Part(NamedTuple):

@@ -5,15 +5,18 @@ way, one gathers. What is written is durable only after `sync`.
 """
 
 import asyncio
+import errno
 from collections.abc import Callable
 from typing import NamedTuple
 
 from registry.blobs.checks import Checks
 from registry.blobs.jobs import in_executor
 from registry.errors import StorageFailed
-from registry.seams import DiskFile
+from registry.seams import Disk, DiskFile
 
 PIECE_BYTES = 1024 * 1024
+RESERVE_BYTES = 32 * 1024 * 1024
+"""What content leaves free: on a disk that is full to the last byte not even a delete could be written down."""
 
 
 class Mark(NamedTuple):
@@ -26,8 +29,11 @@ class Mark(NamedTuple):
 class Ingest:
     """One file being received. Not for concurrent use. After an error it must be dropped or rewound."""
 
-    def __init__(self, file: DiskFile, checks: Checks, on_written: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, disk: Disk, file: DiskFile, checks: Checks, on_written: Callable[[], None] | None = None
+    ) -> None:
         """With `on_written`, bytes are written as soon as possible and it is told whenever more can be read back."""
+        self._disk = disk
         self._on_written = on_written
         self.file = file
         self.checks = checks
@@ -73,7 +79,7 @@ class Ingest:
         self._parts, self._gathered = [], 0
         await self._give_up()
         await self._run(lambda: self.file.truncate(mark.size))
-        self.size, self.checks = mark.size, mark.checks.copy()
+        self.size, self.checks, self._written = mark.size, mark.checks.copy(), mark.size
 
     async def close(self) -> None:
         """Close the file, once nothing is under way any more."""
@@ -97,7 +103,6 @@ class Ingest:
             self._job.add_done_callback(lambda _: self._told_written())
 
     def _told_written(self) -> None:
-        self._written = self.checks.size
         if self._on_written is not None:
             self._on_written()
 
@@ -117,6 +122,9 @@ class Ingest:
             pass  # told to whoever wrote, or about to be cut off
 
     def _store(self, parts: list[bytes]) -> None:
+        if self._disk.free() < RESERVE_BYTES:
+            raise OSError(errno.ENOSPC, "the last part of the disk is kept for the catalog")
         for part in parts:
             self.checks.update(part)
         self.file.append(parts)
+        self._written = self.checks.size

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import NamedTuple
 
 from crdt.change import Change
@@ -35,6 +36,8 @@ from registry.seams import Clock, DiskFile
 
 IDLE_MS = 60_000
 EXPIRY_MS = 24 * 3600 * 1000
+MAX_IDLE_FILES = 128
+HASHED_AT_ONCE_BYTES = 4 * 1024 * 1024
 
 
 class ClientGone(Exception):
@@ -144,7 +147,14 @@ class Uploads:
                 except asyncio.CancelledError:
                     await self._forget(session)  # the next request goes on from what is durable
                     raise
-                return
+            await self._close_idle()
+            return
+
+    async def _close_idle(self) -> None:
+        """Keep few files open on which no request is at work, those that were used last."""
+        idle = [session for session in self._sessions.values() if session.is_open and not session.lock.locked()]
+        for session in sorted(idle, key=lambda s: s.used_ms)[: max(len(idle) - MAX_IDLE_FILES, 0)]:
+            await self._forget(session)
 
     async def _receive(self, session: "_Session", body: AsyncIterator[bytes], span: Span | None) -> Mark:
         """Add a body and make it durable. Answers where the upload stood before."""
@@ -168,13 +178,15 @@ class Uploads:
         ingest = await session.open()
         if algorithm == ingest.checks.algorithm:
             return ingest.checks.digest()
-        return await in_executor(lambda: _read_again(ingest.file, algorithm))
+        hashed, offset = hashlib.new(algorithm), 0
+        while piece := await in_executor(partial(_hash_piece, hashed, ingest.file, offset)):
+            offset += piece
+        return Digest(f"{algorithm}:{hashed.hexdigest()}")
 
     async def _publish(self, session: "_Session", digest: Digest) -> Change:
         size, checks = session.size, (await session.open()).checks.per_mib()
-        held = self._store.held_size(digest) is not None
-        if not held:
-            await self._store.publish(session.path, digest)
+        # Also where the content is here already: what was just verified is good, what is there may be damaged.
+        await self._store.publish(session.path, digest)
         now_ms = self._clock.now_ms()
 
         def commit(tx: Transaction) -> Change:
@@ -182,10 +194,7 @@ class Uploads:
             end_upload(tx, session.id, now_ms)
             return link_blob(tx, self._catalog.documents, session.repository, digest, size, now_ms)
 
-        change = await self._catalog.database.write(commit)
-        if held:
-            await self._store.remove(session.path)
-        return change
+        return await self._catalog.database.write(commit)
 
     async def _save(self, session: "_Session") -> None:
         checks = (await session.open()).checks
@@ -194,11 +203,11 @@ class Uploads:
         await self._catalog.database.write(lambda tx: save_upload(tx, row))
 
     async def _discard(self, session: "_Session") -> None:
-        """End an upload and remove its file."""
+        """End an upload and remove its file: that first, since on a full disk nothing else can be written."""
         await self._forget(session)
+        await self._store.remove(session.path)
         now_ms = self._clock.now_ms()
         await self._catalog.database.write(lambda tx: end_upload(tx, session.id, now_ms))
-        await self._store.remove(session.path)
 
     async def _forget(self, session: "_Session") -> None:
         """Close an upload's file. What is durable of it can go on."""
@@ -220,6 +229,10 @@ class _Session:
         self._ingest: Ingest | None = None
 
     @property
+    def is_open(self) -> bool:
+        return self._ingest is not None
+
+    @property
     def size(self) -> int:
         if self._ingest is not None:
             return self._ingest.size
@@ -234,14 +247,14 @@ class _Session:
     def _prepare(self) -> Ingest:
         disk, row = self._store.disk, self._row
         if row is None:
-            return Ingest(disk.create(self.path), Checks())
+            return Ingest(disk, disk.create(self.path), Checks())
         file = disk.open(self.path, append=True)
         file.truncate(row.size)
         checks = _checks_of(file, row.size)
         if checks.digest() != f"sha256:{row.sha256}":
             file.close()
             raise OSError("an upload's file does not hold what was acknowledged")
-        return Ingest(file, checks)
+        return Ingest(disk, file, checks)
 
     async def close(self) -> None:
         if self._ingest is not None:
@@ -269,9 +282,8 @@ def _checks_of(file: DiskFile, size: int) -> Checks:
     return checks
 
 
-def _read_again(file: DiskFile, algorithm: str) -> Digest:
-    hashed, offset = hashlib.new(algorithm), 0
-    while data := file.pread(offset, READ_BYTES):
-        hashed.update(data)
-        offset += len(data)
-    return Digest(f"{algorithm}:{hashed.hexdigest()}")
+def _hash_piece(hashed: "hashlib._Hash", file: DiskFile, offset: int) -> int:
+    """One job of a few milliseconds, so that commits do not wait for a whole upload. Answers how far it came."""
+    data = file.pread(offset, HASHED_AT_ONCE_BYTES)
+    hashed.update(data)
+    return len(data)

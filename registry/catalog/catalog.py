@@ -45,6 +45,12 @@ class Catalog:
         self.documents = Documents(TrieCache(), HybridClock(), self.instance_id, self._drawn_writer())
         self.database.on_failed_commit.append(self.retire_writer)
 
+    async def begin_again(self, above: int) -> int:
+        """Count another start, later than `above`, and draw another writer for it. Answers its number."""
+        self.start_number = await self.database.write(lambda tx: _next_start(tx, above + 1))
+        self.retire_writer()
+        return self.start_number
+
     def retire_writer(self) -> None:
         """Write under a fresh writer from now on.
 
@@ -96,6 +102,12 @@ def _begin(tx: Transaction, instance: str, secret: bytes, now_ms: int) -> tuple[
         "INSERT OR IGNORE INTO meta (key, value) VALUES ('instance', ?), ('secret', ?), ('start', 0)",
         (instance, secret),
     )
-    tx.execute("UPDATE meta SET value = MAX(value + 1, ?) WHERE key = 'start'", (now_ms,))
+    start = _next_start(tx, now_ms)
     found = dict(tx.rows("SELECT key, value FROM meta"))
-    return found["instance"], found["secret"], found["start"]
+    return found["instance"], found["secret"], start
+
+
+def _next_start(tx: Transaction, at_least: int) -> int:
+    """A start that is later than all before, and written down."""
+    tx.execute("UPDATE meta SET value = MAX(value + 1, ?) WHERE key = 'start'", (at_least,))
+    return int(tx.row("SELECT value FROM meta WHERE key = 'start'")[0])

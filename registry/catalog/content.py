@@ -18,9 +18,9 @@ class UploadRow(NamedTuple):
 
 
 def add_content(tx: Transaction, digest: Digest, size: int, checks: bytes, now_ms: int) -> None:
-    """A content file is in its place and durable."""
+    """A content file is in its place, verified and durable."""
     tx.execute(
-        "INSERT OR IGNORE INTO content (digest, size, checks, checked_ms) VALUES (?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO content (digest, size, checks, checked_ms) VALUES (?, ?, ?, ?)",
         (digest, size, checks, now_ms),
     )
 

@@ -15,7 +15,7 @@ from registry.catalog.documents import Documents
 from registry.catalog.queries import document_name
 from registry.catalog.view import Identity, LiveFact, observed, observed_tags_of
 from registry.errors import BlobUnknown, ManifestBlobUnknown, ManifestInvalid, ManifestUnknown
-from registry.manifest import Manifest, parse_manifest
+from registry.manifest import MAX_PARTS, Manifest, parse_manifest
 from registry.names import Digest, Repository, Tag
 
 
@@ -33,7 +33,8 @@ def push_manifest(
 ) -> Change:
     """Store a manifest and point tags at it.
 
-    Raises ManifestBlobUnknown with every missing part, unless `sparse`.
+    Raises ManifestBlobUnknown with every missing part, unless `sparse`, and ManifestInvalid for one that stands on more
+    parts than can be looked up in a moment.
     """
     name = document_name(repository)
     document = documents.document_id(tx, name)
@@ -114,18 +115,18 @@ class _Observed:
     def __init__(self, tx: Transaction, document: int | None) -> None:
         self._tx = tx
         self._document = document
-        self._latest: dict[tuple[str, str], LiveFact] = {}
+        self._latest: dict[tuple[str, str], LiveFact | None] = {}
         self.facts: list[LiveFact] = []
 
     def add(self, kind: str, key: str) -> bool:
         """Observe the facts about one key. Answers whether there are any."""
-        if (kind, key) in self._latest:
-            return True
-        found = observed(self._tx, self._document, kind, key) if self._document is not None else []
-        if found:
-            self._latest[kind, key] = found[-1]
+        if (kind, key) not in self._latest:
+            if len(self._latest) > MAX_PARTS:
+                raise ManifestInvalid(f"the manifest stands on more than {MAX_PARTS} parts, over all levels")
+            found = observed(self._tx, self._document, kind, key) if self._document is not None else []
+            self._latest[kind, key] = found[-1] if found else None
             self.facts += found
-        return bool(found)
+        return self._latest[kind, key] is not None
 
     def add_parts(self, manifest: Manifest) -> list[dict[str, str]]:
         """Observe what a manifest stands on, at all levels, each manifest once. Answers what is missing.
@@ -151,7 +152,8 @@ class _Observed:
         """A child's body, read; None while it is on its way here."""
         row = self._tx.row("SELECT body FROM manifests WHERE digest = ?", (digest,))
         try:
-            return parse_manifest(row[0], self._latest[MANIFEST, digest].media_type) if row else None
+            fact = self._latest[MANIFEST, digest]
+            return parse_manifest(row[0], fact.media_type) if row and fact else None
         except ManifestInvalid:
             return None
 
@@ -159,6 +161,8 @@ class _Observed:
         """The observed references and links, said again. Where several facts say one thing, the latest is repeated."""
         again: list[Fact] = []
         for (kind, key), fact in self._latest.items():
+            if fact is None:
+                continue
             if kind == BLOB:
                 again.append(blob_fact(key, fact.size, time, writer))
             elif kind == MANIFEST and key != without:

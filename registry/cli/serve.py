@@ -6,6 +6,7 @@ import errno
 import fcntl
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ LOCK = "lock"
 def serve(config: Config) -> None:
     """Serve until a signal ends it. Raises CannotStart."""
     _set_up_logging()
+    _raise_file_limit()
     with contextlib.ExitStack() as stack:
         public = stack.enter_context(_listening(config.address))
         internal = stack.enter_context(_listening(config.internal_address)) if config.internal_address else None
@@ -132,6 +134,12 @@ def _locked(data: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _raise_file_limit() -> None:
+    """Connections and files may be as many as the system lets this user have, not as few as a shell begins with."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class _Expected(logging.Filter):

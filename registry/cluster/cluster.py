@@ -37,6 +37,7 @@ JOIN_ALONE_S = 1.0
 JOIN_S = 30.0
 MAX_ADDRESSES = 1000
 RESTART_S = 1.0
+OUTDO_S = 5.0
 
 
 class Cluster:
@@ -66,6 +67,7 @@ class Cluster:
         self.locate = Locate(self.peers, self.members)
         self.fetch = Fetch(store, catalog.database, self.peers, self.members, self.locate, clock, config.hold_s)
         self.bodies = Bodies(catalog, self.peers, self.members, self.locate, self.sync)
+        self.gossip.on_twin = self.twin_seen
         self.gossip.on_incomplete = self.sync.document_is_due
         self.sync.on_advanced = self.advanced
         self._addresses = list(config.peer)
@@ -73,6 +75,8 @@ class Cluster:
         self._ahead_since: dict[str, float] = {}
         self._saved: dict[str, tuple[str, ...]] = {}
         self._joined = False
+        self._outdoing: asyncio.Task[None] | None = None
+        self._outdone_at = -OUTDO_S
 
     def start(self) -> None:
         """Begin the tasks."""
@@ -87,6 +91,8 @@ class Cluster:
             self._tasks.append(asyncio.create_task(_insist(work)))
 
     async def close(self) -> None:
+        if self._outdoing is not None:
+            self._outdoing.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -103,9 +109,10 @@ class Cluster:
         await self.bodies.deposit(change)
         await self.confirmations.wait(change.commit)
 
-    async def learn_for_miss(self, repository: Repository) -> bool:
-        """Before a miss is answered: ask who may know more of a repository. Answers whether anything came."""
-        return await self.sync.refresh(document_name(repository), self.sync.hinted())
+    async def learn_for_miss(self, repository: Repository) -> None:
+        """Before a miss is answered: ask who may know more of a repository. What is missing may be here after that,
+        by an answer or by a frame that came meanwhile."""
+        await self.sync.refresh(document_name(repository), self.sync.hinted())
 
     async def learn_for_delete(self, repository: Repository) -> None:
         """Before a delete: fetch what reachable members know more, so that it deletes that too."""
@@ -131,16 +138,35 @@ class Cluster:
             applied={m.instance: (m.beat.start, m.applied.upto(m.beat.start)) for m in self.members.of_own_site()},
         )
 
-    def hello(self) -> Hello:
+    def hello(self, to: Member | None = None) -> Hello:
         addresses = [self.members.url(member) for member in self.members.live()]
-        return Hello(self._catalog.instance_id, self.gossip.next_heartbeat(), self.heartbeat(), addresses)
+        known_start = to.beat.start if to is not None else 0
+        return Hello(self._catalog.instance_id, self.gossip.next_heartbeat(), self.heartbeat(), addresses, known_start)
 
     def greeted(self, hello: Hello) -> None:
         """Another instance has introduced itself by a request, or answered ours."""
+        if hello.instance == self._catalog.instance_id and hello.heartbeat.start != self.gossip.start:
+            self.twin_seen(hello.heartbeat.start)
+        self.twin_seen(hello.known_start)  # a directory that was put back, on a machine whose clock is behind, too
         self.members.hear(hello.instance, hello.heartbeat, hello.sequence, on_bus=False)
         for url in hello.members:
             if url and url not in self._addresses and len(self._addresses) < MAX_ADDRESSES:
                 self._addresses.append(url)
+
+    def twin_seen(self, start: int) -> None:
+        """Another process runs as this instance. The others believe the later start, and take us for the earlier one;
+        what we have they would not ask for. So begin anew, later than it; not more often than that it can be heard."""
+        if start > self.gossip.start and (self._outdoing is None or self._outdoing.done()):
+            self._outdoing = asyncio.create_task(self._outdo(start))
+
+    async def _outdo(self, start: int) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(self._outdone_at + OUTDO_S - loop.time(), 0.0))
+        self._outdone_at = loop.time()
+        try:
+            self.gossip.begin_again(await self._catalog.begin_again(start))
+        except StorageFailed as error:
+            log.error("no new start could be counted: %s", error.detail)
 
     def advanced(self, document: str, vector: Vector) -> None:
         """A document has reached `vector` by a diff: what was held for that can go on."""
@@ -182,9 +208,8 @@ class Cluster:
         except (PeerUnreachable, TimeoutError) as error:
             log.debug("no hello from %s: %s", url, error)
             return
-        if answer.instance != self._catalog.instance_id:
-            self.greeted(answer)
-        elif url in self._addresses:
+        self.greeted(answer)
+        if answer.instance == self._catalog.instance_id and url in self._addresses:
             self._addresses.remove(url)  # a list of peers may be the same everywhere, this instance included
 
     async def _probe(self, member: Member) -> None:
@@ -237,7 +262,7 @@ class Cluster:
         now = asyncio.get_running_loop().time()
         for member in self.members.of_own_site():
             since = self._ahead_since.get(member.instance)
-            if since is not None and member.ahead and now - since > BEHIND_S:
+            if since is not None and member.proven and member.ahead and now - since > BEHIND_S:
                 return True
         return False
 

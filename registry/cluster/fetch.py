@@ -82,6 +82,8 @@ class Transfer:
                 cached = file.pread_nowait(offset, wanted)
                 if cached is None:
                     cached = await in_executor(partial(file.pread, offset, wanted))
+                if not cached:
+                    raise TransferFailed("the file of a transfer is shorter than what was received")
                 yield cached
                 offset += len(cached)
         finally:
@@ -138,7 +140,7 @@ class Fetch:
         path = f"{FETCHES}/{transfer.digest.replace(':', '-')}-{self._clock.entropy(4).hex()}"
         try:
             file = await in_executor(lambda: self._store.disk.create(path))
-            transfer.ingest = Ingest(file, Checks(algorithm_of(transfer.digest)), transfer.moved)
+            transfer.ingest = Ingest(self._store.disk, file, Checks(algorithm_of(transfer.digest)), transfer.moved)
             sources = await self._receive(transfer, transfer.ingest, uploader)
             await transfer.ingest.sync()
             if transfer.ingest.checks.digest() != transfer.digest:

@@ -18,7 +18,7 @@ from crdt.change import MAX_DELTA_BYTES, Change, decode_change, encode_change
 from crdt.delta import decode_delta
 from crdt.errors import CrdtError, Malformed, Unauthentic
 from crdt.frame import CHANGE, CONFIRMATION, HEARTBEAT, MAX_FRAME_BYTES, Frame, seal, unseal
-from crdt.gate import Gate
+from crdt.gate import Gate, requirements
 from crdt.vector import Vector, covers
 from registry.catalog.catalog import Catalog
 from registry.catalog.documents import Early
@@ -74,6 +74,7 @@ class Gossip:
         self._began = asyncio.get_running_loop().time()
         self._heartbeats = 0
         self._gate: Gate[tuple[Frame, Incoming]] = Gate()
+        self._holding = asyncio.Event()
         self._applying = asyncio.Semaphore(MAX_APPLYING)
         self._tasks: set[asyncio.Task[None]] = set()
         self._to_confirm: dict[str, tuple[Member, list[int]]] = {}
@@ -82,7 +83,13 @@ class Gossip:
         self._awaiting: dict[str, list[_Awaited]] = {}
         self.on_incomplete: Callable[[str, str], None] = lambda instance, document: None
         """Told the sender and the document of a change that could not be applied from its frame: a diff is due."""
+        self.on_twin: Callable[[int], None] = lambda start: None
+        """Told the start of another process that runs as this instance."""
         catalog.documents.on_change = self.publish
+
+    def begin_again(self, start: int) -> None:
+        """Speak under another start from now on, as a process does that has just begun."""
+        self.start, self.changes, self._heartbeats = start, 0, 0
 
     # Out
 
@@ -158,6 +165,7 @@ class Gossip:
                     "another process runs as this instance (%s): was its directory copied?", self._catalog.instance_id
                 )
             self._count("twin")
+            self.on_twin(frame.start)
 
     def _count(self, outcome: str) -> None:
         self.frames[outcome] += 1
@@ -182,8 +190,7 @@ class Gossip:
         delta = decode_delta(change.delta)
         if set(delta.spans) != {change.writer} or delta.spans[change.writer][0] != change.clock:
             raise Malformed("a change whose delta is not its writer's")
-        needs = change.needs | {change.writer: change.clock}
-        incoming = Incoming(change.document, change.delta, delta, needs, change.bodies)
+        incoming = Incoming(change.document, change.delta, delta, requirements(delta, change.needs), change.bodies)
         await self._applying.acquire()
         task = self._spawn(self._apply(frame, incoming))
         task.add_done_callback(lambda _: self._applying.release())
@@ -242,14 +249,18 @@ class Gossip:
             self._spawn(self._apply(frame, incoming))  # what was missing has been committed since
             return
         self._count("held")
+        self._holding.set()
         size = len(incoming.raw) + sum(map(len, incoming.bodies))
         dropped = self._gate.hold(incoming.document, incoming.needs, (frame, incoming), size, self._loop_ms())
         self._await_all(dropped)
 
     async def _watch_held(self) -> None:
         while True:
+            await self._holding.wait()
             await asyncio.sleep(HOLD_CHECK_S)
             self._await_all(self._gate.overdue(self._loop_ms()))
+            if not self._gate.items:
+                self._holding.clear()
 
     def _await_all(self, dropped: dict[str, list[tuple[Frame, Incoming]]]) -> None:
         for document, items in dropped.items():

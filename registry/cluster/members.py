@@ -37,6 +37,8 @@ class Member:
         """Its commit number up to which we have everything, for one of its starts."""
         self.asked_at: list[float] = []
         """Loop times of the questions that it has not answered yet."""
+        self.proven = False
+        """Whether it has answered a request of ours: heartbeats can be recorded and sent again."""
         self._backoff_s = 0.0
         self._avoid_until = 0.0
 
@@ -61,6 +63,11 @@ class Member:
 
     def answered(self) -> None:
         """A request got an answer."""
+        self.proven = True
+        self.give_chance()
+
+    def give_chance(self) -> None:
+        """Forget that requests got no answer."""
         self._backoff_s = self._avoid_until = 0.0
 
     def failed(self) -> None:
@@ -145,7 +152,7 @@ class Members:
             return None
         member.is_new = not member.live or member.beat.start != beat.start
         if member.is_new:
-            member.answered()
+            member.give_chance()
         if on_bus:
             member.on_bus_at = _now()
         member.beat, member.sequence, member.heard_at = beat, sequence, _now()

@@ -61,6 +61,8 @@ class Hello(msgspec.Struct):
     heartbeat: Heartbeat
     members: list[Text]
     """Addresses of other instances, as far as they are known."""
+    known_start: Count = 0
+    """The latest start of the receiver that the sender knows of."""
 
 
 class ChangesQuestion(msgspec.Struct):

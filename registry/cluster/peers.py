@@ -20,6 +20,7 @@ from registry.cluster.sessions import (
     NONCE_SIZE,
     SESSION_MS,
     Session,
+    hash_of,
     is_mac,
     read_token,
     sign_answer,
@@ -35,7 +36,7 @@ T = TypeVar("T")
 
 PREFIX = "/_concord/peer"
 TIMEOUT_S = 5.0
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_ANSWER_BYTES = 1024 * 1024 * 1024  # a document of millions of facts comes in one piece
 RENEW_S = SESSION_MS / 1000 * 0.9  # by our own steady clock: the other side's may show another year
 
 
@@ -55,8 +56,8 @@ class Peers:
         self._members = members
         self._clock = clock
         self._keys = keys
-        self._sessions: dict[str, tuple[Session, float]] = {}
-        self._opening: dict[str, asyncio.Lock] = {}
+        self._sessions: dict[tuple[str, str], tuple[Session, float]] = {}
+        self._opening: dict[tuple[str, str], asyncio.Lock] = {}
         self._sequence = 0
 
     async def ask(
@@ -81,12 +82,12 @@ class Peers:
     async def ask_url(self, url: str, path: str, question: object, answer: type[T], instance: str = "") -> T:
         """POST a question to an address, whoever answers there. The caller bounds the time."""
         body = msgspec.msgpack.encode(question)
-        session = await self._session(url)
+        session = await self._session(url, instance)
         try:
-            return await self._exchange(url, session, path, [("Concord-For", instance)], body, answer)
+            return await self._exchange(url, session, path, [], body, answer)
         except SessionRefused:
-            session = await self._session(url, renew=True)
-            return await self._exchange(url, session, path, [("Concord-For", instance)], body, answer)
+            session = await self._session(url, instance)
+            return await self._exchange(url, session, path, [], body, answer)
 
     async def ask_with_content(
         self,
@@ -101,10 +102,10 @@ class Peers:
         own. Raises PeerUnreachable, and what `body` raises."""
         url = self._members.url(member)
         text = b64encode(msgspec.msgpack.encode(question)).decode()
-        headers = [("Concord-For", member.instance), ("Concord-Question", text)]
+        headers = [("Concord-Question", text)]
         try:
             async with asyncio.timeout(timeout_s) as limit:
-                session = await self._session(url)
+                session = await self._session(url, member.instance, member.beat.start)
                 paced = _paced(body, limit, timeout_s)
                 decoded = await self._exchange(url, session, path, headers, paced, answer)
         except TimeoutError:
@@ -124,7 +125,7 @@ class Peers:
         async with self._transport.request("POST", url + PREFIX + path, signed, body) as response:
             raw = await _read(response)
             if response.status == 401:
-                self._sessions.pop(url, None)
+                self._forget(session)
                 raise SessionRefused(f"{url} does not accept our session")
             if not is_mac(response.headers.get("concord-mac"), sign_answer(session, sequence, response.status, raw)):
                 raise PeerRefused(f"{url} answered {response.status} without a valid MAC")
@@ -144,14 +145,13 @@ class Peers:
         url = self._members.url(member)
         try:
             async with asyncio.timeout(TIMEOUT_S) as limit:
-                session = await self._session(url)
-                meant = [("Concord-For", member.instance), *headers]
-                _, signed = self._sign(session, "GET", path, meant, b"")
+                session = await self._session(url, member.instance, member.beat.start)
+                _, signed = self._sign(session, "GET", path, list(headers), b"")
                 async with self._transport.request("GET", url + PREFIX + path, signed) as response:
                     limit.reschedule(None)
                     member.answered()
                     if response.status == 401:
-                        self._sessions.pop(url, None)
+                        self._forget(session)
                     yield response
         except TimeoutError:
             member.failed()
@@ -171,29 +171,40 @@ class Peers:
         """The request's number, and its headers with those that prove it."""
         self._sequence += 1
         whole = body if isinstance(body, bytes) else None
-        question = dict(headers).get("Concord-Question", "")
-        mac = sign_request(session, method, PREFIX + path, self._sequence, question, whole)
+        question, body_hash = dict(headers).get("Concord-Question", ""), hash_of(whole)
+        mac = sign_request(session, method, PREFIX + path, self._sequence, question, body_hash)
         proof = [
+            ("Concord-For", session.server),
             ("Concord-Session", session.token),
             ("Concord-Sequence", str(self._sequence)),
+            ("Concord-Body", body_hash),
             ("Concord-MAC", mac),
         ]
         return self._sequence, proof + headers
 
-    async def _session(self, url: str, renew: bool = False) -> Session:
-        lock = self._opening.setdefault(url, asyncio.Lock())
-        async with lock:
+    def _forget(self, session: Session) -> None:
+        self._sessions = {at: kept for at, kept in self._sessions.items() if kept[0] is not session}
+
+    async def _session(self, url: str, instance: str, start: int = 0) -> Session:
+        """A session with an instance, or with whoever answers at an address if none is named; with its present start
+        where that is known, since a request with content cannot be sent twice."""
+        at = (url, instance)
+        async with self._opening.setdefault(at, asyncio.Lock()):
             now = asyncio.get_running_loop().time()
-            session, renew_at = self._sessions.get(url, (None, 0.0))
-            if session is None or renew or now > renew_at:
-                session = await self._open(url)
-                self._sessions[url] = session, now + RENEW_S
+            session, renew_at = self._sessions.get(at, (None, 0.0))
+            if session is None or now > renew_at or session.start < start:
+                session = await self._open(url, instance)
+                self._sessions[at] = session, now + RENEW_S
             return session
 
-    async def _open(self, url: str) -> Session:
+    async def _open(self, url: str, instance: str) -> Session:
         nonce = self._clock.entropy(NONCE_SIZE)
         body = msgspec.msgpack.encode(SessionQuestion(self._members.own_instance, nonce))
-        headers = [("Concord-MAC", sign_opening(self._keys[0], body)), ("Concord-Cluster", self._keys[0].cluster)]
+        headers = [
+            ("Concord-For", instance),
+            ("Concord-MAC", sign_opening(self._keys[0], body)),
+            ("Concord-Cluster", self._keys[0].cluster),
+        ]
         async with self._transport.request("POST", url + PREFIX + "/session", headers, body) as response:
             raw = await _read(response)
             said = response.headers.get("concord-mac")

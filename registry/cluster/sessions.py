@@ -2,9 +2,10 @@
 
 A session is opened with a nonce from each side. Its token holds both and an expiry under a MAC of the cluster's key,
 and the session's own key is derived from the token, so that any process of the answering side can check a request
-without having seen the session before. Every request carries a number and a MAC over method, target, number and body;
-every answer that is not content carries a MAC over the request's number, the status and the body. Content is proved by
-its digest instead. This keeps outsiders out; it does not protect members from each other.
+without having seen the session before. The token names that side and its start, so that what was recorded is worth
+nothing at another instance or after a restart. Every request carries a number and a MAC over method, path, number and
+its body's hash; every answer that is not content carries a MAC over the request's number, the status and the body.
+Content is proved by its digest instead. This keeps outsiders out; it does not protect members from each other.
 """
 
 import hmac
@@ -24,8 +25,9 @@ NONCE_SIZE = 16
 MAX_SESSIONS = 10_000
 WINDOW = 4096
 
-_TOKEN = struct.Struct(">8s16s16s16sQ")
+_TOKEN = struct.Struct(">8s16s16sQ16s16sQ")
 _MAC_SIZE = 32
+STREAMED = "streamed"
 
 
 class Session(NamedTuple):
@@ -34,13 +36,19 @@ class Session(NamedTuple):
     token: str
     client: str
     """The instance id of the asking side."""
+    server: str
+    """The instance id of the answering side, and the start of it that knows which requests it has seen."""
+    start: int
     key: bytes
     expires_ms: int
 
 
-def new_token(key: ClusterKey, client: str, client_nonce: bytes, server_nonce: bytes, now_ms: int) -> bytes:
+def new_token(
+    key: ClusterKey, client: str, server: str, start: int, client_nonce: bytes, server_nonce: bytes, now_ms: int
+) -> bytes:
     """What the answering side gives the asking one."""
-    body = _TOKEN.pack(key.frames.cluster, bytes.fromhex(client), client_nonce, server_nonce, now_ms + SESSION_MS)
+    sides = bytes.fromhex(client), bytes.fromhex(server), start
+    body = _TOKEN.pack(key.frames.cluster, *sides, client_nonce, server_nonce, now_ms + SESSION_MS)
     return body + _mac(key.sessions, b"token", body)
 
 
@@ -49,12 +57,12 @@ def read_token(token: str, keys: Sequence[ClusterKey]) -> Session:
     try:
         raw = urlsafe_b64decode(token)
         body, mac = raw[:-_MAC_SIZE], raw[-_MAC_SIZE:]
-        cluster, client, _, _, expires_ms = _TOKEN.unpack(body)
+        cluster, client, server, start, _, _, expires_ms = _TOKEN.unpack(body)
     except (ValueError, struct.error):
         raise Malformed("this is no session token") from None
     for key in keys:
         if key.frames.cluster == cluster and hmac.compare_digest(mac, _mac(key.sessions, b"token", body)):
-            return Session(token, client.hex(), _mac(key.sessions, b"session", raw), expires_ms)
+            return Session(token, client.hex(), server.hex(), start, _mac(key.sessions, b"session", raw), expires_ms)
     raise Unauthentic("a session that no key of this cluster opened")
 
 
@@ -75,13 +83,15 @@ def sign_opened(key: ClusterKey, nonce: bytes, body: bytes) -> str:
     return _mac(key.sessions, b"opened", nonce, body).hex()
 
 
-def sign_request(session: Session, method: str, path: str, sequence: int, question: str, body: bytes | None) -> str:
-    """`body` is None for a streamed one, which is proved by its digest; what is asked about it is in the header
-    `question`."""
-    content = b"streamed" if body is None else blake3(body).digest()
-    return _mac(
-        session.key, b"request", method.encode(), path.encode(), str(sequence).encode(), question.encode(), content
-    ).hex()
+def sign_request(session: Session, method: str, path: str, sequence: int, question: str, body_hash: str) -> str:
+    """`body_hash` is what `hash_of` answers for the body, so that a request can be judged before its body is read."""
+    said = (method, path, str(sequence), question, body_hash)
+    return _mac(session.key, b"request", *(part.encode() for part in said)).hex()
+
+
+def hash_of(body: bytes | None) -> str:
+    """Of a request's body; None is one that is streamed, which is proved by its digest instead."""
+    return STREAMED if body is None else blake3(body).hexdigest()
 
 
 def sign_answer(session: Session, sequence: int, status: int, body: bytes) -> str:

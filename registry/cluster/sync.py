@@ -62,7 +62,7 @@ class Sync:
         self._members = members
         self._running: dict[str, asyncio.Task[bool]] = {}
         self._due: dict[str, asyncio.Task[None]] = {}
-        self._asking: dict[tuple[str, str], asyncio.Task[bool]] = {}
+        self._asking: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._audited: dict[str, float] = {}
         self.rounds: Counter[str] = Counter()
         """Catching up, by how it ended."""
@@ -179,15 +179,14 @@ class Sync:
             await self._catalog.database.write(lambda tx: note_writers(tx, answer.writers))
         return [diff.read() for diff in answer.diffs]
 
-    async def _apply(self, member: Member, document: str, update: bytes) -> bool:
-        """Apply a member's diff. Answers whether it brought anything. Raises CrdtError for one that does not fit."""
+    async def _apply(self, member: Member, document: str, update: bytes) -> None:
+        """Apply a member's diff. Raises CrdtError for one that does not fit."""
         try:
             applied = await self._catalog.take_in(Incoming(document, update, decode_delta(update), {}))
         except Early:
             raise Malformed(f"{member.instance} has sent a diff of {document} that does not continue ours") from None
         if applied.fresh:
             self.on_advanced(document, applied.vector)
-        return applied.fresh
 
     # One document
 
@@ -214,19 +213,16 @@ class Sync:
             await asyncio.sleep(pause)
             pause = min(pause * 2, MAX_RETRY_S)
 
-    async def refresh(self, document: str, members: Iterable[Member]) -> bool:
-        """Ask members, all at once, what they know more of one document, and take it in.
+    async def refresh(self, document: str, members: Iterable[Member]) -> None:
+        """Ask members, all at once, what they know more of one document, and take in what comes within a bound.
 
-        Answers whether anything came within the bound. A member that is known to be unreachable, or has not answered
-        an earlier question yet, is not waited for.
+        A member that is known to be unreachable, or has not answered an earlier question yet, is not waited for.
         """
         asked = [self._asking_once(member, document) for member in members if member.prompt]
-        if not asked:
-            return False
-        done, _ = await asyncio.wait(asked, timeout=MISS_BOUND_S)
-        return any(task.result() for task in done if not task.cancelled())
+        if asked:
+            await asyncio.wait(asked, timeout=MISS_BOUND_S)
 
-    def _asking_once(self, member: Member, document: str) -> "asyncio.Task[bool]":
+    def _asking_once(self, member: Member, document: str) -> "asyncio.Task[None]":
         key = (member.instance, document)
         task = self._asking.get(key)
         if task is None:
@@ -234,13 +230,14 @@ class Sync:
             task.add_done_callback(lambda _: self._asking.pop(key, None))
         return task
 
-    async def _learn(self, member: Member, document: str) -> bool:
+    async def _learn(self, member: Member, document: str) -> None:
         try:
             vector = self._catalog.replica.state(document).vector
             (diff,) = await self._diffs(member, [(document, vector)], timeout_s=SLOW_ANSWER_S)
-            return bool(diff.update) and await self._apply(member, document, diff.update)
-        except (PeerUnreachable, CrdtError, StorageFailed, ValueError):
-            return False
+            if diff.update:
+                await self._apply(member, document, diff.update)
+        except (PeerUnreachable, CrdtError, StorageFailed, ValueError) as error:
+            log.debug("%s could not be asked about %s: %s", member.instance, document, error)
 
     def hinted(self) -> list[Member]:
         """Members to ask before a miss is answered: those of our site, and those known to have published more."""

@@ -54,7 +54,8 @@ async def get_blob(instance: Instance, request: Request, repository: Repository,
 async def find_blob(instance: Instance, repository: Repository, digest: Digest) -> BlobRow:
     """A blob's link. Raises BlobUnknown when there is none, here or at anyone who may know more."""
     row = instance.catalog.queries.blob(repository, digest)
-    if row is None and await instance.cluster.learn_for_miss(repository):
+    if row is None:
+        await instance.cluster.learn_for_miss(repository)
         row = instance.catalog.queries.blob(repository, digest)
     if row is None:
         raise BlobUnknown("there is no such blob in this repository", {"digest": digest})
@@ -115,7 +116,8 @@ async def mount_blob(
         return queries.blob_in_any_repository(digest) if source is None else queries.blob(source, digest)
 
     row = find()
-    if row is None and source is not None and await instance.cluster.learn_for_miss(source):
+    if row is None and source is not None:
+        await instance.cluster.learn_for_miss(source)
         row = find()
     if row is None:
         return None

@@ -32,7 +32,8 @@ ASK_AGAIN_S = 0.5
 async def get(instance: Instance, request: Request, repository: Repository, reference: str) -> Response:
     """GET and HEAD of a manifest by tag or digest. Accept does not change the answer."""
     row = _find(instance, repository, reference)
-    if row is None and await instance.cluster.learn_for_miss(repository):
+    if row is None:
+        await instance.cluster.learn_for_miss(repository)
         row = _find(instance, repository, reference)
     if row is None:
         raise ManifestUnknown("there is no such manifest", {"reference": reference[:200]})
@@ -113,8 +114,7 @@ async def _push(instance: Instance, repository: Repository, pushed: Pushed) -> C
     try:
         return await instance.catalog.database.write(push)
     except ManifestBlobUnknown:
-        if not await instance.cluster.learn_for_miss(repository):
-            raise
+        await instance.cluster.learn_for_miss(repository)
         return await instance.catalog.database.write(push)
 
 

@@ -117,7 +117,7 @@ async def compare(instance: Instance, request: Request) -> Response:
     try:
         question = msgspec.json.decode(body, type=PlacesQuestion)
         summaries = replica.summaries([Prefix(int(bits, 16), depth) for bits, depth in question.places])
-    except (msgspec.DecodeError, ValueError, Malformed) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError, Malformed) as error:
         raise Unsupported(f"the question is malformed: {error}", 400) from None
     return JsonResponse(
         {

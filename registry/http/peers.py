@@ -28,7 +28,9 @@ from registry.cluster.members import Member
 from registry.cluster.peers import PREFIX
 from registry.cluster.sessions import (
     NONCE_SIZE,
+    STREAMED,
     Session,
+    hash_of,
     is_mac,
     new_token,
     read_token,
@@ -52,7 +54,7 @@ log = logging.getLogger("concord.peers")
 
 T = TypeVar("T")
 
-MAX_QUESTION_BYTES = 64 * 1024 * 1024
+MAX_QUESTION_BYTES = 1024 * 1024 * 1024  # a document of millions of facts comes in one piece
 MAX_DIFFS_BYTES = 16 * 1024 * 1024
 STREAMED_PATHS = ("/upload",)
 PASSED_ON = "concord-passed-on"
@@ -87,15 +89,18 @@ async def answer(instance: Instance, request: Request) -> Response:
     """
     path = request.scope["path"].removeprefix(PREFIX)
     try:
+        meant = instance.cluster.members.get(request.headers.get("concord-for", ""))
+        if meant is not None and meant.beat.site == instance.config.site and PASSED_ON not in request.headers:
+            return await _pass_on(instance, request, meant)
         if path == "/session":
             return await _open_session(instance, request)
         asked = await _authenticate(instance, request, path)
-    except (Refused, OciError, Malformed, Unauthentic, msgspec.DecodeError) as error:
+    except (Refused, OciError, Malformed, Unauthentic, msgspec.DecodeError, ValueError) as error:
         return _refusal(instance, error)
     instance.answered_peers += 1
     try:
         response = await _respond(instance, request, path, asked)
-    except (Refused, OciError, CrdtError, msgspec.DecodeError) as error:
+    except (Refused, OciError, CrdtError, msgspec.DecodeError, ValueError) as error:
         response = _refusal(instance, error)
     if not isinstance(response, StreamResponse):
         mac = sign_answer(asked.session, asked.sequence, response.status_code, bytes(response.body))
@@ -114,9 +119,6 @@ def _refusal(instance: Instance, error: Exception) -> Response:
 
 
 async def _respond(instance: Instance, request: Request, path: str, asked: Asked) -> Response:
-    meant = instance.cluster.members.get(request.headers.get("concord-for", ""))
-    if meant is not None and meant.beat.site == instance.config.site and PASSED_ON not in request.headers:
-        return await _pass_on(instance, request, meant, asked)
     if path.startswith("/content/"):
         return await _content(instance, request, parse_digest(path.removeprefix("/content/")))
     if path in STREAMED_PATHS:
@@ -127,15 +129,15 @@ async def _respond(instance: Instance, request: Request, path: str, asked: Asked
     return await question(instance, asked)
 
 
-async def _pass_on(instance: Instance, request: Request, meant: Member, asked: Asked) -> Response:
-    """Let the instance answer that is meant. Its answer, MAC and all, is the asker's to check."""
+async def _pass_on(instance: Instance, request: Request, meant: Member) -> Response:
+    """Let the instance answer that is meant. Request and answer, MACs and all, are for those two to check."""
     headers = [(name, value) for name, value in request.headers.items() if name.startswith(("concord-", "range"))]
     headers.append((PASSED_ON, "1"))
     url = meant.beat.advertise + request.scope["path"]
-    body = asked.body if asked.body is not None else body_stream(request)
-    exchange = instance.transport.request(request.method, url, headers, body)
+    streamed = request.headers.get("concord-body") == STREAMED
+    exchange = instance.transport.request(request.method, url, headers, body_stream(request))
     try:
-        async with asyncio.timeout(PASSED_ON_S if asked.body is not None else None):
+        async with asyncio.timeout(None if streamed else PASSED_ON_S):
             response = await exchange.__aenter__()
     except (PeerUnreachable, TimeoutError):
         return Response("the instance does not answer", 502)
@@ -159,8 +161,9 @@ async def _open_session(instance: Instance, request: Request) -> Response:
         if key.cluster == cluster and is_mac(mac, sign_opening(key, body)):
             question = msgspec.msgpack.decode(body, type=m.SessionQuestion)
             nonce = instance.clock.entropy(NONCE_SIZE)
-            token = new_token(key, question.instance, question.nonce, nonce, instance.clock.now_ms())
-            answer = msgspec.msgpack.encode(m.SessionAnswer(instance.catalog.instance_id, token))
+            own, start, now_ms = instance.catalog.instance_id, instance.cluster.gossip.start, instance.clock.now_ms()
+            token = new_token(key, question.instance, own, start, question.nonce, nonce, now_ms)
+            answer = msgspec.msgpack.encode(m.SessionAnswer(own, token))
             return Response(answer, headers={"Concord-MAC": sign_opened(key, question.nonce, answer)})
     raise Refused(403, "unauthentic")
 
@@ -170,16 +173,20 @@ async def _authenticate(instance: Instance, request: Request, path: str) -> Aske
     headers = request.headers
     session = read_token(headers.get("concord-session", ""), instance.cluster.keys)
     sequence = number(headers.get("concord-sequence", ""))
-    if session.expires_ms < instance.clock.now_ms() or sequence is None:
+    own = instance.catalog.instance_id, instance.cluster.gossip.start
+    if (session.server, session.start) != own or session.expires_ms < instance.clock.now_ms() or sequence is None:
         raise Refused(401, "expired")
-    too_long = Unsupported("the question is too long", 413)
-    body = None if path in STREAMED_PATHS else await small_body(request, MAX_QUESTION_BYTES, too_long)
-    question = headers.get("concord-question", "")
-    signed = sign_request(session, request.method, request.scope["path"], sequence, question, body)
-    if not is_mac(headers.get("concord-mac"), signed):
+    question, body_hash = headers.get("concord-question", ""), headers.get("concord-body", "")
+    signed = sign_request(session, request.method, request.scope["path"], sequence, question, body_hash)
+    if not is_mac(headers.get("concord-mac"), signed) or (body_hash == STREAMED) != (path in STREAMED_PATHS):
         raise Refused(403, "unauthentic")
     if not instance.seen_requests.accept(session, sequence):
         raise Refused(403, "replayed")
+    if body_hash == STREAMED:
+        return Asked(session, sequence, question, None)
+    body = await small_body(request, MAX_QUESTION_BYTES, Unsupported("the question is too long", 413))
+    if hash_of(body) != body_hash:
+        raise Refused(403, "unauthentic")
     return Asked(session, sequence, question, body)
 
 
@@ -238,11 +245,10 @@ def _answering(
 
 
 async def _hello(instance: Instance, asked: Asked, question: m.Hello) -> m.Hello:
-    if question.instance != instance.catalog.instance_id:
-        if question.instance != asked.session.client:
-            raise Malformed("a hello in another instance's name")
-        instance.cluster.greeted(question)
-    return instance.cluster.hello()
+    if question.instance != asked.session.client:
+        raise Malformed("a hello in another instance's name")
+    instance.cluster.greeted(question)
+    return instance.cluster.hello(instance.cluster.members.get(question.instance))
 
 
 async def _changes(instance: Instance, asked: Asked, question: m.ChangesQuestion) -> m.ChangesAnswer:
@@ -262,7 +268,8 @@ async def _digests(instance: Instance, asked: Asked, question: m.DigestsQuestion
 
 
 async def _diffs(instance: Instance, asked: Asked, question: m.DiffsQuestion) -> m.DiffsAnswer:
-    """What the asker lacks. Documents beyond what one answer may hold are left for the next question."""
+    """What the asker lacks. What would make the answer too long is left for another question; what is too long even for
+    one of its own is sent all the same, since there is no other way to have it."""
     diffs, size = [], 0
     for name, vector in question.documents:
         theirs = decode_vector(vector)
@@ -275,6 +282,8 @@ async def _diffs(instance: Instance, asked: Asked, question: m.DiffsQuestion) ->
         except DocumentBroken as error:
             log.error("%s cannot be read: %s", name, error)
             raise Refused(500, "document broken") from None
+        if diffs and size + len(update) > MAX_DIFFS_BYTES:
+            update = b""
         size += len(update)
         diffs.append(m.DiffAnswer.of(state, update))
     names = [name for name, _ in question.documents]

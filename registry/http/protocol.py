@@ -1,4 +1,8 @@
-"""HTTP on the wire: uvicorn's protocol, with bounds on size and duration of a request's head, which it leaves open."""
+"""HTTP on the wire: uvicorn's protocol, with bounds on what it leaves open.
+
+It would wait for ever for a head that does not end and for a next request after a stray byte, keep header fields and
+trailers of any size, and take the body of a request that offers an upgrade for something else.
+"""
 
 import asyncio
 
@@ -8,43 +12,82 @@ MAX_HEAD_BYTES = 64 * 1024
 HEAD_S = 30.0
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_NO_UPGRADE = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Closes a connection whose request line and header fields do not end."""
+    """See the module."""
 
-    _in_head = False
-    _head_bytes = 0
-    """Of the head that is being received, without the piece of data it began in."""
     _deadline: asyncio.TimerHandle | None = None
+    _in_head = False
+    _refused = False
+    _progress = False
+    """Whether the last piece of data began or ended a head, or held some of a body."""
+    _fruitless_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._deadline = self.loop.call_later(HEAD_S, transport.close)
+        self._set_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._meet_deadline()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        self._progress = False
+        super().data_received(data)
+        self._fruitless_bytes = 0 if self._progress else self._fruitless_bytes + len(data)
+        if self._fruitless_bytes > MAX_HEAD_BYTES:
+            self._refuse(_TOO_LARGE)
+        elif self._deadline is None and self.timeout_keep_alive_task is None and self._is_idle():
+            self._set_deadline()
+
+    # What the parser finds
+
     def on_message_begin(self) -> None:
-        self._in_head, self._head_bytes = True, 0
-        self._meet_deadline()
-        self._deadline = self.loop.call_later(HEAD_S, self.transport.close)
+        self._in_head = self._progress = True
+        self._set_deadline()
         super().on_message_begin()
 
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        self._meet_deadline()
-        super().on_headers_complete()
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # else it is a trailer
+            super().on_header(name, value)
 
-    def data_received(self, data: bytes) -> None:
-        head_goes_on = self._in_head
-        super().data_received(data)
-        if head_goes_on and self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-                self.transport.write(_TOO_LARGE)
-                self.transport.close()
+    def on_headers_complete(self) -> None:
+        self._in_head, self._progress = False, True
+        self._meet_deadline()
+        names = {name for name, value in self.headers if value != b"0"}
+        if self.parser.should_upgrade() and not names.isdisjoint((b"content-length", b"transfer-encoding")):
+            self._refuse(_NO_UPGRADE)
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._progress = True
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._progress = True
+        if not self._refused:
+            super().on_message_complete()
+
+    # What comes of it
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _refuse(self, answer: bytes) -> None:
+        self._refused = True
+        if not self.transport.is_closing():
+            self.transport.write(answer)
+            self.transport.close()
+
+    def _set_deadline(self) -> None:
+        self._meet_deadline()
+        self._deadline = self.loop.call_later(HEAD_S, self.transport.close)
 
     def _meet_deadline(self) -> None:
         if self._deadline is not None:

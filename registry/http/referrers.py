@@ -18,6 +18,8 @@ from registry.names import Digest, Repository, Tag, is_digest
 
 PAGE_BYTES = 1024 * 1024
 PAGE = 1000
+ENTRY_BYTES = 200
+"""About what an entry takes beside its annotations."""
 
 
 async def list_referrers(instance: Instance, request: Request, repository: Repository, subject: Digest) -> Response:
@@ -40,23 +42,30 @@ def _page(
     queries: Queries, repository: Repository, subject: Digest, last: str, wanted: str | None
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Descriptors in the order of their digests, and the digest behind which the next page begins, if there is one."""
-    rows = queries.referrers(repository, subject, last, PAGE)
-    found = {row.digest: _descriptor(row) for row in rows}
-    upto = rows[-1].digest if len(rows) == PAGE else None
-    for entry in _listed_by_tag(queries, repository, subject):
-        digest = entry.get("digest")
-        if isinstance(digest, str) and digest > last and (upto is None or digest <= upto):
-            found.setdefault(Digest(digest), entry)
+    sizes = queries.referrer_sizes(repository, subject, last, PAGE)
+    listed = _listed_by_tag(queries, repository, subject)
+    digests = sorted({*sizes, *(digest for digest in listed if digest > last)})[:PAGE]
     entries: list[dict[str, Any]] = []
     size = 0
-    for digest in sorted(found):
-        if wanted is not None and found[digest].get("artifactType") != wanted:
-            continue
-        size += len(msgspec.json.encode(found[digest]))
-        if size > PAGE_BYTES and entries:
-            return entries, entries[-1]["digest"]
-        entries.append(found[digest])
-    return entries, upto
+    for digest in digests:
+        size += sizes.get(digest, ENTRY_BYTES)
+        if size > PAGE_BYTES and digest != digests[0]:
+            return entries, last
+        entry = _entry(queries, repository, digest, listed.get(digest))
+        if entry is not None and (wanted is None or entry.get("artifactType") == wanted):
+            entries.append(entry)
+        last = digest
+    return entries, last if len(digests) == PAGE else None
+
+
+def _entry(
+    queries: Queries, repository: Repository, digest: Digest, listed: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """What is said of a referrer: by itself, or by the list that names it if it is in this repository."""
+    row = queries.referrer(repository, digest) if listed is None else None
+    if row is not None:
+        return _descriptor(row)
+    return listed if queries.manifest(repository, digest) else None
 
 
 def _descriptor(row: ReferrerRow) -> dict[str, Any]:
@@ -68,10 +77,10 @@ def _descriptor(row: ReferrerRow) -> dict[str, Any]:
     return descriptor
 
 
-def _listed_by_tag(queries: Queries, repository: Repository, subject: Digest) -> list[dict[str, Any]]:
-    """Entries of the lists under the subject's tag whose manifests are in this repository."""
+def _listed_by_tag(queries: Queries, repository: Repository, subject: Digest) -> dict[Digest, dict[str, Any]]:
+    """Entries of the lists under the subject's tag."""
     tag = Tag(subject.replace(":", "-", 1)[: len("sha256-") + 64])
-    entries: list[dict[str, Any]] = []
+    entries: dict[Digest, dict[str, Any]] = {}
     for fact in queries.facts_of_tag(repository, tag):
         body = queries.body(fact.digest)
         try:
@@ -81,6 +90,6 @@ def _listed_by_tag(queries: Queries, repository: Repository, subject: Digest) ->
         listed = content.get("manifests") if isinstance(content, dict) else None
         for entry in listed if isinstance(listed, list) else []:
             digest = entry.get("digest") if isinstance(entry, dict) else None
-            if isinstance(digest, str) and is_digest(digest) and queries.manifest(repository, Digest(digest)):
-                entries.append(entry)
+            if isinstance(digest, str) and is_digest(digest):
+                entries.setdefault(Digest(digest), entry)
     return entries

@@ -12,6 +12,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis.asyncio
 from redis.exceptions import RedisError
@@ -73,7 +74,9 @@ class _Server:
     """One Redis server."""
 
     def __init__(self, url: str, channels: Sequence[str], heard: "asyncio.Queue[bytes]") -> None:
-        self._name = url.rpartition("@")[2]
+        parts = urlsplit(url)
+        self.name = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
+        """Without what may be secret in the address."""
         self._client: Any = redis.asyncio.Redis.from_url(
             url, socket_connect_timeout=TIMEOUT_S, socket_timeout=TIMEOUT_S, retry=None, max_connections=8
         )
@@ -108,7 +111,7 @@ class _Server:
                 except (RedisError, OSError, TimeoutError):
                     await asyncio.sleep(RETRY_S)
                 except Exception:
-                    log.exception("publishing to the bus at %s failed", self._name)
+                    log.exception("publishing to the bus at %s failed", self.name)
                     await asyncio.sleep(RETRY_S)
 
     async def hear(self) -> None:
@@ -118,9 +121,9 @@ class _Server:
                 await self._subscribe()
             except (RedisError, OSError, TimeoutError) as error:
                 if self.connected:
-                    log.warning("the bus at %s is gone: %s", self._name, error)
+                    log.warning("the bus at %s is gone: %s", self.name, error)
             except Exception:
-                log.exception("listening to the bus at %s failed", self._name)
+                log.exception("listening to the bus at %s failed", self.name)
             finally:
                 self.connected = False
             await asyncio.sleep(RETRY_S)
@@ -138,7 +141,7 @@ class _Server:
                         heard_at = loop.time()
                         if not self.connected:
                             self.connected = True
-                            log.info("the bus at %s is heard", self._name)
+                            log.info("the bus at %s is heard", self.name)
                         if message["channel"] != self._probe.encode():
                             await self._heard.put(message["data"])
                     elif loop.time() - heard_at > DEAF_S:

@@ -10,7 +10,6 @@ from registry.seams import Body, PeerUnreachable
 
 CONNECT_S = 2.0
 CHUNK_BYTES = 256 * 1024
-CONNECTIONS_PER_HOST = 64
 
 
 class HttpResponse:
@@ -86,7 +85,8 @@ class HttpTransport:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, limit_per_host=CONNECTIONS_PER_HOST, keepalive_timeout=30),
+                # No limit: those who stream slowly would keep questions waiting, which then looks like a dead peer.
+                connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=30),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),

@@ -163,11 +163,13 @@ async def test_files_nobody_writes_to_are_closed_and_go_on_later(site):
     assert site.held()
 
 
-async def test_the_same_content_again_keeps_the_first_file(site):
+@pytest.mark.parametrize("harm", ["damaged", "gone"])
+async def test_pushing_again_heals_content_that_is_damaged_or_gone(site, harm):
     await site.uploads.finish("u1", APP, DIGEST, body(CONTENT), None)
-    before = (site.disk.root / content_path(DIGEST)).stat().st_ino
+    file = site.disk.root / content_path(DIGEST)
+    file.write_bytes(b"something else") if harm == "damaged" else file.unlink()
     await site.uploads.finish("u2", APP, DIGEST, body(CONTENT), None)
-    assert (site.disk.root / content_path(DIGEST)).stat().st_ino == before
+    assert file.read_bytes() == CONTENT
     assert site.disk.names("uploads") == []
 
 

@@ -15,6 +15,7 @@ FACTS_ABOUT_A_KEY = {
     "blob": queries._BLOB,
     "anywhere": queries._ANYWHERE,
     "referrers": queries._REFERRERS,
+    "referrer": queries._REFERRER,
 }
 RANGES = {
     "tags": queries._TAGS,

@@ -190,3 +190,11 @@ def test_documents_of_any_name_are_kept_and_never_interpreted(target):
     server, _ = target
     assert server.client.get("/v2/_catalog").status == 200
     assert server.client.get("/_concord/status").status == 200
+
+
+def test_a_change_that_deletes_what_is_not_here_is_held_without_effort(target):
+    server, _ = target
+    early = frame(change(encode_delta(99, 0, [fact("w1", 99)], [(98, 5)]), writer=99, document="repository/spin"), 70)
+    before = server.status()["frames"].get("overdue", 0)
+    assert outcome(target, early) == ({"held": 1}, False)
+    wait_until(lambda: server.status()["frames"].get("overdue", 0) == before + 1)

@@ -3,6 +3,7 @@ changes nothing."""
 
 import itertools
 import random
+import socket
 
 import msgspec
 import pytest
@@ -12,9 +13,9 @@ from crdt.fact import tag_fact
 from crdt.vector import encode_vector
 from registry.cluster import messages as m
 from registry.cluster.keys import ClusterKey
-from registry.cluster.sessions import Session, read_token, sign_answer, sign_opening, sign_request, token_text
+from registry.cluster.sessions import Session, hash_of, read_token, sign_answer, sign_opening, sign_request, token_text
 from tests.support.client import sha256
-from tests.support.server import KEY, running_server
+from tests.support.server import KEY, running_cluster, running_server
 
 PREFIX = "/_concord/peer"
 ME = "ab" * 16
@@ -45,7 +46,8 @@ class Peer:
         headers = {
             "Concord-Session": session.token,
             "Concord-Sequence": str(sequence),
-            "Concord-MAC": sign_request(session, "POST", PREFIX + path, sequence, "", body),
+            "Concord-MAC": sign_request(session, "POST", PREFIX + path, sequence, "", hash_of(body)),
+            "Concord-Body": hash_of(body),
         }
         headers |= {name.replace("_", "-"): value for name, value in changed.items()}
         return self.client.request("POST", PREFIX + path, body, headers)
@@ -148,7 +150,8 @@ def test_another_body_or_path_under_the_same_mac_is_refused(peer, session, refus
     headers = {
         "Concord-Session": session.token,
         "Concord-Sequence": "500",
-        "Concord-MAC": sign_request(session, "POST", PREFIX + "/changes", 500, "", body),
+        "Concord-MAC": sign_request(session, "POST", PREFIX + "/changes", 500, "", hash_of(body)),
+        "Concord-Body": hash_of(body),
     }
     other = msgspec.msgpack.encode(m.ChangesQuestion(1))
     assert peer.client.request("POST", PREFIX + "/changes", other, headers).status == 403
@@ -236,3 +239,36 @@ def test_random_questions_end_nothing(peer, session, server):
 def test_names_and_vectors_of_any_length_are_answered(peer, session):
     question = m.DiffsQuestion([("x" * 100_000, encode_vector({n: n for n in range(1000)}))])
     assert peer.ask(session, "/diffs", question).status == 200
+
+
+def test_what_was_recorded_is_worth_nothing_after_a_restart_or_at_another_instance(tmp_path):
+    with running_cluster(tmp_path, ["eu", "eu"]) as cluster:
+        first, second = cluster
+        peer = Peer(first)
+        session = peer.open()
+        body = msgspec.msgpack.encode(m.ChangesQuestion(0))
+        recorded = {
+            "Concord-Session": session.token,
+            "Concord-Sequence": "9",
+            "Concord-Body": hash_of(body),
+            "Concord-MAC": sign_request(session, "POST", PREFIX + "/changes", 9, "", hash_of(body)),
+        }
+        assert first.client.request("POST", PREFIX + "/changes", body, recorded).status == 200
+        assert second.client.request("POST", PREFIX + "/changes", body, recorded).status == 401
+        first.kill()
+        first.start()
+        assert first.client.request("POST", PREFIX + "/changes", body, recorded).status == 401
+
+
+def test_a_request_that_is_not_authentic_is_refused_before_its_body_is_read(server, refusals):
+    with socket.create_connection((server.host, server.port)) as connection:
+        connection.settimeout(5)
+        head = f"POST {PREFIX}/updates HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n"
+        connection.sendall(head.encode())
+        assert b" 40" in connection.recv(1000)
+    assert sum(refusals().values()) == 1
+
+
+def test_text_that_is_no_utf_8_is_400(peer, session, refusals):
+    assert peer.ask(session, "/held", b"\x81\xa6digest\xa3\xff\xff\xff").status == 400
+    assert refusals() == {"malformed": 1}

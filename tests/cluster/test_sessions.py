@@ -6,6 +6,7 @@ from registry.cluster.sessions import (
     SESSION_MS,
     WINDOW,
     SeenRequests,
+    hash_of,
     new_token,
     read_token,
     sign_answer,
@@ -17,12 +18,13 @@ from registry.errors import BlobUploadUnknown
 from registry.names import Repository
 
 KEY, OTHER = ClusterKey("our secret"), ClusterKey("another secret")
-TOKEN = token_text(new_token(KEY, "ab" * 16, bytes(16), bytes([1] * 16), now_ms=1000))
+TOKEN = token_text(new_token(KEY, "ab" * 16, "cd" * 16, 7, bytes(16), bytes([1] * 16), now_ms=1000))
 
 
 def test_a_token_says_who_asks_and_until_when():
     session = read_token(TOKEN, [KEY])
     assert (session.client, session.expires_ms) == ("ab" * 16, 1000 + SESSION_MS)
+    assert (session.server, session.start) == ("cd" * 16, 7)
 
 
 def test_a_token_of_another_cluster_is_refused():
@@ -45,17 +47,17 @@ def test_every_changed_character_of_a_token_is_refused():
 
 def test_a_signature_covers_all_of_a_request():
     session = read_token(TOKEN, [KEY])
-    request = ("POST", "/x", 5, "question", b"body")
+    request = ("POST", "/x", 5, "question", hash_of(b"body"))
     signed = sign_request(session, *request)
-    for at, other in enumerate(["PUT", "/y", 6, "another", b"other"]):
+    for at, other in enumerate(["PUT", "/y", 6, "another", hash_of(b"other")]):
         assert sign_request(session, *request[:at], other, *request[at + 1 :]) != signed
-    assert sign_request(session, *request[:4], None) != signed
+    assert sign_request(session, *request[:4], hash_of(None)) != signed
     assert sign_answer(session, 5, 200, b"x") != sign_answer(session, 6, 200, b"x")
     assert sign_answer(session, 5, 200, b"x") != sign_answer(session, 5, 404, b"x")
 
 
 def test_sessions_differ_by_their_nonces():
-    again = token_text(new_token(KEY, "ab" * 16, bytes(16), bytes([2] * 16), now_ms=1000))
+    again = token_text(new_token(KEY, "ab" * 16, "cd" * 16, 7, bytes(16), bytes([2] * 16), now_ms=1000))
     assert read_token(again, [KEY]).key != read_token(TOKEN, [KEY]).key
 
 

@@ -1,4 +1,9 @@
-from crdt.gate import HOLD_MS, Gate
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crdt.delta import Delta
+from crdt.gate import HOLD_MS, Gate, admit, requirements
+from crdt.vector import covers
 
 
 def test_an_early_item_is_released_once_nothing_is_missing_before_it():
@@ -46,3 +51,15 @@ def test_the_bytes_are_bounded():
     gate.hold("a", {1: 1}, "a1", 90, 0)
     assert gate.hold("b", {1: 1}, "b1", 90, 0) == {"a": ["a1"]}
     assert gate.size_bytes == 90
+
+
+@given(
+    spans=st.dictionaries(st.integers(1, 4), st.tuples(st.integers(0, 5), st.integers(1, 3)), max_size=3),
+    doomed=st.dictionaries(st.integers(1, 4), st.tuples(st.integers(0, 6), st.integers(1, 3)), max_size=3),
+    vector=st.dictionaries(st.integers(1, 4), st.integers(0, 9)),
+    needs=st.dictionaries(st.integers(1, 4), st.integers(0, 9)),
+)
+def test_what_is_required_is_what_is_admitted(spans, doomed, vector, needs):
+    """Else an update could be let go, not be admitted, and be held again, for ever."""
+    delta = Delta(spans, [], {writer: [ranges] for writer, ranges in doomed.items()})
+    assert (admit(vector, delta, needs) is not None) == covers(vector, requirements(delta, needs))

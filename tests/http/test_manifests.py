@@ -6,6 +6,7 @@ import pytest
 
 from tests.support import images
 from tests.support.client import sha256
+from tests.support.server import running_server
 
 IMAGE = images.image("manifests")
 
@@ -276,3 +277,17 @@ def test_shared_nested_indexes_cost_no_more_than_their_number(client, repository
         at = images.Image(body, images.OCI_INDEX)
         assert put(client, repository, body, images.OCI_INDEX, at.digest).status == 201
     assert put(client, repository, at.body, images.OCI_INDEX, "bomb").status == 201
+
+
+def test_an_index_that_stands_on_more_parts_than_can_be_looked_up_is_400(tmp_path):
+    with running_server(tmp_path / "data", sparse="1") as server:
+        children = []
+        for number in range(3):
+            layers = [images.descriptor(b"%d %d" % (number, layer), "a/b") for layer in range(4_000)]
+            body = json.dumps(fields(images.image(number), layers=layers)).encode()
+            digest = sha256(body)
+            assert put(server.client, "app", body, images.OCI_IMAGE).status == 201
+            children.append({"mediaType": images.OCI_IMAGE, "digest": digest, "size": len(body)})
+        body = json.dumps({"schemaVersion": 2, "mediaType": images.OCI_INDEX, "manifests": children}).encode()
+        answer = put(server.client, "app", body, images.OCI_INDEX)
+        assert (answer.status, answer.code) == (400, "MANIFEST_INVALID")
