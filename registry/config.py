@@ -1,9 +1,11 @@
 """What an operator may set: on the command line, as CONCORD_… in the environment, or in a TOML file, in this order."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -25,7 +27,7 @@ class Config(BaseSettings):
 
     listen: str = Field("127.0.0.1:5000", description="HOST:PORT to serve on")
     data: Path = Field(Path("data"), description="the data directory")
-    site: str = Field("", pattern=r"^[a-zA-Z0-9._-]{0,63}$", description="the label of the place this instance runs at")
+    site: str = Field("", description="the label of the place this instance runs at")
     redis: Listed = Field([], description="Redis servers to gossip through; any one that works is enough")
     advertise: str = Field("", description="this instance's address inside its site")
     advertise_site: str = Field("", description="an address behind which any instance of the site answers other sites")
@@ -45,10 +47,24 @@ class Config(BaseSettings):
             return [part.strip() for part in value.split(",") if part.strip()]
         return value
 
+    @field_validator("data", mode="before")
+    @classmethod
+    def _check_data(cls, value: Any) -> Any:
+        if value == "" or value == Path(""):
+            raise ValueError("the data directory has no name")  # else it would be the working directory
+        return value
+
+    @field_validator("site")
+    @classmethod
+    def _check_site(cls, value: str) -> str:
+        if not re.fullmatch(r"[a-zA-Z0-9._-]{0,63}", value):
+            raise ValueError("a site is at most 63 letters, digits, dots, dashes and underscores")
+        return value
+
     @field_validator("listen", "listen_internal")
     @classmethod
-    def _check_address(cls, value: str) -> str:
-        if value:
+    def _check_address(cls, value: str, info: ValidationInfo) -> str:
+        if value or info.field_name == "listen":
             parse_address(value)
         return value
 
@@ -68,6 +84,7 @@ class Config(BaseSettings):
         for url in value:
             if not url.startswith(("redis://", "rediss://", "unix://")):
                 raise ValueError("a Redis address begins with redis://, rediss:// or unix://")
+            _check_port(url)
         return value
 
     @field_validator("cluster_key")
@@ -110,9 +127,11 @@ def load_config(options: dict[str, Any], file: Path | None) -> Config:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "settings"
-        raise CannotStart(f"the setting {where} is wrong: {first['msg']}") from None
+        if first["type"] == "extra_forbidden":
+            raise CannotStart(f"{file}: there is no setting {where}") from None
+        raise CannotStart(f"the setting {where} is wrong: {first['msg'].removeprefix('Value error, ')}") from None
     except ValueError as error:
-        raise CannotStart(f"the configuration cannot be read: {error}") from None
+        raise CannotStart(f"{file or 'the configuration'} cannot be read: {error}") from None
     _check_together(config)
     return config
 
@@ -123,6 +142,8 @@ def _check_together(config: Config) -> None:
         raise CannotStart("a cluster needs a key: set CONCORD_CLUSTER_KEY to the same secret at every instance")
     if config.cluster_key and not config.advertise and config.address[0] in WILDCARDS:
         raise CannotStart("an instance of a cluster that listens on every address must say its own: set --advertise")
+    if config.cluster_key and not config.advertise and config.listen_internal:
+        raise CannotStart("with --listen-internal, say the address at which others reach it: set --advertise")
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -134,6 +155,15 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def _http_url(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError(f"{text!r} is no http:// or https:// address")
+    _check_port(text)
     return text.rstrip("/")
+
+
+def _check_port(url: str) -> None:
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise ValueError("an address has a port that is no number below 65536") from None

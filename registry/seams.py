@@ -29,6 +29,9 @@ class Bus(Protocol):
     def publish(self, frame: bytes, site: str | None = None) -> None:
         """Send to every instance, or to those of one site. Never waits and never fails; what cannot be sent is lost."""
 
+    def servers(self) -> dict[str, bool]:
+        """The servers it goes through, without their secrets, and whether each is heard."""
+
     def listen(self) -> AsyncIterator[bytes]:
         """Frames as they come, our own among them. Reconnects by itself; what is lost meanwhile is lost silently."""
 

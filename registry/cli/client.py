@@ -1,8 +1,10 @@
 """Asking a running instance over its own API."""
 
 import asyncio
+import os
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -30,6 +32,9 @@ def post(url: str, path: str, question: object) -> Any:
 
 async def _ask(method: str, url: str, path: str, parameters: Mapping[str, str] | None, body: bytes | None) -> Any:
     address = (url if "://" in url else f"http://{url}").rstrip("/")
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise NoAnswer(f"{url!r} is no address of an instance, such as http://10.0.0.5:5000")
     limit = aiohttp.ClientTimeout(total=TIMEOUT_S)
     try:
         async with (
@@ -40,8 +45,16 @@ async def _ask(method: str, url: str, path: str, parameters: Mapping[str, str] |
             if response.status != 200:
                 raise NoAnswer(f"{address} answered {response.status}: {_message(content)}", response.status)
             return msgspec.json.decode(content)
+    except TimeoutError:
+        raise NoAnswer(f"{address} does not answer within {TIMEOUT_S} s") from None
+    except aiohttp.ClientConnectorError as error:
+        raise NoAnswer(f"{address} cannot be reached: {_reason(error.os_error)}") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise NoAnswer(f"{address} cannot be asked: {str(error) or type(error).__name__}") from None
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
 
 
 def _message(content: bytes) -> str:

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,7 @@ See that they agree:
   {concord} status http://127.0.0.1:5001
   {concord} diff http://127.0.0.1:5001 http://127.0.0.1:5002
 
-Ctrl-C ends it.
+{kept} Ctrl-C ends it.
 """
 
 
@@ -59,11 +60,17 @@ def redis_executable() -> str:
 
 
 def demo(data: Path | None) -> None:
-    """Run until Ctrl-C, or until an instance ends. Raises CannotStart."""
+    """Run until Ctrl-C or a signal, or until all instances have ended. Raises CannotStart."""
     executable = redis_executable()
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, _interrupt)
+    _check_ports_are_free()
     with contextlib.ExitStack() as stack:
         root = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="concord-demo-")))
-        root.mkdir(parents=True, exist_ok=True)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CannotStart(f"the directory {root} cannot be used: {error.strerror}") from None
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="concord-redis-")))
         redis = stack.enter_context(
             _running([executable, *_redis_options(sockets)], dict(os.environ), root / "redis.log")
@@ -76,8 +83,26 @@ def demo(data: Path | None) -> None:
         for site, port in SITES.items():
             _await_ready(site, port, instances[site], root / f"{site}.log")
         addresses = "\n  ".join(f"{site}  http://127.0.0.1:{port}" for site, port in SITES.items())
-        print(PASTE.format(addresses=addresses, concord=_concord()), flush=True)
+        kept = f"The data is kept in {root}." if data else f"The data is in {root}, and removed at the end."
+        print(PASTE.format(addresses=addresses, concord=_concord(), kept=kept), flush=True)
         _watch({"redis": redis, **instances}, root)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    """End as Ctrl-C does, with everything that was started."""
+    raise KeyboardInterrupt
+
+
+def _check_ports_are_free() -> None:
+    """An earlier demo that still runs would answer in the place of this one."""
+    for port in SITES.values():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                ports = ", ".join(map(str, SITES.values()))
+                raise CannotStart(f"the port {port} is in use; the demo needs {ports}") from None
 
 
 def _redis_options(sockets: Path) -> list[str]:
@@ -123,7 +148,7 @@ def _await_ready(site: str, port: int, process: subprocess.Popen[bytes], log: Pa
     while time.monotonic() < deadline:
         if process.poll() is not None:
             last = log.read_text(errors="replace").strip().rpartition("\n")[2]
-            raise CannotStart(f"the instance at site {site} did not start: {last}")
+            raise CannotStart(f"the instance at site {site} did not start: {last.removeprefix('concord: ')}")
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1):
                 return

@@ -1,6 +1,7 @@
 """The commands and their options."""
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -8,7 +9,7 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from registry import __version__
 from registry.cli.client import NoAnswer, ask
@@ -25,7 +26,7 @@ app = typer.Typer(
     help="Concord, an OCI container registry for many sites at once.",
     epilog="Exit status: 0 for success, 1 for a finding (differences, damage), 2 for an error.",
 )
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else 200)
 
 Url = Annotated[str, typer.Argument(envvar="CONCORD_URL", help="address of an instance", show_default=True)]
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for machines")]
@@ -82,8 +83,8 @@ def serve(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="a TOML file with these settings")] = None,
 ) -> None:
-    """Run an instance. Every option can also be set as CONCORD_… in the environment; the secret that joins a cluster is
-    CONCORD_CLUSTER_KEY."""
+    """Run an instance. Every option but --config can also be set as CONCORD_… in the environment; the secret that joins
+    a cluster is CONCORD_CLUSTER_KEY."""
     from registry.cli.serve import serve as run_server  # the server's parts are not needed by the other commands
 
     given = {key: value for key, value in locals().items() if value not in (None, []) and key in _SETTINGS}
@@ -124,13 +125,16 @@ def status(url: Url = LOCAL, json: Json = False) -> None:
     out.print(
         f"instance [bold]{answer['instance']}[/bold] at site [bold]{answer['site'] or '-'}[/bold], {answer['version']}"
     )
-    out.print(f"ready {answer['ready']}, state digest {answer['root']}, commit {answer['commit']}")
+    ready = "ready" if answer["ready"] else "not ready"
+    out.print(f"{ready}, state digest {answer['root']}, commit {answer['commit']}")
     out.print(
         f"{answer['repositories']} repositories, {answer['facts']} facts, {answer['blobs']} blobs here "
         f"({answer['blob_bytes']} bytes), {answer['conflicts']} conflicts, "
-        f"{answer['manifests_missing']} manifests on their way"
+        f"{answer['manifests_missing']} manifests on their way here"
     )
-    table = Table("instance", "site", "address", "version", "live", "agrees", "changes lacking")
+    for server, heard in answer["bus"].items():
+        out.print(f"bus {server}: {'heard' if heard else '[bold]not heard[/bold]'}")
+    table = Table("instance", "site", Column("address", overflow="fold"), "version", "live", "agrees", "lacking here")
     for member in answer["members"]:
         table.add_row(
             member["instance"][:12],
@@ -151,7 +155,7 @@ def digest(
     json: Json = False,
 ) -> None:
     """Show the state digest. Two instances with the same one have the same tags, manifests and links."""
-    answer = ask(url, "/_concord/digest", {"repository": repository} if repository else None)
+    answer = ask(url, "/_concord/digest", {"repository": repository} if repository is not None else None)
     if json:
         return _print_json(answer)
     if repository is None:
@@ -159,7 +163,7 @@ def digest(
     print(answer["digest"])
     for tag, facts in answer["tags"].items():
         for fact in facts:
-            print(f"  {tag}  {fact['digest']}  {fact['time']}  {fact['writer']}")
+            print(f"  {tag}  {fact['digest']}  pushed {_when(fact)}")
 
 
 @app.command(epilog="Example: concord diff http://eu.example:5000 http://us.example:5000")
@@ -198,11 +202,19 @@ def conflicts(url: Url = LOCAL, json: Json = False) -> None:
     answer = ask(url, "/_concord/conflicts")
     if json:
         return _print_json(answer)
-    table = Table("repository", "tag", "wins", "others", title=f"{answer['count']} conflicts")
     for conflict in answer["conflicts"]:
-        others = "\n".join(fact["digest"] for fact in conflict["others"])
-        table.add_row(conflict["repository"], conflict["tag"], conflict["winner"]["digest"], others)
-    out.print(table if answer["conflicts"] else "no conflicts")
+        print(f"{conflict['repository']}:{conflict['tag']}")
+        print(f"  wins   {conflict['winner']['digest']}  pushed {_when(conflict['winner'])}")
+        for fact in conflict["others"]:
+            print(f"  loses  {fact['digest']}  pushed {_when(fact)}")
+    if not answer["conflicts"]:
+        print("no conflicts")
+
+
+def _when(fact: dict[str, Any]) -> str:
+    """When and where a tag was pushed, as far as that is known."""
+    at = datetime.fromtimestamp(fact["time_ms"] / 1000, UTC).isoformat(" ", "seconds").removesuffix("+00:00")
+    return f"{at} UTC at {fact['site'] or 'instance ' + (fact['instance'] or 'unknown')[:12]}"
 
 
 @app.command(epilog="Example: concord verify --data /var/lib/concord")

@@ -62,11 +62,16 @@ async def _serve(config: Config, public: socket.socket, internal: socket.socket 
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, _drain, instance, [server for server, _ in servers])
     site = f" at site {config.site}" if config.site else ""
-    address = "{}:{}".format(*public.getsockname()[:2])
+    host, port = public.getsockname()[:2]
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     log.info("Concord %s, instance %s%s, serves http://%s", __version__, instance.catalog.instance_id, site, address)
+    log.info("the data directory is %s", config.data.absolute())
+    if internal is not None:
+        log.info("health, status and other instances are served at http://%s:%s", *internal.getsockname()[:2])
     await asyncio.gather(*(server.serve(sockets=[listening]) for server, listening in servers))
     await instance.close()
     await transport.close()
+    log.info("ended")
 
 
 def _drain(instance: Instance, servers: "list[_Server]") -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from registry.blobs.store import READ_BYTES, content_path
+from registry.catalog import schema
 from registry.catalog.catalog import PATH
 from registry.errors import CannotStart
 from registry.names import Digest, algorithm_of
@@ -31,6 +32,9 @@ class DataDirectory:
             raise CannotStart(f"{path} is no data directory of Concord: it has no {PATH}")
         try:
             self._connection = apsw.Connection(f"{database.absolute().as_uri()}?mode=ro", flags=_READ_ONLY)
+            (version,) = self._connection.execute("PRAGMA user_version").fetchone()  # type: ignore[misc]
+            if version > schema.VERSION:
+                raise CannotStart(f"the catalog in {path} was made by a newer version of Concord")
             query = "SELECT size FROM content UNION ALL SELECT LENGTH(body) FROM manifests"
             sizes: Any = self._connection.execute(query)
             self.total_bytes = sum(int(size) for (size,) in sizes)

@@ -56,6 +56,7 @@ class Cluster:
         self._config = config
         self._catalog = catalog
         self._clock = clock
+        self.bus = bus
         self.keys = keys
         self.members = Members(catalog.instance_id, config.site)
         self.members.remember(all_members(catalog.database), all_reached(catalog.database))
@@ -74,6 +75,8 @@ class Cluster:
         self._tasks: list[asyncio.Task[None]] = []
         self._ahead_since: dict[str, float] = {}
         self._saved: dict[str, tuple[str, ...]] = {}
+        self._silent: set[str] = set()
+        """Addresses of which it was said that nobody answers there."""
         self._joined = False
         self._outdoing: asyncio.Task[None] | None = None
         self._outdone_at = -OUTDO_S
@@ -206,8 +209,11 @@ class Cluster:
             async with asyncio.timeout(HEARTBEAT_S):
                 answer = await self.peers.ask_url(url, "/hello", self.hello(), Hello)
         except (PeerUnreachable, TimeoutError) as error:
-            log.debug("no hello from %s: %s", url, error)
+            if url not in self._silent:
+                self._silent.add(url)
+                log.warning("no hello from %s: %s", url, error or "no answer in time")
             return
+        self._silent.discard(url)
         self.greeted(answer)
         if answer.instance == self._catalog.instance_id and url in self._addresses:
             self._addresses.remove(url)  # a list of peers may be the same everywhere, this instance included

@@ -47,6 +47,7 @@ async def status(instance: Instance, request: Request) -> Response:
             "commit": catalog.replica.commit_number(),
             **counts,
             "members": [_member(instance, m.instance) for m in cluster.members.all()],
+            "bus": cluster.bus.servers(),
             "frames": dict(cluster.gossip.frames),
             "catch_ups": dict(cluster.sync.rounds),
             "confirmations_missed": cluster.confirmations.missed,
@@ -158,10 +159,19 @@ def _conflicts(instance: Instance) -> dict[str, Any]:
 
 
 def _fact(instance: Instance, fact: TagFact) -> dict[str, Any]:
+    owner = instance.catalog.queries.instance_of(fact.writer)
     return {
         "digest": fact.digest,
         "time_ms": fact.time >> COUNTER_BITS,
         "time": f"{fact.time:016x}",
         "writer": f"{fact.writer:x}",
-        "instance": instance.catalog.queries.instance_of(fact.writer),
+        "instance": owner,
+        "site": _site_of(instance, owner),
     }
+
+
+def _site_of(instance: Instance, owner: str | None) -> str | None:
+    if owner == instance.catalog.instance_id:
+        return instance.config.site
+    member = instance.cluster.members.get(owner or "")
+    return member.beat.site if member is not None else None

@@ -35,6 +35,9 @@ class SilentBus:
     def publish(self, frame: bytes, site: str | None = None) -> None:
         pass
 
+    def servers(self) -> dict[str, bool]:
+        return {}
+
     async def listen(self) -> AsyncIterator[bytes]:
         await asyncio.Event().wait()
         yield b""
@@ -64,10 +67,8 @@ class RedisBus:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    @property
-    def connected(self) -> list[bool]:
-        """For each server, whether it is heard."""
-        return [server.connected for server in self._servers]
+    def servers(self) -> dict[str, bool]:
+        return {server.name: server.connected for server in self._servers}
 
 
 class _Server:
@@ -116,16 +117,17 @@ class _Server:
 
     async def hear(self) -> None:
         """Hear frames, for ever, on one subscription after the other."""
+        tried = False
         while True:
             try:
                 await self._subscribe()
             except (RedisError, OSError, TimeoutError) as error:
-                if self.connected:
-                    log.warning("the bus at %s is gone: %s", self.name, error)
+                if self.connected or not tried:
+                    log.warning("the bus at %s is not heard: %s", self.name, error)
             except Exception:
                 log.exception("listening to the bus at %s failed", self.name)
             finally:
-                self.connected = False
+                self.connected, tried = False, True
             await asyncio.sleep(RETRY_S)
 
     async def _subscribe(self) -> None:

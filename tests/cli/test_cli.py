@@ -1,5 +1,6 @@
 """The command line: what it says, and how it ends."""
 
+import fcntl
 import json
 import os
 import signal
@@ -13,6 +14,14 @@ import pytest
 from tests.support import images
 from tests.support.client import Client, sha256
 from tests.support.server import KEY, Server, free_port, running_cluster, running_server, wait_until
+
+
+@pytest.fixture
+def demo_ports(tmp_path_factory):
+    """The demo's own ports, for one test at a time."""
+    with open(tmp_path_factory.getbasetemp().parent / "demo-ports", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield 5001, 5002, 5003
 
 
 def concord(*words, **environment):
@@ -128,8 +137,8 @@ def test_a_directory_that_cannot_be_made_ends_the_start_with_one_line(tmp_path):
 
 def test_an_instance_that_does_not_answer_is_one_line():
     for words in (["status"], ["digest"], ["conflicts"]):
-        refused(concord(*words, f"http://127.0.0.1:{free_port()}"), "cannot be asked")
-    refused(concord("diff", "127.0.0.1:1", "127.0.0.1:1"), "cannot be asked")
+        refused(concord(*words, f"http://127.0.0.1:{free_port()}"), "cannot be reached")
+    refused(concord("diff", "127.0.0.1:1", "127.0.0.1:1"), "cannot be reached")
 
 
 def test_something_else_that_answers_is_one_line(alone):
@@ -243,7 +252,7 @@ def answers(client):
         return False
 
 
-def test_the_demo_runs_three_instances_that_agree(tmp_path):
+def test_the_demo_runs_three_instances_that_agree(tmp_path, demo_ports):
     plain = {name: value for name, value in os.environ.items() if not name.startswith("CONCORD_")}
     command = [sys.executable, "-m", "registry", "demo", "--data", str(tmp_path / "demo")]
     process = subprocess.Popen(command, env=plain, stdout=subprocess.PIPE, text=True)
@@ -266,3 +275,57 @@ def test_the_demo_runs_three_instances_that_agree(tmp_path):
     time.sleep(0.1)
     with pytest.raises(OSError):
         Client("127.0.0.1", 5001).get("/v2/")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--data", ""], "the setting data is wrong: the data directory has no name"),
+        (["--listen", ""], "the setting listen is wrong: '' is no HOST:PORT"),
+        (["--redis", "redis://:secret@127.0.0.1:abc"], "an address has a port that is no number below 65536"),
+        (["--site", "a b"], "a site is at most 63 letters"),
+        (["--advertise", "http://"], "'http://' is no http:// or https:// address"),
+        (["--advertise", "http://h:5000/path?q"], "is no http:// or https:// address"),
+        (["--listen-internal", "127.0.0.1:5"], "say the address at which others reach it"),
+    ],
+)
+def test_settings_that_cannot_work_end_the_start_with_one_line(tmp_path, options, said):
+    environment = {"CONCORD_DATA": str(tmp_path / "data"), "CONCORD_CLUSTER_KEY": "a-key-of-the-tests"}
+    ended = concord("serve", *options, **environment)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert "secret" not in ended.stderr
+
+
+@pytest.mark.parametrize("url", ["", "ftp://127.0.0.1:1", "http://"])
+def test_an_address_that_is_none_is_said_to_be_none(url):
+    ended = concord("status", url)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert "is no address of an instance" in ended.stderr
+
+
+def test_what_keeps_instances_apart_is_said(tmp_path):
+    nowhere = free_port()
+    with running_server(tmp_path / "data", redis=[f"redis://:pass@127.0.0.1:{nowhere}"]) as server:
+        wait_until(lambda: f"the bus at redis://127.0.0.1:{nowhere} is not heard" in server.log.read_text())
+        assert f"bus redis://127.0.0.1:{nowhere}: not heard" in concord("status", server.url).stdout
+        assert "pass@" not in server.log.read_text()
+    with running_server(tmp_path / "other", peers=[f"http://127.0.0.1:{nowhere}"]) as server:
+        wait_until(lambda: f"no hello from http://127.0.0.1:{nowhere}" in server.log.read_text())
+
+
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGHUP])
+def test_a_demo_that_is_ended_leaves_nothing_behind(name, tmp_path, demo_ports):
+    command = [sys.executable, "-m", "registry", "demo", "--data", str(tmp_path / "demo")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        for line in running.stdout:
+            if line.startswith("Three instances"):
+                break
+        again = concord("demo")
+        assert (again.returncode, "is in use" in again.stderr) == (2, True)
+        running.send_signal(name)
+        running.wait(30)
+    for port in demo_ports:
+        with pytest.raises(OSError):
+            socket.create_connection(("127.0.0.1", port), 1).close()
