@@ -62,7 +62,7 @@ def redis_executable() -> str:
 def demo(data: Path | None) -> None:
     """Run until Ctrl-C or a signal, or until all instances have ended. Raises CannotStart."""
     executable = redis_executable()
-    for name in (signal.SIGTERM, signal.SIGHUP):
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # Ctrl-C may be ignored where a shell began us
         signal.signal(name, _interrupt)
     _check_ports_are_free()
     with contextlib.ExitStack() as stack:

@@ -1,6 +1,7 @@
 """The command line: what it says, and how it ends."""
 
 import fcntl
+import functools
 import json
 import os
 import signal
@@ -315,10 +316,11 @@ def test_what_keeps_instances_apart_is_said(tmp_path):
         wait_until(lambda: f"no hello from http://127.0.0.1:{nowhere}" in server.log.read_text())
 
 
-@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_demo_that_is_ended_leaves_nothing_behind(name, tmp_path, demo_ports):
     command = [sys.executable, "-m", "registry", "demo", "--data", str(tmp_path / "demo")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+    deaf = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)  # as a shell starts what it puts behind
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=deaf) as running:
         for line in running.stdout:
             if line.startswith("Three instances"):
                 break
