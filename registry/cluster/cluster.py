@@ -80,6 +80,7 @@ class Cluster:
         self._joined = False
         self._outdoing: asyncio.Task[None] | None = None
         self._outdone_at = -OUTDO_S
+        self._latest_twin = 0
 
     def start(self) -> None:
         """Begin the tasks."""
@@ -159,17 +160,19 @@ class Cluster:
     def twin_seen(self, start: int) -> None:
         """Another process runs as this instance. The others believe the later start, and take us for the earlier one;
         what we have they would not ask for. So begin anew, later than it; not more often than that it can be heard."""
+        self._latest_twin = max(self._latest_twin, start)
         if start > self.gossip.start and (self._outdoing is None or self._outdoing.done()):
-            self._outdoing = asyncio.create_task(self._outdo(start))
+            self._outdoing = asyncio.create_task(self._outdo())
 
-    async def _outdo(self, start: int) -> None:
+    async def _outdo(self) -> None:
         loop = asyncio.get_running_loop()
-        await asyncio.sleep(max(self._outdone_at + OUTDO_S - loop.time(), 0.0))
-        self._outdone_at = loop.time()
-        try:
-            self.gossip.begin_again(await self._catalog.begin_again(start))
-        except StorageFailed as error:
-            log.error("no new start could be counted: %s", error.detail)
+        while self.gossip.start <= self._latest_twin:
+            await asyncio.sleep(max(self._outdone_at + OUTDO_S - loop.time(), 0.0))
+            self._outdone_at = loop.time()
+            try:
+                self.gossip.begin_again(await self._catalog.begin_again(self._latest_twin))
+            except StorageFailed as error:
+                log.error("no new start could be counted: %s", error.detail)
 
     def advanced(self, document: str, vector: Vector) -> None:
         """A document has reached `vector` by a diff: what was held for that can go on."""

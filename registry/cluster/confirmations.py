@@ -18,8 +18,7 @@ BUS = "the bus"
 class _Wait:
     """One change, and the members that have yet to confirm it."""
 
-    def __init__(self, sequence: int, missing: set[str]) -> None:
-        self.sequence = sequence
+    def __init__(self, missing: set[str]) -> None:
         self.missing = missing
         self.done = asyncio.Event()
 
@@ -44,15 +43,24 @@ class Confirmations:
         if self._bus_is_heard:
             waited_for.add(BUS)
         if waited_for:
-            self._waits[sequence] = _Wait(sequence, waited_for)
+            self._waits[sequence] = _Wait(waited_for)
             self._sequence_of[commit] = sequence
-            asyncio.get_running_loop().call_later(PATIENCE_S, self._give_up, commit, sequence)
+            asyncio.get_running_loop().call_later(PATIENCE_S, self._give_up, commit, sequence, self._waits[sequence])
 
     async def wait(self, commit: int) -> None:
         """Return once the change with this commit number is confirmed by all that are waited for, or they are late."""
         wait = self._waits.get(self._sequence_of.get(commit, 0))
         if wait is not None:
             await wait.done.wait()
+
+    def begin_again(self) -> None:
+        """Changes are counted anew, under another start: nobody has missed any of those."""
+        for wait in self._waits.values():
+            wait.done.set()
+        self._waits.clear()
+        self._sequence_of.clear()
+        self._behind.clear()
+        self._published = 0
 
     def confirmed(self, member: Member, sequences: list[int], applied: int) -> None:
         """A member of our site has committed changes of ours, and all of them up to `applied`."""
@@ -80,9 +88,11 @@ class Confirmations:
             if not wait.missing:
                 wait.done.set()
 
-    def _give_up(self, commit: int, sequence: int) -> None:
+    def _give_up(self, commit: int, sequence: int, wait: _Wait) -> None:
+        if self._waits.get(sequence) is not wait:
+            return  # of another start
+        del self._waits[sequence]
         self._sequence_of.pop(commit, None)
-        wait = self._waits.pop(sequence)
         if wait.missing:
             self._bus_is_heard &= BUS not in wait.missing
             self._behind |= wait.missing - {BUS}

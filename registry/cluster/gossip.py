@@ -90,6 +90,7 @@ class Gossip:
     def begin_again(self, start: int) -> None:
         """Speak under another start from now on, as a process does that has just begun."""
         self.start, self.changes, self._heartbeats = start, 0, 0
+        self._confirmations.begin_again()
 
     # Out
 

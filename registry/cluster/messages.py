@@ -113,12 +113,12 @@ class NamesAnswer(msgspec.Struct):
     names: list[str]
 
 
-class DigestsQuestion(msgspec.Struct):
+class FingerprintsQuestion(msgspec.Struct):
     names: list[str]
 
 
-class DigestsAnswer(msgspec.Struct):
-    digests: list[bytes]
+class FingerprintsAnswer(msgspec.Struct):
+    fingerprints: list[bytes]
 
 
 class DiffsQuestion(msgspec.Struct):

@@ -16,7 +16,7 @@ from crdt.catchup import (
     Apply,
     AskChanges,
     AskDiffs,
-    AskDigests,
+    AskFingerprints,
     AskNames,
     AskSummaries,
     Diff,
@@ -159,8 +159,9 @@ class Sync:
                 return (await ask(member, "/summaries", m.SummariesQuestion.of(places), m.SummariesAnswer)).read()
             case AskNames(keys):
                 return (await ask(member, "/names", m.NamesQuestion(keys), m.NamesAnswer)).names
-            case AskDigests(names):
-                return (await ask(member, "/digests", m.DigestsQuestion(names), m.DigestsAnswer)).digests
+            case AskFingerprints(names):
+                question = m.FingerprintsQuestion(names)
+                return (await ask(member, "/fingerprints", question, m.FingerprintsAnswer)).fingerprints
             case AskDiffs(vectors):
                 return await self._diffs(member, vectors, timeout_s=30.0)
             case Apply(document, update):

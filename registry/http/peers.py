@@ -263,8 +263,9 @@ async def _names(instance: Instance, asked: Asked, question: m.NamesQuestion) ->
     return m.NamesAnswer(instance.catalog.replica.names(question.keys))
 
 
-async def _digests(instance: Instance, asked: Asked, question: m.DigestsQuestion) -> m.DigestsAnswer:
-    return m.DigestsAnswer([instance.catalog.replica.digest(name) for name in question.names])
+async def _fingerprints(instance: Instance, asked: Asked, question: m.FingerprintsQuestion) -> m.FingerprintsAnswer:
+    replica = instance.catalog.replica
+    return m.FingerprintsAnswer([replica.state(name).fingerprint() for name in question.names])
 
 
 async def _diffs(instance: Instance, asked: Asked, question: m.DiffsQuestion) -> m.DiffsAnswer:
@@ -326,7 +327,7 @@ QUESTIONS: dict[str, Callable[[Instance, Asked], Awaitable[Response]]] = {
     "/changes": _answering(m.ChangesQuestion, _changes),
     "/summaries": _answering(m.SummariesQuestion, _summaries),
     "/names": _answering(m.NamesQuestion, _names),
-    "/digests": _answering(m.DigestsQuestion, _digests),
+    "/fingerprints": _answering(m.FingerprintsQuestion, _fingerprints),
     "/diffs": _answering(m.DiffsQuestion, _diffs),
     "/updates": _answering(m.Updates, _updates),
     "/facts": _answering(m.FactsQuestion, _facts),

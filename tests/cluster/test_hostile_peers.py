@@ -155,11 +155,11 @@ def test_another_body_or_path_under_the_same_mac_is_refused(peer, session, refus
     }
     other = msgspec.msgpack.encode(m.ChangesQuestion(1))
     assert peer.client.request("POST", PREFIX + "/changes", other, headers).status == 403
-    assert peer.client.request("POST", PREFIX + "/digests", body, headers).status == 403
+    assert peer.client.request("POST", PREFIX + "/fingerprints", body, headers).status == 403
     assert refusals() == {"unauthentic": 2}
 
 
-PATHS = ["/hello", "/changes", "/summaries", "/names", "/digests", "/diffs", "/updates", "/facts", "/held"]
+PATHS = ["/hello", "/changes", "/summaries", "/names", "/fingerprints", "/diffs", "/updates", "/facts", "/held"]
 
 
 @pytest.mark.parametrize("path", PATHS)

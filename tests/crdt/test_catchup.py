@@ -17,7 +17,7 @@ from crdt.catchup import (
 )
 from crdt.errors import Malformed
 from crdt.fact import tag_fact
-from tests.support.replica import MemoryReplica, answer, bring_together, steps_of
+from simulations.replica import MemoryReplica, answer, bring_together, steps_of
 
 NAMES = [f"repository/r{number}" for number in range(12)]
 
@@ -147,3 +147,14 @@ def test_an_answer_that_leaves_out_everything_ends_it():
     steps.send(None)
     with pytest.raises(Malformed):
         steps.send([Diff(other.state(NAMES[0]), b"")])
+
+
+def test_operations_that_left_nothing_behind_are_caught_up_with_too():
+    """Else what comes after them would be held back as early, again and again, with nothing to show why."""
+    one, other = MemoryReplica(1), MemoryReplica(2)
+    name = NAMES[0]
+    one.write(name, [fact(one, 1)])
+    one.write(name, [], one.texts(name))
+    assert one.state(name).digest == other.state(name).digest
+    bring_together(other, one, since=0)
+    assert other.state(name) == one.state(name)

@@ -11,7 +11,7 @@ from crdt.delta import encode_delta
 from crdt.document import Document
 from crdt.errors import DocumentBroken
 from crdt.fact import tag_fact
-from tests.support.replica import MemoryReplica
+from simulations.replica import MemoryReplica
 
 W, V = 5, 9
 

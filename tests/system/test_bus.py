@@ -1,11 +1,27 @@
 """The contract of registry.seams.Bus. Every implementation passes these, on a real Redis where it needs one."""
 
 import asyncio
+import itertools
+import random
 
 import pytest
 
 from registry.system.bus import RedisBus
+from simulations.life import Life
+from simulations.network import RedisServers, SimulatedBus, Weather
 from tests.support.server import Redis
+
+
+@pytest.fixture(params=["real", "simulated"])
+async def bus_of(request):
+    """Makes buses that go through one server."""
+    if request.param == "real":
+        redis = request.getfixturevalue("redis")
+        yield lambda clusters, site: RedisBus([redis.url], clusters, site)
+        return
+    servers = RedisServers(Weather(random.Random(1)), ["redis"])
+    numbers = itertools.count()
+    yield lambda clusters, site: SimulatedBus(servers, Life(f"i{next(numbers)}", 1), clusters, site)
 
 
 @pytest.fixture
@@ -53,8 +69,8 @@ class Listener:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
-async def test_every_instance_hears_every_frame_its_own_among_them(redis):
-    listeners = [await Listener(RedisBus([redis.url], ["c"], "eu")).ready() for _ in range(3)]
+async def test_every_instance_hears_every_frame_its_own_among_them(bus_of):
+    listeners = [await Listener(bus_of(["c"], "eu")).ready() for _ in range(3)]
     listeners[0].heard.clear()
     await asyncio.sleep(0.1)
     for listener in listeners:
@@ -65,8 +81,8 @@ async def test_every_instance_hears_every_frame_its_own_among_them(redis):
         await listener.close()
 
 
-async def test_a_frame_for_a_site_is_heard_there_alone(redis):
-    eu, us = [await Listener(RedisBus([redis.url], ["c"], site)).ready() for site in ("eu", "us")]
+async def test_a_frame_for_a_site_is_heard_there_alone(bus_of):
+    eu, us = [await Listener(bus_of(["c"], site)).ready() for site in ("eu", "us")]
     eu.heard.clear()
     eu.bus.publish(b"for eu", "eu")
     eu.bus.publish(b"for all")
@@ -77,8 +93,8 @@ async def test_a_frame_for_a_site_is_heard_there_alone(redis):
         await listener.close()
 
 
-async def test_clusters_on_one_redis_do_not_hear_each_other(redis):
-    one, other = [await Listener(RedisBus([redis.url], [name], "eu")).ready() for name in ("c1", "c2")]
+async def test_clusters_on_one_redis_do_not_hear_each_other(bus_of):
+    one, other = [await Listener(bus_of([name], "eu")).ready() for name in ("c1", "c2")]
     one.bus.publish(b"x")
     await one.until(lambda heard: b"x" in heard)
     assert other.heard == []
@@ -86,9 +102,9 @@ async def test_clusters_on_one_redis_do_not_hear_each_other(redis):
         await listener.close()
 
 
-async def test_all_keys_are_listened_to_while_they_are_exchanged(redis):
-    old = await Listener(RedisBus([redis.url], ["old", "new"], "eu")).ready()
-    new = await Listener(RedisBus([redis.url], ["new", "old"], "eu")).ready()
+async def test_all_keys_are_listened_to_while_they_are_exchanged(bus_of):
+    old = await Listener(bus_of(["old", "new"], "eu")).ready()
+    new = await Listener(bus_of(["new", "old"], "eu")).ready()
     old.heard.clear()
     old.bus.publish(b"by the old")
     new.bus.publish(b"by the new")

@@ -1,13 +1,21 @@
 """The contract of registry.seams.Disk. Every implementation passes these."""
 
+import random
+
 import pytest
 
 from registry.system.disk import SystemDisk
+from simulations.disk import SimulatedDisk
 
 
-@pytest.fixture(params=[SystemDisk], ids=lambda kind: kind.__name__)
+@pytest.fixture(params=["real", "simulated"])
 def disk(request, tmp_path):
-    return request.param(tmp_path)
+    if request.param == "real":
+        yield SystemDisk(tmp_path)
+        return
+    simulated = SimulatedDisk(tmp_path / "scratch", random.Random(1), {}, {})
+    yield simulated
+    simulated.discard()
 
 
 def test_what_is_appended_is_read_back(disk):

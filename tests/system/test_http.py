@@ -1,12 +1,15 @@
 """The contract of registry.seams.PeerTransport. Every implementation passes these; this one against a real server."""
 
 import asyncio
+import random
 
 import pytest
 import uvicorn
 
 from registry.seams import PeerUnreachable
 from registry.system.http import HttpTransport
+from simulations.life import Life
+from simulations.network import Network, SimulatedTransport, Weather
 from tests.support.server import free_port
 
 
@@ -31,8 +34,22 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
+@pytest.fixture(params=["real", "simulated"])
+def kind(request):
+    return request.param
+
+
 @pytest.fixture
-async def url():
+def network():
+    return Network(Weather(random.Random(1)))
+
+
+@pytest.fixture
+async def url(kind, network):
+    if kind == "simulated":
+        network.serve("there", Life("there", 1), app)
+        yield "http://there"
+        return
     config = uvicorn.Config(app, port=free_port(), lifespan="off", log_level="critical")
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
@@ -44,7 +61,10 @@ async def url():
 
 
 @pytest.fixture
-async def transport():
+async def transport(kind, network):
+    if kind == "simulated":
+        yield SimulatedTransport(network, Life("here", 1))
+        return
     opened = HttpTransport()
     yield opened
     await opened.close()

@@ -9,7 +9,7 @@ from crdt.catchup import (
     Apply,
     AskChanges,
     AskDiffs,
-    AskDigests,
+    AskFingerprints,
     AskNames,
     AskSummaries,
     Changes,
@@ -51,7 +51,9 @@ class MemoryReplica:
         self.commit = 0
 
     def held(self, name: str) -> Held:
-        return self.documents.setdefault(name, Held())
+        if name not in self.documents:
+            self.documents[name] = Held()
+        return self.documents[name]
 
     def write(self, name: str, texts: Sequence[str], deleted: Sequence[str] = ()) -> bytes:
         """One operation; answers its delta."""
@@ -98,8 +100,8 @@ class MemoryReplica:
         return [name for name in sorted(self.documents) if key_of(name) in set(keys)]
 
     def state(self, document: str) -> State:
-        held = self.documents.get(document, Held())
-        return State(dict(held.vector), held.digest)
+        held = self.documents.get(document)
+        return State(dict(held.vector), held.digest) if held else State({}, build([]).digest)
 
     def diff(self, document: str, vector: Vector) -> bytes:
         return self.held(document).document.diff(vector)
@@ -124,8 +126,8 @@ def answer(peer: MemoryReplica, replica: MemoryReplica, step):
             return peer.summaries(places)
         case AskNames(keys):
             return peer.names(keys)
-        case AskDigests(names):
-            return [peer.state(name).digest for name in names]
+        case AskFingerprints(names):
+            return [peer.state(name).fingerprint() for name in names]
         case AskDiffs(vectors):
             return [
                 Diff(peer.state(n), b"" if covers(v, peer.state(n).vector) else peer.diff(n, v)) for n, v in vectors

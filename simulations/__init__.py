@@ -1,0 +1,20 @@
+"""The registry's own code as whole clusters in one process, under virtual time, with faults drawn from a seed.
+
+Nothing here is a model of the registry: it is the registry, with a simulated network, disk and clock behind its four
+seams. `python -m simulations --help` runs it.
+
+    loop         an event loop on virtual time
+    life         one start of one instance: it lives, is paused, dies
+    disk         a disk that loses what was not synced, under content files and SQLite
+    network      HTTP between instances, clients, and Redis servers
+    world        instances on all of that, and what the world does to them
+    faults       every kind of fault, drawn from the seed, and counted
+    workload     clients: pushes, pulls, retags, deletes, mounts, uploads in chunks
+    history      what clients were told and what instances committed
+    checkers/    what must hold, one file each
+    run          one run: faults, then a healed network that must converge
+    planted      bugs put in from outside, which the checkers must see
+    documents    runs of documents alone, thousands of them
+    guard        nothing may look at a clock, chance, a thread or a socket of the machine
+    report       pages with plots
+"""

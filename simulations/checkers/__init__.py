@@ -1,0 +1,16 @@
+"""What must hold, one file each. A checker is told of what happens and raises Violation.
+
+commits        no fact vanishes or comes back without somebody's doing; a live tag has its live manifest
+vectors        equal state vectors mean equal facts
+restarts       a restarted instance has everything it had committed, before a peer can heal it
+answers        every answer is one the specification allows, and content matches its digest
+acknowledged   an acknowledged write was committed, and is there in the end
+visibility     an answered write is visible at every ready instance of its site
+misses         a tag that is there is not answered with 404
+convergence    after healing all agree: facts, views, digests, conflicts, content
+bounds         queues, tasks and peer requests stay bounded
+"""
+
+
+class Violation(Exception):
+    """A promise was broken."""

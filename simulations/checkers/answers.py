@@ -1,0 +1,47 @@
+"""Every answer is one that the specification allows, and content always matches its digest.
+
+503 is allowed while a disk fails or holders of content cannot be reached; in calm weather it is not.
+"""
+
+import hashlib
+
+from simulations.checkers import Violation
+from simulations.history import Operation
+
+ALLOWED = {
+    "begin upload": {202},
+    "chunk": {202, 404, 416},
+    "upload": {201, 404, 416},
+    "upload status": {204, 404},
+    "cancel": {204, 404},
+    "mount": {201, 202},
+    "push": {201, 404},
+    "push by digest": {201, 404},
+    "delete tag": {202, 404},
+    "delete manifest": {202, 404},
+    "delete blob": {202, 404},
+    "pull manifest": {200, 404},
+    "pull blob": {200, 404},
+    "head blob": {200, 404},
+    "tags": {200, 404},
+    "referrers": {200},
+}
+
+
+def check_status(operation: Operation, calm: bool, lossy: bool) -> None:
+    """By the kind of request, as in the table above. Where disks were copied or put back, content may be nowhere, and
+    an upload's parts at two instances under one name."""
+    allowed = set(ALLOWED[operation.kind])
+    if lossy or not calm:
+        allowed.add(503)
+    if lossy and operation.kind == "upload":
+        allowed.add(400)
+    if operation.status not in allowed:
+        raise Violation(f"an answer that makes no sense: {operation}")
+
+
+def check_body(digest: str, body: bytes) -> None:
+    """Content that was answered whole has the digest it was asked for by."""
+    algorithm, _, encoded = digest.partition(":")
+    if hashlib.new(algorithm, body).hexdigest() != encoded:
+        raise Violation(f"wrong content was served for {digest}")

@@ -1,0 +1,34 @@
+"""Queues, tasks and questions between instances stay bounded, and nothing is left over once all is calm."""
+
+from registry.instance import Instance
+from simulations.checkers import Violation
+
+MAX_TASKS = 400
+MAX_CALM_REQUESTS_PER_S = 6.0
+
+
+def check_queues(name: str, instance: Instance) -> None:
+    """Once all agree, nothing waits any more."""
+    cluster = instance.cluster
+    left = {
+        "held frames": cluster.gossip._gate.items,
+        "confirmations": len(cluster.confirmations._waits),
+        "documents due": len(cluster.sync._due),
+        "transfers": len(cluster.fetch._transfers),
+        "bodies": len(cluster.bodies._fetching),
+        "writes": len(instance.catalog.database._queue),
+    }
+    for what, count in left.items():
+        if count:
+            raise Violation(f"{name}: {count} {what} are left over once all is calm")
+
+
+def check_tasks(count: int) -> None:
+    if count > MAX_TASKS:
+        raise Violation(f"{count} tasks at once")
+
+
+def check_calm_requests(count: int, instances: int, seconds: float) -> None:
+    """Instances that agree have little to ask each other."""
+    if count > MAX_CALM_REQUESTS_PER_S * instances * seconds:
+        raise Violation(f"{count} requests between {instances} instances that agree, in {seconds} s")

@@ -1,0 +1,60 @@
+"""No fact vanishes or comes back without somebody's doing, and a live tag always has its live manifest.
+
+A fact may go only by an operation of an instance that has a client's request for it under way, or says the same thing
+again. Every instance may have it gone after that, and only after that; and once an instance has counted a fact's clock
+without having the fact, it never has it again.
+"""
+
+from crdt.delta import decode_delta
+from crdt.fact import parse_fact
+from registry.catalog.queries import KIND
+from simulations.checkers import Violation
+from simulations.history import Commit, Fact, History, Identity, Key
+
+
+class Commits:
+    """Told of every operation that instances commit, and of how their documents change."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._said: dict[tuple[str, Identity], Fact] = {}
+        self.gone: set[tuple[str, Identity]] = set()
+        """Facts that an operation has ended."""
+
+    def check_operation(self, node: str, name: str, raw: bytes, now_s: float) -> dict[Identity, Key]:
+        """An instance has committed an operation of its own. Answers the facts it has said."""
+        delta = decode_delta(raw)
+        said: dict[Identity, Key] = {}
+        for writer, clock, text in delta.added:
+            fact = parse_fact(text)
+            said[writer, clock] = (fact.kind, fact.key)
+            self._said[name, (writer, clock)] = Fact((fact.kind, fact.key), fact.digest)
+        under_way = list(self._history.under_way(node, now_s))
+        for writer, ranges in delta.deleted.items():
+            for first, length in ranges:
+                for clock in range(first, first + length):
+                    fact = self._said.get((name, (writer, clock)))
+                    again = fact is not None and fact.key[0] != "t" and fact.key in said.values()
+                    if fact is None or again:
+                        pass
+                    elif not any(o.may_remove(name.removeprefix(KIND), fact.key, fact.digest) for o in under_way):
+                        raise Violation(f"{node}: {fact} of {name} was ended, and nobody asked for it")
+                    self.gone.add((name, (writer, clock)))
+        return said
+
+    def check(self, commit: Commit) -> None:
+        """An instance's document has changed, by its own doing or another's."""
+        name = commit.document
+        for identity in commit.after.facts.keys() - commit.before.facts.keys():
+            fact = commit.after.facts[identity]
+            self._said.setdefault((name, identity), fact)
+            writer, clock = identity
+            if clock < commit.before.vector.get(writer, 0):
+                raise Violation(f"{commit.node.name}: {fact} of {name} came back")
+        for identity in commit.before.facts.keys() - commit.after.facts.keys():
+            if (name, identity) not in self.gone:
+                raise Violation(f"{commit.node.name}: {commit.before.facts[identity]} of {name} went by nobody's doing")
+        manifests = {fact.key[1] for fact in commit.after.facts.values() if fact.key[0] == "m"}
+        for fact in commit.after.facts.values():
+            if fact.key[0] == "t" and fact.digest not in manifests:
+                raise Violation(f"{commit.node.name}: tag {fact.key[1]} of {name} has no live manifest")

@@ -1,0 +1,37 @@
+"""A restarted instance has everything that it had committed, before a peer can heal it, and nothing half-written.
+
+Commits are observed after they returned, so all that was ever observed is durable.
+"""
+
+from registry.blobs.store import content_path
+from registry.instance import Instance
+from registry.names import Digest
+from simulations.checkers import Violation
+from simulations.history import History, Seen, read_document
+from simulations.world import Node
+
+
+def check_alone(node: Node, instance: Instance, history: History) -> None:
+    """Compare an instance that has just been started, and has met nobody, with what was seen of it."""
+    database = instance.catalog.database
+    ids = dict(database.rows("SELECT name, id FROM documents"))
+    for name, seen in history.of(node.name).items():
+        found = read_document(instance, ids[name]) if name in ids else Seen()
+        for writer, clock in seen.vector.items():
+            if found.vector.get(writer, 0) < clock:
+                raise Violation(f"{node.name} has lost what it had committed of {name}")
+        if found.vector == seen.vector and found.facts != seen.facts:
+            raise Violation(f"{node.name} has other facts of {name} than it had committed")
+    check_content(node, instance)
+
+
+def check_content(node: Node, instance: Instance) -> None:
+    """Content that the catalog says is here is here, whole."""
+    assert node.disk is not None, "it has been started"
+    for digest, size in instance.catalog.database.rows("SELECT digest, size FROM content"):
+        try:
+            found = node.disk.open(content_path(Digest(digest))).size()
+        except FileNotFoundError:
+            found = -1
+        if found != size:
+            raise Violation(f"{node.name} has {found} of {size} bytes of {digest}")

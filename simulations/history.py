@@ -1,0 +1,144 @@
+"""What clients asked and were told, and what instances committed: the ground that checkers stand on."""
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from crdt.delta import decode_delta
+from registry.catalog.queries import KIND
+from registry.instance import Instance
+from simulations.world import Node
+
+Key = tuple[str, str]
+"""A fact's kind and what it is about: a tag, or a digest."""
+
+Identity = tuple[int, int]
+
+
+@dataclass
+class Operation:
+    """One request of a client, or several that belong together."""
+
+    number: int
+    kind: str
+    node: str
+    repository: str
+    reference: str
+    digest: str
+    begun_s: float
+    ended_s: float | None = None
+    status: int | None = None
+    """None while it is under way, and when its answer never came."""
+    said: str = ""
+    """What an error said."""
+
+    @property
+    def acknowledged(self) -> bool:
+        return self.status is not None and 200 <= self.status < 300
+
+    def may_remove(self, repository: str, key: Key, digest: str) -> bool:
+        """Whether this request may end a fact about a key, which points at `digest` if it is a tag's."""
+        if self.repository != repository:
+            return False
+        match self.kind:
+            case "push" | "delete tag":
+                return key == ("t", self.reference)
+            case "delete manifest":
+                return key == ("m", self.digest) or (key[0] == "t" and digest == self.digest)
+            case "delete blob":
+                return key == ("b", self.digest)
+        return False
+
+    def __str__(self) -> str:
+        told = self.status if self.status is not None else "no answer"
+        return f"#{self.number} {self.kind} {self.repository}:{self.reference} at {self.node} → {told} {self.said}"
+
+
+class Fact(NamedTuple):
+    """A live fact in an instance's view."""
+
+    key: Key
+    digest: str
+    """What a tag points at."""
+
+
+@dataclass
+class Seen:
+    """A document as an instance was seen to have it."""
+
+    vector: dict[int, int] = field(default_factory=dict)
+    facts: dict[Identity, Fact] = field(default_factory=dict)
+
+
+class Commit(NamedTuple):
+    """What an instance has committed of one document since it was last looked at."""
+
+    node: Node
+    document: str
+    before: Seen
+    after: Seen
+    digest: bytes
+    operations: list[bytes]
+    """Deltas of the operations that it wrote itself."""
+
+    @property
+    def repository(self) -> str:
+        return self.document.removeprefix(KIND)
+
+
+class History:
+    """All operations of clients, and every instance's documents as they were last seen."""
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        self.documents: dict[str, dict[str, Seen]] = {}
+        self._upto: dict[str, int] = {}
+        self._writers: dict[str, set[int]] = {}
+        self._numbers = itertools.count(1)
+
+    def begin(self, kind: str, node: str, repository: str, now_s: float, reference: str, digest: str) -> Operation:
+        operation = Operation(next(self._numbers), kind, node, repository, reference, digest, now_s)
+        self.operations.append(operation)
+        return operation
+
+    def under_way(self, node: str, now_s: float) -> Iterable[Operation]:
+        """Requests that an instance may be working on: those that never got an answer, too."""
+        return (o for o in self.operations if o.node == node and (o.status is None or (o.ended_s or now_s) >= now_s))
+
+    def of(self, node: str) -> dict[str, Seen]:
+        return self.documents.setdefault(node, {})
+
+    def forget(self, node: str) -> None:
+        """An instance begins on another disk than the one it was seen with."""
+        self.documents.pop(node, None)
+        self._upto.pop(node, None)
+        self._writers.pop(node, None)
+
+    def observe(self, node: Node, instance: Instance) -> list[Commit]:
+        """Look at what an instance has committed since the last look."""
+        known, writers = self.of(node.name), self._writers.setdefault(node.name, set())
+        writers.add(instance.catalog.documents.writer)
+        rows = instance.catalog.database.rows(
+            "SELECT l.number, d.id, d.name, d.digest, l.delta FROM log l JOIN documents d ON d.id = l.document "
+            "WHERE l.number > ? ORDER BY l.number",
+            (self._upto.get(node.name, 0),),
+        )
+        commits: dict[str, Commit] = {}
+        for number, document, name, digest, delta in rows:
+            self._upto[node.name] = number
+            if name not in commits:
+                before = known.get(name, Seen())
+                known[name] = after = read_document(instance, document)
+                commits[name] = Commit(node, name, before, after, digest, [])
+            if decode_delta(delta).spans.keys() <= writers:
+                commits[name].operations.append(delta)
+        return list(commits.values())
+
+
+def read_document(instance: Instance, document: int) -> Seen:
+    """A document's vector and live facts, from the view."""
+    database = instance.catalog.database
+    vector = dict(database.rows("SELECT writer, clock FROM vectors WHERE document = ?", (document,)))
+    rows = database.rows("SELECT writer, clock, kind, key, digest FROM facts WHERE document = ?", (document,))
+    return Seen(vector, {(writer, clock): Fact((kind, key), digest) for writer, clock, kind, key, digest in rows})

@@ -1,0 +1,402 @@
+"""The network of a simulated world: HTTP between instances and from clients, and the bus.
+
+HTTP has the manners of the real server: sends after a disconnect are silent, at most 64 KiB wait unsent, an exception
+in the middle of a body breaks the connection. A connection to a place that swallows packets is given up after two
+seconds, as the real transport does.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import unquote
+
+from registry.http.answers import CutOff
+from registry.seams import Body, PeerUnreachable
+from simulations.life import Life, in_life, nobodys
+
+CONNECT_S = 2.0
+WINDOW_BYTES = 64 * 1024
+LOOK_AGAIN_S = 0.05
+STALLED_S = 60.0
+JITTER_S = 0.002
+
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+class Weather:
+    """What the network does to what is sent from one place to another. Places are instances, Redis servers, clients."""
+
+    def __init__(self, drawn: random.Random) -> None:
+        self._drawn = drawn
+        self.base_latency_s = 0.001
+        self.jitter_s = JITTER_S
+        self.loss = 0.0
+        self.duplication = 0.0
+        self.resets = 0.0
+        self.body_resets = 0.0
+        self.slow: dict[str, float] = {}
+        """Extra seconds to and from a place."""
+        self.site_of: dict[str, str] = {}
+        self.between_sites_s = 0.0
+        self._blocked: set[tuple[str, str]] = set()
+        self.fired: dict[str, int] = {}
+
+    def block(self, source: str, target: str) -> None:
+        """Swallow everything from one place to another."""
+        self._blocked.add((source, target))
+
+    def unblock(self, source: str, target: str) -> None:
+        self._blocked.discard((source, target))
+
+    def clear(self) -> None:
+        """Good weather."""
+        self._blocked.clear()
+        self.slow.clear()
+        self.loss = self.duplication = self.resets = self.body_resets = 0.0
+        self.jitter_s = JITTER_S
+
+    def is_blocked(self, source: str, target: str) -> bool:
+        blocked = (source, target) in self._blocked
+        if blocked:
+            self.count("partition")
+        return blocked
+
+    def latency_s(self, source: str, target: str) -> float:
+        extra = (self.slow.get(source, 0.0) + self.slow.get(target, 0.0)) * self._drawn.random() if self.slow else 0.0
+        if extra:
+            self.count("slow place")
+        if self.between_sites_s:
+            one, other = self.site_of.get(source), self.site_of.get(target)
+            extra += self.between_sites_s if one is not None and other is not None and one != other else 0.0
+        return self.base_latency_s + self._drawn.random() * self.jitter_s + extra
+
+    def strikes(self, kind: str, probability: float) -> bool:
+        """Whether something bad happens now."""
+        struck = probability > 0 and self._drawn.random() < probability
+        if struck:
+            self.count(kind)
+        return struck
+
+    def count(self, kind: str) -> None:
+        self.fired[kind] = self.fired.get(kind, 0) + 1
+
+
+class Exchange:
+    """One request and its answer, between two places."""
+
+    def __init__(self, network: "Network", source: str, target: str) -> None:
+        self._network = network
+        self.source, self.target = source, target
+        self._to_server: asyncio.Queue[tuple[bytes, bool] | None] = asyncio.Queue()
+        self._to_client: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._room = asyncio.Event()
+        self._unread_bytes = 0
+        self.client_gone = False
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self._said = 0
+        self._finished = False
+
+    # The server's side
+
+    async def receive(self) -> dict[str, Any]:
+        if self._finished:
+            await asyncio.Event().wait()
+        item = None if self.client_gone else await self._to_server.get()
+        if item is None:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": item[0], "more_body": item[1]}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        while self._unread_bytes > WINDOW_BYTES and not self.client_gone:
+            self._room.clear()
+            await self._room.wait()
+        if not self.client_gone:
+            self._unread_bytes += len(message.get("body", b""))
+            self._to_client.put_nowait(message)
+            self._finished = message["type"] == "http.response.body" and not message.get("more_body", False)
+            self._network.bytes += len(message.get("body", b""))
+            if message["type"] == "http.response.start":
+                self._said = message["status"]
+            if self._finished:
+                self._network.on_answer(self.source, self.target, self._said)
+
+    def broken(self) -> None:
+        """The server's side is gone in the middle."""
+        if not self._finished:
+            self._to_client.put_nowait(None)
+
+    # The client's side
+
+    def push(self, data: bytes, more: bool) -> None:
+        self._network.bytes += len(data)
+        self._to_server.put_nowait((data, more))
+
+    def leave(self) -> None:
+        """The client is gone."""
+        if not self.client_gone:
+            self.client_gone = True
+            self._to_server.put_nowait(None)
+            self._room.set()
+
+    async def _next(self) -> dict[str, Any]:
+        message = await self._to_client.get()
+        if message is None:
+            raise PeerUnreachable("the connection broke")
+        await self._network.travel(self.target, self.source, STALLED_S)
+        self._unread_bytes -= len(message.get("body", b""))
+        self._room.set()
+        return message
+
+    async def head(self) -> None:
+        message = await self._next()
+        self.status = message["status"]
+        self.headers = {name.decode().lower(): value.decode() for name, value in message["headers"]}
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        received = 0
+        while True:
+            message = await self._next()
+            if message.get("body"):
+                received += len(message["body"])
+                yield bytes(message["body"])
+            if not message.get("more_body", False):
+                break
+            if self._network.weather.strikes("reset in a body", self._network.weather.body_resets):
+                self.leave()
+                raise PeerUnreachable("reset in the middle of a body")
+        declared = self.headers.get("content-length")
+        if declared is not None and self.status not in (204, 304) and received != int(declared):
+            raise PeerUnreachable("a body of another length than was said")
+
+
+class Network:
+    """Who is where, and requests between them."""
+
+    def __init__(self, weather: Weather) -> None:
+        self.weather = weather
+        self._served: dict[str, tuple[Life, Application]] = {}
+        self._exchanges: dict[Life, list[Exchange]] = {}
+        self.sniffed: dict[str, str] = {}
+        """For each place, the token of a session with it, as anybody on the way can see it."""
+        self.requests = 0
+        self.bytes = 0
+        self.on_request: list[Callable[[str, str, str], None]] = []
+        """Told source, target and path of every request."""
+        self.on_answer: Callable[[str, str, int], None] = lambda source, target, status: None
+        """Told source, target and status when the last byte of an answer leaves."""
+
+    def serve(self, place: str, life: Life, application: Application) -> None:
+        self._served[place] = (life, application)
+        life.on_death.append(lambda: self._gone(place, life))
+
+    def stop_serving(self, place: str) -> None:
+        self._served.pop(place, None)
+
+    def _gone(self, place: str, life: Life) -> None:
+        if self._served.get(place, (None,))[0] is life:
+            del self._served[place]
+        for exchange in self._exchanges.pop(life, []):
+            exchange.broken()
+
+    async def travel(self, source: str, target: str, patience_s: float) -> None:
+        """One way from a place to another. Raises PeerUnreachable when nothing gets through for so long."""
+        waited = 0.0
+        while self.weather.is_blocked(source, target):
+            if waited >= patience_s:
+                raise PeerUnreachable(f"nothing gets from {source} to {target}")
+            await asyncio.sleep(LOOK_AGAIN_S)
+            waited += LOOK_AGAIN_S
+        await asyncio.sleep(self.weather.latency_s(source, target))
+
+    @asynccontextmanager
+    async def request(
+        self,
+        source: str,
+        caller: Life | None,
+        method: str,
+        url: str,
+        headers: Sequence[tuple[str, str]],
+        body: Body,
+    ) -> AsyncIterator[Exchange]:
+        """A request from a place. `caller` is the life it belongs to, None for a client."""
+        place, _, path = url.removeprefix("http://").partition("/")
+        await self.travel(source, place, CONNECT_S)
+        await self.travel(place, source, CONNECT_S)
+        served = self._served.get(place)
+        if served is None:
+            raise PeerUnreachable(f"nobody listens at {place}")
+        if self.weather.strikes("refused connection", self.weather.resets):
+            raise PeerUnreachable("reset before an answer")
+        self.requests += 1
+        self.sniffed[place] = dict(headers).get("Concord-Session", self.sniffed.get(place, ""))
+        for call in self.on_request:
+            call(source, place, "/" + path)
+        life, application = served
+        exchange = Exchange(self, source, place)
+        self._exchanges.setdefault(life, []).append(exchange)
+        if caller is not None:
+            caller.on_death.append(exchange.leave)
+        scope = _scope(method, "/" + path, headers, body)
+        nobodys(lambda: _spawn(in_life(life), _serve(application, scope, exchange)))
+        sending = asyncio.create_task(self._send(exchange, body))
+        try:
+            await self._head(exchange, sending)
+            yield exchange
+        finally:
+            sending.cancel()
+            exchange.leave()
+            if caller is not None and exchange.leave in caller.on_death:
+                caller.on_death.remove(exchange.leave)
+            if exchange in self._exchanges.get(life, []):
+                self._exchanges[life].remove(exchange)
+
+    async def _head(self, exchange: Exchange, sending: "asyncio.Task[None]") -> None:
+        """Wait for the head of the answer, or for the failure of our own body."""
+        heading = asyncio.ensure_future(exchange.head())
+        await asyncio.wait({heading, sending}, return_when=asyncio.FIRST_COMPLETED)
+        if sending.done() and not sending.cancelled() and sending.exception() is not None:
+            heading.cancel()
+            sending.result()
+        await heading
+
+    async def _send(self, exchange: Exchange, body: Body) -> None:
+        if isinstance(body, bytes):
+            exchange.push(body, False)
+            return
+        try:
+            async for chunk in body:
+                await self.travel(exchange.source, exchange.target, STALLED_S)
+                exchange.push(chunk, True)
+        except BaseException:
+            exchange.leave()
+            raise
+        exchange.push(b"", False)
+
+
+def _scope(method: str, target: str, headers: Sequence[tuple[str, str]], body: Body) -> Mapping[str, Any]:
+    path, _, query = target.partition("?")
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers]
+    if isinstance(body, bytes) and (body or method not in ("GET", "HEAD")):
+        raw.append((b"content-length", str(len(body)).encode()))
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "path": unquote(path),
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "scheme": "http",
+        "headers": raw,
+        "client": None,
+        "server": None,
+    }
+
+
+async def _serve(application: Application, scope: Mapping[str, Any], exchange: Exchange) -> None:
+    try:
+        await application(scope, exchange.receive, exchange.send)
+    except CutOff:
+        pass
+    finally:
+        exchange.broken()
+
+
+def _spawn(context: Any, work: Any) -> None:
+    asyncio.get_running_loop().create_task(work, context=context)
+
+
+class SimulatedTransport:
+    """See `registry.seams.PeerTransport`."""
+
+    def __init__(self, network: Network, life: Life) -> None:
+        self._network, self._life = network, life
+
+    @asynccontextmanager
+    async def request(
+        self, method: str, url: str, headers: Sequence[tuple[str, str]] = (), body: Body = b""
+    ) -> AsyncIterator[Exchange]:
+        self._life.check()
+        async with self._network.request(self._life.name, self._life, method, url, headers, body) as exchange:
+            yield exchange
+
+
+class RedisServers:
+    """Redis servers, each of which delivers to whoever listens: later, not always, sometimes twice."""
+
+    def __init__(self, weather: Weather, names: Sequence[str]) -> None:
+        self._weather = weather
+        self.names = list(names)
+        self.stalled: set[str] = set()
+        self._listeners: dict[str, list[tuple[Life, frozenset[str], asyncio.Queue[bytes]]]] = {n: [] for n in names}
+        self._last_due: dict[tuple[str, str], float] = {}
+        self.last_frame = b""
+        self.frames = 0
+        self.bytes = 0
+
+    def publish(self, life: Life, channel: str, frame: bytes) -> None:
+        weather, loop = self._weather, asyncio.get_running_loop()
+        self.frames += 1
+        self.bytes += len(frame)
+        self.last_frame = frame
+        for server in self.names:
+            if server in self.stalled:
+                weather.count("stalled Redis")
+                continue
+            for listener, channels, queue in self._listeners[server]:
+                if channel not in channels or weather.is_blocked(life.name, server):
+                    continue
+                if weather.is_blocked(server, listener.name) or weather.strikes("lost frame", weather.loss):
+                    continue
+                for _ in range(1 + weather.strikes("frame twice", weather.duplication)):
+                    delay_s = weather.latency_s(life.name, server) + weather.latency_s(server, listener.name)
+                    due = loop.time() + delay_s
+                    if due < self._last_due.get((life.name, listener.name), 0.0):
+                        weather.count("frames out of order")
+                    self._last_due[life.name, listener.name] = due
+                    nobodys(lambda at=delay_s, q=queue: loop.call_later(at, q.put_nowait, frame))
+
+    def inject(self, frame: bytes) -> None:
+        """Publish what no instance has sent, everywhere."""
+        for listeners in self._listeners.values():
+            for _, _, queue in listeners:
+                queue.put_nowait(frame)
+
+    def subscribe(self, life: Life, channels: Sequence[str], queue: "asyncio.Queue[bytes]") -> None:
+        for server in self.names:
+            self._listeners[server].append((life, frozenset(channels), queue))
+        life.on_death.append(lambda: self._leave(life))
+
+    def _leave(self, life: Life) -> None:
+        for server in self.names:
+            self._listeners[server] = [entry for entry in self._listeners[server] if entry[0] is not life]
+
+
+class SimulatedBus:
+    """See `registry.seams.Bus`."""
+
+    def __init__(self, servers: RedisServers, life: Life, clusters: Sequence[str], site: str) -> None:
+        self._servers, self._life = servers, life
+        self._cluster = clusters[0]
+        self._channels = [name for cluster in clusters for name in (cluster, f"{cluster}:{site}")]
+        self.on_publish: Callable[[bytes], None] = lambda frame: None
+
+    def publish(self, frame: bytes, site: str | None = None) -> None:
+        self._life.check()
+        self.on_publish(frame)
+        self._life.check()
+        channel = self._cluster if site is None else f"{self._cluster}:{site}"
+        self._servers.publish(self._life, channel, frame)
+
+    def servers(self) -> dict[str, bool]:
+        return {name: name not in self._servers.stalled for name in self._servers.names}
+
+    async def listen(self) -> AsyncIterator[bytes]:
+        queue: asyncio.Queue[bytes] = asyncio.Queue()
+        self._servers.subscribe(self._life, self._channels, queue)
+        while True:
+            yield await queue.get()

@@ -1,0 +1,296 @@
+"""Clients: they push, pull, tag anew, delete, mount, and upload in chunks at changing instances, all at once.
+
+There are few repositories, tags and images, so that everything happens to the same things. What a client does next is
+drawn from the seed; what it is told is checked as it arrives.
+"""
+
+import asyncio
+import hashlib
+import json
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from registry.seams import PeerUnreachable
+from simulations.history import Operation
+from simulations.network import Network
+from simulations.world import Node
+
+OCI_IMAGE = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+REPOSITORIES = ("app", "base/os")
+SCRATCH = "scratch"
+TAGS = ("v1", "v2", "latest")
+IMAGES = 5
+PATIENCE_S = 40.0
+
+
+class Image(NamedTuple):
+    """A manifest and the blobs it stands on."""
+
+    body: bytes
+    media_type: str
+    blobs: tuple[bytes, ...] = ()
+    children: "tuple[Image, ...]" = ()
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Referee(Protocol):
+    """Who is told what clients do and are told."""
+
+    def begin(
+        self, client: str, kind: str, node: Node, repository: str, reference: str = "", digest: str = ""
+    ) -> Operation: ...
+
+    def end(self, operation: Operation, body: bytes | None) -> None: ...
+
+
+def digest_of(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _described(content: bytes, media_type: str) -> dict[str, object]:
+    return {"mediaType": media_type, "digest": digest_of(content), "size": len(content)}
+
+
+def _image(number: int) -> Image:
+    drawn = random.Random(number)
+    config = json.dumps({"os": "linux", "number": number}).encode()
+    layers = [drawn.randbytes(60), b"a layer that images share" if number % 2 else drawn.randbytes(700)]
+    body = {
+        "schemaVersion": 2,
+        "mediaType": OCI_IMAGE,
+        "config": _described(config, "application/vnd.oci.image.config.v1+json"),
+        "layers": [_described(layer, "application/vnd.oci.image.layer.v1.tar") for layer in layers],
+    }
+    return Image(json.dumps(body).encode(), OCI_IMAGE, (config, *layers))
+
+
+def _index(children: Sequence[Image]) -> Image:
+    manifests = [_described(child.body, child.media_type) for child in children]
+    body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}
+    return Image(json.dumps(body).encode(), OCI_INDEX, (), tuple(children))
+
+
+def _artifact(subject: Image) -> Image:
+    body = {
+        "schemaVersion": 2,
+        "mediaType": OCI_IMAGE,
+        "artifactType": "application/sbom",
+        "config": _described(b"{}", "application/vnd.oci.empty.v1+json"),
+        "layers": [_described(b"an sbom", "application/sbom")],
+        "subject": _described(subject.body, subject.media_type),
+    }
+    return Image(json.dumps(body).encode(), OCI_IMAGE, (b"{}", b"an sbom"))
+
+
+ALL_IMAGES = [_image(number) for number in range(IMAGES)]
+ALL_INDEXES = [_index(ALL_IMAGES[:2]), _index(ALL_IMAGES[1:4])]
+ALL_ARTIFACTS = [_artifact(ALL_IMAGES[0])]
+
+
+class Client:
+    """One client, which does one thing after the other."""
+
+    def __init__(
+        self, name: str, network: Network, nodes: Callable[[], list[Node]], referee: Referee, seed: str
+    ) -> None:
+        self._name = name
+        self._network = network
+        self._nodes = nodes
+        self._referee = referee
+        self._drawn = random.Random(seed)
+
+    async def run(self, operations: int, pause_s: float) -> None:
+        """Do so many things, with a drawn pause of about so long between them."""
+        kinds, weights = zip(*_KINDS.items(), strict=True)
+        for _ in range(operations):
+            (kind,) = self._drawn.choices(kinds, weights)
+            nodes = self._nodes()
+            node = self._drawn.choice(nodes)
+            await kind(self, node, self._drawn.choice(REPOSITORIES))
+            await asyncio.sleep(self._drawn.random() * 2 * pause_s)
+
+    # Things to do
+
+    async def push_image(self, node: Node, repository: str) -> None:
+        await self.push(node, repository, self._drawn.choice(TAGS), self._drawn.choice(ALL_IMAGES))
+
+    async def push_index(self, node: Node, repository: str) -> None:
+        index = self._drawn.choice(ALL_INDEXES)
+        for child in index.children:
+            if not await self.push(node, repository, digest_of(child.body), child):
+                return
+        await self.push(node, repository, self._drawn.choice(TAGS), index)
+
+    async def push_artifact(self, node: Node, repository: str) -> None:
+        artifact = self._drawn.choice(ALL_ARTIFACTS)
+        await self.push(node, repository, digest_of(artifact.body), artifact)
+
+    async def push(self, node: Node, repository: str, reference: str, image: Image) -> bool:
+        """As clients do: blobs that are not there yet, then the manifest. Answers whether it was acknowledged."""
+        for blob in image.blobs:
+            if not await self._has(node, repository, blob) and not await self.upload(node, repository, blob):
+                return False
+        path = f"/v2/{repository}/manifests/{reference}"
+        tag = "" if reference.startswith("sha256:") else reference
+        kind = "push" if tag else "push by digest"
+        answer = await self._ask(
+            kind, node, "PUT", path, image.body, {"Content-Type": image.media_type},
+            repository=repository, reference=tag, digest=digest_of(image.body),
+        )  # fmt: skip
+        return answer is not None and answer.status == 201
+
+    async def _has(self, node: Node, repository: str, blob: bytes) -> bool:
+        digest = digest_of(blob)
+        answer = await self._ask(
+            "head blob", node, "HEAD", f"/v2/{repository}/blobs/{digest}", repository=repository, digest=digest
+        )
+        return answer is not None and answer.status == 200
+
+    async def upload(self, node: Node, repository: str, blob: bytes) -> bool:
+        """In one piece after a POST, in one POST, or in chunks that arrive at changing instances of the site."""
+        way, digest = self._drawn.choice(("put", "post", "chunks")), digest_of(blob)
+        begin = f"/v2/{repository}/blobs/uploads/"
+        if way == "post":
+            answer = await self._ask(
+                "upload", node, "POST", f"{begin}?digest={digest}", blob, repository=repository, digest=digest
+            )
+            return answer is not None and answer.status == 201
+        answer = await self._ask("begin upload", node, "POST", begin, repository=repository)
+        if answer is None or answer.status != 202:
+            return False
+        sent = 0
+        if way == "chunks":
+            for end in sorted({len(blob) // 3 or 1, 2 * len(blob) // 3 or 1}):
+                chunk, place = blob[sent:end], self._near(node)
+                headers = {"Content-Range": f"{sent}-{end - 1}", "Content-Type": "application/octet-stream"}
+                answer = await self._ask(
+                    "chunk", place, "PATCH", answer.headers["location"], chunk, headers, repository=repository
+                )
+                if answer is None or answer.status != 202:
+                    return False
+                sent = end
+            if self._drawn.random() < 0.1:
+                await self._ask("cancel", self._near(node), "DELETE", answer.headers["location"], repository=repository)
+                return False
+        last = f"{answer.headers['location']}?digest={digest}"
+        answer = await self._ask(
+            "upload", self._near(node), "PUT", last, blob[sent:], repository=repository, digest=digest
+        )
+        return answer is not None and answer.status == 201
+
+    def _near(self, node: Node) -> Node:
+        """Any instance of the same site, as behind a balancer."""
+        return self._drawn.choice([other for other in self._nodes() if other.site == node.site] or [node])
+
+    async def pull(self, node: Node, repository: str) -> None:
+        """The manifest of a tag and one of its blobs."""
+        body = await self.pull_manifest(node, repository, self._drawn.choice(TAGS))
+        for layer in self.layers(body or b"{}")[:1]:
+            await self.pull_blob(node, repository, layer)
+
+    async def pull_manifest(self, node: Node, repository: str, tag: str) -> bytes | None:
+        path = f"/v2/{repository}/manifests/{tag}"
+        answer = await self._ask("pull manifest", node, "GET", path, repository=repository, reference=tag)
+        return answer.body if answer is not None and answer.status == 200 else None
+
+    @staticmethod
+    def layers(manifest: bytes) -> list[str]:
+        """The digests of the layers that a manifest names."""
+        return [layer["digest"] for layer in json.loads(manifest).get("layers", ())]
+
+    async def pull_blob(self, node: Node, repository: str, digest: str) -> Answer | None:
+        return await self._ask(
+            "pull blob", node, "GET", f"/v2/{repository}/blobs/{digest}", repository=repository, digest=digest
+        )
+
+    async def mount(self, node: Node, repository: str) -> None:
+        digest = digest_of(self._drawn.choice(self._drawn.choice(ALL_IMAGES).blobs))
+        (source,) = set(REPOSITORIES) - {repository}
+        path = f"/v2/{repository}/blobs/uploads/?mount={digest}&from={source}"
+        await self._ask("mount", node, "POST", path, repository=repository, digest=digest)
+
+    async def delete_tag(self, node: Node, repository: str) -> None:
+        tag = self._drawn.choice(TAGS)
+        path = f"/v2/{repository}/manifests/{tag}"
+        await self._ask("delete tag", node, "DELETE", path, repository=repository, reference=tag)
+
+    async def delete_manifest(self, node: Node, repository: str) -> None:
+        digest = digest_of(self._drawn.choice(ALL_IMAGES + ALL_INDEXES).body)
+        path = f"/v2/{repository}/manifests/{digest}"
+        await self._ask("delete manifest", node, "DELETE", path, repository=repository, digest=digest)
+
+    async def delete_blob(self, node: Node, repository: str) -> None:
+        digest = digest_of(self._drawn.choice(self._drawn.choice(ALL_IMAGES).blobs))
+        path = f"/v2/{repository}/blobs/{digest}"
+        await self._ask("delete blob", node, "DELETE", path, repository=repository, digest=digest)
+
+    async def come_and_go(self, node: Node, repository: str) -> None:
+        """A repository that is emptied again, so that nothing of it is live any more."""
+        blob = b"for a moment"
+        if await self.upload(node, SCRATCH, blob):
+            await asyncio.sleep(self._drawn.random())
+            path, digest = f"/v2/{SCRATCH}/blobs/{digest_of(blob)}", digest_of(blob)
+            await self._ask("delete blob", self._near(node), "DELETE", path, repository=SCRATCH, digest=digest)
+
+    async def list_tags(self, node: Node, repository: str) -> None:
+        await self._ask("tags", node, "GET", f"/v2/{repository}/tags/list", repository=repository)
+
+    async def list_referrers(self, node: Node, repository: str) -> None:
+        path = f"/v2/{repository}/referrers/{digest_of(ALL_IMAGES[0].body)}"
+        await self._ask("referrers", node, "GET", path, repository=repository)
+
+    # A request
+
+    async def _ask(
+        self,
+        kind: str,
+        node: Node,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: dict[str, str] | None = None,
+        repository: str = "",
+        reference: str = "",
+        digest: str = "",
+    ) -> Answer | None:
+        """Send a request and have its answer judged. None when there was none."""
+        operation = self._referee.begin(self._name, kind, node, repository, reference, digest)
+        answer = None
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                answer = await self._exchange(node, method, path, body, headers or {}, operation)
+        except (PeerUnreachable, TimeoutError):
+            pass
+        self._referee.end(operation, answer.body if answer else None)
+        return answer
+
+    async def _exchange(
+        self, node: Node, method: str, path: str, body: bytes, headers: dict[str, str], operation: Operation
+    ) -> Answer:
+        url = f"http://{node.name}{path}"
+        async with self._network.request(self._name, None, method, url, list(headers.items()), body) as exchange:
+            operation.status = exchange.status  # told as soon as the head is here, whatever becomes of the body
+            content = b"".join([chunk async for chunk in exchange.chunks()]) if method != "HEAD" else b""
+            return Answer(exchange.status, exchange.headers, content)
+
+
+_KINDS: dict[Callable[[Client, Node, str], Awaitable[None]], int] = {
+    Client.push_image: 30,
+    Client.pull: 25,
+    Client.push_index: 4,
+    Client.push_artifact: 3,
+    Client.mount: 4,
+    Client.delete_tag: 6,
+    Client.delete_manifest: 4,
+    Client.delete_blob: 2,
+    Client.come_and_go: 4,
+    Client.list_tags: 4,
+    Client.list_referrers: 4,
+}

@@ -1,0 +1,40 @@
+"""Whole clusters and documents alone, from fixed seeds, and every kind of fault."""
+
+import pytest
+
+from simulations.__main__ import play, play_documents
+from simulations.faults import FAULTS
+from simulations.run import drawn_plan, run
+
+CHUNKS = 8
+SEEDS = 1000
+DOCUMENT_SEEDS = 5000
+
+
+def chunk(number, total):
+    size = total // CHUNKS
+    return range(number * size, (number + 1) * size)
+
+
+@pytest.mark.parametrize("number", range(CHUNKS))
+def test_clusters(number):
+    summary = play(chunk(number, SEEDS), {}, processes=1, show=False)
+    assert [(outcome.plan, outcome.violations[0]) for outcome in summary.failed] == []
+
+
+@pytest.mark.parametrize("number", range(CHUNKS))
+def test_documents_alone(number):
+    assert play_documents(chunk(number, DOCUMENT_SEEDS), processes=1, show=False) == []
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_kind_of_fault_fires(name):
+    _, kinds = FAULTS[name]
+    missing = set(kinds)
+    for seed in range(30):
+        outcome = run(drawn_plan(seed, faults=(name,)))
+        assert outcome.violations == []
+        missing -= outcome.fired.keys()
+        if not missing:
+            return
+    pytest.fail(f"{missing} never fired")

@@ -1,0 +1,188 @@
+"""Named days on which everything breaks."""
+
+import asyncio
+import statistics
+
+import pytest
+
+from simulations.faults import FAULTS
+from simulations.run import Run, drawn_plan, run
+from simulations.workload import ALL_IMAGES, Client, digest_of
+
+YEARS_S = 365 * 86400.0
+
+
+def play(act, sites=("eu", "us", "ap"), seed=0, **chosen):
+    """Carry out a scenario. Nothing may be broken in it."""
+    outcome = run(drawn_plan(seed, sites=sites, faults=(), **{"between_sites_s": 0.0} | chosen), act)
+    assert outcome.violations == []
+    return outcome
+
+
+def client(playing, name="client"):
+    return Client(name, playing.world.network, lambda: playing.world.nodes, playing, f"{playing.plan.seed} {name}")
+
+
+async def begin(playing):
+    await asyncio.gather(*(playing.restart(node) for node in playing.world.nodes))
+    await asyncio.sleep(2.5)
+
+
+async def pushed(work, node, tag, image):
+    """Push until it is acknowledged: clients cancel an upload now and then."""
+    while not await work.push(node, "app", tag, image):
+        pass
+
+
+async def agree(playing):
+    await playing._heal()
+    await playing._converge()
+    await asyncio.sleep(0.5)
+
+
+def winners(playing, repository="app", tag="v1"):
+    """What each instance serves under a tag."""
+    rows = (node.instance.catalog.queries.manifest_by_tag(repository, tag) for node in playing.world.nodes)
+    return {row.digest if row else None for row in rows}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_earlier_backup_is_restored_while_the_others_run_on(seed):
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        node, work = playing.world.nodes[0], client(playing)
+        backups = []
+        for number in range(12):
+            place = playing.world.nodes[number % 3]
+            await work.push(place, "app", f"v{number % 3}", ALL_IMAGES[number % 5])
+            if number % 4 == 3:
+                await work.delete_tag(place, "app")
+            backups.append(node.backup())
+        for backup in backups:
+            node.die(False)
+            playing.put_back(node)
+            node.image = backup
+            await playing.restart(node)
+            await work.push(node, "app", "again", ALL_IMAGES[0])
+            await agree(playing)
+        await playing._check_end()
+
+    play(act, seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_push_that_saw_another_always_wins_whatever_the_clocks_show(seed):
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        work, drawn = client(playing), playing.world.drawn
+        for number in range(16):
+            for node in playing.world.nodes:
+                node.clock_offset_s = drawn.choice((-10, 0, 10)) * YEARS_S
+            image = ALL_IMAGES[number % 5]
+            await pushed(work, drawn.choice(playing.world.nodes), "v1", image)
+            await asyncio.sleep(0.2)
+            assert winners(playing) == {digest_of(image.body)}
+        await agree(playing)
+
+    play(act, seed=seed)
+
+
+def test_a_site_that_was_away_for_thirty_days_brings_nothing_back():
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second, away = playing.world.nodes
+        work = client(playing)
+        for number, image in enumerate(ALL_IMAGES):
+            await pushed(work, first, f"v{number}", image)
+        await asyncio.sleep(1)
+        away.die(False)
+        for number in range(len(ALL_IMAGES)):
+            path = f"/v2/app/manifests/v{number}"
+            await work._ask("delete tag", second, "DELETE", path, repository="app", reference=f"v{number}")
+        for node in (first, second):
+            node.instance._large_logs |= {"repository/app"}
+        playing.world.loop.now += 30 * 86400
+        await asyncio.sleep(60)
+        await pushed(work, second, "new", ALL_IMAGES[0])
+        await playing.restart(away)
+        await agree(playing)
+        for node in playing.world.nodes:
+            assert node.instance.catalog.queries.tags("app", "", 100) == ["new"]
+        await playing._check_end()
+
+    play(act)
+
+
+def test_load_that_never_pauses_between_sites_that_are_far_apart():
+    """50 writes a second, 80 ms from site to site: what is on its way is not taken for lost."""
+    asked = []
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        for number, image in enumerate(ALL_IMAGES):
+            await pushed(client(playing), playing.world.nodes[number % 2], "v1", image)
+        await asyncio.sleep(2)
+        playing.world.network.on_request.append(
+            lambda source, target, path: asked.append((playing.world.loop.now, path))
+        )
+        playing.delays_s.clear()
+        begun = playing.world.loop.now
+        await asyncio.gather(*(push_often(playing, number) for number in range(5)))
+        assert playing.world.loop.now - begun == pytest.approx(20, abs=3)
+        await agree(playing)
+
+    async def push_often(playing: Run, number: int) -> None:
+        work, place = client(playing, f"client{number}"), playing.world.nodes[number % 2]
+        for turn in range(200):
+            image = ALL_IMAGES[(turn + number) % 5]
+            path = f"/v2/app/manifests/t{number}-{turn % 10}"
+            headers = {"Content-Type": image.media_type}
+            answer = await work._ask(
+                "push", place, "PUT", path, image.body, headers, "app", path.rpartition("/")[2], digest_of(image.body)
+            )
+            assert answer is None or answer.status in (201, 404)
+            await asyncio.sleep(0.09)
+
+    outcome = play(act, sites=("eu", "us"), between_sites_s=0.08)
+    diffs = [at for at, path in asked if path.endswith(("/diffs", "/updates"))]
+    assert len(diffs) / 20 <= 1, "diffs are for what was lost"
+    assert len(outcome.delays_s) >= 900
+    assert statistics.median(outcome.delays_s) < 0.2
+    assert max(outcome.delays_s) < 1
+
+
+# What runs have found in the registry, each as it was found.
+
+
+def test_an_original_whose_copy_ran_for_a_while_is_heard_again():
+    """The copy had the later start: its heartbeats were believed, and what the original had was not asked for."""
+    for seed in range(6):
+        plan = drawn_plan(seed, faults=("clone", "stalled-redis"), sites=("eu", "eu", "us"), operations=10)
+        assert run(plan).violations == []
+
+
+def test_an_upload_is_passed_on_to_an_owner_that_has_just_restarted():
+    """The session was with its last start, and a request with content cannot be sent twice."""
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second = playing.world.nodes
+        work = client(playing)
+        await upload_through(playing, work, first, second)
+        second.die(False)
+        await playing.restart(second)
+        await asyncio.sleep(8.5)
+        assert playing.calm
+        await upload_through(playing, work, first, second)
+
+    async def upload_through(playing: Run, work: Client, place, owner) -> None:
+        begun = await work._ask("begin upload", owner, "POST", "/v2/app/blobs/uploads/", repository="app")
+        chunk = {"Content-Range": "0-2"}
+        answer = await work._ask("chunk", place, "PATCH", begun.headers["location"], b"abc", chunk, repository="app")
+        assert answer.status == 202
+
+    play(act, sites=("eu", "eu"))
+
+
+def test_faults_have_names_that_can_be_given_on_the_command_line():
+    assert all(name == name.lower() and " " not in name for name in FAULTS)
