@@ -53,7 +53,7 @@ class Life:
         waiting, self._waiting = self._waiting, []
         for handle in waiting:
             if not handle.cancelled():
-                loop.call_soon(handle._run, context=_nobody())  # type: ignore[attr-defined]
+                loop.call_soon(handle._run, context=_nobody())
 
 
 def _nobody() -> Context:
@@ -68,7 +68,7 @@ class LivingHandle(asyncio.Handle):
     def _run(self) -> None:
         life = self._context.get(LIFE)  # type: ignore[attr-defined]
         if life is None or not life.holds_back(self):
-            super()._run()  # type: ignore[misc]
+            super()._run()
 
 
 class LivingTimer(asyncio.TimerHandle):
@@ -79,7 +79,7 @@ class LivingTimer(asyncio.TimerHandle):
     def _run(self) -> None:
         life = self._context.get(LIFE)  # type: ignore[attr-defined]
         if life is None or not life.holds_back(self):
-            super()._run()  # type: ignore[misc]
+            super()._run()
 
 
 def in_life(life: Life) -> Context:

@@ -61,20 +61,22 @@ class VirtualLoop(base_events.BaseEventLoop):
     """One world's loop. `executor_delay_s` draws how long a job in the executor takes."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.now = 0.0
         self.executor_delay_s: Callable[[], float] = lambda: 0.0
         self._selector = _NoSelector(self)
         self._clock_resolution = RESOLUTION_S
         self._ready: Any
         self._scheduled: Any
-        self.set_task_factory(_numbered_task)
+        self.set_task_factory(_numbered_task)  # type: ignore[arg-type]
         NumberedTask._numbers = itertools.count()
 
     def time(self) -> float:
         return self.now
 
-    def run_in_executor(self, executor: object, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":
+    def run_in_executor(  # type: ignore[override]
+        self, executor: object, func: Callable[..., Any], *args: Any
+    ) -> "asyncio.Future[Any]":
         """Run a blocking job now, and let its result be known a moment later."""
         future = self.create_future()
         try:
@@ -84,17 +86,21 @@ class VirtualLoop(base_events.BaseEventLoop):
         self.call_later(self.executor_delay_s(), _settle, future, result, error)
         return future
 
-    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.Handle:
         handle = LivingHandle(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
-    call_soon_threadsafe = call_soon
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
         timer = LivingTimer(when, callback, args, self, context)
         heapq.heappush(self._scheduled, timer)
-        timer._scheduled = True
+        timer._scheduled = True  # type: ignore[attr-defined]
         return timer
 
     def _asyncgen_finalizer_hook(self, agen: Any) -> None:

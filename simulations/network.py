@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -95,7 +96,7 @@ class Exchange:
         self._unread_bytes = 0
         self.client_gone = False
         self.status = 0
-        self.headers: dict[str, str] = {}
+        self.headers: Mapping[str, str] = {}
         self._said = 0
         self._finished = False
 
@@ -358,7 +359,7 @@ class RedisServers:
                     if due < self._last_due.get((life.name, listener.name), 0.0):
                         weather.count("frames out of order")
                     self._last_due[life.name, listener.name] = due
-                    nobodys(lambda at=delay_s, q=queue: loop.call_later(at, q.put_nowait, frame))
+                    nobodys(partial(loop.call_later, delay_s, queue.put_nowait, frame))
 
     def inject(self, frame: bytes) -> None:
         """Publish what no instance has sent, everywhere."""

@@ -18,6 +18,7 @@ import registry.cluster.fetch as fetch_module
 import registry.cluster.gossip as gossip_module
 import registry.http.peers as peers_module
 from crdt.delta import encode_delta
+from crdt.errors import Malformed
 from crdt.gate import admit
 from registry.blobs.checks import Checks
 from registry.blobs.ingest import Ingest
@@ -282,7 +283,7 @@ def _conflicts_not_noted() -> AbstractContextManager[Any]:
 
 def _deletes_not_shown() -> AbstractContextManager[Any]:
     """The view keeps what another instance has deleted."""
-    update_view = documents_module.update_view
+    from registry.catalog.view import update_view
 
     def keeping(tx: Any, document: int, delta: Any, vector: Any) -> Any:
         return update_view(tx, document, delta._replace(deleted={}) if len(delta.added) == 0 else delta, vector)
@@ -297,7 +298,7 @@ def _mac_unchecked() -> AbstractContextManager[Any]:
     def trusting(data: bytes, keys: Any) -> Any:
         head = crdt.frame._HEADER
         if len(data) < head.size + crdt.frame.MAC_SIZE:
-            raise crdt.frame.Malformed("too short")
+            raise Malformed("too short")
         _, kind, _, sender, start, sequence = head.unpack_from(data)
         return crdt.frame.Frame(kind, sender, start, sequence, data[head.size : -crdt.frame.MAC_SIZE])
 

@@ -1,6 +1,7 @@
 """A replica in memory, made of crdt/ alone: what the registry's catalog is to documents, without SQLite."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from typing import Any
 
 from blake3 import blake3
 
@@ -18,13 +19,14 @@ from crdt.catchup import (
     Report,
     Send,
     State,
+    Step,
     catch_up,
 )
 from crdt.delta import decode_delta, encode_delta
 from crdt.document import Document
 from crdt.fact import fact_hash
 from crdt.gate import admit
-from crdt.trie import DIGEST_SIZE, Prefix, build
+from crdt.trie import DIGEST_SIZE, Node, Prefix, build
 from crdt.vector import Vector, covers
 
 
@@ -89,7 +91,7 @@ class MemoryReplica:
 
     # crdt.catchup.Replica
 
-    def root_trie(self):
+    def root_trie(self) -> Node:
         entries = [key_of(name) + held.digest for name, held in self.documents.items() if held.facts]
         return build(entries, 2 * DIGEST_SIZE)
 
@@ -117,7 +119,7 @@ def key_of(name: str) -> bytes:
     return blake3(name.encode()).digest(DIGEST_SIZE)
 
 
-def answer(peer: MemoryReplica, replica: MemoryReplica, step):
+def answer(peer: MemoryReplica, replica: MemoryReplica, step: Step) -> Any:
     """Carry out one step of `replica` catching up with `peer`."""
     match step:
         case AskChanges(since):
@@ -142,15 +144,18 @@ def answer(peer: MemoryReplica, replica: MemoryReplica, step):
     return None
 
 
-def steps_of(replica: MemoryReplica, peer: MemoryReplica, since: int | None) -> Iterator[tuple[object, object]]:
+def steps_of(
+    replica: MemoryReplica, peer: MemoryReplica, since: int | None
+) -> Generator[tuple[Step, Any], None, Report]:
     """Catch up, yielding each step and its answer; the generator's value is the report."""
     protocol = catch_up(replica, since)
-    said = None
+    said: Any = None
     while True:
         try:
             step = protocol.send(said)
         except StopIteration as done:
-            return done.value
+            report: Report = done.value
+            return report
         said = answer(peer, replica, step)
         yield step, said
 
@@ -161,4 +166,5 @@ def bring_together(replica: MemoryReplica, peer: MemoryReplica, since: int | Non
         try:
             next(steps)
         except StopIteration as done:
-            return done.value
+            report: Report = done.value
+            return report

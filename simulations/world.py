@@ -5,6 +5,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from blake3 import blake3
@@ -110,7 +111,8 @@ class Node:
         except Died:
             pass
         finally:
-            nobodys(lambda: starting.done() or starting.set_result(None))
+            if not starting.done():
+                nobodys(partial(starting.set_result, None))
 
     def _config(self) -> Config:
         return Config.model_construct(

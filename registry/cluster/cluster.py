@@ -69,6 +69,7 @@ class Cluster:
         self.fetch = Fetch(store, catalog.database, self.peers, self.members, self.locate, clock, config.hold_s)
         self.bodies = Bodies(catalog, self.peers, self.members, self.locate, self.sync)
         self.gossip.on_twin = self.twin_seen
+        self.members.on_outdated = self._outdated
         self.gossip.on_incomplete = self.sync.document_is_due
         self.sync.on_advanced = self.advanced
         self._addresses = list(config.peer)
@@ -81,6 +82,8 @@ class Cluster:
         self._outdoing: asyncio.Task[None] | None = None
         self._outdone_at = -OUTDO_S
         self._latest_twin = 0
+        self._told_at: dict[str, float] = {}
+        self._telling: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Begin the tasks."""
@@ -95,8 +98,8 @@ class Cluster:
             self._tasks.append(asyncio.create_task(_insist(work)))
 
     async def close(self) -> None:
-        if self._outdoing is not None:
-            self._outdoing.cancel()
+        for task in [*self._telling, *([self._outdoing] if self._outdoing else [])]:
+            task.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -164,6 +167,15 @@ class Cluster:
         if start > self.gossip.start and (self._outdoing is None or self._outdoing.done()):
             self._outdoing = asyncio.create_task(self._outdo())
 
+    def _outdated(self, member: Member, beat: Heartbeat) -> None:
+        """An instance speaks under an earlier start than we know of it: a copy of it ran for a while. Let it know."""
+        now = asyncio.get_running_loop().time()
+        if now > self._told_at.get(member.instance, -OUTDO_S) + OUTDO_S:
+            self._told_at[member.instance] = now
+            telling = asyncio.create_task(self._say_hello(self.members.url_of(beat), member))
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
+
     async def _outdo(self) -> None:
         loop = asyncio.get_running_loop()
         while self.gossip.start <= self._latest_twin:
@@ -207,10 +219,10 @@ class Cluster:
             await asyncio.gather(*(self._say_hello(url) for url in urls), *(self._probe(m) for m in suspects))
             await asyncio.sleep(HEARTBEAT_S)
 
-    async def _say_hello(self, url: str) -> None:
+    async def _say_hello(self, url: str, to: Member | None = None) -> None:
         try:
             async with asyncio.timeout(HEARTBEAT_S):
-                answer = await self.peers.ask_url(url, "/hello", self.hello(), Hello)
+                answer = await self.peers.ask_url(url, "/hello", self.hello(to), Hello)
         except (PeerUnreachable, TimeoutError) as error:
             if url not in self._silent:
                 self._silent.add(url)

@@ -133,6 +133,8 @@ class Members:
         self.own_site = own_site
         self._members: dict[str, Member] = {}
         self.on_heard: list[Callable[[Member], None]] = []
+        self.on_outdated: Callable[[Member, Heartbeat], None] = lambda member, beat: None
+        """Told of a heartbeat of an earlier start than is known."""
 
     def remember(self, rows: Iterable[MemberRow], reached: dict[str, Reached]) -> None:
         """Take up what the disk knows."""
@@ -146,9 +148,10 @@ class Members:
         if instance == self.own_instance or (instance not in self._members and len(self._members) >= MAX_MEMBERS):
             return None
         member = self._members.setdefault(instance, Member(instance))
-        if (beat.start, sequence) <= (member.beat.start, member.sequence) and member.heard_at is not None:
-            return None
         if beat.start < member.beat.start:
+            self.on_outdated(member, beat)
+            return None
+        if beat.start == member.beat.start and sequence <= member.sequence and member.heard_at is not None:
             return None
         member.is_new = not member.live or member.beat.start != beat.start
         if member.is_new:
@@ -182,7 +185,9 @@ class Members:
 
     def url(self, member: Member) -> str:
         """Where to reach it: inside the site at its own address, from elsewhere at its site's if it has one."""
-        beat = member.beat
+        return self.url_of(member.beat)
+
+    def url_of(self, beat: Heartbeat) -> str:
         if beat.site != self.own_site and beat.advertise_site:
             return beat.advertise_site
         return beat.advertise

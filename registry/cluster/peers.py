@@ -6,8 +6,8 @@ noted as unreachable for a while (`members.Member.failed`), so that the next req
 
 import asyncio
 from base64 import b64encode
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import msgspec
@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 PREFIX = "/_concord/peer"
 TIMEOUT_S = 5.0
+PROVEN_S = 5.0
+NO_CONTENT = Digest("sha256:" + 64 * "0")
 MAX_ANSWER_BYTES = 1024 * 1024 * 1024  # a document of millions of facts comes in one piece
 RENEW_S = SESSION_MS / 1000 * 0.9  # by our own steady clock: the other side's may show another year
 
@@ -58,6 +60,8 @@ class Peers:
         self._keys = keys
         self._sessions: dict[tuple[str, str], tuple[Session, float]] = {}
         self._opening: dict[tuple[str, str], asyncio.Lock] = {}
+        self._answered_at: dict[str, float] = {}
+        """Loop times of the last authentic answers, by address."""
         self._sequence = 0
 
     async def ask(
@@ -68,12 +72,9 @@ class Peers:
         asked_at = asyncio.get_running_loop().time()
         member.asked_at.append(asked_at)
         try:
-            async with asyncio.timeout(timeout_s):
-                decoded = await self.ask_url(url, path, question, answer, member.instance)
-        except (TimeoutError, PeerUnreachable) as error:
-            if not isinstance(error, PeerRefused):
-                member.failed()
-            raise error if isinstance(error, PeerUnreachable) else PeerUnreachable("no answer in time") from None
+            with _noted(member):
+                async with asyncio.timeout(timeout_s):
+                    decoded = await self.ask_url(url, path, question, answer, member.instance)
         finally:
             member.asked_at.remove(asked_at)
         member.answered()
@@ -103,18 +104,13 @@ class Peers:
         url = self._members.url(member)
         text = b64encode(msgspec.msgpack.encode(question)).decode()
         headers = [("Concord-Question", text)]
-        try:
+        if asyncio.get_running_loop().time() > self._answered_at.get(url, 0.0) + PROVEN_S:
+            await self.held_size(member, NO_CONTENT, TIMEOUT_S)  # renews a session that has become worthless
+        with _noted(member):
             async with asyncio.timeout(timeout_s) as limit:
                 session = await self._session(url, member.instance, member.beat.start)
                 paced = _paced(body, limit, timeout_s)
                 decoded = await self._exchange(url, session, path, headers, paced, answer)
-        except TimeoutError:
-            member.failed()
-            raise PeerUnreachable("no answer in time") from None
-        except PeerUnreachable as error:
-            if not isinstance(error, PeerRefused):
-                member.failed()
-            raise
         member.answered()
         return decoded
 
@@ -129,6 +125,7 @@ class Peers:
                 raise SessionRefused(f"{url} does not accept our session")
             if not is_mac(response.headers.get("concord-mac"), sign_answer(session, sequence, response.status, raw)):
                 raise PeerRefused(f"{url} answered {response.status} without a valid MAC")
+            self._answered_at[url] = asyncio.get_running_loop().time()
             if response.status != 200:
                 raise PeerRefused(f"{url} answered {response.status}: {raw[:100].decode(errors='replace')}")
         try:
@@ -143,7 +140,7 @@ class Peers:
         """GET content, which is proved by its digest. The wait for the head of the answer is bounded, the rest is the
         caller's to bound. Raises PeerUnreachable."""
         url = self._members.url(member)
-        try:
+        with _noted(member):
             async with asyncio.timeout(TIMEOUT_S) as limit:
                 session = await self._session(url, member.instance, member.beat.start)
                 _, signed = self._sign(session, "GET", path, list(headers), b"")
@@ -153,13 +150,6 @@ class Peers:
                     if response.status == 401:
                         self._forget(session)
                     yield response
-        except TimeoutError:
-            member.failed()
-            raise PeerUnreachable("no answer in time") from None
-        except PeerUnreachable as error:
-            if not isinstance(error, PeerRefused):
-                member.failed()
-            raise
 
     async def held_size(self, member: Member, digest: Digest, timeout_s: float) -> int | None:
         """The size of a content that a member has on its disk, or None. Raises PeerUnreachable."""
@@ -215,6 +205,20 @@ class Peers:
             return read_token(token_text(answer.token), self._keys)
         except (msgspec.DecodeError, Malformed) as error:
             raise PeerRefused(f"{url} opened no proper session: {error}") from None
+
+
+@contextmanager
+def _noted(member: Member) -> Iterator[None]:
+    """Note on a member that a request to it got no answer; one that it refused was answered."""
+    try:
+        yield
+    except TimeoutError:
+        member.failed()
+        raise PeerUnreachable("no answer in time") from None
+    except PeerUnreachable as error:
+        if not isinstance(error, PeerRefused):
+            member.failed()
+        raise
 
 
 async def _read(response: PeerResponse) -> bytes:

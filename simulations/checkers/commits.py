@@ -26,9 +26,9 @@ class Commits:
         delta = decode_delta(raw)
         said: dict[Identity, Key] = {}
         for writer, clock, text in delta.added:
-            fact = parse_fact(text)
-            said[writer, clock] = (fact.kind, fact.key)
-            self._said[name, (writer, clock)] = Fact((fact.kind, fact.key), fact.digest)
+            stated = parse_fact(text)
+            said[writer, clock] = (stated.kind, stated.key)
+            self._said[name, (writer, clock)] = Fact((stated.kind, stated.key), stated.digest)
         under_way = list(self._history.under_way(node, now_s))
         for writer, ranges in delta.deleted.items():
             for first, length in ranges:

@@ -1,0 +1,47 @@
+"""`python -m simulations`."""
+
+import subprocess
+import sys
+
+from simulations.__main__ import Summary
+from simulations.report import Point, _measure, write_report
+
+
+def simulations(*words):
+    command = [sys.executable, "-W", "ignore", "-m", "simulations", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_a_few_runs_end_with_one_line_and_status_0():
+    done = simulations("--seed", 3, "--runs", 4, "--documents", 4)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("4 runs, 4 of documents alone, ")
+    assert line.endswith("all held")
+
+
+def test_plans_can_be_chosen():
+    done = simulations("--runs", 2, "--sites", "eu,us", "--faults", "kill", "--between-sites", "0.04", "--duration", 6)
+    assert done.returncode == 0, done.stderr
+    assert "kill" in done.stderr
+
+
+def test_an_unknown_fault_is_refused():
+    done = simulations("--faults", "earthquake")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no fault earthquake" in done.stderr
+
+
+def test_the_report_is_a_page_with_plots(tmp_path, monkeypatch):
+    monkeypatch.setattr("simulations.report.SEEDS", range(1))
+    monkeypatch.setattr("simulations.report.play_all", lambda play, points, processes: [(p, 1.0) for p in points])
+    write_report(tmp_path / "report.html", Summary(delays_s=[0.1, 0.2], convergence_s=[1.0]))
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/svg+xml") == 6
+
+
+def test_scenarios_of_the_report_measure_something():
+    assert 0 < _measure(Point("loss", 0.0, 0))[1] < 1
+    assert _measure(Point("partition", 4.0, 0))[1] > 4
+    assert _measure(Point("divergence", 3.0, 0))[1] > 1000
+    assert 0 < _measure(Point("size", 3.0, 0))[1] <= 10
