@@ -13,8 +13,11 @@ seams. `python -m simulations --help` runs it.
     history      what clients were told and what instances committed
     checkers/    what must hold, one file each
     run          one run: faults, then a healed network that must converge
+    shrink       making a failing run small
     planted      bugs put in from outside, which the checkers must see
+    replica      a replica in memory, of crdt/ alone
     documents    runs of documents alone, thousands of them
+    pool         many runs on all cores
     guard        nothing may look at a clock, chance, a thread or a socket of the machine
     report       pages with plots
 """
