@@ -181,3 +181,12 @@ async def test_a_commit_that_fails_ends_the_upload_and_links_nothing(site):
     assert not site.held()
     await site.uploads.finish("u2", APP, DIGEST, body(CONTENT), None)
     assert site.held()
+
+
+async def test_few_files_stay_open_however_many_uploads_were_begun(site, monkeypatch):
+    monkeypatch.setattr("registry.blobs.uploads.MAX_IDLE_FILES", 5)
+    for number in range(20):
+        site.clock.at_ms += 1
+        await site.uploads.append(f"u{number:02}", APP, body(b"x"), None)
+    assert sum(session.is_open for session in site.uploads._sessions.values()) <= 6
+    assert await site.uploads.append("u00", APP, body(b"y"), None) == 2, "a closed one goes on"

@@ -308,7 +308,8 @@ def test_an_address_that_is_none_is_said_to_be_none(url):
 
 def test_what_keeps_instances_apart_is_said(tmp_path):
     nowhere = free_port()
-    with running_server(tmp_path / "data", redis=[f"redis://:pass@127.0.0.1:{nowhere}"]) as server:
+    address = f"redis://:pass@127.0.0.1:{nowhere}?username=pass@"
+    with running_server(tmp_path / "data", redis=[address]) as server:
         wait_until(lambda: f"the bus at redis://127.0.0.1:{nowhere} is not heard" in server.log.read_text())
         assert f"bus redis://127.0.0.1:{nowhere}: not heard" in concord("status", server.url).stdout
         assert "pass@" not in server.log.read_text()

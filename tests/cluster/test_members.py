@@ -130,3 +130,12 @@ def test_how_far_a_member_is_known_counts_for_its_latest_start_only():
     for start, number in ((1, 900), (2, 5), (1, 1000), (2, 7), (2, 6)):
         member.reach(Reached(start, number))
     assert member.reached == (2, 7)
+
+
+async def test_heartbeats_alone_prove_nothing(members):
+    """They can be recorded on the bus and sent again; an answer to a request of ours cannot."""
+    member = members.hear(OTHER, beat(changes=5), 1, on_bus=True)
+    assert member.live
+    assert not member.proven
+    member.answered()
+    assert member.proven
