@@ -17,9 +17,6 @@ import apsw
 SECTOR_BYTES = 512
 ROOM_BYTES = 1 << 40
 
-Write = tuple[int, bytes]
-"""An offset and what was written there; a truncation has the offset alone and None in its place."""
-
 
 class Platter:
     """The bytes of one file: what is there, and what would be after a power cut."""
@@ -28,6 +25,7 @@ class Platter:
         self.now = bytearray(content)
         self._durable = bytearray(content)
         self._pending: list[tuple[int, bytes | None]] = []
+        """Offsets and what was written there; a truncation has None in its place."""
 
     def write(self, offset: int, data: bytes) -> None:
         if offset > len(self.now):
@@ -44,10 +42,6 @@ class Platter:
         for offset, data in self._pending:
             _apply(self._durable, offset, data)
         self._pending.clear()
-
-    @property
-    def unsynced(self) -> bool:
-        return bool(self._pending)
 
     def after_power_cut(self, drawn: random.Random) -> bytes:
         """What a power cut leaves: the durable bytes and any subset of the pending sectors."""

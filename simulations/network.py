@@ -193,9 +193,6 @@ class Network:
         self._served[place] = (life, application)
         life.on_death.append(lambda: self._gone(place, life))
 
-    def stop_serving(self, place: str) -> None:
-        self._served.pop(place, None)
-
     def _gone(self, place: str, life: Life) -> None:
         if self._served.get(place, (None,))[0] is life:
             del self._served[place]
@@ -336,13 +333,9 @@ class RedisServers:
         self._listeners: dict[str, list[tuple[Life, frozenset[str], asyncio.Queue[bytes]]]] = {n: [] for n in names}
         self._last_due: dict[tuple[str, str], float] = {}
         self.last_frame = b""
-        self.frames = 0
-        self.bytes = 0
 
     def publish(self, life: Life, channel: str, frame: bytes) -> None:
         weather, loop = self._weather, asyncio.get_running_loop()
-        self.frames += 1
-        self.bytes += len(frame)
         self.last_frame = frame
         for server in self.names:
             if server in self.stalled:

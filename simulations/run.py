@@ -77,8 +77,6 @@ class Outcome:
     operations: Counter[str]
     """Requests by kind and status."""
     convergence_s: float
-    peer_requests: int
-    peer_bytes: int
     delays_s: list[float]
     """From the commit of a push to its being everywhere, for each that came to be."""
 
@@ -383,8 +381,6 @@ class Run:
         blobs |= {(repository, layer) for layer in client.layers(body)}
 
     def outcome(self) -> Outcome:
-        weather = Counter(self.world.weather.fired)
-        weather.pop("partition", None)
         return Outcome(
             self.plan,
             self.violations,
@@ -393,8 +389,6 @@ class Run:
             self.world.loop.now,
             self.operations,
             self.convergence_s,
-            self.world.network.requests,
-            self.world.network.bytes + self.world.redis.bytes,
             self.delays_s,
         )
 

@@ -183,7 +183,6 @@ class World:
         self.damaged: set[tuple[str, str]] = set()
         """Instances and the hexadecimal part of digests of which they have wrong bytes."""
         self._trace = blake3()
-        self.events = 0
         self.on_frame: list[Callable[[Node], None]] = []
         self.on_born: list[Callable[[Node, Instance], None]] = []
         """Told of an instance before it starts."""
@@ -197,7 +196,6 @@ class World:
 
     def trace(self, kind: str, *details: object) -> None:
         """Note that something happened: what a run is recognised by."""
-        self.events += 1
         self._trace.update(f"{self.loop.now:.6f} {kind} {details}\n".encode())
 
     def trace_hash(self) -> str:

@@ -35,6 +35,7 @@ from registry.catalog.documents import Early
 from registry.catalog.incoming import Incoming, note_writers
 from registry.catalog.members import Reached, save_reached
 from registry.cluster import messages as m
+from registry.cluster.locate import MISS_BOUND_S
 from registry.cluster.members import Member, Members
 from registry.cluster.peers import Peers
 from registry.errors import StorageFailed
@@ -45,7 +46,6 @@ log = logging.getLogger("concord.sync")
 ROUND_S = 5.0
 AUDIT_S = 60.0
 LOOK_AGAIN_S = 0.3
-MISS_BOUND_S = 0.25
 SLOW_ANSWER_S = 2.0
 FIRST_RETRY_S = 0.2
 MAX_RETRY_S = 5.0

@@ -16,7 +16,7 @@ from crdt.document import Document
 from crdt.errors import CrdtError, Malformed, Unauthentic
 from crdt.frame import CHANGE, Frame, FrameKey, seal, unseal
 from crdt.gate import admit
-from tests.crdt.test_laws import NAME, history
+from tests.support.histories import NAME, history
 
 KEY = FrameKey(b"cluster!", bytes(range(32)))
 CHUNKS = 4
