@@ -169,6 +169,26 @@ def test_an_original_whose_copy_ran_for_a_while_is_heard_again():
         assert run(plan).violations == []
 
 
+def test_what_comes_by_a_frame_while_others_are_asked_is_no_miss(monkeypatch):
+    """The answer that was waited for brought nothing, because the frame had been first."""
+
+    async def ask_in_vain(cluster, repository):
+        await asyncio.sleep(0.2)
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second = playing.world.nodes
+        work = client(playing)
+        await pushed(work, first, "other", ALL_IMAGES[0])
+        monkeypatch.setattr("registry.cluster.cluster.Cluster.learn_for_miss", ask_in_vain)
+        asking = asyncio.ensure_future(client(playing, "client2").pull_manifest(second, "app", "v1"))
+        await asyncio.sleep(0.05)
+        await pushed(work, first, "v1", ALL_IMAGES[0])
+        assert await asking == ALL_IMAGES[0].body
+
+    play(act, sites=("eu", "us"))
+
+
 def test_an_upload_is_passed_on_to_an_owner_that_has_just_restarted():
     """The session was with its last start, and a request with content cannot be sent twice."""
 
