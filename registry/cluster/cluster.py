@@ -266,11 +266,17 @@ class Cluster:
         if member.is_new:
             # Let a newcomer know who is here, rather than after up to two seconds.
             loop.call_soon(lambda: self.gossip.beat(self.heartbeat()))
+            loop.call_later(LOOK_AGAIN_S, self._meet, member)
         if member.ahead:
             self._ahead_since.setdefault(member.instance, loop.time())
             loop.call_later(LOOK_AGAIN_S, self._look_again, member, beat)
         else:
             self._ahead_since.pop(member.instance, None)
+
+    def _meet(self, member: Member) -> None:
+        """One that has begun anew, or is back after a silence, does not wait for the next round."""
+        if member.beat.root != self._catalog.replica.root() and member.reachable:
+            self.sync.catch_up_soon(member)
 
     def _look_again(self, member: Member, beat: Heartbeat) -> None:
         """A heartbeat told of changes that were not here. Their frames should be by now; else they were lost."""

@@ -225,5 +225,10 @@ def test_an_instance_put_back_after_its_copy_ran_learns_that_it_is_not_believed(
         assert run(drawn_plan(seed)).violations == []
 
 
+def test_a_member_that_begins_anew_is_caught_up_with_at_once():
+    """It waited for the next round, and the rounds of two members did not bring them together within 10 s."""
+    assert run(drawn_plan(20448)).violations == []
+
+
 def test_faults_have_names_that_can_be_given_on_the_command_line():
     assert all(name == name.lower() and " " not in name for name in FAULTS)
