@@ -4,6 +4,7 @@ Each replaces a function or takes away a protection for the time of a run; the r
 each stands what brings it to light: the faults, and within how many seeds.
 """
 
+import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator
@@ -363,14 +364,13 @@ def _lookups_that_miss() -> AbstractContextManager[Any]:
 
 def _no_catching_up() -> AbstractContextManager[Any]:
     async def never(self: Sync) -> None:
-        import asyncio
-
         await asyncio.Event().wait()
 
     stack = contextlib.ExitStack()
     stack.enter_context(patch.object(Sync, "run", never))
     stack.enter_context(patch.object(Sync, "document_is_due", _nothing))
     stack.enter_context(patch.object(Cluster, "_look_again", _nothing))
+    stack.enter_context(patch.object(Cluster, "_meet", _nothing))
     return stack
 
 

@@ -31,6 +31,7 @@ from simulations.workload import Client
 from simulations.world import Node, World
 
 CONVERGENCE_S = 10.0
+MOMENTS = 10
 CALM_S = 8.0
 SITES = (("eu", "us"), ("eu", "eu", "us"), ("eu", "us", "ap"), ("eu", "eu", "us", "us"), ("eu", "eu", "eu"))
 WRITES = ("push", "push by digest", "upload", "mount", "delete tag", "delete manifest", "delete blob")
@@ -171,7 +172,11 @@ class Run:
         if operation is not None and status in (201, 202):
             if operation.kind in WRITES and self.calm:
                 operation.status = status
-                own = {i: key for i, (key, node) in self._written_for(operation).items() if node == operation.node}
+                own = {
+                    i: key
+                    for i, (key, node) in self._written_for(operation).items()
+                    if node == operation.node or operation.kind == "upload"  # another of the site may own the upload
+                }
                 self.judge(visibility.check_site, operation, self.world.nodes, self.history, own)
             for node in self.world.nodes:
                 if node.name == target:
@@ -342,6 +347,9 @@ class Run:
             self.judge(self.acknowledged.check_end, document, identities)
         for node in nodes:
             if node.instance is not None:
+                for _ in range(MOMENTS):
+                    if bounds.waiting(node.instance):  # a round of catching up writes down how far it came
+                        await asyncio.sleep(0.05)
                 self.judge(bounds.check_queues, node.name, node.instance)
         self.judge(bounds.check_tasks, len(asyncio.all_tasks()))
         before, seconds = self.world.network.requests, 4.0

@@ -33,6 +33,7 @@ log = logging.getLogger("concord.cluster")
 
 LOOK_AGAIN_S = 0.3
 BEHIND_S = 2.0
+GREETING_S = 0.01  # for each member, so that many who start together are not answered by all each time
 JOIN_ALONE_S = 1.0
 JOIN_S = 30.0
 MAX_ADDRESSES = 1000
@@ -79,6 +80,7 @@ class Cluster:
         self._silent: set[str] = set()
         """Addresses of which it was said that nobody answers there."""
         self._joined = False
+        self._greeting: asyncio.TimerHandle | None = None
         self._outdoing: asyncio.Task[None] | None = None
         self._outdone_at = -OUTDO_S
         self._latest_twin = 0
@@ -102,6 +104,8 @@ class Cluster:
             task.cancel()
         for task in self._tasks:
             task.cancel()
+        if self._greeting is not None:
+            self._greeting.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.sync.close()
         self.locate.close()
@@ -143,6 +147,7 @@ class Cluster:
             commit=self._catalog.replica.commit_number(),
             root=self._catalog.replica.root(),
             applied={m.instance: (m.beat.start, m.applied.upto(m.beat.start)) for m in self.members.of_own_site()},
+            joining=not self._joined or self.sync.filling,
         )
 
     def hello(self, to: Member | None = None) -> Hello:
@@ -248,6 +253,8 @@ class Cluster:
             reachable = [member for member in near if member.reachable]
             if near and not reachable:
                 break
+            if reachable and not self._catalog.replica.commit_number():
+                await self.sync.catch_up_soon(reachable[0])  # all of it once, and then what the others have more
             if reachable and all(await asyncio.gather(*(self.sync.catch_up_soon(m) for m in reachable))):
                 break
             if not near and loop.time() > begun + JOIN_ALONE_S:
@@ -264,8 +271,9 @@ class Cluster:
         if beat.site == self._config.site and start == self.gossip.start:
             self.confirmations.caught_up(member, applied)
         if member.is_new:
-            # Let a newcomer know who is here, rather than after up to two seconds.
-            loop.call_soon(lambda: self.gossip.beat(self.heartbeat()))
+            if self._greeting is None:
+                wait_s = min(GREETING_S * len(self.members.live()), HEARTBEAT_S)
+                self._greeting = loop.call_later(wait_s, self._greet)
             loop.call_later(LOOK_AGAIN_S, self._meet, member)
         if member.ahead:
             self._ahead_since.setdefault(member.instance, loop.time())
@@ -273,9 +281,14 @@ class Cluster:
         else:
             self._ahead_since.pop(member.instance, None)
 
+    def _greet(self) -> None:
+        """Let newcomers know who is here, rather than after up to two seconds."""
+        self._greeting = None
+        self.gossip.beat(self.heartbeat())
+
     def _meet(self, member: Member) -> None:
         """One that has begun anew, or is back after a silence, does not wait for the next round."""
-        if member.beat.root != self._catalog.replica.root() and member.reachable:
+        if member.reachable and self.sync.differs(member):
             self.sync.catch_up_soon(member)
 
     def _look_again(self, member: Member, beat: Heartbeat) -> None:

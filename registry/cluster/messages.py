@@ -39,6 +39,8 @@ class Heartbeat(msgspec.Struct, omit_defaults=True):
     """The state digest of all its documents."""
     applied: dict[str, tuple[Count, Count]]
     """For each instance of its site: (start, the number up to which it has applied every change of that start)."""
+    joining: bool = False
+    """It is still taking in what the others have, and exchanges with them of its own accord: they need not begin."""
     protocol: Count = PROTOCOL
 
 

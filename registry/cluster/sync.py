@@ -44,6 +44,7 @@ from registry.seams import PeerUnreachable
 log = logging.getLogger("concord.sync")
 
 ROUND_S = 5.0
+MEMBERS_A_ROUND = 4
 AUDIT_S = 60.0
 LOOK_AGAIN_S = 0.3
 SLOW_ANSWER_S = 2.0
@@ -61,6 +62,9 @@ class Sync:
         self._peers = peers
         self._members = members
         self._running: dict[str, asyncio.Task[bool]] = {}
+        self._filling: asyncio.Task[bool] | None = None
+        """Taking in everything from one member, while nothing was here."""
+        self._round = 0
         self._due: dict[str, asyncio.Task[None]] = {}
         self._asking: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._audited: dict[str, float] = {}
@@ -70,14 +74,36 @@ class Sync:
         """Told the document and its vector when a diff was applied."""
 
     async def run(self) -> None:
-        """Catch up with every member whose state differs, for ever."""
+        """Catch up with members whose state differs, for ever.
+
+        With those that are known to have published more, and with a few others, in turn: under load the state of every
+        member is another one, and in a large cluster nobody can ask everybody.
+        """
         while True:
-            for member in self._members.reachable():
-                if member.ahead or member.beat.root != self._catalog.replica.root():
-                    self.catch_up_soon(member)
-                else:
-                    self._note_reached(member, member.beat.commit, member.beat.changes, member.beat.start)
+            for member in self._of_this_round():
+                self.catch_up_soon(member)
             await asyncio.sleep(ROUND_S)
+
+    def _of_this_round(self) -> list[Member]:
+        ahead, differing = [], []
+        for member in self._members.reachable():
+            if member.ahead:
+                ahead.append(member)
+            elif self.differs(member):
+                differing.append(member)
+            elif member.beat.root == self._catalog.replica.root():
+                self._note_reached(member, member.beat.commit, member.beat.changes, member.beat.start)
+        self._round += MEMBERS_A_ROUND
+        first = self._round % len(differing) if differing else 0
+        return ahead + (differing[first:] + differing[:first])[:MEMBERS_A_ROUND]
+
+    def differs(self, member: Member) -> bool:
+        """Whether to begin an exchange with a member that has not published more than is here."""
+        return not member.beat.joining and member.beat.root != self._catalog.replica.root()
+
+    @property
+    def filling(self) -> bool:
+        return self._filling is not None and not self._filling.done()
 
     def close(self) -> None:
         for task in [*self._running.values(), *self._due.values(), *self._asking.values()]:
@@ -87,9 +113,13 @@ class Sync:
 
     def catch_up_soon(self, member: Member) -> "asyncio.Task[bool]":
         """Catch up with a member, unless that is under way. The task answers whether it succeeded."""
+        if self._filling is not None and not self._filling.done():
+            return self._filling  # the same from another one would be in vain
         running = self._running.get(member.instance)
         if running is None or running.done():
             running = self._running[member.instance] = asyncio.create_task(self._catch_up(member))
+            if not self._catalog.replica.commit_number():
+                self._filling = running
         return running
 
     async def _catch_up(self, member: Member) -> bool:

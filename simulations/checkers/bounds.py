@@ -7,10 +7,10 @@ MAX_TASKS = 400
 MAX_CALM_REQUESTS_PER_S = 6.0
 
 
-def check_queues(name: str, instance: Instance) -> None:
-    """Once all agree, nothing waits any more."""
+def waiting(instance: Instance) -> dict[str, int]:
+    """What waits at an instance, by what it is."""
     cluster = instance.cluster
-    left = {
+    counts = {
         "held frames": cluster.gossip._gate.items,
         "confirmations": len(cluster.confirmations._waits),
         "documents due": len(cluster.sync._due),
@@ -18,9 +18,13 @@ def check_queues(name: str, instance: Instance) -> None:
         "bodies": len(cluster.bodies._fetching),
         "writes": len(instance.catalog.database._queue),
     }
-    for what, count in left.items():
-        if count:
-            raise Violation(f"{name}: {count} {what} are left over once all is calm")
+    return {what: count for what, count in counts.items() if count}
+
+
+def check_queues(name: str, instance: Instance) -> None:
+    """Once all agree, nothing waits any more."""
+    for what, count in waiting(instance).items():
+        raise Violation(f"{name}: {count} {what} are left over once all is calm")
 
 
 def check_tasks(count: int) -> None:

@@ -1,0 +1,355 @@
+"""Very many instances and tags: the registry's own gossip and catching up, without HTTP, SQLite and content.
+
+    python -m simulations.scale --instances 200 --sites 10 --repositories 20000 --tags 1000000
+
+Pushes go to instances at random while frames are lost; then one site is cut off while pushes go on, and comes back; at
+last an empty instance joins. What is reported of messages and bytes is exact; processor time is that of this process,
+which does the work of all instances.
+"""
+
+import asyncio
+import logging
+import random
+import resource
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NamedTuple, TypeVar, cast
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from crdt.fact import blob_fact, manifest_fact, tag_fact
+from crdt.frame import CHANGE, CONFIRMATION, HEARTBEAT
+from crdt.vector import Vector
+from registry.catalog.catalog import Catalog
+from registry.cluster.cluster import Cluster
+from registry.cluster.keys import ClusterKey
+from registry.cluster.peers import PeerRefused, Peers
+from registry.cluster.sessions import Session
+from registry.config import Config
+from registry.http.peers import QUESTIONS, Asked
+from simulations.life import Life
+from simulations.loop import VirtualLoop
+from simulations.network import CONNECT_S, Network, RedisServers, SimulatedBus, SimulatedTransport, Weather
+from simulations.shared import Base, SharedCatalog, States, base
+
+T = TypeVar("T")
+
+KEY = ClusterKey("the simulated cluster's secret")
+REDIS = "redis"
+MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
+BODY = b"m" * 1500
+KINDS = {CHANGE: "changes", HEARTBEAT: "heartbeats", CONFIRMATION: "confirmations"}
+EVERYWHERE_S = 120.0
+NOBODY = Session("", "", "", 0, b"", 0)
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is played."""
+
+    instances: int = 200
+    sites: int = 10
+    repositories: int = 20_000
+    tags: int = 1_000_000
+    pushes_per_s: float = 20.0
+    loss: float = 0.001
+    between_sites_s: float = 0.04
+    calm_s: float = 10.0
+    cut_s: float = 10.0
+    seed: int = 0
+
+
+class Traffic:
+    """Messages and bytes since it was last taken."""
+
+    def __init__(self) -> None:
+        self.count: Counter[str] = Counter()
+        self.bytes: Counter[str] = Counter()
+
+    def note(self, kind: str, size: int, times: int = 1) -> None:
+        self.count[kind] += times
+        self.bytes[kind] += size * times
+
+
+class CountedServers(RedisServers):
+    """Counts what is published and what is delivered."""
+
+    def __init__(self, weather: Weather, traffic: "Deployment") -> None:
+        super().__init__(weather, [REDIS])
+        self._deployment = traffic
+
+    def publish(self, life: Life, channel: str, frame: bytes) -> None:
+        kind = KINDS[frame[1]]
+        listeners = sum(channel in channels for _, channels, _ in self._listeners[REDIS])
+        self._deployment.traffic.note(f"{kind} published", len(frame))
+        self._deployment.traffic.note(f"{kind} delivered", len(frame), listeners)
+        super().publish(life, channel, frame)
+
+
+class SteadyClock:
+    """See `registry.seams.Clock`."""
+
+    def __init__(self, loop: VirtualLoop, drawn: random.Random) -> None:
+        self._loop, self._drawn = loop, drawn
+
+    def now_ms(self) -> int:
+        return 1_700_000_000_000 + int(self._loop.now * 1000)
+
+    def entropy(self, size: int) -> bytes:
+        return self._drawn.randbytes(size)
+
+
+class Questions(Peers):
+    """Questions between instances, carried by hand to whoever answers them."""
+
+    def __init__(self, deployment: "Deployment", part: "Part", transport: SimulatedTransport, clock: SteadyClock):
+        super().__init__(transport, part.members, clock, [KEY])
+        self._deployment, self._own = deployment, part.name
+
+    async def ask_url(self, url: str, path: str, question: object, answer: type[T], instance: str = "") -> T:
+        target = url.removeprefix("http://")
+        body = msgspec.msgpack.encode(question)
+        travel = self._deployment.network.travel
+        await travel(self._own, target, CONNECT_S)
+        part = self._deployment.parts[target]
+        response = await QUESTIONS[path](cast(Any, part), Asked(NOBODY, 0, "", body))
+        await travel(target, self._own, CONNECT_S)
+        self._deployment.traffic.note(path, len(body) + len(response.body))
+        if response.status_code != 200:
+            raise PeerRefused(f"answered {response.status_code}")
+        return msgspec.msgpack.decode(bytes(response.body), type=answer)
+
+
+class Part(Cluster):
+    """One instance: its gossip, its members, its catching up."""
+
+    def __init__(self, deployment: "Deployment", number: int, site: str, common: Base) -> None:
+        self.name = f"i{number}"
+        drawn = random.Random(f"{deployment.size.seed} {self.name}")
+        life = Life(self.name, 1)
+        clock = SteadyClock(deployment.loop, drawn)
+        self.catalog = SharedCatalog(deployment.states, common, drawn.randbytes(16).hex(), drawn.getrandbits(53))
+        config = Config.model_construct(
+            listen=f"{self.name}:80", site=site, redis=[REDIS], advertise=f"http://{self.name}", advertise_site="",
+            peer=[], hold_s=5.0,
+        )  # fmt: skip
+        transport = SimulatedTransport(deployment.network, life)
+        bus = SimulatedBus(deployment.redis, life, [KEY.cluster], site)
+        catalog = cast(Catalog, self.catalog)
+        super().__init__(config, catalog, cast(Any, None), clock, bus, transport, [KEY])
+        self.cluster = self
+        self.peers = self.sync._peers = Questions(deployment, self, transport, clock)
+        self.catalog.on_reached = lambda *reached: deployment.reached(self, *reached)
+
+    def start(self) -> None:
+        for work in (self.gossip.run, self.sync.run, self._beat):
+            self._tasks.append(asyncio.create_task(work()))
+
+    def push(self, repository: str, tag: str, number: int) -> None:
+        """What a push of a tag with one layer writes."""
+        held, writer, digest = self.catalog.replica.held(repository), self.catalog.writer, f"sha256:{number:064x}"
+        ended = [identity for identity, text in held.facts.items() if text.startswith(f"t\0{tag}\0")]
+        facts = (
+            tag_fact(tag, digest, number, writer),
+            manifest_fact(digest, MEDIA_TYPE, len(BODY), number, writer),
+            blob_fact(digest, 1_000_000, number, writer),
+        )
+        self.catalog.write(repository, [fact.text() for fact in facts], ended, (BODY,))
+
+
+class Push(NamedTuple):
+    """One push that is not everywhere yet."""
+
+    upto: int
+    """The clock at which its writer's entries end with it."""
+    at_s: float
+    lacking: list[int]
+    """How many instances lack it."""
+
+
+@dataclass
+class Phase:
+    """What one part of the play has shown."""
+
+    name: str
+    virtual_s: float = 0.0
+    cpu_s: float = 0.0
+    pushes: int = 0
+    delays_s: list[float] = field(default_factory=list)
+    agreed_s: float | None = None
+    """From its end to agreement of all."""
+    traffic: Traffic = field(default_factory=Traffic)
+    frames: Counter[str] = field(default_factory=Counter)
+
+
+class Deployment:
+    """All instances, and what is known of every push."""
+
+    def __init__(self, size: Size) -> None:
+        self.size = size
+        self.loop = VirtualLoop()
+        self._drawn = random.Random(size.seed)
+        self.weather = Weather(random.Random(f"{size.seed} weather"))
+        self.weather.between_sites_s = size.between_sites_s
+        self.network = Network(self.weather)
+        self.redis = CountedServers(self.weather, self)
+        self.states = States()
+        self.common = base(_documents(size))
+        self.parts: dict[str, Part] = {}
+        self.traffic = Traffic()
+        self._on_their_way: dict[tuple[str, int], list[Push]] = {}
+        self._delays_s: list[float] = []
+        self._pushed = size.tags
+
+    def play(self) -> Iterator[Phase]:
+        """Each phase as it ends."""
+        size = self.size
+        run = self.loop.run_until_complete
+        asyncio.set_event_loop(self.loop)
+        yield run(self._phase("all start", self._start()))
+        yield run(self._phase("pushes", self._push(size.calm_s), agree=True))
+        yield run(self._phase("a site cut off", self._cut(size.cut_s), agree=True))
+        yield run(self._phase("an empty one joins", self._join(), agree=True))
+
+    async def _phase(self, name: str, work: Any, agree: bool = False) -> Phase:
+        self.traffic, self._delays_s = Traffic(), []
+        before = self._frames()
+        begun, cpu, pushed = self.loop.now, time.process_time(), self._pushed
+        await work
+        phase = Phase(name, pushes=self._pushed - pushed)
+        if agree:
+            phase.agreed_s = await self._agree()
+        phase.virtual_s, phase.cpu_s = self.loop.now - begun, time.process_time() - cpu
+        phase.traffic, phase.delays_s, phase.frames = self.traffic, self._delays_s, self._frames() - before
+        return phase
+
+    def _frames(self) -> Counter[str]:
+        return sum((part.gossip.frames for part in self.parts.values()), Counter[str]())
+
+    def _add(self, site: str, common: Base) -> Part:
+        part = Part(self, len(self.parts), site, common)
+        self.parts[part.name] = part
+        self.weather.site_of[part.name] = site
+        part.start()
+        return part
+
+    async def _start(self) -> None:
+        self.weather.site_of[REDIS] = "s0"
+        for number in range(self.size.instances):
+            self._add(f"s{number % self.size.sites}", self.common)
+            await asyncio.sleep(10.0 / self.size.instances)
+        await asyncio.sleep(5)
+
+    async def _push(self, duration_s: float) -> None:
+        self.weather.loss = self.size.loss
+        end = self.loop.now + duration_s
+        while self.loop.now < end:
+            part = self.parts[self._drawn.choice(list(self.parts))]
+            repository = f"repository/r{self._drawn.randrange(self.size.repositories)}"
+            self._pushed += 1
+            part.push(repository, f"v{self._drawn.randrange(100)}", self._pushed)
+            await asyncio.sleep(self._drawn.expovariate(self.size.pushes_per_s))
+        self.weather.loss = 0.0
+
+    async def _cut(self, duration_s: float) -> None:
+        away = {name for name, part in self.parts.items() if self.weather.site_of[name] == "s1"}
+        places = [*self.parts, REDIS]
+        pairs = [(one, other) for one in places for other in places if (one in away) != (other in away)]
+        for pair in pairs:
+            self.weather.block(*pair)
+        await self._push(duration_s)
+        for pair in pairs:
+            self.weather.unblock(*pair)
+
+    async def _join(self) -> None:
+        self._add("s2", base(()))
+
+    async def _agree(self) -> float:
+        begun = self.loop.now
+        while len({part.catalog.replica.root() for part in self.parts.values()}) > 1:
+            if self.loop.now > begun + EVERYWHERE_S:
+                raise TimeoutError(f"instances differ after {EVERYWHERE_S} virtual s")
+            await asyncio.sleep(0.05)
+        return self.loop.now - begun
+
+    def reached(self, part: Part, name: str, before: Vector, after: Vector) -> None:
+        """An instance has committed something of a document."""
+        for writer, upto in after.items():
+            known = before.get(writer, 0)
+            if upto == known:
+                continue
+            pushes = self._on_their_way.setdefault((name, writer), [])
+            if writer == part.catalog.writer:
+                pushes.append(Push(upto, self.loop.now, [len(self.parts) - 1]))
+                continue
+            for push in [push for push in pushes if known < push.upto <= upto]:
+                push.lacking[0] -= 1
+                if not push.lacking[0]:
+                    pushes.remove(push)
+                    self._delays_s.append(self.loop.now - push.at_s)
+
+
+def _documents(size: Size) -> Iterator[tuple[str, int, list[str]]]:
+    """Every repository has its share of the tags, each with a manifest of its own."""
+    each = size.tags // size.repositories
+    for number in range(size.repositories):
+        texts = []
+        for at in range(each):
+            digest = f"sha256:{number * each + at:064x}"
+            texts.append(tag_fact(f"v{at}", digest, 1, 1).text())
+            texts.append(manifest_fact(digest, MEDIA_TYPE, len(BODY), 1, 1).text())
+        yield f"repository/r{number}", 1, texts
+
+
+def resident_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main(
+    instances: Annotated[int, typer.Option(help="how many")] = 200,
+    sites: Annotated[int, typer.Option(help="at how many sites")] = 10,
+    repositories: Annotated[int, typer.Option(help="in all")] = 20_000,
+    tags: Annotated[int, typer.Option(help="in all, before the pushes")] = 1_000_000,
+    pushes: Annotated[float, typer.Option(help="a second, over all instances")] = 20.0,
+    loss: Annotated[float, typer.Option(help="share of deliveries that the bus loses")] = 0.001,
+    calm: Annotated[float, typer.Option(help="virtual seconds of pushes with all sites there")] = 10.0,
+    cut: Annotated[float, typer.Option(help="virtual seconds of pushes with one site cut off")] = 10.0,
+    seed: Annotated[int, typer.Option(help="what chance is drawn from")] = 0,
+) -> None:
+    """Play a large deployment and say what it took."""
+    logging.disable(logging.WARNING)  # a site cut off is no news here
+    console = Console()
+    size = Size(instances, sites, repositories, tags, pushes, loss, calm_s=calm, cut_s=cut, seed=seed)
+    begun = time.monotonic()
+    deployment = Deployment(size)
+    console.print(f"{repositories} repositories, {tags} tags: {time.monotonic() - begun:.0f} s, {resident_mb():.0f} MB")
+    for phase in deployment.play():
+        show(console, phase, len(deployment.parts))
+    console.print(f"{resident_mb():.0f} MB resident in the end, in {time.monotonic() - begun:.0f} s")
+
+
+def show(console: Console, phase: Phase, instances: int) -> None:
+    console.print(f"\n[bold]{phase.name}[/bold]: {phase.virtual_s:.1f} virtual s, {phase.cpu_s:.1f} s of CPU")
+    if phase.delays_s:
+        ordered = sorted(phase.delays_s)
+        middle, late = ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100]
+        times = f"median {middle:.3f} s, 99 % {late:.3f} s, longest {ordered[-1]:.3f} s"
+        console.print(f"{phase.pushes} pushes, {len(ordered)} were everywhere after {times}")
+    if phase.agreed_s is not None:
+        console.print(f"all agreed {phase.agreed_s:.1f} s after the end")
+    table = Table("message", "count", "kB", "a second and instance")
+    for kind in sorted(phase.traffic.count):
+        count = phase.traffic.count[kind]
+        rate = count / phase.virtual_s / instances
+        table.add_row(kind, str(count), f"{phase.traffic.bytes[kind] / 1000:.0f}", f"{rate:.2f}")
+    console.print(table)
+    console.print("frames: " + ", ".join(f"{name} {count}" for name, count in sorted(phase.frames.items())))
+
+
+if __name__ == "__main__":
+    typer.run(main)
