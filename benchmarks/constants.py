@@ -1,0 +1,131 @@
+"""What one instance needs for one tag, one change and one heartbeat: the constants of docs/scale.md.
+
+    python -m benchmarks.constants [--tags N] [--repositories N]
+
+One catalog writes that many tags, each with a manifest of its own; a second takes them in as frames.
+"""
+
+import argparse
+import asyncio
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from crdt.change import Change, encode_change
+from crdt.fact import blob_fact, manifest_fact, tag_fact
+from crdt.frame import CHANGE, HEARTBEAT, Frame, seal
+from registry.catalog.catalog import PATH, Catalog
+from registry.catalog.database import Transaction
+from registry.catalog.repository import store_body
+from registry.cluster.confirmations import Confirmations
+from registry.cluster.gossip import Gossip
+from registry.cluster.keys import ClusterKey
+from registry.cluster.members import Members
+from registry.cluster.messages import Heartbeat
+from registry.manifest import parse_manifest
+from registry.names import digest_of
+from registry.system.bus import SilentBus
+from registry.system.clock import SystemClock
+from registry.system.disk import SystemDisk
+
+KEY = ClusterKey("a secret for measuring only")
+MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
+AT_ONCE = 200
+SITE_SIZE = 20
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--tags", type=int, default=50_000)
+    options.add_argument("--repositories", type=int, default=1_000)
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory(prefix="concord-constants-") as scratch:
+        for name in ("first", "second"):
+            (Path(scratch) / name).mkdir()
+        asyncio.run(measure(Path(scratch), given.tags, given.repositories))
+
+
+async def measure(scratch: Path, tags: int, repositories: int) -> None:
+    first, second = await opened(scratch / "first"), await opened(scratch / "second")
+    frames: list[bytes] = []
+    first.documents.on_change = lambda change: frames.append(sealed(first, len(frames) + 1, change))
+    await timed(
+        "a tag written and its frame sealed, committed in groups", tags, partial(write, first, tags, repositories)
+    )
+    print(f"{sum(map(len, frames)) / tags:10.0f} bytes    a change's frame")
+    size = sum(file.stat().st_size for file in (scratch / "first").iterdir() if file.name.startswith(PATH))
+    print(f"{size / tags:10.0f} bytes    of SQLite for a tag with its manifest")
+    members = Members(second.instance_id, "there")
+    gossip = Gossip(second, SilentBus(), [KEY], members, Confirmations(members), second.start_number)
+    await timed("a change received, committed in groups", tags, partial(receive, gossip, frames))
+    assert second.replica.root() == first.replica.root(), "all frames were taken in"
+    beats = [beat(first, number) for number in range(1, 20_001)]
+    print(f"{len(beats[0]):10.0f} bytes    a heartbeat at a site of {SITE_SIZE}")
+    await timed("a heartbeat received", len(beats), partial(receive, gossip, beats))
+    print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:10.0f} MB       resident at most")
+
+
+async def opened(path: Path) -> Catalog:
+    catalog = Catalog(SystemDisk(path), SystemClock())
+    await catalog.start()
+    return catalog
+
+
+async def timed(what: str, count: int, work: Callable[[], Awaitable[None]]) -> None:
+    cpu, begun = time.process_time(), time.perf_counter()
+    await work()
+    cpu, took = time.process_time() - cpu, time.perf_counter() - begun
+    print(f"{cpu / count * 1e6:10.1f} µs CPU   {what} ({took / count * 1e6:.1f} µs elapsed)")
+
+
+async def write(catalog: Catalog, tags: int, repositories: int) -> None:
+    for at in range(0, tags, AT_ONCE):
+        operations = (partial(_push, catalog, number, repositories) for number in range(at, min(at + AT_ONCE, tags)))
+        await asyncio.gather(*(catalog.database.write(operation) for operation in operations))
+
+
+def _push(catalog: Catalog, number: int, repositories: int, tx: Transaction) -> Change:
+    body = (
+        f'{{"schemaVersion":2,"mediaType":"{MEDIA_TYPE}","config":{{"mediaType":"application/vnd.oci.empty.v1+json",'
+        f'"digest":"sha256:{number:064x}","size":2}},"layers":[],"annotations":{{"text":"{"x" * 700}"}}}}'
+    ).encode()
+    digest, writer, documents = digest_of(body), catalog.documents.writer, catalog.documents
+    facts = (
+        tag_fact(f"v{number}", digest, number + 1, writer),
+        manifest_fact(digest, MEDIA_TYPE, len(body), number + 1, writer),
+        blob_fact(f"sha256:{number:064x}", 2, number + 1, writer),
+    )
+    store_body(tx, digest, body, parse_manifest(body, MEDIA_TYPE))
+    return documents.write(tx, f"repository/r{number % repositories}", [], facts, (body,))
+
+
+def sealed(catalog: Catalog, sequence: int, change: Change) -> bytes:
+    sender = bytes.fromhex(catalog.instance_id)
+    return seal(Frame(CHANGE, sender, catalog.start_number, sequence, encode_change(change)), KEY.frames)
+
+
+def beat(catalog: Catalog, number: int) -> bytes:
+    applied = {os.urandom(16).hex(): (catalog.start_number, number) for _ in range(SITE_SIZE)}
+    said = Heartbeat(
+        "here", "http://10.0.0.1:5000", "", "1.0", catalog.start_number, number, number, bytes(16), applied
+    )
+    sender = bytes.fromhex(catalog.instance_id)
+    payload = msgspec.msgpack.encode(said)
+    return seal(Frame(HEARTBEAT, sender, catalog.start_number, number, payload), KEY.frames)
+
+
+async def receive(gossip: Gossip, frames: list[bytes]) -> None:
+    for frame in frames:
+        await gossip.receive(frame)
+    while gossip._tasks:
+        await asyncio.gather(*gossip._tasks)
+
+
+if __name__ == "__main__":
+    main()
