@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -15,9 +15,19 @@ from pydantic_settings import (
 )
 
 from registry.errors import CannotStart
+from registry.policy import Policy, parse_rule
 
 Listed = Annotated[list[str], NoDecode]
 WILDCARDS = frozenset({"0.0.0.0", "::", "[::]", ""})
+
+
+class PolicyRule(BaseModel, extra="forbid"):
+    """One `[[policy]]` table. What it does not say is as it is for every repository."""
+
+    repositories: str
+    copies: str | int | None = None
+    sites: dict[str, int] | None = None
+    acknowledge: str | int | None = None
 
 
 class Config(BaseSettings):
@@ -38,6 +48,16 @@ class Config(BaseSettings):
     )
     sparse: bool = Field(False, description="accept manifests whose parts are missing")
     hold_s: float = Field(20.0, ge=0, le=50, description="how long a GET waits for a holder of content, in seconds")
+    copies: str = Field(
+        "on demand", description="how many instances hold content: a number, everywhere, on demand, or eu=2,us=1"
+    )
+    acknowledge: str = Field(
+        "local", description="who must hold a push before it is answered: local, a number of holders, each-site"
+    )
+    acknowledge_s: float = Field(25.0, gt=0, le=300, description="how long a push waits for that, in seconds")
+    policy: list[PolicyRule] = Field([], description="copies and acknowledge for some repositories")
+    front_end: bool = Field(False, description="keep no copies here: only fetch, and serve what was fetched")
+    copy_mib_s: float = Field(100.0, gt=0, description="how fast content follows when members come and go, in MiB/s")
     listen_internal: str = Field("", description="HOST:PORT for /_concord, /healthz and /readyz alone")
 
     @field_validator("redis", "peer", "name", "cluster_key", mode="before")
@@ -106,6 +126,19 @@ class Config(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
     @property
+    def rules(self) -> Policy:
+        """Raises ValueError for rules that cannot be meant."""
+        rules = [
+            parse_rule(
+                rule.repositories,
+                self.copies if rule.copies is None and rule.sites is None else rule.sites or rule.copies or "",
+                self.acknowledge if rule.acknowledge is None else rule.acknowledge,
+            )
+            for rule in self.policy
+        ]
+        return Policy((*rules, parse_rule("*", self.copies, self.acknowledge)))
+
+    @property
     def address(self) -> tuple[str, int]:
         return parse_address(self.listen)
 
@@ -137,6 +170,12 @@ def load_config(options: dict[str, Any], file: Path | None) -> Config:
 
 
 def _check_together(config: Config) -> None:
+    try:
+        policy = config.rules
+    except ValueError as error:
+        raise CannotStart(f"the policy is wrong: {error}") from None
+    if policy.copies_anything and not config.cluster_key:
+        raise CannotStart("copies are kept by the instances of a cluster, and a cluster needs CONCORD_CLUSTER_KEY")
     clustered = config.redis or config.peer or config.advertise or config.advertise_site
     if clustered and not config.cluster_key:
         raise CannotStart("a cluster needs a key: set CONCORD_CLUSTER_KEY to the same secret at every instance")

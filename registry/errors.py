@@ -22,6 +22,7 @@ specification ("Error codes") and no others.
       TooManyTags            414  MANIFEST_INVALID
       Unsupported            400, 404, 405, 413, 500  UNSUPPORTED
       StorageFailed          503  DENIED
+      NotSecured             503  DENIED
 """
 
 from collections.abc import Mapping
@@ -138,6 +139,16 @@ class StorageFailed(OciError):
 
     def __init__(self, message: str, detail: Any = None) -> None:
         super().__init__(message, detail, {"Retry-After": "30"})
+
+
+class NotSecured(OciError):
+    """A push that is here, and not yet at as many holders as its policy asks for. Pushing again waits again."""
+
+    status = 503
+    code = "DENIED"
+
+    def __init__(self, message: str, detail: Any = None) -> None:
+        super().__init__(message, detail, {"Retry-After": "2"})
 
 
 class CannotStart(Exception):

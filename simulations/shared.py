@@ -169,6 +169,7 @@ class SharedReplica:
 
 
 class _Documents:
+    on_links: object
     on_change: Callable[[Change], None] = staticmethod(lambda change: None)
 
 

@@ -66,6 +66,8 @@ class Documents:
         self._registered = False
         self.on_change: Callable[[Change], None] = lambda change: None
         self.on_large_log: Callable[[str], None] = lambda name: None
+        self.on_links: Callable[[str, list[Fact]], None] = lambda name, links: None
+        """Told the document and its new blob links when they are durable, whoever wrote them."""
 
     def retire_writer(self, writer: int) -> None:
         """Never write under the present writer again, but under `writer`, drawn afresh."""
@@ -182,6 +184,8 @@ class Documents:
             "UPDATE documents SET digest = ?, facts = ?, changed = ?, logged_count = ?, logged_bytes = ? WHERE id = ?",
             (after.digest, facts, number, logged_count, logged_bytes, row.id),
         )
+        if effect.links:
+            tx.after_commit.append(lambda: self.on_links(name, effect.links))
         if is_large_log(logged_count, logged_bytes, row.snapshot_bytes):
             tx.after_commit.append(lambda: self.on_large_log(name))
         return number, after.digest

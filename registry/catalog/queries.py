@@ -130,6 +130,27 @@ class Queries:
         row = self._database.row(_ANYWHERE, (digest,))
         return BlobRow(*row) if row else None
 
+    def is_held(self, digest: Digest) -> bool:
+        """Whether a blob's content is on this disk."""
+        return self._database.row("SELECT 1 FROM content WHERE digest = ?", (digest,)) is not None
+
+    def links_not_held(self, after: str, limit: int) -> list[Digest]:
+        """Up to `limit` linked blobs, behind the digest `after`, in order, whose content is not on this disk."""
+        sql = (
+            "SELECT DISTINCT f.key FROM facts f WHERE f.kind = 'b' AND f.key > ? "
+            "AND NOT EXISTS (SELECT 1 FROM content c WHERE c.digest = f.key) ORDER BY f.key LIMIT ?"
+        )
+        return [Digest(key) for (key,) in self._database.rows(sql, (after, limit))]
+
+    def links_of(self, digest: Digest) -> list[tuple[Repository, tuple[int, int]]]:
+        """Where a blob is linked: repositories, each with the size and the writer."""
+        sql = (
+            "SELECT d.name, f.size, f.writer FROM facts f CROSS JOIN documents d ON d.id = f.document "
+            "WHERE f.kind = 'b' AND f.key = ?"
+        )
+        rows = self._database.rows(sql, (digest,))
+        return [(Repository(name.removeprefix(KIND)), (size, writer)) for name, size, writer in rows]
+
     def repository_exists(self, repository: Repository) -> bool:
         sql = "SELECT 1 FROM documents WHERE name = ? AND facts > 0"
         return self._database.row(sql, (KIND + repository,)) is not None

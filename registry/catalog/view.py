@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from crdt.delta import Delta
-from crdt.fact import MANIFEST, TAG, Fact, fact_hash, parse_fact
+from crdt.fact import BLOB, MANIFEST, TAG, Fact, fact_hash, parse_fact
 from registry.catalog.database import Transaction
 
 Identity = tuple[int, int]
@@ -41,6 +41,8 @@ class Effect(NamedTuple):
     added: list[bytes]
     latest: int
     """The highest time among the added facts, 0 without any."""
+    links: list[Fact]
+    """The blob links among the added facts."""
 
 
 def observed(tx: Transaction, document: int, kind: str, key: str) -> list[LiveFact]:
@@ -68,6 +70,7 @@ def update_view(tx: Transaction, document: int, delta: Delta, vector: dict[int, 
     added: list[bytes] = []
     removed: list[bytes] = []
     tags: set[str] = set()
+    links: list[Fact] = []
     latest = 0
     for writer, clock, text in delta.added:
         if clock >= vector.get(writer, 0):
@@ -77,6 +80,8 @@ def update_view(tx: Transaction, document: int, delta: Delta, vector: dict[int, 
             latest = max(latest, fact.time)
             if fact.kind == TAG:
                 tags.add(fact.key)
+            elif fact.kind == BLOB:
+                links.append(fact)
     for writer, ranges in delta.deleted.items():
         for first, length in ranges:
             for kind, key, hashed in tx.rows(
@@ -92,7 +97,7 @@ def update_view(tx: Transaction, document: int, delta: Delta, vector: dict[int, 
     for hashed in set(removed) & set(added):
         removed.remove(hashed)
         added.remove(hashed)
-    return Effect(removed, added, latest)
+    return Effect(removed, added, latest, links)
 
 
 def _insert(tx: Transaction, document: int, fact: Fact, writer: int, clock: int, hashed: bytes) -> None:

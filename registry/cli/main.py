@@ -78,6 +78,17 @@ def serve(
     hold_s: Annotated[
         float | None, typer.Option(help="how long a GET waits for a holder of content, in seconds [default: 20]")
     ] = None,
+    copies: Annotated[
+        str | None,
+        typer.Option(help="how many instances hold content: a number, everywhere, on demand, or eu=2,us=1 [on demand]"),
+    ] = None,
+    acknowledge: Annotated[
+        str | None,
+        typer.Option(help="who must hold a push before it is answered: local, a number of holders, each-site [local]"),
+    ] = None,
+    front_end: Annotated[
+        bool | None, typer.Option("--front-end/--no-front-end", help="keep no copies here, only fetch and serve")
+    ] = None,
     listen_internal: Annotated[
         str | None, typer.Option(help="HOST:PORT for /_concord, /healthz and /readyz alone")
     ] = None,
@@ -103,6 +114,9 @@ _SETTINGS = frozenset(
         "name",
         "sparse",
         "hold_s",
+        "copies",
+        "acknowledge",
+        "front_end",
         "listen_internal",
     }
 )

@@ -16,6 +16,7 @@ from registry.catalog.members import MemberRow, all_members, all_reached, save_m
 from registry.catalog.queries import document_name
 from registry.cluster.bodies import Bodies
 from registry.cluster.confirmations import Confirmations
+from registry.cluster.copies import Copies
 from registry.cluster.fetch import Fetch
 from registry.cluster.gossip import Gossip
 from registry.cluster.keys import ClusterKey
@@ -23,6 +24,8 @@ from registry.cluster.locate import Locate
 from registry.cluster.members import HEARTBEAT_S, Member, Members
 from registry.cluster.messages import Heartbeat, Hello
 from registry.cluster.peers import Peers
+from registry.cluster.ranking import Candidate
+from registry.cluster.secure import Secure
 from registry.cluster.sync import Sync
 from registry.config import Config
 from registry.errors import StorageFailed
@@ -69,6 +72,16 @@ class Cluster:
         self.locate = Locate(self.peers, self.members)
         self.fetch = Fetch(store, catalog.database, self.peers, self.members, self.locate, clock, config.hold_s)
         self.bodies = Bodies(catalog, self.peers, self.members, self.locate, self.sync)
+        self.policy = policy = config.rules
+        own, keeps = Candidate(catalog.instance_id, config.site), not config.front_end
+        self.copies = Copies(
+            policy, own, keeps, catalog.queries, self.members, self.locate, self.fetch, config.copy_mib_s
+        )
+        self.secure = Secure(
+            policy, own, keeps, catalog.queries, self.members, self.peers, self.sync, self.bodies, self.fetch,
+            self.copies, config.acknowledge_s,
+        )  # fmt: skip
+        catalog.documents.on_links = self.copies.linked
         self.gossip.on_twin = self.twin_seen
         self.members.on_outdated = self._outdated
         self.gossip.on_incomplete = self.sync.document_is_due
@@ -93,6 +106,7 @@ class Cluster:
             self.gossip.run,
             self.sync.run,
             self.bodies.run,
+            self.copies.run,
             self._beat,
             self._introduce,
             self._join,
@@ -148,6 +162,7 @@ class Cluster:
             root=self._catalog.replica.root(),
             applied={m.instance: (m.beat.start, m.applied.upto(m.beat.start)) for m in self.members.of_own_site()},
             joining=not self._joined or self.sync.filling,
+            front_end=config.front_end,
         )
 
     def hello(self, to: Member | None = None) -> Hello:

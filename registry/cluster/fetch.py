@@ -67,6 +67,13 @@ class Transfer:
                 raise self.failure
             await self._moved.wait()
 
+    async def finished(self) -> None:
+        """Wait until the whole is here, verified and durable. Raises what ended the transfer if it fails."""
+        while not self.verified:
+            if self.failure is not None:
+                raise self.failure
+            await self._moved.wait()
+
     async def read(self, offset: int, size: int) -> AsyncIterator[bytes | bytearray]:
         """`size` bytes from `offset`, as they come. Raises TransferFailed, or whatever ended the transfer."""
         self._readers += 1

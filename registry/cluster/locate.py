@@ -36,6 +36,13 @@ class Locate:
                 if size is not None:
                     yield asked[task], size
 
+    async def anywhere(self, digest: Digest) -> bool:
+        """Whether some reachable member has it."""
+        async with aclosing(self.holders(digest)) as holders:
+            async for _ in holders:
+                return True
+        return False
+
     async def within_miss_bound(self, digest: Digest) -> int | None:
         """The size of a content that some reachable member has, or None when none says so in time."""
         prompt = [member for member in self._members.reachable() if member.prompt]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from registry.catalog.members import MemberRow, Reached
 from registry.cluster.messages import Heartbeat
+from registry.cluster.ranking import Candidate
 
 HEARTBEAT_S = 2.0
 PRESUMED_DEAD_S = 3 * HEARTBEAT_S + 0.5
@@ -17,6 +18,7 @@ FIRST_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 4.0  # less than a round of catching up, so that a member that is back is found in the next one
 PROMPT_S = 0.25
 MAX_MEMBERS = 1000
+AWAY_S = 600.0
 
 
 class Member:
@@ -132,6 +134,7 @@ class Members:
         self.own_instance = own_instance
         self.own_site = own_site
         self._members: dict[str, Member] = {}
+        self._began = _now()
         self.on_heard: list[Callable[[Member], None]] = []
         self.on_outdated: Callable[[Member, Heartbeat], None] = lambda member, beat: None
         """Told of a heartbeat of an earlier start than is known."""
@@ -182,6 +185,14 @@ class Members:
 
     def of_own_site(self) -> list[Member]:
         return [member for member in self.live() if member.beat.site == self.own_site]
+
+    def keepers(self) -> list[Candidate]:
+        """The others that content is to be at: those that are known, but for front ends and who has long been away."""
+        return [
+            Candidate(member.instance, member.beat.site)
+            for member in self.all()
+            if not member.beat.front_end and _now() - (member.heard_at or self._began) < AWAY_S
+        ]
 
     def url(self, member: Member) -> str:
         """Where to reach it: inside the site at its own address, from elsewhere at its site's if it has one."""

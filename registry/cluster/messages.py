@@ -41,6 +41,8 @@ class Heartbeat(msgspec.Struct, omit_defaults=True):
     """For each instance of its site: (start, the number up to which it has applied every change of that start)."""
     joining: bool = False
     """It is still taking in what the others have, and exchanges with them of its own accord: they need not begin."""
+    front_end: bool = False
+    """It keeps no copies."""
     protocol: Count = PROTOCOL
 
 
@@ -155,6 +157,19 @@ class Updates(msgspec.Struct):
     documents: list[tuple[str, bytes]]
     writers: dict[str, str]
     bodies: list[bytes]
+
+
+class SecureQuestion(msgspec.Struct):
+    """Take all content of a manifest, and say when it is durable here."""
+
+    repository: Text
+    digest: Text
+
+
+class SecureAnswer(msgspec.Struct):
+    held: bool
+    lacking: Count = 0
+    """How much of it is still on its way."""
 
 
 class UpdatesAnswer(msgspec.Struct):

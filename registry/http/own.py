@@ -50,6 +50,19 @@ async def status(instance: Instance, request: Request) -> Response:
             "bus": cluster.bus.servers(),
             "frames": dict(cluster.gossip.frames),
             "catch_ups": dict(cluster.sync.rounds),
+            "copies": {
+                "policy": [
+                    {
+                        "repositories": rule.repositories,
+                        "copies": str(rule.copies),
+                        "acknowledge": str(rule.acknowledge),
+                    }
+                    for rule in cluster.policy.rules
+                ],
+                "due": cluster.copies.due,
+                "lacking": cluster.copies.lacking,
+                "copied": cluster.copies.copied,
+            },
             "confirmations_missed": cluster.confirmations.missed,
             "fetched_bytes": cluster.fetch.fetched_bytes,
             "peer_requests": instance.answered_peers,

@@ -322,6 +322,12 @@ async def _held(instance: Instance, asked: Asked, question: m.HeldQuestion) -> m
     return m.HeldAnswer(size)
 
 
+async def _secure(instance: Instance, asked: Asked, question: m.SecureQuestion) -> m.SecureAnswer:
+    repository, digest = parse_repository(question.repository), parse_digest(question.digest)
+    asker = instance.cluster.members.get(asked.session.client)
+    return await instance.cluster.secure.hold(repository, digest, asker)
+
+
 QUESTIONS: dict[str, Callable[[Instance, Asked], Awaitable[Response]]] = {
     "/hello": _answering(m.Hello, _hello),
     "/changes": _answering(m.ChangesQuestion, _changes),
@@ -332,4 +338,5 @@ QUESTIONS: dict[str, Callable[[Instance, Asked], Awaitable[Response]]] = {
     "/updates": _answering(m.Updates, _updates),
     "/facts": _answering(m.FactsQuestion, _facts),
     "/held": _answering(m.HeldQuestion, _held),
+    "/secure": _answering(m.SecureQuestion, _secure),
 }

@@ -1,0 +1,171 @@
+"""Bringing content to where the policy wants it.
+
+Whoever is to hold a content fetches it, from the moment its link is committed here: at the end of an upload, not with
+the manifest. What was missed (a start, an instance that came or went, a holder that was out of reach) is found by going
+over all links again, at a bounded rate. Nobody is asked to take anything, and no list of who has what is kept: everyone
+computes the same (see `ranking`).
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from typing import NamedTuple
+
+from crdt.fact import Fact
+from registry.catalog.queries import KIND, Queries
+from registry.cluster.fetch import Fetch, TransferFailed
+from registry.cluster.locate import Locate
+from registry.cluster.members import Members
+from registry.cluster.ranking import Candidate, designated
+from registry.errors import ContentUnreachable, StorageFailed
+from registry.names import Digest, Repository
+from registry.policy import Policy
+
+log = logging.getLogger("concord.copies")
+
+AT_ONCE = 4
+LOOK_S = 5.0
+GO_OVER_S = 600.0
+RETRY_S = 30.0
+PAGE = 200
+PAUSE_S = 0.05
+MAX_DUE = 100_000
+MIB = 1024 * 1024
+
+
+class Link(NamedTuple):
+    """A content that is linked somewhere."""
+
+    digest: Digest
+    size: int
+    writer: int
+
+
+class Copies:
+    """This instance's part in keeping copies. `keeps` is False for a front end."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        own: Candidate,
+        keeps: bool,
+        queries: Queries,
+        members: Members,
+        locate: Locate,
+        fetch: Fetch,
+        mib_s: float,
+    ) -> None:
+        self._policy = policy
+        self._own = own
+        self._keeps = keeps and policy.copies_anything
+        self._queries = queries
+        self._members = members
+        self._locate = locate
+        self._fetch = fetch
+        self._mib_s = mib_s
+        self._due: OrderedDict[Digest, Link] = OrderedDict()
+        self._wake = asyncio.Event()
+        self._gone_over_at = -GO_OVER_S
+        self._gone_over_with: list[Candidate] = []
+        self._again_at: float | None = None
+        self.copied = 0
+        """Contents fetched because they are to be here."""
+        self.lacking = 0
+        """Contents that are to be here and could not be had, when all links were gone over last."""
+
+    def candidates(self) -> list[Candidate]:
+        """All that copies are to be at, this instance among them if it keeps any."""
+        return self._members.keepers() + ([self._own] if self._keeps else [])
+
+    def designated(self, repository: Repository, digest: Digest) -> list[Candidate]:
+        return designated(self._policy.of(repository).copies, digest, self.candidates())
+
+    def linked(self, document: str, links: list[Fact]) -> None:
+        """Links have been committed here."""
+        if not self._keeps or not document.startswith(KIND):
+            return
+        repository = Repository(document.removeprefix(KIND))
+        for fact in links:
+            link = Link(Digest(fact.key), fact.size, fact.writer)
+            if self._lacks(link.digest) and self._is_mine(repository, link.digest):
+                if len(self._due) >= MAX_DUE:
+                    self._again_at = 0.0
+                    return
+                self._due[link.digest] = link
+                self._wake.set()
+
+    @property
+    def due(self) -> int:
+        """How many contents are waiting to be fetched."""
+        return len(self._due)
+
+    async def run(self) -> None:
+        """Fetch what is due, and go over all links now and then, for ever."""
+        if not self._keeps:
+            return
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(self._fetch_due())
+            group.create_task(self._go_over_often())
+
+    async def _fetch_due(self) -> None:
+        while True:
+            while not self._due:
+                self._wake.clear()
+                await self._wake.wait()
+            _, link = self._due.popitem(last=False)
+            if not await self._copy(link):
+                self._again_at = min(self._again_at or 1e18, _now() + RETRY_S)
+
+    async def _copy(self, link: Link) -> bool:
+        """Fetch one content, unless it has come meanwhile or nobody reachable has it."""
+        if not self._lacks(link.digest):
+            return True
+        uploader = self._queries.instance_of(link.writer)
+        try:
+            if await self._locate.anywhere(link.digest):
+                await self._fetch.transfer(link.digest, link.size, uploader).finished()
+                self.copied += 1
+                return True
+        except (ContentUnreachable, TransferFailed, StorageFailed) as error:
+            log.warning("no copy of %s could be made: %s", link.digest, error)
+        return False
+
+    async def _go_over_often(self) -> None:
+        while True:
+            candidates = self.candidates()
+            again = self._again_at is not None and _now() >= self._again_at
+            if again or candidates != self._gone_over_with or _now() - self._gone_over_at >= GO_OVER_S:
+                self._again_at, self._gone_over_with = None, candidates
+                await self._go_over()
+                self._gone_over_at = _now()
+            await asyncio.sleep(LOOK_S)
+
+    async def _go_over(self) -> None:
+        """Fetch whatever is to be here and is not, slowly."""
+        lacking, last = 0, ""
+        while digests := self._queries.links_not_held(last, PAGE):
+            for digest in digests:
+                repositories = self._queries.links_of(digest)
+                mine = [row for name, row in repositories if self._is_mine(name, digest)]
+                if mine:
+                    size, writer = mine[0]
+                    if await self._copy(Link(digest, size, writer)):
+                        await asyncio.sleep(size / (self._mib_s * MIB))
+                    else:
+                        lacking += 1
+            last = digests[-1]
+            await asyncio.sleep(PAUSE_S)
+        self.lacking = lacking
+        if lacking:
+            self._again_at = min(self._again_at or 1e18, _now() + RETRY_S)
+
+    def _lacks(self, digest: Digest) -> bool:
+        return not self._queries.is_held(digest)
+
+    def _is_mine(self, repository: Repository, digest: Digest) -> bool:
+        return self._own in self.designated(repository, digest)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,222 @@
+"""Waiting until as many instances hold a push as its policy asks for, before it is answered; and being one of those.
+
+The instance that was pushed to asks others to take the manifest and everything it stands on: those that are to hold it
+anyway first, and others in the place of who does not answer or is slow. A holder counts once it has committed the facts
+and has all content, verified and durable. Copying has begun when each upload ended, so there is mostly nothing left to
+do. A push that does not reach enough holders in time stays where it is, visible, and says so.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+from registry.catalog.queries import Queries, document_name
+from registry.cluster.bodies import Bodies
+from registry.cluster.copies import Copies
+from registry.cluster.fetch import Fetch, TransferFailed
+from registry.cluster.members import Member, Members
+from registry.cluster.messages import SecureAnswer, SecureQuestion
+from registry.cluster.peers import Peers
+from registry.cluster.ranking import Candidate, ranked
+from registry.cluster.sync import Sync
+from registry.errors import ContentUnreachable, ManifestInvalid, NotSecured, StorageFailed
+from registry.manifest import MAX_PARTS, parse_manifest
+from registry.names import Digest, Repository
+from registry.policy import Policy
+from registry.seams import PeerUnreachable
+
+SLICE_S = 4.0
+ANSWER_S = SLICE_S + 2.0
+SLOW_S = 5.0
+LOOK_AGAIN_S = 0.2
+AT_ONCE = 4
+
+
+class Group(NamedTuple):
+    """So many of these have to hold it."""
+
+    needed: int
+    candidates: list[Candidate]
+
+
+class Secure:
+    """See the module."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        own: Candidate,
+        keeps: bool,
+        queries: Queries,
+        members: Members,
+        peers: Peers,
+        sync: Sync,
+        bodies: Bodies,
+        fetch: Fetch,
+        copies: Copies,
+        patience_s: float,
+    ) -> None:
+        self._policy = policy
+        self._own = own
+        self._keeps = keeps
+        self._queries = queries
+        self._members = members
+        self._peers = peers
+        self._sync = sync
+        self._bodies = bodies
+        self._fetch = fetch
+        self._copies = copies
+        self._patience_s = patience_s
+
+    # Asking
+
+    async def wait(self, repository: Repository, digest: Digest) -> None:
+        """Return once enough instances hold a manifest and all its content. Raises NotSecured when time is up."""
+        groups = self._groups(repository, digest)
+        if not groups:
+            return
+        reached: list[Candidate] = [self._own] if self._keeps else []
+        question = SecureQuestion(repository, digest)
+        tasks = [asyncio.create_task(self._reach(group, question, reached)) for group in groups]
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await asyncio.gather(*tasks)
+        except TimeoutError:
+            raise self._not_secured(repository, reached) from None
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def _groups(self, repository: Repository, digest: Digest) -> list[Group]:
+        rule = self._policy.of(repository)
+        own = 1 if self._keeps else 0
+        others = [one for one in ranked(digest, self._copies.candidates()) if one != self._own]
+        if rule.acknowledge.each_site:
+            known = dict.fromkeys(site for site, _ in rule.copies.sites) or dict.fromkeys(one.site for one in others)
+            return [
+                Group(1, [one for one in others if one.site == site])
+                for site in known
+                if not (own and site == self._own.site)
+            ]
+        needed = rule.acknowledge.number - own
+        first = [one for one in self._copies.designated(repository, digest) if one != self._own]
+        order = first + [one for one in others if one not in first]
+        return [Group(needed, order)] if needed > 0 and rule.acknowledge.number > 1 else []
+
+    async def _reach(self, group: Group, question: SecureQuestion, reached: list[Candidate]) -> None:
+        """Ask as many as are needed, and one more whenever that takes long, until enough hold it."""
+        asking: dict[asyncio.Task[bool], Candidate] = {}
+        failed_at: dict[Candidate, float] = {}
+        missing, extra = group.needed, 0
+        try:
+            while missing:
+                for one in self._next(group, set(asking.values()), failed_at, reached)[: missing + extra - len(asking)]:
+                    asking[asyncio.create_task(self._ask(one, question))] = one
+                done, _ = await asyncio.wait(asking, timeout=SLOW_S) if asking else (await _a_moment(), None)
+                extra += not done
+                for task in done:
+                    one = asking.pop(task)
+                    if task.result():
+                        reached.append(one)
+                        missing -= 1
+                    else:
+                        failed_at[one] = _now()
+        finally:
+            for task in asking:
+                task.cancel()
+
+    def _next(
+        self, group: Group, asking: set[Candidate], failed_at: dict[Candidate, float], reached: list[Candidate]
+    ) -> list[Candidate]:
+        """Whom to ask: reachable ones in order, those that failed a moment ago last and not at once again."""
+        free = []
+        for one in group.candidates:
+            member = self._members.get(one.instance)
+            again = _now() - failed_at.get(one, -SLOW_S) >= LOOK_AGAIN_S
+            if member is not None and member.reachable and again and one not in asking and one not in reached:
+                free.append(one)
+        return sorted(free, key=lambda one: failed_at.get(one, 0.0))
+
+    async def _ask(self, one: Candidate, question: SecureQuestion) -> bool:
+        """Ask until it holds everything. False when it does not answer, or cannot."""
+        member = self._members.get(one.instance)
+        assert member is not None, "members are not forgotten while they are asked"
+        lacking: int | None = None
+        while True:
+            try:
+                answer = await self._peers.ask(member, "/secure", question, SecureAnswer, ANSWER_S)
+            except PeerUnreachable:
+                return False
+            if answer.held or not answer.lacking or answer.lacking == lacking:
+                return answer.held
+            lacking = answer.lacking
+
+    def _not_secured(self, repository: Repository, reached: list[Candidate]) -> NotSecured:
+        rule = self._policy.of(repository)
+        names = [{"instance": one.instance, "site": one.site} for one in reached]
+        return NotSecured(
+            f"the push is here and visible, but only {len(reached)} instances hold it and its policy asks for "
+            f"{rule.acknowledge}; the same push waits again",
+            {"acknowledge": str(rule.acknowledge), "holders": names},
+        )
+
+    # Answering
+
+    async def hold(self, repository: Repository, digest: Digest, asker: Member | None) -> SecureAnswer:
+        """Take everything a manifest stands on. Answers within SLICE_S how far it is; what has begun goes on."""
+        if not self._keeps:
+            return SecureAnswer(False)
+        if self._queries.manifest(repository, digest) is None and asker is not None:
+            await self._sync.refresh(document_name(repository), [asker])
+        if self._queries.manifest(repository, digest) is None:
+            return SecureAnswer(False)
+        try:
+            async with asyncio.timeout(SLICE_S):
+                lacking = [part async for part in self._lacking(repository, digest)]
+                for at in range(0, len(lacking), AT_ONCE):
+                    await asyncio.gather(*(self._take(repository, part) for part in lacking[at : at + AT_ONCE]))
+        except TimeoutError:
+            pass
+        except (ContentUnreachable, TransferFailed, StorageFailed):
+            return SecureAnswer(False)
+        left = [part async for part in self._lacking(repository, digest)]
+        return SecureAnswer(not left, len(left))
+
+    async def _lacking(self, repository: Repository, digest: Digest) -> AsyncIterator[Digest]:
+        """The blobs a manifest stands on, over all levels, that are linked here and whose content is not; and its own
+        digest or a child's where the body cannot be had."""
+        pending, seen = [digest], {digest}
+        while pending and len(seen) <= MAX_PARTS:
+            current = pending.pop()
+            row = self._queries.manifest(repository, current)
+            if row is None:
+                continue  # a part that was never pushed, which a sparse registry allows
+            body = row.body or await self._bodies.fetch(current)
+            if body is None:
+                yield current
+                continue
+            try:
+                manifest = parse_manifest(body, row.media_type)
+            except ManifestInvalid:
+                continue  # of a kind that this version does not know: it refers to nothing
+            for part in manifest.blobs:
+                blob = self._queries.blob(repository, part.digest) if part.digest not in seen else None
+                if blob is not None and not blob.held:
+                    yield part.digest
+                seen.add(part.digest)
+            pending += [part.digest for part in manifest.children if part.digest not in seen]
+            seen.update(part.digest for part in manifest.children)
+
+    async def _take(self, repository: Repository, digest: Digest) -> None:
+        row = self._queries.blob(repository, digest)
+        if row is not None and not row.held:
+            await self._fetch.transfer(digest, row.size, self._queries.instance_of(row.writer)).finished()
+
+
+async def _a_moment() -> set[asyncio.Task[bool]]:
+    await asyncio.sleep(LOOK_AGAIN_S)
+    return set()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
