@@ -58,6 +58,8 @@ class Config(BaseSettings):
     policy: list[PolicyRule] = Field([], description="copies and acknowledge for some repositories")
     front_end: bool = Field(False, description="keep no copies here: only fetch, and serve what was fetched")
     copy_mib_s: float = Field(100.0, gt=0, description="how fast content follows when members come and go, in MiB/s")
+    gc_every_s: float = Field(3600.0, ge=0, description="how often unused content is looked for, 0 for only on demand")
+    gc_grace_s: float = Field(86400.0, ge=0, description="how long content that no manifest names is kept, in seconds")
     listen_internal: str = Field("", description="HOST:PORT for /_concord, /healthz and /readyz alone")
 
     @field_validator("redis", "peer", "name", "cluster_key", mode="before")

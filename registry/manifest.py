@@ -46,6 +46,10 @@ class Manifest(NamedTuple):
     annotations: bytes | None
     """The annotations as a JSON object."""
 
+    def names(self) -> list[Digest]:
+        """Everything it stands on: blobs and children, not its subject."""
+        return list(dict.fromkeys(part.digest for part in (*self.blobs, *self.children)))
+
 
 class _Descriptor(msgspec.Struct):
     digest: str
@@ -90,6 +94,18 @@ def parse_manifest(body: bytes, content_type: str | None) -> Manifest:
     if media_type in INDEXES:
         return _index(content, media_type)
     raise ManifestInvalid("manifests of this media type are not supported", {"mediaType": media_type[:255]})
+
+
+UNREADABLE = "?"
+"""Stands among the parts of a manifest that cannot be read: it may name anything."""
+
+
+def read_stored(body: bytes, media_type: str) -> Manifest:
+    """A body that came from elsewhere, or is stored. One that this version cannot read has an unreadable part."""
+    try:
+        return parse_manifest(body, media_type)
+    except ManifestInvalid:
+        return Manifest(media_type, (Part(Digest(UNREADABLE), 0, False),), (), None, None, None)
 
 
 def _image(content: _Body, media_type: str) -> Manifest:

@@ -8,7 +8,9 @@ A content file is written elsewhere in the data directory, made durable, renamed
 durable, before the catalog says that it is here. Only what the catalog says counts: a file without a row is a leftover.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
 from registry.blobs.jobs import in_executor
@@ -37,6 +39,7 @@ class BlobStore:
     def __init__(self, disk: Disk, database: Database) -> None:
         self.disk = disk
         self._database = database
+        self._alone: dict[Digest, tuple[asyncio.Lock, int]] = {}
 
     def prepare(self) -> None:
         """Create the directories, and remove what transfers of an earlier start left behind."""
@@ -57,6 +60,21 @@ class BlobStore:
 
     def open(self, digest: Digest) -> DiskFile:
         return self.disk.open(content_path(digest))
+
+    @asynccontextmanager
+    async def alone_with(self, digest: Digest) -> AsyncIterator[None]:
+        """Publishing a content and noting it, or forgetting and removing it, while nobody else does either."""
+        lock, users = self._alone.get(digest, (asyncio.Lock(), 0))
+        self._alone[digest] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._alone[digest]
+            if users > 1:
+                self._alone[digest] = lock, users - 1
+            else:
+                del self._alone[digest]
 
     async def publish(self, path: str, digest: Digest) -> None:
         """Move a file that is complete, verified and durable to its place. Raises StorageFailed."""

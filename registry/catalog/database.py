@@ -44,6 +44,10 @@ class Transaction:
     def rows(self, sql: str, bindings: tuple[Any, ...] = ()) -> list[Any]:
         return self._connection.execute(sql, bindings).fetchall()
 
+    def changes(self) -> int:
+        """How many rows the last statement has changed."""
+        return self._connection.changes()
+
     def last_number(self) -> int:
         """The number of the row inserted last."""
         return self._connection.last_insert_rowid()

@@ -11,8 +11,7 @@ from crdt.vector import Vector
 from registry.catalog.database import Transaction
 from registry.catalog.documents import Applied, Documents
 from registry.catalog.repository import store_body
-from registry.errors import ManifestInvalid
-from registry.manifest import Manifest, parse_manifest
+from registry.manifest import read_stored
 from registry.names import Digest, digest_of
 
 _WRITER = re.compile(r"[0-9a-f]{1,14}\Z")
@@ -70,7 +69,7 @@ def keep_wanted_body(tx: Transaction, body: bytes) -> bool:
             (digest,),
         )
         if row is not None:
-            store_body(tx, digest, body, _parsed(body, row[0]))
+            store_body(tx, digest, body, read_stored(body, row[0]))
             return True
     return False
 
@@ -81,12 +80,4 @@ def _keep_if_named(tx: Transaction, body: bytes, media_types: Mapping[Digest, st
     for digest, media_type in media_types.items():
         algorithm, _, encoded = digest.partition(":")
         if hashed[algorithm] == encoded:
-            store_body(tx, digest, body, _parsed(body, media_type))
-
-
-def _parsed(body: bytes, media_type: str) -> Manifest:
-    """A body as its referrers see it. One that this version cannot read is kept all the same, and refers to nothing."""
-    try:
-        return parse_manifest(body, media_type)
-    except ManifestInvalid:
-        return Manifest(media_type, (), (), None, None, None)
+            store_body(tx, digest, body, read_stored(body, media_type))

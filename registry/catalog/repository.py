@@ -59,6 +59,9 @@ def store_body(tx: Transaction, digest: Digest, body: bytes, manifest: Manifest)
         "INSERT OR IGNORE INTO manifests (digest, body, subject, artifact_type, annotations) VALUES (?, ?, ?, ?, ?)",
         (digest, body, manifest.subject, manifest.artifact_type, manifest.annotations),
     )
+    if tx.changes():
+        for part in manifest.names():
+            tx.execute("INSERT OR IGNORE INTO parts (manifest, part) VALUES (?, ?)", (digest, part))
     tx.execute("DELETE FROM wanted WHERE digest = ?", (digest,))
 
 

@@ -4,9 +4,12 @@ The schema's version is SQLite's `user_version`. Each migration brings a databas
 transaction that also sets the version; a database of a newer version than this program knows is refused untouched.
 """
 
+from collections.abc import Callable
+
 import apsw
 
 from registry.errors import CannotStart
+from registry.manifest import read_stored
 
 _FIRST = """
 CREATE TABLE meta (
@@ -138,7 +141,31 @@ CREATE TABLE reached (
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS = [_FIRST]
+# What manifests name, so that content nobody names can be found. `?` stands for whatever a manifest may name that this
+# program cannot read.
+_PARTS = """
+CREATE TABLE parts (
+    manifest TEXT NOT NULL,
+    part TEXT NOT NULL,
+    PRIMARY KEY (manifest, part)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX parts_by_part ON parts (part);
+CREATE INDEX facts_of_manifests ON facts (key) WHERE kind = 'm';
+"""
+
+
+def _fill_parts(connection: apsw.Connection) -> None:
+    rows = connection.execute(
+        "SELECT DISTINCT m.digest, f.media_type FROM manifests m, facts f WHERE f.kind = 'm' AND f.key = m.digest"
+    ).fetchall()
+    for digest, media_type in rows:
+        ((body,),) = connection.execute("SELECT body FROM manifests WHERE digest = ?", (digest,))
+        for part in read_stored(body, str(media_type)).names():
+            connection.execute("INSERT OR IGNORE INTO parts (manifest, part) VALUES (?, ?)", (digest, part))
+
+
+MIGRATIONS: list[tuple[str, Callable[[apsw.Connection], None] | None]] = [(_FIRST, None), (_PARTS, _fill_parts)]
+"""What each version adds: tables, and what fills them from what is there."""
 VERSION = len(MIGRATIONS)
 
 PRAGMAS = {"journal_mode": "wal", "synchronous": 2}
@@ -165,6 +192,9 @@ def migrate(connection: apsw.Connection) -> None:
         )
     for number in range(version, VERSION):
         with connection:
-            for _ in connection.execute(MIGRATIONS[number]):
+            tables, fill = MIGRATIONS[number]
+            for _ in connection.execute(tables):
                 pass
+            if fill is not None:
+                fill(connection)
             connection.pragma("user_version", number + 1)

@@ -22,20 +22,22 @@ class NoAnswer(Exception):
 
 def ask(url: str, path: str, parameters: Mapping[str, str] | None = None) -> Any:
     """GET a path of an instance. Raises NoAnswer."""
-    return asyncio.run(_ask("GET", url, path, parameters, None))
+    return asyncio.run(_ask("GET", url, path, parameters, None, TIMEOUT_S))
 
 
-def post(url: str, path: str, question: object) -> Any:
+def post(url: str, path: str, question: object, timeout_s: float = TIMEOUT_S) -> Any:
     """POST a question as JSON. Raises NoAnswer."""
-    return asyncio.run(_ask("POST", url, path, None, msgspec.json.encode(question)))
+    return asyncio.run(_ask("POST", url, path, None, msgspec.json.encode(question), timeout_s))
 
 
-async def _ask(method: str, url: str, path: str, parameters: Mapping[str, str] | None, body: bytes | None) -> Any:
+async def _ask(
+    method: str, url: str, path: str, parameters: Mapping[str, str] | None, body: bytes | None, timeout_s: float
+) -> Any:
     address = (url if "://" in url else f"http://{url}").rstrip("/")
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise NoAnswer(f"{url!r} is no address of an instance, such as http://10.0.0.5:5000")
-    limit = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    limit = aiohttp.ClientTimeout(total=timeout_s)
     try:
         async with (
             aiohttp.ClientSession(timeout=limit) as session,
@@ -46,7 +48,7 @@ async def _ask(method: str, url: str, path: str, parameters: Mapping[str, str] |
                 raise NoAnswer(f"{address} answered {response.status}: {_message(content)}", response.status)
             return msgspec.json.decode(content)
     except TimeoutError:
-        raise NoAnswer(f"{address} does not answer within {TIMEOUT_S} s") from None
+        raise NoAnswer(f"{address} does not answer within {timeout_s:.0f} s") from None
     except aiohttp.ClientConnectorError as error:
         raise NoAnswer(f"{address} cannot be reached: {_reason(error.os_error)}") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:

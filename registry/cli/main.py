@@ -1,5 +1,6 @@
 """The commands and their options."""
 
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Column, Table
 
 from registry import __version__
-from registry.cli.client import NoAnswer, ask
+from registry.cli.client import NoAnswer, ask, post
 from registry.cli.compare import compare_instances
 from registry.cli.demo import demo as run_demo
 from registry.cli.verify import DataDirectory
@@ -31,6 +32,7 @@ out = Console(width=None if sys.stdout.isatty() else 200)
 Url = Annotated[str, typer.Argument(envvar="CONCORD_URL", help="address of an instance", show_default=True)]
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for machines")]
 LOCAL = "http://127.0.0.1:5000"
+GC_S = 600.0
 
 
 def run() -> None:
@@ -223,6 +225,41 @@ def conflicts(url: Url = LOCAL, json: Json = False) -> None:
             print(f"  loses  {fact['digest']}  pushed {_when(fact)}")
     if not answer["conflicts"]:
         print("no conflicts")
+
+
+@app.command(epilog="Example: concord gc --dry-run --untagged-older-than 30d http://10.0.0.5:5000")
+def gc(
+    url: Url = LOCAL,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be done, and why")] = False,
+    untagged_older_than: Annotated[
+        str | None, typer.Option(help="also delete manifests without a tag: an age such as 30d, 12h or 0s")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Remove content from an instance that no manifest names, as it is also done every hour."""
+    question: dict[str, Any] = {"dry_run": dry_run}
+    if untagged_older_than is not None:
+        question["untagged_older_than_s"] = _age_s(untagged_older_than)
+    answer = post(url, "/_concord/gc", question, GC_S)
+    if json:
+        return _print_json(answer)
+    for repository, digests in answer["untagged"].items():
+        for digest in digests:
+            print(f"{digest}  {'would be ' if dry_run else ''}deleted from {repository}: it has no tag")
+    for one in answer["decisions"]:
+        print(f"{one['digest']}  {one['size']} bytes  {'removed' if one['removed'] else 'kept'}: {one['why']}")
+    if answer["blocked"]:
+        print(f"nothing can be removed now: {answer['blocked']}")
+    removed, size, bodies = answer["removed"], answer["removed_bytes"], answer["bodies"]
+    print(f"{removed} contents removed, {size} bytes, {bodies} manifests forgotten")
+
+
+def _age_s(text: str) -> float:
+    """Seconds. Raises BadParameter."""
+    match = re.fullmatch(r"([0-9]{1,9})([smhdw])", text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no age: a number and one of s, m, h, d, w")
+    return int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[match[2]]
 
 
 def _when(fact: dict[str, Any]) -> str:

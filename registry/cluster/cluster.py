@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from crdt.change import Change
+from crdt.fact import Fact
 from crdt.vector import Vector
 from registry import __version__
 from registry.blobs.store import BlobStore
@@ -15,6 +16,7 @@ from registry.catalog.catalog import Catalog
 from registry.catalog.members import MemberRow, all_members, all_reached, save_member
 from registry.catalog.queries import document_name
 from registry.cluster.bodies import Bodies
+from registry.cluster.collect import Collect
 from registry.cluster.confirmations import Confirmations
 from registry.cluster.copies import Copies
 from registry.cluster.fetch import Fetch
@@ -29,7 +31,7 @@ from registry.cluster.secure import Secure
 from registry.cluster.sync import Sync
 from registry.config import Config
 from registry.errors import StorageFailed
-from registry.names import Repository
+from registry.names import Digest, Repository
 from registry.seams import Bus, Clock, PeerTransport, PeerUnreachable
 
 log = logging.getLogger("concord.cluster")
@@ -81,7 +83,10 @@ class Cluster:
             policy, own, keeps, catalog.queries, self.members, self.peers, self.sync, self.bodies, self.fetch,
             self.copies, config.acknowledge_s,
         )  # fmt: skip
-        catalog.documents.on_links = self.copies.linked
+        self.collect = Collect(
+            catalog, store, self.members, self.gossip, self.peers, self.sync, config.gc_grace_s, config.gc_every_s
+        )
+        catalog.documents.on_links = self._linked
         self.gossip.on_twin = self.twin_seen
         self.members.on_outdated = self._outdated
         self.gossip.on_incomplete = self.sync.document_is_due
@@ -107,6 +112,7 @@ class Cluster:
             self.sync.run,
             self.bodies.run,
             self.copies.run,
+            self.collect.run,
             self._beat,
             self._introduce,
             self._join,
@@ -278,6 +284,10 @@ class Cluster:
         self._joined = True
 
     # What comes in
+
+    def _linked(self, document: str, links: list[Fact]) -> None:
+        self.collect.linked(Digest(fact.key) for fact in links)
+        self.copies.linked(document, links)
 
     def _heard(self, member: Member) -> None:
         loop = asyncio.get_running_loop()

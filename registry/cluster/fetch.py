@@ -168,9 +168,10 @@ class Fetch:
                 await self._store.remove(path)
 
     async def _keep(self, transfer: Transfer, ingest: Ingest, path: str) -> None:
-        await self._store.publish(path, transfer.digest)
         now, spans = self._clock.now_ms(), ingest.checks.per_mib()
-        await self._database.write(lambda tx: add_content(tx, transfer.digest, transfer.size, spans, now))
+        async with self._store.alone_with(transfer.digest):
+            await self._store.publish(path, transfer.digest)
+            await self._database.write(lambda tx: add_content(tx, transfer.digest, transfer.size, spans, now))
 
     async def _receive(self, transfer: Transfer, ingest: Ingest, uploader: str | None) -> list[Member]:
         """Receive all bytes, from as many holders as it takes. Raises ContentUnreachable when none comes forward."""

@@ -172,6 +172,36 @@ class SecureAnswer(msgspec.Struct):
     """How much of it is still on its way."""
 
 
+class RelyQuestion(msgspec.Struct):
+    """Which of these contents does the receiver rely on? See `collect`."""
+
+    digests: Annotated[list[Text], msgspec.Meta(max_length=1000)]
+    start: Count
+    changes: Count
+    """How many changes the asker has published since that start."""
+
+
+class RelyAnswer(msgspec.Struct):
+    relied: list[Text]
+    unknown: str
+    """Why it cannot say, empty when it can."""
+    start: Count
+    changes: Count
+    """How many changes it had published when it answered."""
+    applied: Count
+    """How many of the asker's it had applied."""
+
+
+class ReleaseQuestion(msgspec.Struct):
+    """Give these contents up, where nothing has come to rely on them since the last question."""
+
+    digests: Annotated[list[Text], msgspec.Meta(max_length=1000)]
+
+
+class ReleaseAnswer(msgspec.Struct):
+    released: list[Text]
+
+
 class UpdatesAnswer(msgspec.Struct):
     early: list[str]
     """Documents whose update could not be applied because something before it is missing."""

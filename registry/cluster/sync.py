@@ -122,6 +122,13 @@ class Sync:
                 self._filling = running
         return running
 
+    async def reach(self, member: Member) -> bool:
+        """Take in everything that a member has committed by now. Answers whether that succeeded."""
+        running = self._running.get(member.instance)
+        if running is not None and not running.done():
+            await asyncio.wait([running])  # it may have read before now
+        return await self.catch_up_soon(member)
+
     async def _catch_up(self, member: Member) -> bool:
         # What the member had committed and published before is here once this is done, however it went on meanwhile.
         start, commit, changes = member.beat.start, member.beat.commit, member.beat.changes

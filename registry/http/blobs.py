@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from crdt.change import Change
 from registry.blobs.jobs import in_executor
+from registry.catalog.collection import is_linked
 from registry.catalog.content import drop_content
 from registry.catalog.database import Transaction
 from registry.catalog.queries import BlobRow
@@ -41,6 +42,7 @@ async def get_blob(instance: Instance, request: Request, repository: Repository,
     if request.method == "HEAD":
         if not row.held and await instance.cluster.locate.within_miss_bound(digest) is None:
             raise BlobUnknown("no instance that has this blob can be reached", {"digest": digest})
+        instance.cluster.collect.pin(digest)
         return Response(headers=headers)
     validator = request.headers.get("if-range")
     part = parse_range(request.headers.get("range"), row.size) if validator in (None, etag) else None
@@ -125,11 +127,14 @@ async def mount_blob(
         return None
     now, size = instance.clock.now_ms(), row.size
 
-    def link(tx: Transaction) -> Change:
+    def link(tx: Transaction) -> Change | None:
+        if not is_linked(tx, digest):
+            return None  # it was given up while holders were asked
         return link_blob(tx, instance.catalog.documents, repository, digest, size, now)
 
     change = await instance.catalog.database.write(link)
-    await instance.cluster.settle(change)
+    if change is not None:
+        await instance.cluster.settle(change)
     return change
 
 

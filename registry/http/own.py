@@ -63,6 +63,11 @@ async def status(instance: Instance, request: Request) -> Response:
                 "lacking": cluster.copies.lacking,
                 "copied": cluster.copies.copied,
             },
+            "collected": {
+                "contents": cluster.collect.removed,
+                "bytes": cluster.collect.removed_bytes,
+                "blocked": cluster.collect.last.blocked if cluster.collect.last else "",
+            },
             "confirmations_missed": cluster.confirmations.missed,
             "fetched_bytes": cluster.fetch.fetched_bytes,
             "peer_requests": instance.answered_peers,

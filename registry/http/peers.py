@@ -328,6 +328,15 @@ async def _secure(instance: Instance, asked: Asked, question: m.SecureQuestion) 
     return await instance.cluster.secure.hold(repository, digest, asker)
 
 
+async def _relied(instance: Instance, asked: Asked, question: m.RelyQuestion) -> m.RelyAnswer:
+    return await instance.cluster.collect.relied(instance.cluster.members.get(asked.session.client), question)
+
+
+async def _release(instance: Instance, asked: Asked, question: m.ReleaseQuestion) -> m.ReleaseAnswer:
+    released = await instance.cluster.collect.release([parse_digest(digest) for digest in question.digests])
+    return m.ReleaseAnswer(list(released))
+
+
 QUESTIONS: dict[str, Callable[[Instance, Asked], Awaitable[Response]]] = {
     "/hello": _answering(m.Hello, _hello),
     "/changes": _answering(m.ChangesQuestion, _changes),
@@ -339,4 +348,6 @@ QUESTIONS: dict[str, Callable[[Instance, Asked], Awaitable[Response]]] = {
     "/facts": _answering(m.FactsQuestion, _facts),
     "/held": _answering(m.HeldQuestion, _held),
     "/secure": _answering(m.SecureQuestion, _secure),
+    "/relied": _answering(m.RelyQuestion, _relied),
+    "/release": _answering(m.ReleaseQuestion, _release),
 }

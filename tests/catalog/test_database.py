@@ -4,9 +4,12 @@ import apsw
 import pytest
 
 from registry.catalog import schema
+from registry.catalog.collection import unreadable_manifest
 from registry.catalog.database import Database
 from registry.errors import CannotStart, StorageFailed
 from registry.system.disk import SystemDisk
+from tests.support import images
+from tests.support.client import sha256
 
 
 class CommitCounter:
@@ -115,7 +118,9 @@ def test_a_database_of_a_newer_version_is_refused_untouched(tmp_path):
 
 def test_migrations_bring_an_older_database_forward_step_by_step(tmp_path, monkeypatch):
     Database(SystemDisk(tmp_path), "test.sqlite")
-    monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, "CREATE TABLE later (x) ; CREATE TABLE latest (x)"])
+    monkeypatch.setattr(
+        schema, "MIGRATIONS", [*schema.MIGRATIONS, ("CREATE TABLE later (x) ; CREATE TABLE latest (x)", None)]
+    )
     monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
     database = Database(SystemDisk(tmp_path), "test.sqlite")
     assert database.rows("SELECT name FROM sqlite_schema WHERE name LIKE 'late%' ORDER BY name") == [
@@ -126,13 +131,34 @@ def test_migrations_bring_an_older_database_forward_step_by_step(tmp_path, monke
 
 def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path, monkeypatch):
     Database(SystemDisk(tmp_path), "test.sqlite")
-    monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, "CREATE TABLE later (x); CREATE TABLE meta (x)"])
+    monkeypatch.setattr(
+        schema, "MIGRATIONS", [*schema.MIGRATIONS, ("CREATE TABLE later (x); CREATE TABLE meta (x)", None)]
+    )
     monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
     with pytest.raises(apsw.SQLError):
         Database(SystemDisk(tmp_path), "test.sqlite")
     connection = apsw.Connection(str(tmp_path / "test.sqlite"))
     assert connection.pragma("user_version") == schema.VERSION - 1
     assert connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'later'").fetchone() is None
+
+
+def test_an_older_database_learns_what_its_manifests_name(tmp_path, monkeypatch):
+    """Else everything that was there before an upgrade would look unused."""
+    image = images.image()
+    with monkeypatch.context() as older:
+        older.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        older.setattr(schema, "VERSION", 1)
+        connection = Database(SystemDisk(tmp_path), "test.sqlite")._writing
+    for digest, body in ((image.digest, image.body), ("sha256:" + "0" * 64, b"of a later version")):
+        connection.execute("INSERT INTO manifests (digest, body) VALUES (?, ?)", (digest, body))
+        connection.execute(
+            "INSERT INTO facts VALUES (1, 'm', ?, 1, 1, ?, '', ?, 10, x'00')", (digest, len(body), image.media_type)
+        )
+    database = Database(SystemDisk(tmp_path), "test.sqlite")
+    named = {sha256(blob) for blob in image.blobs}
+    assert {part for (part,) in database.rows("SELECT part FROM parts WHERE manifest = ?", (image.digest,))} == named
+    assert unreadable_manifest(database) is None, "facts of no document are nobody's"
+    assert database.rows("SELECT part FROM parts WHERE part NOT LIKE 'sha256%'") == [("?",)]
 
 
 async def test_what_follows_a_commit_and_fails_keeps_nobody_waiting(database):

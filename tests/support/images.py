@@ -44,8 +44,14 @@ def image(
 ) -> Image:
     """An image whose content depends on `seed` alone."""
     drawn = random.Random(str(seed))
+    return of_layers([drawn.randbytes(layer_bytes) for _ in range(layers)], seed, media_type, layer_type, **fields)
+
+
+def of_layers(
+    contents: list[bytes], seed: object, media_type: str = OCI_IMAGE, layer_type: str = OCI_LAYER, **fields: Any
+) -> Image:
+    """An image of given layers."""
     config = json.dumps({"architecture": "amd64", "os": "linux", "seed": str(seed)}).encode()
-    contents = [drawn.randbytes(layer_bytes) for _ in range(layers)]
     manifest = {
         "schemaVersion": 2,
         "mediaType": media_type,

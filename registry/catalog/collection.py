@@ -1,0 +1,88 @@
+"""Which content nothing refers to, and giving it up.
+
+Content is in use while a live manifest, of any repository, names it. What is not may still be linked: an upload whose
+manifest is on its way, or what a deleted manifest left behind. Manifest bodies are in use while a live fact names them.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from registry.catalog.database import Database, Transaction
+from registry.catalog.documents import Documents
+from registry.catalog.queries import KIND
+from registry.manifest import UNREADABLE
+from registry.names import Digest
+
+_IN_USE = """
+SELECT 1 FROM parts p CROSS JOIN facts f ON f.kind = 'm' AND f.key = p.manifest WHERE p.part = ? LIMIT 1
+"""
+_UNUSED = """
+SELECT c.digest, c.size FROM content c WHERE c.digest > ? AND NOT EXISTS (
+    SELECT 1 FROM parts p CROSS JOIN facts f ON f.kind = 'm' AND f.key = p.manifest WHERE p.part = c.digest
+) ORDER BY c.digest LIMIT ?
+"""
+_BODIES = """
+SELECT m.digest FROM manifests m WHERE m.digest > ? AND NOT EXISTS (
+    SELECT 1 FROM facts f WHERE f.kind = 'm' AND f.key = m.digest
+) ORDER BY m.digest LIMIT ?
+"""
+_UNREADABLE = """
+SELECT d.name, p.manifest FROM parts p CROSS JOIN facts f ON f.kind = 'm' AND f.key = p.manifest
+CROSS JOIN documents d ON d.id = f.document WHERE p.part = ? LIMIT 1
+"""
+
+
+class Unused(NamedTuple):
+    """Content on this disk that no live manifest names."""
+
+    digest: Digest
+    size: int
+
+
+def unused_content(database: Database, after: str, limit: int) -> list[Unused]:
+    """Up to `limit`, behind the digest `after`, in order."""
+    return [Unused(Digest(digest), size) for digest, size in database.rows(_UNUSED, (after, limit))]
+
+
+def unused_bodies(database: Database, after: str, limit: int) -> list[Digest]:
+    """Manifest bodies that no live fact names."""
+    return [Digest(digest) for (digest,) in database.rows(_BODIES, (after, limit))]
+
+
+def unreadable_manifest(database: Database) -> tuple[str, Digest] | None:
+    """A repository and a live manifest of it that this version cannot read, if there is one."""
+    row = database.row(_UNREADABLE, (UNREADABLE,))
+    return (row[0].removeprefix(KIND), Digest(row[1])) if row else None
+
+
+def is_in_use(source: Database | Transaction, digest: Digest) -> bool:
+    return source.row(_IN_USE, (digest,)) is not None
+
+
+def is_linked(tx: Transaction, digest: Digest) -> bool:
+    return tx.row("SELECT 1 FROM facts WHERE kind = 'b' AND key = ? LIMIT 1", (digest,)) is not None
+
+
+def drop_links(tx: Transaction, documents: Documents, digests: Iterable[Digest]) -> None:
+    """Delete every live link of some blobs, one operation for each repository."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    sql = (
+        "SELECT d.name, f.writer, f.clock FROM facts f CROSS JOIN documents d ON d.id = f.document "
+        "WHERE f.kind = 'b' AND f.key = ?"
+    )
+    for digest in digests:
+        for name, writer, clock in tx.rows(sql, (digest,)):
+            found.setdefault(name, []).append((writer, clock))
+    for name, identities in found.items():
+        documents.write(tx, name, identities, [])
+
+
+def drop_bodies(tx: Transaction, digests: Iterable[Digest]) -> int:
+    """Forget manifests' bodies, but for those that a live fact names by now. Answers how many."""
+    count = 0
+    for digest in digests:
+        if tx.row("SELECT 1 FROM facts WHERE kind = 'm' AND key = ? LIMIT 1", (digest,)) is None:
+            tx.execute("DELETE FROM manifests WHERE digest = ?", (digest,))
+            tx.execute("DELETE FROM parts WHERE manifest = ?", (digest,))
+            count += 1
+    return count

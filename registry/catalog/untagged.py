@@ -1,0 +1,65 @@
+"""Manifests that nobody would miss: without a tag, and no part or companion of one that is kept.
+
+Kept are tagged manifests and young ones, and whatever belongs to a kept one: the children of an index, the subject it
+is about, and its referrers, over all levels.
+"""
+
+from typing import NamedTuple
+
+from crdt.clock import COUNTER_BITS
+from registry.catalog.database import Database, Transaction
+from registry.catalog.documents import Documents
+from registry.catalog.queries import document_name
+from registry.catalog.repository import delete_manifest
+from registry.errors import ManifestUnknown
+from registry.names import Digest, Repository
+
+_MANIFESTS = """
+SELECT m.key, MAX(m.time), EXISTS (
+    SELECT 1 FROM facts t WHERE t.document = d.id AND t.kind = 't' AND t.digest = m.key
+), b.subject
+FROM documents d CROSS JOIN facts m ON m.document = d.id AND m.kind = 'm' LEFT JOIN manifests b ON b.digest = m.key
+WHERE d.name = ? GROUP BY m.key
+"""
+_TAGGED = """
+SELECT 1 FROM documents d CROSS JOIN facts t ON t.document = d.id AND t.kind = 't' AND t.digest = ? WHERE d.name = ?
+"""
+
+
+class _Manifest(NamedTuple):
+    digest: Digest
+    time: int
+    tagged: int
+    subject: str | None
+
+
+def untagged(database: Database, repository: Repository, before_ms: int) -> list[Digest]:
+    """The manifests of a repository that can go, referred to last before a time (wall milliseconds)."""
+    with database.one_step():
+        rows = [_Manifest(*row) for row in database.rows(_MANIFESTS, (document_name(repository),))]
+        parts = {row.digest: database.rows("SELECT part FROM parts WHERE manifest = ?", (row.digest,)) for row in rows}
+    belongs: dict[str, set[str]] = {row.digest: {part for (part,) in parts[row.digest]} for row in rows}
+    for row in rows:
+        if row.subject is not None and row.subject in belongs:
+            belongs[row.subject].add(row.digest)
+            belongs[row.digest].add(row.subject)
+    kept = {str(row.digest) for row in rows if row.tagged or row.time >> COUNTER_BITS >= before_ms}
+    pending = list(kept)
+    while pending:
+        for other in belongs.get(pending.pop(), set()) - kept:
+            kept.add(other)
+            pending.append(other)
+    return [row.digest for row in rows if row.digest not in kept]
+
+
+def remove_untagged(tx: Transaction, documents: Documents, repository: Repository, digests: list[Digest]) -> int:
+    """Delete manifests that have not been tagged meanwhile. Answers how many there were."""
+    count = 0
+    for digest in digests:
+        if tx.row(_TAGGED, (digest, document_name(repository))) is None:
+            try:
+                delete_manifest(tx, documents, repository, digest)
+                count += 1
+            except ManifestUnknown:
+                pass  # somebody has deleted it
+    return count

@@ -1,0 +1,336 @@
+"""Removing content that nothing refers to, while everybody pushes.
+
+Equal digests everywhere would make that safe, and never happen under load. Instead, a content is removed here only when
+
+ - no live manifest here names it, and every live manifest's body is here and can be read;
+ - that has been so for the grace, in running time, and nobody has linked it again meanwhile;
+ - every known member has said that it does not rely on it either, and everything those members had committed by then is
+   here;
+ - every known member has then given it up: it has dropped its links in the same transaction in which it looked once
+   more, so that no push there can rely on it without uploading it again;
+ - and all of this still holds here in the transaction that forgets it.
+
+A member that does not answer ends the pass: it may have been pushed to. One that is gone for good must be forgotten.
+Whoever was told that a blob exists, and will therefore not upload it, is protected by a pin where it asked.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+from registry.blobs.store import BlobStore, content_path
+from registry.catalog.catalog import Catalog
+from registry.catalog.collection import (
+    Unused,
+    drop_bodies,
+    drop_links,
+    is_in_use,
+    is_linked,
+    unreadable_manifest,
+    unused_bodies,
+    unused_content,
+)
+from registry.catalog.content import drop_content
+from registry.catalog.database import Transaction
+from registry.cluster.gossip import Gossip
+from registry.cluster.members import Member, Members
+from registry.cluster.messages import ReleaseAnswer, ReleaseQuestion, RelyAnswer, RelyQuestion
+from registry.cluster.peers import Peers
+from registry.cluster.sync import Sync
+from registry.errors import StorageFailed
+from registry.names import Digest, parse_digest
+from registry.seams import PeerUnreachable
+
+log = logging.getLogger("concord.collect")
+
+T = TypeVar("T")
+
+PIN_S = 3600.0
+MAX_PINS = 200_000
+MAX_WATCHED = 1_000_000
+BATCH = 500
+PAGE = 1000
+ANSWER_S = 10.0
+MOMENT_S = 0.5
+LOOK_S = 0.01
+
+
+class Decision(NamedTuple):
+    """What becomes of a content that no manifest names, and why."""
+
+    digest: Digest
+    size: int
+    removed: bool
+    why: str
+
+
+class Report(NamedTuple):
+    """What a pass has done."""
+
+    decisions: list[Decision]
+    bodies: int
+    """Manifest bodies forgotten."""
+    blocked: str
+    """Why nothing could be removed, empty when nothing stood against it."""
+
+    @property
+    def removed_bytes(self) -> int:
+        return sum(one.size for one in self.decisions if one.removed)
+
+
+class Blocked(Exception):
+    """Nothing can be removed now."""
+
+
+class Collect:
+    """This instance's collection, and its answers to that of others."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        store: BlobStore,
+        members: Members,
+        gossip: Gossip,
+        peers: Peers,
+        sync: Sync,
+        grace_s: float,
+        every_s: float,
+    ) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._members = members
+        self._gossip = gossip
+        self._peers = peers
+        self._sync = sync
+        self._grace_s = grace_s
+        self._every_s = every_s
+        self._since: dict[Digest, float] = {}
+        """Since when, in loop time, content has been known to be unused."""
+        self._pins: dict[Digest, float] = {}
+        self._asked: dict[Digest, None] = {}
+        """Content that we have said not to rely on, in the order of saying so."""
+        self._lock = asyncio.Lock()
+        self.removed = 0
+        self.removed_bytes = 0
+        self.last: Report | None = None
+
+    # What protects content
+
+    def pin(self, digest: Digest) -> None:
+        """Somebody was told that it exists, and may push what refers to it."""
+        now = _now()
+        self._pins.pop(digest, None)
+        self._pins[digest] = now + PIN_S
+        while len(self._pins) > MAX_PINS or next(iter(self._pins.values())) < now:
+            del self._pins[next(iter(self._pins))]
+
+    def linked(self, digests: Iterable[Digest]) -> None:
+        """Links have been committed here: whatever was found out about them before is void."""
+        for digest in digests:
+            self._since.pop(digest, None)
+            self._asked.pop(digest, None)
+
+    def _is_pinned(self, digest: Digest) -> bool:
+        return self._pins.get(digest, 0.0) > _now()
+
+    # A pass
+
+    async def run(self) -> None:
+        """A pass now and then, for ever."""
+        while self._every_s:
+            await asyncio.sleep(min(self._every_s, max(self._grace_s, 1.0)))
+            try:
+                report = await self.once()
+            except StorageFailed as error:
+                log.error("collection failed: %s", error.detail)
+                continue
+            if report.blocked:
+                log.warning("nothing can be collected: %s", report.blocked)
+
+    async def once(self, dry: bool = False) -> Report:
+        """Remove what can be removed now, or with `dry` only say what would be."""
+        async with self._lock:
+            candidates = await self._candidates()
+            now = _now()
+            waiting = [one for one in candidates if now - self._since.get(one.digest, now) < self._grace_s]
+            ripe = [one for one in candidates if one not in set(waiting)]
+            decisions = [Decision(*one, False, self._why_waiting(one, now)) for one in waiting]
+            blocked, bodies = "", 0
+            try:
+                self._check_all_is_known()
+                for at in range(0, len(ripe), BATCH):
+                    decisions += await self._collect(ripe[at : at + BATCH], dry)
+                bodies = 0 if dry else await self._collect_bodies()
+            except Blocked as reason:
+                blocked = str(reason)
+                decided = {one.digest for one in decisions}
+                decisions += [Decision(*one, False, blocked) for one in ripe if one.digest not in decided]
+            self.last = Report(sorted(decisions), bodies, blocked)
+            return self.last
+
+    async def _candidates(self) -> list[Unused]:
+        """All unused content. Notes since when each is."""
+        found: list[Unused] = []
+        now = _now()
+        last = ""
+        while page := unused_content(self._catalog.database, last, PAGE):
+            found += page
+            last = page[-1].digest
+            await asyncio.sleep(0)
+        unused = {one.digest for one in found}
+        self._since = {digest: at for digest, at in self._since.items() if digest in unused}
+        for digest in list(unused)[: MAX_WATCHED - len(self._since)]:
+            self._since.setdefault(digest, now)
+        return found
+
+    def _why_waiting(self, one: Unused, now: float) -> str:
+        left = self._grace_s - (now - self._since.get(one.digest, now))
+        return f"no manifest names it; it is kept for another {left:.0f} s in case one is on its way"
+
+    def _check_all_is_known(self) -> None:
+        if self._catalog.queries.wanted(1):
+            raise Blocked("a manifest's body is still on its way here: what it names is unknown")
+        unreadable = unreadable_manifest(self._catalog.database)
+        if unreadable is not None:
+            raise Blocked(f"manifest {unreadable[1]} of {unreadable[0]} is of a kind that this version cannot read")
+
+    async def _collect(self, batch: list[Unused], dry: bool) -> list[Decision]:
+        digests = [one.digest for one in batch]
+        relied = {digest: "somebody here was told that it exists" for digest in digests if self._is_pinned(digest)}
+        for member, digest in await self._ask_all(digests):
+            relied[digest] = f"instance {member.instance[:12]} relies on it"
+        doomed = [digest for digest in digests if digest not in relied and digest in self._since]
+        if dry:
+            would = dict.fromkeys(doomed, "it would be removed: nobody relies on it")
+            return [
+                Decision(*one, False, (relied | would).get(one.digest, "it has been linked again")) for one in batch
+            ]
+        released = await self._release_all(doomed)
+        removed = await self._remove([one for one in batch if one.digest in released])
+        return [
+            Decision(*one, True, "nobody relies on it")
+            if one.digest in removed
+            else Decision(*one, False, relied.get(one.digest, "it came into use again"))
+            for one in batch
+        ]
+
+    async def _ask_all(self, digests: list[Digest]) -> list[tuple[Member, Digest]]:
+        """Who relies on what. Raises Blocked unless every known member has answered and its facts are here."""
+        members = self._members.all()
+        question = RelyQuestion(list(digests), self._gossip.start, self._gossip.changes)
+        answers = await asyncio.gather(*(self._ask(member, "/relied", question, RelyAnswer) for member in members))
+        for member, answer in zip(members, answers, strict=True):
+            if answer.unknown:
+                raise Blocked(f"instance {member.instance[:12]} does not know all it has to: {answer.unknown}")
+        levels = (self._level(member, question, answer) for member, answer in zip(members, answers, strict=True))
+        if not all(await asyncio.gather(*levels)):
+            raise Blocked("what another instance has committed could not be had")
+        return [
+            (member, Digest(digest))
+            for member, answer in zip(members, answers, strict=True)
+            for digest in answer.relied
+        ]
+
+    async def _level(self, member: Member, question: RelyQuestion, answer: RelyAnswer) -> bool:
+        """Have all that a member had committed when it answered, and see that it had all of ours. Mostly that is so, or
+        the frames are on their way; else the two exchange what they have."""
+        if answer.applied >= question.changes and await self._applied(member, answer.start, answer.changes):
+            return True
+        return await self._sync.reach(member)
+
+    async def _applied(self, member: Member, start: int, changes: int) -> bool:
+        """Whether we have all changes of a member up to one, or have them in a moment."""
+        deadline = _now() + MOMENT_S
+        while member.applied.upto(start) < changes:
+            if _now() > deadline:
+                return False
+            await asyncio.sleep(LOOK_S)
+        return True
+
+    async def _release_all(self, digests: list[Digest]) -> set[Digest]:
+        """Have everybody give contents up. Answers those that all did."""
+        released = set(digests)
+        if not digests:
+            return released
+        members = self._members.all()
+        question = ReleaseQuestion(list(digests))
+        for answer in await asyncio.gather(*(self._ask(m, "/release", question, ReleaseAnswer) for m in members)):
+            released &= set(map(Digest, answer.released))
+        return released
+
+    async def _ask(self, member: Member, path: str, question: object, answer: type[T]) -> T:
+        if not member.live:
+            raise Blocked(f"instance {member.instance[:12]} at site {member.beat.site or '-'} is not there to be asked")
+        try:
+            return await self._peers.ask(member, path, question, answer, ANSWER_S)
+        except PeerUnreachable as error:
+            raise Blocked(f"instance {member.instance[:12]} did not answer: {error}") from None
+
+    async def _remove(self, batch: list[Unused]) -> set[Digest]:
+        """Forget contents and remove their files, those that are still unused."""
+        removed = set()
+        for digest, size in batch:
+            async with self._store.alone_with(digest):
+                if await self._catalog.database.write(partial(self._forget, digest)):
+                    await self._store.remove(content_path(digest))
+                    removed.add(digest)
+                    self._since.pop(digest, None)
+                    self.removed += 1
+                    self.removed_bytes += size
+        return removed
+
+    def _forget(self, digest: Digest, tx: Transaction) -> bool:
+        if digest not in self._since or self._is_pinned(digest) or is_in_use(tx, digest):
+            return False
+        drop_links(tx, self._catalog.documents, [digest])
+        drop_content(tx, digest)
+        return True
+
+    async def _collect_bodies(self) -> int:
+        """Forget manifest bodies that no live fact names: whoever names one again brings it along or asks for it."""
+        count, last = 0, ""
+        while page := unused_bodies(self._catalog.database, last, BATCH):
+            last = page[-1]
+            count += await self._catalog.database.write(partial(drop_bodies, digests=page))
+        return count
+
+    # Answering others
+
+    async def relied(self, asker: Member | None, question: RelyQuestion) -> RelyAnswer:
+        """Which of some contents are relied upon here."""
+        if asker is not None:
+            await self._applied(asker, question.start, question.changes)
+        applied = asker.applied.upto(question.start) if asker is not None else 0
+        relied, unknown = self._relied(map(parse_digest, question.digests)), ""
+        try:
+            self._check_all_is_known()
+        except Blocked as reason:
+            unknown = str(reason)
+        return RelyAnswer(relied, unknown, self._gossip.start, self._gossip.changes, applied)
+
+    def _relied(self, digests: Iterable[Digest]) -> list[str]:
+        relied: list[str] = []
+        for digest in digests:
+            if self._is_pinned(digest) or is_in_use(self._catalog.database, digest):
+                relied.append(digest)
+            else:
+                self._asked[digest] = None
+        while len(self._asked) > MAX_WATCHED:
+            del self._asked[next(iter(self._asked))]
+        return relied
+
+    async def release(self, digests: Iterable[Digest]) -> list[Digest]:
+        """Give contents up that we were asked about and that nothing has come to rely on since: drop their links."""
+
+        def drop(tx: Transaction) -> list[Digest]:
+            free = [d for d in digests if d in self._asked and not self._is_pinned(d) and not is_in_use(tx, d)]
+            drop_links(tx, self._catalog.documents, [digest for digest in free if is_linked(tx, digest)])
+            return free
+
+        return await self._catalog.database.write(drop)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,71 @@
+"""`POST /_concord/gc`: collection on demand, which explains what becomes of all content that no manifest names."""
+
+import asyncio
+from functools import partial
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from registry.catalog.untagged import remove_untagged, untagged
+from registry.errors import Unsupported
+from registry.http.answers import JsonResponse
+from registry.http.request import small_body
+from registry.instance import Instance
+
+MAX_QUESTION_BYTES = 4096
+MAX_DECISIONS = 10_000
+PAGE = 1000
+AT_ONCE = 100
+
+
+class Question(msgspec.Struct, forbid_unknown_fields=True):
+    """What to do. With `dry_run` nothing is changed."""
+
+    dry_run: bool = False
+    untagged_older_than_s: float | None = None
+
+
+async def collect(instance: Instance, request: Request) -> Response:
+    """Remove untagged manifests if asked for, and then all content that can be removed now."""
+    body = await small_body(request, MAX_QUESTION_BYTES, Unsupported("the question is too long", 413))
+    try:
+        question = msgspec.json.decode(body or b"{}", type=Question)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Unsupported(f"the question is malformed: {error}", 400) from None
+    age_s = question.untagged_older_than_s
+    if age_s is not None and not 0 <= age_s < 1e10:
+        raise Unsupported("untagged_older_than_s is no number of seconds", 400)
+    removed = await _untagged(instance, age_s, question.dry_run) if age_s is not None else {}
+    report = await instance.cluster.collect.once(question.dry_run)
+    return JsonResponse(
+        {
+            "dry_run": question.dry_run,
+            "untagged": removed,
+            "blocked": report.blocked,
+            "removed": sum(one.removed for one in report.decisions),
+            "removed_bytes": report.removed_bytes,
+            "bodies": report.bodies,
+            "decisions": [one._asdict() for one in report.decisions[:MAX_DECISIONS]],
+        }
+    )
+
+
+async def _untagged(instance: Instance, age_s: float, dry: bool) -> dict[str, list[str]]:
+    """Delete, in every repository, manifests that nobody would miss. Answers which."""
+    found: dict[str, list[str]] = {}
+    catalog, last = instance.catalog, ""
+    before_ms = instance.clock.now_ms() - int(age_s * 1000)
+    while repositories := catalog.queries.repositories(last, PAGE):
+        for repository in repositories:
+            digests = untagged(catalog.database, repository, before_ms)
+            for at in range(0, len(digests) if not dry else 0, AT_ONCE):
+                page = digests[at : at + AT_ONCE]
+                await catalog.database.write(
+                    partial(remove_untagged, documents=catalog.documents, repository=repository, digests=page)
+                )
+            if digests:
+                found[repository] = list(digests)
+            await asyncio.sleep(0)
+        last = repositories[-1]
+    return found
