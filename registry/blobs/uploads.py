@@ -198,6 +198,9 @@ class Uploads:
             return await self._catalog.database.write(commit)
 
     async def _save(self, session: "_Session") -> None:
+        if not session.is_named:
+            await in_executor(partial(self._store.disk.sync_directory, UPLOADS))  # else the file may be without a name
+            session.is_named = True
         checks = (await session.open()).checks
         sha256 = checks.digest().partition(":")[2]
         row = UploadRow(session.id, session.repository, checks.size, sha256, self._clock.now_ms())
@@ -227,6 +230,8 @@ class _Session:
         self.used_ms = 0
         self._store = store
         self._row = row
+        self.is_named = row is not None
+        """Whether the file's name is durable."""
         self._ingest: Ingest | None = None
 
     @property
@@ -248,7 +253,12 @@ class _Session:
     def _prepare(self) -> Ingest:
         disk, row = self._store.disk, self._row
         if row is None:
-            return Ingest(disk, disk.create(self.path), Checks())
+            try:
+                return Ingest(disk, disk.create(self.path), Checks())
+            except FileExistsError:  # bytes of which nothing was acknowledged
+                file = disk.open(self.path, append=True)
+                file.truncate(0)
+                return Ingest(disk, file, Checks())
         file = disk.open(self.path, append=True)
         file.truncate(row.size)
         checks = _checks_of(file, row.size)

@@ -19,6 +19,7 @@ log = logging.getLogger("concord.catalog")
 
 PATH = "catalog.sqlite"
 WRITER_BITS = 53
+DRAWN_BITS = 16
 
 
 class Catalog:
@@ -40,14 +41,14 @@ class Catalog:
     async def start(self) -> None:
         """Name the instance if it is new, count this start, and draw its writer."""
         fresh = self._clock.entropy(16).hex(), self._clock.entropy(32)
-        identity = await self.database.write(lambda tx: _begin(tx, *fresh, self._clock.now_ms()))
+        identity = await self.database.write(lambda tx: _begin(tx, *fresh, self._clock))
         self.instance_id, self.secret, self.start_number = identity
         self.documents = Documents(TrieCache(), HybridClock(), self.instance_id, self._drawn_writer())
         self.database.on_failed_commit.append(self.retire_writer)
 
     async def begin_again(self, above: int) -> int:
         """Count another start, later than `above`, and draw another writer for it. Answers its number."""
-        self.start_number = await self.database.write(lambda tx: _next_start(tx, above + 1))
+        self.start_number = await self.database.write(lambda tx: _next_start(tx, above, self._clock))
         self.retire_writer()
         return self.start_number
 
@@ -96,18 +97,25 @@ class Catalog:
         return int.from_bytes(self._clock.entropy(8), "big") >> (64 - WRITER_BITS)
 
 
-def _begin(tx: Transaction, instance: str, secret: bytes, now_ms: int) -> tuple[str, bytes, int]:
+def _begin(tx: Transaction, instance: str, secret: bytes, clock: Clock) -> tuple[str, bytes, int]:
     """The instance's id and secret, drawn when it is new, and the number of this start, greater than all before."""
     tx.execute(
         "INSERT OR IGNORE INTO meta (key, value) VALUES ('instance', ?), ('secret', ?), ('start', 0)",
         (instance, secret),
     )
-    start = _next_start(tx, now_ms)
+    start = _next_start(tx, 0, clock)
     found = dict(tx.rows("SELECT key, value FROM meta"))
     return found["instance"], found["secret"], start
 
 
-def _next_start(tx: Transaction, at_least: int) -> int:
-    """A start that is later than all before, and written down."""
-    tx.execute("UPDATE meta SET value = MAX(value + 1, ?) WHERE key = 'start'", (at_least,))
-    return int(tx.row("SELECT value FROM meta WHERE key = 'start'")[0])
+def _next_start(tx: Transaction, above: int, clock: Clock) -> int:
+    """A start that is later than all before, and written down.
+
+    Its last bits are drawn: a directory that was put back may count the same way once more, and two starts must never
+    have the same number, or what is said under one would pass for what was said under the other.
+    """
+    (last,) = tx.row("SELECT value FROM meta WHERE key = 'start'")
+    drawn = int.from_bytes(clock.entropy(DRAWN_BITS // 8), "big")
+    start: int = max((max(last, above) >> DRAWN_BITS) + 1, clock.now_ms()) << DRAWN_BITS | drawn
+    tx.execute("UPDATE meta SET value = ? WHERE key = 'start'", (start,))
+    return start

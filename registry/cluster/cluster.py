@@ -40,6 +40,7 @@ LOOK_AGAIN_S = 0.3
 BEHIND_S = 2.0
 GREETING_S = 0.01  # for each member, so that many who start together are not answered by all each time
 JOIN_ALONE_S = 1.0
+JOIN_UNREACHED_S = 10.0
 JOIN_S = 30.0
 MAX_ADDRESSES = 1000
 RESTART_S = 1.0
@@ -272,7 +273,7 @@ class Cluster:
         while not alone and loop.time() < begun + JOIN_S:
             near = self.members.of_own_site()
             reachable = [member for member in near if member.reachable]
-            if near and not reachable:
+            if near and not reachable and loop.time() > begun + JOIN_UNREACHED_S:
                 break
             if reachable and not self._catalog.replica.commit_number():
                 await self.sync.catch_up_soon(reachable[0])  # all of it once, and then what the others have more

@@ -62,7 +62,20 @@ async def test_content_is_durable_before_its_name_and_its_name_before_the_catalo
 
 async def test_a_chunk_is_durable_before_it_is_acknowledged(site):
     await site.uploads.append("u1", APP, body(CONTENT[:1000]), None)
-    assert [call for call, _ in site.disk.calls] == ["create", "append", "sync", "commit"]
+    assert [call for call, _ in site.disk.calls] == ["create", "append", "sync", "sync_directory", "commit"]
+    site.disk.calls.clear()
+    await site.uploads.append("u1", APP, body(CONTENT[1000:]), None)
+    assert [call for call, _ in site.disk.calls] == ["append", "sync", "commit"], "its name is durable already"
+
+
+async def test_an_upload_whose_first_body_was_refused_can_be_tried_again_later(site, tmp_path):
+    """The file was there without a row, and stood in the way of its own upload."""
+    with pytest.raises(DigestInvalid):
+        await site.uploads.finish("u1", APP, DIGEST, body(b"something else"), None)
+    site.clock.at_ms += 100_000
+    await site.uploads.tidy()
+    await site.uploads.finish("u1", APP, DIGEST, body(CONTENT), None)
+    assert site.held()
 
 
 @pytest.mark.parametrize("call", ["create", "append", "sync", "rename", "sync_directory"])

@@ -230,5 +230,54 @@ def test_a_member_that_begins_anew_is_caught_up_with_at_once():
     assert run(drawn_plan(20448)).violations == []
 
 
+def test_a_start_never_has_the_number_of_one_that_is_forgotten():
+    """The clock had been ahead once, so every start was the last one's number and one; put back, an instance began
+    under the number of the start that was lost, and what it said was taken for what had been said already."""
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second = playing.world.nodes
+        first.clock_offset_s = YEARS_S
+        first.die(False)
+        await playing.restart(first)
+        first.clock_offset_s = 0.0
+        await asyncio.sleep(3)
+        backup = first.backup()
+        starts = []
+        for _ in range(2):
+            first.die(False)
+            playing.put_back(first)
+            first.image = backup
+            await first.start()
+            await asyncio.sleep(8)
+            starts.append(first.instance.cluster.gossip.start)
+            for number in range(3):
+                await pushed(client(playing, f"client{len(starts)}"), first, f"t{number}", ALL_IMAGES[number])
+                assert f"t{number}" in second.instance.catalog.queries.tags("app", "", 99)
+        assert len(set(starts)) == 2
+
+    play(act, sites=("eu", "eu"))
+
+
+def test_an_instance_that_joins_is_not_ready_because_its_neighbours_refuse_it_for_a_moment():
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        await pushed(client(playing), playing.world.nodes[0], "v1", ALL_IMAGES[0])
+        await asyncio.sleep(3)
+        newcomer = playing.world.add_node("eu")
+        playing.world.weather.resets = 1.0
+        starting = asyncio.ensure_future(newcomer.start())
+        for moment in range(48):
+            await asyncio.sleep(0.25)
+            if moment == 6:
+                playing.world.weather.resets = 0.0
+            if newcomer.started and newcomer.instance.ready:
+                assert newcomer.instance.catalog.queries.tags("app", "", 9) == ["v1"]
+        assert newcomer.instance.ready
+        await starting
+
+    play(act, sites=("eu",))
+
+
 def test_faults_have_names_that_can_be_given_on_the_command_line():
     assert all(name == name.lower() and " " not in name for name in FAULTS)
