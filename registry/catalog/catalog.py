@@ -52,6 +52,18 @@ class Catalog:
         self.retire_writer()
         return self.start_number
 
+    async def rename(self) -> None:
+        """Take another instance id: the present one is gone for good. Another start and another writer go with it."""
+        instance = self._clock.entropy(16).hex()
+
+        def operation(tx: Transaction) -> int:
+            tx.execute("UPDATE meta SET value = ? WHERE key = 'instance'", (instance,))
+            return _next_start(tx, 0, self._clock)
+
+        self.start_number = await self.database.write(operation)
+        self.instance_id = instance
+        self.documents.rename(instance, self._drawn_writer())
+
     def retire_writer(self) -> None:
         """Write under a fresh writer from now on.
 

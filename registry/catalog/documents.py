@@ -74,6 +74,11 @@ class Documents:
         self.writer = writer
         self._registered = False
 
+    def rename(self, instance: str, writer: int) -> None:
+        """Write as another instance from now on."""
+        self._instance = instance
+        self.retire_writer(writer)
+
     def _register(self, tx: Transaction) -> None:
         """Note our writer before its first use, in the same transaction: it can be no other process's."""
         tx.execute("INSERT INTO writers (writer, instance) VALUES (?, ?)", (self.writer, self._instance))

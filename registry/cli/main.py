@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -252,6 +253,33 @@ def gc(
         print(f"nothing can be removed now: {answer['blocked']}")
     removed, size, bodies = answer["removed"], answer["removed_bytes"], answer["bodies"]
     print(f"{removed} contents removed, {size} bytes, {bodies} manifests forgotten")
+
+
+@app.command(epilog="Example: concord forget http://10.0.0.5:5000 3f2a91")
+def forget(
+    url: Annotated[str, typer.Argument(help="address of an instance")],
+    instance: Annotated[str, typer.Argument(help="the id of the one that is gone, or a beginning of it")],
+) -> None:
+    """Say that an instance is gone for good, so that nobody waits for it any more.
+
+    This cannot be undone. One that comes back all the same goes on under another id, with all it has.
+    """
+    answer = post(url, "/_concord/forget", {"instance": instance})
+    print(f"{answer['forgotten']} is forgotten")
+
+
+@app.command(epilog="Example: concord leave http://10.0.0.5:5000")
+def leave(url: Url = LOCAL) -> None:
+    """Have an instance leave for good: it hands over what only it holds, is forgotten, and ends."""
+    answer = post(url, "/_concord/leave", {})
+    while not answer["left"]:
+        print(f"{answer['handed_over']} contents handed over, {answer['held_by_nobody_else']} to go")
+        time.sleep(2)
+        try:
+            answer = ask(url, "/_concord/leave")
+        except NoAnswer:
+            break
+    print("it has left")
 
 
 def _age_s(text: str) -> float:

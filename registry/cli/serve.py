@@ -61,6 +61,7 @@ async def _serve(config: Config, public: socket.socket, internal: socket.socket 
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, _drain, instance, [server for server, _ in servers])
+    instance.cluster.on_left = lambda: _drain(instance, [server for server, _ in servers])
     site = f" at site {config.site}" if config.site else ""
     host, port = public.getsockname()[:2]
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

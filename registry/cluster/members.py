@@ -134,6 +134,8 @@ class Members:
         self.own_instance = own_instance
         self.own_site = own_site
         self._members: dict[str, Member] = {}
+        self.forgotten: set[str] = set()
+        """Instances that are gone for good."""
         self._began = _now()
         self.on_heard: list[Callable[[Member], None]] = []
         self.on_outdated: Callable[[Member, Heartbeat], None] = lambda member, beat: None
@@ -148,7 +150,11 @@ class Members:
 
     def hear(self, instance: str, beat: Heartbeat, sequence: int, on_bus: bool) -> Member | None:
         """Take in a heartbeat. Answers None for one that is older than what is known, or our own."""
-        if instance == self.own_instance or (instance not in self._members and len(self._members) >= MAX_MEMBERS):
+        if (
+            instance == self.own_instance
+            or instance in self.forgotten
+            or (instance not in self._members and len(self._members) >= MAX_MEMBERS)
+        ):
             return None
         member = self._members.setdefault(instance, Member(instance))
         if beat.start < member.beat.start:
@@ -165,6 +171,16 @@ class Members:
         for call in self.on_heard:
             call(member)
         return member
+
+    def forget(self, instances: Iterable[str]) -> None:
+        """Know some instances no more, and never again."""
+        self.forgotten |= set(instances)
+        for instance in instances:
+            self._members.pop(instance, None)
+
+    @property
+    def own(self) -> Candidate:
+        return Candidate(self.own_instance, self.own_site)
 
     def get(self, instance: str) -> Member | None:
         return self._members.get(instance)

@@ -172,6 +172,18 @@ class SecureAnswer(msgspec.Struct):
     """How much of it is still on its way."""
 
 
+class TakeQuestion(msgspec.Struct):
+    """Take a content over from the asker, who is leaving."""
+
+    digest: Text
+    size: Count
+
+
+class TakeAnswer(msgspec.Struct):
+    held: bool
+    under_way: bool = False
+
+
 class RelyQuestion(msgspec.Struct):
     """Which of these contents does the receiver rely on? See `collect`."""
 

@@ -80,6 +80,10 @@ class Peers:
         member.answered()
         return decoded
 
+    def begin_again(self) -> None:
+        """Open every session anew: they name an instance that we are no more."""
+        self._sessions.clear()
+
     async def ask_url(self, url: str, path: str, question: object, answer: type[T], instance: str = "") -> T:
         """POST a question to an address, whoever answers there. The caller bounds the time."""
         body = msgspec.msgpack.encode(question)

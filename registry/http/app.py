@@ -12,7 +12,7 @@ from registry.blobs.uploads import ClientGone
 from registry.cluster.fetch import TransferFailed
 from registry.cluster.peers import PREFIX as PEERS
 from registry.errors import ContentUnreachable, OciError, StorageFailed, Unsupported
-from registry.http import collection, own, peers, routes
+from registry.http import collection, membership, own, peers, routes
 from registry.http.answers import CutOff, error_response
 from registry.instance import Instance
 
@@ -26,6 +26,9 @@ OWN: dict[tuple[str, str], Callable[[Instance, Request], Awaitable[Response]]] =
     ("POST", "/_concord/digest"): own.compare,
     ("GET", "/_concord/conflicts"): own.conflicts,
     ("POST", "/_concord/gc"): collection.collect,
+    ("POST", "/_concord/forget"): membership.forget,
+    ("GET", "/_concord/leave"): membership.leave,
+    ("POST", "/_concord/leave"): membership.leave,
 }
 
 

@@ -337,6 +337,10 @@ async def _release(instance: Instance, asked: Asked, question: m.ReleaseQuestion
     return m.ReleaseAnswer(list(released))
 
 
+async def _take(instance: Instance, asked: Asked, question: m.TakeQuestion) -> m.TakeAnswer:
+    return await instance.cluster.secure.take(parse_digest(question.digest), question.size, asked.session.client)
+
+
 QUESTIONS: dict[str, Callable[[Instance, Asked], Awaitable[Response]]] = {
     "/hello": _answering(m.Hello, _hello),
     "/changes": _answering(m.ChangesQuestion, _changes),
@@ -348,6 +352,7 @@ QUESTIONS: dict[str, Callable[[Instance, Asked], Awaitable[Response]]] = {
     "/facts": _answering(m.FactsQuestion, _facts),
     "/held": _answering(m.HeldQuestion, _held),
     "/secure": _answering(m.SecureQuestion, _secure),
+    "/take": _answering(m.TakeQuestion, _take),
     "/relied": _answering(m.RelyQuestion, _relied),
     "/release": _answering(m.ReleaseQuestion, _release),
 }
