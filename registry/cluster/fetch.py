@@ -179,7 +179,7 @@ class Fetch:
         sources: list[Member] = []
         progress, progressed_at = ingest.size, loop.time()
         while ingest.size < transfer.size:
-            async with aclosing(self._locate.holders(transfer.digest)) as holders:
+            async with aclosing(self._locate.holders(transfer.digest, uploader=uploader)) as holders:
                 async for member, size in holders:
                     if size == transfer.size and not self._is_distrusted(member, transfer.digest):
                         sources.append(member)

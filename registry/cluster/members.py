@@ -41,6 +41,8 @@ class Member:
         """Loop times of the questions that it has not answered yet."""
         self.proven = False
         """Whether it has answered a request of ours: heartbeats can be recorded and sent again."""
+        self.answers_in_s = 0.0
+        """How long it takes to answer a short question, smoothed."""
         self._backoff_s = 0.0
         self._avoid_until = 0.0
 
