@@ -3,6 +3,7 @@
 import re
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -14,6 +15,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Column, Table
 
 from registry import __version__
+from registry.cli.backup import backup as run_backup
+from registry.cli.backup import restore as run_restore
 from registry.cli.client import NoAnswer, ask, post
 from registry.cli.compare import compare_instances
 from registry.cli.demo import demo as run_demo
@@ -325,6 +328,55 @@ def verify(
             print(f"{entry['digest']}: {entry['problem']}")
         print(f"{checked} contents, {directory.total_bytes} bytes, {len(damaged)} damaged")
     raise typer.Exit(1 if damaged else 0)
+
+
+Data = Annotated[Path, typer.Option(envvar="CONCORD_DATA", help="the data directory")]
+
+
+@app.command(epilog="Example: concord backup --data /var/lib/concord /backup/concord")
+def backup(
+    target: Annotated[Path, typer.Argument(help="a directory: empty, new, or with an earlier backup")],
+    data: Data = Path("data"),
+    copy: Annotated[bool, typer.Option("--copy", help="copy content, also where it could be linked")] = False,
+) -> None:
+    """Make a backup, or bring one up to date. The instance may be running.
+
+    Content is linked where the file system can, and else copied once.
+    """
+    done = run_backup(data, target, copy)
+    _report(f"{done.contents} contents, {done.size_bytes} bytes, {done.new} of them new", done.missing)
+
+
+@app.command(epilog="Example: concord restore /backup/concord --data /var/lib/concord")
+def restore(
+    source: Annotated[Path, typer.Argument(help="a backup")],
+    data: Data = Path("data"),
+) -> None:
+    """Make a data directory of a backup, with all content checked. It is another instance: start it beside the others,
+    and forget the one that is gone."""
+    done = run_restore(source, data)
+    _report(f"{done.contents} contents, {done.size_bytes} bytes", done.missing)
+
+
+@app.command(epilog="Example: concord rebuild --data /var/lib/concord")
+def rebuild(data: Data = Path("data")) -> None:
+    """Make a new catalog where it is lost or damaged, from the content files; tags and manifests come from the other
+    instances when this one is started."""
+    from registry.cli.rebuild import rebuild as run_rebuild
+    from registry.cli.serve import locked
+
+    with locked(data):
+        done = run_rebuild(data)
+    if done.aside is not None:
+        print(f"the catalog that was there is {done.aside}")
+    _report(f"{done.contents} contents, {done.size_bytes} bytes", done.wrong)
+
+
+def _report(summary: str, missing: Sequence[str]) -> None:
+    for one in missing:
+        print(f"{one}: missing or damaged, left out")
+    print(f"{summary}, {len(missing)} missing or damaged")
+    raise typer.Exit(1 if missing else 0)
 
 
 def _show_version(value: bool) -> None:

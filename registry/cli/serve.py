@@ -17,6 +17,7 @@ import uvicorn
 import uvloop
 
 from registry import __version__
+from registry.catalog.catalog import PATH
 from registry.cluster.keys import ClusterKey
 from registry.config import Config
 from registry.errors import CannotStart, StorageFailed
@@ -44,7 +45,8 @@ def serve(config: Config) -> None:
     with contextlib.ExitStack() as stack:
         public = stack.enter_context(_listening(config.address))
         internal = stack.enter_context(_listening(config.internal_address)) if config.internal_address else None
-        stack.enter_context(_locked(config.data))
+        stack.enter_context(locked(config.data))
+        _check_catalog(config.data)
         uvloop.run(_serve(config, public, internal))
 
 
@@ -53,6 +55,8 @@ async def _serve(config: Config, public: socket.socket, internal: socket.socket 
     try:
         instance = Instance(config, SystemClock(), SystemDisk(config.data), _bus(config), transport)
         await instance.start()
+    except (apsw.NotADBError, apsw.CorruptError) as error:
+        raise CannotStart(f"the catalog in {config.data} is damaged ({error}); {_WAYS_OUT}") from None
     except (apsw.Error, OSError, StorageFailed) as error:
         raise CannotStart(f"the data directory {config.data} cannot be used: {error}") from None
     servers = [(_Server(_server_config(App(instance, internal=internal is None))), public)]
@@ -111,6 +115,17 @@ def _bus(config: Config) -> Bus:
     return RedisBus(config.redis, clusters, config.site) if config.redis else SilentBus()
 
 
+_WAYS_OUT = (
+    "restore a backup elsewhere (concord restore), or have it rebuilt from the other instances: concord rebuild --data"
+)
+
+
+def _check_catalog(data: Path) -> None:
+    """An empty catalog beside content would look like a registry that has lost everything."""
+    if not (data / PATH).exists() and any(data.glob("blobs/*/??/*")):
+        raise CannotStart(f"{data} has content and no {PATH}: the catalog is lost; {_WAYS_OUT}")
+
+
 @contextlib.contextmanager
 def _listening(address: tuple[str, int]) -> Iterator[socket.socket]:
     host, port = address
@@ -125,7 +140,7 @@ def _listening(address: tuple[str, int]) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def _locked(data: Path) -> Iterator[None]:
+def locked(data: Path) -> Iterator[None]:
     """Hold the data directory for this process alone. The kernel lets go when the process ends, however it does."""
     try:
         data.mkdir(parents=True, exist_ok=True)
