@@ -16,6 +16,7 @@ from pydantic_settings import (
 
 from registry.errors import CannotStart
 from registry.policy import Policy, parse_rule
+from registry.redis_address import check_address
 
 Listed = Annotated[list[str], NoDecode]
 WILDCARDS = frozenset({"0.0.0.0", "::", "[::]", ""})
@@ -104,9 +105,7 @@ class Config(BaseSettings):
     @classmethod
     def _check_redis(cls, value: list[str]) -> list[str]:
         for url in value:
-            if not url.startswith(("redis://", "rediss://", "unix://")):
-                raise ValueError("a Redis address begins with redis://, rediss:// or unix://")
-            _check_port(url)
+            check_address(url)
         return value
 
     @field_validator("cluster_key")
