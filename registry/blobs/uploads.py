@@ -185,8 +185,6 @@ class Uploads:
 
     async def _publish(self, session: "_Session", digest: Digest) -> Change:
         size, checks = session.size, (await session.open()).checks.per_mib()
-        # Also where the content is here already: what was just verified is good, what is there may be damaged.
-        await self._store.publish(session.path, digest)
         now_ms = self._clock.now_ms()
 
         def commit(tx: Transaction) -> Change:
@@ -194,7 +192,10 @@ class Uploads:
             end_upload(tx, session.id, now_ms)
             return link_blob(tx, self._catalog.documents, session.repository, digest, size, now_ms)
 
-        return await self._catalog.database.write(commit)
+        async with self._store.changing(digest):
+            # Also where the content is here already: what was just verified is good, what is there may be damaged.
+            await self._store.publish(session.path, digest)
+            return await self._catalog.database.write(commit)
 
     async def _save(self, session: "_Session") -> None:
         checks = (await session.open()).checks

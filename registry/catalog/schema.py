@@ -138,7 +138,12 @@ CREATE TABLE reached (
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS = [_FIRST]
+_CONTENT_BY_CHECK = """
+-- What a scrub looks at next, without walking all content.
+CREATE INDEX content_by_check ON content (checked_ms);
+"""
+
+MIGRATIONS = [_FIRST, _CONTENT_BY_CHECK]
 VERSION = len(MIGRATIONS)
 
 PRAGMAS = {"journal_mode": "wal", "synchronous": 2}

@@ -16,6 +16,7 @@ from registry.catalog.members import MemberRow, all_members, all_reached, save_m
 from registry.catalog.queries import document_name
 from registry.cluster.bodies import Bodies
 from registry.cluster.confirmations import Confirmations
+from registry.cluster.contents import Contents
 from registry.cluster.fetch import Fetch
 from registry.cluster.gossip import Gossip
 from registry.cluster.keys import ClusterKey
@@ -23,6 +24,7 @@ from registry.cluster.locate import Locate
 from registry.cluster.members import HEARTBEAT_S, Member, Members
 from registry.cluster.messages import Heartbeat, Hello
 from registry.cluster.peers import Peers
+from registry.cluster.scrub import Scrub
 from registry.cluster.sync import Sync
 from registry.config import Config
 from registry.errors import StorageFailed
@@ -69,6 +71,8 @@ class Cluster:
         self.locate = Locate(self.peers, self.members)
         self.fetch = Fetch(store, catalog.database, self.peers, self.members, self.locate, clock, config.hold_s)
         self.bodies = Bodies(catalog, self.peers, self.members, self.locate, self.sync)
+        self.contents = Contents(catalog.database, store, self.fetch, clock, config.check_after_s)
+        self.scrub = Scrub(config, catalog, store, self.contents, self.bodies, clock)
         self.gossip.on_twin = self.twin_seen
         self.members.on_outdated = self._outdated
         self.gossip.on_incomplete = self.sync.document_is_due
@@ -93,6 +97,7 @@ class Cluster:
             self.gossip.run,
             self.sync.run,
             self.bodies.run,
+            self.scrub.run,
             self._beat,
             self._introduce,
             self._join,
@@ -110,6 +115,7 @@ class Cluster:
         self.sync.close()
         self.locate.close()
         self.fetch.close()
+        self.contents.close()
         self.bodies.close()
 
     # What handlers use

@@ -25,6 +25,8 @@ OWN: dict[tuple[str, str], Callable[[Instance, Request], Awaitable[Response]]] =
     ("GET", "/_concord/digest"): own.digest,
     ("POST", "/_concord/digest"): own.compare,
     ("GET", "/_concord/conflicts"): own.conflicts,
+    ("GET", "/_concord/scrub"): own.scrub,
+    ("POST", "/_concord/scrub"): own.begin_scrub,
 }
 
 
