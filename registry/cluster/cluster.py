@@ -71,7 +71,7 @@ class Cluster:
         self.locate = Locate(self.peers, self.members)
         self.fetch = Fetch(store, catalog.database, self.peers, self.members, self.locate, clock, config.hold_s)
         self.bodies = Bodies(catalog, self.peers, self.members, self.locate, self.sync)
-        self.contents = Contents(catalog.database, store, self.fetch, clock, config.check_after_s)
+        self.contents = Contents(catalog, store, self.fetch, clock, config.check_after_s)
         self.scrub = Scrub(config, catalog, store, self.contents, self.bodies, clock)
         self.gossip.on_twin = self.twin_seen
         self.members.on_outdated = self._outdated

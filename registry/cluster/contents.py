@@ -15,8 +15,8 @@ from typing import NamedTuple
 from registry.blobs.checked import CheckedFile, Damaged
 from registry.blobs.quarantine import Quarantine
 from registry.blobs.store import BlobStore
+from registry.catalog.catalog import Catalog
 from registry.catalog.content import content_checked, find_content, note_checked
-from registry.catalog.database import Database
 from registry.cluster.fetch import Fetch, Transfer, TransferFailed
 from registry.errors import ContentUnreachable, StorageFailed
 from registry.names import Digest
@@ -31,6 +31,7 @@ WHOLE_BYTES = 256 * 1024
 TRIES = 4
 NOTE_AGAIN_MS = 3600 * 1000
 MAX_OWED = 10_000
+OWED_AT_ONCE = 64
 
 
 class Part(NamedTuple):
@@ -43,13 +44,13 @@ class Part(NamedTuple):
 class Contents:
     """Reads content, and mends what is damaged."""
 
-    def __init__(self, database: Database, store: BlobStore, fetch: Fetch, clock: Clock, check_after_s: float) -> None:
-        self._database = database
+    def __init__(self, catalog: Catalog, store: BlobStore, fetch: Fetch, clock: Clock, check_after_s: float) -> None:
+        self._catalog = catalog
         self._store = store
         self._fetch = fetch
         self._clock = clock
         self._check_after_ms = int(check_after_s * 1000)
-        self.quarantine = Quarantine(store, database)
+        self.quarantine = Quarantine(store, catalog.database)
         self.mended = 0
         """Damaged contents that are whole again, since the start."""
         self._owed: dict[Digest, int] = {}
@@ -60,13 +61,39 @@ class Contents:
         for task in self._watching:
             task.cancel()
 
-    async def open(self, digest: Digest, size: int, uploader: str | None, part: Part) -> Pieces:
-        """A part of a content, wherever it is. Its first piece has been read: what is damaged there, or cannot be had
-        at all, shows before anything is answered. Raises ContentUnreachable, TransferFailed, StorageFailed."""
-        return await _begun(self._read(digest, size, uploader, part))
+    async def read(self, digest: Digest, size: int, writer: int, part: Part) -> Pieces:
+        """A part of a content that `writer` has linked, wherever it is. Raises ContentUnreachable, TransferFailed,
+        StorageFailed.
+
+        Several tries, since what was damaged is mended meanwhile and then read here.
+        """
+        offset, end = part.offset, part.offset + part.size
+        for _ in range(TRIES):
+            try:
+                pieces = self._held(digest, Part(offset, end - offset))
+                if pieces is None:
+                    transfer = self._fetch.transfer(digest, size, self._catalog.queries.instance_of(writer))
+                    await transfer.until(size if size <= WHOLE_BYTES else min(offset + 1, size))
+                    pieces = transfer.read(offset, end - offset)
+                async with aclosing(pieces):
+                    async for piece in pieces:
+                        yield piece
+                        offset += len(piece)
+            except Damaged as damage:
+                await self.damaged(digest, damage)
+                continue
+            if offset == end:
+                return
+        raise TransferFailed("the content is damaged here again and again")
+
+    async def open(self, digest: Digest, size: int, writer: int, part: Part) -> Pieces:
+        """As `read`, with the first piece read: what is damaged there, or cannot be had at all, shows before anything
+        is answered. Raises what that raises."""
+        return await _begun(self.read(digest, size, writer, part))
 
     async def open_held(self, digest: Digest, part: Part) -> Pieces | None:
-        """The same from this disk alone; None when it is not here, or is damaged at its beginning."""
+        """A part of a content from this disk alone, its first piece read; None when it is not here, or is damaged
+        there."""
         try:
             return await _begun(self._telling(digest, part))
         except Damaged:
@@ -84,10 +111,11 @@ class Contents:
 
     def mend_owed(self) -> None:
         """Try again to mend what could not be: somebody who has it may be back."""
-        for digest, size in list(self._owed.items()):
+        for digest, size in list(self._owed.items())[:OWED_AT_ONCE]:
             if self._store.held_size(digest) is not None:
                 self._is_mended(digest)
             else:
+                del self._owed[digest]  # to come last the next time
                 self._mend(digest, size, None)
 
     def _mend(self, digest: Digest, size: int, remains: CheckedFile | None) -> Transfer:
@@ -110,27 +138,6 @@ class Contents:
             self.mended += 1
             log.warning("%s is whole again", digest)
 
-    async def _read(self, digest: Digest, size: int, uploader: str | None, part: Part) -> Pieces:
-        """A part of a content. Several tries, since what was damaged is mended meanwhile and then read here."""
-        offset, end = part.offset, part.offset + part.size
-        for _ in range(TRIES):
-            try:
-                pieces = self._held(digest, Part(offset, end - offset))
-                if pieces is None:
-                    transfer = self._fetch.transfer(digest, size, uploader)
-                    await transfer.until(size if size <= WHOLE_BYTES else min(offset + 1, size))
-                    pieces = transfer.read(offset, end - offset)
-                async with aclosing(pieces):
-                    async for piece in pieces:
-                        yield piece
-                        offset += len(piece)
-            except Damaged as damage:
-                await self.damaged(digest, damage)
-                continue
-            if offset == end:
-                return
-        raise TransferFailed("the content is damaged here again and again")
-
     async def _telling(self, digest: Digest, part: Part) -> Pieces:
         try:
             pieces = self._held(digest, part)
@@ -145,7 +152,7 @@ class Contents:
 
     def _held(self, digest: Digest, part: Part) -> Pieces | None:
         """A part of content that is on this disk, checked if that is due. None where it is not here."""
-        found = content_checked(self._database, digest) if digest not in self._store.suspects else None
+        found = content_checked(self._catalog.database, digest) if digest not in self._store.suspects else None
         if found is None:
             return None
         if self._is_older(found[1], self._check_after_ms):
@@ -153,7 +160,7 @@ class Contents:
         return self._store.read(self._store.open(digest), *part)
 
     async def _checked(self, digest: Digest, part: Part) -> Pieces:
-        row = find_content(self._database, digest)
+        row = find_content(self._catalog.database, digest)
         if row is None:
             raise Damaged(part.offset, "it was put aside meanwhile")
         async with aclosing(CheckedFile(self._store.open(digest), row).read(*part)) as pieces:
@@ -170,7 +177,7 @@ class Contents:
         """Note that contents were checked as a whole. Failing to is no harm: they are checked again."""
         now_ms = self._clock.now_ms()
         try:
-            await self._database.write(lambda tx: note_checked(tx, digests, now_ms))
+            await self._catalog.database.write(lambda tx: note_checked(tx, digests, now_ms))
         except StorageFailed as error:
             log.warning("a check could not be noted: %s", error.detail)
 

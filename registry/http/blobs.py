@@ -67,11 +67,11 @@ async def _content(
     instance: Instance, digest: Digest, row: BlobRow, first: int, length: int, status: int, headers: dict[str, str]
 ) -> Response:
     """A part of a blob's content, from this disk or from wherever it is."""
-    uploader = instance.catalog.queries.instance_of(row.writer)
-    pieces = await instance.cluster.contents.open(digest, row.size, uploader, Part(first, length))
-    if row.held and length <= PLAIN_BYTES:
-        return Response(b"".join([piece async for piece in pieces]), status, headers)
-    return StreamResponse(pieces, status, headers)
+    contents, part = instance.cluster.contents, Part(first, length)
+    if length <= PLAIN_BYTES:
+        pieces = [piece async for piece in contents.read(digest, row.size, row.writer, part)]
+        return Response(b"".join(pieces), status, headers)
+    return StreamResponse(await contents.open(digest, row.size, row.writer, part), status, headers)
 
 
 async def mount_blob(

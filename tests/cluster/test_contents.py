@@ -19,7 +19,7 @@ async def site(tmp_path):
 
 
 def contents(site, check_after_s=3600.0):
-    return Contents(site.catalog.database, site.store, None, site.clock, check_after_s)
+    return Contents(site.catalog, site.store, None, site.clock, check_after_s)
 
 
 async def read(contents, part=WHOLE):
