@@ -11,7 +11,7 @@ from simulations.world import Node
 from tests.simulations.test_scenarios import begin, client, play
 
 FLIPS = 2000
-CONTENTS = [random.Random(f"rot {n}").randbytes(3_000_000 if n % 25 == 0 else 100 + 90 * n) for n in range(100)]
+CONTENTS = [random.Random(f"rot {n}").randbytes(3_000_000 if n % 50 == 0 else 100 + 90 * n) for n in range(100)]
 
 
 async def hold_everywhere(playing: Run) -> None:
@@ -76,7 +76,7 @@ def test_a_scrub_mends_what_nobody_asks_for():
         await asyncio.sleep(1)
         assert all(is_whole(playing, content) for content in CONTENTS)
 
-    play(act, sites=("eu", "us"))
+    play(act, sites=("eu", "us"), executor_s=0.0)
 
 
 def test_what_is_due_is_scrubbed_without_being_asked_for():
