@@ -92,6 +92,7 @@ class Quarantine:
             number = int(names[-1].partition("-")[0]) + 1 if names else 1
             disk.rename(content_path(digest), f"{QUARANTINE}/{number:08}-{digest.replace(':', '-')}")
             self._trim()
+            disk.sync_directory(QUARANTINE)
         except (OSError, ValueError) as error:
             log.error("the file of %s could not be put into quarantine: %s", digest, error)
 

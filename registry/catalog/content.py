@@ -65,10 +65,18 @@ def due_content(database: Database, now_ms: int, every_ms: int, limit: int) -> l
     return [ContentRow(*row) for row in found]
 
 
-def content_behind(database: Database, number: int, limit: int) -> tuple[int, list[ContentRow]]:
+def last_content(database: Database) -> int:
+    """The number of the content that came last."""
+    return int(database.row("SELECT COALESCE(MAX(rowid), 0) FROM content")[0])
+
+
+def content_between(database: Database, number: int, upto: int, limit: int) -> tuple[int, list[ContentRow]]:
     """Content in the order in which it came, behind the `number` that was answered before; 0 begins."""
-    sql = "SELECT rowid, digest, size, checks, checked_ms FROM content WHERE rowid > ? ORDER BY rowid LIMIT ?"
-    rows = database.rows(sql, (number, limit))
+    sql = (
+        "SELECT rowid, digest, size, checks, checked_ms FROM content "
+        "WHERE rowid > ? AND rowid <= ? ORDER BY rowid LIMIT ?"
+    )
+    rows = database.rows(sql, (number, upto, limit))
     return rows[-1][0] if rows else number, [ContentRow(*row[1:]) for row in rows]
 
 

@@ -1,8 +1,9 @@
 """Checking all content in turn, so that what rots is found and mended while somebody still has it whole.
 
-In the background, content whose last check is long ago, at a bounded rate, the oldest first. When it is asked for, a
-full pass: all of it once, in the order in which it came, and every manifest's body. Whatever is found damaged, or gone,
-is put aside and fetched again at once. A pass that is asked for while one runs is that one.
+In the background, content whose last check is long ago, at a bounded rate, the oldest first; manifests' bodies soon
+after a start and then as often. When it is asked for, a full pass: all of it once, in the order in which it came, and
+every manifest's body. Whatever is found damaged, or gone, is put aside and fetched again at once. A pass that is asked
+for while one runs is that one.
 """
 
 import asyncio
@@ -19,7 +20,14 @@ from registry.blobs.checks import CHECK_SPAN_BYTES
 from registry.blobs.jobs import in_executor
 from registry.blobs.store import BlobStore
 from registry.catalog.catalog import Catalog
-from registry.catalog.content import ContentRow, content_behind, content_bytes, due_content, oldest_check_ms
+from registry.catalog.content import (
+    ContentRow,
+    content_between,
+    content_bytes,
+    due_content,
+    last_content,
+    oldest_check_ms,
+)
 from registry.cluster.bodies import Bodies
 from registry.cluster.contents import Contents
 from registry.cluster.fetch import Transfer, TransferFailed
@@ -35,6 +43,8 @@ MIB = 1024 * 1024
 DEFAULT_MIB_S = 20.0
 BATCH = 64
 BODIES = 8
+BODIES_AFTER_S = 600.0
+"""When after a start the bodies of manifests are compared for the first time."""
 MENDING = 4
 NAP_S = 0.005
 """Shorter sleeps are saved up."""
@@ -67,7 +77,7 @@ class Scrub:
         self._in_background = config.scrub_mib_s > 0
         self._pace = _Pace((config.scrub_mib_s or DEFAULT_MIB_S) * MIB)
         self._every_ms = int(config.scrub_every_s * 1000)
-        self._bodies_due_at = asyncio.get_running_loop().time() + config.scrub_every_s
+        self._bodies_due_at = asyncio.get_running_loop().time() + BODIES_AFTER_S
         self._asked = asyncio.Event()
         self._mending: set[asyncio.Task[None]] = set()
         self.running: Pass | None = None
@@ -108,10 +118,11 @@ class Scrub:
     async def _full_pass(self, asked: Pass) -> None:
         log.info("all content is being checked")
         tallies = [self.all, asked]
-        number, rows = content_behind(self._catalog.database, 0, BATCH)
+        upto = last_content(self._catalog.database)  # what comes meanwhile is checked as it comes
+        number, rows = content_between(self._catalog.database, 0, upto, BATCH)
         while rows:
             await self._check_batch(rows, tallies)
-            number, rows = content_behind(self._catalog.database, number, BATCH)
+            number, rows = content_between(self._catalog.database, number, upto, BATCH)
         await self._check_bodies(tallies)
         while self._mending:
             await asyncio.wait(self._mending)

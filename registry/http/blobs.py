@@ -13,14 +13,13 @@ from crdt.change import Change
 from registry.catalog.database import Transaction
 from registry.catalog.queries import BlobRow
 from registry.catalog.repository import delete_blob, link_blob
-from registry.cluster.contents import Part
+from registry.cluster.contents import WHOLE_BYTES, Part
 from registry.errors import BlobUnknown
 from registry.http.answers import StreamResponse
 from registry.http.ranges import parse_range
 from registry.instance import Instance
 from registry.names import Digest, Repository
 
-PLAIN_BYTES = 256 * 1024
 OCTETS = "application/octet-stream"
 
 
@@ -68,7 +67,7 @@ async def _content(
 ) -> Response:
     """A part of a blob's content, from this disk or from wherever it is."""
     contents, part = instance.cluster.contents, Part(first, length)
-    if length <= PLAIN_BYTES:
+    if length <= WHOLE_BYTES:
         pieces = [piece async for piece in contents.read(digest, row.size, row.writer, part)]
         return Response(b"".join(pieces), status, headers)
     return StreamResponse(await contents.open(digest, row.size, row.writer, part), status, headers)

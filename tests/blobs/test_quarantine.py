@@ -78,7 +78,7 @@ async def test_what_is_damaged_is_moved_aside_and_its_row_goes_first(site):
     aside = await Quarantine(site.store, site.catalog.database).put_aside(DIGEST, Damaged(5, "seen"))
     assert aside.size == len(CONTENT)
     assert aside.remains.span(MIB) == CONTENT[MIB : 2 * MIB], "what is right in it can still be read"
-    assert [call for call, _ in site.disk.calls] == ["commit", "rename"]
+    assert [call for call, _ in site.disk.calls] == ["commit", "rename", "sync_directory"]
     assert not path(site).exists()
     assert site.store.held_size(DIGEST) is None
     assert [file.name for file in kept(site)] == [f"00000001-{DIGEST.replace(':', '-')}"]

@@ -72,6 +72,8 @@ def test_a_scrub_mends_what_nobody_asks_for():
             await asyncio.sleep(0.1)
         assert playing.world.loop.now - begun_s > sum(map(len, CONTENTS)) / (21 * 2**20), "it takes its time"
         passes = [node.instance.cluster.scrub.last for node in playing.world.nodes]
+        count = len(CONTENTS) * len(playing.world.nodes)
+        assert sum(p.contents for p in passes) == count, "what is fetched again meanwhile is not checked once more"
         assert sum(p.damaged for p in passes) == sum(p.repaired for p in passes) == len(CONTENTS)
         await asyncio.sleep(1)
         assert all(is_whole(playing, content) for content in CONTENTS)
