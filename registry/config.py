@@ -62,6 +62,12 @@ class Config(BaseSettings):
     gc_every_s: float = Field(3600.0, ge=0, description="how often unused content is looked for, 0 for only on demand")
     gc_grace_s: float = Field(86400.0, ge=0, description="how long content that no manifest names is kept, in seconds")
     listen_internal: str = Field("", description="HOST:PORT for /_concord, /healthz and /readyz alone")
+    check_after_s: float = Field(
+        86400.0, ge=0, description="content is checked as it is read when its last check is so many seconds ago"
+    )
+    scrub_mib_s: float = Field(20.0, ge=0, description="MiB per second that the background check reads; 0 is off")
+    scrub_every_s: float = Field(7 * 86400.0, gt=0, description="seconds after which content is checked again")
+    scrub_at_start: bool = Field(False, description="check all content when the instance starts")
 
     @field_validator("redis", "peer", "name", "cluster_key", mode="before")
     @classmethod

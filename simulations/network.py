@@ -37,6 +37,8 @@ class Weather:
         self.duplication = 0.0
         self.resets = 0.0
         self.body_resets = 0.0
+        self.flips = 0.0
+        """Of pieces of content on their way between instances. What else they say has MACs."""
         self.slow: dict[str, float] = {}
         """Extra seconds to and from a place."""
         self.site_of: dict[str, str] = {}
@@ -55,7 +57,7 @@ class Weather:
         """Good weather."""
         self._blocked.clear()
         self.slow.clear()
-        self.loss = self.duplication = self.resets = self.body_resets = 0.0
+        self.loss = self.duplication = self.resets = self.body_resets = self.flips = 0.0
         self.jitter_s = JITTER_S
 
     def is_blocked(self, source: str, target: str) -> bool:
@@ -72,6 +74,13 @@ class Weather:
             one, other = self.site_of.get(source), self.site_of.get(target)
             extra += self.between_sites_s if one is not None and other is not None and one != other else 0.0
         return self.base_latency_s + self._drawn.random() * self.jitter_s + extra
+
+    def flipped(self, data: bytes) -> bytes:
+        """The same bytes but for a bit."""
+        bit = self._drawn.randrange(8 * len(data))
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        return bytes(changed)
 
     def strikes(self, kind: str, probability: float) -> bool:
         """Whether something bad happens now."""
@@ -99,6 +108,8 @@ class Exchange:
         self.headers: Mapping[str, str] = {}
         self._said = 0
         self._finished = False
+        self.is_content = False
+        """Whether it is about content between instances."""
 
     # The server's side
 
@@ -161,8 +172,13 @@ class Exchange:
         while True:
             message = await self._next()
             if message.get("body"):
-                received += len(message["body"])
-                yield bytes(message["body"])
+                data = bytes(message["body"])
+                received += len(data)
+                if self.is_content and self._network.weather.strikes(
+                    "flipped bit on the way", self._network.weather.flips
+                ):
+                    data = self._network.weather.flipped(data)
+                yield data
             if not message.get("more_body", False):
                 break
             if self._network.weather.strikes("reset in a body", self._network.weather.body_resets):
@@ -234,6 +250,7 @@ class Network:
             call(source, place, "/" + path)
         life, application = served
         exchange = Exchange(self, source, place)
+        exchange.is_content = path.startswith("_concord/peer/content/")
         self._exchanges.setdefault(life, []).append(exchange)
         if caller is not None:
             caller.on_death.append(exchange.leave)

@@ -32,6 +32,7 @@ from registry.catalog.documents import Documents
 from registry.catalog.queries import Queries
 from registry.cluster.cluster import Cluster
 from registry.cluster.confirmations import Confirmations
+from registry.cluster.contents import Contents
 from registry.cluster.gossip import Gossip
 from registry.cluster.sync import Sync
 from simulations.run import Outcome, Plan, drawn_plan, run
@@ -326,6 +327,11 @@ def _digest_unchecked_on_fetch() -> AbstractContextManager[Any]:
     return patch.object(fetch_module, "Checks", Careless)
 
 
+def _reads_unchecked() -> AbstractContextManager[Any]:
+    """What is on the disk is served as it is."""
+    return patch.object(Contents, "_is_older", lambda self, checked_ms, bound_ms: False)
+
+
 def _site_not_waited_for() -> AbstractContextManager[Any]:
     return patch.object(Confirmations, "wait", _nothing_async)
 
@@ -415,6 +421,7 @@ PLANTED = [
     Planted("MAC unchecked", _mac_unchecked, ("forged-frames",), 3),
     Planted("request MAC unchecked", _request_mac_unchecked, ("forged-requests",), 5),
     Planted("digest unchecked on fetch", _digest_unchecked_on_fetch, ("flipped-bit",), 40),
+    Planted("reads unchecked", _reads_unchecked, ("flipped-bit",), 20),
     Planted("site not waited for", _site_not_waited_for, (), 15, ("eu", "eu")),
     Planted("confirmed before commit", _confirmed_before_commit, (), 15, ("eu", "eu"), (("executor_s", 0.03),)),
     Planted("lookups that miss", _lookups_that_miss, (), 20),

@@ -127,6 +127,7 @@ class Node:
             sparse=False,
             hold_s=5.0,
             listen_internal="",
+            check_after_s=0.0,
         )
 
     def _disk_call(self, life: Life, call: str, name: str) -> None:
@@ -180,8 +181,6 @@ class World:
             self.add_node(site)
         self.disks: list[SimulatedDisk] = []
         """One for each life."""
-        self.damaged: set[tuple[str, str]] = set()
-        """Instances and the hexadecimal part of digests of which they have wrong bytes."""
         self._trace = blake3()
         self.on_frame: list[Callable[[Node], None]] = []
         self.on_born: list[Callable[[Node, Instance], None]] = []

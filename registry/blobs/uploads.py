@@ -192,7 +192,7 @@ class Uploads:
             end_upload(tx, session.id, now_ms)
             return link_blob(tx, self._catalog.documents, session.repository, digest, size, now_ms)
 
-        async with self._store.alone_with(digest):
+        async with self._store.changing(digest):
             # Also where the content is here already: what was just verified is good, what is there may be damaged.
             await self._store.publish(session.path, digest)
             return await self._catalog.database.write(commit)

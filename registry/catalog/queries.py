@@ -179,6 +179,11 @@ class Queries:
         row = self._database.row("SELECT body FROM manifests WHERE digest = ?", (digest,))
         return row[0] if row else None
 
+    def bodies_behind(self, number: int, limit: int) -> list[tuple[int, Digest, bytes]]:
+        """Manifest bodies in the order in which they came, each with its number, behind a number; 0 begins."""
+        sql = "SELECT rowid, digest, body FROM manifests WHERE rowid > ? ORDER BY rowid LIMIT ?"
+        return [(row[0], Digest(row[1]), row[2]) for row in self._database.rows(sql, (number, limit))]
+
     def wanted(self, limit: int) -> list[Digest]:
         """Manifests that live facts name and whose bodies are not here."""
         return [Digest(digest) for (digest,) in self._database.rows(f"{_WANTED} LIMIT ?", (limit,))]

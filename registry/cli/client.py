@@ -44,7 +44,7 @@ async def _ask(
             session.request(method, address + path, params=parameters, data=body) as response,
         ):
             content = await response.read()
-            if response.status != 200:
+            if response.status not in (200, 202):
                 raise NoAnswer(f"{address} answered {response.status}: {_message(content)}", response.status)
             return msgspec.json.decode(content)
     except TimeoutError:

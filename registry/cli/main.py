@@ -20,6 +20,7 @@ from registry.cli.backup import restore as run_restore
 from registry.cli.client import NoAnswer, ask, post
 from registry.cli.compare import compare_instances
 from registry.cli.demo import demo as run_demo
+from registry.cli.scrub import begin_scrub, wait_for_scrub
 from registry.cli.verify import DataDirectory
 from registry.config import load_config
 from registry.errors import CannotStart
@@ -98,6 +99,21 @@ def serve(
     listen_internal: Annotated[
         str | None, typer.Option(help="HOST:PORT for /_concord, /healthz and /readyz alone")
     ] = None,
+    check_after_s: Annotated[
+        float | None,
+        typer.Option(
+            help="check content as it is read when its last check is so long ago, in seconds [default: 86400]"
+        ),
+    ] = None,
+    scrub_mib_s: Annotated[
+        float | None, typer.Option(help="MiB per second that the background check reads; 0 is off [default: 20]")
+    ] = None,
+    scrub_every_s: Annotated[
+        float | None, typer.Option(help="how often the background check checks content, in seconds [default: 604800]")
+    ] = None,
+    scrub_at_start: Annotated[
+        bool | None, typer.Option("--scrub-at-start/--no-scrub-at-start", help="check all content at the start")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="a TOML file with these settings")] = None,
 ) -> None:
     """Run an instance. Every option but --config can also be set as CONCORD_… in the environment; the secret that joins
@@ -124,6 +140,10 @@ _SETTINGS = frozenset(
         "acknowledge",
         "front_end",
         "listen_internal",
+        "check_after_s",
+        "scrub_mib_s",
+        "scrub_every_s",
+        "scrub_at_start",
     }
 )
 
@@ -152,6 +172,8 @@ def status(url: Url = LOCAL, json: Json = False) -> None:
         f"({answer['blob_bytes']} bytes), {answer['conflicts']} conflicts, "
         f"{answer['manifests_missing']} manifests on their way here"
     )
+    if answer["content_damaged"]:
+        print(f"{answer['content_damaged']} damaged contents since the start, {answer['content_repaired']} repaired")
     for server, heard in answer["bus"].items():
         out.print(f"bus {server}: {'heard' if heard else '[bold]not heard[/bold]'}")
     table = Table("instance", "site", Column("address", overflow="fold"), "version", "live", "agrees", "lacking here")
@@ -299,6 +321,9 @@ def _when(fact: dict[str, Any]) -> str:
     return f"{at} UTC at {fact['site'] or 'instance ' + (fact['instance'] or 'unknown')[:12]}"
 
 
+_CHECKING = (TextColumn("checking"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+
+
 @app.command(epilog="Example: concord verify --data /var/lib/concord")
 def verify(
     data: Annotated[Path, typer.Option(envvar="CONCORD_DATA", help="the data directory")] = Path("data"),
@@ -306,15 +331,8 @@ def verify(
 ) -> None:
     """Hash all content again and compare it with its digests. The instance may be running."""
     directory = DataDirectory(data)
-    columns = (
-        TextColumn("checking"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
     checked, damaged = 0, []
-    with Progress(*columns, console=Console(stderr=True), disable=json) as progress:
+    with Progress(*_CHECKING, console=Console(stderr=True), disable=json) as progress:
         task = progress.add_task("checking", total=directory.total_bytes)
         for one in directory.check():
             checked += 1
@@ -377,6 +395,29 @@ def _report(summary: str, missing: Sequence[str]) -> None:
         print(f"{one}: missing or damaged, left out")
     print(f"{summary}, {len(missing)} missing or damaged")
     raise typer.Exit(1 if missing else 0)
+
+
+@app.command(epilog="Example: concord scrub --wait http://10.0.0.5:5000")
+def scrub(
+    url: Url = LOCAL,
+    wait: Annotated[bool, typer.Option("--wait", help="wait for the end, and say what was found")] = False,
+    json: Json = False,
+) -> None:
+    """Let a running instance check all its content now, and fetch again what is damaged."""
+    answer = begin_scrub(url)
+    if wait:
+        with Progress(*_CHECKING, console=Console(stderr=True), disable=json) as progress:
+            task = progress.add_task("checking", total=answer["running"]["total_bytes"])
+            answer = wait_for_scrub(url, answer, lambda done_bytes: progress.update(task, completed=done_bytes))
+    if json:
+        _print_json(answer)
+    elif not wait:
+        print("begun" if answer["begun"] else "it is under way already")
+    else:
+        found = answer["last"]
+        print(f"{found['contents']} contents, {found['bytes']} bytes", end=", ")
+        print(f"{found['damaged']} damaged, {found['repaired']} repaired")
+    raise typer.Exit(1 if wait and answer["last"]["damaged"] else 0)
 
 
 def _show_version(value: bool) -> None:

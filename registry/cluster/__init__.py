@@ -11,5 +11,7 @@ sync            catching up with others, and asking them what they know more
 locate          who has a content
 fetch           content from a peer: one transfer, many readers
 bodies          manifest bodies: fetching what is lacking, depositing what no frame carries
+contents        content from this disk where it is right, else from elsewhere; mending what is damaged
+scrub           checking all content in turn
 cluster         the above, put together, with the tasks that keep it going
 """

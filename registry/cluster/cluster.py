@@ -19,6 +19,7 @@ from registry.catalog.queries import document_name
 from registry.cluster.bodies import Bodies
 from registry.cluster.collect import Collect
 from registry.cluster.confirmations import Confirmations
+from registry.cluster.contents import Contents
 from registry.cluster.copies import Copies
 from registry.cluster.fetch import Fetch
 from registry.cluster.gossip import Gossip
@@ -28,6 +29,7 @@ from registry.cluster.locate import Locate
 from registry.cluster.members import HEARTBEAT_S, Member, Members
 from registry.cluster.messages import Heartbeat, Hello
 from registry.cluster.peers import Peers
+from registry.cluster.scrub import Scrub
 from registry.cluster.secure import Secure
 from registry.cluster.sync import Sync
 from registry.config import Config
@@ -93,6 +95,8 @@ class Cluster:
         self.on_left: Callable[[], None] = lambda: None
         """Called when this instance has left for good."""
         catalog.documents.on_links = self._linked
+        self.contents = Contents(catalog, store, self.fetch, clock, config.check_after_s)
+        self.scrub = Scrub(config, catalog, store, self.contents, self.bodies, clock)
         self.gossip.on_twin = self.twin_seen
         self.members.on_outdated = self._outdated
         self.gossip.on_incomplete = self.sync.document_is_due
@@ -119,6 +123,7 @@ class Cluster:
             self.bodies.run,
             self.copies.run,
             self.collect.run,
+            self.scrub.run,
             self._beat,
             self._introduce,
             self._join,
@@ -136,6 +141,7 @@ class Cluster:
         self.sync.close()
         self.locate.close()
         self.fetch.close()
+        self.contents.close()
         self.bodies.close()
 
     # What handlers use

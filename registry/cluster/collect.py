@@ -272,7 +272,7 @@ class Collect:
         """Forget contents and remove their files, those that are still unused."""
         removed = set()
         for digest, size in batch:
-            async with self._store.alone_with(digest):
+            async with self._store.changing(digest):
                 if await self._catalog.database.write(partial(self._forget, digest)):
                     await self._store.remove(content_path(digest))
                     removed.add(digest)

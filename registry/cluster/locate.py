@@ -95,6 +95,12 @@ class Locate:
             pass
         return None
 
+    async def damaged(self, digest: Digest) -> list[tuple[Member, int]]:
+        """Reachable members that have put a damaged copy aside, and its size: what is right in it can be had."""
+        members = self._members.reachable()
+        sizes = await asyncio.gather(*(self._ask(member, digest, damaged=True) for member in members))
+        return [(member, size) for member, size in zip(members, sizes, strict=True) if size is not None]
+
     def _ask_once(self, member: Member, digest: Digest) -> "asyncio.Task[int | None]":
         """The question to a member, once however many want to know. It outlives whoever gives up waiting."""
         key = (member.instance, digest)
@@ -105,9 +111,9 @@ class Locate:
             task.add_done_callback(lambda _: self._asking.pop(key, None))
         return task
 
-    async def _ask(self, member: Member, digest: Digest) -> int | None:
+    async def _ask(self, member: Member, digest: Digest, damaged: bool = False) -> int | None:
         try:
-            return await self._peers.held_size(member, digest, ANSWER_S)
+            return await self._peers.held_size(member, digest, ANSWER_S, damaged)
         except PeerUnreachable:
             return None
 

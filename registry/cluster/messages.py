@@ -233,6 +233,8 @@ class FactsAnswer(msgspec.Struct):
 
 class HeldQuestion(msgspec.Struct):
     digest: str
+    damaged: bool = False
+    """A damaged copy that was put aside is wanted too, for what is right in it."""
 
 
 class HeldAnswer(msgspec.Struct):

@@ -155,11 +155,12 @@ class Peers:
                         self._forget(session)
                     yield response
 
-    async def held_size(self, member: Member, digest: Digest, timeout_s: float) -> int | None:
-        """The size of a content that a member has on its disk, or None. Raises PeerUnreachable."""
+    async def held_size(self, member: Member, digest: Digest, timeout_s: float, damaged: bool = False) -> int | None:
+        """The size of a content that a member has on its disk, or None; with `damaged`, of what it has put aside.
+        Raises PeerUnreachable."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        answer = await self.ask(member, "/held", HeldQuestion(digest), HeldAnswer, timeout_s)
+        answer = await self.ask(member, "/held", HeldQuestion(digest, damaged), HeldAnswer, timeout_s)
         member.answers_in_s += (loop.time() - begun - member.answers_in_s) * 0.2
         return answer.size
 

@@ -29,6 +29,8 @@ OWN: dict[tuple[str, str], Callable[[Instance, Request], Awaitable[Response]]] =
     ("POST", "/_concord/forget"): membership.forget,
     ("GET", "/_concord/leave"): membership.leave,
     ("POST", "/_concord/leave"): membership.leave,
+    ("GET", "/_concord/scrub"): own.scrub,
+    ("POST", "/_concord/scrub"): own.begin_scrub,
 }
 
 

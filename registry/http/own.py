@@ -1,4 +1,4 @@
-"""This product's own API: health, status, state digest and conflicts, for people and for `concord`."""
+"""This product's own API, for people and for `concord`: health, status, state digest, conflicts, checks of content."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -69,6 +69,8 @@ async def status(instance: Instance, request: Request) -> Response:
                 "blocked": cluster.collect.last.blocked if cluster.collect.last else "",
             },
             "confirmations_missed": cluster.confirmations.missed,
+            "content_damaged": cluster.contents.quarantine.found,
+            "content_repaired": cluster.contents.mended,
             "fetched_bytes": cluster.fetch.fetched_bytes,
             "peer_requests": instance.answered_peers,
             "refused_peer_requests": dict(instance.refused_peers),
@@ -174,6 +176,27 @@ def _conflicts(instance: Instance) -> dict[str, Any]:
             }
         )
     return {"count": queries.counts()["conflicts"], "conflicts": listed}
+
+
+async def scrub(instance: Instance, request: Request) -> Response:
+    """How far the full pass is that was asked for, how the last one ended, and what was found since the start."""
+    return JsonResponse(_scrub(instance))
+
+
+async def begin_scrub(instance: Instance, request: Request) -> Response:
+    """Check all content now. One that is under way already is the one that was asked for."""
+    begun = instance.cluster.scrub.begin()
+    return JsonResponse(_scrub(instance) | {"begun": begun}, 202)
+
+
+def _scrub(instance: Instance) -> dict[str, Any]:
+    scrub = instance.cluster.scrub
+    return {
+        "running": scrub.running,
+        "last": scrub.last,
+        "since_start": scrub.all,
+        "oldest_check_ms": scrub.oldest_check_ms(),
+    }
 
 
 def _fact(instance: Instance, fact: TagFact) -> dict[str, Any]:

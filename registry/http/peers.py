@@ -24,6 +24,7 @@ from registry.blobs.uploads import Span
 from registry.catalog.documents import Early
 from registry.catalog.incoming import Incoming, keep_wanted_body, note_writers
 from registry.cluster import messages as m
+from registry.cluster.contents import Part
 from registry.cluster.members import Member
 from registry.cluster.peers import PREFIX
 from registry.cluster.sessions import (
@@ -42,7 +43,6 @@ from registry.cluster.sessions import (
 from registry.cluster.upload_ids import open_upload_id
 from registry.errors import BlobUploadUnknown, DigestInvalid, OciError, StorageFailed, Unsupported
 from registry.http.answers import StreamResponse, error_response
-from registry.http.blobs import open_held
 from registry.http.ranges import parse_range
 from registry.http.request import body_stream, number, small_body
 from registry.http.uploads import UploadRequest, carry_out
@@ -121,6 +121,8 @@ def _refusal(instance: Instance, error: Exception) -> Response:
 async def _respond(instance: Instance, request: Request, path: str, asked: Asked) -> Response:
     if path.startswith("/content/"):
         return await _content(instance, request, parse_digest(path.removeprefix("/content/")))
+    if path.startswith("/remains/"):
+        return await _remains(instance, request, parse_digest(path.removeprefix("/remains/")))
     if path in STREAMED_PATHS:
         return await _upload(instance, request, asked)
     question = QUESTIONS.get(path)
@@ -193,16 +195,29 @@ async def _authenticate(instance: Instance, request: Request, path: str) -> Aske
 async def _content(instance: Instance, request: Request, digest: Digest) -> Response:
     """Content from this disk only: a blob's file or a manifest's body, from an offset on."""
     body = instance.catalog.queries.body(digest)
-    if body is not None:
+    if body is not None and await instance.cluster.bodies.checked(digest, body) is not None:
         return Response(body, headers={"Content-Type": "application/octet-stream"})
     size = instance.store.held_size(digest)
-    file = await open_held(instance, digest) if size is not None else None
-    if size is None or file is None:
+    if size is None:
         return Response("not here", 404)
     part = parse_range(request.headers.get("range"), size) if size else None
     first, length = part if part else (0, size)
+    pieces = await instance.cluster.contents.open_held(digest, Part(first, length))
+    if pieces is None:
+        return Response("not here any more", 404)
     headers = {"Content-Length": str(length), "Content-Type": "application/octet-stream"}
-    return StreamResponse(instance.store.read(file, first, length), 206 if part else 200, headers)
+    return StreamResponse(pieces, 206 if part else 200, headers)
+
+
+async def _remains(instance: Instance, request: Request, digest: Digest) -> Response:
+    """A range of a damaged copy, if that range is right."""
+    size = instance.cluster.contents.damaged_size(digest)
+    part = parse_range(request.headers.get("range"), size) if size else None
+    pieces = await instance.cluster.contents.open_remains(digest, Part(*part)) if part else None
+    if part is None or pieces is None:
+        return Response("not here", 404)
+    headers = {"Content-Length": str(part.length), "Content-Type": "application/octet-stream"}
+    return StreamResponse(pieces, 206, headers)
 
 
 async def _upload(instance: Instance, request: Request, asked: Asked) -> Response:
@@ -315,6 +330,8 @@ async def _facts(instance: Instance, asked: Asked, question: m.FactsQuestion) ->
 
 async def _held(instance: Instance, asked: Asked, question: m.HeldQuestion) -> m.HeldAnswer:
     digest = parse_digest(question.digest)
+    if question.damaged:
+        return m.HeldAnswer(instance.cluster.contents.damaged_size(digest))
     size = instance.store.held_size(digest)
     if size is None:
         body = instance.catalog.queries.body(digest)

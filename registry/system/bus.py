@@ -166,7 +166,7 @@ def _client(url: str) -> Any:
     login: dict[str, Any] = {"password": said.sentinel_password} if said.sentinel_password else {}
     sentinels = Sentinel(said.hosts, sentinel_kwargs={**limits, **login})  # type: ignore[no-untyped-call]
     master: dict[str, Any] = {"username": said.user, "password": said.password, "db": said.database}
-    return sentinels.master_for(said.master, max_connections=8, **master, **limits)  # type: ignore[no-untyped-call]
+    return sentinels.master_for(said.master, max_connections=8, **master, **limits)
 
 
 def _channel(cluster: str, site: str | None = None) -> str:

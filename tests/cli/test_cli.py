@@ -36,7 +36,7 @@ def concord(*words, **environment):
     )
 
 
-@pytest.mark.parametrize("command", ["", "serve", "demo", "status", "digest", "diff", "conflicts", "verify"])
+@pytest.mark.parametrize("command", ["", "serve", "demo", "status", "digest", "diff", "conflicts", "verify", "scrub"])
 def test_help_has_an_example(command):
     done = concord(*command.split(), "--help")
     assert done.returncode == 0
@@ -67,6 +67,9 @@ def refused(done, *said):
         (["--peer", "10.0.0.1:5000"], {}, "peer"),
         (["--advertise", "x"], {}, "advertise"),
         (["--hold-s", "-1"], {}, "hold_s"),
+        (["--check-after-s", "-1"], {}, "check_after_s"),
+        ([], {"CONCORD_SCRUB_MIB_S": "fast"}, "scrub_mib_s"),
+        ([], {"CONCORD_SCRUB_EVERY_S": "0"}, "scrub_every_s"),
         (["--redis", "redis://127.0.0.1"], {}, "CONCORD_CLUSTER_KEY"),
         ([], {"CONCORD_CLUSTER_KEY": "short"}, "16 characters"),
         (["--listen", "0.0.0.0:5000"], {"CONCORD_CLUSTER_KEY": KEY}, "--advertise"),
@@ -216,6 +219,22 @@ def test_verify_finds_what_is_damaged_and_what_is_missing(tmp_path):
             sha256(image.blobs[2]): "the file has 99999 of 100000 bytes",
             sha256(image.blobs[3]): "the file is missing",
         }
+
+
+def test_scrub_has_an_instance_check_itself_and_ends_with_a_finding(tmp_path):
+    image = images.image("scrubbed", layers=2, layer_bytes=100_000)
+    with running_server(tmp_path / "data") as server:
+        server.client.push("app", "v1", image)
+        assert concord("scrub", server.url).stdout == "begun\n"
+        wait_until(lambda: server.client.get("/_concord/scrub").json()["running"] is None)
+        done = concord("scrub", "--wait", server.url)
+        assert (done.returncode, "0 damaged, 0 repaired" in done.stdout) == (0, True), done
+        digest = sha256(image.blobs[1])
+        (server.data / "blobs" / "sha256" / digest[7:9] / digest[7:]).unlink()
+        done = concord("scrub", "--wait", "--json", server.url)
+        assert (done.returncode, json.loads(done.stdout)["last"]["damaged"]) == (1, 1)
+        assert "1 damaged contents since the start, 0 repaired" in concord("status", server.url).stdout
+    refused(concord("scrub", server.url), "cannot be reached")
 
 
 def test_verify_of_no_data_directory_is_one_line(tmp_path):

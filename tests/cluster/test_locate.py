@@ -20,7 +20,7 @@ class Peers:
     def __init__(self):
         self.asked, self.holders, self.silent = [], set(), set()
 
-    async def held_size(self, member, digest, timeout_s):
+    async def held_size(self, member, digest, timeout_s, damaged=False):
         self.asked.append(member.instance)
         if member.instance in self.silent:
             await asyncio.sleep(timeout_s)
