@@ -1,5 +1,6 @@
 """Which content files are on this disk, and uploads under way, as rows."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from registry.catalog.database import Database, Transaction
@@ -29,6 +30,16 @@ def held_size(database: Database, digest: Digest) -> int | None:
     """The size of a content file on this disk, or None without one."""
     row = database.row("SELECT size FROM content WHERE digest = ?", (digest,))
     return row[0] if row else None
+
+
+def lacking(database: Database, manifests: Sequence[str], blobs: Sequence[str]) -> list[str]:
+    """Of these digests of manifests and blobs, those whose bodies and content files are not on this disk."""
+    return [
+        digest
+        for table, digests in (("manifests", manifests), ("content", blobs))
+        for digest in digests
+        if database.row(f"SELECT 1 FROM {table} WHERE digest = ?", (digest,)) is None
+    ]
 
 
 def save_upload(tx: Transaction, upload: UploadRow) -> None:
