@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -61,13 +61,16 @@ class Config(BaseSettings):
     copy_mib_s: float = Field(100.0, gt=0, description="how fast content follows when members come and go, in MiB/s")
     gc_every_s: float = Field(3600.0, ge=0, description="how often unused content is looked for, 0 for only on demand")
     gc_grace_s: float = Field(86400.0, ge=0, description="how long content that no manifest names is kept, in seconds")
-    listen_internal: str = Field("", description="HOST:PORT for /_concord, /healthz and /readyz alone")
     check_after_s: float = Field(
         86400.0, ge=0, description="content is checked as it is read when its last check is so many seconds ago"
     )
     scrub_mib_s: float = Field(20.0, ge=0, description="MiB per second that the background check reads; 0 is off")
     scrub_every_s: float = Field(7 * 86400.0, gt=0, description="seconds after which content is checked again")
     scrub_at_start: bool = Field(False, description="check all content when the instance starts")
+    listen_internal: str = Field("", description="HOST:PORT for /_concord, /metrics and health alone")
+    log_format: Literal["text", "json"] = Field("text", description="how log lines are written: text or json")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
+    log_requests: bool = Field(False, description="log every request of the OCI API")
 
     @field_validator("redis", "peer", "name", "cluster_key", mode="before")
     @classmethod

@@ -100,6 +100,9 @@ class SteadyClock:
     def now_ms(self) -> int:
         return 1_700_000_000_000 + int(self._loop.now * 1000)
 
+    def steady_s(self) -> float:
+        return self._loop.now
+
     def entropy(self, size: int) -> bytes:
         return self._drawn.randbytes(size)
 

@@ -40,6 +40,10 @@ class SimulatedClock:
         self._life.check()
         return self._node.wall_ms()
 
+    def steady_s(self) -> float:
+        self._life.check()
+        return asyncio.get_running_loop().time()
+
     def entropy(self, size: int) -> bytes:
         self._life.check()
         return self._node.drawn.randbytes(size)

@@ -1,6 +1,7 @@
 """The whole catalog of one data directory, opened."""
 
 import logging
+from collections.abc import Callable
 
 from crdt.catchup import State
 from crdt.clock import HybridClock
@@ -37,6 +38,8 @@ class Catalog:
         self.start_number = 0
         self.replica = DocumentReplica(self.database)
         self.queries = Queries(self.database)
+        self.on_taken_in: Callable[[Applied, str | None], None] = lambda applied, sender: None
+        """Told of every update from elsewhere that brought something, once it is durable."""
 
     async def start(self) -> None:
         """Name the instance if it is new, count this start, and draw its writer."""
@@ -86,11 +89,14 @@ class Catalog:
             return take_in(tx, self.documents, incoming, now_ms)
 
         try:
-            return await self.database.write(operation)
+            applied = await self.database.write(operation)
         except WriterReused:
             log.error("%s was written to under our writer; this process goes on under another", incoming.document)
             self.retire_writer()
-            return await self.database.write(operation)
+            applied = await self.database.write(operation)
+        if applied.fresh:
+            self.on_taken_in(applied, sender)
+        return applied
 
     async def heal(self, document: str, vector: Vector, theirs: list[tuple[int, int, str]]) -> None:
         """Bring a document together with another replica's, see `forks`."""

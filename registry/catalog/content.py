@@ -1,6 +1,6 @@
 """Which content files are on this disk, and uploads under way, as rows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from registry.catalog.database import Database, Transaction
@@ -94,6 +94,16 @@ def oldest_check_ms(database: Database) -> int | None:
 
 def content_bytes(database: Database) -> int:
     return int(database.row("SELECT COALESCE(SUM(size), 0) FROM content")[0])
+
+
+def lacking(database: Database, manifests: Sequence[str], blobs: Sequence[str]) -> list[str]:
+    """Of these digests of manifests and blobs, those whose bodies and content files are not on this disk."""
+    return [
+        digest
+        for table, digests in (("manifests", manifests), ("content", blobs))
+        for digest in digests
+        if database.row(f"SELECT 1 FROM {table} WHERE digest = ?", (digest,)) is None
+    ]
 
 
 def save_upload(tx: Transaction, upload: UploadRow) -> None:

@@ -8,6 +8,8 @@ large repositories are, walks all manifests of one to find a tag.
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import apsw
+
 from registry.catalog.database import Database
 from registry.names import Digest, Repository, Tag
 
@@ -105,6 +107,13 @@ FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = 'm' AND f.
 CROSS JOIN manifests m ON m.digest = f.key
 WHERE d.name = ? ORDER BY f.time DESC, f.writer DESC LIMIT 1
 """
+_COUNTS = (
+    ("SELECT COUNT(*), COALESCE(SUM(facts), 0) FROM documents WHERE facts > 0", ("repositories", "facts")),
+    ("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM content", ("blobs", "blob_bytes")),
+    ("SELECT COUNT(*) FROM uploads", ("uploads",)),
+    ("SELECT COUNT(*) FROM conflicts", ("conflicts",)),
+    (f"SELECT COUNT(*) FROM ({_WANTED} LIMIT 100000)", ("manifests_missing",)),
+)
 
 
 class Queries:
@@ -207,22 +216,13 @@ class Queries:
         )
         return [(name.removeprefix(KIND), tag) for name, tag in self._database.rows(sql, (limit,))]
 
-    def counts(self) -> dict[str, int]:
-        """How much there is, over all repositories and on this disk."""
-        repositories, facts = self._database.row(
-            "SELECT COUNT(*), COALESCE(SUM(facts), 0) FROM documents WHERE facts > 0"
-        )
-        blobs, size_bytes = self._database.row("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM content")
-        (conflicts,) = self._database.row("SELECT COUNT(*) FROM conflicts")
-        (wanted,) = self._database.row(f"SELECT COUNT(*) FROM ({_WANTED} LIMIT 100000)")
-        return {
-            "repositories": repositories,
-            "facts": facts,
-            "blobs": blobs,
-            "blob_bytes": size_bytes,
-            "conflicts": conflicts,
-            "manifests_missing": wanted,
-        }
+    def conflict_count(self) -> int:
+        return int(self._database.row("SELECT COUNT(*) FROM conflicts")[0])
+
+    async def counts(self) -> dict[str, int]:
+        """How much there is, over all repositories and on this disk. Of a million blobs it takes a tenth of a
+        second."""
+        return await self._database.read_aside(_counts)
 
     def instance_of(self, writer: int) -> str | None:
         """The instance a writer belongs to, where it is known: a hint at who has what the writer named."""
@@ -237,3 +237,12 @@ class Queries:
         )
         rows = (row for name in documents for row in self._database.rows(sql, (name,)))
         return {f"{writer:x}": instance for writer, instance in rows}
+
+
+def _counts(connection: apsw.Connection) -> dict[str, int]:
+    return {
+        name: count
+        for sql, names in _COUNTS
+        for row in connection.execute(sql)
+        for name, count in zip(names, row, strict=True)
+    }

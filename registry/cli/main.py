@@ -12,7 +12,6 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Column, Table
 
 from registry import __version__
 from registry.cli.backup import backup as run_backup
@@ -20,7 +19,11 @@ from registry.cli.backup import restore as run_restore
 from registry.cli.client import NoAnswer, ask, post
 from registry.cli.compare import compare_instances
 from registry.cli.demo import demo as run_demo
+from registry.cli.replication import is_everywhere, replication_of
+from registry.cli.replication import show as show_replication
 from registry.cli.scrub import begin_scrub, wait_for_scrub
+from registry.cli.status import show as show_status
+from registry.cli.status import watch as watch_status
 from registry.cli.verify import DataDirectory
 from registry.config import load_config
 from registry.errors import CannotStart
@@ -97,7 +100,14 @@ def serve(
         bool | None, typer.Option("--front-end/--no-front-end", help="keep no copies here, only fetch and serve")
     ] = None,
     listen_internal: Annotated[
-        str | None, typer.Option(help="HOST:PORT for /_concord, /healthz and /readyz alone")
+        str | None, typer.Option(help="HOST:PORT for /_concord, /metrics, /healthz and /readyz alone")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="write log lines as text or json [default: text]")] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="the least that is logged: debug, info, warning or error [default: info]")
+    ] = None,
+    log_requests: Annotated[
+        bool | None, typer.Option("--log-requests/--no-log-requests", help="log every request of the OCI API")
     ] = None,
     check_after_s: Annotated[
         float | None,
@@ -144,6 +154,9 @@ _SETTINGS = frozenset(
         "scrub_mib_s",
         "scrub_every_s",
         "scrub_at_start",
+        "log_format",
+        "log_level",
+        "log_requests",
     }
 )
 
@@ -157,37 +170,38 @@ def demo(
 
 
 @app.command(epilog="Example: concord status http://10.0.0.5:5000")
-def status(url: Url = LOCAL, json: Json = False) -> None:
+def status(
+    url: Url = LOCAL,
+    json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="follow it until Ctrl-C")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="seconds between two looks, with --watch")] = 1.0,
+) -> None:
     """Show an instance: what it has, whom it knows, and whether they agree."""
+    if watch:
+        return watch_status(out, url, interval)
     answer = ask(url, "/_concord/status")
     if json:
         return _print_json(answer)
-    out.print(
-        f"instance [bold]{answer['instance']}[/bold] at site [bold]{answer['site'] or '-'}[/bold], {answer['version']}"
-    )
-    ready = "ready" if answer["ready"] else "not ready"
-    out.print(f"{ready}, state digest {answer['root']}, commit {answer['commit']}")
-    out.print(
-        f"{answer['repositories']} repositories, {answer['facts']} facts, {answer['blobs']} blobs here "
-        f"({answer['blob_bytes']} bytes), {answer['conflicts']} conflicts, "
-        f"{answer['manifests_missing']} manifests on their way here"
-    )
-    if answer["content_damaged"]:
-        print(f"{answer['content_damaged']} damaged contents since the start, {answer['content_repaired']} repaired")
-    for server, heard in answer["bus"].items():
-        out.print(f"bus {server}: {'heard' if heard else '[bold]not heard[/bold]'}")
-    table = Table("instance", "site", Column("address", overflow="fold"), "version", "live", "agrees", "lacking here")
-    for member in answer["members"]:
-        table.add_row(
-            member["instance"][:12],
-            member["site"],
-            member["address"],
-            member["version"],
-            "yes" if member["reachable"] else "not reached" if member["live"] else "no",
-            "yes" if member["agrees"] else "not yet",
-            str(member["changes_lacking"]),
-        )
-    out.print(table if answer["members"] else "no other instances are known")
+    out.print(show_status(answer))
+
+
+@app.command(epilog="Example: concord replication app/web:v1 http://10.0.0.5:5000")
+def replication(
+    image: Annotated[str, typer.Argument(metavar="REPOSITORY:TAG", help="the tag to look for")],
+    url: Url = LOCAL,
+    json: Json = False,
+) -> None:
+    """Show at which instances a tag is: the tag itself, its manifest, and what that refers to.
+
+    Exits 1 where an instance lacks tag or manifest, or does not answer. Blobs are where they were pushed, pulled or
+    copied to.
+    """
+    answer = replication_of(image, url)
+    if json:
+        _print_json(answer)
+    else:
+        out.print(show_replication(answer))
+    raise typer.Exit(0 if is_everywhere(answer) else 1)
 
 
 @app.command(epilog="Example: concord digest --json http://10.0.0.5:5000")

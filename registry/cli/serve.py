@@ -15,13 +15,14 @@ from pathlib import Path
 import apsw
 import uvicorn
 import uvloop
+from prometheus_client import ProcessCollector
 
 from registry import __version__
 from registry.catalog.catalog import PATH
+from registry.cli.logs import set_up_logging
 from registry.cluster.keys import ClusterKey
 from registry.config import Config
 from registry.errors import CannotStart, StorageFailed
-from registry.http.answers import CutOff
 from registry.http.app import App
 from registry.http.protocol import BoundedProtocol
 from registry.instance import Instance
@@ -40,7 +41,7 @@ LOCK = "lock"
 
 def serve(config: Config) -> None:
     """Serve until a signal ends it. Raises CannotStart."""
-    _set_up_logging()
+    set_up_logging(config)
     _raise_file_limit()
     with contextlib.ExitStack() as stack:
         public = stack.enter_context(_listening(config.address))
@@ -59,6 +60,7 @@ async def _serve(config: Config, public: socket.socket, internal: socket.socket 
         raise CannotStart(f"the catalog in {config.data} is damaged ({error}); {_WAYS_OUT}") from None
     except (apsw.Error, OSError, StorageFailed) as error:
         raise CannotStart(f"the data directory {config.data} cannot be used: {error}") from None
+    ProcessCollector(registry=instance.metrics)
     servers = [(_Server(_server_config(App(instance, internal=internal is None))), public)]
     if internal is not None:
         servers.append((_Server(_server_config(App(instance, registry=False))), internal))
@@ -72,7 +74,7 @@ async def _serve(config: Config, public: socket.socket, internal: socket.socket 
     log.info("Concord %s, instance %s%s, serves http://%s", __version__, instance.catalog.instance_id, site, address)
     log.info("the data directory is %s", config.data.absolute())
     if internal is not None:
-        log.info("health, status and other instances are served at http://%s:%s", *internal.getsockname()[:2])
+        log.info("health, status, metrics and other instances are served at http://%s:%s", *internal.getsockname()[:2])
     await asyncio.gather(*(server.serve(sockets=[listening]) for server, listening in servers))
     await instance.close()
     await transport.close()
@@ -161,18 +163,3 @@ def _raise_file_limit() -> None:
     """Connections and files may be as many as the system lets this user have, not as few as a shell begins with."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-class _Expected(logging.Filter):
-    """Leaves out what clients cause and we have said already."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        cut_off = record.exc_info is not None and record.exc_info[0] is CutOff
-        return not cut_off and "Invalid HTTP request" not in record.getMessage()
-
-
-def _set_up_logging() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    logging.getLogger("uvicorn.error").addFilter(_Expected())
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)

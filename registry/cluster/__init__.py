@@ -7,6 +7,7 @@ members         the other instances: who is there, how far they are
 peers           asking another instance
 gossip          frames out after a commit, frames in through the gate
 confirmations   waiting until the own site has seen a write
+delays          how long changes took to get here
 sync            catching up with others, and asking them what they know more
 locate          who has a content
 fetch           content from a peer: one transfer, many readers

@@ -13,6 +13,7 @@ from crdt.vector import Vector
 from registry import __version__
 from registry.blobs.store import BlobStore
 from registry.catalog.catalog import Catalog
+from registry.catalog.documents import Applied
 from registry.catalog.members import MemberRow, all_members, all_reached, drop_members, save_member
 from registry.catalog.membership import forget_member, forgotten_members
 from registry.catalog.queries import document_name
@@ -21,6 +22,7 @@ from registry.cluster.collect import Collect
 from registry.cluster.confirmations import Confirmations
 from registry.cluster.contents import Contents
 from registry.cluster.copies import Copies
+from registry.cluster.delays import Delays
 from registry.cluster.fetch import Fetch
 from registry.cluster.gossip import Gossip
 from registry.cluster.keys import ClusterKey
@@ -77,6 +79,7 @@ class Cluster:
         self.gossip = Gossip(catalog, bus, keys, self.members, self.confirmations, catalog.start_number)
         self.peers = Peers(transport, self.members, clock, keys)
         self.sync = Sync(catalog, self.peers, self.members)
+        self.delays = Delays(self.members, clock)
         self.locate = Locate(self.peers, self.members)
         self.fetch = Fetch(store, catalog.database, self.peers, self.members, self.locate, clock, config.hold_s)
         self.bodies = Bodies(catalog, self.peers, self.members, self.locate, self.sync)
@@ -101,6 +104,7 @@ class Cluster:
         self.members.on_outdated = self._outdated
         self.gossip.on_incomplete = self.sync.document_is_due
         self.sync.on_advanced = self.advanced
+        catalog.on_taken_in = self._taken_in
         self._addresses = list(config.peer)
         self._tasks: list[asyncio.Task[None]] = []
         self._ahead_since: dict[str, float] = {}
@@ -341,6 +345,12 @@ class Cluster:
     def _linked(self, document: str, links: list[Fact]) -> None:
         self.collect.linked(Digest(fact.key) for fact in links)
         self.copies.linked(document, links)
+
+    def _taken_in(self, applied: Applied, sender: str | None) -> None:
+        """Measure how old a change is; with a sender it came by a frame."""
+        time, writer = applied.latest
+        if time and not self.sync.filling:
+            self.delays.note(sender or self._catalog.queries.instance_of(writer), time, by_frame=sender is not None)
 
     def _heard(self, member: Member) -> None:
         loop = asyncio.get_running_loop()

@@ -84,9 +84,14 @@ class Member:
         self.reached = max(self.reached or reached, reached)
 
     @property
+    def changes_lacking(self) -> int:
+        """How many changes it has published that have not been applied here."""
+        return max(self.beat.changes - self.applied.upto(self.beat.start), 0)
+
+    @property
     def ahead(self) -> bool:
-        """Whether it has published changes that have not been applied here."""
-        return self.applied.upto(self.beat.start) < self.beat.changes
+        """Whether there are any."""
+        return self.changes_lacking > 0
 
 
 class Progress:

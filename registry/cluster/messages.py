@@ -243,6 +243,23 @@ class HeldAnswer(msgspec.Struct):
     size: Count | None
 
 
+class ReplicationQuestion(msgspec.Struct):
+    """How far one tag and what it stands on have come."""
+
+    repository: str
+    tag: str
+    manifests: list[str]
+    """Digests, and so below."""
+    blobs: list[str]
+
+
+class ReplicationAnswer(msgspec.Struct):
+    fact: tuple[str, Count, Count] | None
+    """The tag's winning fact at the answerer: digest, time and writer."""
+    lacking: list[str]
+    """Of the digests asked about, those that are not on its disk."""
+
+
 class UploadQuestion(msgspec.Struct):
     """A request for an upload that arrived at another instance than its owner; its body is streamed after it."""
 

@@ -30,6 +30,7 @@ from registry.cluster.sessions import (
     token_text,
 )
 from registry.names import Digest
+from registry.request_ids import passed_on
 from registry.seams import Body, Clock, PeerResponse, PeerTransport, PeerUnreachable
 
 T = TypeVar("T")
@@ -178,6 +179,7 @@ class Peers:
             ("Concord-Sequence", str(self._sequence)),
             ("Concord-Body", body_hash),
             ("Concord-MAC", mac),
+            *passed_on(),
         ]
         return self._sequence, proof + headers
 
@@ -203,6 +205,7 @@ class Peers:
             ("Concord-For", instance),
             ("Concord-MAC", sign_opening(self._keys[0], body)),
             ("Concord-Cluster", self._keys[0].cluster),
+            *passed_on(),
         ]
         async with self._transport.request("POST", url + PREFIX + "/session", headers, body) as response:
             raw = await _read(response)

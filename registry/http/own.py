@@ -35,8 +35,7 @@ async def readiness(instance: Instance, request: Request) -> Response:
 async def status(instance: Instance, request: Request) -> Response:
     """Who this is, what it has, whom it knows and how they stand."""
     cluster, catalog = instance.cluster, instance.catalog
-    with catalog.database.one_step():
-        counts = catalog.queries.counts()
+    counts = await catalog.queries.counts()
     return JsonResponse(
         {
             "instance": catalog.instance_id,
@@ -71,6 +70,7 @@ async def status(instance: Instance, request: Request) -> Response:
             "confirmations_missed": cluster.confirmations.missed,
             "content_damaged": cluster.contents.quarantine.found,
             "content_repaired": cluster.contents.mended,
+            "requests": instance.traffic.total(),
             "fetched_bytes": cluster.fetch.fetched_bytes,
             "peer_requests": instance.answered_peers,
             "refused_peer_requests": dict(instance.refused_peers),
@@ -81,6 +81,7 @@ async def status(instance: Instance, request: Request) -> Response:
 def _member(instance: Instance, other: str) -> dict[str, Any]:
     member = instance.cluster.members.get(other)
     assert member is not None, "it was just listed"
+    delay = instance.cluster.delays.by_member.get(other)
     return {
         "instance": other,
         "site": member.beat.site,
@@ -89,7 +90,8 @@ def _member(instance: Instance, other: str) -> dict[str, Any]:
         "live": member.live,
         "reachable": member.reachable,
         "agrees": member.beat.root == instance.catalog.replica.root(),
-        "changes_lacking": max(member.beat.changes - member.applied.upto(member.beat.start), 0),
+        "changes_lacking": member.changes_lacking,
+        "last_delay_s": delay.last_s if delay is not None else None,
     }
 
 
@@ -175,7 +177,7 @@ def _conflicts(instance: Instance) -> dict[str, Any]:
                 "others": [_fact(instance, fact) for fact in others if fact.digest != winner.digest],
             }
         )
-    return {"count": queries.counts()["conflicts"], "conflicts": listed}
+    return {"count": queries.conflict_count(), "conflicts": listed}
 
 
 async def scrub(instance: Instance, request: Request) -> Response:

@@ -44,10 +44,12 @@ from registry.cluster.upload_ids import open_upload_id
 from registry.errors import BlobUploadUnknown, DigestInvalid, OciError, StorageFailed, Unsupported
 from registry.http.answers import StreamResponse, error_response
 from registry.http.ranges import parse_range
+from registry.http.replication import MAX_PARTS, own_standing
 from registry.http.request import body_stream, number, small_body
 from registry.http.uploads import UploadRequest, carry_out
 from registry.instance import Instance
 from registry.names import Digest, parse_digest, parse_repository
+from registry.request_ids import HEADER, passed_on
 from registry.seams import PeerResponse, PeerUnreachable
 
 log = logging.getLogger("concord.peers")
@@ -59,7 +61,7 @@ MAX_DIFFS_BYTES = 16 * 1024 * 1024
 STREAMED_PATHS = ("/upload",)
 PASSED_ON = "concord-passed-on"
 PASSED_ON_S = 30.0
-HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "date", "server", "keep-alive"})
+HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "date", "server", "keep-alive", HEADER.lower()})
 
 
 class Refused(Exception):
@@ -98,6 +100,7 @@ async def answer(instance: Instance, request: Request) -> Response:
     except (Refused, OciError, Malformed, Unauthentic, msgspec.DecodeError, ValueError) as error:
         return _refusal(instance, error)
     instance.answered_peers += 1
+    log.debug("%s asks %s", asked.session.client, path)
     try:
         response = await _respond(instance, request, path, asked)
     except (Refused, OciError, CrdtError, msgspec.DecodeError, ValueError) as error:
@@ -134,7 +137,7 @@ async def _respond(instance: Instance, request: Request, path: str, asked: Asked
 async def _pass_on(instance: Instance, request: Request, meant: Member) -> Response:
     """Let the instance answer that is meant. Request and answer, MACs and all, are for those two to check."""
     headers = [(name, value) for name, value in request.headers.items() if name.startswith(("concord-", "range"))]
-    headers.append((PASSED_ON, "1"))
+    headers += [(PASSED_ON, "1"), *passed_on()]
     url = meant.beat.advertise + request.scope["path"]
     streamed = request.headers.get("concord-body") == STREAMED
     exchange = instance.transport.request(request.method, url, headers, body_stream(request))
@@ -358,6 +361,12 @@ async def _take(instance: Instance, asked: Asked, question: m.TakeQuestion) -> m
     return await instance.cluster.secure.take(parse_digest(question.digest), question.size, asked.session.client)
 
 
+async def _replication(instance: Instance, asked: Asked, question: m.ReplicationQuestion) -> m.ReplicationAnswer:
+    if len(question.manifests) + len(question.blobs) > MAX_PARTS:
+        raise Malformed("a question about too many parts")
+    return own_standing(instance, question)
+
+
 QUESTIONS: dict[str, Callable[[Instance, Asked], Awaitable[Response]]] = {
     "/hello": _answering(m.Hello, _hello),
     "/changes": _answering(m.ChangesQuestion, _changes),
@@ -372,4 +381,5 @@ QUESTIONS: dict[str, Callable[[Instance, Asked], Awaitable[Response]]] = {
     "/take": _answering(m.TakeQuestion, _take),
     "/relied": _answering(m.RelyQuestion, _relied),
     "/release": _answering(m.ReleaseQuestion, _release),
+    "/replication": _answering(m.ReplicationQuestion, _replication),
 }

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from registry.http.app import OWN_PATHS
 from tests.support import images
 from tests.support.client import Client, sha256
 from tests.support.server import KEY, Server, free_port, running_cluster, running_server, wait_until
@@ -36,7 +37,27 @@ def concord(*words, **environment):
     )
 
 
-@pytest.mark.parametrize("command", ["", "serve", "demo", "status", "digest", "diff", "conflicts", "verify", "scrub"])
+COMMANDS = [
+    "",
+    "serve",
+    "demo",
+    "status",
+    "replication",
+    "digest",
+    "diff",
+    "conflicts",
+    "verify",
+    "scrub",
+    "gc",
+    "forget",
+    "leave",
+    "backup",
+    "restore",
+    "rebuild",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(command):
     done = concord(*command.split(), "--help")
     assert done.returncode == 0
@@ -75,6 +96,8 @@ def refused(done, *said):
         (["--listen", "0.0.0.0:5000"], {"CONCORD_CLUSTER_KEY": KEY}, "--advertise"),
         ([], {"CONCORD_SPARSE": "perhaps"}, "sparse"),
         (["--config", "/nonexistent.toml"], {}, "no configuration file"),
+        (["--log-format", "xml"], {}, "log_format"),
+        (["--log-level", "loud"], {}, "log_level"),
     ],
 )
 def test_a_wrong_setting_ends_the_start_with_one_line(tmp_path, options, environment, said):
@@ -258,7 +281,9 @@ def test_own_listener_for_everything_that_is_not_the_registry(tmp_path):
         wait_until(lambda: answers(internal) and internal.get("/readyz").status == 200)
         assert server.client.get("/v2/").status == 200
         assert internal.get("/_concord/status").status == 200
-        for path in ("/_concord/status", "/readyz", "/healthz", "/_concord/peer/changes"):
+        assert internal.get("/metrics").status == 200
+        assert internal.get("/_concord/replication/app/v1").json()["errors"][0]["code"] == "MANIFEST_UNKNOWN"
+        for path in (*OWN_PATHS, "/_concord/peer/changes", "/_concord/replication/app/v1"):
             assert server.client.get(path).status == 404
         assert internal.get("/v2/").status == 404
     finally:
