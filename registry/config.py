@@ -58,6 +58,9 @@ class Config(BaseSettings):
     acknowledge_s: float = Field(25.0, gt=0, le=300, description="how long a push waits for that, in seconds")
     policy: list[PolicyRule] = Field([], description="copies and acknowledge for some repositories")
     front_end: bool = Field(False, description="keep no copies here: only fetch, and serve what was fetched")
+    disk_budget_gib: float = Field(
+        0.0, ge=0, description="evict content that others hold when there is more here, in GiB; 0 for no bound"
+    )
     copy_mib_s: float = Field(100.0, gt=0, description="how fast content follows when members come and go, in MiB/s")
     gc_every_s: float = Field(3600.0, ge=0, description="how often unused content is looked for, 0 for only on demand")
     gc_grace_s: float = Field(86400.0, ge=0, description="how long content that no manifest names is kept, in seconds")

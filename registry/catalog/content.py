@@ -1,7 +1,9 @@
 """Which content files are on this disk, and uploads under way, as rows."""
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import apsw
 
 from registry.catalog.database import Database, Transaction
 from registry.names import Digest, Repository
@@ -15,6 +17,14 @@ class ContentRow(NamedTuple):
     checks: bytes
     """The BLAKE3 digests of each MiB, one behind the other."""
     checked_ms: int
+
+
+class UsedRow(NamedTuple):
+    """A content file on this disk, and when it was read last, or came, in wall milliseconds."""
+
+    digest: Digest
+    size: int
+    used_ms: int
 
 
 class UploadRow(NamedTuple):
@@ -31,9 +41,31 @@ class UploadRow(NamedTuple):
 def add_content(tx: Transaction, digest: Digest, size: int, checks: bytes, now_ms: int) -> None:
     """A content file is in its place, verified and durable."""
     tx.execute(
-        "INSERT OR REPLACE INTO content (digest, size, checks, checked_ms) VALUES (?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO content (digest, size, checks, checked_ms, used_ms) VALUES (?1, ?2, ?3, ?4, ?4)",
         (digest, size, checks, now_ms),
     )
+
+
+def note_used(tx: Transaction, used: Mapping[Digest, int]) -> None:
+    """When contents were read, in wall milliseconds."""
+    for digest, at_ms in used.items():
+        tx.execute("UPDATE content SET used_ms = ? WHERE digest = ?", (at_ms, digest))
+
+
+def least_used(database: Database, after: tuple[int, str], limit: int) -> list[UsedRow]:
+    """Content in the order of its last use, behind a time and a digest."""
+    sql = "SELECT digest, size, used_ms FROM content WHERE (used_ms, digest) > (?, ?) ORDER BY used_ms, digest LIMIT ?"
+    return [UsedRow(*row) for row in database.rows(sql, (*after, limit))]
+
+
+async def content_bytes_aside(database: Database) -> int:
+    """How much content there is on this disk. Nobody waits for the counting."""
+
+    def count(connection: apsw.Connection) -> int:
+        total: Any = connection.execute("SELECT COALESCE(SUM(size), 0) FROM content").fetchone()
+        return int(total[0])
+
+    return await database.read_aside(count)
 
 
 def held_size(database: Database, digest: Digest) -> int | None:

@@ -96,6 +96,9 @@ def serve(
         str | None,
         typer.Option(help="who must hold a push before it is answered: local, a number of holders, each-site [local]"),
     ] = None,
+    disk_budget_gib: Annotated[
+        float | None, typer.Option(help="evict content that others hold when there is more here, in GiB [no bound]")
+    ] = None,
     front_end: Annotated[
         bool | None, typer.Option("--front-end/--no-front-end", help="keep no copies here, only fetch and serve")
     ] = None,
@@ -149,6 +152,7 @@ _SETTINGS = frozenset(
         "copies",
         "acknowledge",
         "front_end",
+        "disk_budget_gib",
         "listen_internal",
         "check_after_s",
         "scrub_mib_s",

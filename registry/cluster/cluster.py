@@ -23,6 +23,7 @@ from registry.cluster.confirmations import Confirmations
 from registry.cluster.contents import Contents
 from registry.cluster.copies import Copies
 from registry.cluster.delays import Delays
+from registry.cluster.evict import Evict
 from registry.cluster.fetch import Fetch
 from registry.cluster.gossip import Gossip
 from registry.cluster.keys import ClusterKey
@@ -50,6 +51,7 @@ JOIN_S = 30.0
 MAX_ADDRESSES = 1000
 RESTART_S = 1.0
 LEAVING_S = 2.0
+GIB = 1024**3
 OUTDO_S = 5.0
 
 
@@ -93,6 +95,16 @@ class Cluster:
         self.collect = Collect(
             catalog, store, self.members, self.gossip, self.peers, self.sync, config.gc_grace_s, config.gc_every_s
         )
+        self.evict = Evict(
+            int(config.disk_budget_gib * GIB),
+            catalog,
+            store,
+            self.members,
+            self.peers,
+            self.copies,
+            self.collect,
+            clock,
+        )
         self.leave = Leave(catalog.database, self.members, self.locate, self.peers)
         self.has_left = False
         self.on_left: Callable[[], None] = lambda: None
@@ -127,6 +139,7 @@ class Cluster:
             self.bodies.run,
             self.copies.run,
             self.collect.run,
+            self.evict.run,
             self.scrub.run,
             self._beat,
             self._introduce,

@@ -55,6 +55,7 @@ class Copies:
         mib_s: float,
     ) -> None:
         self._policy = policy
+        self._counts = keeps
         self._keeps = keeps and policy.copies_anything
         self._queries = queries
         self._members = members
@@ -75,9 +76,14 @@ class Copies:
         """All that copies are to be at, this instance among them if it keeps any."""
         return self._members.keepers() + ([self._members.own] if self._keeps else [])
 
+    @property
+    def is_front_end(self) -> bool:
+        """Whether this instance is none that others could count on."""
+        return not self._counts
+
     def stop(self) -> None:
         """Keep no more copies here."""
-        self._keeps = False
+        self._keeps = self._counts = False
         self._due.clear()
 
     def designated(self, repository: Repository, digest: Digest) -> list[Candidate]:

@@ -69,6 +69,7 @@ async def _content(
 ) -> Response:
     """A part of a blob's content, from this disk or from wherever it is."""
     contents, part = instance.cluster.contents, Part(first, length)
+    instance.cluster.evict.used(digest)
     if length <= WHOLE_BYTES:
         pieces = [piece async for piece in contents.read(digest, row.size, row.writer, part)]
         return Response(b"".join(pieces), status, headers)

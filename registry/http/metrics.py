@@ -128,6 +128,9 @@ def _upkeep(instance: Instance) -> Iterator[Metric]:
     yield _gauge("copies_due", "contents that are to be here and are on their way", copies.due)
     yield _gauge("copies_lacking", "contents that are to be here and could not be had", copies.lacking)
     yield _counter("copies", "contents fetched because they are to be here", copies.copied)
+    evict = instance.cluster.evict
+    yield _counter("evicted", "contents removed to make room, that others hold", evict.evicted)
+    yield _counter("evicted_bytes", "bytes of these", evict.evicted_bytes)
     yield _counter("collected", "contents removed that no manifest names", collect.removed)
     yield _counter("collected_bytes", "bytes of these", collect.removed_bytes)
     blocked = bool(collect.last and collect.last.blocked)

@@ -62,6 +62,7 @@ async def status(instance: Instance, request: Request) -> Response:
                 "lacking": cluster.copies.lacking,
                 "copied": cluster.copies.copied,
             },
+            "evicted": {"contents": cluster.evict.evicted, "bytes": cluster.evict.evicted_bytes},
             "collected": {
                 "contents": cluster.collect.removed,
                 "bytes": cluster.collect.removed_bytes,
