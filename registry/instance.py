@@ -77,7 +77,7 @@ class Instance:
             self._upkeep.cancel()
             await asyncio.gather(self._upkeep, return_exceptions=True)
             await self.cluster.close()
-        await self.catalog.database.close()
+        await self.catalog.stop()
 
     @property
     def ready(self) -> bool:

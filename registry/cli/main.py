@@ -212,9 +212,14 @@ def replication(
 def digest(
     url: Url = LOCAL,
     repository: Annotated[str | None, typer.Option(help="show one repository's digest and its tags' facts")] = None,
+    content: Annotated[
+        str | None, typer.Option(metavar="PREFIX", help="sum up content: of repositories that begin so, or '' for all")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show the state digest. Two instances with the same one have the same tags, manifests and links."""
+    if content is not None:
+        return _show_sums(ask(url, "/_concord/digest", {"content": content}, GC_S), json)
     answer = ask(url, "/_concord/digest", {"repository": repository} if repository is not None else None)
     if json:
         return _print_json(answer)
@@ -224,6 +229,21 @@ def digest(
     for tag, facts in answer["tags"].items():
         for fact in facts:
             print(f"  {tag}  {fact['digest']}  pushed {_when(fact)}")
+
+
+def _show_sums(answer: dict[str, Any], json: bool) -> None:
+    """The two sums of the content. Exits 1 where something that is needed is not held."""
+    if json:
+        _print_json(answer)
+    else:
+        for name in ("needed", "held"):
+            found = answer[name]
+            print(f"{name:6}  {found['digest']}  {found['contents']} contents, {found['size_bytes']} bytes")
+        for name in ("missing", "dangling"):
+            for digest in answer[name]:
+                print(f"  {name}  {digest}")
+        print(f"{answer['missing_count']} missing here, {answer['dangling_count']} dangling")
+    raise typer.Exit(1 if answer["missing_count"] else 0)
 
 
 @app.command(epilog="Example: concord diff http://eu.example:5000 http://us.example:5000")

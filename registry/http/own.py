@@ -12,6 +12,7 @@ from crdt.errors import Malformed
 from crdt.trie import DIGEST_SIZE, Prefix
 from registry import __version__
 from registry.catalog.queries import TagFact, document_name
+from registry.catalog.sums import content_sums
 from registry.errors import NameUnknown, Unsupported
 from registry.http.answers import JsonResponse
 from registry.http.request import small_body
@@ -43,6 +44,7 @@ async def status(instance: Instance, request: Request) -> Response:
             "version": __version__,
             "ready": instance.ready,
             "root": catalog.replica.root().hex(),
+            "root_kept": catalog.root_kept,
             "commit": catalog.replica.commit_number(),
             **counts,
             "members": [_member(instance, m.instance) for m in cluster.members.all()],
@@ -98,7 +100,13 @@ def _member(instance: Instance, other: str) -> dict[str, Any]:
 
 async def digest(instance: Instance, request: Request) -> Response:
     """The state digest: of the registry (`root`), of each repository (?repositories), of one and its tag facts
-    (?repository=NAME). Lists are paged by `last`."""
+    (?repository=NAME). Lists are paged by `last`. And the two sums of the content (?content, ?content=PREFIX)."""
+    prefix = request.query_params.get("content")
+    if prefix is not None:
+        sums = await instance.catalog.database.read_aside(lambda reading: content_sums(reading, prefix, PAGE))
+        return JsonResponse(
+            {"prefix": prefix} | sums._asdict() | {"needed": sums.needed._asdict(), "held": sums.held._asdict()}
+        )
     with instance.catalog.database.one_step():
         return JsonResponse(_digest(instance, request.query_params))
 
