@@ -160,8 +160,9 @@ class Config(BaseSettings):
         return parse_address(self.listen_internal) if self.listen_internal else None
 
 
-def load_config(options: dict[str, Any], file: Path | None) -> Config:
-    """The settings from options, environment and file. Raises CannotStart, in one line, for what is not right."""
+def load_config(options: dict[str, Any], file: Path | None, check: bool = True) -> Config:
+    """The settings from options, environment and file. Raises CannotStart, in one line, for what is not right; without
+    `check`, not for what does not go together."""
 
     class Loaded(Config):
         model_config = SettingsConfigDict(toml_file=file)
@@ -178,7 +179,8 @@ def load_config(options: dict[str, Any], file: Path | None) -> Config:
         raise CannotStart(f"the setting {where} is wrong: {first['msg'].removeprefix('Value error, ')}") from None
     except ValueError as error:
         raise CannotStart(f"{file or 'the configuration'} cannot be read: {error}") from None
-    _check_together(config)
+    if check:
+        _check_together(config)
     return config
 
 

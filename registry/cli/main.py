@@ -16,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from registry import __version__
 from registry.cli.backup import backup as run_backup
 from registry.cli.backup import restore as run_restore
+from registry.cli.bundle import Moved, export_bundle, import_bundle
 from registry.cli.client import NoAnswer, ask, post
 from registry.cli.compare import compare_instances
 from registry.cli.demo import demo as run_demo
@@ -25,6 +26,7 @@ from registry.cli.scrub import begin_scrub, wait_for_scrub
 from registry.cli.status import show as show_status
 from registry.cli.status import watch as watch_status
 from registry.cli.verify import DataDirectory
+from registry.cluster.keys import ClusterKey
 from registry.config import load_config
 from registry.errors import CannotStart
 
@@ -426,6 +428,42 @@ def rebuild(data: Data = Path("data")) -> None:
     if done.aside is not None:
         print(f"the catalog that was there is {done.aside}")
     _report(f"{done.contents} contents, {done.size_bytes} bytes", done.wrong)
+
+
+@app.command(name="export", epilog="Example: concord export --data /var/lib/concord /media/bundle 'prod/*'")
+def export_(
+    target: Annotated[Path, typer.Argument(help="a directory: empty, new, or with an earlier bundle")],
+    patterns: Annotated[list[str] | None, typer.Argument(help="repositories, such as 'prod/*' [default: all]")] = None,
+    data: Data = Path("data"),
+) -> None:
+    """Write repositories to a bundle, for a site without a network. The instance may be running. With
+    CONCORD_CLUSTER_KEY set the bundle is signed."""
+    done = export_bundle(data, target, patterns or [], _keys())
+    _show_moved(done)
+
+
+@app.command(name="import", epilog="Example: concord import /media/bundle --data /var/lib/concord")
+def import_(
+    source: Annotated[Path, typer.Argument(help="a bundle")],
+    data: Data = Path("data"),
+) -> None:
+    """Take a bundle into a data directory that no instance runs on. It merges with what is there."""
+    from registry.cli.serve import locked
+
+    with locked(data):
+        done = import_bundle(source, data, _keys())
+    _show_moved(done)
+
+
+def _show_moved(done: Moved) -> None:
+    print(
+        f"{done.repositories} repositories, {done.manifests} manifests, {done.contents} contents, "
+        f"{done.size_bytes} bytes, {done.new} of them new"
+    )
+
+
+def _keys() -> list[ClusterKey]:
+    return [ClusterKey(key.get_secret_value()) for key in load_config({}, None, check=False).cluster_key]
 
 
 def _report(summary: str, missing: Sequence[str]) -> None:
