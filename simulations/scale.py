@@ -31,7 +31,7 @@ from registry.cluster.keys import ClusterKey
 from registry.cluster.peers import PeerRefused, Peers
 from registry.cluster.sessions import Session
 from registry.config import Config
-from registry.http.peers import QUESTIONS, Asked
+from registry.http.questions import QUESTIONS, Asked
 from simulations.life import Life
 from simulations.loop import VirtualLoop
 from simulations.network import CONNECT_S, Network, RedisServers, SimulatedBus, SimulatedTransport, Weather

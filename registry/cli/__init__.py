@@ -10,4 +10,7 @@ client      asking a running instance
 compare     what two running instances hold differently
 scrub       having a running instance check its content
 verify      re-hashing a data directory's content
+backup      backups of a data directory, and starting again from one
+rebuild     a new catalog where it is lost
+bundle      repositories as files, for a site without a network
 """

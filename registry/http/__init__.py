@@ -12,8 +12,11 @@ uploads      pushing blobs, at whichever instance a request arrives
 manifests    pulling, pushing and deleting manifests and tags
 tags         lists of tags and of repositories
 referrers    what refers to a manifest
-own          health, status, state digest, conflicts
+own          health, status, state digest, conflicts, scrubs
+collection   collecting on demand
+membership   members that are forgotten, or leave
 metrics      what the registry does, for Prometheus
 replication  where a tag's fact and content are
-peers        what other instances ask
+peers        requests of other instances: who may ask, content and uploads
+questions    what they ask, and the answers
 """
