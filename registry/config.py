@@ -71,6 +71,7 @@ class Config(BaseSettings):
     scrub_every_s: float = Field(7 * 86400.0, gt=0, description="seconds after which content is checked again")
     scrub_at_start: bool = Field(False, description="check all content when the instance starts")
     listen_internal: str = Field("", description="HOST:PORT for /_concord, /metrics and health alone")
+    drain_s: float = Field(60.0, ge=0, description="how long uploads and requests may go on when told to end")
     log_format: Literal["text", "json"] = Field("text", description="how log lines are written: text or json")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
     log_requests: bool = Field(False, description="log every request of the OCI API")

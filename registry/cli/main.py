@@ -107,6 +107,9 @@ def serve(
     listen_internal: Annotated[
         str | None, typer.Option(help="HOST:PORT for /_concord, /metrics, /healthz and /readyz alone")
     ] = None,
+    drain_s: Annotated[
+        float | None, typer.Option(help="seconds uploads and requests may go on after SIGTERM [default: 60]")
+    ] = None,
     log_format: Annotated[str | None, typer.Option(help="write log lines as text or json [default: text]")] = None,
     log_level: Annotated[
         str | None, typer.Option(help="the least that is logged: debug, info, warning or error [default: info]")
@@ -156,6 +159,7 @@ _SETTINGS = frozenset(
         "front_end",
         "disk_budget_gib",
         "listen_internal",
+        "drain_s",
         "check_after_s",
         "scrub_mib_s",
         "scrub_every_s",

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import fcntl
 import logging
+import math
 import os
 import resource
 import signal
@@ -35,7 +36,7 @@ from registry.system.http import HttpTransport
 log = logging.getLogger("concord")
 
 KEEP_ALIVE_S = 90  # longer than the 60 to 75 s after which balancers close idle connections themselves
-DRAIN_S = 60
+DRAIN_LOOK_S = 0.2
 LOCK = "lock"
 
 
@@ -65,9 +66,10 @@ async def _serve(config: Config, public: socket.socket, internal: socket.socket 
     if internal is not None:
         servers.append((_Server(_server_config(App(instance, registry=False))), internal))
     loop = asyncio.get_running_loop()
+    drain = _Drain(instance, [server for server, _ in servers])
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, _drain, instance, [server for server, _ in servers])
-    instance.cluster.on_left = lambda: _drain(instance, [server for server, _ in servers])
+        loop.add_signal_handler(name, drain.begin)
+    instance.cluster.on_left = drain.begin
     site = f" at site {config.site}" if config.site else ""
     host, port = public.getsockname()[:2]
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -81,12 +83,37 @@ async def _serve(config: Config, public: socket.socket, internal: socket.socket 
     log.info("ended")
 
 
-def _drain(instance: Instance, servers: "list[_Server]") -> None:
-    """Take no new requests and finish those under way; a second signal does not wait for them."""
-    for server in servers:
-        server.force_exit = instance.draining
-        server.should_exit = True
-    instance.draining = True
+class _Drain:
+    """Ending in order: not ready at once; closed when no upload is at work, so that one that was begun here can be
+    finished here; ended when the requests under way are. A second signal waits for nobody."""
+
+    def __init__(self, instance: Instance, servers: "list[_Server]") -> None:
+        self._instance = instance
+        self._servers = servers
+        self._waiting: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._close(force=True)
+            return
+        self._instance.draining = True
+        self._waiting = asyncio.create_task(self._wait())
+
+    async def _wait(self) -> None:
+        """Both waits share the time there is."""
+        left_s = self._instance.config.drain_s
+        while left_s > 0 and self._instance.uploads.at_work:
+            await asyncio.sleep(DRAIN_LOOK_S)
+            left_s -= DRAIN_LOOK_S
+        for server in self._servers:
+            server.config.timeout_graceful_shutdown = math.ceil(max(left_s, 0))
+        self._close()
+
+    def _close(self, force: bool = False) -> None:
+        for server in self._servers:
+            server.force_exit = force
+            server.should_exit = True
 
 
 class _Server(uvicorn.Server):
@@ -108,7 +135,6 @@ def _server_config(app: App) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=DRAIN_S,
     )
 
 
