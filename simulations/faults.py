@@ -20,7 +20,8 @@ from registry.cluster.keys import ClusterKey
 from registry.cluster.messages import Updates
 from registry.cluster.sessions import hash_of
 from registry.seams import PeerUnreachable
-from simulations.workload import OCI_IMAGE, REPOSITORIES, digest_of
+from simulations.images import OCI_IMAGE, digest_of
+from simulations.workload import REPOSITORIES
 from simulations.world import SECRET, Node, World
 
 FORGED_TAG = "forged"
@@ -293,6 +294,16 @@ async def stalled_redis(stage: Stage, drawn: random.Random) -> None:
     redis.stalled -= stalled
 
 
+async def bus_cut(stage: Stage, drawn: random.Random) -> None:
+    """Nobody hears anybody on the bus for a while, and requests get through."""
+    redis = stage.world.redis
+    await asyncio.sleep(3 * drawn.random())
+    redis.stalled |= set(redis.names)
+    await asyncio.sleep(4 + 8 * drawn.random())
+    redis.stalled.clear()
+    stage.fired("bus cut")
+
+
 async def clock_jump(stage: Stage, drawn: random.Random) -> None:
     """A wall clock shows another time: seconds, hours or ten years off."""
     if node := _one(stage, drawn):
@@ -347,6 +358,7 @@ async def cloned_directory(stage: Stage, drawn: random.Random) -> None:
     await asyncio.sleep(2 + 5 * drawn.random())
     twin.die(False)
     stage.world.nodes.remove(twin)
+    stage.world.gone.append(twin)
     stage.put_back(twin)
 
 
@@ -463,6 +475,7 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "reset-in-body": (_rate("body_resets", "reset in a body", 1.0), ("reset in a body",)),
     "slow": (slow_place, ("slow place",)),
     "stalled-redis": (stalled_redis, ("every Redis stalled", "one Redis of several stalled")),
+    "bus-cut": (bus_cut, ("bus cut",)),
     "clock-jump": (clock_jump, ("clock jump",)),
     "clock-drift": (clock_drift, ("clock drift",)),
     "clock-still": (clock_stands_still, ("clock stands still",)),
@@ -476,3 +489,7 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "forged-requests": (forged_requests, ("forged requests",)),
 }
 """By the name given on the command line: the fault, and the kinds it counts as."""
+
+BUS_FAULTS = {"loss", "duplication", "stalled-redis", "bus-cut", "forged-frames", "mangled-frames", "forged-requests"}
+"""Faults that leave requests alone."""
+BUS_KINDS = {kind for name in BUS_FAULTS for kind in FAULTS[name][1]}

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from crdt.delta import decode_delta
 from registry.catalog.queries import KIND
@@ -61,6 +61,7 @@ class Fact(NamedTuple):
     key: Key
     digest: str
     """What a tag points at."""
+    time: int
 
 
 @dataclass
@@ -81,10 +82,23 @@ class Commit(NamedTuple):
     digest: bytes
     operations: list[bytes]
     """Deltas of the operations that it wrote itself."""
+    lacking: frozenset[str]
+    """Manifests whose bodies it did not have when it was looked at before."""
 
     @property
     def repository(self) -> str:
         return self.document.removeprefix(KIND)
+
+
+class Written(NamedTuple):
+    """An operation that an instance has committed, and what stood around it."""
+
+    at_s: float
+    node: Node
+    commit: Commit
+    said: dict[Identity, Fact]
+    bounds: Any
+    """Of its time, see `checkers.stamps`."""
 
 
 class History:
@@ -95,6 +109,7 @@ class History:
         self.documents: dict[str, dict[str, Seen]] = {}
         self._upto: dict[str, int] = {}
         self._writers: dict[str, set[int]] = {}
+        self._lacking: dict[str, frozenset[str]] = {}
         self._numbers = itertools.count(1)
 
     def begin(self, kind: str, node: str, repository: str, now_s: float, reference: str, digest: str) -> Operation:
@@ -114,6 +129,7 @@ class History:
         self.documents.pop(node, None)
         self._upto.pop(node, None)
         self._writers.pop(node, None)
+        self._lacking.pop(node, None)
 
     def observe(self, node: Node, instance: Instance) -> list[Commit]:
         """Look at what an instance has committed since the last look."""
@@ -130,9 +146,12 @@ class History:
             if name not in commits:
                 before = known.get(name, Seen())
                 known[name] = after = read_document(instance, document)
-                commits[name] = Commit(node, name, before, after, digest, [])
+                commits[name] = Commit(node, name, before, after, digest, [], self._lacking.get(node.name, frozenset()))
             if decode_delta(delta).spans.keys() <= writers:
                 commits[name].operations.append(delta)
+        if rows:
+            wanted = instance.catalog.database.rows("SELECT digest FROM wanted")
+            self._lacking[node.name] = frozenset(digest for (digest,) in wanted)
         return list(commits.values())
 
 
@@ -140,5 +159,5 @@ def read_document(instance: Instance, document: int) -> Seen:
     """A document's vector and live facts, from the view."""
     database = instance.catalog.database
     vector = dict(database.rows("SELECT writer, clock FROM vectors WHERE document = ?", (document,)))
-    rows = database.rows("SELECT writer, clock, kind, key, digest FROM facts WHERE document = ?", (document,))
-    return Seen(vector, {(writer, clock): Fact((kind, key), digest) for writer, clock, kind, key, digest in rows})
+    rows = database.rows("SELECT writer, clock, kind, key, digest, time FROM facts WHERE document = ?", (document,))
+    return Seen(vector, {(writer, clock): Fact((kind, key), *rest) for writer, clock, kind, key, *rest in rows})

@@ -4,6 +4,7 @@ import asyncio
 import random
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -38,7 +39,7 @@ class SimulatedClock:
 
     def now_ms(self) -> int:
         self._life.check()
-        return self._node.wall_ms()
+        return self._node.told_ms()
 
     def entropy(self, size: int) -> bytes:
         self._life.check()
@@ -62,6 +63,10 @@ class Node:
         self.clock_offset_s = 0.0
         self.clock_rate = 1.0
         self._stood_still_ms: int | None = None
+        self.recent_ms: deque[int] = deque(maxlen=8)
+        """What its clock showed when it was looked at last."""
+        self.latest_ms = 0
+        """The latest that its clock has shown to this life."""
         self.on_disk_call: Callable[[str, str], None] = lambda call, name: None
 
     @property
@@ -73,6 +78,13 @@ class Node:
             return self._stood_still_ms
         return int((EPOCH_S + self.clock_offset_s + self.world.loop.now * self.clock_rate) * 1000)
 
+    def told_ms(self) -> int:
+        """What the instance is told when it looks at its clock."""
+        now = self.wall_ms()
+        self.recent_ms.append(now)
+        self.latest_ms = max(self.latest_ms, now)
+        return now
+
     def stop_clock(self, stopped: bool) -> None:
         self._stood_still_ms = self.wall_ms() if stopped else None
 
@@ -80,6 +92,8 @@ class Node:
         """Begin a life on the disk as it is. Unconnected it hears and reaches nobody, nor is it heard."""
         self.lives += 1
         self.started = False
+        self.recent_ms.clear()
+        self.latest_ms = 0
         life = self.life = Life(self.name, self.lives)
         self.world.trace("start", life)
         starting = self.world.loop.create_future()
@@ -176,6 +190,8 @@ class World:
         self.redis = RedisServers(self.weather, list(self.weather.site_of))
         self.secrets = [SECRET]
         self.nodes: list[Node] = []
+        self.gone: list[Node] = []
+        """Those that will never run again."""
         for site in sites:
             self.add_node(site)
         self.disks: list[SimulatedDisk] = []

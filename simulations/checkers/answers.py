@@ -24,6 +24,7 @@ ALLOWED = {
     "pull blob": {200, 404},
     "head blob": {200, 404},
     "tags": {200, 404},
+    "catalog": {200},
     "referrers": {200},
 }
 

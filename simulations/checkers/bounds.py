@@ -27,6 +27,12 @@ def check_queues(name: str, instance: Instance) -> None:
         raise Violation(f"{name}: {count} {what} are left over once all is calm")
 
 
+def check_wanted(name: str, instance: Instance) -> None:
+    """Every manifest that a fact names is here, so that it can be served when all others are gone."""
+    for digest in instance.catalog.queries.wanted(1):
+        raise Violation(f"{name} lacks the body of {digest} in the end")
+
+
 def check_tasks(count: int) -> None:
     if count > MAX_TASKS:
         raise Violation(f"{count} tasks at once")

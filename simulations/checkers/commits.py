@@ -9,7 +9,7 @@ from crdt.delta import decode_delta
 from crdt.fact import parse_fact
 from registry.catalog.queries import KIND
 from simulations.checkers import Violation
-from simulations.history import Commit, Fact, History, Identity, Key
+from simulations.history import Commit, Fact, History, Identity
 
 
 class Commits:
@@ -21,26 +21,33 @@ class Commits:
         self.gone: set[tuple[str, Identity]] = set()
         """Facts that an operation has ended."""
 
-    def check_operation(self, node: str, name: str, raw: bytes, now_s: float) -> dict[Identity, Key]:
+    def check_operation(self, node: str, name: str, raw: bytes, now_s: float) -> dict[Identity, Fact]:
         """An instance has committed an operation of its own. Answers the facts it has said."""
         delta = decode_delta(raw)
-        said: dict[Identity, Key] = {}
+        said: dict[Identity, Fact] = {}
         for writer, clock, text in delta.added:
             stated = parse_fact(text)
-            said[writer, clock] = (stated.kind, stated.key)
-            self._said[name, (writer, clock)] = Fact((stated.kind, stated.key), stated.digest)
+            said[writer, clock] = Fact((stated.kind, stated.key), stated.digest, stated.time)
+            self._said[name, (writer, clock)] = said[writer, clock]
+        keys = {fact.key for fact in said.values()}
         under_way = list(self._history.under_way(node, now_s))
         for writer, ranges in delta.deleted.items():
             for first, length in ranges:
                 for clock in range(first, first + length):
                     fact = self._said.get((name, (writer, clock)))
-                    again = fact is not None and fact.key[0] != "t" and fact.key in said.values()
+                    again = fact is not None and fact.key[0] != "t" and fact.key in keys
                     if fact is None or again:
                         pass
                     elif not any(o.may_remove(name.removeprefix(KIND), fact.key, fact.digest) for o in under_way):
                         raise Violation(f"{node}: {fact} of {name} was ended, and nobody asked for it")
                     self.gone.add((name, (writer, clock)))
         return said
+
+    def is_explained(self, commit: Commit) -> bool:
+        """Whether an operation is known for every fact that went. Other instances may have to be looked at first: one
+        can read what another has committed before that one's own write returns."""
+        gone = commit.before.facts.keys() - commit.after.facts.keys()
+        return all((commit.document, identity) in self.gone for identity in gone)
 
     def check(self, commit: Commit) -> None:
         """An instance's document has changed, by its own doing or another's."""
