@@ -10,6 +10,9 @@ seams. `python -m simulations --help` runs it.
     world        instances on all of that, and what the world does to them
     faults       every kind of fault, drawn from the seed, and counted
     images       what clients push
+    sizes        large things, made small
+    paths        what only large things or bad luck lead to, counted
+    lost         what may be nowhere any more
     workload     clients: pushes, pulls, retags, deletes, mounts, uploads in chunks
     history      what clients were told and what instances committed
     checkers/    what must hold, one file each

@@ -21,18 +21,19 @@ from registry.cluster.messages import Updates
 from registry.cluster.sessions import hash_of
 from registry.seams import PeerUnreachable
 from simulations.images import OCI_IMAGE, digest_of
+from simulations.lost import Lost
 from simulations.workload import REPOSITORIES
 from simulations.world import SECRET, Node, World
 
 FORGED_TAG = "forged"
+BODY_BROKEN = "reset in a body"
 
 
 class Stage(Protocol):
     """What faults need of a run."""
 
     world: World
-    lossy: bool
-    """Whether some content may be nowhere any more."""
+    lost: Lost
     on_answer: list[Callable[[Node], None]]
     """Told the instance when its answer to a client's write leaves."""
 
@@ -226,7 +227,7 @@ async def flipped_bit(stage: Stage, drawn: random.Random) -> None:
     names = [name for name in node.disk.content_names() if node.disk.content_size(name)]
     if names:
         name = drawn.choice(names)
-        stage.lossy = True
+        stage.lost.digests.add(f"sha256:{name.rpartition('/')[2]}")
         stage.world.damaged.add((node.name, name.rpartition("/")[2]))
         node.disk.flip_bit(name, drawn.randrange(8 * node.disk.content_size(name)))
         stage.fired("flipped bit")
@@ -349,7 +350,7 @@ async def cloned_directory(stage: Stage, drawn: random.Random) -> None:
     node = _one(stage, drawn)
     if node is None:
         return
-    stage.lossy = True
+    stage.lost.doubled = True
     twin = stage.world.add_node(node.site)
     twin.image = node.backup()
     twin.drawn = random.Random(f"{stage.world.seed} {twin.name} twin")
@@ -472,7 +473,7 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "duplication": (_rate("duplication", "frame twice", 0.5), ("frame twice",)),
     "reorder": (_rate("jitter_s", "frames out of order", 0.3), ("frames out of order",)),
     "reset": (_rate("resets", "refused connection", 0.2), ("refused connection",)),
-    "reset-in-body": (_rate("body_resets", "reset in a body", 1.0), ("reset in a body",)),
+    "reset-in-body": (_rate("body_resets", BODY_BROKEN, 1.0), (BODY_BROKEN,)),
     "slow": (slow_place, ("slow place",)),
     "stalled-redis": (stalled_redis, ("every Redis stalled", "one Redis of several stalled")),
     "bus-cut": (bus_cut, ("bus cut",)),

@@ -80,8 +80,8 @@ class Commit(NamedTuple):
     before: Seen
     after: Seen
     digest: bytes
-    operations: list[bytes]
-    """Deltas of the operations that it wrote itself."""
+    operations: list[tuple[int, bytes]]
+    """The operations that it wrote itself: their commit numbers and deltas."""
     lacking: frozenset[str]
     """Manifests whose bodies it did not have when it was looked at before."""
 
@@ -95,6 +95,10 @@ class Written(NamedTuple):
 
     at_s: float
     node: Node
+    start: int
+    """Of the instance, as it counts them."""
+    number: int
+    """Its commit number."""
     commit: Commit
     said: dict[Identity, Fact]
     bounds: Any
@@ -141,14 +145,22 @@ class History:
             (self._upto.get(node.name, 0),),
         )
         commits: dict[str, Commit] = {}
+
+        def look(document: int, name: str, digest: bytes) -> None:
+            before = known.get(name, Seen())
+            known[name] = after = read_document(instance, document)
+            commits[name] = Commit(node, name, before, after, digest, [], self._lacking.get(node.name, frozenset()))
+
+        if node.name not in self._upto:  # what a copied directory has may be in snapshots
+            for row in instance.catalog.database.rows("SELECT id, name, digest FROM documents ORDER BY name"):
+                look(*row)
+        self._upto.setdefault(node.name, 0)
         for number, document, name, digest, delta in rows:
             self._upto[node.name] = number
             if name not in commits:
-                before = known.get(name, Seen())
-                known[name] = after = read_document(instance, document)
-                commits[name] = Commit(node, name, before, after, digest, [], self._lacking.get(node.name, frozenset()))
+                look(document, name, digest)
             if decode_delta(delta).spans.keys() <= writers:
-                commits[name].operations.append(delta)
+                commits[name].operations.append((number, delta))
         if rows:
             wanted = instance.catalog.database.rows("SELECT digest FROM wanted")
             self._lacking[node.name] = frozenset(digest for (digest,) in wanted)

@@ -58,6 +58,12 @@ class Weather:
         self.loss = self.duplication = self.resets = self.body_resets = 0.0
         self.jitter_s = JITTER_S
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether nothing happens to what is sent."""
+        bad = self.loss or self.duplication or self.resets or self.body_resets or self.jitter_s != JITTER_S
+        return not (self._blocked or self.slow or bad)
+
     def is_blocked(self, source: str, target: str) -> bool:
         blocked = (source, target) in self._blocked
         if blocked:
@@ -165,7 +171,8 @@ class Exchange:
                 yield bytes(message["body"])
             if not message.get("more_body", False):
                 break
-            if self._network.weather.strikes("reset in a body", self._network.weather.body_resets):
+            between = self.source in self._network.weather.site_of  # a client's own connection is another matter
+            if between and self._network.weather.strikes("reset in a body", self._network.weather.body_resets):
                 self.leave()
                 raise PeerUnreachable("reset in the middle of a body")
         declared = self.headers.get("content-length")
@@ -330,6 +337,8 @@ class RedisServers:
         self._weather = weather
         self.names = list(names)
         self.stalled: set[str] = set()
+        self.absent = False
+        """Whether none is there at all."""
         self._listeners: dict[str, list[tuple[Life, frozenset[str], asyncio.Queue[bytes]]]] = {n: [] for n in names}
         self._last_due: dict[tuple[str, str], float] = {}
         self.last_frame = b""
@@ -338,7 +347,7 @@ class RedisServers:
         weather, loop = self._weather, asyncio.get_running_loop()
         self.last_frame = frame
         for server in self.names:
-            if server in self.stalled:
+            if self.absent or server in self.stalled:
                 weather.count("stalled Redis")
                 continue
             for listener, channels, queue in self._listeners[server]:

@@ -31,8 +31,9 @@ class Plan:
     """The longest that a job in the executor takes."""
 
 
-CONDITIONS: dict[str, float] = {}
-"""What may hold for a whole run, and in which share of all runs."""
+CONDITIONS = {"small": 0.25, "no-bus": 0.05, "lose-one": 0.2}
+"""What may hold for a whole run, and in which share of all runs: large things are small (`sizes`); no Redis server is
+there until all agree; at the end, an instance is gone for good as it answers a push."""
 
 
 def drawn_plan(seed: int, **chosen: Any) -> Plan:
@@ -47,7 +48,10 @@ def drawn_plan(seed: int, **chosen: Any) -> Plan:
     if drawn.random() < BUS_ONLY:
         plan = replace(plan, faults=tuple(name for name in sorted(BUS_FAULTS) if drawn.random() < 0.4))
     conditions = tuple(name for name, share in CONDITIONS.items() if drawn.random() < share)
-    return replace(plan, conditions=conditions, **chosen) if "conditions" not in chosen else replace(plan, **chosen)
+    faults = plan.faults
+    if "small" in conditions:  # only there a content has a middle
+        faults = tuple(dict.fromkeys((*faults, "reset-in-body")))
+    return replace(plan, **({"conditions": conditions, "faults": faults} | chosen))
 
 
 @dataclass
@@ -64,3 +68,5 @@ class Outcome:
     convergence_s: float
     delays_s: list[float]
     """From the commit of a push to its being everywhere, for each that came to be."""
+    reached: Counter[str]
+    """Paths that were come by, see `paths`."""

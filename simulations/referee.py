@@ -17,12 +17,14 @@ from simulations.checkers.acknowledged import Acknowledged
 from simulations.checkers.commits import Commits
 from simulations.checkers.deletes import DELETES, Deletes
 from simulations.checkers.misses import HEARD_S, TOLD_BY_HTTP_S, Misses
+from simulations.checkers.readiness import Readiness
 from simulations.checkers.stamps import Stamps
 from simulations.checkers.vectors import Vectors
 from simulations.checkers.winners import Winners
-from simulations.faults import BUS_KINDS, FORGED_TAG
+from simulations.faults import BODY_BROKEN, BUS_KINDS, FORGED_TAG
 from simulations.history import Commit, Fact, History, Identity, Operation, Written
 from simulations.life import Died
+from simulations.lost import Lost
 from simulations.plan import Plan
 from simulations.workload import Answer
 from simulations.world import Node, World
@@ -39,6 +41,9 @@ class Referee:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.world = World(plan.seed, list(plan.sites))
+        if "no-bus" in plan.conditions:
+            self.world.redis.absent = True
+            self.world.peers = [f"http://{node.name}" for node in self.world.nodes]
         self.world.weather.between_sites_s = plan.between_sites_s
         hops = random.Random(f"{plan.seed} executor")
         self.world.loop.executor_delay_s = lambda: hops.random() * plan.executor_s
@@ -53,16 +58,18 @@ class Referee:
         self.acknowledged = Acknowledged(self.history, self.commits)
         self.deletes = Deletes(self.history, self.commits)
         self.misses = Misses(self.history, self.commits)
+        self.readiness = Readiness(self.world, self.history, self.commits)
         self.stamps = Stamps()
         self.winners = Winners()
-        self.lossy = False
-        """Whether a disk was put back or damaged: some content may be nowhere."""
+        self.lost = Lost(self.world)
+        self.reached: Counter[str] = Counter()
+        """Paths that were come by, see `paths`."""
         self.delays_s: list[float] = []
         self._written: list[Written] = []
         self._asking: dict[str, Operation] = {}
         """What each client has asked last."""
-        self._disturbed_s = 0.0
-        self._requests_disturbed_s = 0.0
+        self._disturbed_s = {"": 0.0}
+        """When the world was disturbed last, by the kind of fault."""
         self._striking: Counter[str] = Counter()
         self._starting: set[Node] = set()
         self._on_their_way: dict[tuple[str, int, int], tuple[float, set[str]]] = {}
@@ -93,6 +100,13 @@ class Referee:
             return result
 
         database.write = watched  # type: ignore[method-assign]
+        store = instance.catalog.replica.store_snapshot
+
+        def looked_at_before(tx: Any, compaction: Any, data: bytes) -> None:
+            self._observe(node)  # the log is about to be forgotten
+            store(tx, compaction, data)
+
+        instance.catalog.replica.store_snapshot = looked_at_before  # type: ignore[method-assign]
 
     def _observe(self, node: Node) -> None:
         """Look at what an instance has committed, and have it judged."""
@@ -116,9 +130,11 @@ class Referee:
         now, bounds = self.world.loop.now, self.stamps.bounds(node)
         commits = self.history.observe(node, node.instance)
         for commit in commits:
-            for delta in commit.operations:
+            start = node.instance.cluster.gossip.start
+            for number, delta in commit.operations:
                 said = self.judge(self.commits.check_operation, node.name, commit.document, delta, now) or {}
-                self._written.append(Written(now, node, commit, said, bounds))
+                self._written.append(Written(now, node, start, number, commit, said, bounds))
+                self.readiness.note(self._written[-1])
                 for identity in said:
                     self._on_their_way[commit.document, *identity] = now, {node.name}
         return commits
@@ -156,13 +172,17 @@ class Referee:
     @property
     def calm(self) -> bool:
         """Whether nothing has disturbed the world for a while."""
-        return not self._striking.total() and self.world.loop.now - self._disturbed_s > CALM_S
+        return self._quiet_but(set())
 
     @property
     def requests_get_through(self) -> bool:
         """Whether nothing but the bus has been disturbed for a while."""
-        others = self._striking.keys() - BUS_KINDS
-        return not others and self.world.loop.now - self._requests_disturbed_s > CALM_S
+        return self._quiet_but(BUS_KINDS)
+
+    def _quiet_but(self, kinds: set[str]) -> bool:
+        now = self.world.loop.now
+        recent = any(now - at_s <= CALM_S for kind, at_s in self._disturbed_s.items() if kind not in kinds)
+        return not recent and not self._striking.keys() - kinds
 
     def begin(
         self, client: str, kind: str, node: Node, repository: str, reference: str = "", digest: str = ""
@@ -190,7 +210,11 @@ class Referee:
             if self.calm:
                 self.violate(f"{operation} in calm weather")
             return
-        self.judge(answers.check_status, operation, self.calm, self.lossy)
+        # A transfer that breaks off in its middle goes on: that is no ground for giving up, or for cutting off.
+        steady = self._quiet_but(BUS_KINDS | {BODY_BROKEN}) if operation.kind == "pull blob" else self.calm
+        self.judge(answers.check_status, operation, steady, self.lost)
+        if answer is None and steady and not self.lost.concerns(operation):
+            self.violate(f"{operation} was cut off")
         if operation.kind == "pull manifest":
             self.judge(self.misses.check, operation, self._tellers(node))
         if operation.kind in DELETES:
@@ -261,15 +285,18 @@ class Referee:
         self.disturb(kind)
 
     def disturb(self, kind: str = "") -> None:
-        self._disturbed_s = self.world.loop.now
-        if kind not in BUS_KINDS:
-            self._requests_disturbed_s = self.world.loop.now
+        self._disturbed_s[kind] = self.world.loop.now
 
     def living(self) -> list[Node]:
         return [node for node in self.world.nodes if node.up and node.life is not None and not node.life.paused]
 
+    def wrong_bytes(self, digest: str) -> None:
+        """An instance has received content that is not what it was to be."""
+        if digest.rpartition(":")[2] not in {damaged for _, damaged in self.world.damaged}:
+            self.violate(f"{digest} has arrived damaged, and no disk has damaged it")
+
     def put_back(self, node: Node) -> None:
-        self.lossy = True
+        self.lost.disk_of(node)
         self.acknowledged.excuse(node.name)
         self.history.forget(node.name)
         self.winners.forget(node.name)
@@ -289,4 +316,5 @@ class Referee:
             await node.start()  # it may be struck again at once
         self._starting.discard(node)
         self._observe(node)
+        self.readiness.started(node)
         self.disturb()

@@ -14,12 +14,17 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+from registry.cluster.bodies import ROUND_S
 from simulations.checkers import bounds, convergence
+from simulations.checkers.readiness import LOOK_S
 from simulations.faults import FAULTS
 from simulations.guard import guarded
+from simulations.images import ALL_IMAGES
 from simulations.life import Died, nobodys
+from simulations.paths import counted
 from simulations.plan import Outcome, Plan, drawn_plan
 from simulations.referee import CALM_S, Referee
+from simulations.sizes import shrunk
 from simulations.sweep import Sweep
 from simulations.workload import Client
 from simulations.world import Node
@@ -28,6 +33,8 @@ __all__ = ["Outcome", "Plan", "Run", "drawn_plan", "run"]
 
 CONVERGENCE_S = 10.0
 MOMENTS = 10
+LAST_S = 4.0
+"""What is announced while its document is being asked for is asked for after the next heartbeat."""
 
 
 class Run(Referee):
@@ -40,13 +47,20 @@ class Run(Referee):
     async def play(self) -> None:
         """All phases, or as far as the first promise that is broken."""
         playing = asyncio.ensure_future(self._phases())
+        looking = asyncio.ensure_future(self._look_often())
         failing = asyncio.ensure_future(self.failed.wait())
         await asyncio.wait([playing, failing], return_when=asyncio.FIRST_COMPLETED)
         failing.cancel()
+        looking.cancel()
         if playing.done():
             playing.result()
         else:
             playing.cancel()
+
+    async def _look_often(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self.judge(self.readiness.look)
 
     async def _phases(self) -> None:
         await asyncio.gather(*(self.restart(node) for node in self.world.nodes))
@@ -56,7 +70,9 @@ class Run(Referee):
         await self._converge()
         await asyncio.sleep(CALM_S + 0.1)
         await self._load(self.plan.calm_operations, "calm")
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(LAST_S if "small" in self.plan.conditions else 1.0)
+        if "lose-one" in self.plan.conditions:
+            await self._lose_one()
         await self._check_end()
 
     async def _load(self, operations: int, phase: str) -> None:
@@ -103,6 +119,29 @@ class Run(Referee):
                 return
             await asyncio.sleep(0.25)
         self.convergence_s = self.world.loop.now - begun
+        self.world.redis.absent = False
+
+    async def _lose_one(self) -> None:
+        """An instance is gone for good as its answer to a push leaves, in calm weather: nothing may be gone with it but
+        content."""
+        drawn = random.Random(f"{self.plan.seed} lost")
+        node, client = drawn.choice(self.world.nodes), f"client-{self.plan.seed}"
+
+        def strike(at: Node) -> None:
+            if at is node and self._asking[client].kind == "push":
+                self._observe(node)
+                self.lost.disk_of(node, but_manifests=True)
+                self.world.nodes.remove(node)
+                self.world.gone.append(node)
+                node.die(True)
+
+        self.on_answer.append(strike)
+        pusher = Client(client, self.world.network, self._places, self, f"{client} pushes")
+        while node.up and not self.failed.is_set():
+            await pusher.push(node, "app", "last", drawn.choice(ALL_IMAGES))
+        self.on_answer.remove(strike)
+        self.fired("gone for good")
+        await asyncio.sleep(CALM_S)
 
     async def _check_end(self) -> None:
         nodes = self.world.nodes
@@ -116,7 +155,10 @@ class Run(Referee):
                 for _ in range(MOMENTS):
                     if bounds.waiting(node.instance):  # a round of catching up writes down how far it came
                         await asyncio.sleep(0.05)
-                self.judge(bounds.check_queues, node.name, node.instance)
+                # Whoever was told of a change by one that is gone goes on asking for it a while.
+                self.judge(bounds.check_queues, node.name, node.instance, "lose-one" in self.plan.conditions)
+                if node.instance.catalog.queries.wanted(1):
+                    await asyncio.sleep(ROUND_S + 1)  # what no frame has carried is looked for in rounds
                 self.judge(bounds.check_wanted, node.name, node.instance)
         self.judge(bounds.check_tasks, len(asyncio.all_tasks()))
         before, seconds = self.world.network.requests, 4.0
@@ -134,6 +176,7 @@ class Run(Referee):
             self.operations,
             self.convergence_s,
             self.delays_s,
+            self.reached,
         )
 
 
@@ -146,7 +189,7 @@ def run(plan: Plan, act: Callable[[Run], Awaitable[None]] = Run.play) -> Outcome
     asyncio.set_event_loop(loop)
     loop.set_exception_handler(lambda _, context: _unhandled(playing, context))
     try:
-        with _logged(playing), guarded():
+        with _logged(playing), guarded(), shrunk("small" in plan.conditions), counted(playing.reached):
             loop.run_until_complete(act(playing))
         return playing.outcome()
     finally:
@@ -162,14 +205,20 @@ def _unhandled(playing: Run, context: dict[str, Any]) -> None:
         playing.violate(f"an exception nobody handled: {error!r}")
 
 
+WRONG_BYTES = "%s gave wrong bytes for %s"
+
+
 class _Exceptions(logging.Handler):
-    """An exception that the registry did not expect is logged by it; here it ends the run."""
+    """An exception that the registry did not expect is logged by it; here it ends the run. So does content that arrives
+    damaged, where no disk has damaged it."""
 
     def __init__(self, playing: Run) -> None:
         super().__init__(logging.ERROR)
         self._playing = playing
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.msg == WRONG_BYTES and isinstance(record.args, tuple):
+            nobodys(lambda: self._playing.wrong_bytes(str(record.args[1])))  # type: ignore[index]
         if record.exc_info is not None and record.exc_info[1] is not None:
             nobodys(lambda: self._playing.violate(f"{record.getMessage()}: {record.exc_info[1]!r}"))  # type: ignore[index]
 

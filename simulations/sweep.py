@@ -9,6 +9,7 @@ from simulations.checkers import Violation, lists
 from simulations.checkers.winners import winners
 from simulations.history import History, Operation, Seen
 from simulations.images import ALL_IMAGES, digest_of
+from simulations.lost import Lost
 from simulations.plan import Plan
 from simulations.workload import Answer, Client
 from simulations.world import Node, World
@@ -22,7 +23,7 @@ class Judge(Protocol):
     plan: Plan
     world: World
     history: History
-    lossy: bool
+    lost: Lost
 
     def judge(self, check: Any, *arguments: Any) -> Any: ...
 
@@ -60,7 +61,7 @@ class Sweep:
         """The content that a tag stands on."""
         body = await self._client.pull_manifest(node, repository, tag)
         if body is None:
-            if not self._run.lossy:
+            if not self._run.lost.manifests:
                 self._run.violate(f"tag {tag} of {repository} cannot be pulled at {node.name} in the end")
             return set()
         return {(repository, layer) for layer in self._client.layers(body)}
@@ -69,7 +70,7 @@ class Sweep:
         if not any(fact.key == ("b", digest) for fact in seen.facts.values()):
             return  # it was deleted, which is allowed
         answer = await self._client.pull_blob(self._drawn.choice(self._nodes), repository, digest)
-        if (answer is None or answer.status != 200) and not self._run.lossy:
+        if (answer is None or answer.status != 200) and digest not in self._run.lost.digests:
             self._run.violate(f"blob {digest} of {repository} cannot be pulled in the end")
 
     # Lists

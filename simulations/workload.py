@@ -176,9 +176,11 @@ class Client:
         await self.ask("delete blob", node, "DELETE", path, repository=repository, digest=digest)
 
     async def come_and_go(self, node: Node, repository: str) -> None:
-        """A repository that is emptied again, so that nothing of it is live any more."""
-        blob = b"for a moment"
+        """A repository that is emptied again, so that nothing of it is live any more; meanwhile another instance pulls
+        what is in it."""
+        blob = self._drawn.randbytes(900)
         if await self.upload(node, SCRATCH, blob):
+            await self.pull_blob(self._drawn.choice(self._nodes()), SCRATCH, digest_of(blob))
             await asyncio.sleep(self._drawn.random())
             path, digest = f"/v2/{SCRATCH}/blobs/{digest_of(blob)}", digest_of(blob)
             await self.ask("delete blob", self._near(node), "DELETE", path, repository=SCRATCH, digest=digest)

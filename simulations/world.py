@@ -135,7 +135,7 @@ class Node:
             redis=["simulated"],
             advertise=f"http://{self.name}",
             advertise_site="",
-            peer=[],
+            peer=self.world.peers,
             name=[],
             cluster_key=[SecretStr(secret) for secret in self.secrets],
             sparse=False,
@@ -190,6 +190,8 @@ class World:
         self.redis = RedisServers(self.weather, list(self.weather.site_of))
         self.secrets = [SECRET]
         self.nodes: list[Node] = []
+        self.peers: list[str] = []
+        """Addresses by which instances find each other without the bus."""
         self.gone: list[Node] = []
         """Those that will never run again."""
         for site in sites:

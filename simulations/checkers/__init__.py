@@ -2,6 +2,7 @@
 
 commits        no fact vanishes or comes back without somebody's doing; a live tag has its live manifest
 vectors        equal state vectors mean equal facts
+readiness      an instance is ready only while it shows what its site shows, and counts only what it has
 restarts       a restarted instance has everything it had committed, before a peer can heal it
 answers        every answer is one the specification allows, and content matches its digest
 acknowledged   an acknowledged write was committed, and is there in the end

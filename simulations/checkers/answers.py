@@ -7,6 +7,7 @@ import hashlib
 
 from simulations.checkers import Violation
 from simulations.history import Operation
+from simulations.lost import Lost
 
 ALLOWED = {
     "begin upload": {202},
@@ -29,13 +30,13 @@ ALLOWED = {
 }
 
 
-def check_status(operation: Operation, calm: bool, lossy: bool) -> None:
-    """By the kind of request, as in the table above. Where disks were copied or put back, content may be nowhere, and
-    an upload's parts at two instances under one name."""
+def check_status(operation: Operation, calm: bool, lost: Lost) -> None:
+    """By the kind of request, as in the table above. Content that may be nowhere cannot be had; where a directory was
+    copied, an upload's parts may be at two instances under one name."""
     allowed = set(ALLOWED[operation.kind])
-    if lossy or not calm:
+    if not calm or lost.concerns(operation):
         allowed.add(503)
-    if lossy and operation.kind == "upload":
+    if lost.doubled and operation.kind == "upload":
         allowed.add(400)
     if operation.status not in allowed:
         raise Violation(f"an answer that makes no sense: {operation}")

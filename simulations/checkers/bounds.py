@@ -21,9 +21,11 @@ def waiting(instance: Instance) -> dict[str, int]:
     return {what: count for what, count in counts.items() if count}
 
 
-def check_queues(name: str, instance: Instance) -> None:
+def check_queues(name: str, instance: Instance, may_ask: bool) -> None:
     """Once all agree, nothing waits any more."""
     for what, count in waiting(instance).items():
+        if may_ask and what == "documents due":
+            continue
         raise Violation(f"{name}: {count} {what} are left over once all is calm")
 
 

@@ -9,6 +9,9 @@ from simulations.planted.bug import Planted
 
 _CROWDED = (("operations", 20), ("fault_s", 4.0), ("clients", 4))
 _LONG = (("operations", 20), ("fault_s", 16.0), ("clients", 4))
+_SMALL = (("operations", 15), ("clients", 3), ("conditions", ("small",)))
+_LOST = (("operations", 4), ("conditions", ("small", "lose-one")))
+_SPARSE = (("operations", 8), ("fault_s", 20.0), ("clients", 2))
 _LASTING = (*_LONG, ("calm_operations", 0))
 
 PLANTED = [
@@ -56,5 +59,14 @@ PLANTED = [
     Planted("mount not waited for", meaning.mount_not_waited_for, (), 15, ("eu", "eu")),
     Planted("list without its last", meaning.list_without_its_last, (), 2),
     Planted("referrers lost", meaning.referrers_lost, (), 6),
+    Planted(
+        "range one too far", network.range_one_too_far, ("reset-in-body",), 12, chosen=(*_SMALL, ("fault_s", 24.0))
+    ),
+    Planted("snapshot of too much", documents.snapshot_of_too_much, (), 12, chosen=(*_SMALL, ("executor_s", 0.04))),
+    Planted("body not deposited", absence.body_not_deposited, (), 12, ("eu", "us"), _LOST),
+    Planted("nobody introduced", absence.nobody_introduced, (), 2, chosen=(("conditions", ("no-bus",)),)),
+    Planted("ready at once", absence.ready_at_once, ("kill", "absence"), 12, ("eu", "eu"), _CROWDED),
+    Planted("never behind", absence.never_behind, ("one-way", "loss"), 12, ("eu", "eu", "eu"), _CROWDED),
+    Planted("gaps not seen", absence.gaps_not_seen, ("loss",), 12, ("eu", "eu", "eu"), _SPARSE),
     Planted("bodies not fetched", absence.bodies_not_fetched, ("loss", "absence"), 8),
 ]

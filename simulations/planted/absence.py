@@ -7,7 +7,6 @@ from unittest.mock import patch
 from registry.cluster.bodies import Bodies
 from registry.cluster.cluster import Cluster
 from registry.cluster.members import Progress
-from registry.cluster.sync import Sync
 from simulations.planted.bug import Bug
 
 
@@ -50,17 +49,3 @@ def gaps_not_seen() -> Bug:
             self._upto = max(self._upto, sequence)
 
     return patch.object(Progress, "note", careless)
-
-
-def reached_what_came_later() -> Bug:
-    """After a round of catching up, what the member has said meanwhile counts as reached too."""
-    note = Sync._note_reached
-
-    def hopeful(self: Sync, member: Any, commit: int, changes: int, start: int) -> None:
-        note(self, member, max(commit, member.beat.commit), member.beat.changes, member.beat.start)
-
-    return patch.object(Sync, "_note_reached", hopeful)
-
-
-def audit_never_due() -> Bug:
-    return patch.object(Sync, "_audit_is_due", lambda self, member: False)

@@ -8,6 +8,7 @@ import registry.catalog.documents as documents_module
 from crdt.delta import encode_delta
 from crdt.gate import admit
 from registry.catalog.documents import Documents
+from registry.catalog.replica import DocumentReplica
 from simulations.planted.bug import nothing
 
 
@@ -81,6 +82,17 @@ def emptied_document_dropped() -> AbstractContextManager[Any]:
         return answer
 
     return patch.object(Documents, "_record", forgetful)
+
+
+def snapshot_of_too_much() -> AbstractContextManager[Any]:
+    """A snapshot takes the place of the whole log, that which came after it was read too."""
+    store = DocumentReplica.store_snapshot
+
+    def greedy(tx: Any, compaction: Any, data: bytes) -> None:
+        store(tx, compaction, data)
+        tx.execute("DELETE FROM log WHERE document = ?", (compaction.document,))
+
+    return patch.object(DocumentReplica, "store_snapshot", staticmethod(greedy))
 
 
 def conflicts_not_noted() -> AbstractContextManager[Any]:

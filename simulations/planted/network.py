@@ -17,8 +17,9 @@ from registry.catalog.queries import Queries
 from registry.cluster.cluster import Cluster
 from registry.cluster.confirmations import Confirmations
 from registry.cluster.gossip import Gossip
+from registry.cluster.peers import Peers
 from registry.cluster.sync import Sync
-from simulations.planted.bug import nothing, nothing_async
+from simulations.planted.bug import Bug, nothing, nothing_async
 
 
 def mac_unchecked() -> AbstractContextManager[Any]:
@@ -113,6 +114,17 @@ def reached_though_it_failed() -> AbstractContextManager[Any]:
     stack.enter_context(patch.object(Sync, "_catch_up", hopeful))
     stack.enter_context(patch.object(Sync, "_audit_is_due", lambda self, member: False))
     return stack
+
+
+def range_one_too_far() -> Bug:
+    """A transfer goes on behind the byte where it should."""
+    stream = Peers.stream
+
+    def skipping(self: Peers, member: Any, path: str, headers: Any = ()) -> Any:
+        at = {name: int(value[len("bytes=") : -1]) for name, value in headers}
+        return stream(self, member, path, [(name, f"bytes={first + bool(first)}-") for name, first in at.items()])
+
+    return patch.object(Peers, "stream", skipping)
 
 
 def twin_ignored() -> AbstractContextManager[Any]:
