@@ -20,12 +20,14 @@ from registry.cluster.keys import ClusterKey
 from registry.cluster.messages import Updates
 from registry.cluster.sessions import hash_of
 from registry.seams import PeerUnreachable
+from simulations.history import Operation
 from simulations.images import OCI_IMAGE, digest_of
 from simulations.lost import Lost
 from simulations.workload import REPOSITORIES
 from simulations.world import SECRET, Node, World
 
 FORGED_TAG = "forged"
+BUS_CUT = "bus cut"
 BODY_BROKEN = "reset in a body"
 
 
@@ -34,7 +36,9 @@ class Stage(Protocol):
 
     world: World
     lost: Lost
-    on_answer: list[Callable[[Node], None]]
+    conditions: tuple[str, ...]
+    """Of the plan."""
+    on_answer: list[Callable[[Node, Operation], None]]
     """Told the instance when its answer to a client's write leaves."""
 
     def fired(self, kind: str) -> None:
@@ -91,13 +95,13 @@ async def power_cut_at_a_frame(stage: Stage, drawn: random.Random) -> None:
     await _at_effect(stage, drawn, stage.world.on_frame, "power cut at a frame")
 
 
-async def _at_effect(stage: Stage, drawn: random.Random, told: list[Callable[[Node], None]], kind: str) -> None:
+async def _at_effect(stage: Stage, drawn: random.Random, told: list[Callable[..., None]], kind: str) -> None:
     node = _one(stage, drawn)
     if node is None:
         return
     struck: asyncio.Future[None] = stage.world.loop.create_future()
 
-    def strike(at: Node) -> None:
+    def strike(at: Node, *_: object) -> None:
         if at is node and not struck.done():
             node.die(True)
             struck.set_result(None)
@@ -302,7 +306,7 @@ async def bus_cut(stage: Stage, drawn: random.Random) -> None:
     redis.stalled |= set(redis.names)
     await asyncio.sleep(4 + 8 * drawn.random())
     redis.stalled.clear()
-    stage.fired("bus cut")
+    stage.fired(BUS_CUT)
 
 
 async def clock_jump(stage: Stage, drawn: random.Random) -> None:
@@ -361,6 +365,31 @@ async def cloned_directory(stage: Stage, drawn: random.Random) -> None:
     stage.world.nodes.remove(twin)
     stage.world.gone.append(twin)
     stage.put_back(twin)
+
+
+async def disk_destroyed(stage: Stage, drawn: random.Random) -> None:
+    """A machine and its disk are gone as its answer to a push leaves; another one comes in its place. It strikes only
+    where pushes are answered when two instances hold them."""
+    node = _one(stage, drawn)
+    if node is None or "two-copies" not in stage.conditions:
+        return
+    struck: asyncio.Future[None] = stage.world.loop.create_future()
+
+    def strike(at: Node, operation: Operation) -> None:
+        if at is node and operation.kind == "push" and not struck.done():
+            operation.status = 201
+            stage.put_back(node)
+            node.die(True)
+            node.image = ({}, dict(stage.world.template))
+            struck.set_result(None)
+
+    stage.on_answer.append(strike)
+    await asyncio.wait([struck], timeout=10)
+    stage.on_answer.remove(strike)
+    if struck.done():
+        stage.fired("disk destroyed")
+        await asyncio.sleep(0.2 + 3 * drawn.random())
+        await stage.restart(node)
 
 
 async def new_instance(stage: Stage, drawn: random.Random) -> None:
@@ -476,11 +505,12 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "reset-in-body": (_rate("body_resets", BODY_BROKEN, 1.0), (BODY_BROKEN,)),
     "slow": (slow_place, ("slow place",)),
     "stalled-redis": (stalled_redis, ("every Redis stalled", "one Redis of several stalled")),
-    "bus-cut": (bus_cut, ("bus cut",)),
+    "bus-cut": (bus_cut, (BUS_CUT,)),
     "clock-jump": (clock_jump, ("clock jump",)),
     "clock-drift": (clock_drift, ("clock drift",)),
     "clock-still": (clock_stands_still, ("clock stands still",)),
     "backup": (restored_backup, ("restored backup",)),
+    "disk-destroyed": (disk_destroyed, ("disk destroyed",)),
     "clone": (cloned_directory, ("cloned directory",)),
     "join": (new_instance, ("new instance",)),
     "absence": (long_absence, ("long absence",)),

@@ -1,7 +1,7 @@
 """What clients asked and were told, and what instances committed: the ground that checkers stand on."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,6 +14,10 @@ Key = tuple[str, str]
 """A fact's kind and what it is about: a tag, or a digest."""
 
 Identity = tuple[int, int]
+
+UNTAGGED = "and untagged"
+"""The reference of a collection that removes manifests without a tag, too."""
+RELEASED_S = 15.0
 
 
 @dataclass
@@ -39,6 +43,8 @@ class Operation:
 
     def may_remove(self, repository: str, key: Key, digest: str) -> bool:
         """Whether this request may end a fact about a key, which points at `digest` if it is a tag's."""
+        if self.kind == "collect":
+            return key[0] == "b" or (key[0] == "m" and self.reference == UNTAGGED)
         if self.repository != repository:
             return False
         match self.kind:
@@ -52,7 +58,9 @@ class Operation:
 
     def __str__(self) -> str:
         told = self.status if self.status is not None else "no answer"
-        return f"#{self.number} {self.kind} {self.repository}:{self.reference} at {self.node} → {told} {self.said}"
+        return (
+            f"#{self.number} {self.kind} {self.repository}:{self.reference} at {self.node} → {told} {self.said[:200]}"
+        )
 
 
 class Fact(NamedTuple):
@@ -121,9 +129,15 @@ class History:
         self.operations.append(operation)
         return operation
 
-    def under_way(self, node: str, now_s: float) -> Iterable[Operation]:
+    def under_way(self, node: str, now_s: float) -> Iterator[Operation]:
         """Requests that an instance may be working on: those that never got an answer, too."""
-        return (o for o in self.operations if o.node == node and (o.status is None or (o.ended_s or now_s) >= now_s))
+        for operation in self.operations:
+            over_s = operation.ended_s if operation.status is not None else None
+            if operation.kind == "collect":  # at every instance, and a while after whoever asked has given up
+                if over_s is None or now_s - over_s < RELEASED_S:
+                    yield operation
+            elif operation.node == node and (over_s is None or over_s >= now_s):
+                yield operation
 
     def of(self, node: str) -> dict[str, Seen]:
         return self.documents.setdefault(node, {})

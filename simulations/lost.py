@@ -25,10 +25,11 @@ class Lost:
         parts = all_blobs(operation.digest) if operation.digest in PARTS else set()
         return bool(self.digests & {operation.digest, *parts})
 
-    def disk_of(self, node: Node, but_manifests: bool = False) -> None:
-        """A disk is about to be put back to an earlier state, or is gone: what only it has is lost."""
+    def disk_of(self, node: Node, promised: set[str], but_manifests: bool = False) -> None:
+        """A disk is about to be put back to an earlier state, or is gone: what only it has is lost, unless it was
+        promised that others have it."""
         others = [other for other in self._world.nodes if other is not node]
-        self.digests |= _contents(node) - {digest for other in others for digest in _contents(other)}
+        self.digests |= _contents(node) - {digest for other in others for digest in _contents(other)} - promised
         if not but_manifests:
             self.digests |= PARTS.keys() - {digest for other in others for digest in _manifests(other)}
 

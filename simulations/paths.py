@@ -14,7 +14,9 @@ import registry.cluster.bodies as bodies
 import registry.cluster.gossip as gossip
 from registry.catalog.replica import DocumentReplica
 from registry.cluster.cluster import Cluster
+from registry.cluster.collect import Collect
 from registry.cluster.peers import Peers
+from registry.cluster.secure import Secure
 from registry.cluster.sync import Sync
 
 Told = Callable[[tuple[Any, ...], Any], str]
@@ -34,15 +36,19 @@ WATCHED: tuple[tuple[Any, str, Told], ...] = (
     (Sync, "_audit_is_due", lambda arguments, due: "audit" if due else ""),
     (Cluster, "_behind", lambda arguments, behind: "out of service" if behind else ""),
     (Peers, "stream", _resumed),
+    (Secure, "_groups", lambda arguments, groups: "push secured" if groups else ""),
+    (Collect, "_forget", lambda arguments, removed: "content collected" if removed else ""),
 )
 PATHS = (
     "change deposited",
     "change announced",
     "document compacted",
     "changes in pages",
+    "content collected",
     "diff left out",
     "audit",
     "out of service",
+    "push secured",
     "transfer resumed",
 )
 

@@ -31,9 +31,15 @@ class Plan:
     """The longest that a job in the executor takes."""
 
 
-CONDITIONS = {"small": 0.25, "no-bus": 0.05, "lose-one": 0.2}
-"""What may hold for a whole run, and in which share of all runs: large things are small (`sizes`); no Redis server is
-there until all agree; at the end, an instance is gone for good as it answers a push."""
+CONDITIONS = {
+    "small": 0.25,  # large things are small, see `sizes`
+    "no-bus": 0.05,  # no Redis server is there until all agree
+    "lose-one": 0.2,  # at the end, an instance is gone for good as it answers a push
+    "collect": 0.2,  # content that no manifest names is collected
+    "two-copies": 0.12,  # content is held by two instances, and a push is answered when it is
+    "everywhere": 0.05,  # content is held by all
+}
+"""What may hold for a whole run, and in which share of all runs."""
 
 
 def drawn_plan(seed: int, **chosen: Any) -> Plan:
@@ -51,6 +57,8 @@ def drawn_plan(seed: int, **chosen: Any) -> Plan:
     faults = plan.faults
     if "small" in conditions:  # only there a content has a middle
         faults = tuple(dict.fromkeys((*faults, "reset-in-body")))
+    if "two-copies" in conditions:  # only there a disk may be destroyed
+        faults = tuple(dict.fromkeys((*faults, "disk-destroyed")))
     return replace(plan, **({"conditions": conditions, "faults": faults} | chosen))
 
 

@@ -21,12 +21,12 @@ from simulations.checkers.readiness import Readiness
 from simulations.checkers.stamps import Stamps
 from simulations.checkers.vectors import Vectors
 from simulations.checkers.winners import Winners
-from simulations.faults import BODY_BROKEN, BUS_KINDS, FORGED_TAG
+from simulations.faults import BODY_BROKEN, BUS_CUT, BUS_KINDS, FORGED_TAG
 from simulations.history import Commit, Fact, History, Identity, Operation, Written
 from simulations.life import Died
 from simulations.lost import Lost
 from simulations.plan import Plan
-from simulations.workload import Answer
+from simulations.workload import GRACE_S, Answer
 from simulations.world import Node, World
 
 CALM_S = 8.0
@@ -35,25 +35,35 @@ AT_ONCE_S = 0.02
 WRITES = ("push", "push by digest", "upload", "mount", *DELETES)
 
 
+def settings_of(plan: Plan) -> dict[str, Any]:
+    """What operators have set, by the conditions of a plan."""
+    settings: dict[str, Any] = {"gc_grace_s": GRACE_S, "gc_every_s": 0.0, "acknowledge_s": 6.0}
+    if "two-copies" in plan.conditions:
+        settings |= {"copies": "2", "acknowledge": "2"}
+    elif "everywhere" in plan.conditions:
+        settings |= {"copies": "everywhere"}
+    return settings
+
+
 class Referee:
     """The referee of one world, and what faults need of a stage."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self.conditions = plan.conditions
         self.world = World(plan.seed, list(plan.sites))
-        if "no-bus" in plan.conditions:
-            self.world.redis.absent = True
-            self.world.peers = [f"http://{node.name}" for node in self.world.nodes]
         self.world.weather.between_sites_s = plan.between_sites_s
+        self.world.settings = settings_of(plan)
         hops = random.Random(f"{plan.seed} executor")
         self.world.loop.executor_delay_s = lambda: hops.random() * plan.executor_s
         self.violations: list[str] = []
         self.failed = asyncio.Event()
         self.counted: Counter[str] = Counter()
         self.operations: Counter[str] = Counter()
-        self.on_answer: list[Callable[[Node], None]] = []
+        self.on_answer: list[Callable[[Node, Operation], None]] = []
         self.history = History()
         self.commits = Commits(self.history)
+        self.commits.grace_s = GRACE_S
         self.vectors = Vectors()
         self.acknowledged = Acknowledged(self.history, self.commits)
         self.deletes = Deletes(self.history, self.commits)
@@ -73,6 +83,10 @@ class Referee:
         self._striking: Counter[str] = Counter()
         self._starting: set[Node] = set()
         self._on_their_way: dict[tuple[str, int, int], tuple[float, set[str]]] = {}
+        if "no-bus" in plan.conditions:
+            self.world.redis.absent = True
+            self._striking[BUS_CUT] += 1
+            self.world.peers = [f"http://{node.name}" for node in self.world.nodes]
         self.world.on_born.append(self._watch_writes)
         self.world.on_frame.append(self._observe)
         self.world.network.on_answer = self._answer_leaves
@@ -163,7 +177,7 @@ class Referee:
         for node in nodes:
             if node.name == target:
                 for call in list(self.on_answer):
-                    call(node)
+                    call(node, operation)
                 if not node.up:
                     raise Died(target)
 
@@ -203,7 +217,7 @@ class Referee:
         self.world.trace("answer", operation.kind, operation.status)
         self.operations[f"{operation.kind} {operation.status or 'none'}"] += 1
         if (operation.status or 0) >= 400 and answer is not None:
-            operation.said = answer.body.decode(errors="replace")[:200]
+            operation.said = answer.body.decode(errors="replace")
         (node,) = (node for node in [*self.world.nodes, *self.world.gone] if node.name == operation.node)
         self._observe(node)
         if operation.status is None:
@@ -223,6 +237,8 @@ class Referee:
             self._check_content(operation, answer)
         if operation.kind in WRITES and operation.acknowledged:
             self._check_write(operation)
+        if operation.kind in ("push", "push by digest") and operation.status == 404 and self.requests_get_through:
+            self.judge(pushes.check_refusal, operation, self.history.operations, self.lost)
 
     def _check_content(self, operation: Operation, answer: Answer) -> None:
         is_damaged = (operation.node, operation.digest.rpartition(":")[2]) in self.world.damaged
@@ -284,6 +300,11 @@ class Referee:
         self.counted[kind] += 1
         self.disturb(kind)
 
+    def _strike_ends(self, kind: str) -> None:
+        self._striking[kind] -= 1
+        self._striking += Counter()
+        self.disturb(kind)
+
     def disturb(self, kind: str = "") -> None:
         self._disturbed_s[kind] = self.world.loop.now
 
@@ -295,8 +316,15 @@ class Referee:
         if digest.rpartition(":")[2] not in {damaged for _, damaged in self.world.damaged}:
             self.violate(f"{digest} has arrived damaged, and no disk has damaged it")
 
+    def lose_disk(self, node: Node, but_manifests: bool = False) -> None:
+        """What only a disk has is lost, but for what two instances were to hold before a push was answered."""
+        promised: set[str] = set()
+        if "two-copies" in self.plan.conditions and not self.lost.digests:
+            promised = self.acknowledged.pushed()
+        self.lost.disk_of(node, promised, but_manifests)
+
     def put_back(self, node: Node) -> None:
-        self.lost.disk_of(node)
+        self.lose_disk(node)
         self.acknowledged.excuse(node.name)
         self.history.forget(node.name)
         self.winners.forget(node.name)

@@ -10,15 +10,15 @@ import contextlib
 import gc
 import logging
 import random
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from registry.cluster.bodies import ROUND_S
 from simulations.checkers import bounds, convergence
 from simulations.checkers.readiness import LOOK_S
-from simulations.faults import FAULTS
+from simulations.faults import BUS_CUT, FAULTS
 from simulations.guard import guarded
+from simulations.history import Operation
 from simulations.images import ALL_IMAGES
 from simulations.life import Died, nobodys
 from simulations.paths import counted
@@ -26,7 +26,7 @@ from simulations.plan import Outcome, Plan, drawn_plan
 from simulations.referee import CALM_S, Referee
 from simulations.sizes import shrunk
 from simulations.sweep import Sweep
-from simulations.workload import Client
+from simulations.workload import GRACE_S, Client
 from simulations.world import Node
 
 __all__ = ["Outcome", "Plan", "Run", "drawn_plan", "run"]
@@ -65,11 +65,12 @@ class Run(Referee):
     async def _phases(self) -> None:
         await asyncio.gather(*(self.restart(node) for node in self.world.nodes))
         await asyncio.sleep(2.5)
-        await asyncio.gather(self._load(self.plan.operations, "busy"), *map(self._strike, self.plan.faults))
+        busy = self._load(self.plan.operations, "busy"), self._collect("busy", self.plan.fault_s)
+        await asyncio.gather(*busy, *map(self._strike, self.plan.faults))
         await self._heal()
         await self._converge()
         await asyncio.sleep(CALM_S + 0.1)
-        await self._load(self.plan.calm_operations, "calm")
+        await asyncio.gather(self._load(self.plan.calm_operations, "calm"), self._collect("calm", 3 * GRACE_S))
         await asyncio.sleep(LAST_S if "small" in self.plan.conditions else 1.0)
         if "lose-one" in self.plan.conditions:
             await self._lose_one()
@@ -83,7 +84,17 @@ class Run(Referee):
             for number in range(self.plan.clients)
         ]
         pause_s = self.plan.fault_s / max(operations, 1) / 2 if phase == "busy" else 0.2
+        for client in clients if "collect" in self.plan.conditions else ():
+            client.collects = True
         await asyncio.gather(*(client.run(operations, pause_s) for client in clients))
+
+    async def _collect(self, phase: str, seconds: float) -> None:
+        """Have content that no manifest names collected, here and there, for so long."""
+        name, until = f"collector {phase}", self.world.loop.now + seconds
+        drawn = random.Random(f"{self.plan.seed} {name}")
+        client = Client(name, self.world.network, self._places, self, f"{self.plan.seed} {name}")
+        while "collect" in self.plan.conditions and self.world.loop.now < until:
+            await client.collect(drawn.choice(self.world.nodes))
 
     def _places(self) -> list[Node]:
         return self.world.nodes
@@ -95,9 +106,7 @@ class Run(Referee):
         kind = kinds[0]
         self._striking[kind] += 1
         await fault(self, drawn)
-        self._striking[kind] -= 1
-        self._striking += Counter()
-        self.disturb(kind)
+        self._strike_ends(kind)
 
     async def _heal(self) -> None:
         self.world.weather.clear()
@@ -119,7 +128,9 @@ class Run(Referee):
                 return
             await asyncio.sleep(0.25)
         self.convergence_s = self.world.loop.now - begun
-        self.world.redis.absent = False
+        if self.world.redis.absent:
+            self.world.redis.absent = False
+            self._strike_ends(BUS_CUT)
 
     async def _lose_one(self) -> None:
         """An instance is gone for good as its answer to a push leaves, in calm weather: nothing may be gone with it but
@@ -127,10 +138,10 @@ class Run(Referee):
         drawn = random.Random(f"{self.plan.seed} lost")
         node, client = drawn.choice(self.world.nodes), f"client-{self.plan.seed}"
 
-        def strike(at: Node) -> None:
-            if at is node and self._asking[client].kind == "push":
+        def strike(at: Node, operation: Operation) -> None:
+            if at is node and operation is self._asking[client] and operation.kind == "push":
                 self._observe(node)
-                self.lost.disk_of(node, but_manifests=True)
+                self.lose_disk(node, but_manifests=True)
                 self.world.nodes.remove(node)
                 self.world.gone.append(node)
                 node.die(True)
@@ -160,7 +171,7 @@ class Run(Referee):
                 if node.instance.catalog.queries.wanted(1):
                     await asyncio.sleep(ROUND_S + 1)  # what no frame has carried is looked for in rounds
                 self.judge(bounds.check_wanted, node.name, node.instance)
-        self.judge(bounds.check_tasks, len(asyncio.all_tasks()))
+        self.judge(bounds.check_tasks, len(asyncio.all_tasks()), len(self.world.disks))
         before, seconds = self.world.network.requests, 4.0
         await asyncio.sleep(seconds)
         self.judge(bounds.check_calm_requests, self.world.network.requests - before, len(nodes), seconds)

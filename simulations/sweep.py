@@ -8,7 +8,7 @@ from registry.catalog.queries import KIND
 from simulations.checkers import Violation, lists
 from simulations.checkers.winners import winners
 from simulations.history import History, Operation, Seen
-from simulations.images import ALL_IMAGES, digest_of
+from simulations.images import ALL_IMAGES, PARTS, digest_of
 from simulations.lost import Lost
 from simulations.plan import Plan
 from simulations.workload import Answer, Client
@@ -46,7 +46,8 @@ class Sweep:
         self._drawn = random.Random(f"{run.plan.seed} sweep lists")
 
     async def carry_out(self) -> None:
-        """Every list and every tag at every instance, and every blob that a tag stands on at one."""
+        """Every list and every tag at every instance, and every blob that a tag stands on at one; where content is
+        copied or collected, every blob of every manifest."""
         documents = self._run.history.of(self._nodes[0].name)
         blobs: set[tuple[str, str]] = set()
         for node in self._nodes:
@@ -54,6 +55,8 @@ class Sweep:
             for name, seen in sorted(documents.items()):
                 for tag in sorted(winners(seen)):
                     blobs |= await self._pull(node, name.removeprefix(KIND), tag)
+        for name, seen in documents.items():
+            blobs |= {(name.removeprefix(KIND), blob) for blob in self._named(name.removeprefix(KIND), seen)}
         for repository, digest in sorted(blobs):
             await self._pull_blob(documents[KIND + repository], repository, digest)
 
@@ -65,6 +68,19 @@ class Sweep:
                 self._run.violate(f"tag {tag} of {repository} cannot be pulled at {node.name} in the end")
             return set()
         return {(repository, layer) for layer in self._client.layers(body)}
+
+    def _named(self, repository: str, seen: Seen) -> set[str]:
+        """What live manifests name. It is linked, unless somebody has deleted it."""
+        manifests = {fact.key[1] for fact in seen.facts.values() if fact.key[0] == "m"} & PARTS.keys()
+        named = {blob for digest in manifests for blob in PARTS[digest].blobs}
+        linked = {fact.key[1] for fact in seen.facts.values() if fact.key[0] == "b"}
+        asked = self._run.history.operations
+        deleted = {o.digest for o in asked if o.kind == "delete blob" and o.repository == repository}
+        for digest in sorted(named - linked - deleted):
+            self._run.violate(
+                f"a manifest of {repository} names {digest}, which is not there, and nobody has deleted it"
+            )
+        return named if {"collect", "two-copies", "everywhere"} & set(self._run.plan.conditions) else set()
 
     async def _pull_blob(self, seen: Seen, repository: str, digest: str) -> None:
         if not any(fact.key == ("b", digest) for fact in seen.facts.values()):

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from registry.seams import PeerUnreachable
-from simulations.history import Operation
+from simulations.history import UNTAGGED, Operation
 from simulations.images import ALL_ARTIFACTS, ALL_IMAGES, ALL_INDEXES, Image, digest_of
 from simulations.network import Network
 from simulations.world import Node
@@ -20,6 +20,8 @@ REPOSITORIES = ("app", "base/os")
 SCRATCH = "scratch"
 TAGS = ("v1", "v2", "latest")
 PATIENCE_S = 40.0
+GRACE_S = 1.5
+"""How long content that no manifest names is kept, where it is collected."""
 
 
 class Answer(NamedTuple):
@@ -49,10 +51,13 @@ class Client:
         self._nodes = nodes
         self._referee = referee
         self._drawn = random.Random(seed)
+        self.collects = False
+        """Whether content comes out of use often, and manifests follow their blobs late."""
 
     async def run(self, operations: int, pause_s: float) -> None:
         """Do so many things, with a drawn pause of about so long between them."""
-        kinds, weights = zip(*_KINDS.items(), strict=True)
+        often = {Client.delete_manifest: 30} if self.collects else {}
+        kinds, weights = zip(*(_KINDS | often).items(), strict=True)
         for _ in range(operations):
             (kind,) = self._drawn.choices(kinds, weights)
             nodes = self._nodes()
@@ -81,6 +86,7 @@ class Client:
         for blob in image.blobs:
             if not await self._has(node, repository, blob) and not await self.upload(node, repository, blob):
                 return False
+        await asyncio.sleep(self._drawn.random() * GRACE_S / 2 if self.collects else 0.0)
         path = f"/v2/{repository}/manifests/{reference}"
         tag = "" if reference.startswith("sha256:") else reference
         kind = "push" if tag else "push by digest"
@@ -194,6 +200,14 @@ class Client:
             await self.pull_manifest(other, SCRATCH, tag)
             path = f"/v2/{SCRATCH}/manifests/{tag}"
             await self.ask("delete tag", other, "DELETE", path, repository=SCRATCH, reference=tag)
+
+    async def collect(self, node: Node) -> None:
+        """Twice at one instance, so that what was unused at first has been so for the grace."""
+        for _ in range(2):
+            too = self._drawn.random() < 0.5
+            body = b'{"untagged_older_than_s": 0}' if too else b"{}"
+            await self.ask("collect", node, "POST", "/_concord/gc", body, reference=UNTAGGED if too else "")
+            await asyncio.sleep(GRACE_S + 0.1)
 
     async def list_tags(self, node: Node, repository: str) -> None:
         await self.ask("tags", node, "GET", f"/v2/{repository}/tags/list", repository=repository)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 from pydantic import SecretStr
@@ -141,6 +142,7 @@ class Node:
             sparse=False,
             hold_s=5.0,
             listen_internal="",
+            **self.world.settings,
         )
 
     def _disk_call(self, life: Life, call: str, name: str) -> None:
@@ -192,6 +194,8 @@ class World:
         self.nodes: list[Node] = []
         self.peers: list[str] = []
         """Addresses by which instances find each other without the bus."""
+        self.settings: dict[str, Any] = {}
+        """What else an operator has set everywhere."""
         self.gone: list[Node] = []
         """Those that will never run again."""
         for site in sites:
@@ -207,7 +211,7 @@ class World:
 
     def add_node(self, site: str) -> Node:
         """A place for another instance, with an empty disk."""
-        node = Node(self, f"i{len(self.nodes)}", site)
+        node = Node(self, f"i{len(self.nodes) + len(self.gone)}", site)
         self.weather.site_of[node.name] = site
         self.nodes.append(node)
         return node

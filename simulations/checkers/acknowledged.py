@@ -4,6 +4,7 @@ saw it has replaced or deleted it."""
 from simulations.checkers import Violation
 from simulations.checkers.commits import Commits
 from simulations.history import Fact, History, Identity, Operation, Written
+from simulations.images import all_blobs
 
 
 class Acknowledged:
@@ -36,6 +37,11 @@ class Acknowledged:
         for (name, identity), operation in self._facts.items():
             if name == document and identity not in live and (name, identity) not in self._commits.gone:
                 raise Violation(f"{operation} was acknowledged, and is lost")
+
+    def pushed(self) -> set[str]:
+        """The content of all manifests whose pushes were acknowledged."""
+        acknowledged = (o for o in self._history.operations if o.kind.startswith("push") and o.status == 201)
+        return {blob for operation in acknowledged for blob in all_blobs(operation.digest)}
 
     def excuse(self, node: str) -> None:
         """An instance's disk was put back to an earlier state, or destroyed: what only it had is lost."""

@@ -26,6 +26,7 @@ ALLOWED = {
     "head blob": {200, 404},
     "tags": {200, 404},
     "catalog": {200},
+    "collect": {200},
     "referrers": {200},
 }
 

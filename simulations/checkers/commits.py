@@ -10,6 +10,7 @@ from crdt.fact import parse_fact
 from registry.catalog.queries import KIND
 from simulations.checkers import Violation
 from simulations.history import Commit, Fact, History, Identity
+from simulations.images import PARTS
 
 
 class Commits:
@@ -18,6 +19,9 @@ class Commits:
     def __init__(self, history: History) -> None:
         self._history = history
         self._said: dict[tuple[str, Identity], Fact] = {}
+        self._said_s: dict[tuple[str, Identity], float] = {}
+        self.grace_s = 0.0
+        """How long content that no manifest names is kept."""
         self.gone: set[tuple[str, Identity]] = set()
         """Facts that an operation has ended."""
 
@@ -29,6 +33,7 @@ class Commits:
             stated = parse_fact(text)
             said[writer, clock] = Fact((stated.kind, stated.key), stated.digest, stated.time)
             self._said[name, (writer, clock)] = said[writer, clock]
+            self._said_s.setdefault((name, (writer, clock)), now_s)
         keys = {fact.key for fact in said.values()}
         under_way = list(self._history.under_way(node, now_s))
         for writer, ranges in delta.deleted.items():
@@ -38,10 +43,24 @@ class Commits:
                     again = fact is not None and fact.key[0] != "t" and fact.key in keys
                     if fact is None or again:
                         pass
-                    elif not any(o.may_remove(name.removeprefix(KIND), fact.key, fact.digest) for o in under_way):
-                        raise Violation(f"{node}: {fact} of {name} was ended, and nobody asked for it")
+                    else:
+                        asked = [o for o in under_way if o.may_remove(name.removeprefix(KIND), fact.key, fact.digest)]
+                        if not asked:
+                            raise Violation(f"{node}: {fact} of {name} was ended, and nobody asked for it")
+                        if fact.key[0] == "b" and all(operation.kind == "collect" for operation in asked):
+                            self._check_collected(node, fact, now_s - self._said_s.get((name, (writer, clock)), 0.0))
                     self.gone.add((name, (writer, clock)))
         return said
+
+    def _check_collected(self, node: str, link: Fact, age_s: float) -> None:
+        """A link was ended because no manifest names its content, and none has for the grace."""
+        if age_s < self.grace_s:
+            raise Violation(f"{node}: {link} was collected {age_s:.3f} s after it was said")
+        for document, seen in self._history.of(node).items():
+            for fact in seen.facts.values():
+                parts = PARTS.get(fact.key[1]) if fact.key[0] == "m" else None
+                if parts is not None and link.key[1] in parts.blobs:
+                    raise Violation(f"{node}: {link} was collected, and {fact} of {document} names it")
 
     def is_explained(self, commit: Commit) -> bool:
         """Whether an operation is known for every fact that went. Other instances may have to be looked at first: one

@@ -9,6 +9,7 @@ from simulations.checkers import Violation
 from simulations.checkers.acknowledged import says
 from simulations.history import Operation, Written
 from simulations.images import PARTS
+from simulations.lost import Lost
 
 
 def check_push(operation: Operation, written: Sequence[Written]) -> None:
@@ -17,6 +18,15 @@ def check_push(operation: Operation, written: Sequence[Written]) -> None:
     reasons = [_lacks(operation.digest, one) or _leaves(one) for one in own]
     if reasons and all(reasons):
         raise Violation(f"{operation} {reasons[0]}")
+
+
+def check_refusal(operation: Operation, operations: Sequence[Operation], lost: Lost) -> None:
+    """A push was refused because content is missing, of which its client had been told that it is there, or had just
+    uploaded it. Only who deletes a blob takes it away."""
+    deleted = {o.digest for o in operations if o.kind == "delete blob" and o.repository == operation.repository}
+    missing = [blob for blob in PARTS[operation.digest].blobs if blob in operation.said]
+    if not lost.concerns(operation) and set(missing) - deleted:
+        raise Violation(f"{operation}, and nobody has deleted it")
 
 
 def _lacks(digest: str, one: Written) -> str:

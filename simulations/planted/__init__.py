@@ -4,7 +4,7 @@ Each replaces a function or takes away a protection for the time of a run; the r
 each stands what brings it to light: the faults, and within how many seeds.
 """
 
-from simulations.planted import absence, commits, disk, documents, meaning, network
+from simulations.planted import absence, collection, commits, disk, documents, meaning, network
 from simulations.planted.bug import Planted
 
 _CROWDED = (("operations", 20), ("fault_s", 4.0), ("clients", 4))
@@ -12,6 +12,9 @@ _LONG = (("operations", 20), ("fault_s", 16.0), ("clients", 4))
 _SMALL = (("operations", 15), ("clients", 3), ("conditions", ("small",)))
 _LOST = (("operations", 4), ("conditions", ("small", "lose-one")))
 _SPARSE = (("operations", 8), ("fault_s", 20.0), ("clients", 2))
+_COLLECTED = (*_LONG, ("conditions", ("collect",)))
+_FAR = (*_COLLECTED, ("between_sites_s", 0.08))
+_COPIED = (("operations", 12), ("between_sites_s", 0.08), ("conditions", ("two-copies",)))
 _LASTING = (*_LONG, ("calm_operations", 0))
 
 PLANTED = [
@@ -68,5 +71,11 @@ PLANTED = [
     Planted("ready at once", absence.ready_at_once, ("kill", "absence"), 12, ("eu", "eu"), _CROWDED),
     Planted("never behind", absence.never_behind, ("one-way", "loss"), 12, ("eu", "eu", "eu"), _CROWDED),
     Planted("gaps not seen", absence.gaps_not_seen, ("loss",), 12, ("eu", "eu", "eu"), _SPARSE),
+    Planted("copies not waited for", collection.copies_not_waited_for, ("disk-destroyed",), 12, ("eu", "us"), _COPIED),
+    Planted("nobody asked", collection.nobody_asked, ("bus-cut",), 12, ("eu", "eu"), chosen=_COLLECTED),
+    Planted("pins ignored", collection.pins_ignored, (), 12, chosen=_COLLECTED),
+    Planted("released unseen", collection.released_unseen, (), 12, ("eu", "us", "ap"), _FAR),
+    Planted("grace ignored", collection.grace_ignored, (), 4, chosen=_COLLECTED),
+    Planted("links after the question ignored", collection.links_after_the_question_ignored, (), 12, chosen=_FAR),
     Planted("bodies not fetched", absence.bodies_not_fetched, ("loss", "absence"), 8),
 ]

@@ -30,8 +30,9 @@ def test_documents_alone(number):
 
 def test_every_path_is_reached():
     missing = set(PATHS)
+    conditions = ("small", "collect", "two-copies")
     for seed in range(60):
-        outcome = run(drawn_plan(seed, faults=("partition", "reset-in-body"), conditions=("small",), clients=3))
+        outcome = run(drawn_plan(seed, faults=("partition", "reset-in-body"), conditions=conditions, clients=3))
         assert outcome.violations == []
         missing -= outcome.reached.keys()
         if not missing:
