@@ -5,6 +5,8 @@ errors      what can go wrong, as the OCI error a client is told
 names       the grammar of repositories, tags and digests
 manifest    reading manifests and indexes
 seams       the four interfaces through which all I/O goes: clock, bus, peer transport, disk
+request_ids the id of a request, which follows it through logs and to other instances
+measures    what is counted while the registry runs
 system/     the real things behind the seams
 catalog/    SQLite: update log, snapshots and the view that reads are answered from
 blobs/      content and uploads on disk

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -16,6 +16,7 @@ from pydantic_settings import (
 
 from registry.errors import CannotStart
 from registry.policy import Policy, parse_rule
+from registry.redis_address import check_address
 
 Listed = Annotated[list[str], NoDecode]
 WILDCARDS = frozenset({"0.0.0.0", "::", "[::]", ""})
@@ -57,10 +58,23 @@ class Config(BaseSettings):
     acknowledge_s: float = Field(25.0, gt=0, le=300, description="how long a push waits for that, in seconds")
     policy: list[PolicyRule] = Field([], description="copies and acknowledge for some repositories")
     front_end: bool = Field(False, description="keep no copies here: only fetch, and serve what was fetched")
+    disk_budget_gib: float = Field(
+        0.0, ge=0, description="evict content that others hold when there is more here, in GiB; 0 for no bound"
+    )
     copy_mib_s: float = Field(100.0, gt=0, description="how fast content follows when members come and go, in MiB/s")
     gc_every_s: float = Field(3600.0, ge=0, description="how often unused content is looked for, 0 for only on demand")
     gc_grace_s: float = Field(86400.0, ge=0, description="how long content that no manifest names is kept, in seconds")
-    listen_internal: str = Field("", description="HOST:PORT for /_concord, /healthz and /readyz alone")
+    check_after_s: float = Field(
+        86400.0, ge=0, description="content is checked as it is read when its last check is so many seconds ago"
+    )
+    scrub_mib_s: float = Field(20.0, ge=0, description="MiB per second that the background check reads; 0 is off")
+    scrub_every_s: float = Field(7 * 86400.0, gt=0, description="seconds after which content is checked again")
+    scrub_at_start: bool = Field(False, description="check all content when the instance starts")
+    listen_internal: str = Field("", description="HOST:PORT for /_concord, /metrics and health alone")
+    drain_s: float = Field(60.0, ge=0, description="how long uploads and requests may go on when told to end")
+    log_format: Literal["text", "json"] = Field("text", description="how log lines are written: text or json")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
+    log_requests: bool = Field(False, description="log every request of the OCI API")
 
     @field_validator("redis", "peer", "name", "cluster_key", mode="before")
     @classmethod
@@ -104,9 +118,7 @@ class Config(BaseSettings):
     @classmethod
     def _check_redis(cls, value: list[str]) -> list[str]:
         for url in value:
-            if not url.startswith(("redis://", "rediss://", "unix://")):
-                raise ValueError("a Redis address begins with redis://, rediss:// or unix://")
-            _check_port(url)
+            check_address(url)
         return value
 
     @field_validator("cluster_key")
@@ -149,8 +161,9 @@ class Config(BaseSettings):
         return parse_address(self.listen_internal) if self.listen_internal else None
 
 
-def load_config(options: dict[str, Any], file: Path | None) -> Config:
-    """The settings from options, environment and file. Raises CannotStart, in one line, for what is not right."""
+def load_config(options: dict[str, Any], file: Path | None, check: bool = True) -> Config:
+    """The settings from options, environment and file. Raises CannotStart, in one line, for what is not right; without
+    `check`, not for what does not go together."""
 
     class Loaded(Config):
         model_config = SettingsConfigDict(toml_file=file)
@@ -167,7 +180,8 @@ def load_config(options: dict[str, Any], file: Path | None) -> Config:
         raise CannotStart(f"the setting {where} is wrong: {first['msg'].removeprefix('Value error, ')}") from None
     except ValueError as error:
         raise CannotStart(f"{file or 'the configuration'} cannot be read: {error}") from None
-    _check_together(config)
+    if check:
+        _check_together(config)
     return config
 
 

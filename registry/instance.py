@@ -5,6 +5,8 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
+from prometheus_client.registry import CollectorRegistry
+
 from crdt.errors import DocumentBroken
 from registry.blobs.store import BlobStore
 from registry.blobs.uploads import Uploads
@@ -14,6 +16,7 @@ from registry.cluster.keys import ClusterKey
 from registry.cluster.sessions import SeenRequests
 from registry.config import Config
 from registry.errors import StorageFailed
+from registry.measures import Traffic
 from registry.seams import Bus, Clock, Disk, PeerTransport
 
 log = logging.getLogger("concord.instance")
@@ -35,7 +38,7 @@ class Instance:
         """Opens the catalog. Raises CannotStart, and what a damaged database raises."""
         self.config = config
         self.clock = clock
-        self._disk = disk
+        self.disk = disk
         self._bus = bus
         self.transport = transport
         self.catalog = Catalog(disk, clock)
@@ -44,6 +47,9 @@ class Instance:
         self.cluster: Cluster
         self.upload_keys: Sequence[bytes] = ()
         self.seen_requests = SeenRequests()
+        self.traffic = Traffic()
+        self.metrics = CollectorRegistry()
+        """What the process adds to the metrics. Not the library's global one: many instances may run in a process."""
         self.answered_peers = 0
         """Requests of other instances that were answered."""
         self.refused_peers: Counter[str] = Counter()
@@ -71,7 +77,7 @@ class Instance:
             self._upkeep.cancel()
             await asyncio.gather(self._upkeep, return_exceptions=True)
             await self.cluster.close()
-        await self.catalog.database.close()
+        await self.catalog.stop()
 
     @property
     def ready(self) -> bool:

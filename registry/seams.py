@@ -14,10 +14,13 @@ import apsw
 
 
 class Clock(Protocol):
-    """Wall time and randomness."""
+    """Wall time, time to measure with, and randomness."""
 
     def now_ms(self) -> int:
         """Wall milliseconds since 1970. May jump, in both directions."""
+
+    def steady_s(self) -> float:
+        """Seconds since some moment, which never jump. An event loop's own time stands still while a callback runs."""
 
     def entropy(self, size: int) -> bytes:
         """Unpredictable bytes."""

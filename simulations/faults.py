@@ -224,7 +224,7 @@ async def failed_commit_during_sync(stage: Stage, drawn: random.Random) -> None:
 
 
 async def flipped_bit(stage: Stage, drawn: random.Random) -> None:
-    """A bit of a content file on the disk is another one."""
+    """A bit of a content file on the disk is another one; and for a while, bits of content between instances."""
     node = _one(stage, drawn)
     if node is None or node.disk is None:
         return
@@ -232,9 +232,9 @@ async def flipped_bit(stage: Stage, drawn: random.Random) -> None:
     if names:
         name = drawn.choice(names)
         stage.lost.digests.add(f"sha256:{name.rpartition('/')[2]}")
-        stage.world.damaged.add((node.name, name.rpartition("/")[2]))
         node.disk.flip_bit(name, drawn.randrange(8 * node.disk.content_size(name)))
         stage.fired("flipped bit")
+    await _rate("flips", "flipped bit on the way", 1.0)(stage, drawn)
 
 
 async def partition(stage: Stage, drawn: random.Random) -> None:
@@ -495,7 +495,7 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "enospc": (_failing(errno.ENOSPC, "ENOSPC"), ("ENOSPC",)),
     "edquot": (_failing(errno.EDQUOT, "EDQUOT"), ("EDQUOT",)),
     "failed-commit": (failed_commit_during_sync, ("failed commit during sync",)),
-    "flipped-bit": (flipped_bit, ("flipped bit",)),
+    "flipped-bit": (flipped_bit, ("flipped bit", "flipped bit on the way")),
     "partition": (partition, ("partition",)),
     "one-way": (one_way_partition, ("one-way partition",)),
     "loss": (_rate("loss", "lost frame", 0.5), ("lost frame",)),

@@ -22,6 +22,7 @@ WINDOW_BYTES = 64 * 1024
 LOOK_AGAIN_S = 0.05
 STALLED_S = 60.0
 JITTER_S = 0.002
+CONTENT = "_concord/peer/content/"
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -37,6 +38,8 @@ class Weather:
         self.duplication = 0.0
         self.resets = 0.0
         self.body_resets = 0.0
+        self.flips = 0.0
+        """Of pieces of content on their way between instances. What else they say has MACs."""
         self.slow: dict[str, float] = {}
         """Extra seconds to and from a place."""
         self.site_of: dict[str, str] = {}
@@ -55,13 +58,15 @@ class Weather:
         """Good weather."""
         self._blocked.clear()
         self.slow.clear()
-        self.loss = self.duplication = self.resets = self.body_resets = 0.0
+        self.loss = self.duplication = self.resets = self.body_resets = self.flips = 0.0
         self.jitter_s = JITTER_S
 
     @property
     def is_clear(self) -> bool:
         """Whether nothing happens to what is sent."""
-        bad = self.loss or self.duplication or self.resets or self.body_resets or self.jitter_s != JITTER_S
+        bad = (
+            self.loss or self.duplication or self.resets or self.body_resets or self.flips or self.jitter_s != JITTER_S
+        )
         return not (self._blocked or self.slow or bad)
 
     def is_blocked(self, source: str, target: str) -> bool:
@@ -78,6 +83,13 @@ class Weather:
             one, other = self.site_of.get(source), self.site_of.get(target)
             extra += self.between_sites_s if one is not None and other is not None and one != other else 0.0
         return self.base_latency_s + self._drawn.random() * self.jitter_s + extra
+
+    def flipped(self, data: bytes) -> bytes:
+        """The same bytes but for a bit."""
+        bit = self._drawn.randrange(8 * len(data))
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        return bytes(changed)
 
     def strikes(self, kind: str, probability: float) -> bool:
         """Whether something bad happens now."""
@@ -105,6 +117,8 @@ class Exchange:
         self.headers: Mapping[str, str] = {}
         self._said = 0
         self._finished = False
+        self.content = ""
+        """The digest, where it is about content between instances."""
 
     # The server's side
 
@@ -167,8 +181,14 @@ class Exchange:
         while True:
             message = await self._next()
             if message.get("body"):
-                received += len(message["body"])
-                yield bytes(message["body"])
+                data = bytes(message["body"])
+                received += len(data)
+                if self.content and self._network.weather.strikes(
+                    "flipped bit on the way", self._network.weather.flips
+                ):
+                    data = self._network.weather.flipped(data)
+                    self._network.on_flip(self.content)
+                yield data
             if not message.get("more_body", False):
                 break
             between = self.source in self._network.weather.site_of  # a client's own connection is another matter
@@ -195,6 +215,8 @@ class Network:
         """Told source, target and path of every request."""
         self.on_answer: Callable[[str, str, int], None] = lambda source, target, status: None
         """Told source, target and status when the last byte of an answer leaves."""
+        self.on_flip: Callable[[str], Any] = lambda digest: None
+        """Told of content that arrives with other bits."""
 
     def serve(self, place: str, life: Life, application: Application) -> None:
         self._served[place] = (life, application)
@@ -241,6 +263,7 @@ class Network:
             call(source, place, "/" + path)
         life, application = served
         exchange = Exchange(self, source, place)
+        exchange.content = path.removeprefix(CONTENT) if path.startswith(CONTENT) else ""
         self._exchanges.setdefault(life, []).append(exchange)
         if caller is not None:
             caller.on_death.append(exchange.leave)

@@ -31,7 +31,7 @@ from registry.cluster.keys import ClusterKey
 from registry.cluster.peers import PeerRefused, Peers
 from registry.cluster.sessions import Session
 from registry.config import Config
-from registry.http.peers import QUESTIONS, Asked
+from registry.http.questions import QUESTIONS, Asked
 from simulations.life import Life
 from simulations.loop import VirtualLoop
 from simulations.network import CONNECT_S, Network, RedisServers, SimulatedBus, SimulatedTransport, Weather
@@ -99,6 +99,9 @@ class SteadyClock:
 
     def now_ms(self) -> int:
         return 1_700_000_000_000 + int(self._loop.now * 1000)
+
+    def steady_s(self) -> float:
+        return self._loop.now
 
     def entropy(self, size: int) -> bytes:
         return self._drawn.randbytes(size)

@@ -42,6 +42,10 @@ class SimulatedClock:
         self._life.check()
         return self._node.told_ms()
 
+    def steady_s(self) -> float:
+        self._life.check()
+        return asyncio.get_running_loop().time()
+
     def entropy(self, size: int) -> bytes:
         self._life.check()
         return self._node.drawn.randbytes(size)
@@ -142,6 +146,7 @@ class Node:
             sparse=False,
             hold_s=5.0,
             listen_internal="",
+            check_after_s=0.0,
             **self.world.settings,
         )
 
@@ -202,8 +207,6 @@ class World:
             self.add_node(site)
         self.disks: list[SimulatedDisk] = []
         """One for each life."""
-        self.damaged: set[tuple[str, str]] = set()
-        """Instances and the hexadecimal part of digests of which they have wrong bytes."""
         self._trace = blake3()
         self.on_frame: list[Callable[[Node], None]] = []
         self.on_born: list[Callable[[Node, Instance], None]] = []

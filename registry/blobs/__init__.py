@@ -1,8 +1,10 @@
 """Content and uploads on disk.
 
-checks     hashing bytes as they come: the digest, and the BLAKE3 digest of each MiB
-jobs       blocking disk work, off the event loop
-ingest     receiving bytes into a file, hashing and writing in the executor
-store      where content files are, publishing them crash-safely, reading them
-uploads    resumable uploads
+checks      hashing bytes as they come: the digest, and the BLAKE3 digest of each MiB
+jobs        blocking disk work, off the event loop
+ingest      receiving bytes into a file, hashing and writing in the executor
+store       where content files are, publishing them crash-safely, reading them
+checked     reading content of which every byte is checked first
+quarantine  damaged files, moved out of the way
+uploads     resumable uploads
 """

@@ -3,24 +3,29 @@
     blobs/<algorithm>/<2 hex>/<hex>    immutable content, under the digest it has
     uploads/<id>                       uploads under way
     fetches/<name>                     content being fetched from peers
+    quarantine/<number>-<digest>       files that were damaged, see `blobs.quarantine`
 
 A content file is written elsewhere in the data directory, made durable, renamed to its place, and its directory made
 durable, before the catalog says that it is here. Only what the catalog says counts: a file without a row is a leftover.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import errno
+from collections.abc import AsyncGenerator
 from functools import partial
+from weakref import WeakValueDictionary
 
+from registry.blobs.checked import Damaged
 from registry.blobs.jobs import in_executor
 from registry.catalog.content import held_size
 from registry.catalog.database import Database
+from registry.errors import StorageFailed
 from registry.names import ALGORITHMS, Digest
 from registry.seams import Disk, DiskFile
 
 UPLOADS = "uploads"
 FETCHES = "fetches"
+QUARANTINE = "quarantine"
 READ_BYTES = 512 * 1024  # measured: smaller ones cost calls, larger ones are mapped and unmapped each time
 
 
@@ -39,7 +44,9 @@ class BlobStore:
     def __init__(self, disk: Disk, database: Database) -> None:
         self.disk = disk
         self._database = database
-        self._alone: dict[Digest, tuple[asyncio.Lock, int]] = {}
+        self._changing: WeakValueDictionary[Digest, asyncio.Lock] = WeakValueDictionary()
+        self.suspects: set[Digest] = set()
+        """Content that is damaged, which the catalog could not be told yet. It counts as not here."""
 
     def prepare(self) -> None:
         """Create the directories, and remove what transfers of an earlier start left behind."""
@@ -47,7 +54,7 @@ class BlobStore:
             for first in range(256):
                 self.disk.make_directory(f"blobs/{algorithm}/{first:02x}")
             self.disk.sync_directory(f"blobs/{algorithm}")
-        for name in (UPLOADS, FETCHES):
+        for name in (UPLOADS, FETCHES, QUARANTINE):
             self.disk.make_directory(name)
         for name in ("blobs", "."):
             self.disk.sync_directory(name)
@@ -56,25 +63,25 @@ class BlobStore:
 
     def held_size(self, digest: Digest) -> int | None:
         """The size of content that is on this disk, or None."""
-        return held_size(self._database, digest)
+        return None if digest in self.suspects else held_size(self._database, digest)
 
     def open(self, digest: Digest) -> DiskFile:
-        return self.disk.open(content_path(digest))
-
-    @asynccontextmanager
-    async def alone_with(self, digest: Digest) -> AsyncIterator[None]:
-        """Publishing a content and noting it, or forgetting and removing it, while nobody else does either."""
-        lock, users = self._alone.get(digest, (asyncio.Lock(), 0))
-        self._alone[digest] = lock, users + 1
+        """Raises Damaged when the file is gone or cannot even be opened, OSError for what passes."""
         try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._alone[digest]
-            if users > 1:
-                self._alone[digest] = lock, users - 1
-            else:
-                del self._alone[digest]
+            return self.disk.open(content_path(digest))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EIO):
+                raise Damaged(
+                    0, "the file is missing" if error.errno == errno.ENOENT else "it cannot be opened"
+                ) from None
+            raise
+
+    def changing(self, digest: Digest) -> asyncio.Lock:
+        """Held while a content's file and its row change together, so that of two who do each sees all of the other."""
+        lock = self._changing.get(digest)
+        if lock is None:
+            lock = self._changing[digest] = asyncio.Lock()
+        return lock
 
     async def publish(self, path: str, digest: Digest) -> None:
         """Move a file that is complete, verified and durable to its place. Raises StorageFailed."""
@@ -84,6 +91,7 @@ class BlobStore:
             self.disk.sync_directory(_directory(digest))
 
         await in_executor(move)
+        self.suspects.discard(digest)
 
     async def remove(self, path: str) -> None:
         """Remove a file that nobody needs any more. It may be gone already."""
@@ -96,8 +104,8 @@ class BlobStore:
 
         await in_executor(remove)
 
-    async def read(self, file: DiskFile, offset: int, size: int) -> AsyncIterator[bytes | bytearray]:
-        """`size` bytes of a file from `offset`, in pieces; the file is closed at the end.
+    async def read(self, file: DiskFile, offset: int, size: int) -> AsyncGenerator[bytes | bytearray, None]:
+        """`size` bytes of a file from `offset`, in pieces; the file is closed at the end. Raises Damaged.
 
         What the page cache holds is read at once, since a hop to a thread costs more than the read.
         """
@@ -109,8 +117,10 @@ class BlobStore:
                 if piece is None:
                     piece = await in_executor(partial(file.pread, offset, wanted))
                 if not piece:
-                    raise OSError(f"a content file ends at {offset} of {end} bytes")
+                    raise Damaged(offset, "the file is too short")
                 yield piece
                 offset += len(piece)
+        except (StorageFailed, OSError) as error:
+            raise Damaged(offset, f"it cannot be read: {error}") from None
         finally:
             file.close()

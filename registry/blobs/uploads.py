@@ -35,6 +35,7 @@ from registry.names import Digest, Repository, algorithm_of
 from registry.seams import Clock, DiskFile
 
 IDLE_MS = 60_000
+PAUSE_MS = 3_000
 EXPIRY_MS = 24 * 3600 * 1000
 MAX_IDLE_FILES = 128
 HASHED_AT_ONCE_BYTES = 4 * 1024 * 1024
@@ -70,6 +71,12 @@ class Uploads:
     def has_bytes(self, upload: str) -> bool:
         """Whether bytes were acknowledged of an upload that has not ended."""
         return find_upload(self._catalog.database, upload) is not None
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a request of an upload is under way, or was a moment ago, so that its client's next one will come."""
+        now_ms = self._clock.now_ms()
+        return any(one.lock.locked() or now_ms - one.used_ms < PAUSE_MS for one in self._sessions.values())
 
     def size(self, upload: str, repository: Repository) -> int:
         """How many bytes an upload has. Raises BlobUploadUnknown."""
@@ -147,6 +154,7 @@ class Uploads:
                 except asyncio.CancelledError:
                     await self._forget(session)  # the next request goes on from what is durable
                     raise
+                session.used_ms = self._clock.now_ms()
             await self._close_idle()
             return
 
@@ -192,7 +200,7 @@ class Uploads:
             end_upload(tx, session.id, now_ms)
             return link_blob(tx, self._catalog.documents, session.repository, digest, size, now_ms)
 
-        async with self._store.alone_with(digest):
+        async with self._store.changing(digest):
             # Also where the content is here already: what was just verified is good, what is there may be damaged.
             await self._store.publish(session.path, digest)
             return await self._catalog.database.write(commit)

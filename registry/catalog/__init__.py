@@ -11,6 +11,10 @@ incoming     taking in what other instances send
 forks        healing a document that a writer used twice has split
 queries      what pulls and lists read
 content      which content files are on this disk, and uploads that are under way
+collection   content that no manifest names, and giving it up
+untagged     manifests that nobody would miss
+sums         what manifests need and what the disk holds, summed up
 members      the other instances, and how far this one has come with each
+membership   members that are gone for good, as facts
 catalog      all of it, opened
 """

@@ -1,6 +1,7 @@
 """The whole catalog of one data directory, opened."""
 
 import logging
+from collections.abc import Callable
 
 from crdt.catchup import State
 from crdt.clock import HybridClock
@@ -13,12 +14,14 @@ from registry.catalog.queries import Queries
 from registry.catalog.replica import DocumentReplica
 from registry.catalog.tries import TrieCache
 from registry.catalog.view import COLUMNS, LiveFact
+from registry.errors import StorageFailed
 from registry.seams import Clock, Disk
 
 log = logging.getLogger("concord.catalog")
 
 PATH = "catalog.sqlite"
 WRITER_BITS = 53
+_NOTE = "INSERT OR REPLACE INTO meta (key, value) VALUES ('stopped at', ?)"
 DRAWN_BITS = 16
 
 
@@ -35,8 +38,12 @@ class Catalog:
         self.instance_id = ""
         self.secret = b""
         self.start_number = 0
+        self.root_kept: bool | None = None
+        """Whether the state digest at this start was that of the last orderly end; None after any other end."""
         self.replica = DocumentReplica(self.database)
         self.queries = Queries(self.database)
+        self.on_taken_in: Callable[[Applied, str | None], None] = lambda applied, sender: None
+        """Told of every update from elsewhere that brought something, once it is durable."""
 
     async def start(self) -> None:
         """Name the instance if it is new, count this start, and draw its writer."""
@@ -45,12 +52,44 @@ class Catalog:
         self.instance_id, self.secret, self.start_number = identity
         self.documents = Documents(TrieCache(), HybridClock(), self.instance_id, self._drawn_writer())
         self.database.on_failed_commit.append(self.retire_writer)
+        await self._compare_with_the_last_end()
+
+    async def _compare_with_the_last_end(self) -> None:
+        """Whether the documents are as they were when this instance was stopped, if it was."""
+        row = self.database.row("SELECT value FROM meta WHERE key = 'stopped at'")
+        if row is None:
+            return
+        await self.database.write(lambda tx: tx.execute("DELETE FROM meta WHERE key = 'stopped at'"))
+        self.root_kept = row[0] == self.replica.root()
+        if not self.root_kept:
+            log.error("the state digest is not what it was when this instance was stopped: its catalog was changed")
+
+    async def stop(self) -> None:
+        """Note the state digest for the next start, and close."""
+        root = self.replica.root()
+        try:
+            await self.database.write(lambda tx: tx.execute(_NOTE, (root,)))
+        except StorageFailed as error:
+            log.warning("the state digest could not be noted: %s", error.detail)
+        await self.database.close()
 
     async def begin_again(self, above: int) -> int:
         """Count another start, later than `above`, and draw another writer for it. Answers its number."""
         self.start_number = await self.database.write(lambda tx: _next_start(tx, above, self._clock))
         self.retire_writer()
         return self.start_number
+
+    async def rename(self) -> None:
+        """Take another instance id: the present one is gone for good. Another start and another writer go with it."""
+        instance = self._clock.entropy(16).hex()
+
+        def operation(tx: Transaction) -> int:
+            tx.execute("UPDATE meta SET value = ? WHERE key = 'instance'", (instance,))
+            return _next_start(tx, 0, self._clock)
+
+        self.start_number = await self.database.write(operation)
+        self.instance_id = instance
+        self.documents.rename(instance, self._drawn_writer())
 
     def retire_writer(self) -> None:
         """Write under a fresh writer from now on.
@@ -74,11 +113,14 @@ class Catalog:
             return take_in(tx, self.documents, incoming, now_ms)
 
         try:
-            return await self.database.write(operation)
+            applied = await self.database.write(operation)
         except WriterReused:
             log.error("%s was written to under our writer; this process goes on under another", incoming.document)
             self.retire_writer()
-            return await self.database.write(operation)
+            applied = await self.database.write(operation)
+        if applied.fresh:
+            self.on_taken_in(applied, sender)
+        return applied
 
     async def heal(self, document: str, vector: Vector, theirs: list[tuple[int, int, str]]) -> None:
         """Bring a document together with another replica's, see `forks`."""

@@ -26,6 +26,11 @@ SELECT m.digest FROM manifests m WHERE m.digest > ? AND NOT EXISTS (
     SELECT 1 FROM facts f WHERE f.kind = 'm' AND f.key = m.digest
 ) ORDER BY m.digest LIMIT ?
 """
+_LINKED = """
+SELECT c.digest, c.size FROM content c WHERE c.digest > ? AND EXISTS (
+    SELECT 1 FROM facts f WHERE f.kind = 'b' AND f.key = c.digest
+) ORDER BY c.digest LIMIT ?
+"""
 _UNREADABLE = """
 SELECT d.name, p.manifest FROM parts p CROSS JOIN facts f ON f.kind = 'm' AND f.key = p.manifest
 CROSS JOIN documents d ON d.id = f.document WHERE p.part = ? LIMIT 1
@@ -42,6 +47,11 @@ class Unused(NamedTuple):
 def unused_content(database: Database, after: str, limit: int) -> list[Unused]:
     """Up to `limit`, behind the digest `after`, in order."""
     return [Unused(Digest(digest), size) for digest, size in database.rows(_UNUSED, (after, limit))]
+
+
+def linked_content(database: Database, after: str, limit: int) -> list[Unused]:
+    """Content on this disk that is linked somewhere."""
+    return [Unused(Digest(digest), size) for digest, size in database.rows(_LINKED, (after, limit))]
 
 
 def unused_bodies(database: Database, after: str, limit: int) -> list[Digest]:

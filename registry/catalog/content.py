@@ -1,9 +1,30 @@
 """Which content files are on this disk, and uploads under way, as rows."""
 
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import apsw
 
 from registry.catalog.database import Database, Transaction
 from registry.names import Digest, Repository
+
+
+class ContentRow(NamedTuple):
+    """A content file on this disk."""
+
+    digest: Digest
+    size: int
+    checks: bytes
+    """The BLAKE3 digests of each MiB, one behind the other."""
+    checked_ms: int
+
+
+class UsedRow(NamedTuple):
+    """A content file on this disk, and when it was read last, or came, in wall milliseconds."""
+
+    digest: Digest
+    size: int
+    used_ms: int
 
 
 class UploadRow(NamedTuple):
@@ -20,15 +41,101 @@ class UploadRow(NamedTuple):
 def add_content(tx: Transaction, digest: Digest, size: int, checks: bytes, now_ms: int) -> None:
     """A content file is in its place, verified and durable."""
     tx.execute(
-        "INSERT OR REPLACE INTO content (digest, size, checks, checked_ms) VALUES (?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO content (digest, size, checks, checked_ms, used_ms) VALUES (?1, ?2, ?3, ?4, ?4)",
         (digest, size, checks, now_ms),
     )
+
+
+def note_used(tx: Transaction, used: Mapping[Digest, int]) -> None:
+    """When contents were read, in wall milliseconds."""
+    for digest, at_ms in used.items():
+        tx.execute("UPDATE content SET used_ms = ? WHERE digest = ?", (at_ms, digest))
+
+
+def least_used(database: Database, after: tuple[int, str], limit: int) -> list[UsedRow]:
+    """Content in the order of its last use, behind a time and a digest."""
+    sql = "SELECT digest, size, used_ms FROM content WHERE (used_ms, digest) > (?, ?) ORDER BY used_ms, digest LIMIT ?"
+    return [UsedRow(*row) for row in database.rows(sql, (*after, limit))]
+
+
+async def content_bytes_aside(database: Database) -> int:
+    """How much content there is on this disk. Nobody waits for the counting."""
+
+    def count(connection: apsw.Connection) -> int:
+        total: Any = connection.execute("SELECT COALESCE(SUM(size), 0) FROM content").fetchone()
+        return int(total[0])
+
+    return await database.read_aside(count)
 
 
 def held_size(database: Database, digest: Digest) -> int | None:
     """The size of a content file on this disk, or None without one."""
     row = database.row("SELECT size FROM content WHERE digest = ?", (digest,))
     return row[0] if row else None
+
+
+def content_checked(database: Database, digest: Digest) -> tuple[int, int] | None:
+    """The size of a content file on this disk, and when it was last checked, in wall milliseconds."""
+    row = database.row("SELECT size, checked_ms FROM content WHERE digest = ?", (digest,))
+    return (row[0], row[1]) if row else None
+
+
+def find_content(database: Database, digest: Digest) -> ContentRow | None:
+    row = database.row("SELECT digest, size, checks, checked_ms FROM content WHERE digest = ?", (digest,))
+    return ContentRow(*row) if row else None
+
+
+def due_content(database: Database, now_ms: int, every_ms: int, limit: int) -> list[ContentRow]:
+    """Content whose last check is `every_ms` or more ago, the oldest first; and what was checked in the future, when
+    the clock was wrong."""
+    sql = (
+        "SELECT digest, size, checks, checked_ms FROM content INDEXED BY content_by_check "
+        "WHERE checked_ms {} ? ORDER BY checked_ms LIMIT ?"
+    )
+    found = database.rows(sql.format("<="), (now_ms - every_ms, limit))
+    found += database.rows(sql.format(">"), (now_ms, limit - len(found)))
+    return [ContentRow(*row) for row in found]
+
+
+def last_content(database: Database) -> int:
+    """The number of the content that came last."""
+    return int(database.row("SELECT COALESCE(MAX(rowid), 0) FROM content")[0])
+
+
+def content_between(database: Database, number: int, upto: int, limit: int) -> tuple[int, list[ContentRow]]:
+    """Content in the order in which it came, behind the `number` that was answered before; 0 begins."""
+    sql = (
+        "SELECT rowid, digest, size, checks, checked_ms FROM content "
+        "WHERE rowid > ? AND rowid <= ? ORDER BY rowid LIMIT ?"
+    )
+    rows = database.rows(sql, (number, upto, limit))
+    return rows[-1][0] if rows else number, [ContentRow(*row[1:]) for row in rows]
+
+
+def note_checked(tx: Transaction, digests: Iterable[Digest], now_ms: int) -> None:
+    """Every MiB of these contents has been compared with what it was when it came."""
+    for digest in digests:
+        tx.execute("UPDATE content SET checked_ms = ? WHERE digest = ?", (now_ms, digest))
+
+
+def oldest_check_ms(database: Database) -> int | None:
+    """When the content that was not checked for the longest time was."""
+    found: int | None = database.row("SELECT MIN(checked_ms) FROM content")[0]
+    return found
+
+
+def content_bytes(database: Database) -> int:
+    return int(database.row("SELECT COALESCE(SUM(size), 0) FROM content")[0])
+
+
+def lacking(database: Database, manifests: Sequence[str], blobs: Sequence[str]) -> list[str]:
+    """Of these digests of manifests and blobs, those whose bodies and content files are not on this disk."""
+    return [
+        digest
+        for table, digests in (("manifests", manifests), ("content", blobs))
+        for digest in digests
+        if database.row(f"SELECT 1 FROM {table} WHERE digest = ?", (digest,)) is None
+    ]
 
 
 def save_upload(tx: Transaction, upload: UploadRow) -> None:

@@ -16,6 +16,7 @@ import apsw
 
 from registry.catalog import schema
 from registry.errors import StorageFailed
+from registry.request_ids import nobodys
 from registry.seams import Disk
 
 log = logging.getLogger("concord.database")
@@ -61,6 +62,7 @@ class Database:
     """See the module. Raises StorageFailed from `write` when the disk does not take a commit."""
 
     def __init__(self, disk: Disk, path: str) -> None:
+        self._disk, self._path = disk, path
         self._writing = disk.connect(path)
         schema.configure(self._writing)
         schema.migrate(self._writing)
@@ -92,6 +94,20 @@ class Database:
         finally:
             self.reading.execute("COMMIT")
 
+    async def read_aside(self, job: Callable[[apsw.Connection], T]) -> T:
+        """Run a read that takes long in the executor, on a connection of its own, in one step: nobody waits for it."""
+
+        def read() -> T:
+            connection = self._disk.connect(self._path)
+            try:
+                connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+                connection.execute("BEGIN")
+                return job(connection)
+            finally:
+                connection.close()
+
+        return await asyncio.get_running_loop().run_in_executor(None, read)
+
     async def write(self, operation: Operation[T]) -> T:
         """Run `operation` in the next group and wait until it is durable.
 
@@ -100,7 +116,7 @@ class Database:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.append((operation, future))
         if self._committing is None or self._committing.done():
-            self._committing = asyncio.create_task(self._commit_groups())
+            self._committing = asyncio.create_task(self._commit_groups(), context=nobodys())
         return await future
 
     async def close(self) -> None:

@@ -38,6 +38,8 @@ class Applied(NamedTuple):
     digest: bytes
     fresh: bool
     """Whether it brought anything."""
+    latest: tuple[int, int] = (0, 0)
+    """The time and the writer of the newest fact that it brought; zeros when it brought none."""
 
 
 class _Row(NamedTuple):
@@ -74,6 +76,11 @@ class Documents:
         self.writer = writer
         self._registered = False
 
+    def rename(self, instance: str, writer: int) -> None:
+        """Write as another instance from now on."""
+        self._instance = instance
+        self.retire_writer(writer)
+
     def _register(self, tx: Transaction) -> None:
         """Note our writer before its first use, in the same transaction: it can be no other process's."""
         tx.execute("INSERT INTO writers (writer, instance) VALUES (?, ?)", (self.writer, self._instance))
@@ -104,7 +111,7 @@ class Documents:
         needs = {writer: clock for writer, clock, changed in entries if changed > since and writer != self.writer}
         clock = vector.get(self.writer, 0)
         raw = encode_delta(self.writer, clock, [fact.text() for fact in facts], deleted)
-        number, digest = self._record(tx, name, row, vector, raw, decode_delta(raw))
+        number, digest, _ = self._record(tx, name, row, vector, raw, decode_delta(raw))
         change = Change(name, self.writer, clock, needs, raw, digest, number, bodies)
         tx.after_commit.append(lambda: self.on_change(change))
         return change
@@ -124,8 +131,8 @@ class Documents:
             raise WriterReused(name)
         if after == vector and not self._deletes_live(tx, row.id, delta):
             return Applied(vector, row.digest, False)
-        _, digest = self._record(tx, name, row, vector, raw, delta, now_ms)
-        return Applied(after, digest, True)
+        _, digest, latest = self._record(tx, name, row, vector, raw, delta, now_ms)
+        return Applied(after, digest, True, latest)
 
     @staticmethod
     def _deletes_live(tx: Transaction, document: int, delta: Delta) -> bool:
@@ -156,13 +163,14 @@ class Documents:
 
     def _record(
         self, tx: Transaction, name: str, row: _Row, vector: Vector, raw: bytes, delta: Delta, now_ms: int = 0
-    ) -> tuple[int, bytes]:
-        """Log an update and bring vector, view, trie and digest along. Answers the commit number and the digest."""
+    ) -> tuple[int, bytes, tuple[int, int]]:
+        """Log an update and bring vector, view, trie and digest along. Answers the commit number, the digest, and time
+        and writer of the newest fact."""
         tx.execute("INSERT INTO log (document, delta) VALUES (?, ?)", (row.id, raw))
         number = tx.last_number()
         effect = update_view(tx, row.id, delta, vector)
-        if effect.latest and now_ms:
-            self.clock.observe(effect.latest, now_ms)
+        if now_ms:
+            self.clock.observe(effect.latest[0], now_ms)
         for writer, (first, length) in delta.spans.items():
             if first + length > vector.get(writer, 0):
                 tx.execute(
@@ -188,4 +196,4 @@ class Documents:
             tx.after_commit.append(lambda: self.on_links(name, effect.links))
         if is_large_log(logged_count, logged_bytes, row.snapshot_bytes):
             tx.after_commit.append(lambda: self.on_large_log(name))
-        return number, after.digest
+        return number, after.digest, effect.latest

@@ -1,5 +1,6 @@
 """The other instances of the cluster, as this one knows them, kept so that they can be found without a bus."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from registry.catalog.database import Database, Transaction
@@ -28,6 +29,13 @@ def save_member(tx: Transaction, member: MemberRow) -> None:
         "VALUES (?, ?, ?, ?, ?, ?, ?)",
         member,
     )
+
+
+def drop_members(tx: Transaction, instances: Iterable[str]) -> None:
+    """Keep nothing of members that are gone for good."""
+    for instance in instances:
+        tx.execute("DELETE FROM members WHERE instance = ?", (instance,))
+        tx.execute("DELETE FROM reached WHERE instance = ?", (instance,))
 
 
 def all_members(database: Database) -> list[MemberRow]:

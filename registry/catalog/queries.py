@@ -8,6 +8,8 @@ large repositories are, walks all manifests of one to find a tag.
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import apsw
+
 from registry.catalog.database import Database
 from registry.names import Digest, Repository, Tag
 
@@ -105,6 +107,13 @@ FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = 'm' AND f.
 CROSS JOIN manifests m ON m.digest = f.key
 WHERE d.name = ? ORDER BY f.time DESC, f.writer DESC LIMIT 1
 """
+_COUNTS = (
+    ("SELECT COUNT(*), COALESCE(SUM(facts), 0) FROM documents WHERE facts > 0", ("repositories", "facts")),
+    ("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM content", ("blobs", "blob_bytes")),
+    ("SELECT COUNT(*) FROM uploads", ("uploads",)),
+    ("SELECT COUNT(*) FROM conflicts", ("conflicts",)),
+    (f"SELECT COUNT(*) FROM ({_WANTED} LIMIT 100000)", ("manifests_missing",)),
+)
 
 
 class Queries:
@@ -179,6 +188,11 @@ class Queries:
         row = self._database.row("SELECT body FROM manifests WHERE digest = ?", (digest,))
         return row[0] if row else None
 
+    def bodies_behind(self, number: int, limit: int) -> list[tuple[int, Digest, bytes]]:
+        """Manifest bodies in the order in which they came, each with its number, behind a number; 0 begins."""
+        sql = "SELECT rowid, digest, body FROM manifests WHERE rowid > ? ORDER BY rowid LIMIT ?"
+        return [(row[0], Digest(row[1]), row[2]) for row in self._database.rows(sql, (number, limit))]
+
     def wanted(self, limit: int) -> list[Digest]:
         """Manifests that live facts name and whose bodies are not here."""
         return [Digest(digest) for (digest,) in self._database.rows(f"{_WANTED} LIMIT ?", (limit,))]
@@ -202,22 +216,13 @@ class Queries:
         )
         return [(name.removeprefix(KIND), tag) for name, tag in self._database.rows(sql, (limit,))]
 
-    def counts(self) -> dict[str, int]:
-        """How much there is, over all repositories and on this disk."""
-        repositories, facts = self._database.row(
-            "SELECT COUNT(*), COALESCE(SUM(facts), 0) FROM documents WHERE facts > 0"
-        )
-        blobs, size_bytes = self._database.row("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM content")
-        (conflicts,) = self._database.row("SELECT COUNT(*) FROM conflicts")
-        (wanted,) = self._database.row(f"SELECT COUNT(*) FROM ({_WANTED} LIMIT 100000)")
-        return {
-            "repositories": repositories,
-            "facts": facts,
-            "blobs": blobs,
-            "blob_bytes": size_bytes,
-            "conflicts": conflicts,
-            "manifests_missing": wanted,
-        }
+    def conflict_count(self) -> int:
+        return int(self._database.row("SELECT COUNT(*) FROM conflicts")[0])
+
+    async def counts(self) -> dict[str, int]:
+        """How much there is, over all repositories and on this disk. Of a million blobs it takes a tenth of a
+        second."""
+        return await self._database.read_aside(_counts)
 
     def instance_of(self, writer: int) -> str | None:
         """The instance a writer belongs to, where it is known: a hint at who has what the writer named."""
@@ -232,3 +237,12 @@ class Queries:
         )
         rows = (row for name in documents for row in self._database.rows(sql, (name,)))
         return {f"{writer:x}": instance for writer, instance in rows}
+
+
+def _counts(connection: apsw.Connection) -> dict[str, int]:
+    return {
+        name: count
+        for sql, names in _COUNTS
+        for row in connection.execute(sql)
+        for name, count in zip(names, row, strict=True)
+    }

@@ -16,7 +16,7 @@ from registry.catalog.queries import document_name
 from registry.catalog.view import Identity, LiveFact, observed, observed_tags_of
 from registry.errors import BlobUnknown, ManifestBlobUnknown, ManifestInvalid, ManifestUnknown
 from registry.manifest import MAX_PARTS, Manifest, parse_manifest
-from registry.names import Digest, Repository, Tag
+from registry.names import Digest, Repository, Tag, algorithm_of, digest_of
 
 
 class Pushed(NamedTuple):
@@ -63,6 +63,20 @@ def store_body(tx: Transaction, digest: Digest, body: bytes, manifest: Manifest)
         for part in manifest.names():
             tx.execute("INSERT OR IGNORE INTO parts (manifest, part) VALUES (?, ?)", (digest, part))
     tx.execute("DELETE FROM wanted WHERE digest = ?", (digest,))
+
+
+def drop_wrong_body(tx: Transaction, digest: Digest) -> bool:
+    """Drop a manifest's body that is not the one of its digest, and want it again. Answers whether it was wrong."""
+    row = tx.row("SELECT body FROM manifests WHERE digest = ?", (digest,))
+    if row is None or digest_of(row[0], algorithm_of(digest)) == digest:
+        return False
+    tx.execute("DELETE FROM manifests WHERE digest = ?", (digest,))
+    tx.execute(
+        "INSERT OR IGNORE INTO wanted (digest, document) SELECT f.key, f.document "
+        "FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = 'm' AND f.key = ?",
+        (digest,),
+    )
+    return True
 
 
 def link_blob(

@@ -141,6 +141,17 @@ CREATE TABLE reached (
 ) STRICT, WITHOUT ROWID;
 """
 
+_CONTENT_BY_CHECK = """
+-- What a scrub looks at next, without walking all content.
+CREATE INDEX content_by_check ON content (checked_ms);
+"""
+
+# When content was read last, so that what nobody uses can make room.
+_CONTENT_BY_USE = """
+ALTER TABLE content ADD COLUMN used_ms INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX content_by_use ON content (used_ms, digest);
+"""
+
 # What manifests name, so that content nobody names can be found. `?` stands for whatever a manifest may name that this
 # program cannot read.
 _PARTS = """
@@ -164,7 +175,12 @@ def _fill_parts(connection: apsw.Connection) -> None:
             connection.execute("INSERT OR IGNORE INTO parts (manifest, part) VALUES (?, ?)", (digest, part))
 
 
-MIGRATIONS: list[tuple[str, Callable[[apsw.Connection], None] | None]] = [(_FIRST, None), (_PARTS, _fill_parts)]
+MIGRATIONS: list[tuple[str, Callable[[apsw.Connection], None] | None]] = [
+    (_FIRST, None),
+    (_PARTS, _fill_parts),
+    (_CONTENT_BY_CHECK, None),
+    (_CONTENT_BY_USE, None),
+]
 """What each version adds: tables, and what fills them from what is there."""
 VERSION = len(MIGRATIONS)
 

@@ -39,8 +39,8 @@ class Effect(NamedTuple):
 
     removed: list[bytes]
     added: list[bytes]
-    latest: int
-    """The highest time among the added facts, 0 without any."""
+    latest: tuple[int, int]
+    """The highest time among the added facts, and the writer of that fact; zeros without any."""
     links: list[Fact]
     """The blob links among the added facts."""
 
@@ -71,13 +71,13 @@ def update_view(tx: Transaction, document: int, delta: Delta, vector: dict[int, 
     removed: list[bytes] = []
     tags: set[str] = set()
     links: list[Fact] = []
-    latest = 0
+    latest = (0, 0)
     for writer, clock, text in delta.added:
         if clock >= vector.get(writer, 0):
             fact, hashed = parse_fact(text), fact_hash(text)
             _insert(tx, document, fact, writer, clock, hashed)
             added.append(hashed)
-            latest = max(latest, fact.time)
+            latest = max(latest, (fact.time, fact.writer))
             if fact.kind == TAG:
                 tags.add(fact.key)
             elif fact.kind == BLOB:

@@ -2,8 +2,15 @@
 
 main        the commands and their options
 serve       running an instance: sockets, lock, signals
+logs        what an instance says, as text or JSON
 demo        three instances and a Redis on this machine
+status      how an instance stands, once or followed
+replication where a tag is
 client      asking a running instance
 compare     what two running instances hold differently
+scrub       having a running instance check its content
 verify      re-hashing a data directory's content
+backup      backups of a data directory, and starting again from one
+rebuild     a new catalog where it is lost
+bundle      repositories as files, for a site without a network
 """

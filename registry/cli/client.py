@@ -20,9 +20,9 @@ class NoAnswer(Exception):
         self.status = status
 
 
-def ask(url: str, path: str, parameters: Mapping[str, str] | None = None) -> Any:
+def ask(url: str, path: str, parameters: Mapping[str, str] | None = None, timeout_s: float = TIMEOUT_S) -> Any:
     """GET a path of an instance. Raises NoAnswer."""
-    return asyncio.run(_ask("GET", url, path, parameters, None, TIMEOUT_S))
+    return asyncio.run(_ask("GET", url, path, parameters, None, timeout_s))
 
 
 def post(url: str, path: str, question: object, timeout_s: float = TIMEOUT_S) -> Any:
@@ -44,11 +44,11 @@ async def _ask(
             session.request(method, address + path, params=parameters, data=body) as response,
         ):
             content = await response.read()
-            if response.status != 200:
+            if response.status not in (200, 202):
                 raise NoAnswer(f"{address} answered {response.status}: {_message(content)}", response.status)
             return msgspec.json.decode(content)
     except TimeoutError:
-        raise NoAnswer(f"{address} does not answer within {timeout_s:.0f} s") from None
+        raise NoAnswer(f"{address} does not answer within {timeout_s:g} s") from None
     except aiohttp.ClientConnectorError as error:
         raise NoAnswer(f"{address} cannot be reached: {_reason(error.os_error)}") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:

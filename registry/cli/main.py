@@ -2,6 +2,8 @@
 
 import re
 import sys
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -10,13 +12,21 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Column, Table
 
 from registry import __version__
+from registry.cli.backup import backup as run_backup
+from registry.cli.backup import restore as run_restore
+from registry.cli.bundle import Moved, export_bundle, import_bundle
 from registry.cli.client import NoAnswer, ask, post
 from registry.cli.compare import compare_instances
 from registry.cli.demo import demo as run_demo
+from registry.cli.replication import is_everywhere, replication_of
+from registry.cli.replication import show as show_replication
+from registry.cli.scrub import begin_scrub, wait_for_scrub
+from registry.cli.status import show as show_status
+from registry.cli.status import watch as watch_status
 from registry.cli.verify import DataDirectory
+from registry.cluster.keys import ClusterKey
 from registry.config import load_config
 from registry.errors import CannotStart
 
@@ -88,11 +98,39 @@ def serve(
         str | None,
         typer.Option(help="who must hold a push before it is answered: local, a number of holders, each-site [local]"),
     ] = None,
+    disk_budget_gib: Annotated[
+        float | None, typer.Option(help="evict content that others hold when there is more here, in GiB [no bound]")
+    ] = None,
     front_end: Annotated[
         bool | None, typer.Option("--front-end/--no-front-end", help="keep no copies here, only fetch and serve")
     ] = None,
     listen_internal: Annotated[
-        str | None, typer.Option(help="HOST:PORT for /_concord, /healthz and /readyz alone")
+        str | None, typer.Option(help="HOST:PORT for /_concord, /metrics, /healthz and /readyz alone")
+    ] = None,
+    drain_s: Annotated[
+        float | None, typer.Option(help="seconds uploads and requests may go on after SIGTERM [default: 60]")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="write log lines as text or json [default: text]")] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="the least that is logged: debug, info, warning or error [default: info]")
+    ] = None,
+    log_requests: Annotated[
+        bool | None, typer.Option("--log-requests/--no-log-requests", help="log every request of the OCI API")
+    ] = None,
+    check_after_s: Annotated[
+        float | None,
+        typer.Option(
+            help="check content as it is read when its last check is so long ago, in seconds [default: 86400]"
+        ),
+    ] = None,
+    scrub_mib_s: Annotated[
+        float | None, typer.Option(help="MiB per second that the background check reads; 0 is off [default: 20]")
+    ] = None,
+    scrub_every_s: Annotated[
+        float | None, typer.Option(help="how often the background check checks content, in seconds [default: 604800]")
+    ] = None,
+    scrub_at_start: Annotated[
+        bool | None, typer.Option("--scrub-at-start/--no-scrub-at-start", help="check all content at the start")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="a TOML file with these settings")] = None,
 ) -> None:
@@ -119,7 +157,16 @@ _SETTINGS = frozenset(
         "copies",
         "acknowledge",
         "front_end",
+        "disk_budget_gib",
         "listen_internal",
+        "drain_s",
+        "check_after_s",
+        "scrub_mib_s",
+        "scrub_every_s",
+        "scrub_at_start",
+        "log_format",
+        "log_level",
+        "log_requests",
     }
 )
 
@@ -133,44 +180,52 @@ def demo(
 
 
 @app.command(epilog="Example: concord status http://10.0.0.5:5000")
-def status(url: Url = LOCAL, json: Json = False) -> None:
+def status(
+    url: Url = LOCAL,
+    json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="follow it until Ctrl-C")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="seconds between two looks, with --watch")] = 1.0,
+) -> None:
     """Show an instance: what it has, whom it knows, and whether they agree."""
+    if watch:
+        return watch_status(out, url, interval)
     answer = ask(url, "/_concord/status")
     if json:
         return _print_json(answer)
-    out.print(
-        f"instance [bold]{answer['instance']}[/bold] at site [bold]{answer['site'] or '-'}[/bold], {answer['version']}"
-    )
-    ready = "ready" if answer["ready"] else "not ready"
-    out.print(f"{ready}, state digest {answer['root']}, commit {answer['commit']}")
-    out.print(
-        f"{answer['repositories']} repositories, {answer['facts']} facts, {answer['blobs']} blobs here "
-        f"({answer['blob_bytes']} bytes), {answer['conflicts']} conflicts, "
-        f"{answer['manifests_missing']} manifests on their way here"
-    )
-    for server, heard in answer["bus"].items():
-        out.print(f"bus {server}: {'heard' if heard else '[bold]not heard[/bold]'}")
-    table = Table("instance", "site", Column("address", overflow="fold"), "version", "live", "agrees", "lacking here")
-    for member in answer["members"]:
-        table.add_row(
-            member["instance"][:12],
-            member["site"],
-            member["address"],
-            member["version"],
-            "yes" if member["reachable"] else "not reached" if member["live"] else "no",
-            "yes" if member["agrees"] else "not yet",
-            str(member["changes_lacking"]),
-        )
-    out.print(table if answer["members"] else "no other instances are known")
+    out.print(show_status(answer))
+
+
+@app.command(epilog="Example: concord replication app/web:v1 http://10.0.0.5:5000")
+def replication(
+    image: Annotated[str, typer.Argument(metavar="REPOSITORY:TAG", help="the tag to look for")],
+    url: Url = LOCAL,
+    json: Json = False,
+) -> None:
+    """Show at which instances a tag is: the tag itself, its manifest, and what that refers to.
+
+    Exits 1 where an instance lacks tag or manifest, or does not answer. Blobs are where they were pushed, pulled or
+    copied to.
+    """
+    answer = replication_of(image, url)
+    if json:
+        _print_json(answer)
+    else:
+        out.print(show_replication(answer))
+    raise typer.Exit(0 if is_everywhere(answer) else 1)
 
 
 @app.command(epilog="Example: concord digest --json http://10.0.0.5:5000")
 def digest(
     url: Url = LOCAL,
     repository: Annotated[str | None, typer.Option(help="show one repository's digest and its tags' facts")] = None,
+    content: Annotated[
+        str | None, typer.Option(metavar="PREFIX", help="sum up content: of repositories that begin so, or '' for all")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show the state digest. Two instances with the same one have the same tags, manifests and links."""
+    if content is not None:
+        return _show_sums(ask(url, "/_concord/digest", {"content": content}, GC_S), json)
     answer = ask(url, "/_concord/digest", {"repository": repository} if repository is not None else None)
     if json:
         return _print_json(answer)
@@ -180,6 +235,21 @@ def digest(
     for tag, facts in answer["tags"].items():
         for fact in facts:
             print(f"  {tag}  {fact['digest']}  pushed {_when(fact)}")
+
+
+def _show_sums(answer: dict[str, Any], json: bool) -> None:
+    """The two sums of the content. Exits 1 where something that is needed is not held."""
+    if json:
+        _print_json(answer)
+    else:
+        for name in ("needed", "held"):
+            found = answer[name]
+            print(f"{name:6}  {found['digest']}  {found['contents']} contents, {found['size_bytes']} bytes")
+        for name in ("missing", "dangling"):
+            for digest in answer[name]:
+                print(f"  {name}  {digest}")
+        print(f"{answer['missing_count']} missing here, {answer['dangling_count']} dangling")
+    raise typer.Exit(1 if answer["missing_count"] else 0)
 
 
 @app.command(epilog="Example: concord diff http://eu.example:5000 http://us.example:5000")
@@ -254,6 +324,33 @@ def gc(
     print(f"{removed} contents removed, {size} bytes, {bodies} manifests forgotten")
 
 
+@app.command(epilog="Example: concord forget http://10.0.0.5:5000 3f2a91")
+def forget(
+    url: Annotated[str, typer.Argument(help="address of an instance")],
+    instance: Annotated[str, typer.Argument(help="the id of the one that is gone, or a beginning of it")],
+) -> None:
+    """Say that an instance is gone for good, so that nobody waits for it any more.
+
+    This cannot be undone. One that comes back all the same goes on under another id, with all it has.
+    """
+    answer = post(url, "/_concord/forget", {"instance": instance})
+    print(f"{answer['forgotten']} is forgotten")
+
+
+@app.command(epilog="Example: concord leave http://10.0.0.5:5000")
+def leave(url: Url = LOCAL) -> None:
+    """Have an instance leave for good: it hands over what only it holds, is forgotten, and ends."""
+    answer = post(url, "/_concord/leave", {})
+    while not answer["left"]:
+        print(f"{answer['handed_over']} contents handed over, {answer['held_by_nobody_else']} to go")
+        time.sleep(2)
+        try:
+            answer = ask(url, "/_concord/leave")
+        except NoAnswer:
+            break
+    print("it has left")
+
+
 def _age_s(text: str) -> float:
     """Seconds. Raises BadParameter."""
     match = re.fullmatch(r"([0-9]{1,9})([smhdw])", text)
@@ -268,6 +365,9 @@ def _when(fact: dict[str, Any]) -> str:
     return f"{at} UTC at {fact['site'] or 'instance ' + (fact['instance'] or 'unknown')[:12]}"
 
 
+_CHECKING = (TextColumn("checking"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+
+
 @app.command(epilog="Example: concord verify --data /var/lib/concord")
 def verify(
     data: Annotated[Path, typer.Option(envvar="CONCORD_DATA", help="the data directory")] = Path("data"),
@@ -275,15 +375,8 @@ def verify(
 ) -> None:
     """Hash all content again and compare it with its digests. The instance may be running."""
     directory = DataDirectory(data)
-    columns = (
-        TextColumn("checking"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
     checked, damaged = 0, []
-    with Progress(*columns, console=Console(stderr=True), disable=json) as progress:
+    with Progress(*_CHECKING, console=Console(stderr=True), disable=json) as progress:
         task = progress.add_task("checking", total=directory.total_bytes)
         for one in directory.check():
             checked += 1
@@ -297,6 +390,114 @@ def verify(
             print(f"{entry['digest']}: {entry['problem']}")
         print(f"{checked} contents, {directory.total_bytes} bytes, {len(damaged)} damaged")
     raise typer.Exit(1 if damaged else 0)
+
+
+Data = Annotated[Path, typer.Option(envvar="CONCORD_DATA", help="the data directory")]
+
+
+@app.command(epilog="Example: concord backup --data /var/lib/concord /backup/concord")
+def backup(
+    target: Annotated[Path, typer.Argument(help="a directory: empty, new, or with an earlier backup")],
+    data: Data = Path("data"),
+    copy: Annotated[bool, typer.Option("--copy", help="copy content, also where it could be linked")] = False,
+) -> None:
+    """Make a backup, or bring one up to date. The instance may be running.
+
+    Content is linked where the file system can, and else copied once.
+    """
+    done = run_backup(data, target, copy)
+    _report(f"{done.contents} contents, {done.size_bytes} bytes, {done.new} of them new", done.missing)
+
+
+@app.command(epilog="Example: concord restore /backup/concord --data /var/lib/concord")
+def restore(
+    source: Annotated[Path, typer.Argument(help="a backup")],
+    data: Data = Path("data"),
+) -> None:
+    """Make a data directory of a backup, with all content checked. It is another instance: start it beside the others,
+    and forget the one that is gone."""
+    done = run_restore(source, data)
+    _report(f"{done.contents} contents, {done.size_bytes} bytes", done.missing)
+
+
+@app.command(epilog="Example: concord rebuild --data /var/lib/concord")
+def rebuild(data: Data = Path("data")) -> None:
+    """Make a new catalog where it is lost or damaged, from the content files; tags and manifests come from the other
+    instances when this one is started."""
+    from registry.cli.rebuild import rebuild as run_rebuild
+    from registry.cli.serve import locked
+
+    with locked(data):
+        done = run_rebuild(data)
+    if done.aside is not None:
+        print(f"the catalog that was there is {done.aside}")
+    _report(f"{done.contents} contents, {done.size_bytes} bytes", done.wrong)
+
+
+@app.command(name="export", epilog="Example: concord export --data /var/lib/concord /media/bundle 'prod/*'")
+def export_(
+    target: Annotated[Path, typer.Argument(help="a directory: empty, new, or with an earlier bundle")],
+    patterns: Annotated[list[str] | None, typer.Argument(help="repositories, such as 'prod/*' [default: all]")] = None,
+    data: Data = Path("data"),
+) -> None:
+    """Write repositories to a bundle, for a site without a network. The instance may be running. With
+    CONCORD_CLUSTER_KEY set the bundle is signed."""
+    done = export_bundle(data, target, patterns or [], _keys())
+    _show_moved(done)
+
+
+@app.command(name="import", epilog="Example: concord import /media/bundle --data /var/lib/concord")
+def import_(
+    source: Annotated[Path, typer.Argument(help="a bundle")],
+    data: Data = Path("data"),
+) -> None:
+    """Take a bundle into a data directory that no instance runs on. It merges with what is there."""
+    from registry.cli.serve import locked
+
+    with locked(data):
+        done = import_bundle(source, data, _keys())
+    _show_moved(done)
+
+
+def _show_moved(done: Moved) -> None:
+    print(
+        f"{done.repositories} repositories, {done.manifests} manifests, {done.contents} contents, "
+        f"{done.size_bytes} bytes, {done.new} of them new"
+    )
+
+
+def _keys() -> list[ClusterKey]:
+    return [ClusterKey(key.get_secret_value()) for key in load_config({}, None, check=False).cluster_key]
+
+
+def _report(summary: str, missing: Sequence[str]) -> None:
+    for one in missing:
+        print(f"{one}: missing or damaged, left out")
+    print(f"{summary}, {len(missing)} missing or damaged")
+    raise typer.Exit(1 if missing else 0)
+
+
+@app.command(epilog="Example: concord scrub --wait http://10.0.0.5:5000")
+def scrub(
+    url: Url = LOCAL,
+    wait: Annotated[bool, typer.Option("--wait", help="wait for the end, and say what was found")] = False,
+    json: Json = False,
+) -> None:
+    """Let a running instance check all its content now, and fetch again what is damaged."""
+    answer = begin_scrub(url)
+    if wait:
+        with Progress(*_CHECKING, console=Console(stderr=True), disable=json) as progress:
+            task = progress.add_task("checking", total=answer["running"]["total_bytes"])
+            answer = wait_for_scrub(url, answer, lambda done_bytes: progress.update(task, completed=done_bytes))
+    if json:
+        _print_json(answer)
+    elif not wait:
+        print("begun" if answer["begun"] else "it is under way already")
+    else:
+        found = answer["last"]
+        print(f"{found['contents']} contents, {found['bytes']} bytes", end=", ")
+        print(f"{found['damaged']} damaged, {found['repaired']} repaired")
+    raise typer.Exit(1 if wait and answer["last"]["damaged"] else 0)
 
 
 def _show_version(value: bool) -> None:

@@ -7,9 +7,18 @@ members         the other instances: who is there, how far they are
 peers           asking another instance
 gossip          frames out after a commit, frames in through the gate
 confirmations   waiting until the own site has seen a write
+delays          how long changes took to get here
 sync            catching up with others, and asking them what they know more
 locate          who has a content
 fetch           content from a peer: one transfer, many readers
 bodies          manifest bodies: fetching what is lacking, depositing what no frame carries
+contents        content from this disk where it is right, else from elsewhere; mending what is damaged
+scrub           checking all content in turn
+ranking         which instances are to hold a content
+copies          fetching what is to be here
+secure          waiting until enough instances hold a push, and being one of them
+collect         removing content that nothing refers to, while everybody pushes
+evict           making room on a disk with a budget
+leave           handing over what only this instance holds
 cluster         the above, put together, with the tasks that keep it going
 """

@@ -11,6 +11,7 @@ from crdt.change import Change
 from crdt.errors import CrdtError
 from registry.catalog.catalog import Catalog
 from registry.catalog.incoming import keep_wanted_body
+from registry.catalog.repository import drop_wrong_body
 from registry.cluster.gossip import fits_a_frame
 from registry.cluster.locate import Locate
 from registry.cluster.members import Member, Members
@@ -62,6 +63,16 @@ class Bodies:
     def close(self) -> None:
         for task in self._fetching.values():
             task.cancel()
+
+    async def checked(self, digest: Digest, body: bytes) -> bytes | None:
+        """A body from the catalog, if it is the one of its digest; else None, and it is wanted again. Raises
+        StorageFailed."""
+        if digest_of(body, algorithm_of(digest)) == digest:
+            return body
+        log.error("the body of the manifest %s has changed; it is fetched again", digest)
+        await self._catalog.database.write(partial(drop_wrong_body, digest=digest))
+        self.look()
+        return None
 
     async def fetch(self, digest: Digest) -> bytes | None:
         """Fetch one body from whoever has it, once however many ask. None when nobody reachable has it."""

@@ -13,20 +13,26 @@ from crdt.vector import Vector
 from registry import __version__
 from registry.blobs.store import BlobStore
 from registry.catalog.catalog import Catalog
-from registry.catalog.members import MemberRow, all_members, all_reached, save_member
+from registry.catalog.documents import Applied
+from registry.catalog.members import MemberRow, all_members, all_reached, drop_members, save_member
+from registry.catalog.membership import forget_member, forgotten_members
 from registry.catalog.queries import document_name
 from registry.cluster.bodies import Bodies
 from registry.cluster.collect import Collect
 from registry.cluster.confirmations import Confirmations
+from registry.cluster.contents import Contents
 from registry.cluster.copies import Copies
+from registry.cluster.delays import Delays
+from registry.cluster.evict import Evict
 from registry.cluster.fetch import Fetch
 from registry.cluster.gossip import Gossip
 from registry.cluster.keys import ClusterKey
+from registry.cluster.leave import Leave
 from registry.cluster.locate import Locate
 from registry.cluster.members import HEARTBEAT_S, Member, Members
 from registry.cluster.messages import Heartbeat, Hello
 from registry.cluster.peers import Peers
-from registry.cluster.ranking import Candidate
+from registry.cluster.scrub import Scrub
 from registry.cluster.secure import Secure
 from registry.cluster.sync import Sync
 from registry.config import Config
@@ -44,6 +50,8 @@ JOIN_UNREACHED_S = 10.0
 JOIN_S = 30.0
 MAX_ADDRESSES = 1000
 RESTART_S = 1.0
+LEAVING_S = 2.0
+GIB = 1024**3
 OUTDO_S = 5.0
 
 
@@ -67,31 +75,48 @@ class Cluster:
         self.keys = keys
         self.members = Members(catalog.instance_id, config.site)
         self.members.remember(all_members(catalog.database), all_reached(catalog.database))
+        self.members.forget(forgotten_members(catalog.database) - {catalog.instance_id})
         self.members.on_heard.append(self._heard)
         self.confirmations = Confirmations(self.members)
         self.gossip = Gossip(catalog, bus, keys, self.members, self.confirmations, catalog.start_number)
         self.peers = Peers(transport, self.members, clock, keys)
         self.sync = Sync(catalog, self.peers, self.members)
+        self.delays = Delays(self.members, clock)
         self.locate = Locate(self.peers, self.members)
         self.fetch = Fetch(store, catalog.database, self.peers, self.members, self.locate, clock, config.hold_s)
         self.bodies = Bodies(catalog, self.peers, self.members, self.locate, self.sync)
         self.policy = policy = config.rules
-        own, keeps = Candidate(catalog.instance_id, config.site), not config.front_end
-        self.copies = Copies(
-            policy, own, keeps, catalog.queries, self.members, self.locate, self.fetch, config.copy_mib_s
-        )
+        keeps = not config.front_end
+        self.copies = Copies(policy, keeps, catalog.queries, self.members, self.locate, self.fetch, config.copy_mib_s)
         self.secure = Secure(
-            policy, own, keeps, catalog.queries, self.members, self.peers, self.sync, self.bodies, self.fetch,
+            policy, keeps, catalog.queries, self.members, self.peers, self.sync, self.bodies, self.fetch,
             self.copies, config.acknowledge_s,
         )  # fmt: skip
         self.collect = Collect(
             catalog, store, self.members, self.gossip, self.peers, self.sync, config.gc_grace_s, config.gc_every_s
         )
+        self.evict = Evict(
+            int(config.disk_budget_gib * GIB),
+            catalog,
+            store,
+            self.members,
+            self.peers,
+            self.copies,
+            self.collect,
+            clock,
+        )
+        self.leave = Leave(catalog.database, self.members, self.locate, self.peers)
+        self.has_left = False
+        self.on_left: Callable[[], None] = lambda: None
+        """Called when this instance has left for good."""
         catalog.documents.on_links = self._linked
+        self.contents = Contents(catalog, store, self.fetch, clock, config.check_after_s)
+        self.scrub = Scrub(config, catalog, store, self.contents, self.bodies, clock)
         self.gossip.on_twin = self.twin_seen
         self.members.on_outdated = self._outdated
         self.gossip.on_incomplete = self.sync.document_is_due
         self.sync.on_advanced = self.advanced
+        catalog.on_taken_in = self._taken_in
         self._addresses = list(config.peer)
         self._tasks: list[asyncio.Task[None]] = []
         self._ahead_since: dict[str, float] = {}
@@ -114,6 +139,8 @@ class Cluster:
             self.bodies.run,
             self.copies.run,
             self.collect.run,
+            self.evict.run,
+            self.scrub.run,
             self._beat,
             self._introduce,
             self._join,
@@ -131,6 +158,7 @@ class Cluster:
         self.sync.close()
         self.locate.close()
         self.fetch.close()
+        self.contents.close()
         self.bodies.close()
 
     # What handlers use
@@ -153,7 +181,7 @@ class Cluster:
     @property
     def ready(self) -> bool:
         """Whether this instance shows what its site shows."""
-        return self._joined and not self._behind()
+        return self._joined and not self.leave.under_way and not self._behind()
 
     def heartbeat(self) -> Heartbeat:
         config = self._config
@@ -169,7 +197,7 @@ class Cluster:
             root=self._catalog.replica.root(),
             applied={m.instance: (m.beat.start, m.applied.upto(m.beat.start)) for m in self.members.of_own_site()},
             joining=not self._joined or self.sync.filling,
-            front_end=config.front_end,
+            front_end=config.front_end or self.leave.under_way,
         )
 
     def hello(self, to: Member | None = None) -> Hello:
@@ -222,9 +250,50 @@ class Cluster:
 
     async def _beat(self) -> None:
         while True:
+            await self._note_forgotten()
             self.gossip.beat(self.heartbeat())
             await self._save_members()
             await asyncio.sleep(HEARTBEAT_S)
+
+    async def _note_forgotten(self) -> None:
+        """Know members no more that are gone for good. Whoever is told so of itself goes on as another."""
+        forgotten = forgotten_members(self._catalog.database)
+        gone = forgotten - self.members.forgotten
+        if gone:
+            self.members.forget(gone)
+            await self._catalog.database.write(partial(drop_members, instances=gone))
+            self._saved = {instance: known for instance, known in self._saved.items() if instance not in gone}
+        if self._catalog.instance_id in forgotten and not self.has_left:
+            before = self._catalog.instance_id
+            await self._catalog.rename()
+            self.members.own_instance = self._catalog.instance_id
+            self.peers.begin_again()
+            self.gossip.begin_again(self._catalog.start_number)
+            log.warning(
+                "instance %s was forgotten; it goes on as %s with all it has", before, self.members.own_instance
+            )
+
+    async def forget(self, instance: str) -> None:
+        """Say that another instance is gone for good."""
+        documents, now_ms = self._catalog.documents, self._clock.now_ms()
+        await self._catalog.database.write(lambda tx: forget_member(tx, documents, instance, now_ms))
+        await self._note_forgotten()
+
+    def begin_to_leave(self) -> None:
+        """Hand over what only this instance holds, and be gone for good."""
+        if not self.leave.under_way:
+            self.leave.under_way = True
+            self.copies.stop()
+            self._tasks.append(asyncio.create_task(self._leave()))
+
+    async def _leave(self) -> None:
+        self.gossip.beat(self.heartbeat())
+        await self.leave.hand_over()
+        self.has_left = True
+        await self.forget(self._catalog.instance_id)
+        await asyncio.sleep(LEAVING_S)  # so that the others hear it, and whoever waits for us sees it
+        log.warning("this instance has left the cluster for good")
+        self.on_left()
 
     async def _save_members(self) -> None:
         now = self._clock.now_ms()
@@ -289,6 +358,12 @@ class Cluster:
     def _linked(self, document: str, links: list[Fact]) -> None:
         self.collect.linked(Digest(fact.key) for fact in links)
         self.copies.linked(document, links)
+
+    def _taken_in(self, applied: Applied, sender: str | None) -> None:
+        """Measure how old a change is; with a sender it came by a frame."""
+        time, writer = applied.latest
+        if time and not self.sync.filling:
+            self.delays.note(sender or self._catalog.queries.instance_of(writer), time, by_frame=sender is not None)
 
     def _heard(self, member: Member) -> None:
         loop = asyncio.get_running_loop()

@@ -132,7 +132,7 @@ class Collect:
             self._since.pop(digest, None)
             self._asked.pop(digest, None)
 
-    def _is_pinned(self, digest: Digest) -> bool:
+    def is_pinned(self, digest: Digest) -> bool:
         return self._pins.get(digest, 0.0) > _now()
 
     # A pass
@@ -198,7 +198,7 @@ class Collect:
 
     async def _collect(self, batch: list[Unused], dry: bool) -> list[Decision]:
         digests = [one.digest for one in batch]
-        relied = {digest: "somebody here was told that it exists" for digest in digests if self._is_pinned(digest)}
+        relied = {digest: "somebody here was told that it exists" for digest in digests if self.is_pinned(digest)}
         for member, digest in await self._ask_all(digests):
             relied[digest] = f"instance {member.instance[:12]} relies on it"
         doomed = [digest for digest in digests if digest not in relied and digest in self._since]
@@ -272,7 +272,7 @@ class Collect:
         """Forget contents and remove their files, those that are still unused."""
         removed = set()
         for digest, size in batch:
-            async with self._store.alone_with(digest):
+            async with self._store.changing(digest):
                 if await self._catalog.database.write(partial(self._forget, digest)):
                     await self._store.remove(content_path(digest))
                     removed.add(digest)
@@ -282,7 +282,7 @@ class Collect:
         return removed
 
     def _forget(self, digest: Digest, tx: Transaction) -> bool:
-        if digest not in self._since or self._is_pinned(digest) or is_in_use(tx, digest):
+        if digest not in self._since or self.is_pinned(digest) or is_in_use(tx, digest):
             return False
         drop_links(tx, self._catalog.documents, [digest])
         drop_content(tx, digest)
@@ -313,7 +313,7 @@ class Collect:
     def _relied(self, digests: Iterable[Digest]) -> list[str]:
         relied: list[str] = []
         for digest in digests:
-            if self._is_pinned(digest) or is_in_use(self._catalog.database, digest):
+            if self.is_pinned(digest) or is_in_use(self._catalog.database, digest):
                 relied.append(digest)
             else:
                 self._asked[digest] = None
@@ -325,7 +325,7 @@ class Collect:
         """Give contents up that we were asked about and that nothing has come to rely on since: drop their links."""
 
         def drop(tx: Transaction) -> list[Digest]:
-            free = [d for d in digests if d in self._asked and not self._is_pinned(d) and not is_in_use(tx, d)]
+            free = [d for d in digests if d in self._asked and not self.is_pinned(d) and not is_in_use(tx, d)]
             drop_links(tx, self._catalog.documents, [digest for digest in free if is_linked(tx, digest)])
             return free
 

@@ -47,7 +47,6 @@ class Copies:
     def __init__(
         self,
         policy: Policy,
-        own: Candidate,
         keeps: bool,
         queries: Queries,
         members: Members,
@@ -56,7 +55,7 @@ class Copies:
         mib_s: float,
     ) -> None:
         self._policy = policy
-        self._own = own
+        self._counts = keeps
         self._keeps = keeps and policy.copies_anything
         self._queries = queries
         self._members = members
@@ -75,7 +74,17 @@ class Copies:
 
     def candidates(self) -> list[Candidate]:
         """All that copies are to be at, this instance among them if it keeps any."""
-        return self._members.keepers() + ([self._own] if self._keeps else [])
+        return self._members.keepers() + ([self._members.own] if self._keeps else [])
+
+    @property
+    def is_front_end(self) -> bool:
+        """Whether this instance is none that others could count on."""
+        return not self._counts
+
+    def stop(self) -> None:
+        """Keep no more copies here."""
+        self._keeps = self._counts = False
+        self._due.clear()
 
     def designated(self, repository: Repository, digest: Digest) -> list[Candidate]:
         return designated(self._policy.of(repository).copies, digest, self.candidates())
@@ -164,7 +173,7 @@ class Copies:
         return not self._queries.is_held(digest)
 
     def _is_mine(self, repository: Repository, digest: Digest) -> bool:
-        return self._own in self.designated(repository, digest)
+        return self._members.own in self.designated(repository, digest)
 
 
 def _now() -> float:

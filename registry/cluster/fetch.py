@@ -3,16 +3,18 @@
 However many clients wait for a content, it is fetched once, into a file of its own; they are served from the file as it
 grows. When a holder fails the transfer goes on with another from the same offset. Nothing is kept that does not match
 its digest, and the last byte is given out only once it does: whoever reads a transfer that turns out bad is cut off.
-A client that leaves never ends it for the others.
+A client that leaves never ends it for the others. Where a damaged copy was here, what is right in it is taken from
+that, and only the rest from others.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 
-from registry.blobs.checks import Checks
+from registry.blobs.checked import CheckedFile, Damaged
+from registry.blobs.checks import CHECK_SPAN_BYTES, Checks
 from registry.blobs.ingest import Ingest
 from registry.blobs.jobs import in_executor
 from registry.blobs.store import FETCHES, READ_BYTES, BlobStore
@@ -39,10 +41,13 @@ class TransferFailed(Exception):
 class Transfer:
     """One content on its way here."""
 
-    def __init__(self, store: BlobStore, digest: Digest, size: int) -> None:
-        self._store = store
+    def __init__(self, digest: Digest, size: int, remains: CheckedFile | None) -> None:
         self.digest = digest
         self.size = size
+        self.remains = remains
+        """A damaged copy that was here."""
+        self.hold_s = 0.0
+        """How long it waits for a holder."""
         self.ingest: Ingest | None = None
         self.verified = False
         self.failure: Exception | None = None
@@ -74,16 +79,15 @@ class Transfer:
                 raise self.failure
             await self._moved.wait()
 
-    async def read(self, offset: int, size: int) -> AsyncIterator[bytes | bytearray]:
-        """`size` bytes from `offset`, as they come. Raises TransferFailed, or whatever ended the transfer."""
+    async def read(self, offset: int, size: int) -> AsyncGenerator[bytes | bytearray, None]:
+        """Up to `size` bytes from `offset`, as they come, until all of the content is in its place: the rest is to be
+        read there. Raises TransferFailed, or whatever ended the transfer."""
         self._readers += 1
         try:
             end = offset + size
             while offset < end:
                 await self.until(offset + 1)
-                if self.ingest is None:
-                    async for piece in self._store.read(self._store.open(self.digest), offset, end - offset):
-                        yield piece
+                if self.verified or self.ingest is None:
                     return
                 file, wanted = self.ingest.file, min(READ_BYTES, end - offset, self.readable - offset)
                 cached = file.pread_nowait(offset, wanted)
@@ -131,12 +135,25 @@ class Fetch:
 
     def transfer(self, digest: Digest, size: int, uploader: str | None) -> Transfer:
         """The transfer of a content, begun if none is under way. `uploader` is the instance it was uploaded to."""
+        transfer = self._transfers.get(digest) or self._begin(Transfer(digest, size, None), uploader)
+        transfer.hold_s = self.hold_s
+        return transfer
+
+    def mend(self, digest: Digest, size: int, remains: CheckedFile | None) -> Transfer:
+        """The same for content that was here, `remains` being a damaged copy of it. It waits for no holder that is not
+        there now, until somebody asks for the content."""
         transfer = self._transfers.get(digest)
         if transfer is None:
-            transfer = self._transfers[digest] = Transfer(self._store, digest, size)
-            task = asyncio.create_task(self._run(transfer, uploader))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            return self._begin(Transfer(digest, size, remains), None)
+        if remains is not None:
+            remains.close()
+        return transfer
+
+    def _begin(self, transfer: Transfer, uploader: str | None) -> Transfer:
+        self._transfers[transfer.digest] = transfer
+        task = asyncio.create_task(self._run(transfer, uploader))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return transfer
 
     def close(self) -> None:
@@ -162,6 +179,8 @@ class Fetch:
             raise
         finally:
             del self._transfers[transfer.digest]
+            if transfer.remains is not None:
+                transfer.remains.close()
             transfer.moved()
             await transfer.close_if_unused()
             if not transfer.verified:
@@ -169,7 +188,7 @@ class Fetch:
 
     async def _keep(self, transfer: Transfer, ingest: Ingest, path: str) -> None:
         now, spans = self._clock.now_ms(), ingest.checks.per_mib()
-        async with self._store.alone_with(transfer.digest):
+        async with self._store.changing(transfer.digest):
             await self._store.publish(path, transfer.digest)
             await self._database.write(lambda tx: add_content(tx, transfer.digest, transfer.size, spans, now))
 
@@ -178,17 +197,22 @@ class Fetch:
         loop = asyncio.get_running_loop()
         sources: list[Member] = []
         progress, progressed_at = ingest.size, loop.time()
-        while ingest.size < transfer.size:
-            async with aclosing(self._locate.holders(transfer.digest)) as holders:
+        while await self._lacks(transfer, ingest):
+            async with aclosing(self._locate.holders(transfer.digest, uploader=uploader)) as holders:
                 async for member, size in holders:
                     if size == transfer.size and not self._is_distrusted(member, transfer.digest):
                         sources.append(member)
-                        await self._receive_from(member, transfer, ingest)
-                        if ingest.size >= transfer.size:
-                            return sources
+                        while await self._receive_from(member, transfer, ingest, "content"):
+                            if not await self._lacks(transfer, ingest):
+                                return sources
+            for member, size in await self._locate.damaged(transfer.digest) if ingest.size == progress else []:
+                # Copies that are damaged at different places make a whole one, a MiB at a time.
+                while size == transfer.size and await self._receive_from(member, transfer, ingest, "remains"):
+                    if not await self._lacks(transfer, ingest):
+                        return sources
             if ingest.size > progress:
                 progress, progressed_at = ingest.size, loop.time()
-            elif not self._members.all() or loop.time() - progressed_at > self.hold_s:
+            elif not self._members.all() or loop.time() - progressed_at >= transfer.hold_s:
                 raise ContentUnreachable(
                     f"{transfer.digest} cannot be had now: {self._locate.whereabouts(uploader)}",
                     {"digest": transfer.digest, "instance": uploader},
@@ -196,26 +220,40 @@ class Fetch:
             await asyncio.sleep(LOOK_AGAIN_S)
         return sources
 
-    async def _receive_from(self, member: Member, transfer: Transfer, ingest: Ingest) -> None:
-        """Receive from one holder until the end, or until it fails."""
-        headers = [("Range", f"bytes={ingest.size}-")]
+    async def _lacks(self, transfer: Transfer, ingest: Ingest) -> bool:
+        """Whether there are bytes to receive, after what a damaged copy has of them."""
+        while transfer.remains is not None and ingest.size < transfer.size and ingest.size % CHECK_SPAN_BYTES == 0:
+            try:
+                await ingest.write(await in_executor(partial(transfer.remains.span, ingest.size)))
+            except Damaged:
+                break
+        return ingest.size < transfer.size
+
+    async def _receive_from(self, member: Member, transfer: Transfer, ingest: Ingest, kind: str) -> bool:
+        """Receive from one holder what is lacking next, to the end or to where a damaged copy may go on. Answers
+        whether all of that came."""
+        end = transfer.size
+        if transfer.remains is not None or kind == "remains":
+            end = min(end, ingest.size - ingest.size % CHECK_SPAN_BYTES + CHECK_SPAN_BYTES)
+        headers = [("Range", f"bytes={ingest.size}-{end - 1}")]
         try:
-            async with self._peers.stream(member, f"/content/{transfer.digest}", headers) as response:
+            async with self._peers.stream(member, f"/{kind}/{transfer.digest}", headers) as response:
                 if response.status not in (200, 206) or (response.status == 200 and ingest.size):
-                    return
+                    return False
                 chunks = response.chunks().__aiter__()
                 while True:
                     async with asyncio.timeout(STALL_S):
                         chunk = await anext(chunks, None)
                     if chunk is None:
-                        return
-                    if ingest.size + len(chunk) > transfer.size:
+                        return ingest.size == end
+                    if ingest.size + len(chunk) > end:
                         self._distrust([member], transfer.digest)
-                        return
+                        return False
                     await ingest.write(chunk)
                     self.fetched_bytes += len(chunk)
         except (PeerUnreachable, TimeoutError) as error:
             log.info("a transfer of %s from %s broke off: %s", transfer.digest, member.instance, error)
+            return False
 
     def _distrust(self, members: list[Member], digest: Digest) -> None:
         """Leave holders out for a while that gave wrong bytes."""

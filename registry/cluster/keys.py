@@ -13,6 +13,7 @@ class ClusterKey:
         """The cluster's name on the wire and on the bus."""
         self.frames = FrameKey(bytes.fromhex(self.cluster), _derived(secret, "concord 2026 frames"))
         self.sessions = _derived(secret, "concord 2026 peer sessions")
+        self.bundles = _derived(secret, "concord 2026 bundles")
         self.uploads = _derived(secret, "concord 2026 upload ids")
 
 

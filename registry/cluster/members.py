@@ -41,6 +41,8 @@ class Member:
         """Loop times of the questions that it has not answered yet."""
         self.proven = False
         """Whether it has answered a request of ours: heartbeats can be recorded and sent again."""
+        self.answers_in_s = 0.0
+        """How long it takes to answer a short question, smoothed."""
         self._backoff_s = 0.0
         self._avoid_until = 0.0
 
@@ -82,9 +84,14 @@ class Member:
         self.reached = max(self.reached or reached, reached)
 
     @property
+    def changes_lacking(self) -> int:
+        """How many changes it has published that have not been applied here."""
+        return max(self.beat.changes - self.applied.upto(self.beat.start), 0)
+
+    @property
     def ahead(self) -> bool:
-        """Whether it has published changes that have not been applied here."""
-        return self.applied.upto(self.beat.start) < self.beat.changes
+        """Whether there are any."""
+        return self.changes_lacking > 0
 
 
 class Progress:
@@ -134,6 +141,8 @@ class Members:
         self.own_instance = own_instance
         self.own_site = own_site
         self._members: dict[str, Member] = {}
+        self.forgotten: set[str] = set()
+        """Instances that are gone for good."""
         self._began = _now()
         self.on_heard: list[Callable[[Member], None]] = []
         self.on_outdated: Callable[[Member, Heartbeat], None] = lambda member, beat: None
@@ -148,7 +157,11 @@ class Members:
 
     def hear(self, instance: str, beat: Heartbeat, sequence: int, on_bus: bool) -> Member | None:
         """Take in a heartbeat. Answers None for one that is older than what is known, or our own."""
-        if instance == self.own_instance or (instance not in self._members and len(self._members) >= MAX_MEMBERS):
+        if (
+            instance == self.own_instance
+            or instance in self.forgotten
+            or (instance not in self._members and len(self._members) >= MAX_MEMBERS)
+        ):
             return None
         member = self._members.setdefault(instance, Member(instance))
         if beat.start < member.beat.start:
@@ -165,6 +178,16 @@ class Members:
         for call in self.on_heard:
             call(member)
         return member
+
+    def forget(self, instances: Iterable[str]) -> None:
+        """Know some instances no more, and never again."""
+        self.forgotten |= set(instances)
+        for instance in instances:
+            self._members.pop(instance, None)
+
+    @property
+    def own(self) -> Candidate:
+        return Candidate(self.own_instance, self.own_site)
 
     def get(self, instance: str) -> Member | None:
         return self._members.get(instance)

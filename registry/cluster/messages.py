@@ -172,6 +172,18 @@ class SecureAnswer(msgspec.Struct):
     """How much of it is still on its way."""
 
 
+class TakeQuestion(msgspec.Struct):
+    """Take a content over from the asker, who is leaving."""
+
+    digest: Text
+    size: Count
+
+
+class TakeAnswer(msgspec.Struct):
+    held: bool
+    under_way: bool = False
+
+
 class RelyQuestion(msgspec.Struct):
     """Which of these contents does the receiver rely on? See `collect`."""
 
@@ -221,12 +233,31 @@ class FactsAnswer(msgspec.Struct):
 
 class HeldQuestion(msgspec.Struct):
     digest: str
+    damaged: bool = False
+    """A damaged copy that was put aside is wanted too, for what is right in it."""
 
 
 class HeldAnswer(msgspec.Struct):
     """The size of a content that is on the answerer's disk."""
 
     size: Count | None
+
+
+class ReplicationQuestion(msgspec.Struct):
+    """How far one tag and what it stands on have come."""
+
+    repository: str
+    tag: str
+    manifests: list[str]
+    """Digests, and so below."""
+    blobs: list[str]
+
+
+class ReplicationAnswer(msgspec.Struct):
+    fact: tuple[str, Count, Count] | None
+    """The tag's winning fact at the answerer: digest, time and writer."""
+    lacking: list[str]
+    """Of the digests asked about, those that are not on its disk."""
 
 
 class UploadQuestion(msgspec.Struct):

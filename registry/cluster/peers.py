@@ -30,6 +30,7 @@ from registry.cluster.sessions import (
     token_text,
 )
 from registry.names import Digest
+from registry.request_ids import passed_on
 from registry.seams import Body, Clock, PeerResponse, PeerTransport, PeerUnreachable
 
 T = TypeVar("T")
@@ -79,6 +80,10 @@ class Peers:
             member.asked_at.remove(asked_at)
         member.answered()
         return decoded
+
+    def begin_again(self) -> None:
+        """Open every session anew: they name an instance that we are no more."""
+        self._sessions.clear()
 
     async def ask_url(self, url: str, path: str, question: object, answer: type[T], instance: str = "") -> T:
         """POST a question to an address, whoever answers there. The caller bounds the time."""
@@ -151,9 +156,14 @@ class Peers:
                         self._forget(session)
                     yield response
 
-    async def held_size(self, member: Member, digest: Digest, timeout_s: float) -> int | None:
-        """The size of a content that a member has on its disk, or None. Raises PeerUnreachable."""
-        return (await self.ask(member, "/held", HeldQuestion(digest), HeldAnswer, timeout_s)).size
+    async def held_size(self, member: Member, digest: Digest, timeout_s: float, damaged: bool = False) -> int | None:
+        """The size of a content that a member has on its disk, or None; with `damaged`, of what it has put aside.
+        Raises PeerUnreachable."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        answer = await self.ask(member, "/held", HeldQuestion(digest, damaged), HeldAnswer, timeout_s)
+        member.answers_in_s += (loop.time() - begun - member.answers_in_s) * 0.2
+        return answer.size
 
     def _sign(
         self, session: Session, method: str, path: str, headers: list[tuple[str, str]], body: Body
@@ -169,6 +179,7 @@ class Peers:
             ("Concord-Sequence", str(self._sequence)),
             ("Concord-Body", body_hash),
             ("Concord-MAC", mac),
+            *passed_on(),
         ]
         return self._sequence, proof + headers
 
@@ -194,6 +205,7 @@ class Peers:
             ("Concord-For", instance),
             ("Concord-MAC", sign_opening(self._keys[0], body)),
             ("Concord-Cluster", self._keys[0].cluster),
+            *passed_on(),
         ]
         async with self._transport.request("POST", url + PREFIX + "/session", headers, body) as response:
             raw = await _read(response)

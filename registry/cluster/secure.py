@@ -15,7 +15,7 @@ from registry.cluster.bodies import Bodies
 from registry.cluster.copies import Copies
 from registry.cluster.fetch import Fetch, TransferFailed
 from registry.cluster.members import Member, Members
-from registry.cluster.messages import SecureAnswer, SecureQuestion
+from registry.cluster.messages import SecureAnswer, SecureQuestion, TakeAnswer
 from registry.cluster.peers import Peers
 from registry.cluster.ranking import Candidate, ranked
 from registry.cluster.sync import Sync
@@ -45,7 +45,6 @@ class Secure:
     def __init__(
         self,
         policy: Policy,
-        own: Candidate,
         keeps: bool,
         queries: Queries,
         members: Members,
@@ -57,7 +56,6 @@ class Secure:
         patience_s: float,
     ) -> None:
         self._policy = policy
-        self._own = own
         self._keeps = keeps
         self._queries = queries
         self._members = members
@@ -160,7 +158,25 @@ class Secure:
             {"acknowledge": str(rule.acknowledge), "holders": names},
         )
 
+    @property
+    def _own(self) -> Candidate:
+        return self._members.own
+
     # Answering
+
+    async def take(self, digest: Digest, size: int, asker: str) -> TakeAnswer:
+        """Take one content over. Answers within SLICE_S; what has begun goes on."""
+        if not self._keeps:
+            return TakeAnswer(False)
+        try:
+            async with asyncio.timeout(SLICE_S):
+                if not self._queries.is_held(digest):
+                    await self._fetch.transfer(digest, size, asker).finished()
+            return TakeAnswer(True)
+        except TimeoutError:
+            return TakeAnswer(False, True)
+        except (ContentUnreachable, TransferFailed, StorageFailed):
+            return TakeAnswer(False)
 
     async def hold(self, repository: Repository, digest: Digest, asker: Member | None) -> SecureAnswer:
         """Take everything a manifest stands on. Answers within SLICE_S how far it is; what has begun goes on."""

@@ -3,6 +3,7 @@
 app          the ASGI application: which part answers a request, errors rendered
 routes       the paths of the OCI distribution API
 protocol     HTTP on the wire, with bounds on a request's head
+exchange     one request and its answer, measured as they pass
 request      reading requests: bodies in time, headers, numbers
 answers      writing answers: errors, content, paged lists
 ranges       the Range header
@@ -11,6 +12,11 @@ uploads      pushing blobs, at whichever instance a request arrives
 manifests    pulling, pushing and deleting manifests and tags
 tags         lists of tags and of repositories
 referrers    what refers to a manifest
-own          health, status, state digest, conflicts
-peers        what other instances ask
+own          health, status, state digest, conflicts, scrubs
+collection   collecting on demand
+membership   members that are forgotten, or leave
+metrics      what the registry does, for Prometheus
+replication  where a tag's fact and content are
+peers        requests of other instances: who may ask, content and uploads
+questions    what they ask, and the answers
 """

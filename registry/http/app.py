@@ -1,4 +1,4 @@
-"""The ASGI application: which part answers a request, and errors rendered in one place."""
+"""The ASGI application: which part answers a request, requests counted, and errors rendered in one place."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -12,21 +12,31 @@ from registry.blobs.uploads import ClientGone
 from registry.cluster.fetch import TransferFailed
 from registry.cluster.peers import PREFIX as PEERS
 from registry.errors import ContentUnreachable, OciError, StorageFailed, Unsupported
-from registry.http import collection, own, peers, routes
+from registry.http import collection, membership, metrics, own, peers, replication
 from registry.http.answers import CutOff, error_response
+from registry.http.exchange import Exchange
+from registry.http.routes import PREFIX, TEMPLATES, Path, answer, parse_path
 from registry.instance import Instance
+from registry.request_ids import CURRENT, RequestIds
 
 log = logging.getLogger("concord.http")
 
 OWN: dict[tuple[str, str], Callable[[Instance, Request], Awaitable[Response]]] = {
     ("GET", "/healthz"): own.health,
     ("GET", "/readyz"): own.readiness,
+    ("GET", "/metrics"): metrics.metrics,
     ("GET", "/_concord/status"): own.status,
     ("GET", "/_concord/digest"): own.digest,
     ("POST", "/_concord/digest"): own.compare,
     ("GET", "/_concord/conflicts"): own.conflicts,
     ("POST", "/_concord/gc"): collection.collect,
+    ("POST", "/_concord/forget"): membership.forget,
+    ("GET", "/_concord/leave"): membership.leave,
+    ("POST", "/_concord/leave"): membership.leave,
+    ("GET", "/_concord/scrub"): own.scrub,
+    ("POST", "/_concord/scrub"): own.begin_scrub,
 }
+OWN_PATHS = frozenset(path for _, path in OWN)
 
 
 class App:
@@ -36,20 +46,33 @@ class App:
         self._instance = instance
         self._registry = registry
         self._internal = internal
+        self._ids = RequestIds(instance.clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "the server is told not to send anything else"
-        response = await self._answer(Request(scope, receive))
+        instance, path = self._instance, _taken_apart(scope["path"])
+        request_id = self._ids.of(scope["headers"])
+        exchange = Exchange(scope, receive, send, request_id, instance.clock)
+        CURRENT.set(request_id)  # every request is served in a task of its own
+        instance.traffic.under_way += 1
         try:
-            await response(scope, receive, send)
+            response = await self._answer(Request(scope, exchange.receive), path)
+            await response(scope, exchange.receive, exchange.send)
         except CutOff as error:
+            instance.traffic.cut_off += 1
             log.warning("an answer to %s was cut off: %s", scope["path"], error)
             raise
+        finally:
+            instance.traffic.under_way -= 1
+            route = _route(scope["path"]) if path is None else TEMPLATES[path.resource]
+            instance.traffic.note(exchange.served(route))
+            if instance.config.log_requests and path is not None:
+                exchange.log()
 
-    async def _answer(self, request: Request) -> Response:
+    async def _answer(self, request: Request, path: Path | None) -> Response:
         is_head = request.method == "HEAD"
         try:
-            return await self._route(request)
+            return await self._handle(request, path)
         except OciError as error:
             return error_response(error, is_head)
         except TransferFailed as error:
@@ -63,18 +86,34 @@ class App:
             log.exception("a request failed: %s %s", request.method, request.scope["path"])
             return error_response(Unsupported("something went wrong here; it was logged", 500), is_head)
 
-    async def _route(self, request: Request) -> Response:
-        path = request.scope["path"]
-        if path == "/v2" or path.startswith(routes.PREFIX):
+    async def _handle(self, request: Request, path: Path | None) -> Response:
+        if path is not None:
             if self._registry:
-                return await routes.answer(self._instance, request)
+                return await answer(self._instance, request, path)
         elif self._internal:
-            if path.startswith(PEERS):
+            own = request.scope["path"]
+            if own.startswith(PEERS):
                 return await peers.answer(self._instance, request)
-            handler = OWN.get((request.method, path))
+            if own.startswith(replication.PREFIX) and request.method == "GET":
+                return await replication.replication(self._instance, request)
+            handler = OWN.get((request.method, own))
             if handler is not None:
                 return await handler(self._instance, request)
         raise Unsupported("there is nothing here", 404)
+
+
+def _taken_apart(path: str) -> Path | None:
+    """A path of the OCI API; None for every other."""
+    return parse_path(path) if path == "/v2" or path.startswith(PREFIX) else None
+
+
+def _route(path: str) -> str:
+    """The kind of a path of our own, of which there are few, whatever is asked for."""
+    if path.startswith(PEERS):
+        return PEERS
+    if path.startswith(replication.PREFIX):
+        return replication.TEMPLATE
+    return path if path in OWN_PATHS else "other"
 
 
 def _is_of_the_disk(error: Exception) -> bool:

@@ -6,28 +6,21 @@ fetches it, and waits for a holder; HEAD and mount of content that nobody reacha
 pusher that asks will then upload it again and heal it.
 """
 
-import logging
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from crdt.change import Change
-from registry.blobs.jobs import in_executor
 from registry.catalog.collection import is_linked
-from registry.catalog.content import drop_content
 from registry.catalog.database import Transaction
 from registry.catalog.queries import BlobRow
 from registry.catalog.repository import delete_blob, link_blob
-from registry.errors import BlobUnknown, ContentUnreachable
+from registry.cluster.contents import WHOLE_BYTES, Part
+from registry.errors import BlobUnknown
 from registry.http.answers import StreamResponse
 from registry.http.ranges import parse_range
 from registry.instance import Instance
 from registry.names import Digest, Repository
-from registry.seams import DiskFile
 
-log = logging.getLogger("concord.http")
-
-PLAIN_BYTES = 256 * 1024
 OCTETS = "application/octet-stream"
 
 
@@ -75,37 +68,12 @@ async def _content(
     instance: Instance, digest: Digest, row: BlobRow, first: int, length: int, status: int, headers: dict[str, str]
 ) -> Response:
     """A part of a blob's content, from this disk or from wherever it is."""
-    file = await open_held(instance, digest) if row.held else None
-    if file is not None:
-        if length <= PLAIN_BYTES:
-            return Response(await _read_at_once(file, first, length), status, headers)
-        return StreamResponse(instance.store.read(file, first, length), status, headers)
-    transfer = instance.cluster.fetch.transfer(digest, row.size, instance.catalog.queries.instance_of(row.writer))
-    # A small content is waited for as a whole, so that one that turns out bad is a clean error.
-    await transfer.until(row.size if row.size <= PLAIN_BYTES else min(first + 1, row.size))
-    return StreamResponse(transfer.read(first, length), status, headers)
-
-
-async def open_held(instance: Instance, digest: Digest) -> DiskFile | None:
-    """The file of content that the catalog says is here. None, and the catalog put right, if the file is gone."""
-    try:
-        return instance.store.open(digest)
-    except FileNotFoundError:
-        log.error("the content file of %s is missing; it will be fetched again", digest)
-        await instance.catalog.database.write(lambda tx: drop_content(tx, digest))
-        return None
-
-
-async def _read_at_once(file: DiskFile, first: int, length: int) -> bytes:
-    try:
-        content = file.pread_nowait(first, length) if length else b""
-        if content is None:
-            content = await in_executor(lambda: file.pread(first, length))
-    finally:
-        file.close()
-    if len(content) != length:
-        raise ContentUnreachable("the content file on this disk is too short; run `concord verify`")
-    return bytes(content)
+    contents, part = instance.cluster.contents, Part(first, length)
+    instance.cluster.evict.used(digest)
+    if length <= WHOLE_BYTES:
+        pieces = [piece async for piece in contents.read(digest, row.size, row.writer, part)]
+        return Response(b"".join(pieces), status, headers)
+    return StreamResponse(await contents.open(digest, row.size, row.writer, part), status, headers)
 
 
 async def mount_blob(

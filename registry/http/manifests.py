@@ -44,8 +44,8 @@ async def get(instance: Instance, request: Request, repository: Repository, refe
     headers["Content-Type"] = row.media_type
     if request.method == "HEAD":
         return Response(headers=headers | {"Content-Length": str(row.size)})
-    body = row.body if row.body is not None else await _body_from_peers(instance, row)
-    return Response(body, headers=headers)
+    body = await instance.cluster.bodies.checked(row.digest, row.body) if row.body is not None else None
+    return Response(body or await _body_from_peers(instance, row), headers=headers)
 
 
 def _find(instance: Instance, repository: Repository, reference: str) -> ManifestRow | None:

@@ -1,4 +1,4 @@
-"""This product's own API: health, status, state digest and conflicts, for people and for `concord`."""
+"""This product's own API, for people and for `concord`: health, status, state digest, conflicts, checks of content."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +12,7 @@ from crdt.errors import Malformed
 from crdt.trie import DIGEST_SIZE, Prefix
 from registry import __version__
 from registry.catalog.queries import TagFact, document_name
+from registry.catalog.sums import content_sums
 from registry.errors import NameUnknown, Unsupported
 from registry.http.answers import JsonResponse
 from registry.http.request import small_body
@@ -35,8 +36,7 @@ async def readiness(instance: Instance, request: Request) -> Response:
 async def status(instance: Instance, request: Request) -> Response:
     """Who this is, what it has, whom it knows and how they stand."""
     cluster, catalog = instance.cluster, instance.catalog
-    with catalog.database.one_step():
-        counts = catalog.queries.counts()
+    counts = await catalog.queries.counts()
     return JsonResponse(
         {
             "instance": catalog.instance_id,
@@ -44,6 +44,7 @@ async def status(instance: Instance, request: Request) -> Response:
             "version": __version__,
             "ready": instance.ready,
             "root": catalog.replica.root().hex(),
+            "root_kept": catalog.root_kept,
             "commit": catalog.replica.commit_number(),
             **counts,
             "members": [_member(instance, m.instance) for m in cluster.members.all()],
@@ -63,12 +64,16 @@ async def status(instance: Instance, request: Request) -> Response:
                 "lacking": cluster.copies.lacking,
                 "copied": cluster.copies.copied,
             },
+            "evicted": {"contents": cluster.evict.evicted, "bytes": cluster.evict.evicted_bytes},
             "collected": {
                 "contents": cluster.collect.removed,
                 "bytes": cluster.collect.removed_bytes,
                 "blocked": cluster.collect.last.blocked if cluster.collect.last else "",
             },
             "confirmations_missed": cluster.confirmations.missed,
+            "content_damaged": cluster.contents.quarantine.found,
+            "content_repaired": cluster.contents.mended,
+            "requests": instance.traffic.total(),
             "fetched_bytes": cluster.fetch.fetched_bytes,
             "peer_requests": instance.answered_peers,
             "refused_peer_requests": dict(instance.refused_peers),
@@ -79,6 +84,7 @@ async def status(instance: Instance, request: Request) -> Response:
 def _member(instance: Instance, other: str) -> dict[str, Any]:
     member = instance.cluster.members.get(other)
     assert member is not None, "it was just listed"
+    delay = instance.cluster.delays.by_member.get(other)
     return {
         "instance": other,
         "site": member.beat.site,
@@ -87,13 +93,20 @@ def _member(instance: Instance, other: str) -> dict[str, Any]:
         "live": member.live,
         "reachable": member.reachable,
         "agrees": member.beat.root == instance.catalog.replica.root(),
-        "changes_lacking": max(member.beat.changes - member.applied.upto(member.beat.start), 0),
+        "changes_lacking": member.changes_lacking,
+        "last_delay_s": delay.last_s if delay is not None else None,
     }
 
 
 async def digest(instance: Instance, request: Request) -> Response:
     """The state digest: of the registry (`root`), of each repository (?repositories), of one and its tag facts
-    (?repository=NAME). Lists are paged by `last`."""
+    (?repository=NAME). Lists are paged by `last`. And the two sums of the content (?content, ?content=PREFIX)."""
+    prefix = request.query_params.get("content")
+    if prefix is not None:
+        sums = await instance.catalog.database.read_aside(lambda reading: content_sums(reading, prefix, PAGE))
+        return JsonResponse(
+            {"prefix": prefix} | sums._asdict() | {"needed": sums.needed._asdict(), "held": sums.held._asdict()}
+        )
     with instance.catalog.database.one_step():
         return JsonResponse(_digest(instance, request.query_params))
 
@@ -173,7 +186,28 @@ def _conflicts(instance: Instance) -> dict[str, Any]:
                 "others": [_fact(instance, fact) for fact in others if fact.digest != winner.digest],
             }
         )
-    return {"count": queries.counts()["conflicts"], "conflicts": listed}
+    return {"count": queries.conflict_count(), "conflicts": listed}
+
+
+async def scrub(instance: Instance, request: Request) -> Response:
+    """How far the full pass is that was asked for, how the last one ended, and what was found since the start."""
+    return JsonResponse(_scrub(instance))
+
+
+async def begin_scrub(instance: Instance, request: Request) -> Response:
+    """Check all content now. One that is under way already is the one that was asked for."""
+    begun = instance.cluster.scrub.begin()
+    return JsonResponse(_scrub(instance) | {"begun": begun}, 202)
+
+
+def _scrub(instance: Instance) -> dict[str, Any]:
+    scrub = instance.cluster.scrub
+    return {
+        "running": scrub.running,
+        "last": scrub.last,
+        "since_start": scrub.all,
+        "oldest_check_ms": scrub.oldest_check_ms(),
+    }
 
 
 def _fact(instance: Instance, fact: TagFact) -> dict[str, Any]:

@@ -8,28 +8,23 @@ reached this instance at its site's shared address but is meant for another one 
 import asyncio
 import logging
 from base64 import b64decode
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from crdt.delta import decode_delta
-from crdt.errors import CrdtError, DocumentBroken, Malformed, Unauthentic
-from crdt.vector import decode_vector, encode_vector
+from crdt.errors import CrdtError, Malformed, Unauthentic
 from registry.blobs.uploads import Span
-from registry.catalog.documents import Early
-from registry.catalog.incoming import Incoming, keep_wanted_body, note_writers
 from registry.cluster import messages as m
+from registry.cluster.contents import Part
 from registry.cluster.members import Member
 from registry.cluster.peers import PREFIX
 from registry.cluster.sessions import (
     NONCE_SIZE,
     STREAMED,
-    Session,
     hash_of,
     is_mac,
     new_token,
@@ -42,12 +37,13 @@ from registry.cluster.sessions import (
 from registry.cluster.upload_ids import open_upload_id
 from registry.errors import BlobUploadUnknown, DigestInvalid, OciError, StorageFailed, Unsupported
 from registry.http.answers import StreamResponse, error_response
-from registry.http.blobs import open_held
+from registry.http.questions import QUESTIONS, Asked, Refused
 from registry.http.ranges import parse_range
 from registry.http.request import body_stream, number, small_body
 from registry.http.uploads import UploadRequest, carry_out
 from registry.instance import Instance
 from registry.names import Digest, parse_digest, parse_repository
+from registry.request_ids import HEADER, passed_on
 from registry.seams import PeerResponse, PeerUnreachable
 
 log = logging.getLogger("concord.peers")
@@ -55,31 +51,10 @@ log = logging.getLogger("concord.peers")
 T = TypeVar("T")
 
 MAX_QUESTION_BYTES = 1024 * 1024 * 1024  # a document of millions of facts comes in one piece
-MAX_DIFFS_BYTES = 16 * 1024 * 1024
 STREAMED_PATHS = ("/upload",)
 PASSED_ON = "concord-passed-on"
 PASSED_ON_S = 30.0
-HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "date", "server", "keep-alive"})
-
-
-class Refused(Exception):
-    """A request that is not from a member, or makes no sense."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
-
-
-class Asked(NamedTuple):
-    """An authentic request."""
-
-    session: Session
-    sequence: int
-    question: str
-    """What is asked about a streamed body; empty with any other."""
-    body: bytes | None
-    """None for a streamed one, which has not been read."""
+HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "date", "server", "keep-alive", HEADER.lower()})
 
 
 async def answer(instance: Instance, request: Request) -> Response:
@@ -98,6 +73,7 @@ async def answer(instance: Instance, request: Request) -> Response:
     except (Refused, OciError, Malformed, Unauthentic, msgspec.DecodeError, ValueError) as error:
         return _refusal(instance, error)
     instance.answered_peers += 1
+    log.debug("%s asks %s", asked.session.client, path)
     try:
         response = await _respond(instance, request, path, asked)
     except (Refused, OciError, CrdtError, msgspec.DecodeError, ValueError) as error:
@@ -121,6 +97,8 @@ def _refusal(instance: Instance, error: Exception) -> Response:
 async def _respond(instance: Instance, request: Request, path: str, asked: Asked) -> Response:
     if path.startswith("/content/"):
         return await _content(instance, request, parse_digest(path.removeprefix("/content/")))
+    if path.startswith("/remains/"):
+        return await _remains(instance, request, parse_digest(path.removeprefix("/remains/")))
     if path in STREAMED_PATHS:
         return await _upload(instance, request, asked)
     question = QUESTIONS.get(path)
@@ -132,7 +110,7 @@ async def _respond(instance: Instance, request: Request, path: str, asked: Asked
 async def _pass_on(instance: Instance, request: Request, meant: Member) -> Response:
     """Let the instance answer that is meant. Request and answer, MACs and all, are for those two to check."""
     headers = [(name, value) for name, value in request.headers.items() if name.startswith(("concord-", "range"))]
-    headers.append((PASSED_ON, "1"))
+    headers += [(PASSED_ON, "1"), *passed_on()]
     url = meant.beat.advertise + request.scope["path"]
     streamed = request.headers.get("concord-body") == STREAMED
     exchange = instance.transport.request(request.method, url, headers, body_stream(request))
@@ -193,16 +171,29 @@ async def _authenticate(instance: Instance, request: Request, path: str) -> Aske
 async def _content(instance: Instance, request: Request, digest: Digest) -> Response:
     """Content from this disk only: a blob's file or a manifest's body, from an offset on."""
     body = instance.catalog.queries.body(digest)
-    if body is not None:
+    if body is not None and await instance.cluster.bodies.checked(digest, body) is not None:
         return Response(body, headers={"Content-Type": "application/octet-stream"})
     size = instance.store.held_size(digest)
-    file = await open_held(instance, digest) if size is not None else None
-    if size is None or file is None:
+    if size is None:
         return Response("not here", 404)
     part = parse_range(request.headers.get("range"), size) if size else None
     first, length = part if part else (0, size)
+    pieces = await instance.cluster.contents.open_held(digest, Part(first, length))
+    if pieces is None:
+        return Response("not here any more", 404)
     headers = {"Content-Length": str(length), "Content-Type": "application/octet-stream"}
-    return StreamResponse(instance.store.read(file, first, length), 206 if part else 200, headers)
+    return StreamResponse(pieces, 206 if part else 200, headers)
+
+
+async def _remains(instance: Instance, request: Request, digest: Digest) -> Response:
+    """A range of a damaged copy, if that range is right."""
+    size = instance.cluster.contents.damaged_size(digest)
+    part = parse_range(request.headers.get("range"), size) if size else None
+    pieces = await instance.cluster.contents.open_remains(digest, Part(*part)) if part else None
+    if part is None or pieces is None:
+        return Response("not here", 404)
+    headers = {"Content-Length": str(part.length), "Content-Type": "application/octet-stream"}
+    return StreamResponse(pieces, 206, headers)
 
 
 async def _upload(instance: Instance, request: Request, asked: Asked) -> Response:
@@ -230,124 +221,3 @@ def _unpacked(question: str) -> bytes:
         return b64decode(question, validate=True)
     except ValueError:
         raise Malformed("a question that is no base64") from None
-
-
-def _answering(
-    question: type[T], respond: Callable[[Instance, Asked, T], Awaitable[object]]
-) -> Callable[[Instance, Asked], Awaitable[Response]]:
-    """A question as a request handler: decoded before, encoded after."""
-
-    async def handle(instance: Instance, asked: Asked) -> Response:
-        answer = await respond(instance, asked, msgspec.msgpack.decode(asked.body or b"", type=question))
-        return Response(msgspec.msgpack.encode(answer))
-
-    return handle
-
-
-async def _hello(instance: Instance, asked: Asked, question: m.Hello) -> m.Hello:
-    if question.instance != asked.session.client:
-        raise Malformed("a hello in another instance's name")
-    instance.cluster.greeted(question)
-    return instance.cluster.hello(instance.cluster.members.get(question.instance))
-
-
-async def _changes(instance: Instance, asked: Asked, question: m.ChangesQuestion) -> m.ChangesAnswer:
-    return m.ChangesAnswer(*instance.catalog.replica.changes(question.since))
-
-
-async def _summaries(instance: Instance, asked: Asked, question: m.SummariesQuestion) -> m.SummariesAnswer:
-    return m.SummariesAnswer.of(instance.catalog.replica.summaries(question.read()))
-
-
-async def _names(instance: Instance, asked: Asked, question: m.NamesQuestion) -> m.NamesAnswer:
-    return m.NamesAnswer(instance.catalog.replica.names(question.keys))
-
-
-async def _fingerprints(instance: Instance, asked: Asked, question: m.FingerprintsQuestion) -> m.FingerprintsAnswer:
-    replica = instance.catalog.replica
-    return m.FingerprintsAnswer([replica.state(name).fingerprint() for name in question.names])
-
-
-async def _diffs(instance: Instance, asked: Asked, question: m.DiffsQuestion) -> m.DiffsAnswer:
-    """What the asker lacks. What would make the answer too long is left for another question; what is too long even for
-    one of its own is sent all the same, since there is no other way to have it."""
-    diffs, size = [], 0
-    for name, vector in question.documents:
-        theirs = decode_vector(vector)
-        ours = instance.catalog.replica.state(name)
-        if size > MAX_DIFFS_BYTES or all(theirs.get(writer, 0) >= clock for writer, clock in ours.vector.items()):
-            diffs.append(m.DiffAnswer.of(ours, b""))
-            continue
-        try:
-            state, update = instance.catalog.replica.state_and_diff(name, theirs)
-        except DocumentBroken as error:
-            log.error("%s cannot be read: %s", name, error)
-            raise Refused(500, "document broken") from None
-        if diffs and size + len(update) > MAX_DIFFS_BYTES:
-            update = b""
-        size += len(update)
-        diffs.append(m.DiffAnswer.of(state, update))
-    names = [name for name, _ in question.documents]
-    return m.DiffsAnswer(diffs, instance.catalog.queries.writers_of(names))
-
-
-async def _updates(instance: Instance, asked: Asked, question: m.Updates) -> m.UpdatesAnswer:
-    """Take in what another instance says we lack. Each update stands for itself."""
-    await instance.catalog.database.write(lambda tx: note_writers(tx, question.writers))
-    early = []
-    for _, update in question.documents:
-        decode_delta(update)  # nothing is applied where any is malformed
-    for name, update in question.documents:
-        try:
-            applied = await instance.catalog.take_in(Incoming(name, update, decode_delta(update), {}))
-            instance.cluster.advanced(name, applied.vector)
-        except Early:
-            early.append(name)
-    for body in question.bodies:
-        await instance.catalog.database.write(partial(keep_wanted_body, body=body))
-    return m.UpdatesAnswer(early)
-
-
-async def _facts(instance: Instance, asked: Asked, question: m.FactsQuestion) -> m.FactsAnswer:
-    state, facts = instance.catalog.facts(question.name)
-    return m.FactsAnswer(encode_vector(state.vector), state.digest, facts)
-
-
-async def _held(instance: Instance, asked: Asked, question: m.HeldQuestion) -> m.HeldAnswer:
-    digest = parse_digest(question.digest)
-    size = instance.store.held_size(digest)
-    if size is None:
-        body = instance.catalog.queries.body(digest)
-        size = len(body) if body is not None else None
-    return m.HeldAnswer(size)
-
-
-async def _secure(instance: Instance, asked: Asked, question: m.SecureQuestion) -> m.SecureAnswer:
-    repository, digest = parse_repository(question.repository), parse_digest(question.digest)
-    asker = instance.cluster.members.get(asked.session.client)
-    return await instance.cluster.secure.hold(repository, digest, asker)
-
-
-async def _relied(instance: Instance, asked: Asked, question: m.RelyQuestion) -> m.RelyAnswer:
-    return await instance.cluster.collect.relied(instance.cluster.members.get(asked.session.client), question)
-
-
-async def _release(instance: Instance, asked: Asked, question: m.ReleaseQuestion) -> m.ReleaseAnswer:
-    released = await instance.cluster.collect.release([parse_digest(digest) for digest in question.digests])
-    return m.ReleaseAnswer(list(released))
-
-
-QUESTIONS: dict[str, Callable[[Instance, Asked], Awaitable[Response]]] = {
-    "/hello": _answering(m.Hello, _hello),
-    "/changes": _answering(m.ChangesQuestion, _changes),
-    "/summaries": _answering(m.SummariesQuestion, _summaries),
-    "/names": _answering(m.NamesQuestion, _names),
-    "/fingerprints": _answering(m.FingerprintsQuestion, _fingerprints),
-    "/diffs": _answering(m.DiffsQuestion, _diffs),
-    "/updates": _answering(m.Updates, _updates),
-    "/facts": _answering(m.FactsQuestion, _facts),
-    "/held": _answering(m.HeldQuestion, _held),
-    "/secure": _answering(m.SecureQuestion, _secure),
-    "/relied": _answering(m.RelyQuestion, _relied),
-    "/release": _answering(m.ReleaseQuestion, _release),
-}

@@ -19,6 +19,20 @@ from registry.names import parse_digest, parse_repository
 PREFIX = "/v2/"
 
 
+TEMPLATES = {
+    "base": "/v2/",
+    "catalog": "/v2/_catalog",
+    "tags": "/v2/<name>/tags/list",
+    "referrers": "/v2/<name>/referrers/<digest>",
+    "manifest": "/v2/<name>/manifests/<reference>",
+    "blob": "/v2/<name>/blobs/<digest>",
+    "uploads": "/v2/<name>/blobs/uploads/",
+    "upload": "/v2/<name>/blobs/uploads/<id>",
+    "": "other",
+}
+"""How paths are called where they are counted, by resource."""
+
+
 class Path(NamedTuple):
     """A path of the API, taken apart."""
 
@@ -118,12 +132,12 @@ HANDLERS: dict[str, dict[str, Handler]] = {
 }
 
 
-async def answer(instance: Instance, request: Request) -> Response:
+async def answer(instance: Instance, request: Request, path: Path) -> Response:
     """Answer one request of the OCI API. Raises OciError."""
-    namespace = request.query_params.get("ns")
+    # Most requests have no query, and reading one takes longer than finding a path's handler.
+    namespace = request.query_params.get("ns") if request.scope["query_string"] else None
     if namespace is not None and namespace not in instance.config.name:
         raise NameUnknown("this registry does not go by this name", {"ns": namespace[:255]})
-    path = parse_path(request.scope["path"])
     handlers = HANDLERS.get(path.resource)
     if handlers is None:
         raise Unsupported("the API has no such path", 404)

@@ -12,10 +12,12 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis.asyncio
+from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import RedisError
+
+from registry.redis_address import names_sentinels, parse_sentinels, shown
 
 log = logging.getLogger("concord.bus")
 
@@ -75,12 +77,8 @@ class _Server:
     """One Redis server."""
 
     def __init__(self, url: str, channels: Sequence[str], heard: "asyncio.Queue[bytes]") -> None:
-        parts = urlsplit(url)
-        self.name = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
-        """Without what may be secret in the address."""
-        self._client: Any = redis.asyncio.Redis.from_url(
-            url, socket_connect_timeout=TIMEOUT_S, socket_timeout=TIMEOUT_S, retry=None, max_connections=8
-        )
+        self.name = shown(url)
+        self._client = _client(url)
         self._probe = f"concord:probe:{secrets.token_hex(8)}"
         self._channels = [*channels, self._probe]
         self._heard = heard
@@ -155,6 +153,20 @@ class _Server:
         while True:
             self.queue(self._probe, b"")
             await asyncio.sleep(PROBE_S)
+
+
+def _client(url: str) -> Any:
+    """A client that connects when it is used. One by Sentinels asks them for the master at every connection."""
+    limits: dict[str, Any] = {"socket_connect_timeout": TIMEOUT_S, "socket_timeout": TIMEOUT_S, "retry": None}
+    if not names_sentinels(url):
+        return redis.asyncio.Redis.from_url(url, max_connections=8, **limits)
+    said = parse_sentinels(url)
+    if said.encrypted:
+        limits["ssl"] = True
+    login: dict[str, Any] = {"password": said.sentinel_password} if said.sentinel_password else {}
+    sentinels = Sentinel(said.hosts, sentinel_kwargs={**limits, **login})  # type: ignore[no-untyped-call]
+    master: dict[str, Any] = {"username": said.user, "password": said.password, "db": said.database}
+    return sentinels.master_for(said.master, max_connections=8, **master, **limits)
 
 
 def _channel(cluster: str, site: str | None = None) -> str:

@@ -42,6 +42,7 @@ PLANTED = [
     Planted("MAC unchecked", network.mac_unchecked, ("forged-frames",), 3),
     Planted("request MAC unchecked", network.request_mac_unchecked, ("forged-requests",), 5),
     Planted("digest unchecked on fetch", network.digest_unchecked_on_fetch, ("flipped-bit",), 40),
+    Planted("reads unchecked", network.reads_unchecked, ("flipped-bit",), 20),
     Planted("site not waited for", network.site_not_waited_for, (), 15, ("eu", "eu")),
     Planted("confirmed before commit", network.confirmed_before_commit, (), 15, ("eu", "eu"), (("executor_s", 0.03),)),
     Planted("lookups that miss", network.lookups_that_miss, (), 20),

@@ -16,6 +16,7 @@ from registry.blobs.checks import Checks
 from registry.catalog.queries import Queries
 from registry.cluster.cluster import Cluster
 from registry.cluster.confirmations import Confirmations
+from registry.cluster.contents import Contents
 from registry.cluster.gossip import Gossip
 from registry.cluster.peers import Peers
 from registry.cluster.sync import Sync
@@ -51,6 +52,11 @@ def digest_unchecked_on_fetch() -> AbstractContextManager[Any]:
             return Agreeing(super().digest())
 
     return patch.object(fetch_module, "Checks", Careless)
+
+
+def reads_unchecked() -> AbstractContextManager[Any]:
+    """What is on the disk is served as it is."""
+    return patch.object(Contents, "_is_older", lambda self, checked_ms, bound_ms: False)
 
 
 def site_not_waited_for() -> AbstractContextManager[Any]:

@@ -1,4 +1,5 @@
 import asyncio
+import threading
 
 import apsw
 import pytest
@@ -7,6 +8,7 @@ from registry.catalog import schema
 from registry.catalog.collection import unreadable_manifest
 from registry.catalog.database import Database
 from registry.errors import CannotStart, StorageFailed
+from registry.request_ids import CURRENT
 from registry.system.disk import SystemDisk
 from tests.support import images
 from tests.support.client import sha256
@@ -200,3 +202,29 @@ async def test_one_step_sees_one_commit_also_within_a_larger_one(database):
         other.execute("INSERT INTO meta (key, value) VALUES ('late', 1)")
         assert keys(database) == before
     assert keys(database) == ["late"]
+
+
+async def test_a_group_of_many_requests_commits_in_the_name_of_none(database):
+    seen = []
+
+    def operation(tx):
+        seen.append(CURRENT.get())
+
+    CURRENT.set("one-request")
+    await database.write(operation)
+    assert (seen, CURRENT.get()) == ([""], "one-request")
+
+
+async def test_a_long_read_aside_keeps_nobody_waiting_and_sees_what_is_committed(database):
+    await database.write(insert("a"))
+    others_went_on = threading.Event()
+
+    def count(connection):
+        assert others_went_on.wait(5)
+        return connection.execute("SELECT COUNT(*) FROM meta").fetchone()[0]
+
+    counting = asyncio.create_task(database.read_aside(count))
+    await asyncio.wait_for(database.write(insert("b")), 5)
+    others_went_on.set()
+    assert await counting == 2
+    assert not database.reading.in_transaction

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from registry.http.app import OWN_PATHS
 from tests.support import images
 from tests.support.client import Client, sha256
 from tests.support.server import KEY, Server, free_port, running_cluster, running_server, wait_until
@@ -36,7 +37,27 @@ def concord(*words, **environment):
     )
 
 
-@pytest.mark.parametrize("command", ["", "serve", "demo", "status", "digest", "diff", "conflicts", "verify"])
+COMMANDS = [
+    "",
+    "serve",
+    "demo",
+    "status",
+    "replication",
+    "digest",
+    "diff",
+    "conflicts",
+    "verify",
+    "scrub",
+    "gc",
+    "forget",
+    "leave",
+    "backup",
+    "restore",
+    "rebuild",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(command):
     done = concord(*command.split(), "--help")
     assert done.returncode == 0
@@ -67,11 +88,16 @@ def refused(done, *said):
         (["--peer", "10.0.0.1:5000"], {}, "peer"),
         (["--advertise", "x"], {}, "advertise"),
         (["--hold-s", "-1"], {}, "hold_s"),
+        (["--check-after-s", "-1"], {}, "check_after_s"),
+        ([], {"CONCORD_SCRUB_MIB_S": "fast"}, "scrub_mib_s"),
+        ([], {"CONCORD_SCRUB_EVERY_S": "0"}, "scrub_every_s"),
         (["--redis", "redis://127.0.0.1"], {}, "CONCORD_CLUSTER_KEY"),
         ([], {"CONCORD_CLUSTER_KEY": "short"}, "16 characters"),
         (["--listen", "0.0.0.0:5000"], {"CONCORD_CLUSTER_KEY": KEY}, "--advertise"),
         ([], {"CONCORD_SPARSE": "perhaps"}, "sparse"),
         (["--config", "/nonexistent.toml"], {}, "no configuration file"),
+        (["--log-format", "xml"], {}, "log_format"),
+        (["--log-level", "loud"], {}, "log_level"),
     ],
 )
 def test_a_wrong_setting_ends_the_start_with_one_line(tmp_path, options, environment, said):
@@ -218,6 +244,22 @@ def test_verify_finds_what_is_damaged_and_what_is_missing(tmp_path):
         }
 
 
+def test_scrub_has_an_instance_check_itself_and_ends_with_a_finding(tmp_path):
+    image = images.image("scrubbed", layers=2, layer_bytes=100_000)
+    with running_server(tmp_path / "data") as server:
+        server.client.push("app", "v1", image)
+        assert concord("scrub", server.url).stdout == "begun\n"
+        wait_until(lambda: server.client.get("/_concord/scrub").json()["running"] is None)
+        done = concord("scrub", "--wait", server.url)
+        assert (done.returncode, "0 damaged, 0 repaired" in done.stdout) == (0, True), done
+        digest = sha256(image.blobs[1])
+        (server.data / "blobs" / "sha256" / digest[7:9] / digest[7:]).unlink()
+        done = concord("scrub", "--wait", "--json", server.url)
+        assert (done.returncode, json.loads(done.stdout)["last"]["damaged"]) == (1, 1)
+        assert "1 damaged contents since the start, 0 repaired" in concord("status", server.url).stdout
+    refused(concord("scrub", server.url), "cannot be reached")
+
+
 def test_verify_of_no_data_directory_is_one_line(tmp_path):
     refused(concord("verify", "--data", tmp_path), "no data directory")
 
@@ -239,7 +281,9 @@ def test_own_listener_for_everything_that_is_not_the_registry(tmp_path):
         wait_until(lambda: answers(internal) and internal.get("/readyz").status == 200)
         assert server.client.get("/v2/").status == 200
         assert internal.get("/_concord/status").status == 200
-        for path in ("/_concord/status", "/readyz", "/healthz", "/_concord/peer/changes"):
+        assert internal.get("/metrics").status == 200
+        assert internal.get("/_concord/replication/app/v1").json()["errors"][0]["code"] == "MANIFEST_UNKNOWN"
+        for path in (*OWN_PATHS, "/_concord/peer/changes", "/_concord/replication/app/v1"):
             assert server.client.get(path).status == 404
         assert internal.get("/v2/").status == 404
     finally:

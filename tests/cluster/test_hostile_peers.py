@@ -272,3 +272,17 @@ def test_a_request_that_is_not_authentic_is_refused_before_its_body_is_read(serv
 def test_text_that_is_no_utf_8_is_400(peer, session, refusals):
     assert peer.ask(session, "/held", b"\x81\xa6digest\xa3\xff\xff\xff").status == 400
     assert refusals() == {"malformed": 1}
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        m.ReplicationQuestion("app", "v1", [], ["sha256:" + "a" * 64] * 2001),
+        m.ReplicationQuestion("APP", "v1", [], []),
+        m.ReplicationQuestion("app", "no tag", [], []),
+    ],
+    ids=["too_many_parts", "no_repository", "no_tag"],
+)
+def test_a_question_about_replication_that_is_none_is_refused(peer, session, question, refusals):
+    assert peer.ask(session, "/replication", question).status == 400
+    assert refusals() == {"malformed": 1}

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import random
+import signal
 import threading
 import time
 
@@ -154,3 +155,47 @@ def test_sigterm_finishes_what_is_under_way(tmp_path):
         assert server.stop() == 0
         thread.join()
         assert statuses == [201]
+
+
+def begin_patch(server, location, pieces, answers):
+    """Send a PATCH in a thread, which takes as long as `pieces` do."""
+    thread = threading.Thread(target=lambda: answers.append(server.client.request("PATCH", location, pieces)))
+    thread.start()
+    wait_until(lambda: (server.data / "uploads").exists() and list((server.data / "uploads").iterdir()))
+    return thread
+
+
+def test_sigterm_while_an_upload_is_at_work_lets_the_client_finish_it(tmp_path):
+    """docker and podman send the bytes in a PATCH and finish by a PUT on another connection, which only the owner of
+    the bytes can answer."""
+    content, ending, answers = b"x" * 1000, threading.Event(), []
+
+    def pieces():
+        yield content
+        ending.wait(20)
+        time.sleep(1)  # as long as a server would need that closes at once
+
+    with running_server(tmp_path / "data") as server:
+        thread = begin_patch(server, server.client.begin_upload("app"), pieces(), answers)
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.client.get("/readyz").status == 503)
+        ending.set()
+        thread.join()
+        finish = with_digest(answers[0].headers["Location"], sha256(content))
+        assert server.client.request("PUT", finish, b"").status == 201
+        assert server.process.wait(10) == 0
+
+
+def test_sigterm_does_not_wait_for_an_upload_longer_than_it_may(tmp_path):
+    release = threading.Event()
+
+    def pieces():
+        yield b"x" * 1000
+        release.wait(20)
+
+    with running_server(tmp_path / "data", drain_s="0.5") as server:
+        thread = begin_patch(server, server.client.begin_upload("app"), pieces(), [])
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(10) == 0
+        release.set()
+        thread.join()

@@ -19,6 +19,9 @@ class StillClock:
     def now_ms(self) -> int:
         return self.at_ms
 
+    def steady_s(self) -> float:
+        return self.at_ms / 1000
+
     def entropy(self, size: int) -> bytes:
         # Writers are the upper bits, so the counter goes there.
         return (next(self._drawn) << 40).to_bytes(8, "big")[:size].ljust(size, b"\x01")

@@ -3,13 +3,15 @@
 import asyncio
 import itertools
 import random
+import subprocess
 
 import pytest
 
+from registry.cli.demo import redis_executable
 from registry.system.bus import RedisBus
 from simulations.life import Life
 from simulations.network import RedisServers, SimulatedBus, Weather
-from tests.support.server import Redis
+from tests.support.server import Redis, free_port, wait_until
 
 
 @pytest.fixture(params=["real", "simulated"])
@@ -119,6 +121,38 @@ async def test_one_server_that_works_is_enough(redis, tmp_path):
     listener.bus.publish(b"x")
     await listener.until(lambda heard: b"x" in heard)
     await listener.close()
+
+
+async def test_sentinels_say_where_the_master_is_also_when_that_is_another(redis, tmp_path):
+    """A master dies, its replica takes its place, and nobody changes an address."""
+    (tmp_path / "replica").mkdir()
+    (tmp_path / "sentinel").mkdir()
+    replica = Redis(tmp_path / "replica").start()
+    replica.command("REPLICAOF", "127.0.0.1", str(redis.port))
+    port = free_port()
+    settings = [
+        f"port {port}",
+        f"sentinel monitor main 127.0.0.1 {redis.port} 1",
+        "sentinel down-after-milliseconds main 500",
+        "sentinel failover-timeout main 2000",
+    ]
+    (tmp_path / "sentinel" / "conf").write_text("\n".join(settings))
+    command = [redis_executable(), str(tmp_path / "sentinel" / "conf"), "--sentinel"]
+    sentinel = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        bus = RedisBus([f"redis+sentinel://127.0.0.1:1,127.0.0.1:{port}/main"], ["c"], "eu")
+        assert list(bus.servers()) == [f"redis+sentinel://127.0.0.1:1,127.0.0.1:{port}/main"]
+        listener = await Listener(bus).ready()
+        await asyncio.to_thread(wait_until, lambda: b"connected_slaves:1" in redis.command("INFO", "replication"), 20)
+        await asyncio.sleep(2)  # Sentinels look at a master's replicas now and then
+        redis.kill()
+        await asyncio.to_thread(wait_until, lambda: b"role:master" in replica.command("INFO", "replication"), 30)
+        await listener.ready()
+        await listener.close()
+    finally:
+        sentinel.kill()
+        sentinel.wait()
+        replica.kill()
 
 
 async def test_a_killed_server_is_found_again(redis):

@@ -1,0 +1,112 @@
+"""Damaged content files, moved out of the way and kept for the operator.
+
+    quarantine/<number>-<digest>    the newest has the highest number; the newest 16 files, of 1 GiB together, are kept
+
+Content is put aside only when it is damaged at a second look too, under the lock under which files come to their place:
+what was damaged a moment ago may have been pushed again since. Its row goes before its file does, so that whatever
+happens in between no row is without a file.
+"""
+
+import logging
+from functools import partial
+
+from registry.blobs.checked import CheckedFile, Damaged
+from registry.blobs.checks import CHECK_SPAN_BYTES
+from registry.blobs.jobs import in_executor
+from registry.blobs.store import QUARANTINE, BlobStore, content_path
+from registry.catalog.content import ContentRow, drop_content, find_content
+from registry.catalog.database import Database
+from registry.names import Digest
+
+log = logging.getLogger("concord.quarantine")
+
+MAX_FILES = 16
+MAX_BYTES = 1024 * 1024 * 1024
+
+
+class PutAside:
+    """Content that was taken out of use, and what is left of it: an open file that whoever has this must close."""
+
+    def __init__(self, row: ContentRow, remains: CheckedFile | None, path: str | None) -> None:
+        self.row = row
+        self.remains = remains
+        self.path = path
+        """Where it is now, None where it could not be moved or there was nothing."""
+
+
+class Quarantine:
+    """Takes damaged content out of use."""
+
+    def __init__(self, store: BlobStore, database: Database) -> None:
+        self._store = store
+        self._database = database
+        self.found = 0
+        """Contents that were damaged, since the start."""
+
+    async def put_aside(self, digest: Digest, damage: Damaged) -> PutAside | None:
+        """Take content out of use. None when it is right after all, or somebody else has done so already.
+
+        Raises StorageFailed when the catalog cannot be told; the content counts as not here all the same.
+        """
+        async with self._store.changing(digest):
+            row = find_content(self._database, digest)
+            if row is None:
+                return None
+            try:
+                remains = await in_executor(partial(self._look_again, row, damage.offset))
+            except Damaged as gone:
+                return await self._take_away(row, None, gone)
+            return await self._take_away(row, remains, damage) if remains is not None else None
+
+    def _look_again(self, row: ContentRow, offset: int) -> CheckedFile | None:
+        """The open file of content that is damaged, None if it is not. Raises Damaged when there is no file to open."""
+        checked = CheckedFile(self._store.open(row.digest), row)
+        try:
+            checked.check_size()
+            if row.size:
+                checked.span(min(offset, row.size - 1) // CHECK_SPAN_BYTES * CHECK_SPAN_BYTES)
+        except Damaged:
+            return checked
+        checked.close()
+        return None
+
+    async def _take_away(self, row: ContentRow, remains: CheckedFile | None, damage: Damaged) -> PutAside:
+        if row.digest not in self._store.suspects:
+            self.found += 1
+            log.error("%s is damaged, %s; it is put aside", row.digest, damage)
+        self._store.suspects.add(row.digest)
+        try:
+            await self._database.write(lambda tx: drop_content(tx, row.digest))
+        except BaseException:
+            if remains is not None:
+                remains.close()
+            raise
+        self._store.suspects.discard(row.digest)
+        path = await in_executor(partial(self._move, row.digest)) if remains is not None else None
+        return PutAside(row, remains, path)
+
+    def _move(self, digest: Digest) -> str | None:
+        """Failing here does no harm: a file without a row is not content."""
+        disk = self._store.disk
+        try:
+            names = disk.names(QUARANTINE)
+            number = int(names[-1].partition("-")[0]) + 1 if names else 1
+            path = f"{QUARANTINE}/{number:08}-{digest.replace(':', '-')}"
+            disk.rename(content_path(digest), path)
+            self._trim()
+            disk.sync_directory(QUARANTINE)
+        except (OSError, ValueError) as error:
+            log.error("the file of %s could not be put into quarantine: %s", digest, error)
+            return None
+        return path
+
+    def _trim(self) -> None:
+        """Remove the oldest files that are too many, or too much."""
+        disk, total = self._store.disk, 0
+        for place, name in enumerate(reversed(disk.names(QUARANTINE))):
+            path = f"{QUARANTINE}/{name}"
+            file = disk.open(path)
+            total += file.size()
+            file.close()
+            if place >= MAX_FILES or total > MAX_BYTES:
+                disk.remove(path)

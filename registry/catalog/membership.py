@@ -1,0 +1,24 @@
+"""Members that are gone for good, as facts of a document of their own.
+
+A tombstone is for ever and is by instance id: whoever comes back under it takes another id. It is never deleted.
+"""
+
+from crdt.change import Change
+from crdt.fact import FORGOTTEN, forgotten_fact
+from registry.catalog.database import Database, Transaction
+from registry.catalog.documents import Documents
+
+DOCUMENT = "cluster/members"
+
+_FORGOTTEN = """
+SELECT f.key FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = ? WHERE d.name = ?
+"""
+
+
+def forget_member(tx: Transaction, documents: Documents, instance: str, now_ms: int) -> Change:
+    """Say that an instance is gone for good."""
+    return documents.write(tx, DOCUMENT, [], [forgotten_fact(instance, documents.clock.tick(now_ms), documents.writer)])
+
+
+def forgotten_members(database: Database) -> set[str]:
+    return {instance for (instance,) in database.rows(_FORGOTTEN, (FORGOTTEN, DOCUMENT))}

@@ -1,0 +1,117 @@
+"""What an instance says: one line for each event, as text or as JSON, on standard error.
+
+Every line written while a request is served holds the request's id. Whatever clients put into a path or a header stays
+within its line. Secrets are cut out of every line, whoever wrote it: the cluster's keys, what stands before the `@` of
+an address, passwords in a query, and what follows Authorization, Basic or Bearer.
+"""
+
+import logging
+import re
+import sys
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import msgspec
+
+from registry.config import Config
+from registry.http.answers import CutOff
+from registry.request_ids import CURRENT
+
+SHORTEST_SECRET = 8
+"""Shorter ones are words that occur anyway."""
+CUT = "…"
+
+_CREDENTIALS = re.compile(
+    r"""(?ix) (
+        (?<=://) (?= [^/\s"']* @ )
+      | [?&] \w* password=
+      | \b authorization \W{1,6} (?: b["'] )? (?: (?:basic|bearer) \s+ )?
+      | \b (?:basic|bearer) \s+
+    ) [^@&\s"',]+"""
+)
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def set_up_logging(config: Config) -> None:
+    """Log to standard error as the settings say."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter((JsonFormatter if config.log_format == "json" else TextFormatter)(secrets_of(config)))
+    handler.addFilter(_Expected())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("concord").setLevel(config.log_level.upper())
+
+
+def secrets_of(config: Config) -> list[str]:
+    """What must not be seen in a log, the longest first."""
+    secrets = {key.get_secret_value() for key in config.cluster_key}
+    for url in config.redis:
+        parts = urlsplit(url)
+        secrets |= {parts.password or "", unquote(parts.password or "")}
+        secrets |= {said for name, said in parse_qsl(parts.query) if name.endswith("password")}
+    return sorted((secret for secret in secrets if len(secret) >= SHORTEST_SECRET), key=len, reverse=True)
+
+
+class _Formatter(logging.Formatter):
+    """Takes a record apart, and cuts secrets out of what comes of it."""
+
+    def __init__(self, secrets: list[str]) -> None:
+        super().__init__()
+        self._secrets = secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        event = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": self._cut(record.getMessage().rstrip()),
+        }
+        if CURRENT.get():
+            event["request"] = CURRENT.get()
+        event |= getattr(record, "fields", {})
+        if record.exc_info:
+            event["trace"] = self._cut(self.formatException(record.exc_info))
+        return self._line(event)
+
+    def _cut(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, CUT)
+        return _CREDENTIALS.sub(rf"\1{CUT}", text)
+
+    def _line(self, event: dict[str, Any]) -> str:
+        raise NotImplementedError
+
+
+class JsonFormatter(_Formatter):
+    """One object a line."""
+
+    def _line(self, event: dict[str, Any]) -> str:
+        return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", msgspec.json.encode(event).decode())
+
+
+class TextFormatter(_Formatter):
+    """Time, level, who and what, then the rest as name=value."""
+
+    def _line(self, event: dict[str, Any]) -> str:
+        head = (event.pop(name) for name in ("time", "level", "logger", "message"))
+        time, level, logger, message = head
+        rest = "".join(f" {name}={_value(value)}" for name, value in event.items())
+        return f"{time} {level.upper():7} {logger}: {_printable(message)}{rest}"
+
+
+def _value(value: object) -> str:
+    """Quoted where it would not be one word."""
+    text = str(value)
+    return text if re.fullmatch(r"[^\s\"=\x00-\x1f]+", text) else f'"{_printable(text.replace(chr(34), chr(39)))}"'
+
+
+def _printable(text: str) -> str:
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class _Expected(logging.Filter):
+    """Leaves out what clients cause and we have said already."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        cut_off = record.exc_info is not None and record.exc_info[0] is CutOff
+        return not cut_off and "Invalid HTTP request" not in record.getMessage()

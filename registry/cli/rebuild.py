@@ -1,0 +1,81 @@
+"""A new catalog for a data directory whose own is lost or damaged.
+
+The content files say what they are by their names, and are believed when their bytes agree. Tags, manifests and links
+are not in them: they come from the other instances when this one is started again, as another instance, or from a
+backup.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import NamedTuple
+
+from registry.blobs.checks import Checks
+from registry.blobs.store import READ_BYTES
+from registry.catalog.catalog import PATH, Catalog
+from registry.catalog.content import add_content
+from registry.errors import CannotStart
+from registry.names import ALGORITHMS, Digest, is_digest
+from registry.system.clock import SystemClock
+from registry.system.disk import SystemDisk
+
+
+class Rebuilt(NamedTuple):
+    """What was found."""
+
+    contents: int
+    size_bytes: int
+    wrong: list[str]
+    """Files whose bytes do not agree with their names; they are left where they are and not used."""
+    aside: Path | None
+    """Where the catalog that was there is now."""
+
+
+def rebuild(data: Path) -> Rebuilt:
+    """Raises CannotStart where there is nothing to rebuild from."""
+    if not (data / "blobs").is_dir():
+        raise CannotStart(f"{data} is no data directory of Concord: it has no content")
+    aside = _put_aside(data)
+    return asyncio.run(_rebuild(data, aside))
+
+
+def _put_aside(data: Path) -> Path | None:
+    """Keep the catalog that is there, under another name, for whoever can still read something of it."""
+    if not (data / PATH).exists():
+        return None
+    number = 1
+    while (data / f"{PATH}.damaged-{number}").exists():
+        number += 1
+    for suffix in ("-wal", "-shm", ""):
+        file = data / (PATH + suffix)
+        if file.exists():
+            file.rename(data / f"{PATH}.damaged-{number}{suffix}")
+    return data / f"{PATH}.damaged-{number}"
+
+
+async def _rebuild(data: Path, aside: Path | None) -> Rebuilt:
+    clock = SystemClock()
+    catalog = Catalog(SystemDisk(data), clock)
+    await catalog.start()
+    count, size_bytes, wrong = 0, 0, []
+    for algorithm in ALGORITHMS:
+        for file in sorted((data / "blobs" / algorithm).glob("??/*")):
+            name = f"{algorithm}:{file.name}"
+            checks = _checks_of(file, algorithm)
+            if not is_digest(name) or checks.digest() != name:
+                wrong.append(str(file))
+                continue
+            digest, size, spans, now_ms = Digest(name), checks.size, checks.per_mib(), clock.now_ms()
+            await catalog.database.write(
+                lambda tx, row=(digest, size, spans, now_ms): add_content(tx, *row)  # type: ignore[misc]
+            )
+            count, size_bytes = count + 1, size_bytes + size
+    await catalog.database.close()
+    return Rebuilt(count, size_bytes, wrong, aside)
+
+
+def _checks_of(file: Path, algorithm: str) -> Checks:
+    checks = Checks(algorithm)
+    with file.open("rb", buffering=0) as content:
+        while piece := content.read(READ_BYTES):
+            checks.update(piece)
+    return checks

@@ -1,0 +1,34 @@
+"""Asking a running instance to check its content, and waiting for the end."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from registry.cli.client import NoAnswer, ask, post
+
+PATH = "/_concord/scrub"
+POLL_S = 0.5
+
+
+def begin_scrub(url: str) -> Any:
+    """Ask for a full pass. Raises NoAnswer."""
+    answer = post(url, PATH, None)
+    if not isinstance(answer, dict) or not {"begun", "running"} <= answer.keys():
+        raise NoAnswer(f"{url} answered something that is no check of content")
+    return answer
+
+
+def wait_for_scrub(url: str, begun: Any, progressed: Callable[[int], None]) -> Any:
+    """Wait until a pass that was answered by `begin_scrub` has ended. Tells how many bytes are done. Raises NoAnswer,
+    also when the instance was started again and knows nothing of it any more."""
+    started_ms = begun["running"]["started_ms"]
+    while True:
+        answer = ask(url, PATH)
+        if answer["running"] is not None and answer["running"]["started_ms"] == started_ms:
+            progressed(answer["running"]["bytes"])
+            time.sleep(POLL_S)
+        elif answer["last"] is not None and answer["last"]["started_ms"] == started_ms:
+            progressed(answer["last"]["bytes"])
+            return answer
+        else:
+            raise NoAnswer(f"{url} was started again before the check had ended")

@@ -1,0 +1,106 @@
+"""How an instance stands, as a person reads it: once, or as a table that follows it.
+
+Rates are taken between two answers, so the instance keeps no figures for those who watch it.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Column, Table
+
+from registry.cli.client import NoAnswer, ask
+
+PATIENCE_S = 2.0
+"""How long one answer is waited for while watching; an instance that hangs is shown as such."""
+
+
+class Seen(NamedTuple):
+    """An answer, and when it came."""
+
+    answer: dict[str, Any]
+    at_s: float
+
+
+def show(answer: dict[str, Any], before: Seen | None = None, now_s: float = 0.0) -> RenderableType:
+    """A status; with an earlier one, rates since that."""
+    return Group(*_lines(answer, before, now_s), _members(answer["members"]))
+
+
+def watch(console: Console, url: str, interval_s: float) -> None:
+    """Show the status again and again, until Ctrl-C. An instance that does not answer is waited for."""
+    before: Seen | None = None
+    shown: RenderableType = f"asking {escape(url)}"
+    with Live(shown, console=console, auto_refresh=False) as live:
+        try:
+            while True:
+                begun = time.monotonic()
+                try:
+                    answer = ask(url, "/_concord/status", timeout_s=max(PATIENCE_S, interval_s))
+                    now = time.monotonic()
+                    shown = show(answer, before, now)
+                    before = Seen(answer, now)
+                    live.update(shown, refresh=True)
+                except NoAnswer as error:
+                    live.update(Group(f"[bold red]{escape(str(error))}[/]; as it was:", shown), refresh=True)
+                time.sleep(max(interval_s - (time.monotonic() - begun), 0.0))
+        except KeyboardInterrupt:
+            pass  # this is how one stops watching
+
+
+def _lines(answer: dict[str, Any], before: Seen | None, now_s: float) -> Iterator[str]:
+    site = answer["site"] or "-"
+    yield f"instance [bold]{answer['instance']}[/bold] at site [bold]{site}[/bold], {answer['version']}"
+    ready = "ready" if answer["ready"] else "[bold]not ready[/bold]"
+    yield f"{ready}, state digest {answer['root']}, commit {answer['commit']}"
+    yield (
+        f"{answer['repositories']} repositories, {answer['facts']} facts, {answer['blobs']} blobs here "
+        f"({answer['blob_bytes']} bytes), {answer['uploads']} uploads, {answer['conflicts']} conflicts, "
+        f"{answer['manifests_missing']} manifests on their way here"
+    )
+    copies, collected = answer["copies"], answer["collected"]
+    if copies["due"] or copies["lacking"]:
+        yield f"{copies['due']} copies on their way here, {copies['lacking']} that could not be had"
+    if collected["blocked"]:
+        yield f"collection is [bold]blocked[/bold]: {escape(collected['blocked'])}"
+    if answer["content_damaged"]:
+        yield f"{answer['content_damaged']} damaged contents since the start, {answer['content_repaired']} repaired"
+    if before is not None:
+        yield _rates(before.answer, answer, now_s - before.at_s)
+    for server, heard in answer["bus"].items():
+        yield f"bus {escape(server)}: {'heard' if heard else '[bold]not heard[/bold]'}"
+
+
+def _rates(before: dict[str, Any], answer: dict[str, Any], seconds: float) -> str:
+    """An instance that has begun anew counts from zero."""
+    requests = max(answer["requests"] - before["requests"], 0) / seconds
+    frames = max(sum(answer["frames"].values()) - sum(before["frames"].values()), 0) / seconds
+    return f"{requests:.1f} requests and {frames:.1f} frames a second"
+
+
+def _members(members: list[dict[str, Any]]) -> RenderableType:
+    if not members:
+        return "no other instances are known"
+    address = Column("address", overflow="fold")
+    table = Table("instance", "site", address, "version", "live", "agrees", "lacking here", "last delay")
+    for member in members:
+        table.add_row(
+            member["instance"][:12],
+            member["site"],
+            escape(member["address"]),
+            escape(member["version"]),
+            "yes" if member["reachable"] else "not reached" if member["live"] else "no",
+            "yes" if member["agrees"] else "not yet",
+            str(member["changes_lacking"]),
+            _delay(member.get("last_delay_s")),
+        )
+    return table
+
+
+def _delay(delay_s: float | None) -> str:
+    if delay_s is None:
+        return "-"
+    return f"{delay_s * 1000:.0f} ms" if delay_s < 10 else f"{delay_s:.0f} s"

@@ -1,0 +1,135 @@
+"""Making room on an instance whose disk has a budget.
+
+Content that was used longest ago goes, from a high watermark down to a low one, and only what others have: it is not
+for this instance to hold it (see `ranking`), and as many instances as the policy asks for, at least one, have answered
+just now that they hold it, each of which ranks higher for it than this one. That last rule is what makes it safe for
+several to make room at once, and while they cannot hear each other: two can never rely on each other's copy.
+"""
+
+import asyncio
+import logging
+
+from registry.blobs.store import BlobStore, content_path
+from registry.catalog.catalog import Catalog
+from registry.catalog.content import UsedRow, content_bytes_aside, drop_content, least_used, note_used
+from registry.cluster.collect import Collect
+from registry.cluster.copies import Copies
+from registry.cluster.members import Members
+from registry.cluster.peers import Peers
+from registry.cluster.ranking import ranked
+from registry.errors import StorageFailed
+from registry.names import Digest, Repository
+from registry.seams import Clock, PeerUnreachable
+
+log = logging.getLogger("concord.evict")
+
+LOOK_S = 5.0
+HIGH = 0.9
+LOW = 0.8
+PAGE = 200
+ANSWER_S = 5.0
+MAX_NOTED = 100_000
+
+
+class Evict:
+    """See the module. A budget of 0 bytes is none."""
+
+    def __init__(
+        self,
+        budget_bytes: int,
+        catalog: Catalog,
+        store: BlobStore,
+        members: Members,
+        peers: Peers,
+        copies: Copies,
+        collect: Collect,
+        clock: Clock,
+    ) -> None:
+        self._budget_bytes = budget_bytes
+        self._catalog = catalog
+        self._store = store
+        self._members = members
+        self._peers = peers
+        self._copies = copies
+        self._collect = collect
+        self._clock = clock
+        self._used: dict[Digest, int] = {}
+        """When content was read last, in wall milliseconds, as far as that is not written down."""
+        self.held_bytes = 0
+        self.evicted = 0
+        self.evicted_bytes = 0
+
+    def used(self, digest: Digest) -> None:
+        """Content is being read."""
+        if self._budget_bytes and len(self._used) < MAX_NOTED:
+            self._used[digest] = self._clock.now_ms()
+
+    def check_room(self) -> None:
+        """Raises StorageFailed while there is more content than the budget allows."""
+        if self._budget_bytes and self.held_bytes > self._budget_bytes:
+            raise StorageFailed("this instance's disk budget is used up; push to another one, or again in a while")
+
+    async def run(self) -> None:
+        """Look now and then, for ever."""
+        while self._budget_bytes:
+            try:
+                await self.once()
+            except StorageFailed as error:
+                log.error("no room could be made: %s", error.detail)
+            await asyncio.sleep(LOOK_S)
+
+    async def once(self) -> None:
+        """Note what was used, and make room if there is more than the high watermark allows."""
+        used, self._used = self._used, {}
+        if used:
+            await self._catalog.database.write(lambda tx: note_used(tx, used))
+        self.held_bytes = await content_bytes_aside(self._catalog.database)
+        if self.held_bytes <= HIGH * self._budget_bytes:
+            return
+        before, last = self.evicted_bytes, (-1, "")
+        while self.held_bytes > LOW * self._budget_bytes:
+            page = least_used(self._catalog.database, last, PAGE)
+            for one in page:
+                if self.held_bytes > LOW * self._budget_bytes and await self._evict(one):
+                    self.held_bytes -= one.size
+            if not page:
+                break
+            last = (page[-1].used_ms, page[-1].digest)
+        log.info("%d bytes were evicted", self.evicted_bytes - before)
+        if self.held_bytes > HIGH * self._budget_bytes:
+            log.warning("there is more content than the budget allows, and nothing more that others hold")
+
+    async def _evict(self, one: UsedRow) -> bool:
+        """Remove one content if that is safe."""
+        if self._collect.is_pinned(one.digest) or not await self._is_held_by_higher_ones(one.digest):
+            return False
+        async with self._store.changing(one.digest):
+            await self._catalog.database.write(lambda tx: drop_content(tx, one.digest))
+            await self._store.remove(content_path(one.digest))
+        self.evicted += 1
+        self.evicted_bytes += one.size
+        return True
+
+    async def _is_held_by_higher_ones(self, digest: Digest) -> bool:
+        repositories = [repository for repository, _ in self._catalog.queries.links_of(digest)]
+        if not repositories or any(self._is_mine(repository, digest) for repository in repositories):
+            return False  # what is not linked is for collection
+        needed = max(len(self._copies.designated(repository, digest)) for repository in repositories)
+        order = ranked(digest, [*self._members.keepers(), self._members.own])
+        higher = order[: order.index(self._members.own)] if not self._copies.is_front_end else order
+        return await self._count(digest, [one.instance for one in higher], max(needed, 1)) >= max(needed, 1)
+
+    def _is_mine(self, repository: Repository, digest: Digest) -> bool:
+        return self._members.own in self._copies.designated(repository, digest)
+
+    async def _count(self, digest: Digest, instances: list[str], enough: int) -> int:
+        """How many of some instances hold a content, counted up to `enough`."""
+        count = 0
+        for instance in instances:
+            member = self._members.get(instance)
+            if count < enough and member is not None and member.reachable:
+                try:
+                    count += await self._peers.held_size(member, digest, ANSWER_S) is not None
+                except PeerUnreachable:
+                    continue
+        return count

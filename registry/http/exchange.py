@@ -1,0 +1,67 @@
+"""One request and its answer, measured as they pass."""
+
+import logging
+from collections.abc import Awaitable
+
+from starlette.types import Message, Receive, Scope, Send
+
+from registry.measures import Served
+from registry.request_ids import HEADER
+from registry.seams import Clock
+
+log = logging.getLogger("concord.access")
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+
+_HEADER = HEADER.lower().encode()
+
+
+class Exchange:
+    """Stands between the server and the application: counts bytes, takes times, and puts the request's id on the
+    answer."""
+
+    __slots__ = ("_begun", "_clock", "_first", "_id", "_receive", "_received", "_scope", "_send", "_sent", "_status")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str, clock: Clock) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._id = request_id
+        self._clock = clock
+        self._begun = clock.steady_s()
+        self._first = 0.0
+        self._status = 0
+        self._received = self._sent = 0
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._received += len(message.get("body", b""))
+        return message
+
+    def send(self, message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            self._first = self._clock.steady_s() - self._begun
+            self._status = message["status"]
+            message["headers"].append((_HEADER, self._id.encode()))
+        else:
+            self._sent += len(message["body"])
+        return self._send(message)
+
+    def served(self, route: str) -> Served:
+        """What is to be counted, once it is over."""
+        method = self._scope["method"]
+        method = method if method in METHODS else "other"
+        return Served(route, method, self._status, self._first, self._received, self._sent)
+
+    def log(self) -> None:
+        """Say it, without the query, which may hold what is not for logs."""
+        client = self._scope.get("client")
+        fields = {
+            "status": self._status,
+            "first_byte_ms": round(self._first * 1000, 1),
+            "whole_ms": round((self._clock.steady_s() - self._begun) * 1000, 1),
+            "received_bytes": self._received,
+            "sent_bytes": self._sent,
+            "client": client[0] if client else "",
+        }
+        log.info("%s %s", self._scope["method"], self._scope["path"], extra={"fields": fields})

@@ -1,0 +1,182 @@
+"""What instances answer each other: one question after the other, from committed state and this disk alone, so that
+questions cannot go round in circles. `peers` has seen to it that the asker is a member."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import msgspec
+from starlette.responses import Response
+
+from crdt.delta import decode_delta
+from crdt.errors import DocumentBroken, Malformed
+from crdt.vector import decode_vector, encode_vector
+from registry.catalog.documents import Early
+from registry.catalog.incoming import Incoming, keep_wanted_body, note_writers
+from registry.cluster import messages as m
+from registry.cluster.sessions import Session
+from registry.http.replication import MAX_PARTS, own_standing
+from registry.instance import Instance
+from registry.names import parse_digest, parse_repository
+
+log = logging.getLogger("concord.peers")
+
+T = TypeVar("T")
+
+MAX_DIFFS_BYTES = 16 * 1024 * 1024
+
+
+class Refused(Exception):
+    """A request that is not from a member, or makes no sense."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class Asked(NamedTuple):
+    """An authentic request."""
+
+    session: Session
+    sequence: int
+    question: str
+    """What is asked about a streamed body; empty with any other."""
+    body: bytes | None
+    """None for a streamed one, which has not been read."""
+
+
+def _answering(
+    question: type[T], respond: Callable[[Instance, Asked, T], Awaitable[object]]
+) -> Callable[[Instance, Asked], Awaitable[Response]]:
+    """A question as a request handler: decoded before, encoded after."""
+
+    async def handle(instance: Instance, asked: Asked) -> Response:
+        answer = await respond(instance, asked, msgspec.msgpack.decode(asked.body or b"", type=question))
+        return Response(msgspec.msgpack.encode(answer))
+
+    return handle
+
+
+async def _hello(instance: Instance, asked: Asked, question: m.Hello) -> m.Hello:
+    if question.instance != asked.session.client:
+        raise Malformed("a hello in another instance's name")
+    instance.cluster.greeted(question)
+    return instance.cluster.hello(instance.cluster.members.get(question.instance))
+
+
+async def _changes(instance: Instance, asked: Asked, question: m.ChangesQuestion) -> m.ChangesAnswer:
+    return m.ChangesAnswer(*instance.catalog.replica.changes(question.since))
+
+
+async def _summaries(instance: Instance, asked: Asked, question: m.SummariesQuestion) -> m.SummariesAnswer:
+    return m.SummariesAnswer.of(instance.catalog.replica.summaries(question.read()))
+
+
+async def _names(instance: Instance, asked: Asked, question: m.NamesQuestion) -> m.NamesAnswer:
+    return m.NamesAnswer(instance.catalog.replica.names(question.keys))
+
+
+async def _fingerprints(instance: Instance, asked: Asked, question: m.FingerprintsQuestion) -> m.FingerprintsAnswer:
+    replica = instance.catalog.replica
+    return m.FingerprintsAnswer([replica.state(name).fingerprint() for name in question.names])
+
+
+async def _diffs(instance: Instance, asked: Asked, question: m.DiffsQuestion) -> m.DiffsAnswer:
+    """What the asker lacks. What would make the answer too long is left for another question; what is too long even for
+    one of its own is sent all the same, since there is no other way to have it."""
+    diffs, size = [], 0
+    for name, vector in question.documents:
+        theirs = decode_vector(vector)
+        ours = instance.catalog.replica.state(name)
+        if size > MAX_DIFFS_BYTES or all(theirs.get(writer, 0) >= clock for writer, clock in ours.vector.items()):
+            diffs.append(m.DiffAnswer.of(ours, b""))
+            continue
+        try:
+            state, update = instance.catalog.replica.state_and_diff(name, theirs)
+        except DocumentBroken as error:
+            log.error("%s cannot be read: %s", name, error)
+            raise Refused(500, "document broken") from None
+        if diffs and size + len(update) > MAX_DIFFS_BYTES:
+            update = b""
+        size += len(update)
+        diffs.append(m.DiffAnswer.of(state, update))
+    names = [name for name, _ in question.documents]
+    return m.DiffsAnswer(diffs, instance.catalog.queries.writers_of(names))
+
+
+async def _updates(instance: Instance, asked: Asked, question: m.Updates) -> m.UpdatesAnswer:
+    """Take in what another instance says we lack. Each update stands for itself."""
+    await instance.catalog.database.write(lambda tx: note_writers(tx, question.writers))
+    early = []
+    for _, update in question.documents:
+        decode_delta(update)  # nothing is applied where any is malformed
+    for name, update in question.documents:
+        try:
+            applied = await instance.catalog.take_in(Incoming(name, update, decode_delta(update), {}))
+            instance.cluster.advanced(name, applied.vector)
+        except Early:
+            early.append(name)
+    for body in question.bodies:
+        await instance.catalog.database.write(partial(keep_wanted_body, body=body))
+    return m.UpdatesAnswer(early)
+
+
+async def _facts(instance: Instance, asked: Asked, question: m.FactsQuestion) -> m.FactsAnswer:
+    state, facts = instance.catalog.facts(question.name)
+    return m.FactsAnswer(encode_vector(state.vector), state.digest, facts)
+
+
+async def _held(instance: Instance, asked: Asked, question: m.HeldQuestion) -> m.HeldAnswer:
+    digest = parse_digest(question.digest)
+    if question.damaged:
+        return m.HeldAnswer(instance.cluster.contents.damaged_size(digest))
+    size = instance.store.held_size(digest)
+    if size is None:
+        body = instance.catalog.queries.body(digest)
+        size = len(body) if body is not None else None
+    return m.HeldAnswer(size)
+
+
+async def _secure(instance: Instance, asked: Asked, question: m.SecureQuestion) -> m.SecureAnswer:
+    repository, digest = parse_repository(question.repository), parse_digest(question.digest)
+    asker = instance.cluster.members.get(asked.session.client)
+    return await instance.cluster.secure.hold(repository, digest, asker)
+
+
+async def _relied(instance: Instance, asked: Asked, question: m.RelyQuestion) -> m.RelyAnswer:
+    return await instance.cluster.collect.relied(instance.cluster.members.get(asked.session.client), question)
+
+
+async def _release(instance: Instance, asked: Asked, question: m.ReleaseQuestion) -> m.ReleaseAnswer:
+    released = await instance.cluster.collect.release([parse_digest(digest) for digest in question.digests])
+    return m.ReleaseAnswer(list(released))
+
+
+async def _take(instance: Instance, asked: Asked, question: m.TakeQuestion) -> m.TakeAnswer:
+    return await instance.cluster.secure.take(parse_digest(question.digest), question.size, asked.session.client)
+
+
+async def _replication(instance: Instance, asked: Asked, question: m.ReplicationQuestion) -> m.ReplicationAnswer:
+    if len(question.manifests) + len(question.blobs) > MAX_PARTS:
+        raise Malformed("a question about too many parts")
+    return own_standing(instance, question)
+
+
+QUESTIONS: dict[str, Callable[[Instance, Asked], Awaitable[Response]]] = {
+    "/hello": _answering(m.Hello, _hello),
+    "/changes": _answering(m.ChangesQuestion, _changes),
+    "/summaries": _answering(m.SummariesQuestion, _summaries),
+    "/names": _answering(m.NamesQuestion, _names),
+    "/fingerprints": _answering(m.FingerprintsQuestion, _fingerprints),
+    "/diffs": _answering(m.DiffsQuestion, _diffs),
+    "/updates": _answering(m.Updates, _updates),
+    "/facts": _answering(m.FactsQuestion, _facts),
+    "/held": _answering(m.HeldQuestion, _held),
+    "/secure": _answering(m.SecureQuestion, _secure),
+    "/take": _answering(m.TakeQuestion, _take),
+    "/relied": _answering(m.RelyQuestion, _relied),
+    "/release": _answering(m.ReleaseQuestion, _release),
+    "/replication": _answering(m.ReplicationQuestion, _replication),
+}

@@ -1,0 +1,84 @@
+"""Addresses of Redis servers.
+
+    redis://[USER:PASSWORD@]HOST[:PORT][/DB]
+    rediss://…                                      with TLS; ?ssl_ca_certs=FILE names who is trusted
+    unix://PATH
+    redis+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]…]/NAME[/DB][?sentinel_password=…]
+    rediss+sentinel://…                             with TLS to all of them
+
+The last two name Sentinels, which are asked where the master NAME is, anew at every connection; user and password are
+those of the master. redis-py has no such form of its own.
+"""
+
+from typing import NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
+SENTINEL_PORT = 26379
+
+
+class Sentinels(NamedTuple):
+    """What an address with Sentinels says."""
+
+    hosts: list[tuple[str, int]]
+    master: str
+    database: int
+    user: str | None
+    password: str | None
+    sentinel_password: str | None
+    encrypted: bool
+
+
+def names_sentinels(url: str) -> bool:
+    return "+sentinel://" in url
+
+
+def check_address(url: str) -> None:
+    """Raises ValueError for what is no address of a Redis."""
+    if not url.startswith(SCHEMES):
+        raise ValueError(f"a Redis address begins with one of {', '.join(SCHEMES)}")
+    try:
+        if names_sentinels(url):
+            parse_sentinels(url)
+        else:
+            _ = urlsplit(url).port
+    except ValueError as error:
+        if "port" in str(error).lower():
+            raise ValueError("an address has a port that is no number below 65536") from None
+        raise
+
+
+def shown(url: str) -> str:
+    """An address without what may be secret in it."""
+    parts = urlsplit(url)
+    if names_sentinels(url):
+        said = parse_sentinels(url)
+        return f"{parts.scheme}://{','.join(f'{host}:{port}' for host, port in said.hosts)}/{said.master}"
+    return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
+
+
+def parse_sentinels(url: str) -> Sentinels:
+    """Raises ValueError."""
+    parts = urlsplit(url)
+    login, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    master, _, database = parts.path.strip("/").partition("/")
+    if not master or not hosts or not (database or "0").isdigit():
+        raise ValueError("an address with Sentinels is redis+sentinel://HOST:PORT,…/NAME, with the master's name")
+    query = parse_qs(parts.query, strict_parsing=bool(parts.query))
+    return Sentinels(
+        [_host(one) for one in hosts.split(",")],
+        unquote(master),
+        int(database or 0),
+        unquote(user) or None,
+        unquote(password) or None,
+        query.get("sentinel_password", [None])[0],
+        parts.scheme.startswith("rediss"),
+    )
+
+
+def _host(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError(f"{text!r} is no HOST:PORT of a Sentinel")
+    return parts.hostname, parts.port or SENTINEL_PORT

@@ -1,0 +1,156 @@
+"""Backups while serving, starting again from one, and a catalog that is lost."""
+
+import threading
+
+import pytest
+
+from tests.cli.test_cli import concord, refused
+from tests.scenarios.test_copies import path_of
+from tests.support import images
+from tests.support.client import sha256
+from tests.support.server import Server, free_port, running_cluster, running_server, wait_until
+
+
+def restored(cluster, directory, backup, site="eu"):
+    """An instance on a restored directory, in a running cluster."""
+    done = concord("restore", backup, "--data", directory)
+    assert done.returncode == 0, done
+    server = Server(directory, site, [cluster.redis.url], port=free_port())
+    cluster.servers.append(server.start())
+    return server
+
+
+def test_a_backup_made_while_pushing_has_everything_that_was_answered_before(tmp_path):
+    image = images.image("before", layer_bytes=100_000)
+    ended = threading.Event()
+    with running_server(tmp_path / "data") as server:
+        server.client.push("app", "before", image)
+
+        def go_on():
+            number = 0
+            while not ended.is_set():
+                number += 1
+                server.client.push("app", f"v{number}", images.image(number, layer_bytes=3000))
+
+        pushing = threading.Thread(target=go_on)
+        pushing.start()
+        try:
+            for _ in range(3):
+                done = concord("backup", "--data", server.data, tmp_path / "backup")
+                assert done.returncode == 0, done
+        finally:
+            ended.set()
+            pushing.join()
+    assert concord("restore", tmp_path / "backup", "--data", tmp_path / "again").returncode == 0
+    assert concord("verify", "--data", tmp_path / "again").returncode == 0
+    with running_server(tmp_path / "again") as again:
+        for tag in again.client.tags("app"):
+            again.client.pull("app", tag)
+        assert again.client.pull("app", "before") == image.body
+
+
+def test_the_next_backup_adds_what_is_new_and_removes_what_is_gone(tmp_path):
+    first, second = images.image("first", layer_bytes=1000), images.image("second", layer_bytes=1000)
+    with running_server(tmp_path / "data", gc_grace_s="0", gc_every_s="0") as server:
+        server.client.push("app", "v1", first)
+        assert "3 of them new" in concord("backup", "--data", server.data, tmp_path / "backup").stdout
+        assert "0 of them new" in concord("backup", "--data", server.data, tmp_path / "backup").stdout
+        server.client.push("app", "v2", second)
+        server.client.delete(f"/v2/app/manifests/{first.digest}")
+        assert server.client.request("POST", "/_concord/gc", b"{}").json()["removed"] == 3
+        done = concord("backup", "--copy", "--data", server.data, tmp_path / "backup")
+        assert "3 contents" in done.stdout and "3 of them new" in done.stdout
+        backed_up = Server(tmp_path / "backup")
+        assert not any(path_of(backed_up, sha256(blob)).exists() for blob in first.blobs)
+
+
+def test_a_restored_instance_is_another_and_merges_with_what_its_peers_did(tmp_path):
+    gone, kept, later = (images.image(name, layer_bytes=2000) for name in ("gone", "kept", "later"))
+    with running_cluster(tmp_path, ["eu", "us"]) as cluster:
+        eu, us = cluster.servers
+        eu.client.push("app", "gone", gone)
+        eu.client.push("app", "kept", kept)
+        cluster.wait_agreed()
+        assert concord("backup", "--data", eu.data, tmp_path / "backup").returncode == 0
+        before = eu.status()["instance"]
+        us.client.delete("/v2/app/manifests/gone")
+        us.client.push("app", "later", later)
+        cluster.wait_agreed()
+        again = restored(cluster, tmp_path / "again", tmp_path / "backup")
+        assert again.status()["instance"] != before
+        cluster.wait_agreed()
+        for server in cluster.servers:
+            assert server.client.tags("app") == ["kept", "later"]
+        eu.kill()
+        assert again.client.pull("app", "kept") == kept.body
+        again.client.push("app", "new", images.image("new"))
+        wait_until(lambda: "new" in us.client.tags("app"), 10)
+
+
+def test_damaged_content_of_a_backup_is_named_and_left_out(tmp_path):
+    image = images.image("damaged", layers=3, layer_bytes=1000)
+    with running_server(tmp_path / "data") as server:
+        server.client.push("app", "v1", image)
+        concord("backup", "--copy", "--data", server.data, tmp_path / "backup")
+    backed_up = Server(tmp_path / "backup")
+    path_of(backed_up, sha256(image.blobs[1])).write_bytes(b"x" * 1000)
+    path_of(backed_up, sha256(image.blobs[2])).unlink()
+    done = concord("restore", tmp_path / "backup", "--data", tmp_path / "again")
+    assert done.returncode == 1 and "2 missing or damaged" in done.stdout
+    assert sha256(image.blobs[1]) in done.stdout and sha256(image.blobs[2]) in done.stdout
+    assert concord("verify", "--data", tmp_path / "again").returncode == 0
+
+
+def test_a_restore_that_was_broken_off_goes_on(tmp_path):
+    image = images.image("broken off", layers=3, layer_bytes=1000)
+    with running_server(tmp_path / "data") as server:
+        server.client.push("app", "v1", image)
+        concord("backup", "--copy", "--data", server.data, tmp_path / "backup")
+    half = tmp_path / "half"
+    first = path_of(Server(half), sha256(image.blobs[1]))
+    first.parent.mkdir(parents=True)
+    first.write_bytes(image.blobs[1][:500])
+    (half / "restoring").touch()
+    (half / "catalog.sqlite.part").write_bytes(b"half")
+    assert concord("restore", tmp_path / "backup", "--data", half).returncode == 0
+    with running_server(half) as again:
+        assert again.client.pull("app", "v1") == image.body
+
+
+def test_nothing_is_written_over(tmp_path):
+    with running_server(tmp_path / "data") as server:
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "thesis.tex").write_text("years")
+        refused(concord("backup", "--data", server.data, tmp_path / "other"), "neither empty nor a backup")
+        refused(concord("backup", "--data", server.data, server.data), "neither empty nor a backup")
+        refused(concord("backup", "--data", tmp_path / "other", tmp_path / "backup"), "no data directory")
+        refused(concord("restore", tmp_path / "other", "--data", tmp_path / "again"), "no backup")
+        concord("backup", "--data", server.data, tmp_path / "backup")
+        refused(concord("restore", tmp_path / "backup", "--data", tmp_path / "other"), "not empty")
+        refused(concord("rebuild", "--data", server.data), "in use")
+    refused(concord("rebuild", "--data", tmp_path / "nothing"), "no content")
+
+
+@pytest.mark.parametrize("harm", ["lost", "damaged"])
+def test_a_catalog_that_is_lost_or_damaged_ends_the_start_and_is_rebuilt_from_peers(tmp_path, harm):
+    image = images.image("rebuilt", layer_bytes=50_000)
+    with running_cluster(tmp_path, ["eu", "us"]) as cluster:
+        eu, us = cluster.servers
+        eu.client.push("app", "v1", image)
+        cluster.wait_agreed()
+        eu.stop()
+        catalog = eu.data / "catalog.sqlite"
+        if harm == "lost":
+            catalog.unlink()
+        else:
+            catalog.write_bytes(b"nothing that SQLite could read" * 1000)
+        eu.start(wait=False)
+        assert eu.process.wait(30) == 2
+        eu.process = None
+        assert "concord rebuild" in eu.log.read_text()
+        done = concord("rebuild", "--data", eu.data)
+        assert done.returncode == 0 and "3 contents" in done.stdout, done
+        eu.start()
+        wait_until(lambda: eu.client.tags("app") == ["v1"], 15)
+        us.kill()
+        assert eu.client.pull("app", "v1") == image.body

@@ -1,0 +1,90 @@
+"""Repositories carried to a site without a network."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.cli.test_cli import concord, refused
+from tests.support import images
+from tests.support.client import sha256
+from tests.support.server import KEY, running_server
+
+SIGNED = {"CONCORD_CLUSTER_KEY": KEY}
+
+
+@pytest.fixture
+def carried(tmp_path):
+    """A bundle of two repositories, one of which matches."""
+    image = images.image("carried", layers=3, layer_bytes=50_000)
+    index = images.index(image)
+    with running_server(tmp_path / "here") as server:
+        server.client.push("prod/app", "v1", index)
+        server.client.push("prod/app", "gone", images.image("gone"))
+        server.client.delete("/v2/prod/app/manifests/gone")
+        server.client.push("test/app", "v1", images.image("other"))
+        done = concord("export", "--data", server.data, tmp_path / "bundle", "prod/*", **SIGNED)
+        assert done.returncode == 0 and done.stdout.startswith("1 repositories"), done
+    return index
+
+
+def test_a_bundle_arrives_whole_and_merges(tmp_path, carried):
+    mine = images.image("mine")
+    with running_server(tmp_path / "there") as server:
+        server.client.push("prod/app", "mine", mine)
+        refused(concord("import", tmp_path / "bundle", "--data", server.data, **SIGNED), "in use")
+    for new in ("7 of them new", "0 of them new"):
+        done = concord("import", tmp_path / "bundle", "--data", tmp_path / "there", **SIGNED)
+        assert done.returncode == 0 and new in done.stdout, done
+    with running_server(tmp_path / "there") as server:
+        assert server.client.tags("prod/app") == ["mine", "v1"]
+        assert server.client.pull("prod/app", "v1") == carried.body
+        assert server.client.tags("test/app") == []
+    assert concord("verify", "--data", tmp_path / "there").returncode == 0
+
+
+def test_an_export_goes_on_where_it_was_broken_off(tmp_path, carried):
+    (content,) = list((tmp_path / "bundle" / "blobs").rglob(sha256(carried.children[0].blobs[1])[7:]))
+    content.unlink()
+    (tmp_path / "bundle" / "bundle.json").unlink()
+    done = concord("export", "--data", tmp_path / "here", tmp_path / "bundle", "prod/*", **SIGNED)
+    assert done.returncode == 0 and "1 of them new" in done.stdout
+    assert concord("import", tmp_path / "bundle", "--data", tmp_path / "there", **SIGNED).returncode == 0
+
+
+def change_list(bundle):
+    said = json.loads((bundle / "bundle.json").read_bytes())
+    said["documents"][0]["name"] = "repository/other"
+    (bundle / "bundle.json").write_text(json.dumps(said))
+
+
+def change_document(bundle):
+    file = bundle / "documents" / "0"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x07")
+
+
+def change_content(bundle):
+    largest = max(
+        (file for file in (bundle / "blobs").rglob("*") if file.is_file()), key=lambda file: file.stat().st_size
+    )
+    largest.write_bytes(bytes(largest.stat().st_size))
+
+
+def lose_body(bundle):
+    next((bundle / "bodies").iterdir()).unlink()
+
+
+@pytest.mark.parametrize("tamper", [change_list, change_document, change_content, lose_body])
+def test_a_bundle_that_was_tampered_with_changes_nothing(tmp_path, carried, tamper):
+    tamper(tmp_path / "bundle")
+    refused(concord("import", tmp_path / "bundle", "--data", tmp_path / "there", **SIGNED), "bundle")
+    assert not (tmp_path / "there" / "catalog.sqlite").exists()
+
+
+def test_a_bundle_of_another_cluster_is_refused(tmp_path, carried):
+    other = {"CONCORD_CLUSTER_KEY": "another-cluster's key"}
+    refused(concord("import", tmp_path / "bundle", "--data", tmp_path / "there", **other), "this cluster's key")
+    refused(concord("import", tmp_path / "bundle", "--data", tmp_path / "there"), "this cluster's key")
+    shutil.rmtree(tmp_path / "bundle")
+    refused(concord("import", tmp_path / "bundle", "--data", tmp_path / "there", **SIGNED), "no bundle")
+    refused(concord("export", "--data", tmp_path / "there", tmp_path / "bundle"), "no data directory")

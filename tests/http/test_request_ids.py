@@ -1,0 +1,49 @@
+"""The id of a request: in its answer, in the log, and with what is asked of other instances for it."""
+
+import re
+
+import pytest
+
+from tests.support.server import running_cluster, wait_until
+
+
+def test_a_harmless_id_is_taken_over(client):
+    assert client.get("/v2/", X_Request_Id="from-a_proxy.7").headers["X-Request-Id"] == "from-a_proxy.7"
+
+
+@pytest.mark.parametrize("given", ["", "two words", "x" * 65, 'a"b', "a=b", "ä"])
+def test_any_other_is_replaced_by_one_that_is_drawn(client, given):
+    said = client.get("/v2/", X_Request_Id=given.encode()).headers["X-Request-Id"]
+    assert re.fullmatch("[0-9a-f]{16}", said)
+
+
+def test_every_answer_has_its_own(client):
+    paths = ["/v2/", "/healthz", "/nonsense", "/v2/_catalog"] * 60
+    assert len({client.get(path).headers["X-Request-Id"] for path in paths}) == len(paths)
+
+
+def test_an_id_goes_with_the_questions_of_its_request(tmp_path):
+    with running_cluster(tmp_path, ["eu", "eu"], log_level="debug") as cluster:
+        cluster[0].client.get("/v2/app/manifests/missing", X_Request_Id="the-one-request")
+        own = cluster[0].status()["instance"]
+        line = f"{own} asks /diffs request=the-one-request"
+        wait_until(lambda: line in cluster[1].log.read_text())
+        cluster[0].client.push_blob("app", b"x")
+        written = cluster[0].log.read_text() + cluster[1].log.read_text()
+        assert "hello request=the-one-request" not in written, "what is done for nobody has no id"
+
+
+def test_an_id_goes_with_an_upload_that_is_passed_on_and_is_answered_once(tmp_path):
+    with running_cluster(tmp_path, ["eu", "eu"], log_level="debug") as cluster:
+        location = cluster[0].client.begin_upload("app")
+        answer = cluster[1].client.request("PATCH", location, b"some", {"X-Request-Id": "passed-on"})
+        assert (answer.status, answer.headers["X-Request-Id"]) == (202, "passed-on")
+        wait_until(lambda: "asks /upload request=passed-on" in cluster[0].log.read_text())
+
+
+def test_an_id_goes_with_a_question_for_another_of_the_site_and_is_answered_once(tmp_path):
+    with running_cluster(tmp_path, ["eu", "eu"]) as cluster:
+        given = {"Concord-For": cluster[1].status()["instance"], "X-Request-Id": "relayed"}
+        answer = cluster[0].client.request("POST", "/_concord/peer/changes", b"", given)
+        assert answer.headers.get_all("X-Request-Id") == ["relayed"]
+        assert cluster[1].status()["refused_peer_requests"], "it came there"

@@ -1,0 +1,83 @@
+"""Instances that leave, are forgotten, and come back all the same."""
+
+import json
+
+import pytest
+
+from tests.scenarios.test_copies import path_of
+from tests.support import images
+from tests.support.client import sha256
+from tests.support.server import running_cluster, wait_until
+
+
+def forget(server, instance):
+    return server.client.request("POST", "/_concord/forget", json.dumps({"instance": instance}).encode())
+
+
+def knows(server):
+    return {member["instance"] for member in server.status()["members"]}
+
+
+@pytest.fixture
+def three(tmp_path):
+    with running_cluster(tmp_path, ["eu", "us", "ap"], gc_grace_s="0", gc_every_s="0") as cluster:
+        yield cluster
+
+
+def test_a_forgotten_instance_comes_back_as_another_and_brings_only_what_nobody_saw(three):
+    eu, us, ap = three.servers
+    gone, unseen = images.image("gone", layer_bytes=2000), images.image("unseen", layer_bytes=2000)
+    eu.client.push("app", "v1", gone)
+    three.wait_agreed()
+    before = ap.status()["instance"]
+    ap.kill()
+    bus = ap.environment.pop("CONCORD_REDIS")
+    ap.start()  # cut off from everybody
+    ap.client.push("app", "unseen", unseen)
+    ap.kill()
+    wait_until(lambda: forget(eu, before[:8]).status == 200, 15)
+    wait_until(lambda: before not in knows(us), 10)
+    assert us.client.delete(f"/v2/app/manifests/{gone.digest}").status == 202
+    wait_until(lambda: "v1" not in eu.client.tags("app"), 5)
+    collected = eu.client.request("POST", "/_concord/gc", b"{}").json()
+    assert collected["removed"] == len(gone.blobs), "nobody waits for who is forgotten"
+    ap.environment["CONCORD_REDIS"] = bus
+    ap.start()
+    wait_until(lambda: ap.status()["instance"] not in (before, ""), 15)
+    after = ap.status()["instance"]
+    wait_until(lambda: after in knows(eu) and after in knows(us), 15)
+    wait_until(lambda: all(server.client.tags("app") == ["unseen"] for server in three.servers), 15)
+    assert us.client.pull("app", "unseen") == unseen.body
+    assert "was forgotten" in ap.log.read_text()
+
+
+def test_who_is_live_or_unknown_is_not_forgotten(three):
+    eu, us, _ = three.servers
+    wait_until(lambda: len(knows(eu)) == 2)
+    assert forget(eu, us.status()["instance"]).status == 409
+    assert forget(eu, "0" * 32).status == 404
+    assert forget(eu, "").status == 404
+    assert eu.client.request("POST", "/_concord/forget", b"[]").status == 400
+    assert len(knows(eu)) == 2
+
+
+def test_who_leaves_hands_over_what_only_it_holds(three):
+    eu, us, ap = three.servers
+    image = images.image("handed over", layers=4, layer_bytes=200_000)
+    eu.client.push("app", "v1", image)
+    three.wait_agreed()
+    leaving = eu.status()["instance"]
+    assert eu.client.request("POST", "/_concord/leave", b"").status == 200
+    assert eu.process.wait(30) == 0
+    eu.process = None
+    for blob in image.blobs:
+        assert path_of(us, sha256(blob)).exists() or path_of(ap, sha256(blob)).exists()
+    wait_until(lambda: leaving not in knows(us) | knows(ap), 10)
+    assert us.client.pull("app", "v1") == image.body
+    assert ap.client.pull("app", "v1") == image.body
+
+
+def test_an_instance_alone_cannot_leave(tmp_path):
+    with running_cluster(tmp_path, ["eu"]) as cluster:
+        answer = cluster.servers[0].client.request("POST", "/_concord/leave", b"")
+        assert answer.status == 409 and cluster.servers[0].client.get("/readyz").status == 200

@@ -1,0 +1,121 @@
+"""Two thousand flipped bits in content at rest: none leaves an instance, and all are mended."""
+
+import asyncio
+import random
+
+from registry.blobs.store import content_path
+from registry.names import Digest
+from simulations.images import digest_of
+from simulations.run import Run
+from simulations.world import Node
+from tests.simulations.test_scenarios import begin, client, play
+
+FLIPS = 2000
+CONTENTS = [random.Random(f"rot {n}").randbytes(3_000_000 if n % 50 == 0 else 100 + 90 * n) for n in range(100)]
+
+
+async def hold_everywhere(playing: Run) -> None:
+    for content in CONTENTS:
+        digest = digest_of(content)
+        first, second = playing.world.nodes
+        while not await client(playing).upload(first, "app", content):
+            pass
+        while (answer := await client(playing).pull_blob(second, "app", digest)) is None or answer.status != 200:
+            await asyncio.sleep(0.1)
+
+
+def flip_all(playing: Run, drawn: random.Random) -> list[Node]:
+    """A bit of each content, at one of the two. Answers at which."""
+    struck = [drawn.choice(playing.world.nodes) for _ in CONTENTS]
+    for content, node in zip(CONTENTS, struck, strict=True):
+        node.disk.flip_bit(content_path(Digest(digest_of(content))), drawn.randrange(8 * len(content)))
+    return struck
+
+
+def is_whole(playing: Run, content: bytes) -> bool:
+    path = content_path(Digest(digest_of(content)))
+    return all(bytes(node.disk._names.now[path].now) == content for node in playing.world.nodes)
+
+
+def found(playing: Run) -> tuple[int, int]:
+    contents = [node.instance.cluster.contents for node in playing.world.nodes]
+    return sum(c.quarantine.found for c in contents), sum(c.mended for c in contents)
+
+
+def test_two_thousand_flipped_bits_never_leave_and_are_all_mended():
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        await hold_everywhere(playing)
+        drawn, work = random.Random(1), client(playing)
+        for _ in range(FLIPS // len(CONTENTS)):
+            for content, node in zip(CONTENTS, flip_all(playing, drawn), strict=True):
+                answer = await work.pull_blob(node, "app", digest_of(content))
+                assert answer is not None and (answer.status, answer.body == content) == (200, True)
+            await asyncio.sleep(1)
+            assert all(is_whole(playing, content) for content in CONTENTS)
+        assert found(playing) == (FLIPS, FLIPS)
+
+    play(act, sites=("eu", "us"))
+
+
+def test_a_scrub_mends_what_nobody_asks_for():
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        await hold_everywhere(playing)
+        struck = flip_all(playing, random.Random(2))
+        struck[7].disk.remove(content_path(Digest(digest_of(CONTENTS[7]))))
+        for node in playing.world.nodes:
+            assert node.instance.cluster.scrub.begin()
+            assert not node.instance.cluster.scrub.begin(), "it is under way"
+        begun_s = playing.world.loop.now
+        while any(node.instance.cluster.scrub.running for node in playing.world.nodes):
+            await asyncio.sleep(0.1)
+        assert playing.world.loop.now - begun_s > sum(map(len, CONTENTS)) / (21 * 2**20), "it takes its time"
+        passes = [node.instance.cluster.scrub.last for node in playing.world.nodes]
+        count = len(CONTENTS) * len(playing.world.nodes)
+        assert sum(p.contents for p in passes) == count, "what is fetched again meanwhile is not checked once more"
+        assert sum(p.damaged for p in passes) == sum(p.repaired for p in passes) == len(CONTENTS)
+        await asyncio.sleep(1)
+        assert all(is_whole(playing, content) for content in CONTENTS)
+
+    play(act, sites=("eu", "us"), executor_s=0.0)
+
+
+def test_what_is_due_is_scrubbed_without_being_asked_for():
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        await hold_everywhere(playing)
+        flip_all(playing, random.Random(3))
+        await asyncio.sleep(200)
+        assert found(playing) == (0, 0), "all was checked when it came"
+        for node in playing.world.nodes:
+            node.clock_offset_s += 8 * 86400
+        await asyncio.sleep(200)
+        assert found(playing) == (len(CONTENTS), len(CONTENTS))
+        assert all(is_whole(playing, content) for content in CONTENTS)
+        now_ms = playing.world.nodes[0].wall_ms()
+        for node in playing.world.nodes:
+            assert now_ms - node.instance.cluster.scrub.oldest_check_ms() < 200_000
+
+    play(act, sites=("eu", "us"))
+
+
+def test_two_copies_with_different_damage_make_a_whole_one():
+    content = random.Random("two").randbytes(5_000_000)
+    digest = Digest(digest_of(content))
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second = playing.world.nodes
+        work = client(playing)
+        while not await work.upload(first, "app", content):
+            pass
+        assert (await work.pull_blob(second, "app", digest)).status == 200
+        before = first.instance.cluster.fetch.fetched_bytes
+        first.disk.flip_bit(content_path(digest), 8 * 1_500_000)
+        second.disk.flip_bit(content_path(digest), 8 * 4_500_000)
+        assert (await work.pull_blob(first, "app", digest)).body == content
+        assert first.instance.cluster.fetch.fetched_bytes - before == 2**20, "only what was damaged is fetched"
+        assert (await work.pull_blob(second, "app", digest)).body == content
+
+    play(act, sites=("eu", "us"))

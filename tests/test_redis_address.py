@@ -1,0 +1,28 @@
+"""Addresses of Redis servers: what they say, and what is refused."""
+
+import pytest
+
+from registry.redis_address import Sentinels, check_address, parse_sentinels, shown
+
+
+def test_an_address_with_sentinels_says_everything():
+    url = "rediss+sentinel://me:s%40cret@one,two:1234,[::1]:99/main/3?sentinel_password=hush"
+    hosts = [("one", 26379), ("two", 1234), ("::1", 99)]
+    assert parse_sentinels(url) == Sentinels(hosts, "main", 3, "me", "s@cret", "hush", True)
+    assert "cret" not in shown(url) and "hush" not in shown(url)
+
+
+@pytest.mark.parametrize("url", ["redis://a", "rediss://a:1/2", "unix:///run/redis", "redis+sentinel://a/main"])
+def test_what_is_an_address(url):
+    check_address(url)
+    assert shown(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://a", "redis://a:x", "redis+sentinel://a", "redis+sentinel:///main", "redis+sentinel://a:99999/main",
+     "redis+sentinel://a,/main", "redis+sentinel://a/main/x"],
+)  # fmt: skip
+def test_what_is_none(url):
+    with pytest.raises(ValueError):
+        check_address(url)
