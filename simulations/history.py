@@ -41,6 +41,11 @@ class Operation:
     def acknowledged(self) -> bool:
         return self.status is not None and 200 <= self.status < 300
 
+    def overlaps(self, other: "Operation") -> bool:
+        """Whether both were under way at some moment."""
+        ends = (one.ended_s if one.ended_s is not None else float("inf") for one in (self, other))
+        return max(self.begun_s, other.begun_s) <= min(ends)
+
     def may_remove(self, repository: str, key: Key, digest: str) -> bool:
         """Whether this request may end a fact about a key, which points at `digest` if it is a tag's."""
         if self.kind == "collect":

@@ -25,7 +25,7 @@ Told = Callable[[tuple[Any, ...], Any], str]
 
 def _resumed(arguments: tuple[Any, ...], result: Any) -> str:
     headers = dict(arguments[3]) if len(arguments) > 3 else {}
-    return "transfer resumed" if headers.get("Range", "bytes=0-") != "bytes=0-" else ""
+    return "" if headers.get("Range", "bytes=0-").startswith("bytes=0-") else "transfer resumed"
 
 
 WATCHED: tuple[tuple[Any, str, Told], ...] = (

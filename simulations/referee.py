@@ -64,6 +64,7 @@ class Referee:
         self.history = History()
         self.commits = Commits(self.history)
         self.commits.grace_s = GRACE_S
+        self.commits.asked_by = self._asked_by
         self.vectors = Vectors()
         self.acknowledged = Acknowledged(self.history, self.commits)
         self.deletes = Deletes(self.history, self.commits)
@@ -227,7 +228,7 @@ class Referee:
             return
         # A transfer that breaks off in its middle goes on: that is no ground for giving up, or for cutting off.
         steady = self._quiet_but(BUS_KINDS | {BODY_BROKEN}) if operation.kind == "pull blob" else self.calm
-        self.judge(answers.check_status, operation, steady, self.lost)
+        self.judge(answers.check_status, operation, steady, self.lost, self.history.operations)
         if answer is None and steady and not self.lost.concerns(operation):
             self.violate(f"{operation} was cut off")
         if operation.kind == "pull manifest":
@@ -283,6 +284,16 @@ class Referee:
                 member = members.get(other.instance.catalog.instance_id)
                 if member is not None and member.prompt:
                     found.append(other.name)
+        return found
+
+    def _asked_by(self, name: str) -> list[str]:
+        """The running instances that one knows."""
+        found = []
+        for node in self.living():
+            if node.name == name and node.instance is not None and node.started:
+                known = {member.instance for member in node.instance.cluster.members.all()}
+                others = (other for other in self.living() if other.instance is not None and other.started)
+                found = [o.name for o in others if o.instance and o.instance.catalog.instance_id in known]
         return found
 
     def _tellers(self, node: Node) -> Mapping[str, float]:

@@ -10,23 +10,28 @@ from typing import Any
 from unittest.mock import patch
 
 import crdt.catchup as catchup
+import registry.blobs.checked as checked
+import registry.blobs.checks as checks
 import registry.blobs.ingest as ingest
+import registry.blobs.quarantine as quarantine
 import registry.blobs.store as store
 import registry.blobs.uploads as uploads
 import registry.catalog.replica as replica
 import registry.cluster.collect as collect
+import registry.cluster.contents as contents
 import registry.cluster.copies as copies
 import registry.cluster.fetch as fetch
 import registry.cluster.gossip as gossip
+import registry.cluster.scrub as scrub
 import registry.cluster.sync as sync
-import registry.http.blobs as blobs
-import registry.http.peers as peers
+import registry.http.questions as questions
 import registry.http.referrers as referrers
 import registry.http.tags as tags
 import registry.instance as instance
 
 SMALL: tuple[tuple[Any, str, float], ...] = (
-    (blobs, "PLAIN_BYTES", 40),
+    *((module, "CHECK_SPAN_BYTES", 128) for module in (checks, checked, quarantine, scrub, fetch)),
+    (contents, "WHOLE_BYTES", 40),
     (store, "READ_BYTES", 128),
     (uploads, "READ_BYTES", 128),
     (uploads, "HASHED_AT_ONCE_BYTES", 128),
@@ -41,7 +46,7 @@ SMALL: tuple[tuple[Any, str, float], ...] = (
     (replica, "LOADED_DOCUMENTS", 1),
     (catchup, "DIFFS_PER_QUESTION", 2),
     (catchup, "NAMES_PER_QUESTION", 1),
-    (peers, "MAX_DIFFS_BYTES", 700),
+    (questions, "MAX_DIFFS_BYTES", 700),
     (sync, "AUDIT_S", 2.0),
     (instance, "UPKEEP_S", 2.0),
     (collect, "BATCH", 2),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from simulations.checkers import Violation
 from simulations.checkers.commits import Commits
-from simulations.history import Commit, History, Operation, Seen
+from simulations.history import Commit, History, Identity, Operation, Seen
 
 HEARD_S = 2.5
 """After so long heartbeats have told that there is something to ask for."""
@@ -19,14 +19,13 @@ class Misses:
     def __init__(self, history: History, commits: Commits) -> None:
         self._history = history
         self._commits = commits
-        self._since: dict[tuple[str, str, str], float] = {}
+        self._since: dict[tuple[str, str, Identity], float] = {}
         self._before: dict[int, dict[str, set[object]]] = {}
 
     def note(self, commit: Commit, now_s: float) -> None:
         """An instance's document has changed."""
-        before, after = _tags(commit.before), _tags(commit.after)
-        for tag in after - before:
-            self._since[commit.node.name, commit.repository, tag] = now_s
+        for identity in commit.after.facts.keys() - commit.before.facts.keys():
+            self._since[commit.node.name, commit.document, identity] = now_s
 
     def begin(self, operation: Operation, bounds_s: Mapping[str, float]) -> None:
         """A tag is asked for. `bounds_s` are the instances that can tell of it, the one that is asked among them, and
@@ -52,10 +51,7 @@ class Misses:
             facts = [identity for identity, fact in seen.facts.items() if fact.key == ("t", tag)]
             if node == operation.node:
                 found[node] = {tag} if facts else set()
-            elif now_s - self._since.get((node, operation.repository, tag), 0.0) >= bound_s:
-                found[node] = {identity for identity in facts if (document, identity) not in self._commits.gone}
+            else:
+                told = [at for at in facts if now_s - self._since.get((node, document, at), 0.0) >= bound_s]
+                found[node] = {identity for identity in told if (document, identity) not in self._commits.gone}
         return found
-
-
-def _tags(seen: Seen) -> set[str]:
-    return {fact.key[1] for fact in seen.facts.values() if fact.key[0] == "t"}

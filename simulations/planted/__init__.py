@@ -10,9 +10,11 @@ from simulations.planted.bug import Planted
 _CROWDED = (("operations", 20), ("fault_s", 4.0), ("clients", 4))
 _LONG = (("operations", 20), ("fault_s", 16.0), ("clients", 4))
 _SMALL = (("operations", 15), ("clients", 3), ("conditions", ("small",)))
+_BROKEN = (("operations", 30), ("clients", 4), ("fault_s", 20.0), ("conditions", ("small",)))
 _LOST = (("operations", 4), ("conditions", ("small", "lose-one")))
 _SPARSE = (("operations", 8), ("fault_s", 20.0), ("clients", 2))
 _COLLECTED = (*_LONG, ("conditions", ("collect",)))
+_KEPT_ALL = (*_LONG, ("conditions", ("collect", "everywhere")))
 _FAR = (*_COLLECTED, ("between_sites_s", 0.08))
 _COPIED = (("operations", 12), ("between_sites_s", 0.08), ("conditions", ("two-copies",)))
 _LASTING = (*_LONG, ("calm_operations", 0))
@@ -63,9 +65,7 @@ PLANTED = [
     Planted("mount not waited for", meaning.mount_not_waited_for, (), 15, ("eu", "eu")),
     Planted("list without its last", meaning.list_without_its_last, (), 2),
     Planted("referrers lost", meaning.referrers_lost, (), 6),
-    Planted(
-        "range one too far", network.range_one_too_far, ("reset-in-body",), 12, chosen=(*_SMALL, ("fault_s", 24.0))
-    ),
+    Planted("range one too far", network.range_one_too_far, ("reset-in-body",), 12, chosen=_BROKEN),
     Planted("snapshot of too much", documents.snapshot_of_too_much, (), 12, chosen=(*_SMALL, ("executor_s", 0.04))),
     Planted("body not deposited", absence.body_not_deposited, (), 12, ("eu", "us"), _LOST),
     Planted("nobody introduced", absence.nobody_introduced, (), 2, chosen=(("conditions", ("no-bus",)),)),
@@ -73,7 +73,7 @@ PLANTED = [
     Planted("never behind", absence.never_behind, ("one-way", "loss"), 12, ("eu", "eu", "eu"), _CROWDED),
     Planted("gaps not seen", absence.gaps_not_seen, ("loss",), 12, ("eu", "eu", "eu"), _SPARSE),
     Planted("copies not waited for", collection.copies_not_waited_for, ("disk-destroyed",), 12, ("eu", "us"), _COPIED),
-    Planted("nobody asked", collection.nobody_asked, ("bus-cut",), 12, ("eu", "eu"), chosen=_COLLECTED),
+    Planted("nobody asked", collection.nobody_asked, ("bus-cut",), 12, ("eu", "eu"), _KEPT_ALL),
     Planted("pins ignored", collection.pins_ignored, (), 12, chosen=_COLLECTED),
     Planted("released unseen", collection.released_unseen, (), 12, ("eu", "us", "ap"), _FAR),
     Planted("grace ignored", collection.grace_ignored, (), 4, chosen=_COLLECTED),

@@ -28,7 +28,7 @@ def nobody_asked() -> Bug:
 
 
 def pins_ignored() -> Bug:
-    return patch.object(Collect, "_is_pinned", lambda self, digest: False)
+    return patch.object(Collect, "is_pinned", lambda self, digest: False)
 
 
 def released_unseen() -> Bug:

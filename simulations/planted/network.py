@@ -127,8 +127,9 @@ def range_one_too_far() -> Bug:
     stream = Peers.stream
 
     def skipping(self: Peers, member: Any, path: str, headers: Any = ()) -> Any:
-        at = {name: int(value[len("bytes=") : -1]) for name, value in headers}
-        return stream(self, member, path, [(name, f"bytes={first + bool(first)}-") for name, first in at.items()])
+        ((_, value),) = headers or (("Range", "bytes=0-"),)
+        first, _, last = value.removeprefix("bytes=").partition("-")
+        return stream(self, member, path, [("Range", f"bytes={int(first) + bool(int(first))}-{last}")])
 
     return patch.object(Peers, "stream", skipping)
 
