@@ -9,12 +9,19 @@ seams. `python -m simulations --help` runs it.
     network      HTTP between instances, clients, and Redis servers
     world        instances on all of that, and what the world does to them
     faults       every kind of fault, drawn from the seed, and counted
+    images       what clients push
+    sizes        large things, made small
+    paths        what only large things or bad luck lead to, counted
+    lost         what may be nowhere any more
     workload     clients: pushes, pulls, retags, deletes, mounts, uploads in chunks
     history      what clients were told and what instances committed
     checkers/    what must hold, one file each
+    plan         what is drawn for a run, and how it went
+    referee      watches instances and clients, and has them judged
     run          one run: faults, then a healed network that must converge
+    sweep        its end: everything listed and pulled everywhere
     shrink       making a failing run small
-    planted      bugs put in from outside, which the checkers must see
+    planted/     bugs put in from outside, which the checkers must see
     replica      a replica in memory, of crdt/ alone
     documents    runs of documents alone, thousands of them
     pool         many runs on all cores

@@ -16,6 +16,8 @@ from rich.table import Table
 
 from simulations.documents import run_documents
 from simulations.faults import FAULTS
+from simulations.paths import PATHS
+from simulations.plan import CONDITIONS
 from simulations.planted import PLANTED
 from simulations.pool import play_all
 from simulations.run import Outcome, drawn_plan, run
@@ -38,10 +40,12 @@ class Summary:
     convergence_s: list[float] = field(default_factory=list)
     delays_s: list[float] = field(default_factory=list)
     virtual_s: float = 0.0
+    reached: Counter[str] = field(default_factory=Counter)
 
     def add(self, outcome: Outcome) -> None:
         self.runs += 1
         self.fired += outcome.fired
+        self.reached += outcome.reached
         self.operations += outcome.operations
         self.convergence_s.append(outcome.convergence_s)
         self.delays_s += outcome.delays_s
@@ -50,7 +54,9 @@ class Summary:
             self.failed.append(outcome)
 
     def never_fired(self) -> list[str]:
-        return sorted({kind for _, kinds in FAULTS.values() for kind in kinds} - self.fired.keys())
+        """Faults, and paths that were never reached."""
+        kinds = {kind for _, kinds in FAULTS.values() for kind in kinds}
+        return sorted((kinds | {*PATHS}) - self.fired.keys() - self.reached.keys())
 
 
 def play_seed(seed: int, chosen: dict[str, Any]) -> Outcome:
@@ -86,6 +92,7 @@ def main(
     runs: Annotated[int, typer.Option(help="how many seeds, one after the other")] = 100,
     sites: Annotated[str, typer.Option(help="sites of the instances, such as eu,eu,us [default: drawn]")] = "",
     faults: Annotated[str, typer.Option(help=f"kinds of faults, or none [default: drawn]: {', '.join(FAULTS)}")] = "",
+    conditions: Annotated[str, typer.Option(help=f"or none [default: drawn]: {', '.join(CONDITIONS)}")] = "",
     duration: Annotated[float, typer.Option(help="virtual seconds of faults")] = 12.0,
     clients: Annotated[int, typer.Option(help="clients at once")] = 2,
     operations: Annotated[int, typer.Option(help="what each client does while there are faults")] = 7,
@@ -112,6 +119,8 @@ def main(
         unknown = set(chosen["faults"]) - FAULTS.keys()
         if unknown:
             raise typer.BadParameter(f"there is no fault {', '.join(sorted(unknown))}")
+    if conditions:
+        chosen["conditions"] = () if conditions == "none" else tuple(conditions.split(","))
     if between_sites >= 0:
         chosen["between_sites_s"] = between_sites
     begun = time.monotonic()
@@ -138,8 +147,8 @@ def main(
 
 def show(summary: Summary, broken: list[str]) -> None:
     """The table, and what to do about the first failure."""
-    table = Table("fault", "fired")
-    for kind, count in sorted(summary.fired.items()):
+    table = Table("fault or path", "times")
+    for kind, count in [*sorted(summary.fired.items()), *sorted(summary.reached.items())]:
         table.add_row(kind, str(count))
     console.print(table)
     for name, values in (("to agreement", summary.convergence_s), ("from commit to everywhere", summary.delays_s)):

@@ -20,19 +20,25 @@ from registry.cluster.keys import ClusterKey
 from registry.cluster.messages import Updates
 from registry.cluster.sessions import hash_of
 from registry.seams import PeerUnreachable
-from simulations.workload import OCI_IMAGE, REPOSITORIES, digest_of
+from simulations.history import Operation
+from simulations.images import OCI_IMAGE, digest_of
+from simulations.lost import Lost
+from simulations.workload import REPOSITORIES
 from simulations.world import SECRET, Node, World
 
 FORGED_TAG = "forged"
+BUS_CUT = "bus cut"
+BODY_BROKEN = "reset in a body"
 
 
 class Stage(Protocol):
     """What faults need of a run."""
 
     world: World
-    lossy: bool
-    """Whether some content may be nowhere any more."""
-    on_answer: list[Callable[[Node], None]]
+    lost: Lost
+    conditions: tuple[str, ...]
+    """Of the plan."""
+    on_answer: list[Callable[[Node, Operation], None]]
     """Told the instance when its answer to a client's write leaves."""
 
     def fired(self, kind: str) -> None:
@@ -89,13 +95,13 @@ async def power_cut_at_a_frame(stage: Stage, drawn: random.Random) -> None:
     await _at_effect(stage, drawn, stage.world.on_frame, "power cut at a frame")
 
 
-async def _at_effect(stage: Stage, drawn: random.Random, told: list[Callable[[Node], None]], kind: str) -> None:
+async def _at_effect(stage: Stage, drawn: random.Random, told: list[Callable[..., None]], kind: str) -> None:
     node = _one(stage, drawn)
     if node is None:
         return
     struck: asyncio.Future[None] = stage.world.loop.create_future()
 
-    def strike(at: Node) -> None:
+    def strike(at: Node, *_: object) -> None:
         if at is node and not struck.done():
             node.die(True)
             struck.set_result(None)
@@ -222,10 +228,10 @@ async def flipped_bit(stage: Stage, drawn: random.Random) -> None:
     node = _one(stage, drawn)
     if node is None or node.disk is None:
         return
-    stage.lossy = True  # nobody else may have what is damaged, and whoever seems to send wrong bytes is not asked
     names = [name for name in node.disk.content_names() if node.disk.content_size(name)]
     if names:
         name = drawn.choice(names)
+        stage.lost.digests.add(f"sha256:{name.rpartition('/')[2]}")
         node.disk.flip_bit(name, drawn.randrange(8 * node.disk.content_size(name)))
         stage.fired("flipped bit")
     await _rate("flips", "flipped bit on the way", 1.0)(stage, drawn)
@@ -293,6 +299,16 @@ async def stalled_redis(stage: Stage, drawn: random.Random) -> None:
     redis.stalled -= stalled
 
 
+async def bus_cut(stage: Stage, drawn: random.Random) -> None:
+    """Nobody hears anybody on the bus for a while, and requests get through."""
+    redis = stage.world.redis
+    await asyncio.sleep(3 * drawn.random())
+    redis.stalled |= set(redis.names)
+    await asyncio.sleep(4 + 8 * drawn.random())
+    redis.stalled.clear()
+    stage.fired(BUS_CUT)
+
+
 async def clock_jump(stage: Stage, drawn: random.Random) -> None:
     """A wall clock shows another time: seconds, hours or ten years off."""
     if node := _one(stage, drawn):
@@ -338,7 +354,7 @@ async def cloned_directory(stage: Stage, drawn: random.Random) -> None:
     node = _one(stage, drawn)
     if node is None:
         return
-    stage.lossy = True
+    stage.lost.doubled = True
     twin = stage.world.add_node(node.site)
     twin.image = node.backup()
     twin.drawn = random.Random(f"{stage.world.seed} {twin.name} twin")
@@ -347,7 +363,33 @@ async def cloned_directory(stage: Stage, drawn: random.Random) -> None:
     await asyncio.sleep(2 + 5 * drawn.random())
     twin.die(False)
     stage.world.nodes.remove(twin)
+    stage.world.gone.append(twin)
     stage.put_back(twin)
+
+
+async def disk_destroyed(stage: Stage, drawn: random.Random) -> None:
+    """A machine and its disk are gone as its answer to a push leaves; another one comes in its place. It strikes only
+    where pushes are answered when two instances hold them."""
+    node = _one(stage, drawn)
+    if node is None or "two-copies" not in stage.conditions:
+        return
+    struck: asyncio.Future[None] = stage.world.loop.create_future()
+
+    def strike(at: Node, operation: Operation) -> None:
+        if at is node and operation.kind == "push" and not struck.done():
+            operation.status = 201
+            stage.put_back(node)
+            node.die(True)
+            node.image = ({}, dict(stage.world.template))
+            struck.set_result(None)
+
+    stage.on_answer.append(strike)
+    await asyncio.wait([struck], timeout=10)
+    stage.on_answer.remove(strike)
+    if struck.done():
+        stage.fired("disk destroyed")
+        await asyncio.sleep(0.2 + 3 * drawn.random())
+        await stage.restart(node)
 
 
 async def new_instance(stage: Stage, drawn: random.Random) -> None:
@@ -460,13 +502,15 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "duplication": (_rate("duplication", "frame twice", 0.5), ("frame twice",)),
     "reorder": (_rate("jitter_s", "frames out of order", 0.3), ("frames out of order",)),
     "reset": (_rate("resets", "refused connection", 0.2), ("refused connection",)),
-    "reset-in-body": (_rate("body_resets", "reset in a body", 1.0), ("reset in a body",)),
+    "reset-in-body": (_rate("body_resets", BODY_BROKEN, 1.0), (BODY_BROKEN,)),
     "slow": (slow_place, ("slow place",)),
     "stalled-redis": (stalled_redis, ("every Redis stalled", "one Redis of several stalled")),
+    "bus-cut": (bus_cut, (BUS_CUT,)),
     "clock-jump": (clock_jump, ("clock jump",)),
     "clock-drift": (clock_drift, ("clock drift",)),
     "clock-still": (clock_stands_still, ("clock stands still",)),
     "backup": (restored_backup, ("restored backup",)),
+    "disk-destroyed": (disk_destroyed, ("disk destroyed",)),
     "clone": (cloned_directory, ("cloned directory",)),
     "join": (new_instance, ("new instance",)),
     "absence": (long_absence, ("long absence",)),
@@ -476,3 +520,7 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "forged-requests": (forged_requests, ("forged requests",)),
 }
 """By the name given on the command line: the fault, and the kinds it counts as."""
+
+BUS_FAULTS = {"loss", "duplication", "stalled-redis", "bus-cut", "forged-frames", "mangled-frames", "forged-requests"}
+"""Faults that leave requests alone."""
+BUS_KINDS = {kind for name in BUS_FAULTS for kind in FAULTS[name][1]}

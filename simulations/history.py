@@ -1,9 +1,9 @@
 """What clients asked and were told, and what instances committed: the ground that checkers stand on."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from crdt.delta import decode_delta
 from registry.catalog.queries import KIND
@@ -14,6 +14,10 @@ Key = tuple[str, str]
 """A fact's kind and what it is about: a tag, or a digest."""
 
 Identity = tuple[int, int]
+
+UNTAGGED = "and untagged"
+"""The reference of a collection that removes manifests without a tag, too."""
+RELEASED_S = 15.0
 
 
 @dataclass
@@ -37,8 +41,15 @@ class Operation:
     def acknowledged(self) -> bool:
         return self.status is not None and 200 <= self.status < 300
 
+    def overlaps(self, other: "Operation") -> bool:
+        """Whether both were under way at some moment."""
+        ends = (one.ended_s if one.ended_s is not None else float("inf") for one in (self, other))
+        return max(self.begun_s, other.begun_s) <= min(ends)
+
     def may_remove(self, repository: str, key: Key, digest: str) -> bool:
         """Whether this request may end a fact about a key, which points at `digest` if it is a tag's."""
+        if self.kind == "collect":
+            return key[0] == "b" or (key[0] == "m" and self.reference == UNTAGGED)
         if self.repository != repository:
             return False
         match self.kind:
@@ -52,7 +63,9 @@ class Operation:
 
     def __str__(self) -> str:
         told = self.status if self.status is not None else "no answer"
-        return f"#{self.number} {self.kind} {self.repository}:{self.reference} at {self.node} → {told} {self.said}"
+        return (
+            f"#{self.number} {self.kind} {self.repository}:{self.reference} at {self.node} → {told} {self.said[:200]}"
+        )
 
 
 class Fact(NamedTuple):
@@ -61,6 +74,7 @@ class Fact(NamedTuple):
     key: Key
     digest: str
     """What a tag points at."""
+    time: int
 
 
 @dataclass
@@ -79,12 +93,29 @@ class Commit(NamedTuple):
     before: Seen
     after: Seen
     digest: bytes
-    operations: list[bytes]
-    """Deltas of the operations that it wrote itself."""
+    operations: list[tuple[int, bytes]]
+    """The operations that it wrote itself: their commit numbers and deltas."""
+    lacking: frozenset[str]
+    """Manifests whose bodies it did not have when it was looked at before."""
 
     @property
     def repository(self) -> str:
         return self.document.removeprefix(KIND)
+
+
+class Written(NamedTuple):
+    """An operation that an instance has committed, and what stood around it."""
+
+    at_s: float
+    node: Node
+    start: int
+    """Of the instance, as it counts them."""
+    number: int
+    """Its commit number."""
+    commit: Commit
+    said: dict[Identity, Fact]
+    bounds: Any
+    """Of its time, see `checkers.stamps`."""
 
 
 class History:
@@ -95,6 +126,7 @@ class History:
         self.documents: dict[str, dict[str, Seen]] = {}
         self._upto: dict[str, int] = {}
         self._writers: dict[str, set[int]] = {}
+        self._lacking: dict[str, frozenset[str]] = {}
         self._numbers = itertools.count(1)
 
     def begin(self, kind: str, node: str, repository: str, now_s: float, reference: str, digest: str) -> Operation:
@@ -102,9 +134,15 @@ class History:
         self.operations.append(operation)
         return operation
 
-    def under_way(self, node: str, now_s: float) -> Iterable[Operation]:
+    def under_way(self, node: str, now_s: float) -> Iterator[Operation]:
         """Requests that an instance may be working on: those that never got an answer, too."""
-        return (o for o in self.operations if o.node == node and (o.status is None or (o.ended_s or now_s) >= now_s))
+        for operation in self.operations:
+            over_s = operation.ended_s if operation.status is not None else None
+            if operation.kind == "collect":  # at every instance, and a while after whoever asked has given up
+                if over_s is None or now_s - over_s < RELEASED_S:
+                    yield operation
+            elif operation.node == node and (over_s is None or over_s >= now_s):
+                yield operation
 
     def of(self, node: str) -> dict[str, Seen]:
         return self.documents.setdefault(node, {})
@@ -114,6 +152,7 @@ class History:
         self.documents.pop(node, None)
         self._upto.pop(node, None)
         self._writers.pop(node, None)
+        self._lacking.pop(node, None)
 
     def observe(self, node: Node, instance: Instance) -> list[Commit]:
         """Look at what an instance has committed since the last look."""
@@ -125,14 +164,25 @@ class History:
             (self._upto.get(node.name, 0),),
         )
         commits: dict[str, Commit] = {}
+
+        def look(document: int, name: str, digest: bytes) -> None:
+            before = known.get(name, Seen())
+            known[name] = after = read_document(instance, document)
+            commits[name] = Commit(node, name, before, after, digest, [], self._lacking.get(node.name, frozenset()))
+
+        if node.name not in self._upto:  # what a copied directory has may be in snapshots
+            for row in instance.catalog.database.rows("SELECT id, name, digest FROM documents ORDER BY name"):
+                look(*row)
+        self._upto.setdefault(node.name, 0)
         for number, document, name, digest, delta in rows:
             self._upto[node.name] = number
             if name not in commits:
-                before = known.get(name, Seen())
-                known[name] = after = read_document(instance, document)
-                commits[name] = Commit(node, name, before, after, digest, [])
+                look(document, name, digest)
             if decode_delta(delta).spans.keys() <= writers:
-                commits[name].operations.append(delta)
+                commits[name].operations.append((number, delta))
+        if rows:
+            wanted = instance.catalog.database.rows("SELECT digest FROM wanted")
+            self._lacking[node.name] = frozenset(digest for (digest,) in wanted)
         return list(commits.values())
 
 
@@ -140,5 +190,5 @@ def read_document(instance: Instance, document: int) -> Seen:
     """A document's vector and live facts, from the view."""
     database = instance.catalog.database
     vector = dict(database.rows("SELECT writer, clock FROM vectors WHERE document = ?", (document,)))
-    rows = database.rows("SELECT writer, clock, kind, key, digest FROM facts WHERE document = ?", (document,))
-    return Seen(vector, {(writer, clock): Fact((kind, key), digest) for writer, clock, kind, key, digest in rows})
+    rows = database.rows("SELECT writer, clock, kind, key, digest, time FROM facts WHERE document = ?", (document,))
+    return Seen(vector, {(writer, clock): Fact((kind, key), *rest) for writer, clock, kind, key, *rest in rows})

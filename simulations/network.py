@@ -22,6 +22,7 @@ WINDOW_BYTES = 64 * 1024
 LOOK_AGAIN_S = 0.05
 STALLED_S = 60.0
 JITTER_S = 0.002
+CONTENT = "_concord/peer/content/"
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -59,6 +60,14 @@ class Weather:
         self.slow.clear()
         self.loss = self.duplication = self.resets = self.body_resets = self.flips = 0.0
         self.jitter_s = JITTER_S
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether nothing happens to what is sent."""
+        bad = (
+            self.loss or self.duplication or self.resets or self.body_resets or self.flips or self.jitter_s != JITTER_S
+        )
+        return not (self._blocked or self.slow or bad)
 
     def is_blocked(self, source: str, target: str) -> bool:
         blocked = (source, target) in self._blocked
@@ -108,8 +117,8 @@ class Exchange:
         self.headers: Mapping[str, str] = {}
         self._said = 0
         self._finished = False
-        self.is_content = False
-        """Whether it is about content between instances."""
+        self.content = ""
+        """The digest, where it is about content between instances."""
 
     # The server's side
 
@@ -174,14 +183,16 @@ class Exchange:
             if message.get("body"):
                 data = bytes(message["body"])
                 received += len(data)
-                if self.is_content and self._network.weather.strikes(
+                if self.content and self._network.weather.strikes(
                     "flipped bit on the way", self._network.weather.flips
                 ):
                     data = self._network.weather.flipped(data)
+                    self._network.on_flip(self.content)
                 yield data
             if not message.get("more_body", False):
                 break
-            if self._network.weather.strikes("reset in a body", self._network.weather.body_resets):
+            between = self.source in self._network.weather.site_of  # a client's own connection is another matter
+            if between and self._network.weather.strikes("reset in a body", self._network.weather.body_resets):
                 self.leave()
                 raise PeerUnreachable("reset in the middle of a body")
         declared = self.headers.get("content-length")
@@ -204,6 +215,8 @@ class Network:
         """Told source, target and path of every request."""
         self.on_answer: Callable[[str, str, int], None] = lambda source, target, status: None
         """Told source, target and status when the last byte of an answer leaves."""
+        self.on_flip: Callable[[str], Any] = lambda digest: None
+        """Told of content that arrives with other bits."""
 
     def serve(self, place: str, life: Life, application: Application) -> None:
         self._served[place] = (life, application)
@@ -250,7 +263,7 @@ class Network:
             call(source, place, "/" + path)
         life, application = served
         exchange = Exchange(self, source, place)
-        exchange.is_content = path.startswith("_concord/peer/content/")
+        exchange.content = path.removeprefix(CONTENT) if path.startswith(CONTENT) else ""
         self._exchanges.setdefault(life, []).append(exchange)
         if caller is not None:
             caller.on_death.append(exchange.leave)
@@ -347,6 +360,8 @@ class RedisServers:
         self._weather = weather
         self.names = list(names)
         self.stalled: set[str] = set()
+        self.absent = False
+        """Whether none is there at all."""
         self._listeners: dict[str, list[tuple[Life, frozenset[str], asyncio.Queue[bytes]]]] = {n: [] for n in names}
         self._last_due: dict[tuple[str, str], float] = {}
         self.last_frame = b""
@@ -355,7 +370,7 @@ class RedisServers:
         weather, loop = self._weather, asyncio.get_running_loop()
         self.last_frame = frame
         for server in self.names:
-            if server in self.stalled:
+            if self.absent or server in self.stalled:
                 weather.count("stalled Redis")
                 continue
             for listener, channels, queue in self._listeners[server]:

@@ -16,9 +16,10 @@ from typing import Any, Protocol
 import matplotlib
 from matplotlib.figure import Figure
 
+from simulations.images import ALL_IMAGES
 from simulations.pool import play_all
 from simulations.run import Outcome, Run, drawn_plan, run
-from simulations.workload import ALL_IMAGES, Client
+from simulations.workload import Client
 
 matplotlib.use("Agg")
 

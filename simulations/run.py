@@ -1,8 +1,8 @@
 """One run: a cluster under faults, then healed, then calm; everything is watched and judged.
 
 Phases: instances start; clients and faults go on together; all is healed, and the instances must agree within two
-rounds of catching up; in calm weather clients go on, and now nothing may be refused or late; at last every tag and blob
-is pulled at every instance.
+rounds of catching up; in calm weather clients go on, and now nothing may be refused or late; at last everything is
+pulled and listed at every instance.
 """
 
 import asyncio
@@ -10,288 +10,70 @@ import contextlib
 import gc
 import logging
 import random
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, replace
 from typing import Any
 
-from registry.catalog.queries import KIND
-from registry.instance import Instance
-from registry.names import Digest, Repository
-from simulations.checkers import Violation, answers, bounds, convergence, restarts, visibility
-from simulations.checkers.acknowledged import Acknowledged
-from simulations.checkers.commits import Commits
-from simulations.checkers.misses import Misses
-from simulations.checkers.vectors import Vectors
-from simulations.faults import FAULTS, FORGED_TAG
+from registry.cluster.bodies import ROUND_S
+from simulations.checkers import bounds, convergence
+from simulations.checkers.readiness import LOOK_S
+from simulations.faults import BUS_CUT, FAULTS
 from simulations.guard import guarded
-from simulations.history import History, Identity, Key, Operation
+from simulations.history import Operation
+from simulations.images import ALL_IMAGES
 from simulations.life import Died, nobodys
-from simulations.workload import Client
-from simulations.world import Node, World
+from simulations.paths import counted
+from simulations.plan import Outcome, Plan, drawn_plan
+from simulations.referee import CALM_S, Referee
+from simulations.sizes import shrunk
+from simulations.sweep import Sweep
+from simulations.workload import GRACE_S, Client
+from simulations.world import Node
+
+__all__ = ["Outcome", "Plan", "Run", "drawn_plan", "run"]
 
 CONVERGENCE_S = 10.0
 MOMENTS = 10
-CALM_S = 8.0
-SITES = (("eu", "us"), ("eu", "eu", "us"), ("eu", "us", "ap"), ("eu", "eu", "us", "us"), ("eu", "eu", "eu"))
-WRITES = ("push", "push by digest", "upload", "mount", "delete tag", "delete manifest", "delete blob")
+LAST_S = 4.0
+"""What is announced while its document is being asked for is asked for after the next heartbeat."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is drawn for a run, before anything happens."""
-
-    seed: int
-    sites: tuple[str, ...] = ("eu", "eu", "us")
-    faults: tuple[str, ...] = ()
-    fault_s: float = 12.0
-    clients: int = 2
-    operations: int = 7
-    """Of each client, while there are faults."""
-    calm_operations: int = 4
-    between_sites_s: float = 0.0
-    executor_s: float = 0.002
-    """The longest that a job in the executor takes."""
-
-
-def drawn_plan(seed: int, **chosen: Any) -> Plan:
-    """The plan of a seed, but for what is chosen."""
-    drawn = random.Random(f"{seed} plan")
-    plan = Plan(
-        seed,
-        sites=drawn.choice(SITES),
-        faults=tuple(drawn.sample(sorted(FAULTS), drawn.randint(2, 5))),
-        between_sites_s=drawn.choice((0.0, 0.0, 0.02, 0.08)),
-    )
-    return replace(plan, **chosen)
-
-
-@dataclass
-class Outcome:
-    """How a run went."""
-
-    plan: Plan
-    violations: list[str]
-    fired: Counter[str]
-    trace: str
-    virtual_s: float
-    operations: Counter[str]
-    """Requests by kind and status."""
-    convergence_s: float
-    delays_s: list[float]
-    """From the commit of a push to its being everywhere, for each that came to be."""
-
-
-class Run:
-    """The referee of one world, and the stage of its faults."""
+class Run(Referee):
+    """One run of a plan."""
 
     def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.world = World(plan.seed, list(plan.sites))
-        self.world.weather.between_sites_s = plan.between_sites_s
-        hops = random.Random(f"{plan.seed} executor")
-        self.world.loop.executor_delay_s = lambda: hops.random() * plan.executor_s
-        self.violations: list[str] = []
-        self.failed = asyncio.Event()
-        self.counted: Counter[str] = Counter()
-        self.operations: Counter[str] = Counter()
-        self.on_answer: list[Callable[[Node], None]] = []
-        self.history = History()
-        self.commits = Commits(self.history)
-        self.vectors = Vectors()
-        self.acknowledged = Acknowledged(self.history, self.commits)
-        self.misses = Misses(self.history, self.commits)
-        self.lossy = False
-        """Whether a disk was put back or damaged: some content may be nowhere."""
-        self._written: list[tuple[float, Node, str, Identity, Key]] = []
-        self._asking: dict[str, Operation] = {}
-        """What each client has asked last."""
-        self._tags_before: dict[int, dict[str, set[str]]] = {}
-        self._disturbed_s = 0.0
-        self._striking = 0
-        self._starting: set[Node] = set()
-        self._on_their_way: dict[tuple[str, int, int], tuple[float, set[str]]] = {}
+        super().__init__(plan)
         self.convergence_s = 0.0
-        self.delays_s: list[float] = []
-        self.world.on_born.append(self._watch_writes)
-        self.world.on_frame.append(self._observe)
-        self.world.network.on_answer = self._answer_leaves
-
-    # Watching
-
-    def judge(self, check: Callable[..., Any], *arguments: Any) -> Any:
-        """Make a check. A promise that is broken is noted, and ends the run."""
-        try:
-            return check(*arguments)
-        except Violation as violation:
-            self.violate(str(violation))
-
-    def violate(self, what: str) -> None:
-        self.violations.append(f"at {self.world.loop.now:.3f} s: {what}")
-        self.failed.set()
-
-    def _watch_writes(self, node: Node, instance: Instance) -> None:
-        database = instance.catalog.database
-        write = database.write
-
-        async def watched(operation: Any) -> Any:
-            result = await write(operation)
-            self._observe(node)
-            return result
-
-        database.write = watched  # type: ignore[method-assign]
-
-    def _observe(self, node: Node) -> None:
-        """Look at what an instance has committed."""
-        if node.instance is None or not node.up or not node.started:
-            return
-        now = self.world.loop.now
-        for commit in self.history.observe(node, node.instance):
-            for delta in commit.operations:
-                said = self.judge(self.commits.check_operation, node.name, commit.document, delta, now) or {}
-                for identity, key in said.items():
-                    self._written.append((now, node, commit.document, identity, key))
-                    self._on_their_way[commit.document, *identity] = now, {node.name}
-            self.judge(self.commits.check, commit)
-            self.judge(self.vectors.check, commit)
-            self.misses.note(commit, now)
-            if any(fact.key == ("t", FORGED_TAG) for fact in commit.after.facts.values()):
-                self.violate(f"{node.name} has taken in what an outsider has sent")
-            self._note_arrivals(node, commit.document, commit.after.vector)
-
-    def _note_arrivals(self, node: Node, document: str, vector: dict[int, int]) -> None:
-        for (name, writer, clock), (begun, places) in list(self._on_their_way.items()):
-            if name == document and vector.get(writer, 0) > clock:
-                places.add(node.name)
-                if len(places) >= len(self.world.nodes):
-                    self.delays_s.append(self.world.loop.now - begun)
-                    del self._on_their_way[name, writer, clock]
-
-    def _answer_leaves(self, source: str, target: str, status: int) -> None:
-        operation = self._asking.get(source)
-        if operation is not None and status in (201, 202):
-            if operation.kind in WRITES and self.calm:
-                operation.status = status
-                own = {
-                    i: key
-                    for i, (key, node) in self._written_for(operation).items()
-                    if node == operation.node or operation.kind == "upload"  # another of the site may own the upload
-                }
-                self.judge(visibility.check_site, operation, self.world.nodes, self.history, own)
-            for node in self.world.nodes:
-                if node.name == target:
-                    for call in list(self.on_answer):
-                        call(node)
-                    if not node.up:
-                        raise Died(target)
-
-    # What clients tell
-
-    @property
-    def calm(self) -> bool:
-        return self._striking == 0 and self.world.loop.now - self._disturbed_s > CALM_S
-
-    def begin(
-        self, client: str, kind: str, node: Node, repository: str, reference: str = "", digest: str = ""
-    ) -> Operation:
-        now = self.world.loop.now
-        operation = self.history.begin(kind, node.name, repository, now, reference, digest)
-        self._asking[client] = operation
-        if kind == "pull manifest":
-            self._tags_before[operation.number] = self.misses.tags_of(repository, now, node.name)
-        self.world.trace("ask", kind, node.name, repository, reference)
-        return operation
-
-    def end(self, operation: Operation, body: bytes | None) -> None:
-        operation.ended_s = self.world.loop.now
-        self.world.trace("answer", operation.kind, operation.status)
-        self.operations[f"{operation.kind} {operation.status or 'none'}"] += 1
-        if (operation.status or 0) >= 400 and body:
-            operation.said = body.decode(errors="replace")[:200]
-        status = operation.status
-        if status is None:
-            if self.calm:
-                self.violate(f"{operation} in calm weather")
-            return
-        self.judge(answers.check_status, operation, self.calm, self.lossy)
-        if operation.kind == "pull blob" and status == 200 and body is not None:
-            self.judge(answers.check_body, operation.digest, body)
-        if operation.kind == "pull manifest":
-            before = self._tags_before.pop(operation.number)
-            up = {node.name for node in self.living()}
-            self.judge(self.misses.check, operation, before, up, self.calm)
-        if operation.kind in WRITES and operation.acknowledged:
-            self._check_write(operation)
-
-    def _check_write(self, operation: Operation) -> None:
-        written = {identity: key for identity, (key, _) in self._written_for(operation).items()}
-        self.judge(self.acknowledged.check_answer, operation, written)
-
-    def _written_for(self, operation: Operation) -> dict[Identity, tuple[Key, str]]:
-        """What instances of a request's site have written in its repository since it was sent, and which of them."""
-        site, document = self.world.weather.site_of[operation.node], KIND + operation.repository
-        return {
-            identity: (key, node.name)
-            for at, node, name, identity, key in self._written
-            if at >= operation.begun_s and node.site == site and name == document
-        }
-
-    # What faults need
-
-    def fired(self, kind: str) -> None:
-        self.counted[kind] += 1
-        self.disturb()
-
-    def disturb(self) -> None:
-        self._disturbed_s = self.world.loop.now
-
-    def living(self) -> list[Node]:
-        return [node for node in self.world.nodes if node.up and node.life is not None and not node.life.paused]
-
-    def put_back(self, node: Node) -> None:
-        self.lossy = True
-        self.acknowledged.excuse(node.name)
-        self.history.forget(node.name)
-
-    async def restart(self, node: Node) -> None:
-        """Start a dead instance: first where it meets nobody, to see what it has."""
-        if node.up or node in self._starting or node not in self.world.nodes:
-            return
-        self._starting.add(node)
-        node.on_disk_call = lambda call, name: None
-        while not node.up:
-            if node.lives:
-                await node.start(connected=False)
-                if node.up and node.instance is not None:
-                    self.judge(restarts.check_alone, node, node.instance, self.history)
-                    node.die(False)
-            await node.start()  # it may be struck again at once
-        self._starting.discard(node)
-        self._observe(node)
-        self.disturb()
-
-    # The phases
 
     async def play(self) -> None:
         """All phases, or as far as the first promise that is broken."""
         playing = asyncio.ensure_future(self._phases())
+        looking = asyncio.ensure_future(self._look_often())
         failing = asyncio.ensure_future(self.failed.wait())
         await asyncio.wait([playing, failing], return_when=asyncio.FIRST_COMPLETED)
         failing.cancel()
+        looking.cancel()
         if playing.done():
             playing.result()
         else:
             playing.cancel()
 
+    async def _look_often(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self.judge(self.readiness.look)
+
     async def _phases(self) -> None:
         await asyncio.gather(*(self.restart(node) for node in self.world.nodes))
         await asyncio.sleep(2.5)
-        await asyncio.gather(self._load(self.plan.operations, "busy"), *map(self._strike, self.plan.faults))
+        busy = self._load(self.plan.operations, "busy"), self._collect("busy", self.plan.fault_s)
+        await asyncio.gather(*busy, *map(self._strike, self.plan.faults))
         await self._heal()
         await self._converge()
         await asyncio.sleep(CALM_S + 0.1)
-        await self._load(self.plan.calm_operations, "calm")
-        await asyncio.sleep(1.0)
+        await asyncio.gather(self._load(self.plan.calm_operations, "calm"), self._collect("calm", 3 * GRACE_S))
+        await asyncio.sleep(LAST_S if "small" in self.plan.conditions else 1.0)
+        if "lose-one" in self.plan.conditions:
+            await self._lose_one()
         await self._check_end()
 
     async def _load(self, operations: int, phase: str) -> None:
@@ -302,19 +84,29 @@ class Run:
             for number in range(self.plan.clients)
         ]
         pause_s = self.plan.fault_s / max(operations, 1) / 2 if phase == "busy" else 0.2
+        for client in clients if "collect" in self.plan.conditions else ():
+            client.collects = True
         await asyncio.gather(*(client.run(operations, pause_s) for client in clients))
+
+    async def _collect(self, phase: str, seconds: float) -> None:
+        """Have content that no manifest names collected, here and there, for so long."""
+        name, until = f"collector {phase}", self.world.loop.now + seconds
+        drawn = random.Random(f"{self.plan.seed} {name}")
+        client = Client(name, self.world.network, self._places, self, f"{self.plan.seed} {name}")
+        while "collect" in self.plan.conditions and self.world.loop.now < until:
+            await client.collect(drawn.choice(self.world.nodes))
 
     def _places(self) -> list[Node]:
         return self.world.nodes
 
     async def _strike(self, name: str) -> None:
-        fault, _ = FAULTS[name]
+        fault, kinds = FAULTS[name]
         drawn = random.Random(f"{self.plan.seed} {name}")
         await asyncio.sleep(drawn.random() * self.plan.fault_s * 0.7)
-        self._striking += 1
+        kind = kinds[0]
+        self._striking[kind] += 1
         await fault(self, drawn)
-        self._striking -= 1
-        self.disturb()
+        self._strike_ends(kind)
 
     async def _heal(self) -> None:
         self.world.weather.clear()
@@ -336,6 +128,31 @@ class Run:
                 return
             await asyncio.sleep(0.25)
         self.convergence_s = self.world.loop.now - begun
+        if self.world.redis.absent:
+            self.world.redis.absent = False
+            self._strike_ends(BUS_CUT)
+
+    async def _lose_one(self) -> None:
+        """An instance is gone for good as its answer to a push leaves, in calm weather: nothing may be gone with it but
+        content."""
+        drawn = random.Random(f"{self.plan.seed} lost")
+        node, client = drawn.choice(self.world.nodes), f"client-{self.plan.seed}"
+
+        def strike(at: Node, operation: Operation) -> None:
+            if at is node and operation is self._asking[client] and operation.kind == "push":
+                self._observe(node)
+                self.lose_disk(node, but_manifests=True)
+                self.world.nodes.remove(node)
+                self.world.gone.append(node)
+                node.die(True)
+
+        self.on_answer.append(strike)
+        pusher = Client(client, self.world.network, self._places, self, f"{client} pushes")
+        while node.up and not self.failed.is_set():
+            await pusher.push(node, "app", "last", drawn.choice(ALL_IMAGES))
+        self.on_answer.remove(strike)
+        self.fired("gone for good")
+        await asyncio.sleep(CALM_S)
 
     async def _check_end(self) -> None:
         nodes = self.world.nodes
@@ -349,43 +166,16 @@ class Run:
                 for _ in range(MOMENTS):
                     if bounds.waiting(node.instance):  # a round of catching up writes down how far it came
                         await asyncio.sleep(0.05)
-                self.judge(bounds.check_queues, node.name, node.instance)
-        self.judge(bounds.check_tasks, len(asyncio.all_tasks()))
+                # Whoever was told of a change by one that is gone goes on asking for it a while.
+                self.judge(bounds.check_queues, node.name, node.instance, "lose-one" in self.plan.conditions)
+                if node.instance.catalog.queries.wanted(1):
+                    await asyncio.sleep(ROUND_S + 1)  # what no frame has carried is looked for in rounds
+                self.judge(bounds.check_wanted, node.name, node.instance)
+        self.judge(bounds.check_tasks, len(asyncio.all_tasks()), len(self.world.disks))
         before, seconds = self.world.network.requests, 4.0
         await asyncio.sleep(seconds)
         self.judge(bounds.check_calm_requests, self.world.network.requests - before, len(nodes), seconds)
-        await self._sweep()
-
-    async def _sweep(self) -> None:
-        """Pull every tag at every instance, and every blob that a tag stands on at one."""
-        client = Client("client-last", self.world.network, self._places, self, f"{self.plan.seed} sweep")
-        drawn = random.Random(f"{self.plan.seed} sweep")
-        blobs: set[tuple[Repository, str]] = set()
-        instance = self.world.nodes[0].instance
-        assert instance is not None, "all run in the end"
-        for repository in instance.catalog.queries.repositories("", 100):
-            for tag in instance.catalog.queries.tags(repository, "", 100):
-                row = instance.catalog.queries.manifest_by_tag(repository, tag)
-                assert row is not None, "the tag was just listed"
-                for node in self.world.nodes:
-                    await self._pull(client, node, repository, tag, row.digest, blobs)
-        for repository, digest in sorted(blobs):
-            if instance.catalog.queries.blob(repository, Digest(digest)) is None:
-                continue  # it was deleted, which is allowed
-            answer = await client.pull_blob(drawn.choice(self.world.nodes), repository, digest)
-            if (answer is None or answer.status != 200) and not self.lossy:
-                self.violate(f"blob {digest} of {repository} cannot be pulled in the end")
-
-    async def _pull(
-        self, client: Client, node: Node, repository: Repository, tag: str, digest: Digest, blobs: set[Any]
-    ) -> None:
-        body = await client.pull_manifest(node, repository, tag)
-        if body is None:
-            if not self.lossy:
-                self.violate(f"tag {tag} of {repository} cannot be pulled at {node.name} in the end")
-            return
-        self.judge(answers.check_body, digest, body)
-        blobs |= {(repository, layer) for layer in client.layers(body)}
+        await Sweep(self).carry_out()
 
     def outcome(self) -> Outcome:
         return Outcome(
@@ -397,6 +187,7 @@ class Run:
             self.operations,
             self.convergence_s,
             self.delays_s,
+            self.reached,
         )
 
 
@@ -409,7 +200,7 @@ def run(plan: Plan, act: Callable[[Run], Awaitable[None]] = Run.play) -> Outcome
     asyncio.set_event_loop(loop)
     loop.set_exception_handler(lambda _, context: _unhandled(playing, context))
     try:
-        with _logged(playing), guarded():
+        with _logged(playing), guarded(), shrunk("small" in plan.conditions), counted(playing.reached):
             loop.run_until_complete(act(playing))
         return playing.outcome()
     finally:
@@ -425,14 +216,20 @@ def _unhandled(playing: Run, context: dict[str, Any]) -> None:
         playing.violate(f"an exception nobody handled: {error!r}")
 
 
+WRONG_BYTES = "%s gave wrong bytes for %s"
+
+
 class _Exceptions(logging.Handler):
-    """An exception that the registry did not expect is logged by it; here it ends the run."""
+    """An exception that the registry did not expect is logged by it; here it ends the run. So does content that arrives
+    damaged, where no disk has damaged it."""
 
     def __init__(self, playing: Run) -> None:
         super().__init__(logging.ERROR)
         self._playing = playing
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.msg == WRONG_BYTES and isinstance(record.args, tuple):
+            nobodys(lambda: self._playing.wrong_bytes(str(record.args[1])))  # type: ignore[index]
         if record.exc_info is not None and record.exc_info[1] is not None:
             nobodys(lambda: self._playing.violate(f"{record.getMessage()}: {record.exc_info[1]!r}"))  # type: ignore[index]
 

@@ -30,6 +30,8 @@ def shrink(plan: Plan, run: Callable[[Plan], Outcome], tries: int = 40) -> Outco
 def _smaller(plan: Plan) -> Iterator[Plan]:
     for fault in plan.faults:
         yield replace(plan, faults=tuple(name for name in plan.faults if name != fault))
+    for condition in plan.conditions:
+        yield replace(plan, conditions=tuple(name for name in plan.conditions if name != condition))
     if plan.calm_operations:
         yield replace(plan, calm_operations=0)
     for operations in (plan.operations // 2, plan.operations - 1):
@@ -45,6 +47,7 @@ def command(plan: Plan) -> str:
     """What repeats a plan."""
     words = [f"python -m simulations --seed {plan.seed} --runs 1 --sites {','.join(plan.sites)}"]
     words.append(f"--faults {','.join(plan.faults) or 'none'}")
+    words.append(f"--conditions {','.join(plan.conditions) or 'none'}")
     words.append(f"--clients {plan.clients} --operations {plan.operations} --calm-operations {plan.calm_operations}")
     words.append(f"--duration {plan.fault_s:g} --between-sites {plan.between_sites_s:g}")
     return " ".join(words)

@@ -5,33 +5,23 @@ drawn from the seed; what it is told is checked as it arrives.
 """
 
 import asyncio
-import hashlib
 import json
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from registry.seams import PeerUnreachable
-from simulations.history import Operation
+from simulations.history import UNTAGGED, Operation
+from simulations.images import ALL_ARTIFACTS, ALL_IMAGES, ALL_INDEXES, Image, digest_of
 from simulations.network import Network
 from simulations.world import Node
 
-OCI_IMAGE = "application/vnd.oci.image.manifest.v1+json"
-OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 REPOSITORIES = ("app", "base/os")
 SCRATCH = "scratch"
 TAGS = ("v1", "v2", "latest")
-IMAGES = 5
 PATIENCE_S = 40.0
-
-
-class Image(NamedTuple):
-    """A manifest and the blobs it stands on."""
-
-    body: bytes
-    media_type: str
-    blobs: tuple[bytes, ...] = ()
-    children: "tuple[Image, ...]" = ()
+GRACE_S = 1.5
+"""How long content that no manifest names is kept, where it is collected."""
 
 
 class Answer(NamedTuple):
@@ -47,51 +37,7 @@ class Referee(Protocol):
         self, client: str, kind: str, node: Node, repository: str, reference: str = "", digest: str = ""
     ) -> Operation: ...
 
-    def end(self, operation: Operation, body: bytes | None) -> None: ...
-
-
-def digest_of(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
-def _described(content: bytes, media_type: str) -> dict[str, object]:
-    return {"mediaType": media_type, "digest": digest_of(content), "size": len(content)}
-
-
-def _image(number: int) -> Image:
-    drawn = random.Random(number)
-    config = json.dumps({"os": "linux", "number": number}).encode()
-    layers = [drawn.randbytes(60), b"a layer that images share" if number % 2 else drawn.randbytes(700)]
-    body = {
-        "schemaVersion": 2,
-        "mediaType": OCI_IMAGE,
-        "config": _described(config, "application/vnd.oci.image.config.v1+json"),
-        "layers": [_described(layer, "application/vnd.oci.image.layer.v1.tar") for layer in layers],
-    }
-    return Image(json.dumps(body).encode(), OCI_IMAGE, (config, *layers))
-
-
-def _index(children: Sequence[Image]) -> Image:
-    manifests = [_described(child.body, child.media_type) for child in children]
-    body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}
-    return Image(json.dumps(body).encode(), OCI_INDEX, (), tuple(children))
-
-
-def _artifact(subject: Image) -> Image:
-    body = {
-        "schemaVersion": 2,
-        "mediaType": OCI_IMAGE,
-        "artifactType": "application/sbom",
-        "config": _described(b"{}", "application/vnd.oci.empty.v1+json"),
-        "layers": [_described(b"an sbom", "application/sbom")],
-        "subject": _described(subject.body, subject.media_type),
-    }
-    return Image(json.dumps(body).encode(), OCI_IMAGE, (b"{}", b"an sbom"))
-
-
-ALL_IMAGES = [_image(number) for number in range(IMAGES)]
-ALL_INDEXES = [_index(ALL_IMAGES[:2]), _index(ALL_IMAGES[1:4])]
-ALL_ARTIFACTS = [_artifact(ALL_IMAGES[0])]
+    def end(self, operation: Operation, answer: Answer | None) -> None: ...
 
 
 class Client:
@@ -105,10 +51,13 @@ class Client:
         self._nodes = nodes
         self._referee = referee
         self._drawn = random.Random(seed)
+        self.collects = False
+        """Whether content comes out of use often, and manifests follow their blobs late."""
 
     async def run(self, operations: int, pause_s: float) -> None:
         """Do so many things, with a drawn pause of about so long between them."""
-        kinds, weights = zip(*_KINDS.items(), strict=True)
+        often = {Client.delete_manifest: 30} if self.collects else {}
+        kinds, weights = zip(*(_KINDS | often).items(), strict=True)
         for _ in range(operations):
             (kind,) = self._drawn.choices(kinds, weights)
             nodes = self._nodes()
@@ -137,10 +86,11 @@ class Client:
         for blob in image.blobs:
             if not await self._has(node, repository, blob) and not await self.upload(node, repository, blob):
                 return False
+        await asyncio.sleep(self._drawn.random() * GRACE_S / 2 if self.collects else 0.0)
         path = f"/v2/{repository}/manifests/{reference}"
         tag = "" if reference.startswith("sha256:") else reference
         kind = "push" if tag else "push by digest"
-        answer = await self._ask(
+        answer = await self.ask(
             kind, node, "PUT", path, image.body, {"Content-Type": image.media_type},
             repository=repository, reference=tag, digest=digest_of(image.body),
         )  # fmt: skip
@@ -148,7 +98,7 @@ class Client:
 
     async def _has(self, node: Node, repository: str, blob: bytes) -> bool:
         digest = digest_of(blob)
-        answer = await self._ask(
+        answer = await self.ask(
             "head blob", node, "HEAD", f"/v2/{repository}/blobs/{digest}", repository=repository, digest=digest
         )
         return answer is not None and answer.status == 200
@@ -158,11 +108,11 @@ class Client:
         way, digest = self._drawn.choice(("put", "post", "chunks")), digest_of(blob)
         begin = f"/v2/{repository}/blobs/uploads/"
         if way == "post":
-            answer = await self._ask(
+            answer = await self.ask(
                 "upload", node, "POST", f"{begin}?digest={digest}", blob, repository=repository, digest=digest
             )
             return answer is not None and answer.status == 201
-        answer = await self._ask("begin upload", node, "POST", begin, repository=repository)
+        answer = await self.ask("begin upload", node, "POST", begin, repository=repository)
         if answer is None or answer.status != 202:
             return False
         sent = 0
@@ -170,17 +120,17 @@ class Client:
             for end in sorted({len(blob) // 3 or 1, 2 * len(blob) // 3 or 1}):
                 chunk, place = blob[sent:end], self._near(node)
                 headers = {"Content-Range": f"{sent}-{end - 1}", "Content-Type": "application/octet-stream"}
-                answer = await self._ask(
+                answer = await self.ask(
                     "chunk", place, "PATCH", answer.headers["location"], chunk, headers, repository=repository
                 )
                 if answer is None or answer.status != 202:
                     return False
                 sent = end
             if self._drawn.random() < 0.1:
-                await self._ask("cancel", self._near(node), "DELETE", answer.headers["location"], repository=repository)
+                await self.ask("cancel", self._near(node), "DELETE", answer.headers["location"], repository=repository)
                 return False
         last = f"{answer.headers['location']}?digest={digest}"
-        answer = await self._ask(
+        answer = await self.ask(
             "upload", self._near(node), "PUT", last, blob[sent:], repository=repository, digest=digest
         )
         return answer is not None and answer.status == 201
@@ -197,7 +147,7 @@ class Client:
 
     async def pull_manifest(self, node: Node, repository: str, tag: str) -> bytes | None:
         path = f"/v2/{repository}/manifests/{tag}"
-        answer = await self._ask("pull manifest", node, "GET", path, repository=repository, reference=tag)
+        answer = await self.ask("pull manifest", node, "GET", path, repository=repository, reference=tag)
         return answer.body if answer is not None and answer.status == 200 else None
 
     @staticmethod
@@ -206,7 +156,7 @@ class Client:
         return [layer["digest"] for layer in json.loads(manifest).get("layers", ())]
 
     async def pull_blob(self, node: Node, repository: str, digest: str) -> Answer | None:
-        return await self._ask(
+        return await self.ask(
             "pull blob", node, "GET", f"/v2/{repository}/blobs/{digest}", repository=repository, digest=digest
         )
 
@@ -214,41 +164,61 @@ class Client:
         digest = digest_of(self._drawn.choice(self._drawn.choice(ALL_IMAGES).blobs))
         (source,) = set(REPOSITORIES) - {repository}
         path = f"/v2/{repository}/blobs/uploads/?mount={digest}&from={source}"
-        await self._ask("mount", node, "POST", path, repository=repository, digest=digest)
+        await self.ask("mount", node, "POST", path, repository=repository, digest=digest)
 
     async def delete_tag(self, node: Node, repository: str) -> None:
         tag = self._drawn.choice(TAGS)
         path = f"/v2/{repository}/manifests/{tag}"
-        await self._ask("delete tag", node, "DELETE", path, repository=repository, reference=tag)
+        await self.ask("delete tag", node, "DELETE", path, repository=repository, reference=tag)
 
     async def delete_manifest(self, node: Node, repository: str) -> None:
         digest = digest_of(self._drawn.choice(ALL_IMAGES + ALL_INDEXES).body)
         path = f"/v2/{repository}/manifests/{digest}"
-        await self._ask("delete manifest", node, "DELETE", path, repository=repository, digest=digest)
+        await self.ask("delete manifest", node, "DELETE", path, repository=repository, digest=digest)
 
     async def delete_blob(self, node: Node, repository: str) -> None:
         digest = digest_of(self._drawn.choice(self._drawn.choice(ALL_IMAGES).blobs))
         path = f"/v2/{repository}/blobs/{digest}"
-        await self._ask("delete blob", node, "DELETE", path, repository=repository, digest=digest)
+        await self.ask("delete blob", node, "DELETE", path, repository=repository, digest=digest)
 
     async def come_and_go(self, node: Node, repository: str) -> None:
-        """A repository that is emptied again, so that nothing of it is live any more."""
-        blob = b"for a moment"
+        """A repository that is emptied again, so that nothing of it is live any more; meanwhile another instance pulls
+        what is in it."""
+        blob = self._drawn.randbytes(900)
         if await self.upload(node, SCRATCH, blob):
+            await self.pull_blob(self._drawn.choice(self._nodes()), SCRATCH, digest_of(blob))
             await asyncio.sleep(self._drawn.random())
             path, digest = f"/v2/{SCRATCH}/blobs/{digest_of(blob)}", digest_of(blob)
-            await self._ask("delete blob", self._near(node), "DELETE", path, repository=SCRATCH, digest=digest)
+            await self.ask("delete blob", self._near(node), "DELETE", path, repository=SCRATCH, digest=digest)
+
+    async def read_back(self, node: Node, repository: str) -> None:
+        """A tag of its own is pushed at one instance, pulled at another, and deleted there."""
+        tag = f"build-{self._drawn.randrange(1000)}"
+        if await self.push(node, SCRATCH, tag, ALL_IMAGES[0]):
+            await asyncio.sleep(self._drawn.choice((0.0, 0.3, 2.6)))
+            other = self._drawn.choice(self._nodes())
+            await self.pull_manifest(other, SCRATCH, tag)
+            path = f"/v2/{SCRATCH}/manifests/{tag}"
+            await self.ask("delete tag", other, "DELETE", path, repository=SCRATCH, reference=tag)
+
+    async def collect(self, node: Node) -> None:
+        """Twice at one instance, so that what was unused at first has been so for the grace."""
+        for _ in range(2):
+            too = self._drawn.random() < 0.5
+            body = b'{"untagged_older_than_s": 0}' if too else b"{}"
+            await self.ask("collect", node, "POST", "/_concord/gc", body, reference=UNTAGGED if too else "")
+            await asyncio.sleep(GRACE_S + 0.1)
 
     async def list_tags(self, node: Node, repository: str) -> None:
-        await self._ask("tags", node, "GET", f"/v2/{repository}/tags/list", repository=repository)
+        await self.ask("tags", node, "GET", f"/v2/{repository}/tags/list", repository=repository)
 
     async def list_referrers(self, node: Node, repository: str) -> None:
         path = f"/v2/{repository}/referrers/{digest_of(ALL_IMAGES[0].body)}"
-        await self._ask("referrers", node, "GET", path, repository=repository)
+        await self.ask("referrers", node, "GET", path, repository=repository)
 
     # A request
 
-    async def _ask(
+    async def ask(
         self,
         kind: str,
         node: Node,
@@ -268,7 +238,7 @@ class Client:
                 answer = await self._exchange(node, method, path, body, headers or {}, operation)
         except (PeerUnreachable, TimeoutError):
             pass
-        self._referee.end(operation, answer.body if answer else None)
+        self._referee.end(operation, answer)
         return answer
 
     async def _exchange(
@@ -291,6 +261,7 @@ _KINDS: dict[Callable[[Client, Node, str], Awaitable[None]], int] = {
     Client.delete_manifest: 4,
     Client.delete_blob: 2,
     Client.come_and_go: 4,
+    Client.read_back: 5,
     Client.list_tags: 4,
     Client.list_referrers: 4,
 }

@@ -4,9 +4,11 @@ import asyncio
 import random
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 from pydantic import SecretStr
@@ -38,7 +40,7 @@ class SimulatedClock:
 
     def now_ms(self) -> int:
         self._life.check()
-        return self._node.wall_ms()
+        return self._node.told_ms()
 
     def steady_s(self) -> float:
         self._life.check()
@@ -66,6 +68,10 @@ class Node:
         self.clock_offset_s = 0.0
         self.clock_rate = 1.0
         self._stood_still_ms: int | None = None
+        self.recent_ms: deque[int] = deque(maxlen=8)
+        """What its clock showed when it was looked at last."""
+        self.latest_ms = 0
+        """The latest that its clock has shown to this life."""
         self.on_disk_call: Callable[[str, str], None] = lambda call, name: None
 
     @property
@@ -77,6 +83,13 @@ class Node:
             return self._stood_still_ms
         return int((EPOCH_S + self.clock_offset_s + self.world.loop.now * self.clock_rate) * 1000)
 
+    def told_ms(self) -> int:
+        """What the instance is told when it looks at its clock."""
+        now = self.wall_ms()
+        self.recent_ms.append(now)
+        self.latest_ms = max(self.latest_ms, now)
+        return now
+
     def stop_clock(self, stopped: bool) -> None:
         self._stood_still_ms = self.wall_ms() if stopped else None
 
@@ -84,6 +97,8 @@ class Node:
         """Begin a life on the disk as it is. Unconnected it hears and reaches nobody, nor is it heard."""
         self.lives += 1
         self.started = False
+        self.recent_ms.clear()
+        self.latest_ms = 0
         life = self.life = Life(self.name, self.lives)
         self.world.trace("start", life)
         starting = self.world.loop.create_future()
@@ -125,13 +140,14 @@ class Node:
             redis=["simulated"],
             advertise=f"http://{self.name}",
             advertise_site="",
-            peer=[],
+            peer=self.world.peers,
             name=[],
             cluster_key=[SecretStr(secret) for secret in self.secrets],
             sparse=False,
             hold_s=5.0,
             listen_internal="",
             check_after_s=0.0,
+            **self.world.settings,
         )
 
     def _disk_call(self, life: Life, call: str, name: str) -> None:
@@ -181,6 +197,12 @@ class World:
         self.redis = RedisServers(self.weather, list(self.weather.site_of))
         self.secrets = [SECRET]
         self.nodes: list[Node] = []
+        self.peers: list[str] = []
+        """Addresses by which instances find each other without the bus."""
+        self.settings: dict[str, Any] = {}
+        """What else an operator has set everywhere."""
+        self.gone: list[Node] = []
+        """Those that will never run again."""
         for site in sites:
             self.add_node(site)
         self.disks: list[SimulatedDisk] = []
@@ -192,7 +214,7 @@ class World:
 
     def add_node(self, site: str) -> Node:
         """A place for another instance, with an empty disk."""
-        node = Node(self, f"i{len(self.nodes)}", site)
+        node = Node(self, f"i{len(self.nodes) + len(self.gone)}", site)
         self.weather.site_of[node.name] = site
         self.nodes.append(node)
         return node

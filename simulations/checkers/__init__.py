@@ -2,11 +2,17 @@
 
 commits        no fact vanishes or comes back without somebody's doing; a live tag has its live manifest
 vectors        equal state vectors mean equal facts
+readiness      an instance is ready only while it shows what its site shows, and counts only what it has
 restarts       a restarted instance has everything it had committed, before a peer can heal it
 answers        every answer is one the specification allows, and content matches its digest
 acknowledged   an acknowledged write was committed, and is there in the end
+pushes         a push says everything it stands on in one operation, and ends what its instance showed of it
+deletes        a delete ends all that its instance, and whoever it could ask at once, showed of the key
+winners        a pulled tag is what the winning fact points at
+stamps         the time of a push is later than what was seen, and near its clock
+lists          lists hold what the facts say
 visibility     an answered write is visible at every ready instance of its site
-misses         a tag that is there is not answered with 404
+misses         a tag that is there, or at one that can be asked, is not answered with 404
 convergence    after healing all agree: facts, views, digests, conflicts, content
 bounds         queues, tasks and peer requests stay bounded
 """

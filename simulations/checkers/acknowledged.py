@@ -3,7 +3,8 @@ saw it has replaced or deleted it."""
 
 from simulations.checkers import Violation
 from simulations.checkers.commits import Commits
-from simulations.history import History, Identity, Key, Operation
+from simulations.history import Fact, History, Identity, Operation, Written
+from simulations.images import all_blobs
 
 
 class Acknowledged:
@@ -14,13 +15,16 @@ class Acknowledged:
         self._commits = commits
         self._facts: dict[tuple[str, Identity], Operation] = {}
 
-    def check_answer(self, operation: Operation, written: dict[Identity, Key]) -> None:
+    def check_answer(self, operation: Operation, written: dict[Identity, Fact]) -> None:
         """As an answer arrives: `written` is what instances of its site wrote in that repository since the request was
         sent."""
-        key = promised(operation)
-        if key is None or not operation.acknowledged:
+        if (
+            operation.kind not in KEPT
+            or not operation.acknowledged
+            or (operation.kind, operation.status) == _NOT_MOUNTED
+        ):
             return
-        identities = [identity for identity, found in written.items() if found == key]
+        identities = [identity for identity, fact in written.items() if keeps(operation, fact)]
         if not identities:
             raise Violation(f"{operation} was acknowledged and never committed")
         document = f"repository/{operation.repository}"
@@ -33,6 +37,11 @@ class Acknowledged:
         for (name, identity), operation in self._facts.items():
             if name == document and identity not in live and (name, identity) not in self._commits.gone:
                 raise Violation(f"{operation} was acknowledged, and is lost")
+
+    def pushed(self) -> set[str]:
+        """The content of all manifests whose pushes were acknowledged."""
+        acknowledged = (o for o in self._history.operations if o.kind.startswith("push") and o.status == 201)
+        return {blob for operation in acknowledged for blob in all_blobs(operation.digest)}
 
     def excuse(self, node: str) -> None:
         """An instance's disk was put back to an earlier state, or destroyed: what only it had is lost."""
@@ -48,11 +57,22 @@ class Acknowledged:
         return found
 
 
-def promised(operation: Operation) -> Key | None:
-    """What a fact is about that an acknowledged request has said."""
+KEPT = ("push", "push by digest", "upload", "mount")
+_NOT_MOUNTED = ("mount", 202)
+
+
+def keeps(operation: Operation, fact: Fact) -> bool:
+    """Whether a fact is what an acknowledged request has promised."""
     match operation.kind:
         case "push":
-            return ("t", operation.reference)
+            return fact.key == ("t", operation.reference) and fact.digest == operation.digest
+        case "push by digest":
+            return fact.key == ("m", operation.digest)
         case "upload" | "mount" if operation.status == 201:
-            return ("b", operation.digest)
-    return None
+            return fact.key == ("b", operation.digest)
+    return False
+
+
+def says(operation: Operation, one: Written) -> bool:
+    """Whether an operation that an instance wrote may be what a request asked for."""
+    return any(keeps(operation, fact) for fact in one.said.values())

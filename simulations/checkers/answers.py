@@ -4,9 +4,11 @@
 """
 
 import hashlib
+from collections.abc import Sequence
 
 from simulations.checkers import Violation
 from simulations.history import Operation
+from simulations.lost import Lost
 
 ALLOWED = {
     "begin upload": {202},
@@ -24,20 +26,29 @@ ALLOWED = {
     "pull blob": {200, 404},
     "head blob": {200, 404},
     "tags": {200, 404},
+    "catalog": {200},
+    "collect": {200},
     "referrers": {200},
 }
 
 
-def check_status(operation: Operation, calm: bool, lossy: bool) -> None:
-    """By the kind of request, as in the table above. Where disks were copied or put back, content may be nowhere, and
-    an upload's parts at two instances under one name."""
+def check_status(operation: Operation, calm: bool, lost: Lost, others: Sequence[Operation]) -> None:
+    """By the kind of request, as in the table above. Content that may be nowhere cannot be had; where a directory was
+    copied, an upload's parts may be at two instances under one name."""
     allowed = set(ALLOWED[operation.kind])
-    if lossy or not calm:
+    if not calm or lost.concerns(operation) or any(_takes_back(one, operation) for one in others):
         allowed.add(503)
-    if lossy and operation.kind == "upload":
+    if lost.doubled and operation.kind == "upload":
         allowed.add(400)
     if operation.status not in allowed:
         raise Violation(f"an answer that makes no sense: {operation}")
+
+
+def _takes_back(other: Operation, push: Operation) -> bool:
+    """Whether a request may have removed a manifest while its push waited for holders: nobody can hold it then."""
+    if not push.kind.startswith("push") or not push.overlaps(other):
+        return False
+    return other.may_remove(push.repository, ("m", push.digest), "")
 
 
 def check_body(digest: str, body: bytes) -> None:

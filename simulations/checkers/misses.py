@@ -1,12 +1,16 @@
-"""A tag that is there is never answered with 404: not at an instance that has it, and not, in calm weather, at one that
-can reach an instance that has it."""
+"""A tag that is there is never answered with 404: not at an instance that has it, and not, while requests get through,
+at one that can ask an instance that has it."""
+
+from collections.abc import Mapping
 
 from simulations.checkers import Violation
 from simulations.checkers.commits import Commits
-from simulations.history import Commit, History, Operation, Seen
+from simulations.history import Commit, History, Identity, Operation, Seen
 
 HEARD_S = 2.5
 """After so long heartbeats have told that there is something to ask for."""
+TOLD_BY_HTTP_S = 9.5
+"""The same where the bus is cut: who falls silent is asked after three heartbeats, and then every two seconds."""
 
 
 class Misses:
@@ -15,36 +19,39 @@ class Misses:
     def __init__(self, history: History, commits: Commits) -> None:
         self._history = history
         self._commits = commits
-        self._since: dict[tuple[str, str, str], float] = {}
+        self._since: dict[tuple[str, str, Identity], float] = {}
+        self._before: dict[int, dict[str, set[object]]] = {}
 
     def note(self, commit: Commit, now_s: float) -> None:
         """An instance's document has changed."""
-        before, after = _tags(commit.before), _tags(commit.after)
-        for tag in after - before:
-            self._since[commit.node.name, commit.repository, tag] = now_s
+        for identity in commit.after.facts.keys() - commit.before.facts.keys():
+            self._since[commit.node.name, commit.document, identity] = now_s
 
-    def tags_of(self, repository: str, now_s: float, asked: str) -> dict[str, set[str]]:
-        """For each instance, the tags that it has; of others than the one asked, those it has had for a while."""
-        document = f"repository/{repository}"
-        found: dict[str, set[str]] = {}
-        for node, seen in self._history.documents.items():
-            tags = _tags(seen[document]) if document in seen else set()
-            if node != asked and document in seen:
-                facts = seen[document].facts.items()
-                tags -= {fact.key[1] for identity, fact in facts if (document, identity) in self._commits.gone}
-            bound_s = 0.0 if node == asked else HEARD_S
-            found[node] = {tag for tag in tags if now_s - self._since.get((node, repository, tag), 0.0) >= bound_s}
+    def begin(self, operation: Operation, bounds_s: Mapping[str, float]) -> None:
+        """A tag is asked for. `bounds_s` are the instances that can tell of it, the one that is asked among them, and
+        how long they must have had it for that."""
+        self._before[operation.number] = self._there(operation, operation.begun_s, bounds_s)
+
+    def check(self, operation: Operation, bounds_s: Mapping[str, float]) -> None:
+        """The answer is here; `bounds_s` as of now."""
+        before = self._before.pop(operation.number)
+        if operation.status == 404:
+            after = self._there(operation, operation.ended_s or 0.0, bounds_s)
+            for node in after.keys() & before.keys():
+                if before[node] & after[node]:
+                    raise Violation(f"{operation}, while {node} had it all along")
+
+    def _there(self, operation: Operation, now_s: float, bounds_s: Mapping[str, float]) -> dict[str, set[object]]:
+        """For each instance what it has of the tag: whether there is one at the instance that is asked, and at others
+        the facts that nobody has ended."""
+        document, tag = f"repository/{operation.repository}", operation.reference
+        found: dict[str, set[object]] = {}
+        for node, bound_s in bounds_s.items():
+            seen = self._history.of(node).get(document, Seen())
+            facts = [identity for identity, fact in seen.facts.items() if fact.key == ("t", tag)]
+            if node == operation.node:
+                found[node] = {tag} if facts else set()
+            else:
+                told = [at for at in facts if now_s - self._since.get((node, document, at), 0.0) >= bound_s]
+                found[node] = {identity for identity in told if (document, identity) not in self._commits.gone}
         return found
-
-    def check(self, operation: Operation, before: dict[str, set[str]], up: set[str], calm: bool) -> None:
-        if operation.status != 404:
-            return
-        after = self.tags_of(operation.repository, operation.ended_s or 0.0, operation.node)
-        for node in after.keys() & before.keys():
-            there = operation.reference in before[node] & after[node]
-            if there and (node == operation.node or (calm and node in up)):
-                raise Violation(f"{operation}, while {node} had it all along")
-
-
-def _tags(seen: Seen) -> set[str]:
-    return {fact.key[1] for fact in seen.facts.values() if fact.key[0] == "t"}

@@ -5,14 +5,14 @@ when it learns so; therefore this is checked only while nothing has disturbed th
 """
 
 from simulations.checkers import Violation
-from simulations.checkers.acknowledged import promised
-from simulations.history import History, Identity, Key, Operation
+from simulations.checkers.acknowledged import keeps
+from simulations.history import Fact, History, Identity, Operation
 from simulations.world import Node
 
 
-def check_site(operation: Operation, nodes: list[Node], history: History, written: dict[Identity, Key]) -> None:
+def check_site(operation: Operation, nodes: list[Node], history: History, written: dict[Identity, Fact]) -> None:
     """`written` is what the instance wrote since the request came: for it, and for others that came with it."""
-    own = [identity for identity, key in written.items() if key == promised(operation)]
+    own = [identity for identity, fact in written.items() if keeps(operation, fact)]
     document = f"repository/{operation.repository}"
     (origin,) = (node for node in nodes if node.name == operation.node)
     reference = history.of(origin.name).get(document)
@@ -23,11 +23,13 @@ def check_site(operation: Operation, nodes: list[Node], history: History, writte
         vector = seen.vector if seen is not None else {}
         if _is_behind(vector, reference.vector if reference else {}, written):
             continue  # by operations that left nothing behind, so that no digest told: it asks for them now
+        if document in node.instance.cluster.gossip._awaiting:
+            continue  # no frame carries it, and it is being asked for
         if node.instance.ready and own and all(clock >= vector.get(writer, 0) for writer, clock in own):
             raise Violation(f"{operation} was answered while {node.name} of the same site does not show it")
 
 
-def _is_behind(vector: dict[int, int], reference: dict[int, int], written: dict[Identity, Key]) -> bool:
+def _is_behind(vector: dict[int, int], reference: dict[int, int], written: dict[Identity, Fact]) -> bool:
     """Whether a vector lacks more of another than what was written just now."""
     first = {writer: min(clock for by, clock in written if by == writer) for writer, _ in written}
     return any(vector.get(writer, 0) < min(clock, first.get(writer, clock)) for writer, clock in reference.items())

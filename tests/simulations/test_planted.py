@@ -9,11 +9,13 @@ from simulations.shrink import command, shrink
 
 @pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.name)
 def test_a_planted_bug_is_caught(bug):
-    assert bug.hunt() is not None
+    caught = bug.hunt()
+    assert caught is not None
+    assert run(bug.plan(caught[0])).violations == [], "without the bug it holds"
 
 
 def test_there_are_enough_of_them():
-    assert len({bug.name for bug in PLANTED}) >= 20
+    assert len({bug.name for bug in PLANTED}) >= 52
 
 
 def test_a_failing_run_is_made_small_and_can_be_repeated():

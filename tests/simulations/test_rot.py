@@ -5,8 +5,8 @@ import random
 
 from registry.blobs.store import content_path
 from registry.names import Digest
+from simulations.images import digest_of
 from simulations.run import Run
-from simulations.workload import digest_of
 from simulations.world import Node
 from tests.simulations.test_scenarios import begin, client, play
 

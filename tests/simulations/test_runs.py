@@ -4,6 +4,7 @@ import pytest
 
 from simulations.__main__ import play, play_documents
 from simulations.faults import FAULTS
+from simulations.paths import PATHS
 from simulations.run import drawn_plan, run
 
 CHUNKS = 8
@@ -25,6 +26,18 @@ def test_clusters(number):
 @pytest.mark.parametrize("number", range(CHUNKS))
 def test_documents_alone(number):
     assert play_documents(chunk(number, DOCUMENT_SEEDS), processes=1, show=False) == []
+
+
+def test_every_path_is_reached():
+    missing = set(PATHS)
+    conditions = ("small", "collect", "two-copies")
+    for seed in range(60):
+        outcome = run(drawn_plan(seed, faults=("partition", "reset-in-body"), conditions=conditions, clients=3))
+        assert outcome.violations == []
+        missing -= outcome.reached.keys()
+        if not missing:
+            return
+    pytest.fail(f"{missing} were never reached")
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -6,8 +6,9 @@ import statistics
 import pytest
 
 from simulations.faults import FAULTS
+from simulations.images import ALL_IMAGES, digest_of
 from simulations.run import Run, drawn_plan, run
-from simulations.workload import ALL_IMAGES, Client, digest_of
+from simulations.workload import Client
 
 YEARS_S = 365 * 86400.0
 
@@ -36,9 +37,9 @@ async def pushed(work, node, tag, image):
 
 async def upload_through(work, place, owner):
     """Begin an upload at one instance and go on at another."""
-    begun = await work._ask("begin upload", owner, "POST", "/v2/app/blobs/uploads/", repository="app")
+    begun = await work.ask("begin upload", owner, "POST", "/v2/app/blobs/uploads/", repository="app")
     chunk = {"Content-Range": "0-2"}
-    answer = await work._ask("chunk", place, "PATCH", begun.headers["location"], b"abc", chunk, repository="app")
+    answer = await work.ask("chunk", place, "PATCH", begun.headers["location"], b"abc", chunk, repository="app")
     assert answer.status == 202
 
 
@@ -106,7 +107,7 @@ def test_a_site_that_was_away_for_thirty_days_brings_nothing_back():
         away.die(False)
         for number in range(len(ALL_IMAGES)):
             path = f"/v2/app/manifests/v{number}"
-            await work._ask("delete tag", second, "DELETE", path, repository="app", reference=f"v{number}")
+            await work.ask("delete tag", second, "DELETE", path, repository="app", reference=f"v{number}")
         for node in (first, second):
             node.instance._large_logs |= {"repository/app"}
         playing.world.loop.now += 30 * 86400
@@ -145,7 +146,7 @@ def test_load_that_never_pauses_between_sites_that_are_far_apart():
             image = ALL_IMAGES[(turn + number) % 5]
             path = f"/v2/app/manifests/t{number}-{turn % 10}"
             headers = {"Content-Type": image.media_type}
-            answer = await work._ask(
+            answer = await work.ask(
                 "push", place, "PUT", path, image.body, headers, "app", path.rpartition("/")[2], digest_of(image.body)
             )
             assert answer is None or answer.status in (201, 404)

@@ -1,0 +1,54 @@
+"""An acknowledged push has said in one operation everything it stands on, and ended what its instance showed of it.
+
+So a delete of any of that which has not seen the push loses, and the tag points at this manifest alone.
+"""
+
+from collections.abc import Sequence
+
+from simulations.checkers import Violation
+from simulations.checkers.acknowledged import says
+from simulations.history import Operation, Written
+from simulations.images import PARTS
+from simulations.lost import Lost
+
+
+def check_push(operation: Operation, written: Sequence[Written]) -> None:
+    """`written` is what instances of its site wrote in its repository since the request was sent."""
+    own = [one for one in written if one.node.name == operation.node and says(operation, one)]
+    reasons = [_lacks(operation.digest, one) or _leaves(one) for one in own]
+    if reasons and all(reasons):
+        raise Violation(f"{operation} {reasons[0]}")
+
+
+def check_refusal(operation: Operation, operations: Sequence[Operation], lost: Lost) -> None:
+    """A push was refused because content is missing, of which its client had been told that it is there, or had just
+    uploaded it. Only who deletes a blob takes it away."""
+    same = [o for o in operations if o.repository == operation.repository]
+    deleted = {o.digest for o in same if o.kind == "delete blob"}
+    collections = [o for o in operations if o.kind == "collect"]
+    for blob in set(PARTS[operation.digest].blobs) - deleted - lost.digests:
+        told = [o for o in same if o.node == operation.node and o.digest == blob and o.kind in ("head blob", "upload")]
+        # Open: a pin that is set between a collection's question and its release protects at its own instance alone.
+        if blob in operation.said and told and not any(told[-1].overlaps(one) for one in collections):
+            raise Violation(f"{operation}, and nobody has deleted it")
+
+
+def _lacks(digest: str, one: Written) -> str:
+    """What an operation should have said again. Of a child's blobs those that were live, if its body was there to tell
+    which they are."""
+    before = {fact.key for fact in one.commit.before.facts.values()}
+    after = {fact.key for fact in one.commit.after.facts.values()}
+    parts = PARTS[digest]
+    wanted = {("m", digest), *(("m", child) for child in parts.children), *(("b", blob) for blob in parts.blobs)}
+    for child in parts.children:
+        if child not in one.commit.lacking:
+            wanted |= {("b", blob) for blob in PARTS[child].blobs} & before & after
+    missing = wanted - {fact.key for fact in one.said.values()}
+    return f"did not say {min(missing)} again in its operation" if missing else ""
+
+
+def _leaves(one: Written) -> str:
+    keys = {fact.key for fact in one.said.values()}
+    shown = one.commit.before.facts.items()
+    left = [fact for identity, fact in shown if fact.key in keys and identity in one.commit.after.facts]
+    return f"left {left[0]}, which its instance showed" if left else ""

@@ -1,0 +1,121 @@
+"""An instance is ready only while it shows what its site shows, and counts only what it has.
+
+One that has been told by a neighbour's heartbeat of a change, and has gone without it for a while, is not ready; one
+that becomes ready after a start in good weather has what its neighbours had when it started; and of another's changes
+none counts as applied that is not here: by that it confirms writes, and knows what to ask for.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from registry.cluster.cluster import BEHIND_S
+from simulations.checkers import Violation
+from simulations.checkers.commits import Commits
+from simulations.history import History, Identity, Written
+from simulations.life import Life
+from simulations.world import Node, World
+
+LOOK_S = 0.2
+TOLD_S = BEHIND_S + 0.3
+LONG_THERE_S = 2.5
+"""A neighbour that has run for so long is known by its heartbeats."""
+
+
+class _Start(NamedTuple):
+    life: Life
+    neighbours: list[Life]
+    facts: set[tuple[str, Identity]]
+
+
+class Readiness:
+    """Looks at all instances now and then."""
+
+    def __init__(self, world: World, history: History, commits: Commits) -> None:
+        self._world = world
+        self._history = history
+        self._commits = commits
+        self._own: dict[Life, list[Written]] = defaultdict(list)
+        self._arrived: dict[tuple[Life, Life], int] = defaultdict(int)
+        self._told_s: dict[tuple[Life, Life, int], float] = {}
+        self._starts: dict[Life, _Start] = {}
+        self._since_s: dict[Life, float] = {}
+
+    def note(self, written: Written) -> None:
+        """An instance has committed an operation of its own."""
+        if written.node.life is not None:
+            self._own[written.node.life].append(written)
+
+    def started(self, node: Node) -> None:
+        """An instance has just been started."""
+        if node.life is None:
+            return
+        now = self._world.loop.now
+        self._since_s[node.life] = now
+        near = [other for other in self._living() if other is not node and other.site == node.site]
+        known = [other for other in near if other.life and now - self._since_s.get(other.life, now) > LONG_THERE_S]
+        facts = {(document, at) for other in known for document, at in self._facts(other)}
+        self._starts[node.life] = _Start(node.life, [other.life for other in known if other.life], facts)
+
+    def look(self) -> None:
+        """Raises Violation where an instance is ready and must not be."""
+        living = self._living()
+        for node in living:
+            assert node.instance is not None and node.life is not None, "it lives"
+            is_ready = node.instance.ready
+            if node.life in self._starts:
+                self._check_start(node, is_ready, {other.life for other in living})
+            for other in living:
+                if other is not node:
+                    self._check_told(node, other, is_ready)
+
+    def _living(self) -> list[Node]:
+        return [n for n in self._world.nodes if n.up and n.started and n.instance and n.life and not n.life.paused]
+
+    def _facts(self, node: Node) -> Iterable[tuple[str, Identity]]:
+        for document, seen in self._history.of(node.name).items():
+            for identity in seen.facts:
+                yield document, identity
+
+    def _lacks(self, node: Node, document: str, identity: Identity) -> bool:
+        seen = self._history.of(node.name).get(document)
+        writer, clock = identity
+        missing = seen is None or seen.vector.get(writer, 0) <= clock
+        return missing and (document, identity) not in self._commits.gone
+
+    def _check_start(self, node: Node, is_ready: bool, living: set[Life | None]) -> None:
+        assert node.life is not None, "it lives"
+        start = self._starts[node.life]
+        good = self._world.weather.is_clear and not self._world.redis.stalled and not self._world.redis.absent
+        if is_ready or not good or not set(start.neighbours) <= living:
+            del self._starts[node.life]
+        if is_ready and good and set(start.neighbours) <= living:
+            for document, identity in sorted(start.facts):
+                if self._lacks(node, document, identity):
+                    raise Violation(f"{node.name} is ready after its start, and lacks {identity} of {document}")
+
+    def _check_told(self, node: Node, other: Node, is_ready: bool) -> None:
+        assert node.instance and other.instance and node.life and other.life, "they live"
+        member = node.instance.cluster.members.get(other.instance.catalog.instance_id)
+        now, own, pair = self._world.loop.now, self._own[other.life], (node.life, other.life)
+        gossip = other.instance.cluster.gossip
+        if member is None or len(own) != gossip.changes or {one.start for one in own} - {gossip.start}:
+            return
+        while self._arrived[pair] < len(own) and not self._misses(node, own[self._arrived[pair]]):
+            self._arrived[pair] += 1
+        if self._arrived[pair] < (applied := member.applied.upto(gossip.start)):
+            raise Violation(f"{node.name} counts {applied} changes of {other.name} as applied, and lacks one of them")
+        if not member.live or not member.proven or other.site != node.site:
+            return
+        for written in own[self._arrived[pair] :]:
+            if written.number > member.beat.commit or written.start != member.beat.start:
+                continue
+            told_s = self._told_s.setdefault((*pair, written.number), now)
+            if is_ready and now - told_s > TOLD_S and self._misses(node, written):
+                since_s = now - told_s
+                raise Violation(
+                    f"{node.name} is ready, and lacks what its neighbour {other.name} told of {since_s:.1f} s ago"
+                )
+
+    def _misses(self, node: Node, written: Written) -> bool:
+        return any(self._lacks(node, written.commit.document, identity) for identity in written.said)

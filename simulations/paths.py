@@ -1,0 +1,84 @@
+"""What a run came by: paths of the registry that only large things or bad luck lead to, counted from outside.
+
+A suite of runs in which one of them was never reached has not tested it (`__main__`, `tests/simulations/test_runs.py`).
+"""
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+from unittest.mock import patch
+
+import crdt.catchup as catchup
+import registry.cluster.bodies as bodies
+import registry.cluster.gossip as gossip
+from registry.catalog.replica import DocumentReplica
+from registry.cluster.cluster import Cluster
+from registry.cluster.collect import Collect
+from registry.cluster.peers import Peers
+from registry.cluster.secure import Secure
+from registry.cluster.sync import Sync
+
+Told = Callable[[tuple[Any, ...], Any], str]
+"""Given the arguments and the result, the path that was reached, or nothing."""
+
+
+def _resumed(arguments: tuple[Any, ...], result: Any) -> str:
+    headers = dict(arguments[3]) if len(arguments) > 3 else {}
+    return "" if headers.get("Range", "bytes=0-").startswith("bytes=0-") else "transfer resumed"
+
+
+WATCHED: tuple[tuple[Any, str, Told], ...] = (
+    (bodies, "fits_a_frame", lambda arguments, fits: "" if fits else "change deposited"),
+    (gossip, "_fitted", lambda arguments, change: "" if change.delta else "change announced"),
+    (DocumentReplica, "store_snapshot", lambda arguments, result: "document compacted"),
+    (DocumentReplica, "changes", lambda arguments, changes: "changes in pages" if changes.more else ""),
+    (Sync, "_audit_is_due", lambda arguments, due: "audit" if due else ""),
+    (Cluster, "_behind", lambda arguments, behind: "out of service" if behind else ""),
+    (Peers, "stream", _resumed),
+    (Secure, "_groups", lambda arguments, groups: "push secured" if groups else ""),
+    (Collect, "_forget", lambda arguments, removed: "content collected" if removed else ""),
+)
+PATHS = (
+    "change deposited",
+    "change announced",
+    "document compacted",
+    "changes in pages",
+    "content collected",
+    "diff left out",
+    "audit",
+    "out of service",
+    "push secured",
+    "transfer resumed",
+)
+
+
+@contextlib.contextmanager
+def counted(reached: Counter[str]) -> Iterator[None]:
+    """Count what is reached."""
+    with contextlib.ExitStack() as stack:
+        for owner, name, told in WATCHED:
+            stack.enter_context(patch.object(owner, name, _watching(vars(owner)[name], told, reached)))
+        stack.enter_context(patch.object(catchup, "_exchange_page", _watching_page(catchup._exchange_page, reached)))
+        yield
+
+
+def _watching(original: Any, told: Told, reached: Counter[str]) -> Any:
+    is_static = isinstance(original, staticmethod)
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        result = original(*arguments, **named)
+        if path := told(arguments, result):
+            reached[path] += 1
+        return result
+
+    return staticmethod(watched) if is_static else watched
+
+
+def _watching_page(original: Any, reached: Counter[str]) -> Any:
+    def watched(*arguments: Any) -> Generator[Any, Any, list[str]]:
+        left_out: list[str] = yield from original(*arguments)
+        reached["diff left out"] += bool(left_out)
+        return left_out
+
+    return watched

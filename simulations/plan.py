@@ -1,0 +1,80 @@
+"""What is drawn for a run before anything happens, and how it went."""
+
+import random
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Any
+
+from simulations.faults import BUS_FAULTS, FAULTS
+
+SITES = (("eu", "us"), ("eu", "eu", "us"), ("eu", "us", "ap"), ("eu", "eu", "us", "us"), ("eu", "eu", "eu"))
+BUS_ONLY = 0.12
+"""The share of runs in which only the bus is in trouble, so that more can be asked of requests."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is made of."""
+
+    seed: int
+    sites: tuple[str, ...] = ("eu", "eu", "us")
+    faults: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
+    """What holds for the whole run, see `CONDITIONS`."""
+    fault_s: float = 12.0
+    clients: int = 2
+    operations: int = 7
+    """Of each client, while there are faults."""
+    calm_operations: int = 4
+    between_sites_s: float = 0.0
+    executor_s: float = 0.002
+    """The longest that a job in the executor takes."""
+
+
+CONDITIONS = {
+    "small": 0.25,  # large things are small, see `sizes`
+    "no-bus": 0.05,  # no Redis server is there until all agree
+    "lose-one": 0.2,  # at the end, an instance is gone for good as it answers a push
+    "collect": 0.2,  # content that no manifest names is collected
+    "two-copies": 0.12,  # content is held by two instances, and a push is answered when it is
+    "everywhere": 0.05,  # content is held by all
+}
+"""What may hold for a whole run, and in which share of all runs."""
+
+
+def drawn_plan(seed: int, **chosen: Any) -> Plan:
+    """The plan of a seed, but for what is chosen."""
+    drawn = random.Random(f"{seed} plan")
+    plan = Plan(
+        seed,
+        sites=drawn.choice(SITES),
+        faults=tuple(drawn.sample(sorted(FAULTS), drawn.randint(2, 5))),
+        between_sites_s=drawn.choice((0.0, 0.0, 0.02, 0.08)),
+    )
+    if drawn.random() < BUS_ONLY:
+        plan = replace(plan, faults=tuple(name for name in sorted(BUS_FAULTS) if drawn.random() < 0.4))
+    conditions = tuple(name for name, share in CONDITIONS.items() if drawn.random() < share)
+    faults = plan.faults
+    if "small" in conditions:  # only there a content has a middle
+        faults = tuple(dict.fromkeys((*faults, "reset-in-body")))
+    if "two-copies" in conditions:  # only there a disk may be destroyed
+        faults = tuple(dict.fromkeys((*faults, "disk-destroyed")))
+    return replace(plan, **({"conditions": conditions, "faults": faults} | chosen))
+
+
+@dataclass
+class Outcome:
+    """How a run went."""
+
+    plan: Plan
+    violations: list[str]
+    fired: Counter[str]
+    trace: str
+    virtual_s: float
+    operations: Counter[str]
+    """Requests by kind and status."""
+    convergence_s: float
+    delays_s: list[float]
+    """From the commit of a push to its being everywhere, for each that came to be."""
+    reached: Counter[str]
+    """Paths that were come by, see `paths`."""

@@ -1,0 +1,82 @@
+"""Bugs that are put into the registry from outside, to see that the checkers see them.
+
+Each replaces a function or takes away a protection for the time of a run; the registry itself knows nothing of it. With
+each stands what brings it to light: the faults, and within how many seeds.
+"""
+
+from simulations.planted import absence, collection, commits, disk, documents, meaning, network
+from simulations.planted.bug import Planted
+
+_CROWDED = (("operations", 20), ("fault_s", 4.0), ("clients", 4))
+_LONG = (("operations", 20), ("fault_s", 16.0), ("clients", 4))
+_SMALL = (("operations", 15), ("clients", 3), ("conditions", ("small",)))
+_BROKEN = (("operations", 30), ("clients", 4), ("fault_s", 20.0), ("conditions", ("small",)))
+_LOST = (("operations", 4), ("conditions", ("small", "lose-one")))
+_SPARSE = (("operations", 8), ("fault_s", 20.0), ("clients", 2))
+_COLLECTED = (*_LONG, ("conditions", ("collect",)))
+_KEPT_ALL = (*_LONG, ("conditions", ("collect", "everywhere")))
+_FAR = (*_COLLECTED, ("between_sites_s", 0.08))
+_COPIED = (("operations", 12), ("between_sites_s", 0.08), ("conditions", ("two-copies",)))
+_LASTING = (*_LONG, ("calm_operations", 0))
+
+PLANTED = [
+    Planted("content not synced", disk.content_not_synced, ("power-cut-at-answer",), 6),
+    Planted("directory not synced", disk.directory_not_synced, ("power-cut-at-answer",), 10),
+    Planted("database not synced", disk.database_not_synced, ("power-cut-at-answer",), 10),
+    Planted("row before file", disk.row_before_file, ("power-cut-at-call", "kill-at-call", "power-cut-at-frame"), 30),
+    Planted("size before bytes", disk.size_before_bytes, ("power-cut-at-call", "power-cut-at-answer"), 30),
+    Planted("told before commit", commits.told_before_commit, ("power-cut-at-frame", "eio"), 15),
+    Planted(
+        "answered before commit",
+        commits.answered_before_commit,
+        ("power-cut-at-answer", "eio", "power-cut-at-call"),
+        15,
+    ),
+    Planted("failure taken for success", commits.failure_taken_for_success, ("eio", "enospc"), 10),
+    Planted("writer used again", commits.writer_used_again, ("backup",), 15),
+    Planted("delete without marker", documents.delete_without_marker, ("loss",), 6),
+    Planted("gate off", documents.gate_off, ("reorder", "loss"), 15),
+    Planted("what was seen ignored", documents.what_was_seen_ignored, ("one-way", "reorder"), 40, chosen=_CROWDED),
+    Planted("push split", documents.push_split, (), 3),
+    Planted("emptied document dropped", documents.emptied_document_dropped, ("loss", "partition"), 40),
+    Planted("conflicts not noted", documents.conflicts_not_noted, ("bus-cut",), 12, ("eu", "us"), _LASTING),
+    Planted("deletes not shown", documents.deletes_not_shown, (), 15),
+    Planted("MAC unchecked", network.mac_unchecked, ("forged-frames",), 3),
+    Planted("request MAC unchecked", network.request_mac_unchecked, ("forged-requests",), 5),
+    Planted("digest unchecked on fetch", network.digest_unchecked_on_fetch, ("flipped-bit",), 40),
+    Planted("reads unchecked", network.reads_unchecked, ("flipped-bit",), 20),
+    Planted("site not waited for", network.site_not_waited_for, (), 15, ("eu", "eu")),
+    Planted("confirmed before commit", network.confirmed_before_commit, (), 15, ("eu", "eu"), (("executor_s", 0.03),)),
+    Planted("lookups that miss", network.lookups_that_miss, (), 20),
+    Planted("no catching up", network.no_catching_up, ("loss", "absence"), 6),
+    Planted("reached though it failed", network.reached_though_it_failed, ("partition", "loss", "reset"), 40),
+    Planted("twin ignored", network.twin_ignored, ("clone", "stalled-redis", "partition"), 40),
+    Planted(
+        "delete of the winner alone", meaning.delete_of_the_winner_alone, ("partition", "loss"), 12, chosen=_CROWDED
+    ),
+    Planted("delete without asking", meaning.delete_without_asking, ("bus-cut",), 12, chosen=_LONG),
+    Planted("miss without asking", meaning.miss_without_asking, ("bus-cut",), 12, ("eu", "eu"), _LONG),
+    Planted("push of the tag alone", meaning.push_of_the_tag_alone, (), 2),
+    Planted("push beside the older", meaning.push_beside_the_older, (), 3),
+    Planted("lowest time wins", meaning.lowest_time_wins, ("bus-cut",), 12, ("eu", "us"), _LONG),
+    Planted("any clock followed", meaning.any_clock_followed, ("clock-jump", "clock-drift"), 6),
+    Planted("wall clock alone", meaning.wall_clock_alone, ("clock-jump", "clock-drift"), 4),
+    Planted("delete not waited for", meaning.delete_not_waited_for, (), 4, ("eu", "eu")),
+    Planted("mount not waited for", meaning.mount_not_waited_for, (), 15, ("eu", "eu")),
+    Planted("list without its last", meaning.list_without_its_last, (), 2),
+    Planted("referrers lost", meaning.referrers_lost, (), 6),
+    Planted("range one too far", network.range_one_too_far, ("reset-in-body",), 12, chosen=_BROKEN),
+    Planted("snapshot of too much", documents.snapshot_of_too_much, (), 12, chosen=(*_SMALL, ("executor_s", 0.04))),
+    Planted("body not deposited", absence.body_not_deposited, (), 12, ("eu", "us"), _LOST),
+    Planted("nobody introduced", absence.nobody_introduced, (), 2, chosen=(("conditions", ("no-bus",)),)),
+    Planted("ready at once", absence.ready_at_once, ("kill", "absence"), 12, ("eu", "eu"), _CROWDED),
+    Planted("never behind", absence.never_behind, ("one-way", "loss"), 12, ("eu", "eu", "eu"), _CROWDED),
+    Planted("gaps not seen", absence.gaps_not_seen, ("loss",), 12, ("eu", "eu", "eu"), _SPARSE),
+    Planted("copies not waited for", collection.copies_not_waited_for, ("disk-destroyed",), 12, ("eu", "us"), _COPIED),
+    Planted("nobody asked", collection.nobody_asked, ("bus-cut",), 12, ("eu", "eu"), _KEPT_ALL),
+    Planted("pins ignored", collection.pins_ignored, (), 12, chosen=_COLLECTED),
+    Planted("released unseen", collection.released_unseen, (), 12, ("eu", "us", "ap"), _FAR),
+    Planted("grace ignored", collection.grace_ignored, (), 4, chosen=_COLLECTED),
+    Planted("links after the question ignored", collection.links_after_the_question_ignored, (), 12, chosen=_FAR),
+    Planted("bodies not fetched", absence.bodies_not_fetched, ("loss", "absence"), 8),
+]

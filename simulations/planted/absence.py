@@ -1,0 +1,51 @@
+"""Bugs that leave out what brings instances together again."""
+
+import asyncio
+from typing import Any
+from unittest.mock import patch
+
+from registry.cluster.bodies import Bodies
+from registry.cluster.cluster import Cluster
+from registry.cluster.members import Progress
+from simulations.planted.bug import Bug
+
+
+async def never(*arguments: Any) -> None:
+    await asyncio.Event().wait()
+
+
+def bodies_not_fetched() -> Bug:
+    return patch.object(Bodies, "run", never)
+
+
+def body_not_deposited() -> Bug:
+    async def pretend(self: Bodies, change: Any) -> bool:
+        return True
+
+    return patch.object(Bodies, "deposit", pretend)
+
+
+def nobody_introduced() -> Bug:
+    """Who is not heard on the bus is not asked over HTTP."""
+    return patch.object(Cluster, "_introduce", never)
+
+
+def ready_at_once() -> Bug:
+    async def hasty(self: Cluster) -> None:
+        self._joined = True
+
+    return patch.object(Cluster, "_join", hasty)
+
+
+def never_behind() -> Bug:
+    return patch.object(Cluster, "_behind", lambda self: False)
+
+
+def gaps_not_seen() -> Bug:
+    """Whoever has applied a change counts all before it as applied."""
+
+    def careless(self: Progress, start: int, sequence: int) -> None:
+        if self._enter(start):
+            self._upto = max(self._upto, sequence)
+
+    return patch.object(Progress, "note", careless)

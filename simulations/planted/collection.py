@@ -1,0 +1,63 @@
+"""Bugs in copies and collection."""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+from registry.catalog.collection import drop_links
+from registry.cluster.collect import Collect
+from registry.cluster.secure import Secure
+from simulations.planted.bug import Bug, nothing_async, together
+
+
+def copies_not_waited_for() -> Bug:
+    return patch.object(Secure, "wait", nothing_async)
+
+
+def nobody_asked() -> Bug:
+    """Content is removed where no manifest here names it, whatever others have."""
+
+    async def ask(self: Collect, digests: Any) -> list[Any]:
+        return []
+
+    async def release(self: Collect, digests: Any) -> set[Any]:
+        return set(digests)
+
+    return together(patch.object(Collect, "_ask_all", ask), patch.object(Collect, "_release_all", release))
+
+
+def pins_ignored() -> Bug:
+    return patch.object(Collect, "is_pinned", lambda self, digest: False)
+
+
+def released_unseen() -> Bug:
+    """Members give up whatever they are asked to."""
+
+    async def release(self: Collect, digests: Iterable[Any]) -> list[Any]:
+        given = list(digests)
+        dropping = partial(drop_links, documents=self._catalog.documents, digests=given)
+        await self._catalog.database.write(dropping)
+        return given
+
+    return patch.object(Collect, "release", release)
+
+
+def grace_ignored() -> Bug:
+    once = Collect.once
+
+    async def hasty(self: Collect, dry: bool = False) -> Any:
+        self._grace_s = 0.0
+        return await once(self, dry)
+
+    return patch.object(Collect, "once", hasty)
+
+
+def links_after_the_question_ignored() -> Bug:
+    """What was said not to be relied on stays so, though it has been linked since."""
+
+    def forget(self: Collect, digests: Iterable[Any]) -> None:
+        for digest in digests:
+            self._since.pop(digest, None)
+
+    return patch.object(Collect, "linked", forget)

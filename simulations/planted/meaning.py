@@ -1,0 +1,108 @@
+"""Bugs in what pushes, deletes and lists mean."""
+
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+import registry.catalog.incoming as incoming
+import registry.catalog.queries as queries
+import registry.catalog.repository as repository
+import registry.http.blobs as blobs
+import registry.http.tags as tags
+import registry.http.uploads as uploads
+from crdt.clock import HybridClock
+from crdt.delta import decode_delta
+from registry.cluster.cluster import Cluster
+from registry.manifest import Manifest
+from simulations.planted.bug import Bug, nothing, nothing_async, together
+
+
+def delete_of_the_winner_alone() -> Bug:
+    """A delete ends the winning fact, and leaves those it won over."""
+    observed = repository._observed_in
+    return patch.object(repository, "_observed_in", lambda *arguments: observed(*arguments)[-1:])
+
+
+def delete_without_asking() -> Bug:
+    return patch.object(Cluster, "learn_for_delete", nothing_async)
+
+
+def miss_without_asking() -> Bug:
+    return patch.object(Cluster, "learn_for_miss", nothing_async)
+
+
+def push_of_the_tag_alone() -> Bug:
+    """A push says its tag and manifest, and not again what they stand on."""
+
+    def silent(self: Any, time: int, writer: int, without: Any) -> list[Any]:
+        self.facts = [fact for fact in self.facts if fact.kind == "t" or fact.key == without]
+        return []
+
+    return patch.object(repository._Observed, "repeated", silent)
+
+
+def push_beside_the_older() -> Bug:
+    """A push does not end the older facts of its tag."""
+    repeated = repository._Observed.repeated
+
+    def keeping(self: Any, *arguments: Any, **named: Any) -> Any:
+        self.facts = [fact for fact in self.facts if fact.kind != "t"]
+        return repeated(self, *arguments, **named)
+
+    return patch.object(repository._Observed, "repeated", keeping)
+
+
+def lowest_time_wins() -> Bug:
+    turned = queries._BY_TAG.replace("t.time DESC, t.writer DESC", "t.time, t.writer")
+    return patch.object(queries, "_BY_TAG", turned)
+
+
+def any_clock_followed() -> Bug:
+    def follow(self: HybridClock, remote: int, now_ms: int) -> None:
+        self.last = max(self.last, remote)
+
+    return patch.object(HybridClock, "observe", follow)
+
+
+def wall_clock_alone() -> Bug:
+    """Stamps are wall times, whatever was seen."""
+    return together(
+        patch.object(HybridClock, "tick", lambda self, now_ms: now_ms << 16),
+        patch.object(HybridClock, "observe", nothing),
+    )
+
+
+def delete_not_waited_for() -> Bug:
+    settle = Cluster.settle
+
+    async def hasty(self: Cluster, change: Any) -> None:
+        if decode_delta(change.delta).added:
+            await settle(self, change)
+
+    return patch.object(Cluster, "settle", hasty)
+
+
+def mount_not_waited_for() -> Bug:
+    mount = blobs.mount_blob
+
+    async def hasty(instance: Any, *arguments: Any) -> Any:
+        with patch.object(instance.cluster, "settle", nothing_async):
+            return await mount(instance, *arguments)
+
+    return patch.object(uploads, "mount_blob", hasty)
+
+
+def list_without_its_last() -> Bug:
+    listed = tags._listed
+
+    def short(request: Any, path: str, head: Any, key: str, page: Callable[[str, int], list[str]]) -> Any:
+        return listed(request, path, head, key, lambda after, limit: page(after, limit)[:-1])
+
+    return patch.object(tags, "_listed", short)
+
+
+def referrers_lost() -> Bug:
+    """The subjects of manifests that came from elsewhere are forgotten."""
+    return patch.object(
+        incoming, "read_stored", lambda body, media_type: Manifest(media_type, (), (), None, None, None)
+    )

@@ -1,0 +1,138 @@
+"""Bugs between instances."""
+
+import asyncio
+import contextlib
+import itertools
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest.mock import patch
+
+import crdt.frame
+import registry.cluster.fetch as fetch_module
+import registry.cluster.gossip as gossip_module
+import registry.http.peers as peers_module
+from crdt.errors import Malformed
+from registry.blobs.checks import Checks
+from registry.catalog.queries import Queries
+from registry.cluster.cluster import Cluster
+from registry.cluster.confirmations import Confirmations
+from registry.cluster.contents import Contents
+from registry.cluster.gossip import Gossip
+from registry.cluster.peers import Peers
+from registry.cluster.sync import Sync
+from simulations.planted.bug import Bug, nothing, nothing_async
+
+
+def mac_unchecked() -> AbstractContextManager[Any]:
+    def trusting(data: bytes, keys: Any) -> Any:
+        head = crdt.frame._HEADER
+        if len(data) < head.size + crdt.frame.MAC_SIZE:
+            raise Malformed("too short")
+        _, kind, _, sender, start, sequence = head.unpack_from(data)
+        return crdt.frame.Frame(kind, sender, start, sequence, data[head.size : -crdt.frame.MAC_SIZE])
+
+    return patch.object(gossip_module, "unseal", trusting)
+
+
+def request_mac_unchecked() -> AbstractContextManager[Any]:
+    return patch.object(peers_module, "is_mac", lambda said, computed: True)
+
+
+def digest_unchecked_on_fetch() -> AbstractContextManager[Any]:
+    """Fetched content is kept whatever it is."""
+
+    class Agreeing(str):
+        def __ne__(self, other: object) -> bool:
+            return False
+
+        __hash__ = str.__hash__
+
+    class Careless(Checks):
+        def digest(self) -> Any:
+            return Agreeing(super().digest())
+
+    return patch.object(fetch_module, "Checks", Careless)
+
+
+def reads_unchecked() -> AbstractContextManager[Any]:
+    """What is on the disk is served as it is."""
+    return patch.object(Contents, "_is_older", lambda self, checked_ms, bound_ms: False)
+
+
+def site_not_waited_for() -> AbstractContextManager[Any]:
+    return patch.object(Confirmations, "wait", nothing_async)
+
+
+def confirmed_before_commit() -> AbstractContextManager[Any]:
+    """Members confirm what they have received, not what they have committed."""
+    receive, applied = Gossip._receive_change, Gossip._applied
+
+    async def hasty(self: Gossip, frame: Any, sender: str) -> None:
+        applied(self, frame)
+        await receive(self, frame, sender)
+
+    def unseen(self: Any, start: int, sequence: int) -> bool:
+        return False
+
+    from registry.cluster.members import Progress
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(Gossip, "_receive_change", hasty))
+    stack.enter_context(patch.object(Progress, "seen", unseen))
+    return stack
+
+
+def lookups_that_miss() -> AbstractContextManager[Any]:
+    """Two of every five lookups of a tag find nothing."""
+    look, turns = Queries.manifest_by_tag, itertools.count(1)
+
+    def forgetful(self: Queries, repository: Any, tag: str) -> Any:
+        return look(self, repository, tag) if next(turns) % 5 > 1 else None
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(Queries, "manifest_by_tag", forgetful))
+    stack.enter_context(patch.object(Cluster, "learn_for_miss", nothing_async))
+    return stack
+
+
+def no_catching_up() -> AbstractContextManager[Any]:
+    async def never(self: Sync) -> None:
+        await asyncio.Event().wait()
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(Sync, "run", never))
+    stack.enter_context(patch.object(Sync, "document_is_due", nothing))
+    stack.enter_context(patch.object(Cluster, "_look_again", nothing))
+    stack.enter_context(patch.object(Cluster, "_meet", nothing))
+    return stack
+
+
+def reached_though_it_failed() -> AbstractContextManager[Any]:
+    """A round of catching up counts as done when it has failed."""
+    original = Sync._catch_up
+
+    async def hopeful(self: Sync, member: Any) -> bool:
+        commit, start = member.beat.commit, member.beat.start
+        self._note_reached(member, commit, member.beat.changes, start)
+        return await original(self, member)
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(Sync, "_catch_up", hopeful))
+    stack.enter_context(patch.object(Sync, "_audit_is_due", lambda self, member: False))
+    return stack
+
+
+def range_one_too_far() -> Bug:
+    """A transfer goes on behind the byte where it should."""
+    stream = Peers.stream
+
+    def skipping(self: Peers, member: Any, path: str, headers: Any = ()) -> Any:
+        ((_, value),) = headers or (("Range", "bytes=0-"),)
+        first, _, last = value.removeprefix("bytes=").partition("-")
+        return stream(self, member, path, [("Range", f"bytes={int(first) + bool(int(first))}-{last}")])
+
+    return patch.object(Peers, "stream", skipping)
+
+
+def twin_ignored() -> AbstractContextManager[Any]:
+    return patch.object(Cluster, "twin_seen", nothing)

@@ -1,0 +1,359 @@
+"""The referee of a run: watches what instances commit and clients are told, and has it judged.
+
+What holds depends on the weather. It is calm when nothing at all has disturbed the world for a while; requests get
+through when nothing but the bus has been disturbed for as long.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from registry.catalog.queries import KIND
+from registry.instance import Instance
+from simulations.checkers import Violation, answers, pushes, restarts, stamps, visibility
+from simulations.checkers.acknowledged import Acknowledged
+from simulations.checkers.commits import Commits
+from simulations.checkers.deletes import DELETES, Deletes
+from simulations.checkers.misses import HEARD_S, TOLD_BY_HTTP_S, Misses
+from simulations.checkers.readiness import Readiness
+from simulations.checkers.stamps import Stamps
+from simulations.checkers.vectors import Vectors
+from simulations.checkers.winners import Winners
+from simulations.faults import BODY_BROKEN, BUS_CUT, BUS_KINDS, FORGED_TAG
+from simulations.history import Commit, Fact, History, Identity, Operation, Written
+from simulations.life import Died
+from simulations.lost import Lost
+from simulations.plan import Plan
+from simulations.workload import GRACE_S, Answer
+from simulations.world import Node, World
+
+CALM_S = 8.0
+AT_ONCE_S = 0.02
+"""From site to site; farther ones may take longer than a miss or a delete waits."""
+WRITES = ("push", "push by digest", "upload", "mount", *DELETES)
+
+
+def settings_of(plan: Plan) -> dict[str, Any]:
+    """What operators have set, by the conditions of a plan."""
+    settings: dict[str, Any] = {"gc_grace_s": GRACE_S, "gc_every_s": 0.0, "acknowledge_s": 6.0}
+    if "two-copies" in plan.conditions:
+        settings |= {"copies": "2", "acknowledge": "2"}
+    elif "everywhere" in plan.conditions:
+        settings |= {"copies": "everywhere"}
+    return settings
+
+
+class Referee:
+    """The referee of one world, and what faults need of a stage."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.conditions = plan.conditions
+        self.world = World(plan.seed, list(plan.sites))
+        self.world.weather.between_sites_s = plan.between_sites_s
+        self.world.settings = settings_of(plan)
+        hops = random.Random(f"{plan.seed} executor")
+        self.world.loop.executor_delay_s = lambda: hops.random() * plan.executor_s
+        self.violations: list[str] = []
+        self.failed = asyncio.Event()
+        self.counted: Counter[str] = Counter()
+        self.operations: Counter[str] = Counter()
+        self.on_answer: list[Callable[[Node, Operation], None]] = []
+        self.history = History()
+        self.commits = Commits(self.history)
+        self.commits.grace_s = GRACE_S
+        self.commits.asked_by = self._asked_by
+        self.vectors = Vectors()
+        self.acknowledged = Acknowledged(self.history, self.commits)
+        self.deletes = Deletes(self.history, self.commits)
+        self.misses = Misses(self.history, self.commits)
+        self.readiness = Readiness(self.world, self.history, self.commits)
+        self.stamps = Stamps()
+        self.winners = Winners()
+        self.lost = Lost(self.world)
+        self.reached: Counter[str] = Counter()
+        """Paths that were come by, see `paths`."""
+        self.delays_s: list[float] = []
+        self._written: list[Written] = []
+        self._asking: dict[str, Operation] = {}
+        """What each client has asked last."""
+        self._disturbed_s = {"": 0.0}
+        """When the world was disturbed last, by the kind of fault."""
+        self._striking: Counter[str] = Counter()
+        self._starting: set[Node] = set()
+        self._on_their_way: dict[tuple[str, int, int], tuple[float, set[str]]] = {}
+        if "no-bus" in plan.conditions:
+            self.world.redis.absent = True
+            self._striking[BUS_CUT] += 1
+            self.world.peers = [f"http://{node.name}" for node in self.world.nodes]
+        self.world.on_born.append(self._watch_writes)
+        self.world.on_frame.append(self._observe)
+        self.world.network.on_answer = self._answer_leaves
+        self.world.network.on_flip = self.lost.digests.add  # whoever seems to send wrong bytes is not asked for a while
+
+    # Watching
+
+    def judge(self, check: Callable[..., Any], *arguments: Any) -> Any:
+        """Make a check. A promise that is broken is noted, and ends the run."""
+        try:
+            return check(*arguments)
+        except Violation as violation:
+            self.violate(str(violation))
+
+    def violate(self, what: str) -> None:
+        self.violations.append(f"at {self.world.loop.now:.3f} s: {what}")
+        self.failed.set()
+
+    def _watch_writes(self, node: Node, instance: Instance) -> None:
+        database = instance.catalog.database
+        write = database.write
+
+        async def watched(operation: Any) -> Any:
+            result = await write(operation)
+            self._observe(node)
+            return result
+
+        database.write = watched  # type: ignore[method-assign]
+        store = instance.catalog.replica.store_snapshot
+
+        def looked_at_before(tx: Any, compaction: Any, data: bytes) -> None:
+            self._observe(node)  # the log is about to be forgotten
+            store(tx, compaction, data)
+
+        instance.catalog.replica.store_snapshot = looked_at_before  # type: ignore[method-assign]
+
+    def _observe(self, node: Node) -> None:
+        """Look at what an instance has committed, and have it judged."""
+        for commit in self._look(node):
+            if not self.commits.is_explained(commit):
+                for other in self.world.nodes:
+                    self._observe(other)
+            self.judge(self.commits.check, commit)
+            self.judge(self.vectors.check, commit)
+            self.misses.note(commit, self.world.loop.now)
+            self.stamps.note(commit)
+            self.winners.note(commit, self.world.loop.now)
+            if any(fact.key == ("t", FORGED_TAG) for fact in commit.after.facts.values()):
+                self.violate(f"{node.name} has taken in what an outsider has sent")
+            self._note_arrivals(node, commit.document, commit.after.vector)
+
+    def _look(self, node: Node) -> list[Commit]:
+        """What an instance has committed since it was looked at; its own operations are noted."""
+        if node.instance is None or not node.up or not node.started:
+            return []
+        now, bounds = self.world.loop.now, self.stamps.bounds(node)
+        commits = self.history.observe(node, node.instance)
+        for commit in commits:
+            start = node.instance.cluster.gossip.start
+            for number, delta in commit.operations:
+                said = self.judge(self.commits.check_operation, node.name, commit.document, delta, now) or {}
+                self._written.append(Written(now, node, start, number, commit, said, bounds))
+                self.readiness.note(self._written[-1])
+                for identity in said:
+                    self._on_their_way[commit.document, *identity] = now, {node.name}
+        return commits
+
+    def _note_arrivals(self, node: Node, document: str, vector: dict[int, int]) -> None:
+        for (name, writer, clock), (begun, places) in list(self._on_their_way.items()):
+            if name == document and vector.get(writer, 0) > clock:
+                places.add(node.name)
+                if len(places) >= len(self.world.nodes):
+                    self.delays_s.append(self.world.loop.now - begun)
+                    del self._on_their_way[name, writer, clock]
+
+    def _answer_leaves(self, source: str, target: str, status: int) -> None:
+        operation = self._asking.get(source)
+        if operation is None or status not in (201, 202) or operation.kind not in WRITES:
+            return
+        nodes = self.world.nodes
+        if self.calm:
+            operation.status = status
+            if operation.kind in DELETES:
+                self.judge(self.deletes.check_site, operation, nodes)
+            else:
+                # another of the site may own an upload
+                own = self._facts_for(operation, lambda one: operation.kind == "upload" or one.node.name == target)
+                self.judge(visibility.check_site, operation, nodes, self.history, own)
+        for node in nodes:
+            if node.name == target:
+                for call in list(self.on_answer):
+                    call(node, operation)
+                if not node.up:
+                    raise Died(target)
+
+    # What clients tell
+
+    @property
+    def calm(self) -> bool:
+        """Whether nothing has disturbed the world for a while."""
+        return self._quiet_but(set())
+
+    @property
+    def requests_get_through(self) -> bool:
+        """Whether nothing but the bus has been disturbed for a while."""
+        return self._quiet_but(BUS_KINDS)
+
+    def _quiet_but(self, kinds: set[str]) -> bool:
+        now = self.world.loop.now
+        recent = any(now - at_s <= CALM_S for kind, at_s in self._disturbed_s.items() if kind not in kinds)
+        return not recent and not self._striking.keys() - kinds
+
+    def begin(
+        self, client: str, kind: str, node: Node, repository: str, reference: str = "", digest: str = ""
+    ) -> Operation:
+        now = self.world.loop.now
+        operation = self.history.begin(kind, node.name, repository, now, reference, digest)
+        self._asking[client] = operation
+        self._observe(node)
+        if kind == "pull manifest":
+            self.misses.begin(operation, self._tellers(node))
+        elif kind in DELETES:
+            self.deletes.begin(operation, [node.name, *self._asked_at_once(node)])
+        self.world.trace("ask", kind, node.name, repository, reference)
+        return operation
+
+    def end(self, operation: Operation, answer: Answer | None) -> None:
+        operation.ended_s = self.world.loop.now
+        self.world.trace("answer", operation.kind, operation.status)
+        self.operations[f"{operation.kind} {operation.status or 'none'}"] += 1
+        if (operation.status or 0) >= 400 and answer is not None:
+            operation.said = answer.body.decode(errors="replace")
+        (node,) = (node for node in [*self.world.nodes, *self.world.gone] if node.name == operation.node)
+        self._observe(node)
+        if operation.status is None:
+            if self.calm:
+                self.violate(f"{operation} in calm weather")
+            return
+        # A transfer that breaks off in its middle goes on: that is no ground for giving up, or for cutting off.
+        steady = self._quiet_but(BUS_KINDS | {BODY_BROKEN}) if operation.kind == "pull blob" else self.calm
+        self.judge(answers.check_status, operation, steady, self.lost, self.history.operations)
+        if answer is None and steady and not self.lost.concerns(operation):
+            self.violate(f"{operation} was cut off")
+        if operation.kind == "pull manifest":
+            self.judge(self.misses.check, operation, self._tellers(node))
+        if operation.kind in DELETES:
+            self.judge(self.deletes.check, operation)
+        if operation.status == 200 and answer is not None:
+            self._check_content(operation, answer)
+        if operation.kind in WRITES and operation.acknowledged:
+            self._check_write(operation)
+        if operation.kind in ("push", "push by digest") and operation.status == 404 and self.requests_get_through:
+            self.judge(pushes.check_refusal, operation, self.history.operations, self.lost)
+
+    def _check_content(self, operation: Operation, answer: Answer) -> None:
+        if operation.kind == "pull blob":
+            self.judge(answers.check_body, operation.digest, answer.body)
+        if operation.kind == "pull manifest":
+            digest = answer.headers.get("docker-content-digest", "")
+            self.judge(answers.check_body, digest, answer.body)
+            self.judge(self.winners.check, operation, digest)
+
+    def _check_write(self, operation: Operation) -> None:
+        self.judge(self.acknowledged.check_answer, operation, self._facts_for(operation, lambda one: True))
+        if operation.kind in ("push", "push by digest"):
+            self.judge(pushes.check_push, operation, self._written_for(operation))
+            self.judge(stamps.check_stamp, operation, self._written_for(operation))
+
+    def _written_for(self, operation: Operation) -> list[Written]:
+        """What instances of a request's site have written in its repository since it was sent."""
+        site, document = self.world.weather.site_of[operation.node], KIND + operation.repository
+        return [
+            one
+            for one in self._written
+            if one.at_s >= operation.begun_s and one.node.site == site and one.commit.document == document
+        ]
+
+    def _facts_for(self, operation: Operation, which: Callable[[Written], bool]) -> dict[Identity, Fact]:
+        """What some of those operations have said."""
+        found = (one.said for one in self._written_for(operation) if which(one))
+        return {identity: fact for said in found for identity, fact in said.items()}
+
+    # Who can be asked
+
+    def _asked_at_once(self, node: Node) -> list[str]:
+        """The other instances that one can ask and will hear from at once, while requests get through."""
+        if node.instance is None or not node.started or not self.requests_get_through:
+            return []
+        members = node.instance.cluster.members
+        found = []
+        for other in self.living():
+            near = other.site == node.site or self.plan.between_sites_s <= AT_ONCE_S
+            if other is not node and near and other.instance is not None and other.started:
+                member = members.get(other.instance.catalog.instance_id)
+                if member is not None and member.prompt:
+                    found.append(other.name)
+        return found
+
+    def _asked_by(self, name: str) -> list[str]:
+        """The running instances that one knows."""
+        found = []
+        for node in self.living():
+            if node.name == name and node.instance is not None and node.started:
+                known = {member.instance for member in node.instance.cluster.members.all()}
+                others = (other for other in self.living() if other.instance is not None and other.started)
+                found = [o.name for o in others if o.instance and o.instance.catalog.instance_id in known]
+        return found
+
+    def _tellers(self, node: Node) -> Mapping[str, float]:
+        """The instances that can tell one of a tag, and how long they must have had it for that."""
+        bounds = {node.name: 0.0}
+        site_of = self.world.weather.site_of
+        for other in self._asked_at_once(node):
+            heard_s = HEARD_S if self.calm else TOLD_BY_HTTP_S
+            bounds[other] = 0.0 if site_of[other] == node.site else heard_s
+        return bounds
+
+    # What faults need
+
+    def fired(self, kind: str) -> None:
+        self.counted[kind] += 1
+        self.disturb(kind)
+
+    def _strike_ends(self, kind: str) -> None:
+        self._striking[kind] -= 1
+        self._striking += Counter()
+        self.disturb(kind)
+
+    def disturb(self, kind: str = "") -> None:
+        self._disturbed_s[kind] = self.world.loop.now
+
+    def living(self) -> list[Node]:
+        return [node for node in self.world.nodes if node.up and node.life is not None and not node.life.paused]
+
+    def wrong_bytes(self, digest: str) -> None:
+        """An instance has received content that is not what it was to be."""
+        if digest not in self.lost.digests:
+            self.violate(f"{digest} has arrived damaged, and nothing has damaged it")
+
+    def lose_disk(self, node: Node, but_manifests: bool = False) -> None:
+        """What only a disk has is lost, but for what two instances were to hold before a push was answered."""
+        promised: set[str] = set()
+        if "two-copies" in self.plan.conditions and not self.lost.digests:
+            promised = self.acknowledged.pushed()
+        self.lost.disk_of(node, promised, but_manifests)
+
+    def put_back(self, node: Node) -> None:
+        self.lose_disk(node)
+        self.acknowledged.excuse(node.name)
+        self.history.forget(node.name)
+        self.winners.forget(node.name)
+
+    async def restart(self, node: Node) -> None:
+        """Start a dead instance: first where it meets nobody, to see what it has."""
+        if node.up or node in self._starting or node not in self.world.nodes:
+            return
+        self._starting.add(node)
+        node.on_disk_call = lambda call, name: None
+        while not node.up:
+            if node.lives:
+                await node.start(connected=False)
+                if node.up and node.instance is not None:
+                    self.judge(restarts.check_alone, node, node.instance, self.history)
+                    node.die(False)
+            await node.start()  # it may be struck again at once
+        self._starting.discard(node)
+        self._observe(node)
+        self.readiness.started(node)
+        self.disturb()

@@ -1,0 +1,67 @@
+"""Large things, made small: what the registry does differently from some size on, it does here from a few bytes on.
+
+The constants are patched from outside for the time of a run. So changes are announced and bodies deposited, documents
+compacted, content streamed and transfers resumed in its middle, catching up goes by pages, and audits come due.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+
+import crdt.catchup as catchup
+import registry.blobs.checked as checked
+import registry.blobs.checks as checks
+import registry.blobs.ingest as ingest
+import registry.blobs.quarantine as quarantine
+import registry.blobs.store as store
+import registry.blobs.uploads as uploads
+import registry.catalog.replica as replica
+import registry.cluster.collect as collect
+import registry.cluster.contents as contents
+import registry.cluster.copies as copies
+import registry.cluster.fetch as fetch
+import registry.cluster.gossip as gossip
+import registry.cluster.scrub as scrub
+import registry.cluster.sync as sync
+import registry.http.questions as questions
+import registry.http.referrers as referrers
+import registry.http.tags as tags
+import registry.instance as instance
+
+SMALL: tuple[tuple[Any, str, float], ...] = (
+    *((module, "CHECK_SPAN_BYTES", 128) for module in (checks, checked, quarantine, scrub, fetch)),
+    (contents, "WHOLE_BYTES", 40),
+    (store, "READ_BYTES", 128),
+    (uploads, "READ_BYTES", 128),
+    (uploads, "HASHED_AT_ONCE_BYTES", 128),
+    (fetch, "READ_BYTES", 128),
+    (ingest, "PIECE_BYTES", 256),
+    (gossip, "MAX_DELTA_BYTES", 620),
+    (gossip, "MAX_NEEDS", 4),
+    (gossip, "BODY_ROOM_BYTES", 565),
+    (replica, "SNAPSHOT_AFTER_COUNT", 8),
+    (replica, "SNAPSHOT_AFTER_BYTES", 4096),
+    (replica, "CHANGES_PER_ANSWER", 2),
+    (replica, "LOADED_DOCUMENTS", 1),
+    (catchup, "DIFFS_PER_QUESTION", 2),
+    (catchup, "NAMES_PER_QUESTION", 1),
+    (questions, "MAX_DIFFS_BYTES", 700),
+    (sync, "AUDIT_S", 2.0),
+    (instance, "UPKEEP_S", 2.0),
+    (collect, "BATCH", 2),
+    (collect, "PAGE", 2),
+    (copies, "PAGE", 2),
+    (tags, "PAGE", 2),
+    (referrers, "PAGE", 1),
+)
+"""Modules, constants, and what they are in a run of small sizes."""
+
+
+@contextlib.contextmanager
+def shrunk(small: bool) -> Iterator[None]:
+    """The sizes of a run."""
+    with contextlib.ExitStack() as stack:
+        for module, name, value in SMALL if small else ():
+            stack.enter_context(patch.object(module, name, value))
+        yield

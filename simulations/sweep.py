@@ -1,0 +1,132 @@
+"""The end of a run: everything is listed and pulled everywhere, and compared with the facts."""
+
+import json
+import random
+from typing import Any, Protocol
+
+from registry.catalog.queries import KIND
+from simulations.checkers import Violation, lists
+from simulations.checkers.winners import winners
+from simulations.history import History, Operation, Seen
+from simulations.images import ALL_IMAGES, PARTS, digest_of
+from simulations.lost import Lost
+from simulations.plan import Plan
+from simulations.workload import Answer, Client
+from simulations.world import Node, World
+
+SUBJECT = digest_of(ALL_IMAGES[0].body)
+
+
+class Judge(Protocol):
+    """What is needed of a run."""
+
+    plan: Plan
+    world: World
+    history: History
+    lost: Lost
+
+    def judge(self, check: Any, *arguments: Any) -> Any: ...
+
+    def violate(self, what: str) -> None: ...
+
+    def begin(
+        self, client: str, kind: str, node: Node, repository: str, reference: str = "", digest: str = ""
+    ) -> Operation: ...
+
+    def end(self, operation: Operation, answer: Answer | None) -> None: ...
+
+
+class Sweep:
+    """See the module."""
+
+    def __init__(self, run: Judge) -> None:
+        self._run = run
+        self._nodes = run.world.nodes
+        self._client = Client("client-last", run.world.network, lambda: self._nodes, run, f"{run.plan.seed} sweep")
+        self._drawn = random.Random(f"{run.plan.seed} sweep lists")
+
+    async def carry_out(self) -> None:
+        """Every list and every tag at every instance, and every blob that a tag stands on at one; where content is
+        copied or collected, every blob of every manifest."""
+        documents = self._run.history.of(self._nodes[0].name)
+        blobs: set[tuple[str, str]] = set()
+        for node in self._nodes:
+            await self._check_lists(node)
+            for name, seen in sorted(documents.items()):
+                for tag in sorted(winners(seen)):
+                    blobs |= await self._pull(node, name.removeprefix(KIND), tag)
+        for name, seen in documents.items():
+            blobs |= {(name.removeprefix(KIND), blob) for blob in self._named(name.removeprefix(KIND), seen)}
+        for repository, digest in sorted(blobs):
+            await self._pull_blob(documents[KIND + repository], repository, digest)
+
+    async def _pull(self, node: Node, repository: str, tag: str) -> set[tuple[str, str]]:
+        """The content that a tag stands on."""
+        body = await self._client.pull_manifest(node, repository, tag)
+        if body is None:
+            if not self._run.lost.manifests:
+                self._run.violate(f"tag {tag} of {repository} cannot be pulled at {node.name} in the end")
+            return set()
+        return {(repository, layer) for layer in self._client.layers(body)}
+
+    def _named(self, repository: str, seen: Seen) -> set[str]:
+        """What live manifests name. It is linked, unless somebody has deleted it."""
+        manifests = {fact.key[1] for fact in seen.facts.values() if fact.key[0] == "m"} & PARTS.keys()
+        named = {blob for digest in manifests for blob in PARTS[digest].blobs}
+        linked = {fact.key[1] for fact in seen.facts.values() if fact.key[0] == "b"}
+        asked = self._run.history.operations
+        deleted = {o.digest for o in asked if o.kind == "delete blob" and o.repository == repository}
+        for digest in sorted(named - linked - deleted):
+            self._run.violate(
+                f"a manifest of {repository} names {digest}, which is not there, and nobody has deleted it"
+            )
+        return named if {"collect", "two-copies", "everywhere"} & set(self._run.plan.conditions) else set()
+
+    async def _pull_blob(self, seen: Seen, repository: str, digest: str) -> None:
+        if not any(fact.key == ("b", digest) for fact in seen.facts.values()):
+            return  # it was deleted, which is allowed
+        answer = await self._client.pull_blob(self._drawn.choice(self._nodes), repository, digest)
+        if (answer is None or answer.status != 200) and digest not in self._run.lost.digests:
+            self._run.violate(f"blob {digest} of {repository} cannot be pulled in the end")
+
+    # Lists
+
+    async def _check_lists(self, node: Node) -> None:
+        documents = self._run.history.of(node.name)
+        names = lists.repositories_of(documents)
+        await self._check_list(node, "catalog", "/v2/_catalog", "", "repositories", names)
+        for name in names:
+            seen = documents[KIND + name]
+            tags, path = lists.tags_of(seen), f"/v2/{name}/tags/list"
+            await self._check_list(node, "tags", path, name, "tags", tags)
+            referrers, path = lists.referrers_of(seen, SUBJECT), f"/v2/{name}/referrers/{SUBJECT}"
+            await self._check_list(node, "referrers", path, name, "manifests", referrers)
+
+    async def _check_list(
+        self, node: Node, kind: str, path: str, repository: str, key: str, expected: list[str]
+    ) -> None:
+        """A list as a whole or in pages, which is drawn."""
+        count = self._drawn.choice((0, 1, 2)) if kind != "referrers" else 0
+        begun: str | None = f"{path}?n={count}" if count else path
+        listed: list[str] = []
+        while begun is not None:
+            answer = await self._client.ask(kind, node, "GET", begun, repository=repository)
+            if answer is None or answer.status != 200:
+                return
+            entries = json.loads(answer.body)[key]
+            if count and len(entries) > count:
+                self._run.judge(_refuse, f"{kind} of {repository} at {node.name}: a page of {len(entries)}")
+            listed += [entry["digest"] if isinstance(entry, dict) else entry for entry in entries]
+            begun = _next(answer)
+        what = f"{kind} of {repository} at {node.name}"
+        self._run.judge(lists.check_list, what, listed, expected)
+
+
+def _refuse(what: str) -> None:
+    raise Violation(what)
+
+
+def _next(answer: Answer) -> str | None:
+    """Where the next page is (RFC 8288)."""
+    link = answer.headers.get("link")
+    return link[1 : link.index(">")] if link is not None else None
