@@ -25,6 +25,9 @@ T = TypeVar("T")
 
 MAX_GROUP = 256
 BUSY_TIMEOUT_MS = 5_000
+_IN_MEMORY = 2
+"""Where SQLite keeps what takes a single statement back: small, and else in the system's temporary directory, which may
+be full, or read-only as in a container, while the data directory is not."""
 
 
 class Transaction:
@@ -67,6 +70,7 @@ class Database:
         schema.configure(self._writing)
         schema.migrate(self._writing)
         self._writing.set_busy_timeout(BUSY_TIMEOUT_MS)
+        self._writing.pragma("temp_store", _IN_MEMORY)
         self.reading = disk.connect(path)
         schema.configure(self.reading)
         self.reading.set_busy_timeout(BUSY_TIMEOUT_MS)

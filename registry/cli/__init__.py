@@ -1,6 +1,10 @@
 """The command line.
 
-main        the commands and their options
+main        the command; serve and demo
+look        commands that look at running instances
+upkeep      commands that have them do something
+directory   commands that work on data directories
+commands    what all commands share
 serve       running an instance: sockets, lock, signals
 logs        what an instance says, as text or JSON
 demo        three instances and a Redis on this machine

@@ -85,33 +85,7 @@ class Cluster:
         self.locate = Locate(self.peers, self.members)
         self.fetch = Fetch(store, catalog.database, self.peers, self.members, self.locate, clock, config.hold_s)
         self.bodies = Bodies(catalog, self.peers, self.members, self.locate, self.sync)
-        self.policy = policy = config.rules
-        keeps = not config.front_end
-        self.copies = Copies(policy, keeps, catalog.queries, self.members, self.locate, self.fetch, config.copy_mib_s)
-        self.secure = Secure(
-            policy, keeps, catalog.queries, self.members, self.peers, self.sync, self.bodies, self.fetch,
-            self.copies, config.acknowledge_s,
-        )  # fmt: skip
-        self.collect = Collect(
-            catalog, store, self.members, self.gossip, self.peers, self.sync, config.gc_grace_s, config.gc_every_s
-        )
-        self.evict = Evict(
-            int(config.disk_budget_gib * GIB),
-            catalog,
-            store,
-            self.members,
-            self.peers,
-            self.copies,
-            self.collect,
-            clock,
-        )
-        self.leave = Leave(catalog.database, self.members, self.locate, self.peers)
-        self.has_left = False
-        self.on_left: Callable[[], None] = lambda: None
-        """Called when this instance has left for good."""
-        catalog.documents.on_links = self._linked
-        self.contents = Contents(catalog, store, self.fetch, clock, config.check_after_s)
-        self.scrub = Scrub(config, catalog, store, self.contents, self.bodies, clock)
+        self._keep_content(config, store)
         self.gossip.on_twin = self.twin_seen
         self.members.on_outdated = self._outdated
         self.gossip.on_incomplete = self.sync.document_is_due
@@ -130,6 +104,28 @@ class Cluster:
         self._latest_twin = 0
         self._told_at: dict[str, float] = {}
         self._telling: set[asyncio.Task[None]] = set()
+
+    def _keep_content(self, config: Config, store: BlobStore) -> None:
+        """Who holds content, how long, and whether it is right."""
+        catalog, clock, keeps = self._catalog, self._clock, not config.front_end
+        self.policy = policy = config.rules
+        self.copies = Copies(policy, keeps, catalog.queries, self.members, self.locate, self.fetch, config.copy_mib_s)
+        self.secure = Secure(
+            policy, keeps, catalog.queries, self.members, self.peers, self.sync, self.bodies, self.fetch,
+            self.copies, config.acknowledge_s,
+        )  # fmt: skip
+        self.collect = Collect(
+            catalog, store, self.members, self.gossip, self.peers, self.sync, config.gc_grace_s, config.gc_every_s
+        )
+        budget = int(config.disk_budget_gib * GIB)
+        self.evict = Evict(budget, catalog, store, self.members, self.peers, self.copies, self.collect, clock)
+        self.leave = Leave(catalog.database, self.members, self.locate, self.peers)
+        self.has_left = False
+        self.on_left: Callable[[], None] = lambda: None
+        """Called when this instance has left for good."""
+        catalog.documents.on_links = self._linked
+        self.contents = Contents(catalog, store, self.fetch, clock, config.check_after_s)
+        self.scrub = Scrub(config, catalog, store, self.contents, self.bodies, clock)
 
     def start(self) -> None:
         """Begin the tasks."""

@@ -76,7 +76,7 @@ async def test_a_file_that_is_too_short_or_cannot_be_read_is_damaged(site, monke
 async def test_what_is_damaged_is_moved_aside_and_its_row_goes_first(site):
     flip(site, 5)
     aside = await Quarantine(site.store, site.catalog.database).put_aside(DIGEST, Damaged(5, "seen"))
-    assert aside.size == len(CONTENT)
+    assert aside.row.size == len(CONTENT)
     assert aside.remains.span(MIB) == CONTENT[MIB : 2 * MIB], "what is right in it can still be read"
     assert [call for call, _ in site.disk.calls] == ["commit", "rename", "sync_directory"]
     assert not path(site).exists()

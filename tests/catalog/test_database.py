@@ -28,6 +28,23 @@ class CommitCounter:
         return failing  # true turns the commit into a rollback
 
 
+class NowhereElse(apsw.VFS):
+    """The system's files, where SQLite gets no temporary ones."""
+
+    def __init__(self) -> None:
+        super().__init__("nowhere-else", "")
+
+    def xOpen(self, name, flags):
+        if name is None:
+            raise apsw.CantOpenError("there is no temporary directory")
+        return super().xOpen(name, flags)
+
+
+class DiskAlone(SystemDisk):
+    def connect(self, path):
+        return apsw.Connection(str(self.root / path), vfs="nowhere-else")
+
+
 @pytest.fixture
 def database(tmp_path):
     opened = Database(SystemDisk(tmp_path), "test.sqlite")
@@ -228,3 +245,16 @@ async def test_a_long_read_aside_keeps_nobody_waiting_and_sees_what_is_committed
     others_went_on.set()
     assert await counting == 2
     assert not database.reading.in_transaction
+
+
+async def test_writes_need_no_temporary_directory(tmp_path):
+    """As in a container whose root file system is read-only. A statement that may fail in its middle keeps a journal of
+    its own."""
+    files = NowhereElse()
+    database = Database(DiskAlone(tmp_path), "test.sqlite")
+    numbers = "WITH RECURSIVE n(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n LIMIT 20000)"
+    await database.write(lambda tx: tx.execute(f"{numbers} INSERT INTO meta (key, value) SELECT 'k' || n, 1 FROM n"))
+    await database.write(lambda tx: tx.execute("UPDATE OR REPLACE meta SET key = key || 'x'"))
+    assert len(keys(database)) >= 20000
+    await database.close()
+    files.unregister()

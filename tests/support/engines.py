@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -71,48 +72,51 @@ class Engine:
 class Docker(Engine):
     name = "docker"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, storage: str = "vfs") -> None:
+        """An empty `storage` is what dockerd finds best; vfs works everywhere, and copies all of an image for each
+        step of a build."""
         super().__init__(directory)
         need(shutil.which("dockerd") is not None, "dockerd is missing")
         self._host = f"unix://{directory}/sock"
-        options = ["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"]
+        options = ["--iptables=false", "--ip6tables=false", "--bridge=none"]
+        options += [f"--storage-driver={storage}"] if storage else []
         places = [f"--{name}={directory / name}" for name in ("data-root", "exec-root", "pidfile")]
         with (directory / "log").open("wb") as log:
             self._daemon = subprocess.Popen(["dockerd", *options, *places, "-H", self._host], stdout=log, stderr=log)
         deadline = time.monotonic() + 30
         while True:
             try:
-                self._docker("version")
+                self.command("version")
                 return
             except Failed:
                 assert time.monotonic() < deadline, (directory / "log").read_text()[-3000:]
                 time.sleep(0.1)
 
-    def _docker(self, *words: str) -> str:
-        return run(["docker", "-H", self._host, *words])
+    def command(self, *words: str) -> str:
+        return run(["docker", "-H", self._host, *words], env=os.environ | {"DOCKER_BUILDKIT": "0"})
 
     def build(self, version: str, runnable: bool = False) -> str:
         name = f"local/app:{version}"
-        self._docker("import", str(root_tar(self.directory / "root.tar", version, runnable)), name)
+        self.command("import", str(root_tar(self.directory / "root.tar", version, runnable)), name)
         return name
 
     def push(self, image: str, reference: str) -> None:
-        self._docker("tag", image, reference)
-        self._docker("push", reference)
-        self._docker("rmi", reference)
+        self.command("tag", image, reference)
+        self.command("push", reference)
+        self.command("rmi", reference)
 
     def pull(self, reference: str) -> str:
-        self._docker("pull", reference)
+        self.command("pull", reference)
         return self.image_id(reference)
 
     def image_id(self, image: str) -> str:
-        return self._docker("image", "inspect", image, "--format", "{{.Id}}").removeprefix("sha256:")
+        return self.command("image", "inspect", image, "--format", "{{.Id}}").removeprefix("sha256:")
 
     def run(self, image: str) -> str:
-        return self._docker("run", "--rm", "--network", "host", image, "/bin/busybox", "cat", "/version")
+        return self.command("run", "--rm", "--network", "host", image, "/bin/busybox", "cat", "/version")
 
     def forget(self, image: str) -> None:
-        self._docker("rmi", "--force", image)
+        self.command("rmi", "--force", image)
 
     def close(self) -> None:
         self._daemon.terminate()

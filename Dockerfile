@@ -1,0 +1,28 @@
+# An image of Concord: docker build --tag concord-registry:0.1.0 .
+# Where the package index cannot be reached directly, give pip's own settings as build arguments (PIP_INDEX_URL, …).
+ARG BASE=python:3.11-slim-bookworm
+FROM ${BASE}
+
+ARG PIP_INDEX_URL
+ARG PIP_FIND_LINKS
+ARG PIP_NO_INDEX
+
+COPY pyproject.toml README.md LICENSE /source/
+COPY crdt /source/crdt
+COPY registry /source/registry
+
+# Nothing is installed at run time, so what installs does not stay.
+RUN python3 -m venv /opt/concord \
+    && /opt/concord/bin/pip install --no-cache-dir /source \
+    && /opt/concord/bin/pip uninstall --yes pip setuptools \
+    && install --directory --owner 10001 --group 10001 /data \
+    && rm -r /source
+
+ENV PATH=/opt/concord/bin:$PATH \
+    CONCORD_LISTEN=0.0.0.0:5000 \
+    CONCORD_DATA=/data/concord
+USER 10001:10001
+VOLUME /data
+EXPOSE 5000
+ENTRYPOINT ["concord"]
+CMD ["serve"]

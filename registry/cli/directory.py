@@ -1,0 +1,123 @@
+"""Commands that work on data directories."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from registry.cli.backup import backup as run_backup
+from registry.cli.backup import restore as run_restore
+from registry.cli.bundle import Moved, export_bundle, import_bundle
+from registry.cli.commands import CHECKING, Data, Json, app, print_json
+from registry.cli.verify import DataDirectory
+from registry.cluster.keys import ClusterKey
+from registry.config import load_config
+
+
+@app.command(epilog="Example: concord verify --data /var/lib/concord")
+def verify(
+    data: Annotated[Path, typer.Option(envvar="CONCORD_DATA", help="the data directory")] = Path("data"),
+    json: Json = False,
+) -> None:
+    """Hash all content again and compare it with its digests. The instance may be running."""
+    directory = DataDirectory(data)
+    checked, damaged = 0, []
+    with Progress(*CHECKING, console=Console(stderr=True), disable=json) as progress:
+        task = progress.add_task("checking", total=directory.total_bytes)
+        for one in directory.check():
+            checked += 1
+            progress.advance(task, one.size)
+            if one.problem is not None:
+                damaged.append({"digest": one.digest, "problem": one.problem})
+    if json:
+        print_json({"checked": checked, "bytes": directory.total_bytes, "damaged": damaged})
+    else:
+        for entry in damaged:
+            print(f"{entry['digest']}: {entry['problem']}")
+        print(f"{checked} contents, {directory.total_bytes} bytes, {len(damaged)} damaged")
+    raise typer.Exit(1 if damaged else 0)
+
+
+@app.command(epilog="Example: concord backup --data /var/lib/concord /backup/concord")
+def backup(
+    target: Annotated[Path, typer.Argument(help="a directory: empty, new, or with an earlier backup")],
+    data: Data = Path("data"),
+    copy: Annotated[bool, typer.Option("--copy", help="copy content, also where it could be linked")] = False,
+) -> None:
+    """Make a backup, or bring one up to date. The instance may be running.
+
+    Content is linked where the file system can, and else copied once.
+    """
+    done = run_backup(data, target, copy)
+    _report(f"{done.contents} contents, {done.size_bytes} bytes, {done.new} of them new", done.missing)
+
+
+@app.command(epilog="Example: concord restore /backup/concord --data /var/lib/concord")
+def restore(
+    source: Annotated[Path, typer.Argument(help="a backup")],
+    data: Data = Path("data"),
+) -> None:
+    """Make a data directory of a backup, with all content checked. It is another instance: start it beside the others,
+    and forget the one that is gone."""
+    done = run_restore(source, data)
+    _report(f"{done.contents} contents, {done.size_bytes} bytes", done.missing)
+
+
+@app.command(epilog="Example: concord rebuild --data /var/lib/concord")
+def rebuild(data: Data = Path("data")) -> None:
+    """Make a new catalog where it is lost or damaged, from the content files; tags and manifests come from the other
+    instances when this one is started."""
+    from registry.cli.rebuild import rebuild as run_rebuild
+    from registry.cli.serve import locked
+
+    with locked(data):
+        done = run_rebuild(data)
+    if done.aside is not None:
+        print(f"the catalog that was there is {done.aside}")
+    _report(f"{done.contents} contents, {done.size_bytes} bytes", done.wrong)
+
+
+@app.command(name="export", epilog="Example: concord export --data /var/lib/concord /media/bundle 'prod/*'")
+def export_(
+    target: Annotated[Path, typer.Argument(help="a directory: empty, new, or with an earlier bundle")],
+    patterns: Annotated[list[str] | None, typer.Argument(help="repositories, such as 'prod/*' [default: all]")] = None,
+    data: Data = Path("data"),
+) -> None:
+    """Write repositories to a bundle, for a site without a network. The instance may be running. With
+    CONCORD_CLUSTER_KEY set the bundle is signed."""
+    done = export_bundle(data, target, patterns or [], _keys())
+    _show_moved(done)
+
+
+@app.command(name="import", epilog="Example: concord import /media/bundle --data /var/lib/concord")
+def import_(
+    source: Annotated[Path, typer.Argument(help="a bundle")],
+    data: Data = Path("data"),
+) -> None:
+    """Take a bundle into a data directory that no instance runs on. It merges with what is there."""
+    from registry.cli.serve import locked
+
+    with locked(data):
+        done = import_bundle(source, data, _keys())
+    _show_moved(done)
+
+
+def _show_moved(done: Moved) -> None:
+    print(
+        f"{done.repositories} repositories, {done.manifests} manifests, {done.contents} contents, "
+        f"{done.size_bytes} bytes, {done.new} of them new"
+    )
+
+
+def _keys() -> list[ClusterKey]:
+    return [ClusterKey(key.get_secret_value()) for key in load_config({}, None, check=False).cluster_key]
+
+
+def _report(summary: str, missing: Sequence[str]) -> None:
+    for one in missing:
+        print(f"{one}: missing or damaged, left out")
+    print(f"{summary}, {len(missing)} missing or damaged")
+    raise typer.Exit(1 if missing else 0)

@@ -1,0 +1,98 @@
+"""Commands that have running instances do something."""
+
+import re
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from registry.cli.client import NoAnswer, ask, post
+from registry.cli.commands import CHECKING, LOCAL, LONG_S, Json, Url, app, print_json
+from registry.cli.scrub import begin_scrub, wait_for_scrub
+
+
+@app.command(epilog="Example: concord scrub --wait http://10.0.0.5:5000")
+def scrub(
+    url: Url = LOCAL,
+    wait: Annotated[bool, typer.Option("--wait", help="wait for the end, and say what was found")] = False,
+    json: Json = False,
+) -> None:
+    """Let a running instance check all its content now, and fetch again what is damaged."""
+    answer = begin_scrub(url)
+    if wait:
+        with Progress(*CHECKING, console=Console(stderr=True), disable=json) as progress:
+            task = progress.add_task("checking", total=answer["running"]["total_bytes"])
+            answer = wait_for_scrub(url, answer, lambda done_bytes: progress.update(task, completed=done_bytes))
+    if json:
+        print_json(answer)
+    elif not wait:
+        print("begun" if answer["begun"] else "it is under way already")
+    else:
+        found = answer["last"]
+        print(f"{found['contents']} contents, {found['bytes']} bytes", end=", ")
+        print(f"{found['damaged']} damaged, {found['repaired']} repaired")
+    raise typer.Exit(1 if wait and answer["last"]["damaged"] else 0)
+
+
+@app.command(epilog="Example: concord gc --dry-run --untagged-older-than 30d http://10.0.0.5:5000")
+def gc(
+    url: Url = LOCAL,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be done, and why")] = False,
+    untagged_older_than: Annotated[
+        str | None, typer.Option(help="also delete manifests without a tag: an age such as 30d, 12h or 0s")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Remove content from an instance that no manifest names, as it is also done every hour."""
+    question: dict[str, Any] = {"dry_run": dry_run}
+    if untagged_older_than is not None:
+        question["untagged_older_than_s"] = _age_s(untagged_older_than)
+    answer = post(url, "/_concord/gc", question, LONG_S)
+    if json:
+        return print_json(answer)
+    for repository, digests in answer["untagged"].items():
+        for digest in digests:
+            print(f"{digest}  {'would be ' if dry_run else ''}deleted from {repository}: it has no tag")
+    for one in answer["decisions"]:
+        print(f"{one['digest']}  {one['size']} bytes  {'removed' if one['removed'] else 'kept'}: {one['why']}")
+    if answer["blocked"]:
+        print(f"nothing can be removed now: {answer['blocked']}")
+    removed, size, bodies = answer["removed"], answer["removed_bytes"], answer["bodies"]
+    print(f"{removed} contents removed, {size} bytes, {bodies} manifests forgotten")
+
+
+@app.command(epilog="Example: concord forget http://10.0.0.5:5000 3f2a91")
+def forget(
+    url: Annotated[str, typer.Argument(help="address of an instance")],
+    instance: Annotated[str, typer.Argument(help="the id of the one that is gone, or a beginning of it")],
+) -> None:
+    """Say that an instance is gone for good, so that nobody waits for it any more.
+
+    This cannot be undone. One that comes back all the same goes on under another id, with all it has.
+    """
+    answer = post(url, "/_concord/forget", {"instance": instance})
+    print(f"{answer['forgotten']} is forgotten")
+
+
+@app.command(epilog="Example: concord leave http://10.0.0.5:5000")
+def leave(url: Url = LOCAL) -> None:
+    """Have an instance leave for good: it hands over what only it holds, is forgotten, and ends."""
+    answer = post(url, "/_concord/leave", {})
+    while not answer["left"]:
+        print(f"{answer['handed_over']} contents handed over, {answer['held_by_nobody_else']} to go")
+        time.sleep(2)
+        try:
+            answer = ask(url, "/_concord/leave")
+        except NoAnswer:
+            break
+    print("it has left")
+
+
+def _age_s(text: str) -> float:
+    """Seconds. Raises BadParameter."""
+    match = re.fullmatch(r"([0-9]{1,9})([smhdw])", text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no age: a number and one of s, m, h, d, w")
+    return int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[match[2]]

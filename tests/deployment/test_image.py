@@ -1,0 +1,115 @@
+"""The Dockerfile, built for real on a bare Debian, pushed to one instance, pulled from another, and run."""
+
+import contextlib
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from registry import __version__
+from tests.support import images
+from tests.support.client import Client
+from tests.support.engines import Docker
+from tests.support.needs import need
+from tests.support.server import free_port, wait_until
+
+ROOT = Path(__file__).parents[2]
+SUITE, PYTHON = "bookworm", (3, 11)
+LEFT_OUT = "--exclude=./var/cache/apt/* --exclude=./var/lib/apt/lists/* --exclude=./usr/share/doc/*"
+LIMITS = ["--network=host", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
+
+
+def last_line(said):
+    return said.strip().rpartition("\n")[2]
+
+
+@pytest.fixture(scope="module")
+def docker():
+    need(os.geteuid() == 0, "only root can run dockerd and debootstrap")
+    directory = Path(tempfile.mkdtemp(prefix="cc-", dir="/tmp"))
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        engine = Docker(directory, storage="")
+        stack.callback(engine.close)
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def base(docker, tmp_path_factory):
+    """Debian with Python and nothing else, as a local image."""
+    need(shutil.which("debootstrap") is not None, "debootstrap is missing")
+    directory = tmp_path_factory.mktemp("base")
+    tar = directory / "root.tar"
+    steps = [
+        f"mount -t tmpfs none {directory}/memory",  # thousands of small files are synced one by one
+        f"debootstrap --variant=minbase --include=python3-venv {SUITE} {directory}/memory/root",
+        f"tar -C {directory}/memory/root -cf {tar} {LEFT_OUT} .",
+    ]
+    (directory / "memory").mkdir()
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", "\n".join(steps)], capture_output=True, text=True, check=False
+    )
+    need(done.returncode == 0, f"debootstrap got no Debian: {last_line(done.stdout + done.stderr)}")
+    docker.command("import", str(tar), "local/base")
+    return "local/base"
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory):
+    """The address of what pip needs, as wheels: the build itself needs no way out."""
+    need(sys.version_info[:2] == PYTHON, f"wheels for Debian's Python {PYTHON} are made by the same one")
+    directory = tmp_path_factory.mktemp("wheels")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", directory]
+    beside = ["setuptools", "async-timeout"]  # what builds it, and what redis needs before Python 3.11.3
+    done = subprocess.run([*pip, ROOT, *beside], capture_output=True, text=True, check=False)
+    need(done.returncode == 0, f"pip got no wheels: {last_line(done.stderr)}")
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=directory)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def image(docker, base, wheels):
+    given = {"BASE": base, "PIP_FIND_LINKS": wheels, "PIP_NO_INDEX": "1"}
+    arguments = [f"--build-arg={name}={value}" for name, value in given.items()]
+    docker.command("build", "--network=host", "--tag=local/concord", *arguments, str(ROOT))
+    return "local/concord"
+
+
+def test_the_image_is_pushed_to_one_site_pulled_from_another_and_runs(docker, image, three_sites, repository):
+    eu, us, _ = three_sites.servers
+    built = docker.image_id(image)
+    docker.push(image, f"{eu.address}/{repository}:{__version__}")
+    docker.forget(image)
+    reference = f"{us.address}/{repository}:{__version__}"
+    assert docker.pull(reference) == built
+    assert docker.command("run", "--rm", *LIMITS, reference, "--version") == f"concord {__version__}"
+    port = free_port()
+    running = docker.command("run", "--detach", *LIMITS, f"--env=CONCORD_LISTEN=127.0.0.1:{port}", reference)
+    client = Client("127.0.0.1", port)
+    wait_until(lambda: is_ready(client))
+    pushed = images.image()
+    client.push("app", "v1", pushed)
+    assert client.pull("app", "v1") == pushed.body
+    assert "app" in client.get("/v2/_catalog").json()["repositories"]
+    assert docker.command("exec", running, "concord", "status", f"http://127.0.0.1:{port}")
+    docker.command("stop", running)
+    assert docker.command("wait", running) == "0"
+
+
+def is_ready(client):
+    with contextlib.suppress(OSError):
+        return client.get("/readyz").status == 200

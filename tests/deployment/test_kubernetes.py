@@ -1,0 +1,218 @@
+"""The files of k8s/: every object is one by Kubernetes' own schemas, and whatever one names is there."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from registry import __version__
+from registry.config import Config, load_config
+from tests.support.kustomize import build, containers
+
+ROOT = Path(__file__).parents[2]
+BUILT = ["base", "overlays/two-regions/eu", "overlays/two-regions/us"]
+VERSIONS = ["1.27", kubernetes_validate.latest_version()]
+
+
+@pytest.fixture(params=BUILT)
+def directory(request):
+    return ROOT / "k8s" / request.param
+
+
+@pytest.fixture
+def objects(directory):
+    return build(directory)
+
+
+def of_kind(objects, kind, name=None):
+    return [one for one in objects if one["kind"] == kind and name in (None, one["metadata"]["name"])]
+
+
+def pods(objects):
+    """The labels and the first container of each kind of pod."""
+    templates = [one["spec"]["template"] for one in objects if containers(one)]
+    return [(template["metadata"]["labels"], template["spec"]["containers"][0]) for template in templates]
+
+
+def instances(objects):
+    [stateful_set] = of_kind(objects, "StatefulSet")
+    return stateful_set["spec"]
+
+
+def environment(objects):
+    [container] = instances(objects)["template"]["spec"]["containers"]
+    return container["env"]
+
+
+def selected(objects, selector):
+    """The containers of the pods that have all these labels."""
+    return [container for labels, container in pods(objects) if selector.items() <= labels.items()]
+
+
+def port_names(container):
+    return {port["name"] for port in container["ports"]}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_object_is_valid_by_kubernetes_own_schemas(objects, version):
+    for one in objects:
+        if one["kind"] != "ServiceMonitor":  # the Prometheus operator's
+            kubernetes_validate.validate(one, version, strict=True)
+
+
+def test_names_are_unique(objects):
+    names = [(one["kind"], one["metadata"]["name"]) for one in objects]
+    assert len(names) == len(set(names))
+
+
+def test_services_policies_and_budgets_select_pods_that_exist_by_ports_that_they_have(objects):
+    for service in of_kind(objects, "Service"):
+        [container] = selected(objects, service["spec"]["selector"])
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= port_names(container)
+    for policy in of_kind(objects, "NetworkPolicy"):
+        found = selected(objects, policy["spec"]["podSelector"]["matchLabels"])
+        known = {port for one in found for there in one["ports"] for port in (there["name"], there["containerPort"])}
+        assert {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]} <= known
+        peers = [
+            peer["podSelector"] for rule in policy["spec"]["ingress"] for peer in rule["from"] if "podSelector" in peer
+        ]
+        assert all(selected(objects, peer["matchLabels"]) for peer in peers)
+    for budget in of_kind(objects, "PodDisruptionBudget"):
+        assert selected(objects, budget["spec"]["selector"]["matchLabels"])
+
+
+def test_probes_and_ingresses_name_ports_that_exist_and_only_v2_is_let_in(objects):
+    for _, container in pods(objects):
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            for check in (container.get(probe) or {}).values():
+                if isinstance(check, dict):
+                    assert check["port"] in port_names(container)
+    for ingress in of_kind(objects, "Ingress"):
+        rules = ingress["spec"]["rules"]
+        assert sorted(rule["host"] for rule in rules) == sorted(ingress["spec"]["tls"][0]["hosts"])
+        for path in [path for rule in rules for path in rule["http"]["paths"]]:
+            assert path["path"].startswith("/v2/")
+            [service] = of_kind(objects, "Service", path["backend"]["service"]["name"])
+            assert path["backend"]["service"]["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
+
+
+def test_the_monitor_finds_one_service_that_has_its_port(objects, directory):
+    for monitor in of_kind(objects, "ServiceMonitor"):
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        [service] = [s for s in of_kind(objects, "Service") if wanted <= s["metadata"].get("labels", {}).items()]
+        ports = {port["name"] for port in service["spec"]["ports"]}
+        assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
+    assert bool(of_kind(objects, "ServiceMonitor")) == (directory.name != "base")
+
+
+def secret_of_the_guide():
+    """What the operator is told to put into the secret, by key."""
+    guide = (ROOT / "docs" / "operations.md").read_text()
+    [command] = re.findall(r"create secret generic concord (?:.*\\\n)*.*", guide)
+    return dict(re.findall(r"--from-literal=([a-z-]+)=(\S+)", command))
+
+
+def test_the_secret_is_the_one_that_the_guide_makes_and_is_nowhere_in_the_files(objects):
+    made = {("concord", key) for key in secret_of_the_guide()}
+    wanted = {
+        (entry["valueFrom"]["secretKeyRef"]["name"], entry["valueFrom"]["secretKeyRef"]["key"])
+        for _, container in pods(objects)
+        for entry in container["env"]
+        if "secretKeyRef" in entry.get("valueFrom", {})
+    }
+    assert wanted == made
+    assert not of_kind(objects, "Secret")
+
+
+def test_what_a_setting_is_put_together_from_comes_before_it(objects):
+    """Kubernetes leaves $(NAME) as it is where NAME comes later, and a patch puts its entries first."""
+    for _, container in pods(objects):
+        known = set()
+        for entry in container["env"]:
+            assert set(re.findall(r"\$\((\w+)\)", entry.get("value", ""))) <= known
+            known.add(entry["name"])
+
+
+def test_an_instance_takes_the_settings_and_advertises_its_own_name_and_the_internal_port(objects, monkeypatch):
+    spec = instances(objects)
+    given = {"POD_NAME": "concord-1", "POD_NAMESPACE": "concord"}
+    secrets = secret_of_the_guide() | {"cluster-key": "k" * 64}
+    for entry in environment(objects):
+        if "value" in entry:
+            given[entry["name"]] = re.sub(r"\$\((\w+)\)", lambda match: given[match[1]], entry["value"])
+        elif "secretKeyRef" in entry["valueFrom"]:
+            given[entry["name"]] = secrets[entry["valueFrom"]["secretKeyRef"]["key"]]
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    settings = {name for name in given if name.startswith("CONCORD_")} - {"CONCORD_URL"}
+    assert settings <= {f"CONCORD_{field.upper()}" for field in Config.model_fields}
+    config = load_config({}, None)
+    [service] = of_kind(objects, "Service", spec["serviceName"])
+    assert service["spec"]["clusterIP"] == "None" and service["spec"]["publishNotReadyAddresses"]
+    ports = {port["name"]: port["containerPort"] for port in spec["template"]["spec"]["containers"][0]["ports"]}
+    assert config.address[1] == ports["registry"] and config.internal_address[1] == ports["internal"]
+    assert config.advertise == f"http://concord-1.{spec['serviceName']}.concord.svc:{ports['internal']}"
+    assert given["CONCORD_URL"].endswith(f":{ports['internal']}")
+    host, port = config.redis[0].rpartition("@")[2].split(":")
+    [redis] = of_kind(objects, "Service", host)
+    assert redis["spec"]["ports"][0]["port"] == int(port)
+    hosts = {rule["host"] for ingress in of_kind(objects, "Ingress") for rule in ingress["spec"]["rules"]}
+    assert hosts == set(config.name)
+    for site in of_kind(objects, "Service", "concord-site"):
+        assert config.advertise_site.endswith(f":{site['spec']['ports'][0]['port']}")
+
+
+def test_there_is_time_to_drain(objects):
+    pod = instances(objects)["template"]["spec"]
+    [container] = pod["containers"]
+    sleep_s = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    [drain_s] = [int(entry["value"]) for entry in environment(objects) if entry["name"] == "CONCORD_DRAIN_S"]
+    assert sleep_s + drain_s < pod["terminationGracePeriodSeconds"]
+
+
+def test_pods_may_do_no_more_than_the_restricted_standard_allows(objects):
+    [namespace] = of_kind(objects, "Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    for pod in [one["spec"]["template"]["spec"] for one in objects if containers(one)]:
+        assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            limits = container["securityContext"]
+            assert limits["readOnlyRootFilesystem"] and not limits["allowPrivilegeEscalation"]
+            assert limits["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_the_volume_is_mounted_where_the_data_is(objects):
+    spec = instances(objects)
+    [container] = spec["template"]["spec"]["containers"]
+    volumes = [claim["metadata"]["name"] for claim in spec["volumeClaimTemplates"]]
+    volumes += [volume["name"] for volume in spec["template"]["spec"]["volumes"]]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts.keys() == set(volumes)
+    [data] = [entry["value"] for entry in environment(objects) if entry["name"] == "CONCORD_DATA"]
+    assert data.startswith(mounts["data"] + "/")
+
+
+def test_the_image_is_of_this_version(objects):
+    [container] = instances(objects)["template"]["spec"]["containers"]
+    assert container["image"] == f"concord-registry:{__version__}"
+
+
+def test_regions_differ_in_what_a_region_is_and_in_nothing_else():
+    eu, us = (yaml.safe_dump_all(build(ROOT / "k8s" / name)) for name in BUILT[1:])
+    assert eu != us
+    assert re.sub(r"\beu\.|: eu$", "", eu, flags=re.M) == re.sub(r"\bus\.|: us$", "", us, flags=re.M)
+
+
+@pytest.mark.skipif(shutil.which("kustomize") is None, reason="only where kustomize is; the objects are checked anyway")
+def test_kustomize_builds_the_same(directory, objects):
+    done = subprocess.run(["kustomize", "build", str(directory)], capture_output=True, text=True, check=True)
+    assert _sorted(yaml.safe_load_all(done.stdout)) == _sorted(objects)
+
+
+def _sorted(objects):
+    return sorted(objects, key=lambda one: (one["kind"], one["metadata"]["name"]))
