@@ -8,11 +8,14 @@ seams. `python -m simulations --help` runs it.
     disk         a disk that loses what was not synced, under content files and SQLite
     network      HTTP between instances, clients, and Redis servers
     world        instances on all of that, and what the world does to them
-    faults       every kind of fault, drawn from the seed, and counted
+    faults/      every kind of fault, drawn from the seed, and counted
     images       what clients push
     sizes        large things, made small
     paths        what only large things or bad luck lead to, counted
     lost         what may be nowhere any more
+    habits       what clients do, and how often
+    odd_uploads  clients that make mistakes
+    slow_upload  one upload that goes on through a whole run
     workload     clients: pushes, pulls, retags, deletes, mounts, uploads in chunks
     history      what clients were told and what instances committed
     checkers/    what must hold, one file each

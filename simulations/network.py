@@ -7,6 +7,7 @@ seconds, as the real transport does.
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,7 +23,9 @@ WINDOW_BYTES = 64 * 1024
 LOOK_AGAIN_S = 0.05
 STALLED_S = 60.0
 JITTER_S = 0.002
-CONTENT = "_concord/peer/content/"
+PEERS = "_concord/peer/"
+CONTENT = f"{PEERS}content/"
+REMAINS = f"{PEERS}remains/"
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -38,6 +41,10 @@ class Weather:
         self.duplication = 0.0
         self.resets = 0.0
         self.body_resets = 0.0
+        self.changes = 0.0
+        """Of answers between instances that have MACs."""
+        self.lost_answers = 0.0
+        """Of requests whose work was done."""
         self.flips = 0.0
         """Of pieces of content on their way between instances. What else they say has MACs."""
         self.slow: dict[str, float] = {}
@@ -59,15 +66,15 @@ class Weather:
         self._blocked.clear()
         self.slow.clear()
         self.loss = self.duplication = self.resets = self.body_resets = self.flips = 0.0
+        self.changes = self.lost_answers = 0.0
         self.jitter_s = JITTER_S
 
     @property
     def is_clear(self) -> bool:
         """Whether nothing happens to what is sent."""
-        bad = (
-            self.loss or self.duplication or self.resets or self.body_resets or self.flips or self.jitter_s != JITTER_S
-        )
-        return not (self._blocked or self.slow or bad)
+        rates = (self.loss, self.duplication, self.resets, self.body_resets, self.lost_answers)
+        changed = self.changes or self.flips or self.jitter_s != JITTER_S
+        return not (any(rates) or changed or self._blocked or self.slow)
 
     def is_blocked(self, source: str, target: str) -> bool:
         blocked = (source, target) in self._blocked
@@ -119,6 +126,10 @@ class Exchange:
         self._finished = False
         self.content = ""
         """The digest, where it is about content between instances."""
+        self.has_mac = False
+        """Whether the answer must have a MAC."""
+        self.changed = False
+        """Whether some bit of the answer is another one than was sent."""
 
     # The server's side
 
@@ -188,6 +199,8 @@ class Exchange:
                 ):
                     data = self._network.weather.flipped(data)
                     self._network.on_flip(self.content)
+                if self.has_mac and self._network.weather.strikes("changed answer", self._network.weather.changes):
+                    data, self.changed = self._network.weather.flipped(data), True
                 yield data
             if not message.get("more_body", False):
                 break
@@ -209,12 +222,16 @@ class Network:
         self._exchanges: dict[Life, list[Exchange]] = {}
         self.sniffed: dict[str, str] = {}
         """For each place, the token of a session with it, as anybody on the way can see it."""
+        self.recorded: deque[tuple[str, Sequence[tuple[str, str]], bytes]] = deque(maxlen=50)
+        """Requests between instances, as anybody on the way can record them."""
         self.requests = 0
         self.bytes = 0
         self.on_request: list[Callable[[str, str, str], None]] = []
         """Told source, target and path of every request."""
         self.on_answer: Callable[[str, str, int], None] = lambda source, target, status: None
         """Told source, target and status when the last byte of an answer leaves."""
+        self.on_changed: Callable[[str], None] = lambda what: None
+        """Told when an answer that was changed on its way was not refused."""
         self.on_flip: Callable[[str], Any] = lambda digest: None
         """Told of content that arrives with other bits."""
 
@@ -263,6 +280,8 @@ class Network:
             call(source, place, "/" + path)
         life, application = served
         exchange = Exchange(self, source, place)
+        exchange.has_mac = path.startswith(PEERS) and not path.startswith((CONTENT, REMAINS))
+        self._record(source, method, url, headers, body)
         exchange.content = path.removeprefix(CONTENT) if path.startswith(CONTENT) else ""
         self._exchanges.setdefault(life, []).append(exchange)
         if caller is not None:
@@ -281,6 +300,12 @@ class Network:
             if exchange in self._exchanges.get(life, []):
                 self._exchanges[life].remove(exchange)
 
+    def _record(self, source: str, method: str, url: str, headers: Sequence[tuple[str, str]], body: Body) -> None:
+        """Keep a question between instances. Opening a session again is of no use to who has not the key."""
+        asks = PEERS in url and not url.endswith("/session")
+        if asks and method == "POST" and isinstance(body, bytes) and source != "outside":
+            self.recorded.append((url, headers, body))
+
     async def _head(self, exchange: Exchange, sending: "asyncio.Task[None]") -> None:
         """Wait for the head of the answer, or for the failure of our own body."""
         heading = asyncio.ensure_future(exchange.head())
@@ -289,6 +314,8 @@ class Network:
             heading.cancel()
             sending.result()
         await heading
+        if self.weather.strikes("lost answer", self.weather.lost_answers):
+            raise PeerUnreachable("reset before the answer came")
 
     async def _send(self, exchange: Exchange, body: Body) -> None:
         if isinstance(body, bytes):
@@ -351,6 +378,8 @@ class SimulatedTransport:
         self._life.check()
         async with self._network.request(self._life.name, self._life, method, url, headers, body) as exchange:
             yield exchange
+        if exchange.changed:
+            nobodys(lambda: self._network.on_changed(f"{self._life.name} has believed a changed answer to {url}"))
 
 
 class RedisServers:

@@ -21,7 +21,7 @@ from simulations.checkers.readiness import Readiness
 from simulations.checkers.stamps import Stamps
 from simulations.checkers.vectors import Vectors
 from simulations.checkers.winners import Winners
-from simulations.faults import BODY_BROKEN, BUS_CUT, BUS_KINDS, FORGED_TAG
+from simulations.faults import BODY_BROKEN, BUS_CUT, BUS_KINDS, FORGED_TAG, SILENT_KINDS
 from simulations.history import Commit, Fact, History, Identity, Operation, Written
 from simulations.life import Died
 from simulations.lost import Lost
@@ -91,6 +91,7 @@ class Referee:
         self.world.on_born.append(self._watch_writes)
         self.world.on_frame.append(self._observe)
         self.world.network.on_answer = self._answer_leaves
+        self.world.network.on_changed = self.violate
         self.world.network.on_flip = self.lost.digests.add  # whoever seems to send wrong bytes is not asked for a while
 
     # Watching
@@ -229,6 +230,9 @@ class Referee:
         # A transfer that breaks off in its middle goes on: that is no ground for giving up, or for cutting off.
         steady = self._quiet_but(BUS_KINDS | {BODY_BROKEN}) if operation.kind == "pull blob" else self.calm
         self.judge(answers.check_status, operation, steady, self.lost, self.history.operations)
+        # Open: after a cut of the bus all are presumed dead for a moment before they are asked over HTTP.
+        if self._quiet_but(BUS_KINDS - SILENT_KINDS):
+            self.judge(answers.check_upload, operation, self.lost)
         if answer is None and steady and not self.lost.concerns(operation):
             self.violate(f"{operation} was cut off")
         if operation.kind == "pull manifest":

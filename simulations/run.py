@@ -10,14 +10,16 @@ import contextlib
 import gc
 import logging
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from registry.cluster.bodies import ROUND_S
 from simulations.checkers import bounds, convergence
 from simulations.checkers.readiness import LOOK_S
-from simulations.faults import BUS_CUT, FAULTS
+from simulations.faults import BUS_CUT, FAULTS, MANGLING
 from simulations.guard import guarded
+from simulations.habits import live
 from simulations.history import Operation
 from simulations.images import ALL_IMAGES
 from simulations.life import Died, nobodys
@@ -25,6 +27,7 @@ from simulations.paths import counted
 from simulations.plan import Outcome, Plan, drawn_plan
 from simulations.referee import CALM_S, Referee
 from simulations.sizes import shrunk
+from simulations.slow_upload import DISK_FAULTS, SlowUpload, keep_on
 from simulations.sweep import Sweep
 from simulations.workload import GRACE_S, Client
 from simulations.world import Node
@@ -65,12 +68,16 @@ class Run(Referee):
     async def _phases(self) -> None:
         await asyncio.gather(*(self.restart(node) for node in self.world.nodes))
         await asyncio.sleep(2.5)
+        slow, going_on = self._begin_slow_upload()
         busy = self._load(self.plan.operations, "busy"), self._collect("busy", self.plan.fault_s)
         await asyncio.gather(*busy, *map(self._strike, self.plan.faults))
         await self._heal()
         await self._converge()
+        going_on.cancel()
+        await asyncio.gather(going_on, return_exceptions=True)
         await asyncio.sleep(CALM_S + 0.1)
         await asyncio.gather(self._load(self.plan.calm_operations, "calm"), self._collect("calm", 3 * GRACE_S))
+        await slow.finish(self.world.nodes[0])
         await asyncio.sleep(LAST_S if "small" in self.plan.conditions else 1.0)
         if "lose-one" in self.plan.conditions:
             await self._lose_one()
@@ -86,7 +93,13 @@ class Run(Referee):
         pause_s = self.plan.fault_s / max(operations, 1) / 2 if phase == "busy" else 0.2
         for client in clients if "collect" in self.plan.conditions else ():
             client.collects = True
-        await asyncio.gather(*(client.run(operations, pause_s) for client in clients))
+        await asyncio.gather(*(live(client, operations, pause_s) for client in clients))
+
+    def _begin_slow_upload(self) -> "tuple[SlowUpload, asyncio.Task[None]]":
+        drawn = random.Random(f"{self.plan.seed} slow upload")
+        client = Client("client-slow", self.world.network, self._places, self, f"{self.plan.seed} slow client")
+        upload = SlowUpload(client, drawn, self.violate, bool(DISK_FAULTS & set(self.plan.faults)))
+        return upload, asyncio.ensure_future(keep_on(upload, drawn, self._places))
 
     async def _collect(self, phase: str, seconds: float) -> None:
         """Have content that no manifest names collected, here and there, for so long."""
@@ -172,6 +185,9 @@ class Run(Referee):
                     await asyncio.sleep(ROUND_S + 1)  # what no frame has carried is looked for in rounds
                 self.judge(bounds.check_wanted, node.name, node.instance)
         self.judge(bounds.check_tasks, len(asyncio.all_tasks()), len(self.world.disks))
+        refused = sum((node.refused() for node in [*nodes, *self.world.gone]), Counter[str]())
+        if not MANGLING & set(self.plan.faults):
+            self.judge(bounds.check_refused, refused)
         before, seconds = self.world.network.requests, 4.0
         await asyncio.sleep(seconds)
         self.judge(bounds.check_calm_requests, self.world.network.requests - before, len(nodes), seconds)

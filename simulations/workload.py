@@ -1,16 +1,16 @@
 """Clients: they push, pull, tag anew, delete, mount, and upload in chunks at changing instances, all at once.
 
 There are few repositories, tags and images, so that everything happens to the same things. What a client does next is
-drawn from the seed; what it is told is checked as it arrives.
+drawn from the seed (`habits`); what it is told is checked as it arrives.
 """
 
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from registry.seams import PeerUnreachable
+from registry.seams import Body, PeerUnreachable
 from simulations.history import UNTAGGED, Operation
 from simulations.images import ALL_ARTIFACTS, ALL_IMAGES, ALL_INDEXES, Image, digest_of
 from simulations.network import Network
@@ -20,6 +20,7 @@ REPOSITORIES = ("app", "base/os")
 SCRATCH = "scratch"
 TAGS = ("v1", "v2", "latest")
 PATIENCE_S = 40.0
+OCTETS = {"Content-Type": "application/octet-stream"}
 GRACE_S = 1.5
 """How long content that no manifest names is kept, where it is collected."""
 
@@ -48,37 +49,26 @@ class Client:
     ) -> None:
         self._name = name
         self._network = network
-        self._nodes = nodes
+        self.places = nodes
         self._referee = referee
-        self._drawn = random.Random(seed)
+        self.drawn = random.Random(seed)
         self.collects = False
         """Whether content comes out of use often, and manifests follow their blobs late."""
-
-    async def run(self, operations: int, pause_s: float) -> None:
-        """Do so many things, with a drawn pause of about so long between them."""
-        often = {Client.delete_manifest: 30} if self.collects else {}
-        kinds, weights = zip(*(_KINDS | often).items(), strict=True)
-        for _ in range(operations):
-            (kind,) = self._drawn.choices(kinds, weights)
-            nodes = self._nodes()
-            node = self._drawn.choice(nodes)
-            await kind(self, node, self._drawn.choice(REPOSITORIES))
-            await asyncio.sleep(self._drawn.random() * 2 * pause_s)
 
     # Things to do
 
     async def push_image(self, node: Node, repository: str) -> None:
-        await self.push(node, repository, self._drawn.choice(TAGS), self._drawn.choice(ALL_IMAGES))
+        await self.push(node, repository, self.drawn.choice(TAGS), self.drawn.choice(ALL_IMAGES))
 
     async def push_index(self, node: Node, repository: str) -> None:
-        index = self._drawn.choice(ALL_INDEXES)
+        index = self.drawn.choice(ALL_INDEXES)
         for child in index.children:
             if not await self.push(node, repository, digest_of(child.body), child):
                 return
-        await self.push(node, repository, self._drawn.choice(TAGS), index)
+        await self.push(node, repository, self.drawn.choice(TAGS), index)
 
     async def push_artifact(self, node: Node, repository: str) -> None:
-        artifact = self._drawn.choice(ALL_ARTIFACTS)
+        artifact = self.drawn.choice(ALL_ARTIFACTS)
         await self.push(node, repository, digest_of(artifact.body), artifact)
 
     async def push(self, node: Node, repository: str, reference: str, image: Image) -> bool:
@@ -86,7 +76,7 @@ class Client:
         for blob in image.blobs:
             if not await self._has(node, repository, blob) and not await self.upload(node, repository, blob):
                 return False
-        await asyncio.sleep(self._drawn.random() * GRACE_S / 2 if self.collects else 0.0)
+        await asyncio.sleep(self.drawn.random() * GRACE_S / 2 if self.collects else 0.0)
         path = f"/v2/{repository}/manifests/{reference}"
         tag = "" if reference.startswith("sha256:") else reference
         kind = "push" if tag else "push by digest"
@@ -105,7 +95,7 @@ class Client:
 
     async def upload(self, node: Node, repository: str, blob: bytes) -> bool:
         """In one piece after a POST, in one POST, or in chunks that arrive at changing instances of the site."""
-        way, digest = self._drawn.choice(("put", "post", "chunks")), digest_of(blob)
+        way, digest = self.drawn.choice(("put", "post", "chunks")), digest_of(blob)
         begin = f"/v2/{repository}/blobs/uploads/"
         if way == "post":
             answer = await self.ask(
@@ -118,30 +108,30 @@ class Client:
         sent = 0
         if way == "chunks":
             for end in sorted({len(blob) // 3 or 1, 2 * len(blob) // 3 or 1}):
-                chunk, place = blob[sent:end], self._near(node)
-                headers = {"Content-Range": f"{sent}-{end - 1}", "Content-Type": "application/octet-stream"}
+                chunk, place = blob[sent:end], self.near(node)
+                headers = {"Content-Range": f"{sent}-{end - 1}", **OCTETS}
                 answer = await self.ask(
                     "chunk", place, "PATCH", answer.headers["location"], chunk, headers, repository=repository
                 )
                 if answer is None or answer.status != 202:
                     return False
                 sent = end
-            if self._drawn.random() < 0.1:
-                await self.ask("cancel", self._near(node), "DELETE", answer.headers["location"], repository=repository)
+            if self.drawn.random() < 0.1:
+                await self.ask("cancel", self.near(node), "DELETE", answer.headers["location"], repository=repository)
                 return False
         last = f"{answer.headers['location']}?digest={digest}"
         answer = await self.ask(
-            "upload", self._near(node), "PUT", last, blob[sent:], repository=repository, digest=digest
+            "upload", self.near(node), "PUT", last, blob[sent:], repository=repository, digest=digest
         )
         return answer is not None and answer.status == 201
 
-    def _near(self, node: Node) -> Node:
+    def near(self, node: Node) -> Node:
         """Any instance of the same site, as behind a balancer."""
-        return self._drawn.choice([other for other in self._nodes() if other.site == node.site] or [node])
+        return self.drawn.choice([other for other in self.places() if other.site == node.site] or [node])
 
     async def pull(self, node: Node, repository: str) -> None:
         """The manifest of a tag and one of its blobs."""
-        body = await self.pull_manifest(node, repository, self._drawn.choice(TAGS))
+        body = await self.pull_manifest(node, repository, self.drawn.choice(TAGS))
         for layer in self.layers(body or b"{}")[:1]:
             await self.pull_blob(node, repository, layer)
 
@@ -161,42 +151,42 @@ class Client:
         )
 
     async def mount(self, node: Node, repository: str) -> None:
-        digest = digest_of(self._drawn.choice(self._drawn.choice(ALL_IMAGES).blobs))
+        digest = digest_of(self.drawn.choice(self.drawn.choice(ALL_IMAGES).blobs))
         (source,) = set(REPOSITORIES) - {repository}
         path = f"/v2/{repository}/blobs/uploads/?mount={digest}&from={source}"
         await self.ask("mount", node, "POST", path, repository=repository, digest=digest)
 
     async def delete_tag(self, node: Node, repository: str) -> None:
-        tag = self._drawn.choice(TAGS)
+        tag = self.drawn.choice(TAGS)
         path = f"/v2/{repository}/manifests/{tag}"
         await self.ask("delete tag", node, "DELETE", path, repository=repository, reference=tag)
 
     async def delete_manifest(self, node: Node, repository: str) -> None:
-        digest = digest_of(self._drawn.choice(ALL_IMAGES + ALL_INDEXES).body)
+        digest = digest_of(self.drawn.choice(ALL_IMAGES + ALL_INDEXES).body)
         path = f"/v2/{repository}/manifests/{digest}"
         await self.ask("delete manifest", node, "DELETE", path, repository=repository, digest=digest)
 
     async def delete_blob(self, node: Node, repository: str) -> None:
-        digest = digest_of(self._drawn.choice(self._drawn.choice(ALL_IMAGES).blobs))
+        digest = digest_of(self.drawn.choice(self.drawn.choice(ALL_IMAGES).blobs))
         path = f"/v2/{repository}/blobs/{digest}"
         await self.ask("delete blob", node, "DELETE", path, repository=repository, digest=digest)
 
     async def come_and_go(self, node: Node, repository: str) -> None:
         """A repository that is emptied again, so that nothing of it is live any more; meanwhile another instance pulls
         what is in it."""
-        blob = self._drawn.randbytes(900)
+        blob = self.drawn.randbytes(900)
         if await self.upload(node, SCRATCH, blob):
-            await self.pull_blob(self._drawn.choice(self._nodes()), SCRATCH, digest_of(blob))
-            await asyncio.sleep(self._drawn.random())
+            await self.pull_blob(self.drawn.choice(self.places()), SCRATCH, digest_of(blob))
+            await asyncio.sleep(self.drawn.random())
             path, digest = f"/v2/{SCRATCH}/blobs/{digest_of(blob)}", digest_of(blob)
-            await self.ask("delete blob", self._near(node), "DELETE", path, repository=SCRATCH, digest=digest)
+            await self.ask("delete blob", self.near(node), "DELETE", path, repository=SCRATCH, digest=digest)
 
     async def read_back(self, node: Node, repository: str) -> None:
         """A tag of its own is pushed at one instance, pulled at another, and deleted there."""
-        tag = f"build-{self._drawn.randrange(1000)}"
+        tag = f"build-{self.drawn.randrange(1000)}"
         if await self.push(node, SCRATCH, tag, ALL_IMAGES[0]):
-            await asyncio.sleep(self._drawn.choice((0.0, 0.3, 2.6)))
-            other = self._drawn.choice(self._nodes())
+            await asyncio.sleep(self.drawn.choice((0.0, 0.3, 2.6)))
+            other = self.drawn.choice(self.places())
             await self.pull_manifest(other, SCRATCH, tag)
             path = f"/v2/{SCRATCH}/manifests/{tag}"
             await self.ask("delete tag", other, "DELETE", path, repository=SCRATCH, reference=tag)
@@ -204,7 +194,7 @@ class Client:
     async def collect(self, node: Node) -> None:
         """Twice at one instance, so that what was unused at first has been so for the grace."""
         for _ in range(2):
-            too = self._drawn.random() < 0.5
+            too = self.drawn.random() < 0.5
             body = b'{"untagged_older_than_s": 0}' if too else b"{}"
             await self.ask("collect", node, "POST", "/_concord/gc", body, reference=UNTAGGED if too else "")
             await asyncio.sleep(GRACE_S + 0.1)
@@ -224,7 +214,7 @@ class Client:
         node: Node,
         method: str,
         path: str,
-        body: bytes = b"",
+        body: Body = b"",
         headers: dict[str, str] | None = None,
         repository: str = "",
         reference: str = "",
@@ -242,26 +232,10 @@ class Client:
         return answer
 
     async def _exchange(
-        self, node: Node, method: str, path: str, body: bytes, headers: dict[str, str], operation: Operation
+        self, node: Node, method: str, path: str, body: Body, headers: dict[str, str], operation: Operation
     ) -> Answer:
         url = f"http://{node.name}{path}"
         async with self._network.request(self._name, None, method, url, list(headers.items()), body) as exchange:
             operation.status = exchange.status  # told as soon as the head is here, whatever becomes of the body
             content = b"".join([chunk async for chunk in exchange.chunks()]) if method != "HEAD" else b""
             return Answer(exchange.status, exchange.headers, content)
-
-
-_KINDS: dict[Callable[[Client, Node, str], Awaitable[None]], int] = {
-    Client.push_image: 30,
-    Client.pull: 25,
-    Client.push_index: 4,
-    Client.push_artifact: 3,
-    Client.mount: 4,
-    Client.delete_tag: 6,
-    Client.delete_manifest: 4,
-    Client.delete_blob: 2,
-    Client.come_and_go: 4,
-    Client.read_back: 5,
-    Client.list_tags: 4,
-    Client.list_referrers: 4,
-}

@@ -4,7 +4,7 @@ import asyncio
 import random
 import shutil
 import tempfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -72,6 +72,8 @@ class Node:
         """What its clock showed when it was looked at last."""
         self.latest_ms = 0
         """The latest that its clock has shown to this life."""
+        self._refused: Counter[str] = Counter()
+        """Frames and requests that its earlier lives have refused, by reason."""
         self.on_disk_call: Callable[[str, str], None] = lambda call, name: None
 
     @property
@@ -164,8 +166,15 @@ class Node:
         assert self.disk is not None, "a living instance has a disk"
         self.image = self.disk.image(power_cut)
         self.disk.discard()
+        self._refused = self.refused()
         self.instance = None
         self.life.end()
+
+    def refused(self) -> Counter[str]:
+        """Frames and requests that it has refused in all its lives, by reason."""
+        if self.instance is None or not self.started:
+            return self._refused
+        return self._refused + self.instance.cluster.gossip.frames + self.instance.refused_peers
 
     def backup(self) -> Image:
         """A copy of the disk as it is."""

@@ -15,6 +15,14 @@ ALLOWED = {
     "chunk": {202, 404, 416},
     "upload": {201, 404, 416},
     "upload status": {204, 404},
+    "slow chunk": {202, 404, 416},
+    "slow status": {204, 404},
+    "slow upload": {201},
+    "chunk out of place": {416, 404},
+    "chunk broken off": {202, 400, 404, 408},
+    "chunk of what has ended": {404},
+    "upload of another digest": {400, 404},
+    "altered id": {404},
     "cancel": {204, 404},
     "mount": {201, 202},
     "push": {201, 404},
@@ -30,6 +38,26 @@ ALLOWED = {
     "collect": {200},
     "referrers": {200},
 }
+
+
+OF_AN_UPLOAD = {
+    "chunk": {202},
+    "upload": {201},
+    "upload status": {204},
+    "slow status": {204},
+    "slow chunk": {202, 416},
+    "cancel": {204},
+    "chunk out of place": {416},
+    "upload of another digest": {400},
+}
+"""What is answered as long as an upload's owner can be asked."""
+
+
+def check_upload(operation: Operation, lost: Lost) -> None:
+    """While requests get through: the owner of an upload is there to be asked, and knows it."""
+    allowed = OF_AN_UPLOAD.get(operation.kind)
+    if allowed is not None and operation.status not in allowed and not lost.doubled:
+        raise Violation(f"{operation}, while its owner can be asked")
 
 
 def check_status(operation: Operation, calm: bool, lost: Lost, others: Sequence[Operation]) -> None:

@@ -1,5 +1,7 @@
 """Queues, tasks and questions between instances stay bounded, and nothing is left over once all is calm."""
 
+from collections import Counter
+
 from registry.instance import Instance
 from simulations.checkers import Violation
 
@@ -39,6 +41,14 @@ def check_wanted(name: str, instance: Instance) -> None:
 def check_tasks(count: int, lives: int) -> None:
     if count > MAX_TASKS * lives:
         raise Violation(f"{count} tasks at once")
+
+
+def check_refused(refused: Counter[str]) -> None:
+    """Where nobody forges or changes anything, and keys are exchanged in good order, nothing is refused for its MAC."""
+    if refused["unauthentic"]:
+        raise Violation(
+            f"{refused['unauthentic']} frames or requests were refused as unauthentic, and all were authentic"
+        )
 
 
 def check_calm_requests(count: int, instances: int, seconds: float) -> None:

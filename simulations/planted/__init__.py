@@ -4,7 +4,7 @@ Each replaces a function or takes away a protection for the time of a run; the r
 each stands what brings it to light: the faults, and within how many seeds.
 """
 
-from simulations.planted import absence, collection, commits, disk, documents, meaning, network
+from simulations.planted import absence, collection, commits, disk, documents, keys, meaning, network
 from simulations.planted.bug import Planted
 
 _CROWDED = (("operations", 20), ("fault_s", 4.0), ("clients", 4))
@@ -78,5 +78,13 @@ PLANTED = [
     Planted("released unseen", collection.released_unseen, (), 12, ("eu", "us", "ap"), _FAR),
     Planted("grace ignored", collection.grace_ignored, (), 4, chosen=_COLLECTED),
     Planted("links after the question ignored", collection.links_after_the_question_ignored, (), 12, chosen=_FAR),
+    Planted("first key alone", keys.first_key_alone, ("rolling-key",), 3),
+    Planted("first key alone for uploads", keys.first_key_alone_for_uploads, ("rolling-key",), 6),
+    Planted("replays answered", keys.replays_answered, ("replayed-requests",), 4),
+    Planted("answers believed", keys.answers_believed, ("changed-answers",), 4),
+    Planted("upload ids believed", keys.upload_ids_believed, (), 6),
+    Planted("cancel of nothing", keys.cancel_of_nothing, (), 4),
+    Planted("chunks anywhere", keys.chunks_anywhere, (), 4),
+    Planted("uploads forgotten", keys.uploads_forgotten, ("kill", "power-cut"), 6),
     Planted("bodies not fetched", absence.bodies_not_fetched, ("loss", "absence"), 8),
 ]

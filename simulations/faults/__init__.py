@@ -1,0 +1,76 @@
+"""Every kind of fault, each drawn from a randomness of its own, so that leaving one out leaves the others as they are.
+
+A fault is a coroutine that does its harm, and undoes it after a while if it lasts; what it needs of a run is in
+`Stage`. Whatever it does is counted as fired when it strikes, not when it is planned.
+"""
+
+import errno
+
+from simulations.faults import clocks, deaths, disks, links, outsiders
+from simulations.faults.stage import BODY_BROKEN, BUS_CUT, FORGED_TAG, Fault, Stage
+
+__all__ = [
+    "BODY_BROKEN",
+    "BUS_CUT",
+    "BUS_FAULTS",
+    "BUS_KINDS",
+    "FAULTS",
+    "FORGED_TAG",
+    "MANGLING",
+    "SILENT_KINDS",
+    "Fault",
+    "Stage",
+]
+
+FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
+    "kill": (deaths.kill, ("kill",)),
+    "power-cut": (deaths.power_cut, ("power cut",)),
+    "power-cut-at-answer": (deaths.power_cut_at_an_answer, ("power cut at an answer",)),
+    "power-cut-at-frame": (deaths.power_cut_at_a_frame, ("power cut at a frame",)),
+    "power-cut-at-call": (deaths.at_call(True, "power cut at a disk call"), ("power cut at a disk call",)),
+    "kill-at-call": (deaths.at_call(False, "kill at a disk call"), ("kill at a disk call",)),
+    "hang": (deaths.hang, ("hang",)),
+    "hang-in-commit": (deaths.hang_in_a_commit, ("hang in a commit",)),
+    "eio": (disks.failing(errno.EIO, "EIO"), ("EIO",)),
+    "enospc": (disks.failing(errno.ENOSPC, "ENOSPC"), ("ENOSPC",)),
+    "edquot": (disks.failing(errno.EDQUOT, "EDQUOT"), ("EDQUOT",)),
+    "failed-commit": (disks.failed_commit_during_sync, ("failed commit during sync",)),
+    "flipped-bit": (disks.flipped_bit, ("flipped bit", "flipped bit on the way")),
+    "partition": (links.partition, ("partition",)),
+    "one-way": (links.one_way_partition, ("one-way partition",)),
+    "loss": (links.rate("loss", "lost frame", 0.5), ("lost frame",)),
+    "duplication": (links.rate("duplication", "frame twice", 0.5), ("frame twice",)),
+    "reorder": (links.rate("jitter_s", "frames out of order", 0.3), ("frames out of order",)),
+    "reset": (links.rate("resets", "refused connection", 0.2), ("refused connection",)),
+    "reset-in-body": (links.rate("body_resets", BODY_BROKEN, 1.0), (BODY_BROKEN,)),
+    "slow": (links.slow_place, ("slow place",)),
+    "stalled-redis": (links.stalled_redis, ("every Redis stalled", "one Redis of several stalled")),
+    "bus-cut": (links.bus_cut, (BUS_CUT,)),
+    "clock-jump": (clocks.clock_jump, ("clock jump",)),
+    "clock-drift": (clocks.clock_drift, ("clock drift",)),
+    "clock-still": (clocks.clock_stands_still, ("clock stands still",)),
+    "backup": (disks.restored_backup, ("restored backup",)),
+    "disk-destroyed": (disks.disk_destroyed, ("disk destroyed",)),
+    "clone": (disks.cloned_directory, ("cloned directory",)),
+    "join": (deaths.new_instance, ("new instance",)),
+    "absence": (deaths.long_absence, ("long absence",)),
+    "new-key": (outsiders.new_key, ("new key",)),
+    "forged-frames": (outsiders.forged_frames, ("forged frames",)),
+    "mangled-frames": (outsiders.mangled_frames, ("mangled frames",)),
+    "forged-requests": (outsiders.forged_requests, ("forged requests",)),
+    "rolling-key": (outsiders.rolling_key, ("rolling key",)),
+    "replayed-requests": (outsiders.replayed_requests, ("replayed requests",)),
+    "changed-answers": (links.rate("changes", "changed answer", 0.3), ("changed answer",)),
+    "answer-lost": (links.rate("lost_answers", "lost answer", 0.2), ("lost answer",)),
+}
+"""By the name given on the command line: the fault, and the kinds it counts as."""
+
+BUS_FAULTS = {
+    *("loss", "duplication", "stalled-redis", "bus-cut"),
+    *("forged-frames", "mangled-frames", "forged-requests", "replayed-requests"),
+}
+"""Faults that leave requests alone."""
+SILENT_KINDS = {kind for name in ("stalled-redis", "bus-cut") for kind in FAULTS[name][1]}
+MANGLING = {"forged-frames", "mangled-frames", "forged-requests", "changed-answers", "new-key"}
+"""Faults after which something is refused as unauthentic, rightly or because a key was exchanged in haste."""
+BUS_KINDS = {kind for name in BUS_FAULTS for kind in FAULTS[name][1]}

@@ -1,0 +1,121 @@
+"""Keys that are exchanged, and people who do not have them."""
+
+import asyncio
+import random
+
+import msgspec
+
+from crdt.change import Change, encode_change
+from crdt.delta import decode_delta, encode_delta
+from crdt.fact import manifest_fact, tag_fact
+from crdt.frame import CHANGE, Frame, seal
+from registry.cluster.keys import ClusterKey
+from registry.cluster.messages import Updates
+from registry.cluster.sessions import hash_of
+from registry.seams import PeerUnreachable
+from simulations.faults.stage import FORGED_TAG, Stage
+from simulations.images import OCI_IMAGE, digest_of
+from simulations.workload import REPOSITORIES
+from simulations.world import SECRET
+
+
+async def new_key(stage: Stage, drawn: random.Random) -> None:
+    """The cluster's key is exchanged: the new one is added everywhere, then signs everywhere, then is alone."""
+    new = f"another secret {drawn.random()}"
+    for secrets in ([SECRET, new], [new, SECRET], [new]):
+        stage.world.secrets = secrets
+        for node in list(stage.world.nodes):
+            node.secrets = secrets
+            if node.up:
+                node.die(False)
+                await stage.restart(node)
+            await asyncio.sleep(0.2)
+    stage.fired("new key")
+
+
+async def rolling_key(stage: Stage, drawn: random.Random) -> None:
+    """The same as an operator should do it: one instance after the other, with a pause after each."""
+    new = f"another secret {drawn.random()}"
+    stage.fired("rolling key")
+    for secrets in ([SECRET, new], [new, SECRET], [new]):
+        stage.world.secrets = secrets
+        for node in list(stage.world.nodes):
+            node.secrets = secrets
+            if node.up:
+                node.die(False)
+                await stage.restart(node)
+            await asyncio.sleep(1.5)
+
+
+async def replayed_requests(stage: Stage, drawn: random.Random) -> None:
+    """Somebody who has listened sends instances' requests once more, MAC and all."""
+    for _ in range(10):
+        await asyncio.sleep(drawn.random())
+        recorded = list(stage.world.network.recorded)
+        if not recorded:
+            continue
+        url, headers, body = drawn.choice(recorded)
+        try:
+            async with stage.world.network.request("outside", None, "POST", url, headers, body) as exchange:
+                stage.fired("replayed requests")
+                if exchange.status == 200:
+                    stage.violate(f"a recorded request to {url} was answered once more")
+        except PeerUnreachable:
+            pass
+
+
+async def forged_frames(stage: Stage, drawn: random.Random) -> None:
+    """Somebody without the key sends frames that look right."""
+    key = ClusterKey("not the cluster's secret").frames._replace(cluster=ClusterKey(SECRET).frames.cluster)
+    document, delta, body = _forgery(drawn)
+    (writer,) = decode_delta(delta).spans
+    payload = encode_change(Change(document, writer, 0, {}, delta, bytes(16), 1, (body,)))
+    for sequence in range(5):
+        stage.world.redis.inject(seal(Frame(CHANGE, drawn.randbytes(16), 1, sequence + 1, payload), key))
+        await asyncio.sleep(drawn.random() * 0.2)
+    stage.fired("forged frames")
+
+
+async def mangled_frames(stage: Stage, drawn: random.Random) -> None:
+    """Frames arrive with other bits than were sent."""
+    for _ in range(10):
+        frame = bytearray(stage.world.redis.last_frame or b"nothing yet")
+        for _ in range(drawn.randint(1, 3)):
+            bit = drawn.randrange(8 * len(frame))
+            frame[bit // 8] ^= 1 << bit % 8
+        stage.world.redis.inject(bytes(frame))
+        await asyncio.sleep(drawn.random() * 0.2)
+    stage.fired("mangled frames")
+
+
+def _forgery(drawn: random.Random) -> tuple[str, bytes, bytes]:
+    """A document, a delta that tags something in it, and the manifest's body."""
+    writer, body = drawn.getrandbits(53), b'{"schemaVersion": 2, "manifests": []}'
+    facts = [
+        tag_fact(FORGED_TAG, digest_of(body), 1 << 60, writer),
+        manifest_fact(digest_of(body), OCI_IMAGE, len(body), 1 << 60, writer),
+    ]
+    delta = encode_delta(writer, 0, [fact.text() for fact in facts], [])
+    return f"repository/{drawn.choice(REPOSITORIES)}", delta, body
+
+
+async def forged_requests(stage: Stage, drawn: random.Random) -> None:
+    """Somebody without the key asks instances, and tells them things."""
+    document, delta, body = _forgery(drawn)
+    bodies = {"updates": msgspec.msgpack.encode(Updates([(document, delta)], {}, [body]))}
+    for path in ("session", "updates", "facts", "hello", "upload"):
+        node = drawn.choice(stage.world.nodes)
+        content = bodies.get(path, b"\x80")
+        headers = [
+            ("Concord-Session", stage.world.network.sniffed.get(node.name) or "A" * 160),
+            ("Concord-Sequence", str(1_000_000 + drawn.randrange(1_000_000))),
+            ("Concord-Body", hash_of(content)),
+            ("Concord-MAC", "0" * 64),
+        ]
+        url = f"http://{node.name}/_concord/peer/{path}"
+        try:
+            async with stage.world.network.request("outside", None, "POST", url, headers, content):
+                pass  # whatever is answered, nothing may come of it
+        except PeerUnreachable:
+            pass
+    stage.fired("forged requests")

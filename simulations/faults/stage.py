@@ -1,0 +1,51 @@
+"""What faults need of a run."""
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from simulations.history import Operation
+from simulations.lost import Lost
+from simulations.world import Node, World
+
+FORGED_TAG = "forged"
+BUS_CUT = "bus cut"
+BODY_BROKEN = "reset in a body"
+
+
+class Stage(Protocol):
+    """What faults need of a run."""
+
+    world: World
+    lost: Lost
+    conditions: tuple[str, ...]
+    """Of the plan."""
+    on_answer: list[Callable[[Node, Operation], None]]
+    """Told the instance when its answer to a client's write leaves."""
+
+    def violate(self, what: str) -> None:
+        """A promise was broken."""
+
+    def fired(self, kind: str) -> None:
+        """Count that a fault struck."""
+
+    def living(self) -> list[Node]:
+        """Instances that run."""
+
+    async def restart(self, node: Node) -> None:
+        """Start a dead instance, after it has been checked alone."""
+
+    def disturb(self) -> None:
+        """The world is not calm."""
+
+    def put_back(self, node: Node) -> None:
+        """A disk is about to be put back to an earlier state: what only it had is lost."""
+
+
+Fault = Callable[[Stage, random.Random], Awaitable[None]]
+
+
+def one_of(stage: Stage, drawn: random.Random) -> Node | None:
+    """An instance to strike, unless it is the last one."""
+    living = stage.living()
+    return drawn.choice(living) if len(living) > 1 else None
