@@ -137,7 +137,7 @@ def _measure(point: Point) -> tuple[Point, float]:
     async def act(playing: Run) -> None:
         measured.append(await scenario(playing, point.amount))
 
-    outcome: Outcome = run(drawn_plan(point.seed, sites=sites, faults=(), between_sites_s=0.02), act)
+    outcome: Outcome = run(drawn_plan(point.seed, sites=sites, faults=(), conditions=(), between_sites_s=0.02), act)
     if outcome.violations:
         raise AssertionError(outcome.violations[0])
     return point, measured[0]
