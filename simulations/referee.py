@@ -26,6 +26,7 @@ from simulations.history import Commit, Fact, History, Identity, Operation, Writ
 from simulations.life import Died
 from simulations.lost import Lost
 from simulations.plan import Plan
+from simulations.slow_upload import may_be_lost
 from simulations.workload import GRACE_S, Answer
 from simulations.world import Node, World
 
@@ -196,6 +197,12 @@ class Referee:
         """Whether nothing but the bus has been disturbed for a while."""
         return self._quiet_but(BUS_KINDS)
 
+    @property
+    def members_are_known(self) -> bool:
+        """The same, while heartbeats come. Open: after a cut of the bus all are presumed dead for a moment, before they
+        are asked over HTTP."""
+        return self._quiet_but(BUS_KINDS - SILENT_KINDS)
+
     def _quiet_but(self, kinds: set[str]) -> bool:
         now = self.world.loop.now
         recent = any(now - at_s <= CALM_S for kind, at_s in self._disturbed_s.items() if kind not in kinds)
@@ -230,8 +237,7 @@ class Referee:
         # A transfer that breaks off in its middle goes on: that is no ground for giving up, or for cutting off.
         steady = self._quiet_but(BUS_KINDS | {BODY_BROKEN}) if operation.kind == "pull blob" else self.calm
         self.judge(answers.check_status, operation, steady, self.lost, self.history.operations)
-        # Open: after a cut of the bus all are presumed dead for a moment before they are asked over HTTP.
-        if self._quiet_but(BUS_KINDS - SILENT_KINDS):
+        if self.members_are_known and not (operation.kind.startswith("slow") and may_be_lost(self.plan.faults)):
             self.judge(answers.check_upload, operation, self.lost)
         if answer is None and steady and not self.lost.concerns(operation):
             self.violate(f"{operation} was cut off")
@@ -243,7 +249,7 @@ class Referee:
             self._check_content(operation, answer)
         if operation.kind in WRITES and operation.acknowledged:
             self._check_write(operation)
-        if operation.kind in ("push", "push by digest") and operation.status == 404 and self.requests_get_through:
+        if operation.kind in ("push", "push by digest") and operation.status == 404 and self.members_are_known:
             self.judge(pushes.check_refusal, operation, self.history.operations, self.lost)
 
     def _check_content(self, operation: Operation, answer: Answer) -> None:

@@ -16,8 +16,13 @@ SIZE = 600
 PIECE = 50
 PAUSE_S = 1.0
 REPOSITORY = "app"
-DISK_FAULTS = {"eio", "enospc", "edquot", "failed-commit", "backup", "clone", "disk-destroyed", "new-key"}
-"""After these, an upload may have to be begun again; the last one gives ids no time to be renewed."""
+LOSING = {"eio", "enospc", "edquot", "failed-commit", "backup", "clone", "disk-destroyed", "new-key"}
+
+
+def may_be_lost(faults: tuple[str, ...]) -> bool:
+    """Whether an upload may have to be begun again: a disk lost it, or a key went before its id was renewed, since the
+    exchange was in haste or its owner was away meanwhile."""
+    return bool(LOSING & set(faults)) or ("rolling-key" in faults and len(faults) > 1)
 
 
 class SlowUpload:

@@ -7,15 +7,17 @@ each stands what brings it to light: the faults, and within how many seeds.
 from simulations.planted import absence, collection, commits, disk, documents, keys, meaning, network
 from simulations.planted.bug import Planted
 
+_SLOWLY = ("one-way", "reorder", "slow")
+_DENSE = (("operations", 30), ("fault_s", 6.0), ("clients", 5))
 _CROWDED = (("operations", 20), ("fault_s", 4.0), ("clients", 4))
-_LONG = (("operations", 20), ("fault_s", 16.0), ("clients", 4))
+_LONG = (("operations", 40), ("fault_s", 16.0), ("clients", 4))
 _SMALL = (("operations", 15), ("clients", 3), ("conditions", ("small",)))
 _BROKEN = (("operations", 30), ("clients", 4), ("fault_s", 20.0), ("conditions", ("small",)))
 _LOST = (("operations", 4), ("conditions", ("small", "lose-one")))
 _SPARSE = (("operations", 8), ("fault_s", 20.0), ("clients", 2))
 _COLLECTED = (*_LONG, ("conditions", ("collect",)))
 _KEPT_ALL = (*_LONG, ("conditions", ("collect", "everywhere")))
-_FAR = (*_COLLECTED, ("between_sites_s", 0.08))
+_FAR = (("operations", 12), ("fault_s", 24.0), ("clients", 4), ("between_sites_s", 0.2), ("conditions", ("collect",)))
 _COPIED = (("operations", 12), ("between_sites_s", 0.08), ("conditions", ("two-copies",)))
 _LASTING = (*_LONG, ("calm_operations", 0))
 
@@ -36,7 +38,7 @@ PLANTED = [
     Planted("writer used again", commits.writer_used_again, ("backup",), 15),
     Planted("delete without marker", documents.delete_without_marker, ("loss",), 6),
     Planted("gate off", documents.gate_off, ("reorder", "loss"), 15),
-    Planted("what was seen ignored", documents.what_was_seen_ignored, ("one-way", "reorder"), 40, chosen=_CROWDED),
+    Planted("what was seen ignored", documents.what_was_seen_ignored, _SLOWLY, 24, ("eu", "us", "ap"), _DENSE),
     Planted("push split", documents.push_split, (), 3),
     Planted("emptied document dropped", documents.emptied_document_dropped, ("loss", "partition"), 40),
     Planted("conflicts not noted", documents.conflicts_not_noted, ("bus-cut",), 12, ("eu", "us"), _LASTING),
@@ -58,7 +60,7 @@ PLANTED = [
     Planted("miss without asking", meaning.miss_without_asking, ("bus-cut",), 12, ("eu", "eu"), _LONG),
     Planted("push of the tag alone", meaning.push_of_the_tag_alone, (), 2),
     Planted("push beside the older", meaning.push_beside_the_older, (), 3),
-    Planted("lowest time wins", meaning.lowest_time_wins, ("bus-cut",), 12, ("eu", "us"), _LONG),
+    Planted("lowest time wins", meaning.lowest_time_wins, ("bus-cut",), 24, ("eu", "us"), _LONG),
     Planted("any clock followed", meaning.any_clock_followed, ("clock-jump", "clock-drift"), 6),
     Planted("wall clock alone", meaning.wall_clock_alone, ("clock-jump", "clock-drift"), 4),
     Planted("delete not waited for", meaning.delete_not_waited_for, (), 4, ("eu", "eu")),
@@ -66,18 +68,20 @@ PLANTED = [
     Planted("list without its last", meaning.list_without_its_last, (), 2),
     Planted("referrers lost", meaning.referrers_lost, (), 6),
     Planted("range one too far", network.range_one_too_far, ("reset-in-body",), 12, chosen=_BROKEN),
-    Planted("snapshot of too much", documents.snapshot_of_too_much, (), 12, chosen=(*_SMALL, ("executor_s", 0.04))),
+    Planted("snapshot of too much", documents.snapshot_of_too_much, (), 12, chosen=(*_SMALL, ("executor_s", 0.015))),
     Planted("body not deposited", absence.body_not_deposited, (), 12, ("eu", "us"), _LOST),
     Planted("nobody introduced", absence.nobody_introduced, (), 2, chosen=(("conditions", ("no-bus",)),)),
     Planted("ready at once", absence.ready_at_once, ("kill", "absence"), 12, ("eu", "eu"), _CROWDED),
     Planted("never behind", absence.never_behind, ("one-way", "loss"), 12, ("eu", "eu", "eu"), _CROWDED),
     Planted("gaps not seen", absence.gaps_not_seen, ("loss",), 12, ("eu", "eu", "eu"), _SPARSE),
-    Planted("copies not waited for", collection.copies_not_waited_for, ("disk-destroyed",), 12, ("eu", "us"), _COPIED),
-    Planted("nobody asked", collection.nobody_asked, ("bus-cut",), 12, ("eu", "eu"), _KEPT_ALL),
-    Planted("pins ignored", collection.pins_ignored, (), 12, chosen=_COLLECTED),
-    Planted("released unseen", collection.released_unseen, (), 12, ("eu", "us", "ap"), _FAR),
+    Planted("copies not waited for", collection.copies_not_waited_for, ("disk-destroyed",), 24, ("eu", "us"), _COPIED),
+    Planted("nobody asked", collection.nobody_asked, ("bus-cut",), 24, ("eu", "eu"), _KEPT_ALL),
+    Planted("pins ignored", collection.pins_ignored, (), 24, chosen=_COLLECTED),
+    Planted("released unseen", collection.released_unseen, (), 24, ("eu", "us"), _FAR),
     Planted("grace ignored", collection.grace_ignored, (), 4, chosen=_COLLECTED),
-    Planted("links after the question ignored", collection.links_after_the_question_ignored, (), 12, chosen=_FAR),
+    Planted(
+        "links after the question ignored", collection.links_after_the_question_ignored, (), 24, ("eu", "us"), _FAR
+    ),
     Planted("first key alone", keys.first_key_alone, ("rolling-key",), 3),
     Planted("first key alone for uploads", keys.first_key_alone_for_uploads, ("rolling-key",), 6),
     Planted("replays answered", keys.replays_answered, ("replayed-requests",), 4),
