@@ -132,7 +132,7 @@ class Copies:
             return True
         uploader = self._queries.instance_of(link.writer)
         try:
-            if await self._locate.anywhere(link.digest):
+            if await self._locate.anywhere(link.digest) is not None:
                 await self._fetch.transfer(link.digest, link.size, uploader).finished()
                 self.copied += 1
                 return True

@@ -51,7 +51,7 @@ class Leave:
         left, last = 0, ""
         while page := linked_content(self._database, last, PAGE):
             for digest, size in page:
-                if not await self._locate.anywhere(digest):
+                if await self._locate.anywhere(digest) is None:
                     taken = await self._give(digest, size)
                     self.handed_over += taken
                     left += not taken

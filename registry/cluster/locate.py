@@ -20,6 +20,7 @@ from registry.seams import PeerUnreachable
 MISS_BOUND_S = 0.25
 ANSWER_S = 2.0
 HEDGE_S = 0.05
+LOOK_AGAIN_S = 0.25
 LIKELY_NEAR = 2
 LIKELY = 4
 MAX_REMEMBERED = 10_000
@@ -77,12 +78,12 @@ class Locate:
         if len(self._had) > MAX_REMEMBERED:
             self._had.popitem(last=False)
 
-    async def anywhere(self, digest: Digest) -> bool:
-        """Whether some reachable member has it."""
+    async def anywhere(self, digest: Digest) -> int | None:
+        """The size of a content that some reachable member has."""
         async with aclosing(self.holders(digest)) as holders:
-            async for _ in holders:
-                return True
-        return False
+            async for _, size in holders:
+                return size
+        return None
 
     async def within_miss_bound(self, digest: Digest) -> int | None:
         """The size of a content that some reachable member has, or None when none says so in time."""
@@ -94,6 +95,14 @@ class Locate:
         except TimeoutError:
             pass
         return None
+
+    async def before_upload(self, digest: Digest) -> int | None:
+        """The size of a content that some member has, or None when it has to be uploaded again. Answers are waited for,
+        and members that may be restarting: a client that has just uploaded a blob asks whether it is there, and gives
+        up when it is not."""
+        while (size := await self.anywhere(digest)) is None and self._members.may_come():
+            await asyncio.sleep(LOOK_AGAIN_S)
+        return size
 
     async def damaged(self, digest: Digest) -> list[tuple[Member, int]]:
         """Reachable members that have put a damaged copy aside, and its size: what is right in it can be had."""

@@ -19,6 +19,8 @@ MAX_BACKOFF_S = 4.0  # less than a round of catching up, so that a member that i
 PROMPT_S = 0.25
 MAX_MEMBERS = 1000
 AWAY_S = 600.0
+RESTART_S = 10.0
+"""How long a restart takes, after which who does not answer is taken for gone."""
 
 
 class Member:
@@ -45,6 +47,7 @@ class Member:
         """How long it takes to answer a short question, smoothed."""
         self._backoff_s = 0.0
         self._avoid_until = 0.0
+        self._failing_since: float | None = None
 
     @property
     def live(self) -> bool:
@@ -73,11 +76,19 @@ class Member:
     def give_chance(self) -> None:
         """Forget that requests got no answer."""
         self._backoff_s = self._avoid_until = 0.0
+        self._failing_since = None
 
     def failed(self) -> None:
         """A request got no answer."""
+        if self._failing_since is None:
+            self._failing_since = _now()
         self._backoff_s = min(self._backoff_s * 2 or FIRST_BACKOFF_S, MAX_BACKOFF_S)
         self._avoid_until = _now() + self._backoff_s
+
+    @property
+    def may_be_restarting(self) -> bool:
+        """Whether requests fail since a moment ago only."""
+        return self._failing_since is not None and _now() - self._failing_since < RESTART_S
 
     def reach(self, reached: Reached) -> None:
         """We have everything up to a commit of one of its starts."""
@@ -201,6 +212,12 @@ class Members:
     def reachable(self) -> list[Member]:
         """Members worth asking, those of the own site first."""
         return sorted((m for m in self.all() if m.reachable), key=lambda m: m.beat.site != self.own_site)
+
+    def may_come(self) -> bool:
+        """Whether somebody may be about to answer who does not now: who may be restarting, or we have just started
+        ourselves and have not heard of everybody that the disk knows."""
+        starting = _now() - self._began < RESTART_S
+        return any(m.may_be_restarting or (starting and m.heard_at is None) for m in self._members.values())
 
     def on_bus(self) -> list[Member]:
         """Live members whose heartbeats come on the bus."""

@@ -3,7 +3,7 @@ Blobs").
 
 A blob can be read where a live fact links it, whether or not its bytes are here. GET of content that is elsewhere
 fetches it, and waits for a holder; HEAD and mount of content that nobody reachable has say it is missing, because a
-pusher that asks will then upload it again and heal it.
+pusher that asks will then upload it again and heal it. HEAD says so once nobody may be restarting who could have it.
 """
 
 from starlette.requests import Request
@@ -33,7 +33,7 @@ async def get_blob(instance: Instance, request: Request, repository: Repository,
         return Response(status_code=304, headers=headers)
     headers |= {"Content-Type": OCTETS, "Content-Length": str(row.size)}
     if request.method == "HEAD":
-        if not row.held and await instance.cluster.locate.within_miss_bound(digest) is None:
+        if not row.held and await instance.cluster.locate.before_upload(digest) is None:
             raise BlobUnknown("no instance that has this blob can be reached", {"digest": digest})
         instance.cluster.collect.pin(digest)
         return Response(headers=headers)

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from registry.catalog.members import Reached
+from registry.catalog.members import MemberRow, Reached
 from registry.cluster.members import PRESUMED_DEAD_S, Member, Members, Progress
 from registry.cluster.messages import Heartbeat
 
@@ -77,6 +77,29 @@ async def test_a_member_that_failed_is_not_expected_to_be_prompt_until_it_has_an
     assert member.reachable and member.suspect and not member.prompt
     member.answered()
     assert member.prompt
+
+
+async def test_a_member_may_be_restarting_for_ten_seconds_after_it_stopped_answering(members, monkeypatch):
+    loop = Loop(monkeypatch)
+    member = members.hear(OTHER, beat(), 1, on_bus=True)
+    assert not members.may_come()
+    for _ in range(10):
+        member.failed()
+        loop.now += 0.9
+        assert members.may_come()
+    loop.now += 1.1
+    assert not members.may_come()
+    member.answered()
+    member.failed()
+    assert members.may_come()
+
+
+async def test_whom_only_the_disk_knows_may_come_until_we_have_been_up_for_ten_seconds(members, monkeypatch):
+    loop = Loop(monkeypatch)
+    members.remember([MemberRow(OTHER, "eu", "http://other:1", "", "1", 1, 0)], {})
+    assert members.may_come()
+    loop.now += 10.1
+    assert not members.may_come()
 
 
 async def test_a_member_with_an_unanswered_question_is_not_expected_to_be_prompt(members, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -72,9 +73,30 @@ def test_layers_are_waited_for_then_503_and_head_is_404_until_it_is_back(tmp_pat
         assert us.client.head(path).status == 200
 
 
-def test_a_get_that_waits_is_served_when_the_holder_comes_back(tmp_path):
-    from concurrent.futures import ThreadPoolExecutor
+def test_a_head_right_after_the_upload_finds_the_blob_while_its_holder_restarts(tmp_path):
+    """docker asks for every blob it has uploaded, and gives the push up when it is missing."""
+    with running_cluster(tmp_path, ["eu", "eu"]) as cluster, ThreadPoolExecutor() as pool:
+        holder, other = cluster.servers
+        path = f"/v2/app/blobs/{holder.client.push_blob('app', IMAGE.blobs[1])}"
+        assert holder.stop() == 0
+        asking = pool.submit(other.client.head, path)
+        time.sleep(1)
+        holder.start()
+        assert asking.result(20).status == 200
 
+
+def test_a_head_waits_for_a_holder_that_is_slow(tmp_path):
+    with running_cluster(tmp_path, ["eu", "eu"]) as cluster, ThreadPoolExecutor() as pool:
+        holder, other = cluster.servers
+        path = f"/v2/app/blobs/{holder.client.push_blob('app', IMAGE.blobs[1])}"
+        holder.pause()
+        asking = pool.submit(other.client.head, path)
+        time.sleep(1)
+        holder.resume()
+        assert asking.result(20).status == 200
+
+
+def test_a_get_that_waits_is_served_when_the_holder_comes_back(tmp_path):
     with running_cluster(tmp_path, ["eu", "us"]) as cluster, ThreadPoolExecutor() as pool:
         eu, us = cluster.servers
         eu.client.push("app", "v1", IMAGE)
