@@ -23,6 +23,7 @@ specification ("Error codes") and no others.
       Unsupported            400, 404, 405, 413, 500  UNSUPPORTED
       StorageFailed          503  DENIED
       NotSecured             503  DENIED
+      Leaving                503  DENIED
 """
 
 from collections.abc import Mapping
@@ -149,6 +150,16 @@ class NotSecured(OciError):
 
     def __init__(self, message: str, detail: Any = None) -> None:
         super().__init__(message, detail, {"Retry-After": "2"})
+
+
+class Leaving(OciError):
+    """This instance is about to be gone for good, and takes no more writes."""
+
+    status = 503
+    code = "DENIED"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, None, {"Retry-After": "1"})
 
 
 class CannotStart(Exception):

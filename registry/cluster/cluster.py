@@ -119,7 +119,7 @@ class Cluster:
         )
         budget = int(config.disk_budget_gib * GIB)
         self.evict = Evict(budget, catalog, store, self.members, self.peers, self.copies, self.collect, clock)
-        self.leave = Leave(catalog.database, self.members, self.locate, self.peers)
+        self.leave = Leave(catalog.database, self.members, self.peers, self.sync)
         self.has_left = False
         self.on_left: Callable[[], None] = lambda: None
         """Called when this instance has left for good."""
@@ -280,6 +280,7 @@ class Cluster:
         if not self.leave.under_way:
             self.leave.under_way = True
             self.copies.stop()
+            self.secure.stop()
             self._tasks.append(asyncio.create_task(self._leave()))
 
     async def _leave(self) -> None:

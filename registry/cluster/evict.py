@@ -129,7 +129,7 @@ class Evict:
             member = self._members.get(instance)
             if count < enough and member is not None and member.reachable:
                 try:
-                    count += await self._peers.held_size(member, digest, ANSWER_S) is not None
+                    count += await self._peers.keeps(member, digest, ANSWER_S)
                 except PeerUnreachable:
                     continue
         return count

@@ -1,19 +1,24 @@
 """Leaving for good: what only this instance holds is handed over first.
 
 While it leaves an instance keeps serving, takes no more copies, and is not ready, so that balancers send requests
-elsewhere. When everything that is linked is held by somebody else too, it says that it is gone for good, and ends.
+elsewhere. When everything that is linked is held by somebody else too, it refuses writes, waits for those that are at
+work, looks again, and tells somebody all it knows; then it says that it is gone for good, and ends. Whoever leaves too
+is not relied on.
 """
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from registry.catalog.collection import linked_content
 from registry.catalog.database import Database
-from registry.cluster.locate import Locate
 from registry.cluster.members import Member, Members
 from registry.cluster.messages import TakeAnswer, TakeQuestion
 from registry.cluster.peers import Peers
 from registry.cluster.ranking import ranked, spread
+from registry.cluster.sync import Sync
+from registry.errors import Leaving
 from registry.names import Digest
 from registry.seams import PeerUnreachable
 
@@ -21,42 +26,91 @@ log = logging.getLogger("concord.leave")
 
 PAGE = 200
 AGAIN_S = 2.0
+LOOK_S = 0.1
 ANSWER_S = 6.0
 
 
 class Leave:
     """See the module."""
 
-    def __init__(self, database: Database, members: Members, locate: Locate, peers: Peers) -> None:
+    def __init__(self, database: Database, members: Members, peers: Peers, sync: Sync) -> None:
         self._database = database
         self._members = members
-        self._locate = locate
         self._peers = peers
+        self._sync = sync
+        self._closed = False
+        self._writes = 0
         self.under_way = False
         self.handed_over = 0
         self.left = 0
         """Contents that nobody else holds, as far as was seen in the pass before."""
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around each write. Raises Leaving where one would be lost."""
+        if self._closed:
+            raise Leaving("this instance is leaving the cluster; push to another one")
+        self._writes += 1
+        try:
+            yield
+        finally:
+            self._writes -= 1
+
     async def hand_over(self) -> None:
-        """Return once somebody else holds everything that is linked and held here."""
+        """Return once somebody else holds everything that is linked and held here, and knows what is known here."""
         self.under_way = True
+        await self._hand_over_all()
+        self._closed = True
+        while self._writes:
+            await asyncio.sleep(LOOK_S)
+        await self._hand_over_all()
+        while not await self._tell():
+            await asyncio.sleep(AGAIN_S)
+
+    async def _hand_over_all(self) -> None:
         while True:
             self.left = await self._pass()
             if not self.left and self._members.reachable():
                 return
             await asyncio.sleep(AGAIN_S)
 
+    async def _tell(self) -> bool:
+        """Compare everything with somebody who stays, and exchange what differs."""
+        for one in self._members.keepers():
+            member = self._members.get(one.instance)
+            if member is not None and member.reachable and await self._sync.compare_all(member):
+                return True
+        return False
+
     async def _pass(self) -> int:
         """Hand over what only we hold. Answers how much of it there still is."""
         left, last = 0, ""
         while page := linked_content(self._database, last, PAGE):
             for digest, size in page:
-                if await self._locate.anywhere(digest) is None:
+                if not await self._is_kept(digest):
                     taken = await self._give(digest, size)
                     self.handed_over += taken
                     left += not taken
             last = page[-1].digest
         return left
+
+    async def _is_kept(self, digest: Digest) -> bool:
+        """Whether somebody who stays holds a content."""
+        asked = [asyncio.create_task(self._keeps(member, digest)) for member in self._members.reachable()]
+        try:
+            for answer in asyncio.as_completed(asked):
+                if await answer:
+                    return True
+        finally:
+            for task in asked:
+                task.cancel()
+        return False
+
+    async def _keeps(self, member: Member, digest: Digest) -> bool:
+        try:
+            return await self._peers.keeps(member, digest, ANSWER_S)
+        except PeerUnreachable:
+            return False
 
     async def _give(self, digest: Digest, size: int) -> bool:
         """Have somebody take a content. False when nobody does now."""

@@ -238,9 +238,10 @@ class HeldQuestion(msgspec.Struct):
 
 
 class HeldAnswer(msgspec.Struct):
-    """The size of a content that is on the answerer's disk."""
+    """The size of a content that is on the answerer's disk, and whether that one is there to stay."""
 
     size: Count | None
+    stays: bool = True
 
 
 class ReplicationQuestion(msgspec.Struct):

@@ -161,9 +161,18 @@ class Peers:
         Raises PeerUnreachable."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        answer = await self.ask(member, "/held", HeldQuestion(digest, damaged), HeldAnswer, timeout_s)
+        answer = await self._held(member, HeldQuestion(digest, damaged), timeout_s)
         member.answers_in_s += (loop.time() - begun - member.answers_in_s) * 0.2
         return answer.size
+
+    async def keeps(self, member: Member, digest: Digest, timeout_s: float) -> bool:
+        """Whether a member has a content on its disk and is there to stay: one that leaves relies on what others have,
+        so nobody may rely on it. Raises PeerUnreachable."""
+        answer = await self._held(member, HeldQuestion(digest), timeout_s)
+        return answer.size is not None and answer.stays
+
+    async def _held(self, member: Member, question: HeldQuestion, timeout_s: float) -> HeldAnswer:
+        return await self.ask(member, "/held", question, HeldAnswer, timeout_s)
 
     def _sign(
         self, session: Session, method: str, path: str, headers: list[tuple[str, str]], body: Body

@@ -66,6 +66,10 @@ class Secure:
         self._copies = copies
         self._patience_s = patience_s
 
+    def stop(self) -> None:
+        """Be no holder any more: this instance leaves."""
+        self._keeps = False
+
     # Asking
 
     async def wait(self, repository: Repository, digest: Digest) -> None:

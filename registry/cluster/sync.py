@@ -129,6 +129,16 @@ class Sync:
             await asyncio.wait([running])  # it may have read before now
         return await self.catch_up_soon(member)
 
+    async def compare_all(self, member: Member) -> bool:
+        """Compare everything with a member, whatever is remembered of it, and exchange what differs, in both
+        directions. Answers whether that succeeded."""
+        try:
+            await self.drive(member, catch_up(self._catalog.replica, None))
+        except (PeerUnreachable, CrdtError, StorageFailed) as error:
+            log.warning("comparing everything with %s failed: %s", member.instance, error)
+            return False
+        return True
+
     async def _catch_up(self, member: Member) -> bool:
         # What the member had committed and published before is here once this is done, however it went on meanwhile.
         start, commit, changes = member.beat.start, member.beat.commit, member.beat.changes

@@ -209,7 +209,8 @@ async def _upload(instance: Instance, request: Request, asked: Asked) -> Respons
             raise DigestInvalid("the digest is missing")
         span = Span(*question.span) if question.span else None
         wanted = UploadRequest(question.method, repository, upload, digest, span, body_stream(request))
-        response = await carry_out(instance, wanted)
+        with instance.cluster.leave.writing():
+            response = await carry_out(instance, wanted)
     except OciError as error:
         response = error_response(error, is_head=False)
     headers = {name: value for name, value in response.headers.items() if name != "content-length"}

@@ -136,7 +136,7 @@ async def _held(instance: Instance, asked: Asked, question: m.HeldQuestion) -> m
     if size is None:
         body = instance.catalog.queries.body(digest)
         size = len(body) if body is not None else None
-    return m.HeldAnswer(size)
+    return m.HeldAnswer(size, not instance.cluster.leave.under_way)
 
 
 async def _secure(instance: Instance, asked: Asked, question: m.SecureQuestion) -> m.SecureAnswer:

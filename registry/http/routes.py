@@ -145,4 +145,7 @@ async def answer(instance: Instance, request: Request, path: Path) -> Response:
     if handler is None:
         allowed = {"Allow": ", ".join(sorted(handlers))}
         raise Unsupported(f"{request.method} is not supported here", 405, allowed)
-    return await handler(instance, request, path)
+    if request.method in ("GET", "HEAD"):
+        return await handler(instance, request, path)
+    with instance.cluster.leave.writing():
+        return await handler(instance, request, path)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support import images
 from tests.support.client import sha256
-from tests.support.nginx import Nginx
+from tests.support.nginx import for_clients
 from tests.support.server import running_cluster, wait_until
 
 ROUNDS = 6
@@ -22,7 +22,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def nginx(site, tmp_path_factory):
-    with Nginx(tmp_path_factory.mktemp("nginx"), [server.address for server in site.servers]) as proxy:
+    with for_clients(tmp_path_factory.mktemp("nginx"), [server.address for server in site.servers]) as proxy:
         wait_until(lambda: answers(proxy))
         yield proxy
 

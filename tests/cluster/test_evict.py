@@ -14,8 +14,8 @@ from tests.support.client import sha256
 def instance(own, candidates, holders, copies):
     """One instance, as it sees the others: all of them, answering for what they hold now."""
 
-    async def held_size(member, digest, timeout_s):
-        return 1 if member.instance in holders else None
+    async def keeps(member, digest, timeout_s):
+        return member.instance in holders
 
     members = SimpleNamespace(
         own=own,
@@ -26,7 +26,7 @@ def instance(own, candidates, holders, copies):
     kept = SimpleNamespace(
         designated=lambda repository, digest: designated(copies, digest, candidates), is_front_end=False
     )
-    return Evict(1, catalog, None, members, SimpleNamespace(held_size=held_size), kept, None, None)
+    return Evict(1, catalog, None, members, SimpleNamespace(keeps=keeps), kept, None, None)
 
 
 @pytest.mark.parametrize("copies", [Copies(), Copies(number=1), Copies(number=2), Copies(number=3)], ids=str)

@@ -1,6 +1,9 @@
 """Instances that leave, are forgotten, and come back all the same."""
 
+import contextlib
+import itertools
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -75,6 +78,47 @@ def test_who_leaves_hands_over_what_only_it_holds(three):
     wait_until(lambda: leaving not in knows(us) | knows(ap), 10)
     assert us.client.pull("app", "v1") == image.body
     assert ap.client.pull("app", "v1") == image.body
+
+
+def test_what_is_pushed_to_who_leaves_is_answered_only_if_it_stays(three):
+    eu, us, ap = three.servers
+    pushed = {}
+
+    def push():
+        with contextlib.suppress(AssertionError, OSError):
+            for number in itertools.count():
+                image = images.image(("leaving", number), layers=1, layer_bytes=50_000)
+                eu.client.push(f"app{number}", "v1", image)
+                pushed[f"app{number}"] = image
+
+    with ThreadPoolExecutor() as pool:
+        pushing = pool.submit(push)
+        wait_until(lambda: len(pushed) > 5)
+        assert eu.client.request("POST", "/_concord/leave", b"").status == 200
+        pushing.result(30)
+        assert eu.process.wait(30) == 0
+        eu.process = None
+    for repository, image in pushed.items():
+        assert us.client.pull(repository, "v1") == image.body
+    assert ap.client.pull(repository, "v1") == image.body
+
+
+def test_two_that_leave_at_once_do_not_rely_on_each_other(tmp_path):
+    with running_cluster(tmp_path, ["eu", "eu", "us"], copies="eu=2") as cluster:
+        first, second, stays = cluster.servers
+        found = [images.image(("twice", number), layers=1, layer_bytes=50_000) for number in range(20)]
+        for number, image in enumerate(found):
+            first.client.push(f"app{number}", "v1", image)
+        cluster.wait_agreed()
+        digests = [sha256(blob) for image in found for blob in image.blobs]
+        wait_until(lambda: all(path_of(second, digest).exists() for digest in digests))
+        for server in (first, second):
+            assert server.client.request("POST", "/_concord/leave", b"").status == 200
+        for server in (first, second):
+            assert server.process.wait(30) == 0
+            server.process = None
+        for number, image in enumerate(found):
+            assert stays.client.pull(f"app{number}", "v1") == image.body
 
 
 def test_an_instance_alone_cannot_leave(tmp_path):

@@ -26,12 +26,13 @@ def run(command: list[str], **options) -> str:
     return done.stdout.strip()
 
 
-def root_tar(path: Path, version: str, runnable: bool = False) -> Path:
-    """A root file system that says which version it is, and can say so itself if `runnable`."""
+def root_tar(path: Path, version: str, runnable: bool = False, padding: int = 0) -> Path:
+    """A root file system that says which version it is (when run, too, if `runnable`), and so many random bytes."""
     with tarfile.open(path, "w") as tar:
-        entry = tarfile.TarInfo("version")
-        entry.size = len(version.encode())
-        tar.addfile(entry, io.BytesIO(version.encode()))
+        for name, content in (("version", version.encode()), ("padding", os.urandom(padding))):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
         if runnable:
             need(BUSYBOX.exists(), "busybox-static is missing")
             tar.add(BUSYBOX, "bin/busybox")
@@ -47,7 +48,7 @@ class Engine:
         need(shutil.which(self.name) is not None, f"{self.name} is missing")
         self.directory = directory
 
-    def build(self, version: str, runnable: bool = False) -> str:
+    def build(self, version: str, runnable: bool = False, padding: int = 0) -> str:
         """Make a local image. Answers its name."""
         raise NotImplementedError
 
@@ -95,9 +96,9 @@ class Docker(Engine):
     def command(self, *words: str) -> str:
         return run(["docker", "-H", self._host, *words], env=os.environ | {"DOCKER_BUILDKIT": "0"})
 
-    def build(self, version: str, runnable: bool = False) -> str:
+    def build(self, version: str, runnable: bool = False, padding: int = 0) -> str:
         name = f"local/app:{version}"
-        self.command("import", str(root_tar(self.directory / "root.tar", version, runnable)), name)
+        self.command("import", str(root_tar(self.directory / "root.tar", version, runnable, padding)), name)
         return name
 
     def push(self, image: str, reference: str) -> None:
@@ -149,9 +150,9 @@ class _Containers(Engine):
 class Podman(_Containers):
     name = "podman"
 
-    def build(self, version: str, runnable: bool = False) -> str:
+    def build(self, version: str, runnable: bool = False, padding: int = 0) -> str:
         name = f"localhost/app:{version}"
-        self._run("import", "--quiet", str(root_tar(self.directory / "root.tar", version, runnable)), name)
+        self._run("import", "--quiet", str(root_tar(self.directory / "root.tar", version, runnable, padding)), name)
         return name
 
     def image_id(self, image: str) -> str:
@@ -166,10 +167,12 @@ class Podman(_Containers):
 class Buildah(_Containers):
     name = "buildah"
 
-    def build(self, version: str, runnable: bool = False) -> str:
+    def build(self, version: str, runnable: bool = False, padding: int = 0) -> str:
         name = f"localhost/app:{version}"
         container = self._run("from", "scratch")
-        self._run("add", "--quiet", container, str(root_tar(self.directory / "root.tar", version, runnable)), "/")
+        self._run(
+            "add", "--quiet", container, str(root_tar(self.directory / "root.tar", version, runnable, padding)), "/"
+        )
         self._run("commit", "--quiet", container, name)
         self._run("rm", container)
         return name
@@ -190,11 +193,11 @@ class Skopeo(Engine):
 
     name = "skopeo"
 
-    def build(self, version: str, runnable: bool = False) -> str:
+    def build(self, version: str, runnable: bool = False, padding: int = 0) -> str:
         from tests.support import images
         from tests.support.layouts import write_layout
 
-        tar = root_tar(self.directory / "root.tar", version, runnable).read_bytes()
+        tar = root_tar(self.directory / "root.tar", version, runnable, padding).read_bytes()
         diff_id = images.descriptor(tar, "")["digest"]
         config = json.dumps(
             {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [diff_id]}}

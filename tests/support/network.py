@@ -18,14 +18,15 @@ def _run(*command: str) -> None:
 class Network:
     """A bridge, and hosts on it with addresses of their own."""
 
-    def __init__(self, hosts: int) -> None:
-        self._tag = f"cc{os.getpid() % 100_000}"
+    def __init__(self, hosts: int, number: int = 0) -> None:
+        """`number` tells several networks of one process apart."""
+        self._tag = f"cc{os.getpid() % 100_000}{'abcd'[number]}"
         self._bridge = f"{self._tag}b"
-        self._subnet = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"
-        self.outside = f"{self._subnet}.1"
+        self.subnet = f"10.{50 * (number + 1) + os.getpid() % 50}.{os.getpid() // 50 % 250}"
+        self.outside = f"{self.subnet}.1"
         """The address of whatever is not on one of the hosts: the clients."""
-        self.names = [f"{self._tag}n{number}" for number in range(hosts)]
-        self.addresses = [f"{self._subnet}.{10 + number}" for number in range(hosts)]
+        self.names = [f"{self._tag}n{host}" for host in range(hosts)]
+        self.addresses = [f"{self.subnet}.{10 + host}" for host in range(hosts)]
 
     def __enter__(self) -> "Network":
         _run("ip", "link", "add", self._bridge, "type", "bridge")
