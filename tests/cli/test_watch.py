@@ -27,7 +27,13 @@ class Watching:
         plain = {name: value for name, value in os.environ.items() if not name.startswith("CONCORD_")}
         environment = plain | {"COLUMNS": "200", "LINES": "50", "TERM": "xterm"}
         self.process = subprocess.Popen(
-            command, env=environment, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
+            command,
+            env=environment,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
         )
         os.close(terminal)
         self._bytes = b""
