@@ -22,6 +22,7 @@ from crdt.fact import blob_fact, manifest_fact, tag_fact
 from crdt.frame import CHANGE, HEARTBEAT, Frame, seal
 from registry.catalog.catalog import PATH, Catalog
 from registry.catalog.database import Transaction
+from registry.catalog.queries import document_name
 from registry.catalog.repository import store_body
 from registry.cluster.confirmations import Confirmations
 from registry.cluster.gossip import Gossip
@@ -29,7 +30,7 @@ from registry.cluster.keys import ClusterKey
 from registry.cluster.members import Members
 from registry.cluster.messages import Heartbeat
 from registry.manifest import parse_manifest
-from registry.names import digest_of
+from registry.names import Repository, digest_of
 from registry.system.bus import SilentBus
 from registry.system.clock import SystemClock
 from registry.system.disk import SystemDisk
@@ -86,11 +87,13 @@ async def timed(what: str, count: int, work: Callable[[], Awaitable[None]]) -> N
 
 async def write(catalog: Catalog, tags: int, repositories: int) -> None:
     for at in range(0, tags, AT_ONCE):
-        operations = (partial(_push, catalog, number, repositories) for number in range(at, min(at + AT_ONCE, tags)))
+        numbers = range(at, min(at + AT_ONCE, tags))
+        operations = (partial(push, catalog, number, f"r{number % repositories}") for number in numbers)
         await asyncio.gather(*(catalog.database.write(operation) for operation in operations))
 
 
-def _push(catalog: Catalog, number: int, repositories: int, tx: Transaction) -> Change:
+def push(catalog: Catalog, number: int, repository: str, tx: Transaction) -> Change:
+    """Push a manifest of its own to the tag of a number."""
     body = (
         f'{{"schemaVersion":2,"mediaType":"{MEDIA_TYPE}","config":{{"mediaType":"application/vnd.oci.empty.v1+json",'
         f'"digest":"sha256:{number:064x}","size":2}},"layers":[],"annotations":{{"text":"{"x" * 700}"}}}}'
@@ -102,7 +105,7 @@ def _push(catalog: Catalog, number: int, repositories: int, tx: Transaction) -> 
         blob_fact(f"sha256:{number:064x}", 2, number + 1, writer),
     )
     store_body(tx, digest, body, parse_manifest(body, MEDIA_TYPE))
-    return documents.write(tx, f"repository/r{number % repositories}", [], facts, (body,))
+    return documents.write(tx, document_name(Repository(repository)), [], facts, (body,))
 
 
 def sealed(catalog: Catalog, sequence: int, change: Change) -> bytes:

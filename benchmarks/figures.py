@@ -24,7 +24,7 @@ end
 local count = 0
 function request()
   count = count + 1
-  local path = string.format("/v2/bench/tags/manifests/{prefix}-%d-%d", number, count)
+  local path = string.format("/v2/{repository}/manifests/{prefix}-%d-%d", number, count)
   return wrk.format("PUT", path, {{["Content-Type"] = "{media_type}"}}, body)
 end
 """
@@ -132,10 +132,11 @@ def push(target: Target, root: Path, seconds: int) -> float:
     return BIG_BYTES / (time.monotonic() - begun) / 1e9
 
 
-def tag_writes(target: Target, root: Path, seconds: int) -> float:
+def tag_writes(target: Target, root: Path, seconds: int, repository: str = "bench/tags") -> float:
     script = root / "put-tags.lua"
     prefix = f"t{time.monotonic_ns()}"
-    script.write_text(PUT_TAGS.format(body=root / "manifest.json", prefix=prefix, media_type=MEDIA_TYPE))
+    body = root / "manifest.json"
+    script.write_text(PUT_TAGS.format(body=body, prefix=prefix, media_type=MEDIA_TYPE, repository=repository))
     return wrk(target, "/", 16, seconds, script)[0]
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 DOCKER_REGISTRY = """
@@ -25,19 +25,19 @@ def free_address() -> str:
 
 
 @contextlib.contextmanager
-def running(command: list[str], log: Path, **environment: str) -> Iterator[None]:
+def running(command: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     import os
 
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=os.environ | environment, stdout=output, stderr=output)
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait()
 
 
-def await_answer(url: str) -> None:
+def await_answer(url: str, every_s: float = 0.1) -> None:
     deadline = time.monotonic() + 30
     while True:
         try:
@@ -46,32 +46,44 @@ def await_answer(url: str) -> None:
         except (urllib.error.URLError, OSError):
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.1)
+            time.sleep(every_s)
+
+
+@contextlib.contextmanager
+def redis_server(root: Path) -> Iterator[str]:
+    """A Redis that keeps nothing. Its URL."""
+    address = free_address()
+    options = ["--port", address.rpartition(":")[2], "--save", "", "--appendonly", "no"]
+    with running(["redis-server", *options], root / "redis.log"):
+        time.sleep(0.2)
+        yield f"redis://{address}"
+
+
+@contextlib.contextmanager
+def concord(
+    root: Path, site: str, bus: str = "", peers: Sequence[str] = (), address: str = "", wait: bool = True
+) -> Iterator[str]:
+    """An instance on the directory of its site's name. Its address."""
+    address = address or free_address()
+    environment = {
+        "CONCORD_LISTEN": address,
+        "CONCORD_DATA": str(root / site),
+        "CONCORD_SITE": site,
+        "CONCORD_REDIS": bus,
+        "CONCORD_PEER": ",".join(f"http://{peer}" for peer in peers),
+        "CONCORD_CLUSTER_KEY": "a key for the benchmarks",
+    }
+    with running([sys.executable, "-m", "registry", "serve"], root / f"{site}.log", **environment):
+        if wait:
+            await_answer(f"http://{address}/readyz")
+        yield address
 
 
 @contextlib.contextmanager
 def concord_pair(root: Path) -> Iterator[tuple[str, str]]:
     """Two instances at two sites, and the Redis between them: replication is on in every figure."""
-    with contextlib.ExitStack() as stack:
-        redis = free_address()
-        options = ["--port", redis.rpartition(":")[2], "--save", "", "--appendonly", "no"]
-        stack.enter_context(running(["redis-server", *options], root / "redis.log"))
-        addresses = []
-        for site in ("eu", "us"):
-            address = free_address()
-            environment = {
-                "CONCORD_LISTEN": address,
-                "CONCORD_DATA": str(root / site),
-                "CONCORD_SITE": site,
-                "CONCORD_REDIS": f"redis://{redis}",
-                "CONCORD_CLUSTER_KEY": "a key for the benchmarks",
-            }
-            command = [sys.executable, "-m", "registry", "serve"]
-            stack.enter_context(running(command, root / f"{site}.log", **environment))
-            addresses.append(address)
-        for address in addresses:
-            await_answer(f"http://{address}/readyz")
-        yield addresses[0], addresses[1]
+    with redis_server(root) as bus, concord(root, "eu", bus) as first, concord(root, "us", bus) as second:
+        yield first, second
 
 
 @contextlib.contextmanager
