@@ -62,10 +62,7 @@ def two_sites(directory):
     need(os.path.exists("/dev/net/tun"), "the kernel has no TUN devices")
     with contextlib.ExitStack() as stack:
         # The last two hosts of a site are its address for the others, where its Redis is too, and the gateway.
-        networks = {
-            name: stack.enter_context(Network(instances + 2, number))
-            for number, (name, instances) in enumerate(SITES.items())
-        }
+        networks = {name: stack.enter_context(Network(instances + 2)) for name, instances in SITES.items()}
         line = stack.enter_context(WideArea(*networks.values(), DELAY_S, LOSS))
         redis = [Redis(directory, network.addresses[-2], network.names[-2]) for network in networks.values()]
         for one in redis:

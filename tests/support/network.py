@@ -1,6 +1,7 @@
 """Several hosts on one machine: network namespaces on a bridge, whose connections can be swallowed."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -18,11 +19,13 @@ def _run(*command: str) -> None:
 class Network:
     """A bridge, and hosts on it with addresses of their own."""
 
-    def __init__(self, hosts: int, number: int = 0) -> None:
-        """`number` tells several networks of one process apart."""
-        self._tag = f"cc{os.getpid() % 100_000}{'abcd'[number]}"
+    _made = itertools.count()
+
+    def __init__(self, hosts: int) -> None:
+        number = next(self._made)  # the kernel may still be removing the one before
+        self._tag = f"c{os.getpid() % 100_000}x{number % 100}"
         self._bridge = f"{self._tag}b"
-        self.subnet = f"10.{50 * (number + 1) + os.getpid() % 50}.{os.getpid() // 50 % 250}"
+        self.subnet = f"10.{50 * (number % 4) + 50 + os.getpid() % 50}.{os.getpid() // 50 % 250}"
         self.outside = f"{self.subnet}.1"
         """The address of whatever is not on one of the hosts: the clients."""
         self.names = [f"{self._tag}n{host}" for host in range(hosts)]
