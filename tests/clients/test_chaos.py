@@ -34,8 +34,10 @@ SITES = {"eu": 3, "us": 2}
 EXPECTED = {
     "podman push": ["503 Service Unavailable", "blob upload unknown"],
     "skopeo push": ["503 Service Unavailable", "blob upload unknown"],
+    "podman pull": ["unexpected EOF"],
+    "skopeo pull": ["unexpected EOF"],
 }
-"""What may fail, when the instance that receives a layer is killed: see docs/operations.md."""
+"""What may fail, when the instance that receives or sends a layer is killed: see docs/operations.md."""
 
 
 class Site(NamedTuple):
