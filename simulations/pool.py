@@ -1,7 +1,5 @@
 """Many runs, on all cores, each process playing one after the other."""
 
-import gc
-import logging
 import multiprocessing
 import os
 import sys
@@ -25,12 +23,8 @@ def play_all(play: Callable[[A], R], arguments: Iterable[A], processes: int = 0)
 
 
 def _prepare() -> None:
-    gc.collect()
-    gc.freeze()
     # Coroutines and generators of instances that were killed are found by the collector later.
     sys.unraisablehook = _nothing
-    logging.getLogger("concord").addHandler(logging.NullHandler())
-    logging.getLogger("concord").propagate = False
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
 

@@ -7,6 +7,7 @@ pulled and listed at every instance.
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import random
@@ -210,6 +211,7 @@ class Run(Referee):
 def run(plan: Plan, act: Callable[[Run], Awaitable[None]] = Run.play) -> Outcome:
     """Carry out a plan in a world of its own, or something else in the world of a plan."""
     gc.collect()
+    _set_aside()
     gc.disable()  # when it runs is no function of the seed
     playing = Run(plan)
     loop = playing.world.loop
@@ -224,6 +226,13 @@ def run(plan: Plan, act: Callable[[Run], Awaitable[None]] = Run.play) -> Outcome
         playing.world.close()
         asyncio.set_event_loop(None)
         gc.enable()
+
+
+@functools.cache
+def _set_aside() -> None:
+    """Spare the collector what was there before the first run. Nothing later: what is left of a world then, waiting for
+    its finalizer, would never go."""
+    gc.freeze()
 
 
 def _unhandled(playing: Run, context: dict[str, Any]) -> None:
@@ -252,11 +261,11 @@ class _Exceptions(logging.Handler):
 
 @contextlib.contextmanager
 def _logged(playing: Run) -> Iterator[None]:
-    log, handler = logging.getLogger("concord"), _Exceptions(playing)
-    propagate, log.propagate = log.propagate, False
-    log.addHandler(handler)
+    """Nobody else hears what is logged: a record that somebody keeps would keep its world."""
+    log = logging.getLogger("concord")
+    before = log.propagate, log.handlers
+    log.propagate, log.handlers = False, [_Exceptions(playing)]
     try:
         yield
     finally:
-        log.removeHandler(handler)
-        log.propagate = propagate
+        log.propagate, log.handlers = before
