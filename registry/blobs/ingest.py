@@ -1,13 +1,13 @@
 """Receiving bytes into a file.
 
-Pieces of about a MiB are hashed and written in the executor while the next one is being received: one piece is under
-way, one gathers. What is written is durable only after `sync`.
+Pieces of about a MiB are hashed and written in the executor, both at once, while the next one is being received: one
+piece is under way, one gathers. What is written is durable only after `sync`; the disk begins with that earlier.
 """
 
 import asyncio
 import errno
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 
 from registry.blobs.checks import Checks
 from registry.blobs.jobs import in_executor
@@ -15,6 +15,7 @@ from registry.errors import StorageFailed
 from registry.seams import Disk, DiskFile
 
 PIECE_BYTES = 1024 * 1024
+SYNCED_AT_ONCE_BYTES = 32 * 1024 * 1024
 RESERVE_BYTES = 32 * 1024 * 1024
 """What content leaves free: on a disk that is full to the last byte not even a delete could be written down."""
 
@@ -43,6 +44,9 @@ class Ingest:
         self._gathered = 0
         self._job: asyncio.Future[None] | None = None
         self._written = checks.size
+        self._syncing: asyncio.Future[None] | None = None
+        """Making durable what was written a while ago: it does not wait for the last byte."""
+        self._synced = checks.size
 
     @property
     def written(self) -> int:
@@ -67,6 +71,7 @@ class Ingest:
     async def sync(self) -> None:
         """Make all bytes durable."""
         await self.flush()
+        await self._settle_sync()
         await self._run(self.file.sync)
 
     def mark(self) -> Mark:
@@ -80,6 +85,7 @@ class Ingest:
         await self._give_up()
         await self._run(lambda: self.file.truncate(mark.size))
         self.size, self.checks, self._written = mark.size, mark.checks.copy(), mark.size
+        self._synced = min(self._synced, mark.size)
 
     async def close(self) -> None:
         """Close the file, once nothing is under way any more."""
@@ -89,16 +95,19 @@ class Ingest:
 
     async def _hand_over(self) -> None:
         await self._settle()
+        if self._written - self._synced >= SYNCED_AT_ONCE_BYTES and (self._syncing is None or self._syncing.done()):
+            await self._settle_sync()
+            self._syncing, self._synced = asyncio.ensure_future(in_executor(self.file.sync)), self._written
         parts, self._parts, self._gathered = self._parts, [], 0
-        self._begin(lambda: self._store(parts))
+        self._begin(_both(lambda: self._hash(parts), lambda: self._store(parts)))
 
     async def _run(self, job: Callable[[], None]) -> None:
         await self._settle()
-        self._begin(job)
+        self._begin(in_executor(job))
         await self._settle()
 
-    def _begin(self, job: Callable[[], None]) -> None:
-        self._job = asyncio.ensure_future(in_executor(job))
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        self._job = asyncio.ensure_future(work)
         if self._on_written is not None:
             self._job.add_done_callback(lambda _: self._told_written())
 
@@ -115,16 +124,35 @@ class Ingest:
                 if self._job.done():
                     self._job = None
 
+    async def _settle_sync(self) -> None:
+        """Wait until nothing is being made durable any more. Raises StorageFailed where that has failed."""
+        if self._syncing is not None:
+            try:
+                await asyncio.shield(self._syncing)
+            finally:
+                if self._syncing.done():
+                    self._syncing = None
+
     async def _give_up(self) -> None:
-        try:
-            await self._settle()
-        except StorageFailed:
-            pass  # told to whoever wrote, or about to be cut off
+        for settle in (self._settle, self._settle_sync):
+            try:
+                await settle()
+            except StorageFailed:
+                pass  # told to whoever wrote, or about to be cut off
+
+    def _hash(self, parts: list[bytes]) -> None:
+        for part in parts:
+            self.checks.update(part)
 
     def _store(self, parts: list[bytes]) -> None:
         if self._disk.free() < RESERVE_BYTES:
             raise OSError(errno.ENOSPC, "the last part of the disk is kept for the catalog")
-        for part in parts:
-            self.checks.update(part)
         self.file.append(parts)
-        self._written = self.checks.size
+        self._written += sum(map(len, parts))
+
+
+async def _both(first: Callable[[], None], second: Callable[[], None]) -> None:
+    """Two jobs at once. It ends when both have, whatever came of them."""
+    for outcome in await asyncio.gather(in_executor(first), in_executor(second), return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome

@@ -79,6 +79,6 @@ def test_a_pull_of_content_that_does_not_fit_here_ends(tmp_path):
             with pytest.raises(http.client.IncompleteRead):
                 cluster[1].client.get(f"/v2/app/blobs/{digest}")
             assert cluster[1].client.push_blob("app", b"small")
-            assert not list((disk / "data" / "fetches").iterdir())
+            wait_until(lambda: not list((disk / "data" / "fetches").iterdir()))
         finally:
             cluster.stop()
