@@ -1,6 +1,6 @@
 """What may be nowhere any more, because a disk was damaged, put back, or is gone with its instance."""
 
-from simulations.history import Operation
+from simulations.history import History, Operation
 from simulations.images import PARTS, all_blobs
 from simulations.world import Node, World
 
@@ -29,14 +29,25 @@ class Lost:
         """A disk is about to be put back to an earlier state, or is gone: what only it has is lost, unless it was
         promised that others have it."""
         others = [other for other in self._world.nodes if other is not node]
-        self.digests |= _contents(node) - {digest for other in others for digest in _contents(other)} - promised
+        self.digests |= contents_of(node).difference(promised, *map(contents_of, others))
         if not but_manifests:
             self.digests |= PARTS.keys() - {digest for other in others for digest in _manifests(other)}
 
+    def relied_on_by(self, node: Node, history: History) -> None:
+        """Nobody waits for an instance any more. What it has linked unseen, and others have, may be collected."""
+        others = [history.of(other.name) for other in self._world.nodes if other is not node]
+        for document, seen in history.of(node.name).items():
+            known = set().union(*(other[document].vector.items() for other in others if document in other))
+            for (writer, clock), fact in seen.facts.items():
+                if fact.key[0] == "b" and not any(by == writer and upto > clock for by, upto in known):
+                    self.digests |= {fact.key[1]} - contents_of(node)
 
-def _contents(node: Node) -> set[str]:
-    names = node.disk.content_names() if node.up and node.disk is not None else node.image[0]
-    return {f"sha256:{name.rpartition('/')[2]}" for name in names if name.startswith("blobs/sha256/")}
+
+def contents_of(node: Node) -> set[str]:
+    """The content on an instance's disk. A file counts by its row, which only a running instance can be asked for."""
+    if node.up and node.instance is not None:
+        return {digest for (digest,) in node.instance.catalog.database.rows("SELECT digest FROM content")}
+    return {f"sha256:{name.rpartition('/')[2]}" for name in node.image[0] if name.startswith("blobs/sha256/")}
 
 
 def _manifests(node: Node) -> set[str]:

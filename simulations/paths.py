@@ -45,6 +45,7 @@ PATHS = (
     "document compacted",
     "changes in pages",
     "content collected",
+    "content evicted",
     "diff left out",
     "audit",
     "out of service",

@@ -5,11 +5,13 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
-from simulations.faults import BUS_FAULTS, FAULTS
+from simulations.faults import BUS_FAULTS, FAULTS, MEMBER_FAULTS
 
 SITES = (("eu", "us"), ("eu", "eu", "us"), ("eu", "us", "ap"), ("eu", "eu", "us", "us"), ("eu", "eu", "eu"))
 BUS_ONLY = 0.12
 """The share of runs in which only the bus is in trouble, so that more can be asked of requests."""
+MEMBERS = 0.25
+"""The share of the others in which an instance leaves, is forgotten, or comes up from a backup."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ CONDITIONS = {
     "collect": 0.2,  # content that no manifest names is collected
     "two-copies": 0.12,  # content is held by two instances, and a push is answered when it is
     "everywhere": 0.05,  # content is held by all
+    "evict": 0.15,  # disks have budgets, and content has to go
 }
 """What may hold for a whole run, and in which share of all runs."""
 
@@ -48,7 +51,7 @@ def drawn_plan(seed: int, **chosen: Any) -> Plan:
     plan = Plan(
         seed,
         sites=drawn.choice(SITES),
-        faults=tuple(drawn.sample(sorted(FAULTS), drawn.randint(2, 5))),
+        faults=tuple(drawn.sample(sorted(FAULTS.keys() - MEMBER_FAULTS), drawn.randint(2, 5))),
         between_sites_s=drawn.choice((0.0, 0.0, 0.02, 0.08)),
     )
     if drawn.random() < BUS_ONLY:
@@ -57,6 +60,9 @@ def drawn_plan(seed: int, **chosen: Any) -> Plan:
     faults = plan.faults
     if "small" in conditions:  # only there a content has a middle
         faults = tuple(dict.fromkeys((*faults, "reset-in-body")))
+    members = random.Random(f"{seed} members")
+    if not set(faults) <= BUS_FAULTS and members.random() < MEMBERS:
+        faults = (*faults, members.choice(sorted(MEMBER_FAULTS)))
     if "two-copies" in conditions:  # only there a disk may be destroyed
         faults = tuple(dict.fromkeys((*faults, "disk-destroyed")))
     return replace(plan, **({"conditions": conditions, "faults": faults} | chosen))

@@ -16,13 +16,16 @@ from simulations.checkers import Violation, answers, pushes, restarts, stamps, v
 from simulations.checkers.acknowledged import Acknowledged
 from simulations.checkers.commits import Commits
 from simulations.checkers.deletes import DELETES, Deletes
+from simulations.checkers.holders import Holders
+from simulations.checkers.identities import Identities
 from simulations.checkers.misses import HEARD_S, TOLD_BY_HTTP_S, Misses
 from simulations.checkers.readiness import Readiness
 from simulations.checkers.stamps import Stamps
 from simulations.checkers.vectors import Vectors
 from simulations.checkers.winners import Winners
+from simulations.evictions import BUDGET_GIB, REFUSED
 from simulations.faults import BODY_BROKEN, BUS_CUT, BUS_KINDS, FORGED_TAG, SILENT_KINDS
-from simulations.history import Commit, Fact, History, Identity, Operation, Written
+from simulations.history import Commit, Fact, History, Identity, Operation, Seen, Written
 from simulations.life import Died
 from simulations.lost import Lost
 from simulations.plan import Plan
@@ -43,6 +46,8 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         settings |= {"copies": "2", "acknowledge": "2"}
     elif "everywhere" in plan.conditions:
         settings |= {"copies": "everywhere"}
+    if "evict" in plan.conditions:
+        settings |= {"disk_budget_gib": BUDGET_GIB}
     return settings
 
 
@@ -74,6 +79,9 @@ class Referee:
         self.stamps = Stamps()
         self.winners = Winners()
         self.lost = Lost(self.world)
+        self.identities = Identities()
+        copies = 2 if "two-copies" in plan.conditions else 1
+        self.holders = Holders(self.world, self.history, self.commits, self.lost, copies)
         self.reached: Counter[str] = Counter()
         """Paths that were come by, see `paths`."""
         self.delays_s: list[float] = []
@@ -153,6 +161,7 @@ class Referee:
                 said = self.judge(self.commits.check_operation, node.name, commit.document, delta, now) or {}
                 self._written.append(Written(now, node, start, number, commit, said, bounds))
                 self.readiness.note(self._written[-1])
+                self.judge(self.identities.note, node, node.instance, said)
                 for identity in said:
                     self._on_their_way[commit.document, *identity] = now, {node.name}
         return commits
@@ -173,7 +182,11 @@ class Referee:
         if self.calm:
             operation.status = status
             if operation.kind in DELETES:
-                self.judge(self.deletes.check_site, operation, nodes)
+                written = self._facts_for(operation, lambda one: one.node.name == target)
+                document = KIND + operation.repository
+                seen = {node.name: self.history.of(node.name).get(document, Seen()).vector for node in nodes}
+                behind = {name for name in seen if visibility.is_behind(seen[name], seen[target], written)}
+                self.judge(self.deletes.check_site, operation, nodes, behind)
             else:
                 # another of the site may own an upload
                 own = self._facts_for(operation, lambda one: operation.kind == "upload" or one.node.name == target)
@@ -236,8 +249,13 @@ class Referee:
             return
         # A transfer that breaks off in its middle goes on: that is no ground for giving up, or for cutting off.
         steady = self._quiet_but(BUS_KINDS | {BODY_BROKEN}) if operation.kind == "pull blob" else self.calm
-        self.judge(answers.check_status, operation, steady, self.lost, self.history.operations)
-        if self.members_are_known and not (operation.kind.startswith("slow") and may_be_lost(self.plan.faults)):
+        has_room = "evict" not in self.conditions or REFUSED not in operation.said
+        self.judge(answers.check_status, operation, steady and has_room, self.lost, self.history.operations)
+        if (
+            has_room
+            and self.members_are_known
+            and not (operation.kind.startswith("slow") and may_be_lost(self.plan.faults))
+        ):
             self.judge(answers.check_upload, operation, self.lost)
         if answer is None and steady and not self.lost.concerns(operation):
             self.violate(f"{operation} was cut off")
@@ -350,6 +368,32 @@ class Referee:
         self.history.forget(node.name)
         self.winners.forget(node.name)
 
+    def evicted(self, name: str, digest: str) -> None:
+        """An instance has removed a content to make room."""
+        self.reached["content evicted"] += 1
+        self.judge(self.holders.check_evicted, name, digest)
+
+    def left(self, node: Node) -> None:
+        assert node.instance is not None, "it has just said so"
+        self._observe(node)
+        self.judge(self.holders.check_left, node)
+        self.identities.gone[node.instance.catalog.instance_id] = f"({node.name}) has left"
+        self._remove(node, False)
+
+    def lose(self, node: Node) -> None:
+        self._observe(node)
+        self.put_back(node)
+        self._remove(node, True)
+
+    def _remove(self, node: Node, power_cut: bool) -> None:
+        self.world.nodes.remove(node)
+        self.world.gone.append(node)
+        node.die(power_cut)
+
+    def forgotten(self, node: Node, instance: str) -> None:
+        self.identities.gone[instance] = f"({node.name}) was forgotten"
+        self.lost.relied_on_by(node, self.history)
+
     async def restart(self, node: Node) -> None:
         """Start a dead instance: first where it meets nobody, to see what it has."""
         if node.up or node in self._starting or node not in self.world.nodes:
@@ -366,4 +410,5 @@ class Referee:
         self._starting.discard(node)
         self._observe(node)
         self.readiness.started(node)
+        self.stamps.started(node)
         self.disturb()

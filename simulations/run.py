@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from registry.cluster.bodies import ROUND_S
+from simulations import evictions
 from simulations.checkers import bounds, convergence
 from simulations.checkers.readiness import LOOK_S
 from simulations.faults import BUS_CUT, FAULTS, MANGLING
@@ -37,6 +38,7 @@ __all__ = ["Outcome", "Plan", "Run", "drawn_plan", "run"]
 
 CONVERGENCE_S = 10.0
 MOMENTS = 10
+TRIES = 40
 LAST_S = 4.0
 """What is announced while its document is being asked for is asked for after the next heartbeat."""
 
@@ -70,7 +72,7 @@ class Run(Referee):
         await asyncio.gather(*(self.restart(node) for node in self.world.nodes))
         await asyncio.sleep(2.5)
         slow, going_on = self._begin_slow_upload()
-        busy = self._load(self.plan.operations, "busy"), self._collect("busy", self.plan.fault_s)
+        busy = self._be_busy(), self._collect("busy", self.plan.fault_s)
         await asyncio.gather(*busy, *map(self._strike, self.plan.faults))
         await self._heal()
         await self._converge()
@@ -80,9 +82,14 @@ class Run(Referee):
         await asyncio.gather(self._load(self.plan.calm_operations, "calm"), self._collect("calm", 3 * GRACE_S))
         await slow.finish(self.world.nodes[0])
         await asyncio.sleep(LAST_S if "small" in self.plan.conditions else 1.0)
-        if "lose-one" in self.plan.conditions:
+        if "lose-one" in self.plan.conditions and len(self.world.nodes) > 1:
             await self._lose_one()
         await self._check_end()
+
+    async def _be_busy(self) -> None:
+        await self._load(self.plan.operations, "busy")
+        if "forgotten" in self.plan.faults:
+            await self._load(self.plan.operations, "busy meanwhile")  # something happens while it is away
 
     async def _load(self, operations: int, phase: str) -> None:
         clients = [
@@ -91,7 +98,7 @@ class Run(Referee):
             )
             for number in range(self.plan.clients)
         ]
-        pause_s = self.plan.fault_s / max(operations, 1) / 2 if phase == "busy" else 0.2
+        pause_s = self.plan.fault_s / max(operations, 1) / 2 if phase != "calm" else 0.2
         for client in clients if "collect" in self.plan.conditions else ():
             client.collects = True
         await asyncio.gather(*(live(client, operations, pause_s) for client in clients))
@@ -156,16 +163,16 @@ class Run(Referee):
             if at is node and operation is self._asking[client] and operation.kind == "push":
                 self._observe(node)
                 self.lose_disk(node, but_manifests=True)
-                self.world.nodes.remove(node)
-                self.world.gone.append(node)
-                node.die(True)
+                self._remove(node, True)
 
         self.on_answer.append(strike)
         pusher = Client(client, self.world.network, self._places, self, f"{client} pushes")
-        while node.up and not self.failed.is_set():
-            await pusher.push(node, "app", "last", drawn.choice(ALL_IMAGES))
+        for _ in range(TRIES):  # where disks have budgets, all may be refused
+            if node.up and not self.failed.is_set():
+                await pusher.push(node, "app", "last", drawn.choice(ALL_IMAGES))
         self.on_answer.remove(strike)
-        self.fired("gone for good")
+        if not node.up:
+            self.fired("gone for good")
         await asyncio.sleep(CALM_S)
 
     async def _check_end(self) -> None:
@@ -173,6 +180,8 @@ class Run(Referee):
         for node in nodes:
             self._observe(node)
         live = self.judge(convergence.check_agreement, nodes) or {}
+        self.judge(self.identities.check_end, nodes)
+        self.judge(self.holders.check_end)
         for document, identities in live.items():
             self.judge(self.acknowledged.check_end, document, identities)
         for node in nodes:
@@ -181,7 +190,7 @@ class Run(Referee):
                     if bounds.waiting(node.instance):  # a round of catching up writes down how far it came
                         await asyncio.sleep(0.05)
                 # Whoever was told of a change by one that is gone goes on asking for it a while.
-                self.judge(bounds.check_queues, node.name, node.instance, "lose-one" in self.plan.conditions)
+                self.judge(bounds.check_queues, node.name, node.instance, bool(self.world.gone))
                 if node.instance.catalog.queries.wanted(1):
                     await asyncio.sleep(ROUND_S + 1)  # what no frame has carried is looked for in rounds
                 self.judge(bounds.check_wanted, node.name, node.instance)
@@ -218,7 +227,11 @@ def run(plan: Plan, act: Callable[[Run], Awaitable[None]] = Run.play) -> Outcome
     asyncio.set_event_loop(loop)
     loop.set_exception_handler(lambda _, context: _unhandled(playing, context))
     try:
-        with _logged(playing), guarded(), shrunk("small" in plan.conditions), counted(playing.reached):
+        with contextlib.ExitStack() as stack:
+            for setting in (_logged(playing), guarded(), shrunk("small" in plan.conditions), counted(playing.reached)):
+                stack.enter_context(setting)
+            if "evict" in plan.conditions:
+                stack.enter_context(evictions.watched(playing.evicted))
             loop.run_until_complete(act(playing))
         return playing.outcome()
     finally:

@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections.abc import Callable
 
+from simulations.faults import MEMBER_FAULTS
 from simulations.images import digest_of
 from simulations.workload import OCTETS, Answer, Client
 from simulations.world import Node
@@ -20,9 +21,9 @@ LOSING = {"eio", "enospc", "edquot", "failed-commit", "backup", "clone", "disk-d
 
 
 def may_be_lost(faults: tuple[str, ...]) -> bool:
-    """Whether an upload may have to be begun again: a disk lost it, or a key went before its id was renewed, since the
-    exchange was in haste or its owner was away meanwhile."""
-    return bool(LOSING & set(faults)) or ("rolling-key" in faults and len(faults) > 1)
+    """Whether an upload may have to be begun again: a disk lost it, a key went before its id was renewed, since the
+    exchange was in haste or its owner was away meanwhile, or its owner is no member any more."""
+    return bool((LOSING | MEMBER_FAULTS) & set(faults)) or ("rolling-key" in faults and len(faults) > 1)
 
 
 class SlowUpload:

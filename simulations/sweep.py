@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from registry.catalog.queries import KIND
 from simulations.checkers import Violation, lists
 from simulations.checkers.winners import winners
+from simulations.faults import MEMBER_FAULTS
 from simulations.history import History, Operation, Seen
 from simulations.images import ALL_IMAGES, PARTS, digest_of
 from simulations.lost import Lost
@@ -48,7 +49,8 @@ class Sweep:
     async def carry_out(self) -> None:
         """Every list and every tag at every instance, and every blob that a tag stands on at one; where content is
         copied or collected, every blob of every manifest."""
-        documents = self._run.history.of(self._nodes[0].name)
+        shown = self._run.history.of(self._nodes[0].name)
+        documents = {name: seen for name, seen in shown.items() if name.startswith(KIND)}
         blobs: set[tuple[str, str]] = set()
         for node in self._nodes:
             await self._check_lists(node)
@@ -80,7 +82,9 @@ class Sweep:
             self._run.violate(
                 f"a manifest of {repository} names {digest}, which is not there, and nobody has deleted it"
             )
-        return named if {"collect", "two-copies", "everywhere"} & set(self._run.plan.conditions) else set()
+        plan = self._run.plan
+        is_moved = {"collect", "two-copies", "everywhere", "evict"} & set(plan.conditions)
+        return named if is_moved or MEMBER_FAULTS & set(plan.faults) else set()
 
     async def _pull_blob(self, seen: Seen, repository: str, digest: str) -> None:
         if not any(fact.key == ("b", digest) for fact in seen.facts.values()):
@@ -93,7 +97,7 @@ class Sweep:
 
     async def _check_lists(self, node: Node) -> None:
         documents = self._run.history.of(node.name)
-        names = lists.repositories_of(documents)
+        names = lists.repositories_of({name: seen for name, seen in documents.items() if name.startswith(KIND)})
         await self._check_list(node, "catalog", "/v2/_catalog", "", "repositories", names)
         for name in names:
             seen = documents[KIND + name]

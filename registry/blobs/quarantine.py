@@ -51,12 +51,16 @@ class Quarantine:
         async with self._store.changing(digest):
             row = find_content(self._database, digest)
             if row is None:
+                self._store.suspects.pop(digest, None)
                 return None
             try:
                 remains = await in_executor(partial(self._look_again, row, damage.offset))
             except Damaged as gone:
                 return await self._take_away(row, None, gone)
-            return await self._take_away(row, remains, damage) if remains is not None else None
+            if remains is None:
+                self._store.suspects.pop(digest, None)
+                return None
+            return await self._take_away(row, remains, damage)
 
     def _look_again(self, row: ContentRow, offset: int) -> CheckedFile | None:
         """The open file of content that is damaged, None if it is not. Raises Damaged when there is no file to open."""
@@ -74,14 +78,14 @@ class Quarantine:
         if row.digest not in self._store.suspects:
             self.found += 1
             log.error("%s is damaged, %s; it is put aside", row.digest, damage)
-        self._store.suspects.add(row.digest)
+        self._store.suspects[row.digest] = damage.offset
         try:
             await self._database.write(lambda tx: drop_content(tx, row.digest))
         except BaseException:
             if remains is not None:
                 remains.close()
             raise
-        self._store.suspects.discard(row.digest)
+        self._store.suspects.pop(row.digest, None)
         path = await in_executor(partial(self._move, row.digest)) if remains is not None else None
         return PutAside(row, remains, path)
 

@@ -45,8 +45,8 @@ class BlobStore:
         self.disk = disk
         self._database = database
         self._changing: WeakValueDictionary[Digest, asyncio.Lock] = WeakValueDictionary()
-        self.suspects: set[Digest] = set()
-        """Content that is damaged, which the catalog could not be told yet. It counts as not here."""
+        self.suspects: dict[Digest, int] = {}
+        """Content that is damaged, and at which byte, which the catalog could not be told yet. It counts as gone."""
 
     def prepare(self) -> None:
         """Create the directories, and remove what transfers of an earlier start left behind."""
@@ -91,7 +91,7 @@ class BlobStore:
             self.disk.sync_directory(_directory(digest))
 
         await in_executor(move)
-        self.suspects.discard(digest)
+        self.suspects.pop(digest, None)
 
     async def remove(self, path: str) -> None:
         """Remove a file that nobody needs any more. It may be gone already."""

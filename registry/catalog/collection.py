@@ -26,6 +26,11 @@ SELECT m.digest FROM manifests m WHERE m.digest > ? AND NOT EXISTS (
     SELECT 1 FROM facts f WHERE f.kind = 'm' AND f.key = m.digest
 ) ORDER BY m.digest LIMIT ?
 """
+_NAMED = """
+SELECT m.digest FROM manifests m WHERE m.digest > ? AND EXISTS (
+    SELECT 1 FROM facts f WHERE f.kind = 'm' AND f.key = m.digest
+) ORDER BY m.digest LIMIT ?
+"""
 _LINKED = """
 SELECT c.digest, c.size FROM content c WHERE c.digest > ? AND EXISTS (
     SELECT 1 FROM facts f WHERE f.kind = 'b' AND f.key = c.digest
@@ -57,6 +62,11 @@ def linked_content(database: Database, after: str, limit: int) -> list[Unused]:
 def unused_bodies(database: Database, after: str, limit: int) -> list[Digest]:
     """Manifest bodies that no live fact names."""
     return [Digest(digest) for (digest,) in database.rows(_BODIES, (after, limit))]
+
+
+def named_bodies(database: Database, after: str, limit: int) -> list[Digest]:
+    """Manifest bodies on this disk that a live fact names."""
+    return [Digest(digest) for (digest,) in database.rows(_NAMED, (after, limit))]
 
 
 def unreadable_manifest(database: Database) -> tuple[str, Digest] | None:

@@ -119,12 +119,12 @@ class Cluster:
         )
         budget = int(config.disk_budget_gib * GIB)
         self.evict = Evict(budget, catalog, store, self.members, self.peers, self.copies, self.collect, clock)
-        self.leave = Leave(catalog.database, self.members, self.peers, self.sync)
         self.has_left = False
         self.on_left: Callable[[], None] = lambda: None
         """Called when this instance has left for good."""
         catalog.documents.on_links = self._linked
         self.contents = Contents(catalog, store, self.fetch, clock, config.check_after_s)
+        self.leave = Leave(catalog, self.contents, self.members, self.peers, self.sync)
         self.scrub = Scrub(config, catalog, store, self.contents, self.bodies, clock)
 
     def start(self) -> None:
@@ -259,7 +259,7 @@ class Cluster:
             self.members.forget(gone)
             await self._catalog.database.write(partial(drop_members, instances=gone))
             self._saved = {instance: known for instance, known in self._saved.items() if instance not in gone}
-        if self._catalog.instance_id in forgotten and not self.has_left:
+        if self._catalog.instance_id in forgotten and not self.leave.under_way:
             before = self._catalog.instance_id
             await self._catalog.rename()
             self.members.own_instance = self._catalog.instance_id
@@ -281,13 +281,15 @@ class Cluster:
             self.leave.under_way = True
             self.copies.stop()
             self.secure.stop()
-            self._tasks.append(asyncio.create_task(self._leave()))
+            self.evict.stop()
+            self._tasks.append(asyncio.create_task(_insist(self._leave)))
 
     async def _leave(self) -> None:
         self.gossip.beat(self.heartbeat())
         await self.leave.hand_over()
-        self.has_left = True
         await self.forget(self._catalog.instance_id)
+        await self.leave.tell()
+        self.has_left = True
         await asyncio.sleep(LEAVING_S)  # so that the others hear it, and whoever waits for us sees it
         log.warning("this instance has left the cluster for good")
         self.on_left()

@@ -131,6 +131,11 @@ class Contents:
         except (Damaged, OSError):
             return None
 
+    async def look_again(self) -> None:
+        """Put aside what is damaged and could not be when it was found; by now it may be right after all."""
+        for digest, offset in list(self._store.suspects.items())[:OWED_AT_ONCE]:
+            await self.damaged(digest, Damaged(offset, "it could not be put aside before"))
+
     def mend_owed(self) -> None:
         """Try again to mend what could not be: somebody who has it may be back."""
         for digest, size in list(self._owed.items())[:OWED_AT_ONCE]:

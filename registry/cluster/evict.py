@@ -4,6 +4,9 @@ Content that was used longest ago goes, from a high watermark down to a low one,
 for this instance to hold it (see `ranking`), and as many instances as the policy asks for, at least one, have answered
 just now that they hold it, each of which ranks higher for it than this one. That last rule is what makes it safe for
 several to make room at once, and while they cannot hear each other: two can never rely on each other's copy.
+
+Whoever leaves relies on any copy that stays, and is relied on by nobody who asks after that. Who asked before, and has
+not made room yet, may not do so once the leaver has asked in its turn. One that leaves makes no room.
 """
 
 import asyncio
@@ -12,6 +15,7 @@ import logging
 from registry.blobs.store import BlobStore, content_path
 from registry.catalog.catalog import Catalog
 from registry.catalog.content import UsedRow, content_bytes_aside, drop_content, least_used, note_used
+from registry.catalog.database import Transaction
 from registry.cluster.collect import Collect
 from registry.cluster.copies import Copies
 from registry.cluster.members import Members
@@ -24,6 +28,7 @@ from registry.seams import Clock, PeerUnreachable
 log = logging.getLogger("concord.evict")
 
 LOOK_S = 5.0
+MAX_PAUSE_S = 60.0
 HIGH = 0.9
 LOW = 0.8
 PAGE = 200
@@ -53,8 +58,14 @@ class Evict:
         self._copies = copies
         self._collect = collect
         self._clock = clock
+        self._deciding: Digest | None = None
+        """What is about to be removed, as long as nobody who leaves has asked for it."""
+        self._is_stopped = False
         self._used: dict[Digest, int] = {}
         """When content was read last, in wall milliseconds, as far as that is not written down."""
+        self._again_at = 0.0
+        """When to make room again, in loop time: what nobody else holds is not asked for all the time."""
+        self._pause_s = 0.0
         self.held_bytes = 0
         self.evicted = 0
         self.evicted_bytes = 0
@@ -63,6 +74,15 @@ class Evict:
         """Content is being read."""
         if self._budget_bytes and len(self._used) < MAX_NOTED:
             self._used[digest] = self._clock.now_ms()
+
+    def relied_upon(self, digest: Digest) -> None:
+        """Somebody who leaves asks whether content is here: what was found out about it before is void."""
+        if self._deciding == digest:
+            self._deciding = None
+
+    def stop(self) -> None:
+        """Make no more room: this instance leaves."""
+        self._is_stopped = True
 
     def check_room(self) -> None:
         """Raises StorageFailed while there is more content than the budget allows."""
@@ -84,7 +104,7 @@ class Evict:
         if used:
             await self._catalog.database.write(lambda tx: note_used(tx, used))
         self.held_bytes = await content_bytes_aside(self._catalog.database)
-        if self.held_bytes <= HIGH * self._budget_bytes:
+        if self.held_bytes <= HIGH * self._budget_bytes or _now() < self._again_at:
             return
         before, last = self.evicted_bytes, (-1, "")
         while self.held_bytes > LOW * self._budget_bytes:
@@ -96,18 +116,31 @@ class Evict:
                 break
             last = (page[-1].used_ms, page[-1].digest)
         log.info("%d bytes were evicted", self.evicted_bytes - before)
-        if self.held_bytes > HIGH * self._budget_bytes:
+        is_in_vain = self.held_bytes > HIGH * self._budget_bytes
+        self._pause_s = min(self._pause_s * 2 or LOOK_S, MAX_PAUSE_S) if is_in_vain else 0.0
+        self._again_at = _now() + self._pause_s
+        if is_in_vain:
             log.warning("there is more content than the budget allows, and nothing more that others hold")
 
     async def _evict(self, one: UsedRow) -> bool:
         """Remove one content if that is safe."""
-        if self._collect.is_pinned(one.digest) or not await self._is_held_by_higher_ones(one.digest):
+        if self._is_stopped or self._collect.is_pinned(one.digest):
+            return False
+        self._deciding = one.digest
+        if not await self._is_held_by_higher_ones(one.digest):
             return False
         async with self._store.changing(one.digest):
-            await self._catalog.database.write(lambda tx: drop_content(tx, one.digest))
+            if not await self._catalog.database.write(lambda tx: self._drop(tx, one.digest)):
+                return False
             await self._store.remove(content_path(one.digest))
         self.evicted += 1
         self.evicted_bytes += one.size
+        return True
+
+    def _drop(self, tx: Transaction, digest: Digest) -> bool:
+        if self._deciding != digest:
+            return False
+        drop_content(tx, digest)
         return True
 
     async def _is_held_by_higher_ones(self, digest: Digest) -> bool:
@@ -133,3 +166,7 @@ class Evict:
                 except PeerUnreachable:
                     continue
         return count
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -2,8 +2,8 @@
 
 While it leaves an instance keeps serving, takes no more copies, and is not ready, so that balancers send requests
 elsewhere. When everything that is linked is held by somebody else too, it refuses writes, waits for those that are at
-work, looks again, and tells somebody all it knows; then it says that it is gone for good, and ends. Whoever leaves too
-is not relied on.
+work, looks again, and tells somebody all it knows, manifests' bodies among it; then it says that it is gone for good,
+tells somebody that too, since frames may be lost, and ends. Whoever leaves too is not relied on.
 """
 
 import asyncio
@@ -11,10 +11,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from registry.catalog.collection import linked_content
-from registry.catalog.database import Database
+from registry.catalog.catalog import Catalog
+from registry.catalog.collection import linked_content, named_bodies
+from registry.cluster.contents import Contents
 from registry.cluster.members import Member, Members
-from registry.cluster.messages import TakeAnswer, TakeQuestion
+from registry.cluster.messages import TakeAnswer, TakeQuestion, Updates, UpdatesAnswer
 from registry.cluster.peers import Peers
 from registry.cluster.ranking import ranked, spread
 from registry.cluster.sync import Sync
@@ -33,8 +34,9 @@ ANSWER_S = 6.0
 class Leave:
     """See the module."""
 
-    def __init__(self, database: Database, members: Members, peers: Peers, sync: Sync) -> None:
-        self._database = database
+    def __init__(self, catalog: Catalog, contents: Contents, members: Members, peers: Peers, sync: Sync) -> None:
+        self._catalog = catalog
+        self._contents = contents
         self._members = members
         self._peers = peers
         self._sync = sync
@@ -64,6 +66,10 @@ class Leave:
         while self._writes:
             await asyncio.sleep(LOOK_S)
         await self._hand_over_all()
+        await self.tell()
+
+    async def tell(self) -> None:
+        """Return once somebody who stays knows what is known here."""
         while not await self._tell():
             await asyncio.sleep(AGAIN_S)
 
@@ -79,13 +85,30 @@ class Leave:
         for one in self._members.keepers():
             member = self._members.get(one.instance)
             if member is not None and member.reachable and await self._sync.compare_all(member):
-                return True
+                try:
+                    await self._give_bodies(member)
+                    if await self._peers.stays(member, ANSWER_S):
+                        return True
+                except PeerUnreachable as error:
+                    log.warning("%s could not be told everything: %s", member.instance, error)
         return False
+
+    async def _give_bodies(self, member: Member) -> None:
+        """Bring it the manifests that no frame has brought there: it may not come to fetch them. Raises
+        PeerUnreachable."""
+        last = ""
+        while page := named_bodies(self._catalog.database, last, PAGE):
+            for digest in page:
+                body = self._catalog.queries.body(digest)
+                if body is not None and not await self._peers.keeps(member, digest, ANSWER_S):
+                    await self._peers.ask(member, "/updates", Updates([], {}, [body]), UpdatesAnswer, ANSWER_S)
+            last = page[-1]
 
     async def _pass(self) -> int:
         """Hand over what only we hold. Answers how much of it there still is."""
+        await self._contents.look_again()
         left, last = 0, ""
-        while page := linked_content(self._database, last, PAGE):
+        while page := linked_content(self._catalog.database, last, PAGE):
             for digest, size in page:
                 if not await self._is_kept(digest):
                     taken = await self._give(digest, size)
@@ -108,7 +131,7 @@ class Leave:
 
     async def _keeps(self, member: Member, digest: Digest) -> bool:
         try:
-            return await self._peers.keeps(member, digest, ANSWER_S)
+            return await self._peers.keeps(member, digest, ANSWER_S, relying=True)
         except PeerUnreachable:
             return False
 

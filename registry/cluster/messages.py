@@ -235,6 +235,8 @@ class HeldQuestion(msgspec.Struct):
     digest: str
     damaged: bool = False
     """A damaged copy that was put aside is wanted too, for what is right in it."""
+    relying: bool = False
+    """The asker is about to be gone for good, and gives up its own copy where the answerer has one."""
 
 
 class HeldAnswer(msgspec.Struct):

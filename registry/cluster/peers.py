@@ -165,11 +165,16 @@ class Peers:
         member.answers_in_s += (loop.time() - begun - member.answers_in_s) * 0.2
         return answer.size
 
-    async def keeps(self, member: Member, digest: Digest, timeout_s: float) -> bool:
+    async def keeps(self, member: Member, digest: Digest, timeout_s: float, relying: bool = False) -> bool:
         """Whether a member has a content on its disk and is there to stay: one that leaves relies on what others have,
-        so nobody may rely on it. Raises PeerUnreachable."""
-        answer = await self._held(member, HeldQuestion(digest), timeout_s)
+        so nobody may rely on it. With `relying` we are about to be gone, whatever it was about to do with its copy.
+        Raises PeerUnreachable."""
+        answer = await self._held(member, HeldQuestion(digest, relying=relying), timeout_s)
         return answer.size is not None and answer.stays
+
+    async def stays(self, member: Member, timeout_s: float) -> bool:
+        """Whether a member is there to stay. Raises PeerUnreachable."""
+        return (await self._held(member, HeldQuestion(NO_CONTENT), timeout_s)).stays
 
     async def _held(self, member: Member, question: HeldQuestion, timeout_s: float) -> HeldAnswer:
         return await self.ask(member, "/held", question, HeldAnswer, timeout_s)

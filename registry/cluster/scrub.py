@@ -102,6 +102,7 @@ class Scrub:
     async def run(self) -> None:
         """Check what is due, and what is asked for, for ever."""
         while True:
+            await self._contents.look_again()
             self._contents.mend_owed()
             if self.running is not None:
                 await self._full_pass(self.running)

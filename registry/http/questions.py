@@ -130,6 +130,8 @@ async def _facts(instance: Instance, asked: Asked, question: m.FactsQuestion) ->
 
 async def _held(instance: Instance, asked: Asked, question: m.HeldQuestion) -> m.HeldAnswer:
     digest = parse_digest(question.digest)
+    if question.relying:
+        instance.cluster.evict.relied_upon(digest)
     if question.damaged:
         return m.HeldAnswer(instance.cluster.contents.damaged_size(digest))
     size = instance.store.held_size(digest)

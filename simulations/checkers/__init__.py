@@ -10,6 +10,8 @@ pushes         a push says everything it stands on in one operation, and ends wh
 deletes        a delete ends all that its instance, and whoever it could ask at once, showed of the key
 winners        a pulled tag is what the winning fact points at
 stamps         the time of a push is later than what was seen, and near its clock
+holders        whoever makes room or leaves gives up no last copy
+identities     every instance has an id and writers of its own, and nobody waits for who is gone for good
 lists          lists hold what the facts say
 visibility     an answered write is visible at every ready instance of its site
 misses         a tag that is there, or at one that can be asked, is not answered with 404

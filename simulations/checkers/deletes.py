@@ -1,7 +1,7 @@
 """A delete that was answered has ended everything that its instance showed of the key when it was asked, and what every
 member showed that could be asked at once; and in calm weather every ready instance of its site shows that."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from simulations.checkers import Violation
 from simulations.checkers.commits import Commits
@@ -38,11 +38,12 @@ class Deletes:
             if operation.acknowledged and (document, identity) not in self._commits.gone:
                 raise Violation(f"{operation} left {fact}, which was there when it was asked for")
 
-    def check_site(self, operation: Operation, nodes: list[Node]) -> None:
-        """As the answer of a delete leaves, in calm weather."""
+    def check_site(self, operation: Operation, nodes: list[Node], behind: Container[str]) -> None:
+        """As the answer of a delete leaves, in calm weather. Some are `behind` by operations that left nothing behind,
+        so that no digest told: they ask for them now."""
         (site,) = (node.site for node in nodes if node.name == operation.node)
         for node in nodes:
-            if node.site == site and node.instance is not None and node.instance.ready:
+            if node.site == site and node.instance is not None and node.instance.ready and node.name not in behind:
                 for identity in self._facts(node.name, operation.repository).keys() & self.doomed(operation).keys():
                     fact = self.doomed(operation)[identity]
                     raise Violation(f"{operation} was answered while {node.name} of the same site still shows {fact}")

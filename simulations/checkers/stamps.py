@@ -38,6 +38,11 @@ class Stamps:
             times = [commit.after.facts[identity].time for identity in fresh]
             self._seen[life] = max([self._seen.get(life, 0), *(time for time in times if time <= bound)])
 
+    def started(self, node: Node) -> None:
+        """What an instance has on its disk, of a restored backup for instance, its clock has not seen."""
+        if node.life is not None:
+            self._seen.pop(node.life, None)
+
     def bounds(self, node: Node) -> Bounds:
         """For what an instance commits now."""
         seen = self._seen.get(node.life, 0) if node.life is not None else 0

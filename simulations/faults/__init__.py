@@ -6,7 +6,7 @@ A fault is a coroutine that does its harm, and undoes it after a while if it las
 
 import errno
 
-from simulations.faults import clocks, deaths, disks, links, outsiders
+from simulations.faults import clocks, deaths, disks, links, members, outsiders
 from simulations.faults.stage import BODY_BROKEN, BUS_CUT, FORGED_TAG, Fault, Stage
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "FAULTS",
     "FORGED_TAG",
     "MANGLING",
+    "MEMBER_FAULTS",
     "SILENT_KINDS",
     "Fault",
     "Stage",
@@ -62,9 +63,14 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "replayed-requests": (outsiders.replayed_requests, ("replayed requests",)),
     "changed-answers": (links.rate("changes", "changed answer", 0.3), ("changed answer",)),
     "answer-lost": (links.rate("lost_answers", "lost answer", 0.2), ("lost answer",)),
+    "leave": (members.leave, ("leave", "left", "killed while leaving")),
+    "forgotten": (members.forgotten, ("forgotten",)),
+    "restored": (members.restored_elsewhere, ("restored elsewhere",)),
 }
 """By the name given on the command line: the fault, and the kinds it counts as."""
 
+MEMBER_FAULTS = {"leave", "forgotten", "restored"}
+"""Faults that change who is a member."""
 BUS_FAULTS = {
     *("loss", "duplication", "stalled-redis", "bus-cut"),
     *("forged-frames", "mangled-frames", "forged-requests", "replayed-requests"),

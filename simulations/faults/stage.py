@@ -41,6 +41,15 @@ class Stage(Protocol):
     def put_back(self, node: Node) -> None:
         """A disk is about to be put back to an earlier state: what only it had is lost."""
 
+    def left(self, node: Node) -> None:
+        """An instance has left for good: nothing may be lost with it."""
+
+    def lose(self, node: Node) -> None:
+        """An instance is gone for good with its disk: what only it had is lost."""
+
+    def forgotten(self, node: Node, instance: str) -> None:
+        """Somebody has been told that an instance is gone for good."""
+
 
 Fault = Callable[[Stage, random.Random], Awaitable[None]]
 

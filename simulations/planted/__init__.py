@@ -4,7 +4,7 @@ Each replaces a function or takes away a protection for the time of a run; the r
 each stands what brings it to light: the faults, and within how many seeds.
 """
 
-from simulations.planted import absence, collection, commits, disk, documents, keys, meaning, network
+from simulations.planted import absence, collection, commits, disk, documents, keys, meaning, members, network
 from simulations.planted.bug import Planted
 
 _SLOWLY = ("one-way", "reorder", "slow")
@@ -19,6 +19,9 @@ _COLLECTED = (*_LONG, ("conditions", ("collect",)))
 _KEPT_ALL = (*_LONG, ("conditions", ("collect", "everywhere")))
 _FAR = (("operations", 12), ("fault_s", 24.0), ("clients", 4), ("between_sites_s", 0.2), ("conditions", ("collect",)))
 _COPIED = (("operations", 12), ("between_sites_s", 0.08), ("conditions", ("two-copies",)))
+_EVICTING = (("operations", 20), ("clients", 4), ("conditions", ("evict",)))
+_EVICTING_COPIES = (("operations", 20), ("clients", 4), ("conditions", ("evict", "two-copies")))
+_LEAVING = (("operations", 25), ("fault_s", 12.0), ("clients", 4))
 _LASTING = (*_LONG, ("calm_operations", 0))
 
 PLANTED = [
@@ -90,5 +93,33 @@ PLANTED = [
     Planted("cancel of nothing", keys.cancel_of_nothing, (), 4),
     Planted("chunks anywhere", keys.chunks_anywhere, (), 4),
     Planted("uploads forgotten", keys.uploads_forgotten, ("kill", "power-cut"), 6),
+    Planted("any holder believed", members.any_holder_believed, (), 16, chosen=_EVICTING),
+    Planted("no holder asked", members.no_holder_asked, (), 3, chosen=_EVICTING),
+    Planted(
+        "one holder is enough",
+        members.one_holder_is_enough,
+        ("absence", "partition"),
+        24,
+        ("eu", "eu", "us", "us"),
+        _EVICTING_COPIES,
+    ),
+    Planted("own copy evicted", members.own_copy_evicted, (), 3, ("eu", "eu", "us", "us"), _EVICTING_COPIES),
+    Planted("nothing handed over", members.nothing_handed_over, ("leave",), 6, chosen=_LEAVING),
+    Planted("writes while leaving", members.writes_while_leaving, ("leave",), 24, chosen=_LEAVING),
+    Planted(
+        "leavers relied on", members.leavers_relied_on, ("leave",), 40, chosen=(("operations", 10), ("clients", 4))
+    ),
+    Planted("nobody told of the end", members.nobody_told, ("leave", "bus-cut"), 12, chosen=_LEAVING),
+    Planted("old id kept", members.old_id_kept, ("forgotten",), 3),
+    Planted(
+        "old writer kept",
+        members.old_writer_kept,
+        ("forgotten",),
+        6,
+        chosen=(("operations", 40), ("fault_s", 24.0), ("clients", 4)),
+    ),
+    Planted("forgotten for a moment", members.forgotten_for_a_moment, ("forgotten",), 6),
+    Planted("restored as the same", members.restored_as_the_same, ("restored",), 12),
+    Planted("restored with its writer", members.restored_with_its_writer, ("restored",), 6),
     Planted("bodies not fetched", absence.bodies_not_fetched, ("loss", "absence"), 8),
 ]

@@ -29,6 +29,24 @@ def instance(own, candidates, holders, copies):
     return Evict(1, catalog, None, members, SimpleNamespace(keeps=keeps), kept, None, None)
 
 
+async def test_what_nobody_else_holds_is_not_asked_for_again_and_again(monkeypatch):
+    """A disk full of last copies had every instance asked for each of them, every five seconds."""
+    now, passes = 0.0, []
+
+    async def held_bytes(database):
+        return 100
+
+    monkeypatch.setattr("registry.cluster.evict._now", lambda: now)
+    monkeypatch.setattr("registry.cluster.evict.content_bytes_aside", held_bytes)
+    monkeypatch.setattr("registry.cluster.evict.least_used", lambda *arguments: passes.append(now) or [])
+    evict = Evict(100, SimpleNamespace(database=None), *[None] * 6)
+    for second in range(0, 600, 5):
+        now = float(second)
+        await evict.once()
+    assert passes[:5] == [0, 5, 15, 35, 75], "longer each time"
+    assert len(passes) < 16
+
+
 @pytest.mark.parametrize("copies", [Copies(), Copies(number=1), Copies(number=2), Copies(number=3)], ids=str)
 async def test_all_at_once_leave_as_many_as_the_policy_asks_for(copies):
     """Each is asked before any has removed its own, as it is when they cannot hear each other."""

@@ -30,7 +30,7 @@ def test_documents_alone(number):
 
 def test_every_path_is_reached():
     missing = set(PATHS)
-    conditions = ("small", "collect", "two-copies")
+    conditions = ("small", "collect", "two-copies", "evict")
     for seed in range(60):
         outcome = run(drawn_plan(seed, faults=("partition", "reset-in-body"), conditions=conditions, clients=3))
         assert outcome.violations == []

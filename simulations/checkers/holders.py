@@ -1,0 +1,64 @@
+"""Content that is linked stays held by somebody: whoever makes room leaves as many copies as were asked for, whoever
+leaves for good leaves one, and in the end there is one of everything.
+
+Excused is what a disk has lost, by its digest.
+"""
+
+from collections.abc import Iterable
+
+from registry.instance import Instance
+from registry.names import Digest
+from simulations.checkers import Violation
+from simulations.checkers.commits import Commits
+from simulations.history import History
+from simulations.lost import Lost, contents_of
+from simulations.world import Node, World
+
+
+class Holders:
+    """Looks at the disks of all instances."""
+
+    def __init__(self, world: World, history: History, commits: Commits, lost: Lost, copies: int) -> None:
+        self._world = world
+        self._history = history
+        self._commits = commits
+        self._lost = lost
+        self._copies = copies
+        """How many instances are to hold each content."""
+
+    def check_evicted(self, name: str, digest: str) -> None:
+        """An instance has removed a content to make room."""
+        for node in self._world.nodes:
+            if node.name == name and node.instance is not None and _is_to_hold(node.instance, Digest(digest)):
+                raise Violation(f"{name} has evicted {digest}, which it is to hold")
+        holders = [node.name for node in self._world.nodes if digest in contents_of(node)]
+        if len(holders) < self._copies and digest in self._linked([name]) - self._lost.digests:
+            raise Violation(f"{name} has evicted {digest}, and only {holders} have it still")
+
+    def check_left(self, leaver: Node) -> None:
+        """An instance is about to be gone for good."""
+        others = (contents_of(node) for node in self._world.nodes if node is not leaver)
+        only = (contents_of(leaver) & self._linked([leaver.name])).difference(self._lost.digests, *others)
+        for digest in sorted(only):
+            raise Violation(f"{leaver.name} leaves, and nobody else has {digest}")
+
+    def check_end(self) -> None:
+        """Once all is calm."""
+        held = set().union(*map(contents_of, self._world.nodes))
+        for digest in sorted(self._linked(node.name for node in self._world.nodes) - held - self._lost.digests):
+            raise Violation(f"{digest} is linked in the end, and nobody has it")
+
+    def _linked(self, names: Iterable[str]) -> set[str]:
+        """What is linked at some instances, as far as nobody has ended that."""
+        return {
+            fact.key[1]
+            for name in names
+            for document, seen in self._history.of(name).items()
+            for identity, fact in seen.facts.items()
+            if fact.key[0] == "b" and (document, identity) not in self._commits.gone
+        }
+
+
+def _is_to_hold(instance: Instance, digest: Digest) -> bool:
+    copies, own = instance.cluster.copies, instance.cluster.members.own
+    return any(own in copies.designated(name, digest) for name, _ in instance.catalog.queries.links_of(digest))

@@ -1,0 +1,49 @@
+"""Every instance has an id and writers of its own, and whoever is gone for good is waited for by nobody.
+
+One that was forgotten and comes back goes on under another id and another writer; so does one that was started from a
+backup.
+"""
+
+from collections.abc import Iterable
+
+from registry.catalog.membership import forgotten_members
+from registry.instance import Instance
+from simulations.checkers import Violation
+from simulations.history import Identity
+from simulations.world import Node
+
+
+class Identities:
+    """Remembers under which id each writer has written."""
+
+    def __init__(self) -> None:
+        self._instance_of: dict[int, str] = {}
+        self.gone: dict[str, str] = {}
+        """The ids that are gone for good, and what became of those who had them."""
+
+    def note(self, node: Node, instance: Instance, said: Iterable[Identity]) -> None:
+        """An instance has committed an operation of its own."""
+        own = instance.catalog.instance_id
+        for writer in {writer for writer, _ in said}:
+            if self._instance_of.setdefault(writer, own) != own:
+                raise Violation(
+                    f"{node.name} writes as {own} under the writer {writer:x} of {self._instance_of[writer]}"
+                )
+
+    def check_end(self, nodes: list[Node]) -> None:
+        """Once all is calm."""
+        names: dict[str, str] = {}
+        for node in nodes:
+            if node.instance is None:
+                continue
+            own = node.instance.catalog.instance_id
+            forgotten = forgotten_members(node.instance.catalog.database)
+            if own in names:
+                raise Violation(f"{names[own]} and {node.name} have the same id {own}")
+            names[own] = node.name
+            known = {own, *(member.instance for member in node.instance.cluster.members.all())}
+            for instance, what in self.gone.items():
+                if instance not in forgotten:
+                    raise Violation(f"{node.name} does not know in the end that {instance} {what}")
+            for instance in sorted(known & forgotten):
+                raise Violation(f"{node.name} counts on {instance} in the end, which is gone for good")

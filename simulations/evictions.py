@@ -1,0 +1,39 @@
+"""Making room on disks in simulated clusters: contents of some hundred bytes, and budgets to match.
+
+Contents go from a fifth of the budget on, so that there is much to evict and pushes are rarely refused for want of
+room.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest.mock import patch
+
+import registry.cluster.evict as evict
+from registry.cluster.cluster import GIB
+from registry.cluster.evict import Evict
+from simulations.life import LIFE, nobodys
+
+BUDGET_BYTES = 3000
+BUDGET_GIB = (BUDGET_BYTES + 0.5) / GIB
+REFUSED = "disk budget is used up"
+SHARES = (("LOOK_S", 0.5), ("MAX_PAUSE_S", 5.0), ("HIGH", 0.2), ("LOW", 0.15), ("PAGE", 2))
+
+
+@contextlib.contextmanager
+def watched(told: Callable[[str, str], None]) -> Iterator[None]:
+    """Tell of every content that is evicted: the instance and the digest."""
+    original = Evict._evict
+
+    async def evicting(self: Evict, one: Any) -> bool:
+        removed = await original(self, one)
+        life = LIFE.get()
+        if removed and life is not None:
+            nobodys(lambda: told(life.name, one.digest))
+        return removed
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(patch.object(Evict, "_evict", evicting))
+        for name, value in SHARES:
+            stack.enter_context(patch.object(evict, name, value))
+        yield

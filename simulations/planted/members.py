@@ -1,0 +1,120 @@
+"""Bugs in making room, leaving, being forgotten and starting from a backup."""
+
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from registry.catalog.catalog import Catalog
+from registry.catalog.documents import Documents
+from registry.cli import backup
+from registry.cluster.evict import Evict
+from registry.cluster.leave import Leave
+from registry.cluster.members import Members
+from registry.cluster.peers import Peers
+from simulations.planted.bug import Bug, nothing, nothing_async, together
+
+
+def any_holder_believed() -> Bug:
+    """Whoever makes room relies on lower ranks too, who may rely on it."""
+
+    async def careless(self: Evict, digest: Any) -> bool:
+        repositories = [repository for repository, _ in self._catalog.queries.links_of(digest)]
+        if not repositories or any(self._is_mine(repository, digest) for repository in repositories):
+            return False
+        needed = max(1, *(len(self._copies.designated(repository, digest)) for repository in repositories))
+        return await self._count(digest, [one.instance for one in self._members.keepers()], needed) >= needed
+
+    return patch.object(Evict, "_is_held_by_higher_ones", careless)
+
+
+def no_holder_asked() -> Bug:
+    """Whoever is to hold a content is taken to have it."""
+
+    async def count(self: Evict, digest: Any, instances: list[str], enough: int) -> int:
+        return len(instances)
+
+    return patch.object(Evict, "_count", count)
+
+
+def one_holder_is_enough() -> Bug:
+    """The policy's number is not looked at."""
+    count = Evict._count
+
+    async def impatient(self: Evict, digest: Any, instances: list[str], enough: int) -> int:
+        return enough * await count(self, digest, instances, 1)
+
+    return patch.object(Evict, "_count", impatient)
+
+
+def own_copy_evicted() -> Bug:
+    return patch.object(Evict, "_is_mine", lambda self, repository, digest: False)
+
+
+def nothing_handed_over() -> Bug:
+    return patch.object(Leave, "_hand_over_all", nothing_async)
+
+
+def writes_while_leaving() -> Bug:
+    """The last look comes while writes go on."""
+
+    @contextmanager
+    def open_to_all(self: Leave) -> Any:
+        yield
+
+    return patch.object(Leave, "writing", open_to_all)
+
+
+def leavers_relied_on() -> Bug:
+    async def keeps(self: Peers, member: Any, digest: Any, timeout_s: float, relying: bool = False) -> bool:
+        return await self.held_size(member, digest, timeout_s) is not None
+
+    async def stays(self: Peers, member: Any, timeout_s: float) -> bool:
+        return True
+
+    return together(patch.object(Peers, "keeps", keeps), patch.object(Peers, "stays", stays))
+
+
+def nobody_told() -> Bug:
+    """Whoever leaves relies on its frames alone."""
+    return patch.object(Leave, "tell", nothing_async)
+
+
+def old_id_kept() -> Bug:
+    """An instance that was forgotten goes on under its id."""
+    return patch.object(Catalog, "rename", nothing_async)
+
+
+def old_writer_kept() -> Bug:
+    """It takes another id, and writes under its old writer."""
+
+    def rename(self: Documents, instance: str, writer: int) -> None:
+        self._instance = instance
+
+    return patch.object(Documents, "rename", rename)
+
+
+def forgotten_for_a_moment() -> Bug:
+    """Whoever was forgotten is known again as soon as it is heard."""
+    return patch.object(Members, "forget", nothing)
+
+
+def restored_as_the_same() -> Bug:
+    """What is started from a backup takes itself for the instance that it was made of."""
+    return patch.object(backup, "_rename", nothing)
+
+
+def restored_with_its_writer() -> Bug:
+    """It takes another id, and writes on under the writer of the backup."""
+    start = Catalog.start
+
+    async def going_on(self: Catalog) -> None:
+        await start(self)
+        written = "SELECT writer FROM writers ORDER BY instance = ? DESC LIMIT 1"
+        known = self.database.row(written, (self.instance_id,))
+        if (
+            known is not None
+            and self.database.row("SELECT 1 FROM writers WHERE instance = ?", (self.instance_id,)) is None
+        ):
+            self.documents.writer, self.documents._registered = known[0], True
+
+    return patch.object(Catalog, "start", going_on)

@@ -1,0 +1,29 @@
+"""What `concord backup` and `concord restore` make of a disk, by their own code, on files of the machine."""
+
+import random
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
+
+from registry.catalog.catalog import PATH
+from registry.cli import backup as command
+from simulations.world import Image
+
+
+def restored(disk: Image, scratch: Path, drawn: random.Random) -> Image:
+    """The disk of another instance, started from a backup of `disk`."""
+    for name, data in [*disk[0].items(), *disk[1].items()]:
+        place = scratch / "data" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+    chance = SimpleNamespace(token_hex=lambda size: drawn.randbytes(size).hex(), token_bytes=drawn.randbytes)
+    with patch.object(command, "secrets", chance):
+        command.backup(scratch / "data", scratch / "backup")
+        command.restore(scratch / "backup", scratch / "again")
+    again = scratch / "again"
+    names = sorted(str(path.relative_to(again)) for path in again.rglob("*") if path.is_file())
+    files = {name: (again / name).read_bytes() for name in names}
+    shutil.rmtree(scratch)
+    catalogs = {name: files.pop(name) for name in names if name.startswith(PATH)}
+    return files, catalogs

@@ -1,0 +1,196 @@
+"""Named days on which instances make room, leave for good, or are collected from while nobody pauses."""
+
+import asyncio
+import errno
+import statistics
+
+import pytest
+
+from registry.cluster.bodies import Bodies
+from registry.cluster.evict import Evict
+from registry.names import Digest
+from simulations import evictions
+from simulations.evictions import BUDGET_GIB
+from simulations.images import ALL_IMAGES, digest_of
+from simulations.run import Run
+from tests.simulations.test_scenarios import agree, begin, client, play, pushed
+
+
+async def told_to_leave(playing, node):
+    """Have an instance leave. What is answered is done when it is gone."""
+    url = f"http://{node.name}/_concord/leave"
+    left = playing.world.loop.create_future()
+    node.instance.cluster.on_left = lambda: (playing.left(node), left.set_result(None))
+    async with playing.world.network.request("operator", None, "POST", url, [], b"") as answer:
+        assert answer.status == 200
+    return left
+
+
+def test_who_has_left_is_forgotten_though_no_frame_gets_through():
+    """Its last frame said that it is gone; where nobody got it, all waited for it for ever."""
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        leaver = playing.world.nodes[2]
+        await pushed(client(playing), leaver, "v1", ALL_IMAGES[0])
+        playing.world.redis.stalled |= set(playing.world.redis.names)
+        await asyncio.wait_for(await told_to_leave(playing, leaver), 60)
+        await asyncio.sleep(1)
+        playing.world.redis.stalled.clear()
+        await agree(playing)
+        playing.identities.check_end(playing.world.nodes)
+        assert [len(node.instance.cluster.members.all()) for node in playing.world.nodes] == [1, 1]
+
+    play(act)
+
+
+def test_who_leaves_brings_the_manifests_that_nobody_comes_to_fetch(monkeypatch):
+    """The others had the tag from it and meant to ask it for the manifest, when it was gone."""
+
+    async def in_vain(self, digest):
+        return None
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        stays, leaver = playing.world.nodes
+        image = ALL_IMAGES[0]
+        for node in (stays, leaver):
+            for blob in image.blobs:
+                while not await client(playing).upload(node, "app", blob):
+                    pass
+        await asyncio.sleep(1)
+        playing.world.redis.stalled |= set(playing.world.redis.names)
+        await asyncio.sleep(8)
+        monkeypatch.setattr(Bodies, "fetch", in_vain)
+        assert await client(playing, "other").push(leaver, "app", "v1", image)
+        await asyncio.wait_for(await told_to_leave(playing, leaver), 60)
+        assert await client(playing, "last").pull_manifest(stays, "app", "v1") == image.body
+
+    play(act, sites=("eu", "us"))
+
+
+def test_a_disk_that_refuses_the_last_word_delays_leaving_and_no_more():
+    """The task ended with the error; the instance took no writes any more, and never left."""
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        leaver = playing.world.nodes[2]
+        await pushed(client(playing), leaver, "v1", ALL_IMAGES[0])
+        hand_over, cluster = leaver.instance.cluster.leave.hand_over, leaver.instance.cluster
+
+        def refuse(call, name):
+            if call == "sqlite sync":
+                raise OSError(errno.EIO, "EIO", name)
+
+        async def handed_over():
+            await hand_over()
+            cluster.leave.hand_over = hand_over
+            leaver.on_disk_call = refuse
+            playing.world.loop.call_later(3, lambda: setattr(leaver, "on_disk_call", lambda call, name: None))
+
+        cluster.leave.hand_over = handed_over
+        await asyncio.wait_for(await told_to_leave(playing, leaver), 60)
+
+    play(act)
+
+
+def test_who_leaves_looks_again_at_what_a_failing_disk_could_not_put_aside():
+    """Content that could not be read, nor put aside, was nowhere to be had, and waited for all the same."""
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        leaver = playing.world.nodes[1]
+        await pushed(client(playing), leaver, "v1", ALL_IMAGES[0])
+        digest = Digest(digest_of(ALL_IMAGES[0].blobs[1]))
+        leaver.instance.store.suspects[digest] = 0
+        assert leaver.instance.store.held_size(digest) is None
+        await asyncio.wait_for(await told_to_leave(playing, leaver), 10)
+        answer = await client(playing, "last").pull_blob(playing.world.nodes[0], "app", digest)
+        assert answer.body == ALL_IMAGES[0].blobs[1]
+
+    play(act, sites=("eu", "us"))
+
+
+@pytest.mark.parametrize("stopping", range(2))
+def test_who_leaves_and_who_makes_room_do_not_rely_on_each_other(monkeypatch, stopping):
+    """Whoever made room had asked before the other began to leave, and acted on the answer when that one was gone."""
+    count = Evict._count
+
+    async def nothing_found(self, digest, instances, enough):
+        return 0
+
+    async def slowly(self, digest, instances, enough):
+        found = await count(self, digest, instances, enough)
+        await asyncio.sleep(8 if found else 0)  # as if one of several did not answer
+        return found
+
+    async def act(playing: Run) -> None:
+        monkeypatch.setattr(Evict, "_count", nothing_found)
+        playing.world.settings["disk_budget_gib"] = BUDGET_GIB
+        await begin(playing)
+        for number, node in enumerate(playing.world.nodes):
+            work = client(playing, f"client{number}")
+            await pushed(work, node, "v1", ALL_IMAGES[0])
+            for blob in ALL_IMAGES[0].blobs:
+                while not await work.upload(node, "app", blob):
+                    pass
+        monkeypatch.setattr(Evict, "_count", slowly)
+        await asyncio.sleep(6)
+        leaver = playing.world.nodes[stopping]
+        await asyncio.wait_for(await told_to_leave(playing, leaver), 60)
+        await asyncio.sleep(20)
+        playing.holders.check_end()
+
+    with evictions.watched(lambda name, digest: None):
+        play(act, sites=("eu", "us"))
+
+
+def test_collection_goes_on_under_load_that_never_pauses():
+    """50 writes a second, 80 ms from site to site, a grace of a second: content goes, again and again, and nothing
+    piles up."""
+    asked, removed = [], []
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        for node in playing.world.nodes:
+            node.instance.cluster.collect._grace_s = 1.0
+        for number, image in enumerate(ALL_IMAGES):
+            await pushed(client(playing), playing.world.nodes[number % 2], "v1", image)
+        await asyncio.sleep(2)
+        playing.commits.grace_s = 1.0
+        playing.world.network.on_request.append(lambda source, target, path: asked.append(path))
+        playing.delays_s.clear()
+        pushing = [push_often(playing, number) for number in range(5)]
+        await asyncio.gather(*pushing, litter(playing), *(sweep(playing, node) for node in playing.world.nodes))
+        await agree(playing)
+
+    async def push_often(playing: Run, number: int) -> None:
+        work, place = client(playing, f"client{number}"), playing.world.nodes[number % 2]
+        for turn in range(200):
+            image = ALL_IMAGES[(turn + number) % 5]
+            tag, digest = f"t{number}-{turn % 10}", digest_of(image.body)
+            headers = {"Content-Type": image.media_type}
+            await work.ask("push", place, "PUT", f"/v2/app/manifests/{tag}", image.body, headers, "app", tag, digest)
+            await asyncio.sleep(0.09)
+
+    async def litter(playing: Run) -> None:
+        """Content that no manifest will ever name."""
+        for number in range(10):
+            work = client(playing, f"litter{number}")
+            while not await work.upload(playing.world.nodes[number % 2], "scratch", b"litter %d" % number):
+                pass
+            await asyncio.sleep(1.5)
+
+    async def sweep(playing: Run, node) -> None:
+        work = client(playing, f"sweeper {node.name}")
+        for _ in range(16):
+            await work.ask("collect", node, "POST", "/_concord/gc", b"{}")
+            removed.append((playing.world.loop.now, node.instance.cluster.collect.removed))
+            await asyncio.sleep(1.2)
+
+    outcome = play(act, sites=("eu", "us"), between_sites_s=0.08)
+    counts = [count for _, count in removed]
+    assert max(counts) >= 3 and len(set(counts)) >= 4, "again and again"
+    assert sum(path.endswith(("/diffs", "/updates")) for path in asked) / 20 <= 2, "diffs are for what was lost"
+    assert statistics.median(outcome.delays_s) < 0.2
+    assert max(outcome.delays_s) < 1
