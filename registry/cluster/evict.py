@@ -4,10 +4,13 @@ Content that was used longest ago goes, from a high watermark down to a low one,
 for this instance to hold it (see `ranking`), and as many instances as the policy asks for, at least one, have answered
 just now that they hold it, each of which ranks higher for it than this one. That last rule is what makes it safe for
 several to make room at once, and while they cannot hear each other: two can never rely on each other's copy.
+
+The bytes of uploads under way are counted too, and make room or are refused like content.
 """
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from registry.blobs.store import BlobStore, content_path
 from registry.catalog.catalog import Catalog
@@ -56,6 +59,9 @@ class Evict:
         self._used: dict[Digest, int] = {}
         """When content was read last, in wall milliseconds, as far as that is not written down."""
         self.held_bytes = 0
+        """Content on this disk: counted at the last look, and what has come since."""
+        self.upload_bytes: Callable[[], int] = lambda: 0
+        """Answers how many bytes uploads under way have."""
         self.evicted = 0
         self.evicted_bytes = 0
 
@@ -64,9 +70,17 @@ class Evict:
         if self._budget_bytes and len(self._used) < MAX_NOTED:
             self._used[digest] = self._clock.now_ms()
 
+    def came(self, size: int) -> None:
+        """So many bytes of content have come."""
+        self.held_bytes += size
+
+    @property
+    def _taken_bytes(self) -> int:
+        return self.held_bytes + self.upload_bytes()
+
     def check_room(self) -> None:
-        """Raises StorageFailed while there is more content than the budget allows."""
-        if self._budget_bytes and self.held_bytes > self._budget_bytes:
+        """Raises StorageFailed while there is more than the budget allows."""
+        if self._budget_bytes and self._taken_bytes > self._budget_bytes:
             raise StorageFailed("this instance's disk budget is used up; push to another one, or again in a while")
 
     async def run(self) -> None:
@@ -84,19 +98,19 @@ class Evict:
         if used:
             await self._catalog.database.write(lambda tx: note_used(tx, used))
         self.held_bytes = await content_bytes_aside(self._catalog.database)
-        if self.held_bytes <= HIGH * self._budget_bytes:
+        if self._taken_bytes <= HIGH * self._budget_bytes:
             return
         before, last = self.evicted_bytes, (-1, "")
-        while self.held_bytes > LOW * self._budget_bytes:
+        while self._taken_bytes > LOW * self._budget_bytes:
             page = least_used(self._catalog.database, last, PAGE)
             for one in page:
-                if self.held_bytes > LOW * self._budget_bytes and await self._evict(one):
+                if self._taken_bytes > LOW * self._budget_bytes and await self._evict(one):
                     self.held_bytes -= one.size
             if not page:
                 break
             last = (page[-1].used_ms, page[-1].digest)
         log.info("%d bytes were evicted", self.evicted_bytes - before)
-        if self.held_bytes > HIGH * self._budget_bytes:
+        if self._taken_bytes > HIGH * self._budget_bytes:
             log.warning("there is more content than the budget allows, and nothing more that others hold")
 
     async def _evict(self, one: UsedRow) -> bool:

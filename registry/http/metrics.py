@@ -78,6 +78,7 @@ def _state(instance: Instance, counts: Mapping[str, int]) -> Iterator[Metric]:
     yield _gauge("content_blobs", "blobs on this disk", counts["blobs"])
     yield _gauge("content_bytes", "bytes of the blobs on this disk", counts["blob_bytes"])
     yield _gauge("uploads", "uploads under way that have bytes", counts["uploads"])
+    yield _gauge("upload_bytes", "bytes of the uploads under way", instance.uploads.held_bytes)
 
 
 def _traffic(instance: Instance) -> Iterator[Metric]:
