@@ -124,7 +124,7 @@ class Ingest:
     def _store(self, parts: list[bytes]) -> None:
         if self._disk.free() < RESERVE_BYTES:
             raise OSError(errno.ENOSPC, "the last part of the disk is kept for the catalog")
+        self.file.append(parts)
         for part in parts:
             self.checks.update(part)
-        self.file.append(parts)
         self._written = self.checks.size

@@ -62,6 +62,8 @@ class Evict:
         """Content on this disk: counted at the last look, and what has come since."""
         self.upload_bytes: Callable[[], int] = lambda: 0
         """Answers how many bytes uploads under way have."""
+        self._is_stuck = False
+        """Whether the last look left more here than it was to leave."""
         self.evicted = 0
         self.evicted_bytes = 0
 
@@ -83,6 +85,12 @@ class Evict:
         if self._budget_bytes and self._taken_bytes > self._budget_bytes:
             raise StorageFailed("this instance's disk budget is used up; push to another one, or again in a while")
 
+    def has_room(self, size: int) -> bool:
+        """Whether content that others hold may come here. Room is made for it later, unless there was nothing to evict
+        when that was tried last."""
+        budget = self._budget_bytes
+        return not budget or (size <= budget and not (self._is_stuck and self._taken_bytes + size > budget))
+
     async def run(self) -> None:
         """Look now and then, for ever."""
         while self._budget_bytes:
@@ -99,6 +107,7 @@ class Evict:
             await self._catalog.database.write(lambda tx: note_used(tx, used))
         self.held_bytes = await content_bytes_aside(self._catalog.database)
         if self._taken_bytes <= HIGH * self._budget_bytes:
+            self._is_stuck = False
             return
         before, last = self.evicted_bytes, (-1, "")
         while self._taken_bytes > LOW * self._budget_bytes:
@@ -110,7 +119,8 @@ class Evict:
                 break
             last = (page[-1].used_ms, page[-1].digest)
         log.info("%d bytes were evicted", self.evicted_bytes - before)
-        if self._taken_bytes > HIGH * self._budget_bytes:
+        self._is_stuck = self._taken_bytes > HIGH * self._budget_bytes
+        if self._is_stuck:
             log.warning("there is more content than the budget allows, and nothing more that others hold")
 
     async def _evict(self, one: UsedRow) -> bool:

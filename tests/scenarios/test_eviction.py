@@ -86,6 +86,11 @@ def test_last_copies_stay_and_pushes_are_refused_instead(tmp_path):
         assert held(small) == DIGESTS[:3]
         for digest in DIGESTS[:3]:
             get(small, digest)
+        wait_until(lambda: "nothing more that others hold" in small.log.read_text())
+        other.client.push_blob("app", PIECES[4])
+        cluster.wait_agreed()
+        get(small, DIGESTS[4])
+        assert held(small) == DIGESTS[:3], "it was passed through"
         assert other.client.push_blob("app", PIECES[5])
 
 
