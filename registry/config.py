@@ -61,6 +61,7 @@ class Config(BaseSettings):
     disk_budget_gib: float = Field(
         0.0, ge=0, description="evict content that others hold when there is more here, in GiB; 0 for no bound"
     )
+    max_uploads: int = Field(10_000, ge=1, description="how many uploads may be under way at once")
     copy_mib_s: float = Field(100.0, gt=0, description="how fast content follows when members come and go, in MiB/s")
     gc_every_s: float = Field(3600.0, ge=0, description="how often unused content is looked for, 0 for only on demand")
     gc_grace_s: float = Field(86400.0, ge=0, description="how long content that no manifest names is kept, in seconds")

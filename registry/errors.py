@@ -20,6 +20,7 @@ specification ("Error codes") and no others.
       RangeInvalid           416  SIZE_INVALID
       SizeInvalid            400  SIZE_INVALID
       TooManyTags            414  MANIFEST_INVALID
+      TooManyUploads         429  TOOMANYREQUESTS
       Unsupported            400, 404, 405, 413, 500  UNSUPPORTED
       StorageFailed          503  DENIED
       NotSecured             503  DENIED
@@ -101,6 +102,16 @@ class ManifestTooLarge(ManifestInvalid):
 
 class TooManyTags(ManifestInvalid):
     status = 414
+
+
+class TooManyUploads(OciError):
+    """More uploads at once than this instance takes. They end, or expire."""
+
+    status = 429
+    code = "TOOMANYREQUESTS"
+
+    def __init__(self, message: str, detail: Any = None) -> None:
+        super().__init__(message, detail, {"Retry-After": "30"})
 
 
 class ManifestUnknown(OciError):

@@ -43,7 +43,7 @@ class Instance:
         self.transport = transport
         self.catalog = Catalog(disk, clock)
         self.store = BlobStore(disk, self.catalog.database)
-        self.uploads = Uploads(self.catalog, self.store, clock)
+        self.uploads = Uploads(self.catalog, self.store, clock, config.max_uploads)
         self.cluster: Cluster
         self.upload_keys: Sequence[bytes] = ()
         self.seen_requests = SeenRequests()
@@ -66,6 +66,9 @@ class Instance:
         keys = [ClusterKey(secret) for secret in secrets]
         self.upload_keys = [key.uploads for key in keys]
         self.cluster = Cluster(self.config, self.catalog, self.store, self.clock, self._bus, self.transport, keys)
+        evict = self.cluster.evict
+        self.uploads.check_room, self.uploads.on_published = evict.check_room, evict.came
+        evict.upload_bytes = lambda: self.uploads.held_bytes
         self.catalog.documents.on_large_log = self._large_logs.add
         self._large_logs |= set(self.catalog.replica.large_logs())
         self.cluster.start()

@@ -4,12 +4,13 @@
     rediss://…                                      with TLS; ?ssl_ca_certs=FILE names who is trusted
     unix://PATH
     redis+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]…]/NAME[/DB][?sentinel_password=…]
-    rediss+sentinel://…                             with TLS to all of them
+    rediss+sentinel://…                             with TLS to all of them; ?ssl_ca_certs=FILE here too
 
 The last two name Sentinels, which are asked where the master NAME is, anew at every connection; user and password are
 those of the master. redis-py has no such form of its own.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -27,6 +28,8 @@ class Sentinels(NamedTuple):
     password: str | None
     sentinel_password: str | None
     encrypted: bool
+    trusted: str | None
+    """The file that names who may sign certificates, None for those that the system trusts."""
 
 
 def names_sentinels(url: str) -> bool:
@@ -42,10 +45,23 @@ def check_address(url: str) -> None:
             parse_sentinels(url)
         else:
             _ = urlsplit(url).port
+        _check_trusted(url)
     except ValueError as error:
         if "port" in str(error).lower():
             raise ValueError("an address has a port that is no number below 65536") from None
         raise
+
+
+def is_encrypted(url: str) -> bool:
+    return url.startswith("rediss")
+
+
+def _check_trusted(url: str) -> None:
+    for file in parse_qs(urlsplit(url).query).get("ssl_ca_certs", []):
+        if not is_encrypted(url):
+            raise ValueError("ssl_ca_certs is for rediss:// addresses; this one is without TLS")
+        if not Path(file).is_file():
+            raise ValueError(f"there is no file {file} that ssl_ca_certs names")
 
 
 def shown(url: str) -> str:
@@ -73,7 +89,8 @@ def parse_sentinels(url: str) -> Sentinels:
         unquote(user) or None,
         unquote(password) or None,
         query.get("sentinel_password", [None])[0],
-        parts.scheme.startswith("rediss"),
+        is_encrypted(url),
+        query.get("ssl_ca_certs", [None])[0],
     )
 
 

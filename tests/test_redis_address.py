@@ -6,9 +6,9 @@ from registry.redis_address import Sentinels, check_address, parse_sentinels, sh
 
 
 def test_an_address_with_sentinels_says_everything():
-    url = "rediss+sentinel://me:s%40cret@one,two:1234,[::1]:99/main/3?sentinel_password=hush"
+    url = "rediss+sentinel://me:s%40cret@one,two:1234,[::1]:99/main/3?sentinel_password=hush&ssl_ca_certs=/ca"
     hosts = [("one", 26379), ("two", 1234), ("::1", 99)]
-    assert parse_sentinels(url) == Sentinels(hosts, "main", 3, "me", "s@cret", "hush", True)
+    assert parse_sentinels(url) == Sentinels(hosts, "main", 3, "me", "s@cret", "hush", True, "/ca")
     assert "cret" not in shown(url) and "hush" not in shown(url)
 
 
@@ -26,3 +26,13 @@ def test_what_is_an_address(url):
 def test_what_is_none(url):
     with pytest.raises(ValueError):
         check_address(url)
+
+
+@pytest.mark.parametrize("scheme", ["rediss://a/", "rediss+sentinel://a/main"])
+def test_a_file_of_authorities_has_to_be_there(scheme, tmp_path):
+    with pytest.raises(ValueError, match="there is no file /nowhere"):
+        check_address(f"{scheme}?ssl_ca_certs=/nowhere")
+    (tmp_path / "ca.pem").touch()
+    check_address(f"{scheme}?ssl_ca_certs={tmp_path / 'ca.pem'}")
+    with pytest.raises(ValueError, match="without TLS"):
+        check_address(f"{scheme.replace('rediss', 'redis')}?ssl_ca_certs={tmp_path / 'ca.pem'}")

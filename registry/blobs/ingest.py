@@ -99,7 +99,7 @@ class Ingest:
             await self._settle_sync()
             self._syncing, self._synced = asyncio.ensure_future(in_executor(self.file.sync)), self._written
         parts, self._parts, self._gathered = self._parts, [], 0
-        self._begin(_both(lambda: self._hash(parts), lambda: self._store(parts)))
+        self._begin(self._take(parts))
 
     async def _run(self, job: Callable[[], None]) -> None:
         await self._settle()
@@ -140,6 +140,17 @@ class Ingest:
             except StorageFailed:
                 pass  # told to whoever wrote, or about to be cut off
 
+    async def _take(self, parts: list[bytes]) -> None:
+        """Hash and write a piece. What could not be written counts as not hashed either."""
+        before = self.checks.copy()
+        hashing = in_executor(lambda: self._hash(parts))
+        hashed, stored = await asyncio.gather(hashing, in_executor(lambda: self._store(parts)), return_exceptions=True)
+        if stored is not None:
+            self.checks = before
+        for failure in (hashed, stored):
+            if failure is not None:
+                raise failure
+
     def _hash(self, parts: list[bytes]) -> None:
         for part in parts:
             self.checks.update(part)
@@ -149,10 +160,3 @@ class Ingest:
             raise OSError(errno.ENOSPC, "the last part of the disk is kept for the catalog")
         self.file.append(parts)
         self._written += sum(map(len, parts))
-
-
-async def _both(first: Callable[[], None], second: Callable[[], None]) -> None:
-    """Two jobs at once. It ends when both have, whatever came of them."""
-    for outcome in await asyncio.gather(in_executor(first), in_executor(second), return_exceptions=True):
-        if isinstance(outcome, BaseException):
-            raise outcome

@@ -3,11 +3,15 @@
 An upload is a file and, once a request has added bytes to it, a row that says how many of them are durable and what
 their digest is; after a restart it goes on from there. Names are checked before they come here (`cluster.upload_ids`):
 one that has neither a row nor ended is an upload without bytes.
+
+How many there are at once is bounded, and so are their bytes where the disk has a budget. Beginning one keeps nothing
+here, so those count that a request has brought bytes for, until they end or expire.
 """
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import NamedTuple
@@ -21,6 +25,7 @@ from registry.catalog.catalog import Catalog
 from registry.catalog.content import (
     UploadRow,
     add_content,
+    all_uploads,
     end_upload,
     expired_uploads,
     find_upload,
@@ -30,7 +35,14 @@ from registry.catalog.content import (
 )
 from registry.catalog.database import Transaction
 from registry.catalog.repository import link_blob
-from registry.errors import BlobUploadUnknown, ChunkOutOfOrder, DigestInvalid, SizeInvalid, StorageFailed
+from registry.errors import (
+    BlobUploadUnknown,
+    ChunkOutOfOrder,
+    DigestInvalid,
+    SizeInvalid,
+    StorageFailed,
+    TooManyUploads,
+)
 from registry.names import Digest, Repository, algorithm_of
 from registry.seams import Clock, DiskFile
 
@@ -55,15 +67,28 @@ class Span(NamedTuple):
 class Uploads:
     """All uploads this instance owns. Requests for one upload take turns."""
 
-    def __init__(self, catalog: Catalog, store: BlobStore, clock: Clock) -> None:
+    def __init__(self, catalog: Catalog, store: BlobStore, clock: Clock, most: int) -> None:
+        """`most` is how many there may be at once."""
         self._catalog = catalog
         self._store = store
         self._clock = clock
+        self._most = most
         self._sessions: dict[str, _Session] = {}
+        self._idle: OrderedDict[str, _Session] = OrderedDict()
+        """Those with an open file on which no request is at work, as they were used last."""
+        self._sizes: dict[str, int] = {}
+        """Every upload that has a session or a row, with its bytes."""
+        self.held_bytes = 0
+        """Bytes of all uploads."""
+        self.check_room: Callable[[], None] = lambda: None
+        """Raises StorageFailed when there is no room for more bytes."""
+        self.on_published: Callable[[int], None] = lambda size: None
+        """Told that so many bytes of an upload have become content."""
 
     def prepare(self) -> None:
-        """Remove files of uploads of which nothing was ever acknowledged."""
+        """Remove files of uploads of which nothing was ever acknowledged, and count the others."""
         disk = self._store.disk
+        self._count_all()
         for name in disk.names(UPLOADS):
             if find_upload(self._catalog.database, name) is None:
                 disk.remove(f"{UPLOADS}/{name}")
@@ -80,13 +105,23 @@ class Uploads:
 
     def size(self, upload: str, repository: Repository) -> int:
         """How many bytes an upload has. Raises BlobUploadUnknown."""
-        return self._session(upload, repository).size
+        session = self._sessions.get(upload) or self._found(upload, repository)
+        session.check_repository(repository)
+        return session.size
+
+    def check_number(self) -> None:
+        """Raises TooManyUploads while there may be no more."""
+        if len(self._sizes) >= self._most:
+            raise TooManyUploads(
+                "this instance has as many uploads under way as it takes; push again in a while",
+                {"uploads": len(self._sizes)},
+            )
 
     async def append(self, upload: str, repository: Repository, body: AsyncIterator[bytes], span: Span | None) -> int:
         """Add a request's body. Answers the new size, durable.
 
-        Raises ChunkOutOfOrder and SizeInvalid, which change nothing, ClientGone, after which what arrived is kept, and
-        StorageFailed, which ends the upload: what the disk holds of it is unknown.
+        Raises ChunkOutOfOrder, SizeInvalid and TooManyUploads, which change nothing, ClientGone, after which what
+        arrived is kept, and StorageFailed, which ends the upload: what the disk holds of it is unknown, or too much.
         """
         async with self._turn(upload, repository) as session:
             await self._receive(session, body, span)
@@ -106,7 +141,7 @@ class Uploads:
                 await (await session.open()).rewind(before)
                 raise DigestInvalid("the content has another digest", {"digest": digest})
             change = await self._publish(session, digest)
-            await self._forget(session)
+            await self._end(session)
             return change
 
     async def cancel(self, upload: str, repository: Repository) -> None:
@@ -118,25 +153,45 @@ class Uploads:
         """Close files that nobody writes to, and give up uploads that have not grown for a day."""
         now_ms = self._clock.now_ms()
         for session in list(self._sessions.values()):
-            if not session.lock.locked() and now_ms - session.used_ms > IDLE_MS:
-                await self._forget(session)
+            if now_ms - session.used_ms > IDLE_MS:
+                await self._forget_idle(session)
         for upload in expired_uploads(self._catalog.database, now_ms - EXPIRY_MS):
             row = find_upload(self._catalog.database, upload)
             if row is not None:
                 await self.cancel(upload, row.repository)
+        self._count_all()
         await self._catalog.database.write(lambda tx: forget_ended_uploads(tx, now_ms - 2 * EXPIRY_MS))
 
     def _session(self, upload: str, repository: Repository) -> "_Session":
         session = self._sessions.get(upload)
         if session is None:
-            if upload_has_ended(self._catalog.database, upload):
-                raise BlobUploadUnknown("this upload was finished or cancelled")
-            row = find_upload(self._catalog.database, upload)
-            session = self._sessions[upload] = _Session(self._store, upload, repository, row)
-        if session.repository != repository:
-            raise BlobUploadUnknown("there is no such upload in this repository")
+            session = self._found(upload, repository)
+            if upload not in self._sizes:
+                self.check_number()
+            self._sessions[upload] = session
+            self._count(session)
+        session.check_repository(repository)
         session.used_ms = self._clock.now_ms()
         return session
+
+    def _found(self, upload: str, repository: Repository) -> "_Session":
+        if upload_has_ended(self._catalog.database, upload):
+            raise BlobUploadUnknown("this upload was finished or cancelled")
+        return _Session(self._store, upload, repository, find_upload(self._catalog.database, upload))
+
+    def _count(self, session: "_Session") -> None:
+        """Note how many bytes an upload has now."""
+        self.held_bytes += session.size - self._sizes.get(session.id, 0)
+        self._sizes[session.id] = session.size
+
+    def _count_ended(self, upload: str) -> None:
+        self.held_bytes -= self._sizes.pop(upload, 0)
+
+    def _count_all(self) -> None:
+        """Count anew, since a request that was broken off may have ended its upload all the same."""
+        self._sizes = all_uploads(self._catalog.database)
+        self._sizes |= {session.id: session.size for session in self._sessions.values()}
+        self.held_bytes = sum(self._sizes.values())
 
     @asynccontextmanager
     async def _turn(self, upload: str, repository: Repository) -> AsyncIterator["_Session"]:
@@ -146,6 +201,7 @@ class Uploads:
             async with session.lock:
                 if self._sessions.get(upload) is not session:
                     continue  # it ended, or was given up, while we waited for our turn
+                self._idle.pop(upload, None)
                 try:
                     yield session
                 except StorageFailed:
@@ -154,15 +210,19 @@ class Uploads:
                 except asyncio.CancelledError:
                     await self._forget(session)  # the next request goes on from what is durable
                     raise
+                finally:
+                    if self._sessions.get(upload) is session:
+                        self._count(session)
+                        self._idle[upload] = session
                 session.used_ms = self._clock.now_ms()
             await self._close_idle()
             return
 
     async def _close_idle(self) -> None:
         """Keep few files open on which no request is at work, those that were used last."""
-        idle = [session for session in self._sessions.values() if session.is_open and not session.lock.locked()]
-        for session in sorted(idle, key=lambda s: s.used_ms)[: max(len(idle) - MAX_IDLE_FILES, 0)]:
-            await self._forget(session)
+        while len(self._idle) > MAX_IDLE_FILES:
+            _, session = self._idle.popitem(last=False)
+            await self._forget_idle(session)
 
     async def _receive(self, session: "_Session", body: AsyncIterator[bytes], span: Span | None) -> Mark:
         """Add a body and make it durable. Answers where the upload stood before."""
@@ -171,7 +231,7 @@ class Uploads:
         ingest = await session.open()
         before = ingest.mark()
         try:
-            await _copy(body, ingest, span)
+            await self._copy(body, session, ingest, span)
         except SizeInvalid:
             await ingest.rewind(before)
             raise
@@ -181,6 +241,17 @@ class Uploads:
             raise
         await ingest.sync()
         return before
+
+    async def _copy(self, body: AsyncIterator[bytes], session: "_Session", ingest: Ingest, span: Span | None) -> None:
+        end = ingest.size + span.length if span is not None else None
+        async for data in body:
+            if end is not None and ingest.size + len(data) > end:
+                raise SizeInvalid("the body is longer than it was said to be")
+            self.check_room()
+            await ingest.write(data)
+            self._count(session)
+        if end is not None and ingest.size != end:
+            raise SizeInvalid("the body is shorter than it was said to be")
 
     async def _digest(self, session: "_Session", algorithm: str) -> Digest:
         ingest = await session.open()
@@ -203,7 +274,9 @@ class Uploads:
         async with self._store.changing(digest):
             # Also where the content is here already: what was just verified is good, what is there may be damaged.
             await self._store.publish(session.path, digest)
-            return await self._catalog.database.write(commit)
+            change = await self._catalog.database.write(commit)
+        self.on_published(size)
+        return change
 
     async def _save(self, session: "_Session") -> None:
         if not session.is_named:
@@ -213,18 +286,45 @@ class Uploads:
         sha256 = checks.digest().partition(":")[2]
         row = UploadRow(session.id, session.repository, checks.size, sha256, self._clock.now_ms())
         await self._catalog.database.write(lambda tx: save_upload(tx, row))
+        session.durable = row.size
 
     async def _discard(self, session: "_Session") -> None:
         """End an upload and remove its file: that first, since on a full disk nothing else can be written."""
-        await self._forget(session)
+        await self._end(session)
         await self._store.remove(session.path)
         now_ms = self._clock.now_ms()
         await self._catalog.database.write(lambda tx: end_upload(tx, session.id, now_ms))
 
-    async def _forget(self, session: "_Session") -> None:
-        """Close an upload's file. What is durable of it can go on."""
-        self._sessions.pop(session.id, None)
+    async def _end(self, session: "_Session") -> None:
+        """Close the file of an upload that is over."""
+        self._leave(session)
+        self._count_ended(session.id)
         await session.close()
+
+    async def _forget(self, session: "_Session") -> None:
+        """Close an upload's file. What is durable can go on; a file of which nothing was acknowledged goes, before
+        anybody can begin it anew."""
+        try:
+            await session.close()
+            if session.durable is None:
+                await self._store.remove(session.path)
+        finally:
+            self._leave(session)
+            self._count_ended(session.id)
+            if session.durable is not None:
+                self._sizes[session.id] = session.durable
+                self.held_bytes += session.durable
+
+    def _leave(self, session: "_Session") -> None:
+        self._sessions.pop(session.id, None)
+        self._idle.pop(session.id, None)
+
+    async def _forget_idle(self, session: "_Session") -> None:
+        """The same where no request is at work."""
+        if not session.lock.locked():
+            async with session.lock:
+                if self._sessions.get(session.id) is session:
+                    await self._forget(session)
 
 
 class _Session:
@@ -240,6 +340,8 @@ class _Session:
         self._row = row
         self.is_named = row is not None
         """Whether the file's name is durable."""
+        self.durable = row.size if row else None
+        """How many bytes are acknowledged, None while there is no row."""
         self._ingest: Ingest | None = None
 
     @property
@@ -251,6 +353,11 @@ class _Session:
         if self._ingest is not None:
             return self._ingest.size
         return self._row.size if self._row else 0
+
+    def check_repository(self, repository: Repository) -> None:
+        """Raises BlobUploadUnknown for any repository but its own."""
+        if self.repository != repository:
+            raise BlobUploadUnknown("there is no such upload in this repository")
 
     async def open(self) -> Ingest:
         """The file, to add to. After a restart its content is read once more, to go on hashing."""
@@ -279,16 +386,6 @@ class _Session:
         if self._ingest is not None:
             ingest, self._ingest = self._ingest, None
             await ingest.close()
-
-
-async def _copy(body: AsyncIterator[bytes], ingest: Ingest, span: Span | None) -> None:
-    end = ingest.size + span.length if span is not None else None
-    async for data in body:
-        if end is not None and ingest.size + len(data) > end:
-            raise SizeInvalid("the body is longer than it was said to be")
-        await ingest.write(data)
-    if end is not None and ingest.size != end:
-        raise SizeInvalid("the body is shorter than it was said to be")
 
 
 def _checks_of(file: DiskFile, size: int) -> Checks:

@@ -150,6 +150,11 @@ def find_upload(database: Database, upload_id: str) -> UploadRow | None:
     return UploadRow(*row) if row else None
 
 
+def all_uploads(database: Database) -> dict[str, int]:
+    """The durable bytes of every upload that has any acknowledged."""
+    return {row[0]: row[1] for row in database.rows("SELECT id, size FROM uploads")}
+
+
 def end_upload(tx: Transaction, upload_id: str, now_ms: int) -> None:
     """Forget an upload, and remember that its id is used up."""
     tx.execute("DELETE FROM uploads WHERE id = ?", (upload_id,))

@@ -119,6 +119,7 @@ class Cluster:
         )
         budget = int(config.disk_budget_gib * GIB)
         self.evict = Evict(budget, catalog, store, self.members, self.peers, self.copies, self.collect, clock)
+        self.fetch.has_room, self.fetch.on_kept = self.evict.has_room, self.evict.came
         self.has_left = False
         self.on_left: Callable[[], None] = lambda: None
         """Called when this instance has left for good."""

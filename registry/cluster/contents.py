@@ -64,25 +64,36 @@ class Contents:
             task.cancel()
 
     async def read(self, digest: Digest, size: int, writer: int, part: Part) -> Pieces:
-        """A part of a content that `writer` has linked, wherever it is. Raises ContentUnreachable, TransferFailed,
-        StorageFailed.
+        """A part of a content that `writer` has linked, wherever it is; from its holder through to the reader where it
+        has no room here. Raises ContentUnreachable, TransferFailed, StorageFailed.
 
         Several tries, since what was damaged is mended meanwhile and then read here.
         """
         offset, end = part.offset, part.offset + part.size
+        transfer: Transfer | None = None
+        no_room, received = False, None
         for _ in range(TRIES):
             try:
                 pieces = self._held(digest, Part(offset, end - offset))
                 if pieces is None:
-                    transfer = self._fetch.transfer(digest, size, self._catalog.queries.instance_of(writer))
-                    await transfer.until(size if size <= WHOLE_BYTES else min(offset + 1, size))
-                    pieces = transfer.read(offset, end - offset)
+                    uploader = self._catalog.queries.instance_of(writer)
+                    if no_room or not self._fetch.fits(digest, size):
+                        pieces = self._fetch.through(digest, size, uploader, offset, end, received)
+                    else:
+                        transfer = self._fetch.transfer(digest, size, uploader)
+                        await transfer.until(size if size <= WHOLE_BYTES else min(offset + 1, size))
+                        pieces = transfer.read(offset, end - offset)
                 async with aclosing(pieces):
                     async for piece in pieces:
                         yield piece
                         offset += len(piece)
             except Damaged as damage:
                 await self.damaged(digest, damage)
+                continue
+            except StorageFailed:
+                if no_room or transfer is None:
+                    raise
+                no_room, received = True, transfer.received if offset > part.offset else None
                 continue
             if offset == end:
                 return

@@ -7,10 +7,13 @@ several to make room at once, and while they cannot hear each other: two can nev
 
 Whoever leaves relies on any copy that stays, and is relied on by nobody who asks after that. Who asked before, and has
 not made room yet, may not do so once the leaver has asked in its turn. One that leaves makes no room.
+
+The bytes of uploads under way are counted too, and make room or are refused like content.
 """
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from registry.blobs.store import BlobStore, content_path
 from registry.catalog.catalog import Catalog
@@ -67,6 +70,9 @@ class Evict:
         """When to make room again, in loop time: what nobody else holds is not asked for all the time."""
         self._pause_s = 0.0
         self.held_bytes = 0
+        """Content on this disk: counted at the last look, and what has come since."""
+        self.upload_bytes: Callable[[], int] = lambda: 0
+        """Answers how many bytes uploads under way have."""
         self.evicted = 0
         self.evicted_bytes = 0
 
@@ -84,10 +90,29 @@ class Evict:
         """Make no more room: this instance leaves."""
         self._is_stopped = True
 
+    def came(self, size: int) -> None:
+        """So many bytes of content have come."""
+        self.held_bytes += size
+
+    @property
+    def _taken_bytes(self) -> int:
+        return self.held_bytes + self.upload_bytes()
+
+    @property
+    def _is_stuck(self) -> bool:
+        """Whether there was more here than the high watermark allows, and nothing to evict, when that was tried last."""
+        return self._pause_s > 0
+
     def check_room(self) -> None:
-        """Raises StorageFailed while there is more content than the budget allows."""
-        if self._budget_bytes and self.held_bytes > self._budget_bytes:
+        """Raises StorageFailed while there is more than the budget allows."""
+        if self._budget_bytes and self._taken_bytes > self._budget_bytes:
             raise StorageFailed("this instance's disk budget is used up; push to another one, or again in a while")
+
+    def has_room(self, size: int) -> bool:
+        """Whether content that others hold may come here. Room is made for it later, unless there was nothing to evict
+        when that was tried last."""
+        budget = self._budget_bytes
+        return not budget or (size <= budget and not (self._is_stuck and self._taken_bytes + size > budget))
 
     async def run(self) -> None:
         """Look now and then, for ever."""
@@ -104,22 +129,25 @@ class Evict:
         if used:
             await self._catalog.database.write(lambda tx: note_used(tx, used))
         self.held_bytes = await content_bytes_aside(self._catalog.database)
-        if self.held_bytes <= HIGH * self._budget_bytes or _now() < self._again_at:
+        if self._taken_bytes <= HIGH * self._budget_bytes:
+            self._pause_s = self._again_at = 0.0
+            return
+        if _now() < self._again_at:
             return
         before, last = self.evicted_bytes, (-1, "")
-        while self.held_bytes > LOW * self._budget_bytes:
+        while self._taken_bytes > LOW * self._budget_bytes:
             page = least_used(self._catalog.database, last, PAGE)
             for one in page:
-                if self.held_bytes > LOW * self._budget_bytes and await self._evict(one):
+                if self._taken_bytes > LOW * self._budget_bytes and await self._evict(one):
                     self.held_bytes -= one.size
             if not page:
                 break
             last = (page[-1].used_ms, page[-1].digest)
         log.info("%d bytes were evicted", self.evicted_bytes - before)
-        is_in_vain = self.held_bytes > HIGH * self._budget_bytes
-        self._pause_s = min(self._pause_s * 2 or LOOK_S, MAX_PAUSE_S) if is_in_vain else 0.0
+        in_vain = self._taken_bytes > HIGH * self._budget_bytes
+        self._pause_s = min(self._pause_s * 2 or LOOK_S, MAX_PAUSE_S) if in_vain else 0.0
         self._again_at = _now() + self._pause_s
-        if is_in_vain:
+        if self._is_stuck:
             log.warning("there is more content than the budget allows, and nothing more that others hold")
 
     async def _evict(self, one: UsedRow) -> bool:

@@ -9,13 +9,13 @@ that, and only the rest from others.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
 
 from registry.blobs.checked import CheckedFile, Damaged
 from registry.blobs.checks import CHECK_SPAN_BYTES, Checks
-from registry.blobs.ingest import Ingest
+from registry.blobs.ingest import RESERVE_BYTES, Ingest
 from registry.blobs.jobs import in_executor
 from registry.blobs.store import FETCHES, READ_BYTES, BlobStore
 from registry.catalog.content import add_content
@@ -23,6 +23,7 @@ from registry.catalog.database import Database
 from registry.cluster.locate import Locate
 from registry.cluster.members import Member, Members
 from registry.cluster.peers import Peers
+from registry.cluster.through import Passage
 from registry.errors import ContentUnreachable, StorageFailed
 from registry.names import Digest, algorithm_of
 from registry.seams import Clock, PeerUnreachable
@@ -51,6 +52,8 @@ class Transfer:
         self.ingest: Ingest | None = None
         self.verified = False
         self.failure: Exception | None = None
+        self.received: Checks | None = None
+        """After a failure, the hashes of what had been written and may have been given out."""
         self._readers = 0
         self._moved = asyncio.Event()
 
@@ -132,6 +135,12 @@ class Fetch:
         self._distrusted: dict[tuple[str, Digest], float] = {}
         self.hold_s = hold_s
         self.fetched_bytes = 0
+        self.passed_through = 0
+        """How often content was passed through that had no room here."""
+        self.has_room: Callable[[int], bool] = lambda size: True
+        """Whether the disk's budget has room for so many bytes more."""
+        self.on_kept: Callable[[int], None] = lambda size: None
+        """Told how many bytes of content have come to stay."""
 
     def transfer(self, digest: Digest, size: int, uploader: str | None) -> Transfer:
         """The transfer of a content, begun if none is under way. `uploader` is the instance it was uploaded to."""
@@ -148,6 +157,56 @@ class Fetch:
         if remains is not None:
             remains.close()
         return transfer
+
+    def fits(self, digest: Digest, size: int) -> bool:
+        """Whether there is room for a content, beside what transfers under way will still write. Asks the disk at once,
+        which takes microseconds: were it waited for, the content could have come meanwhile."""
+        if digest in self._transfers:
+            return True
+        others = [one.size - (one.ingest.written if one.ingest is not None else 0) for one in self._transfers.values()]
+        due = size + sum(others)
+        return self.has_room(due) and self._store.disk.free() >= RESERVE_BYTES + due
+
+    async def through(
+        self, digest: Digest, size: int, uploader: str | None, offset: int, end: int, received: Checks | None
+    ) -> AsyncGenerator[bytes, None]:
+        """A part of a content that has no room here, see `cluster.through`. `received` are the hashes of what a
+        transfer had before it failed, up to `offset` at most, or of everything. Raises ContentUnreachable,
+        TransferFailed."""
+        if received is not None and received.size > offset and received.digest() != digest:
+            raise TransferFailed("what was given out of the content has another digest")
+        goes_on = received is not None and received.size <= offset
+        passage = Passage(received.copy() if received and goes_on else Checks(algorithm_of(digest)))
+        transfer, at, kept = Transfer(digest, size, None), passage.size, b""
+        transfer.hold_s = self.hold_s
+        self.passed_through += 1
+        task = asyncio.create_task(self._pass(transfer, passage, uploader))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            while piece := await passage.next():
+                wanted, at = piece[max(offset - at, 0) : max(end - at, 0)], at + len(piece)
+                if wanted:
+                    if kept:
+                        yield kept
+                    kept = wanted
+            await task
+            yield kept
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _pass(self, transfer: Transfer, passage: Passage, uploader: str | None) -> None:
+        """Receive all bytes of what is passed through, and check them."""
+        try:
+            sources = await self._receive(transfer, passage, uploader)
+            if passage.checks.digest() != transfer.digest:
+                self._distrust(sources, transfer.digest)
+                raise TransferFailed("the content that was received has another digest")
+        except Exception:
+            await passage.end()
+            raise
+        await passage.end()
 
     def _begin(self, transfer: Transfer, uploader: str | None) -> Transfer:
         self._transfers[transfer.digest] = transfer
@@ -174,6 +233,7 @@ class Fetch:
             transfer.verified = True
         except (ContentUnreachable, TransferFailed, StorageFailed) as error:
             transfer.failure = error
+            transfer.received = transfer.ingest.checks.copy() if transfer.ingest is not None else None
         except BaseException:
             transfer.failure = TransferFailed("the transfer was broken off")
             raise
@@ -191,8 +251,9 @@ class Fetch:
         async with self._store.changing(transfer.digest):
             await self._store.publish(path, transfer.digest)
             await self._database.write(lambda tx: add_content(tx, transfer.digest, transfer.size, spans, now))
+        self.on_kept(transfer.size)
 
-    async def _receive(self, transfer: Transfer, ingest: Ingest, uploader: str | None) -> list[Member]:
+    async def _receive(self, transfer: Transfer, ingest: Ingest | Passage, uploader: str | None) -> list[Member]:
         """Receive all bytes, from as many holders as it takes. Raises ContentUnreachable when none comes forward."""
         loop = asyncio.get_running_loop()
         sources: list[Member] = []
@@ -220,7 +281,7 @@ class Fetch:
             await asyncio.sleep(LOOK_AGAIN_S)
         return sources
 
-    async def _lacks(self, transfer: Transfer, ingest: Ingest) -> bool:
+    async def _lacks(self, transfer: Transfer, ingest: Ingest | Passage) -> bool:
         """Whether there are bytes to receive, after what a damaged copy has of them."""
         while transfer.remains is not None and ingest.size < transfer.size and ingest.size % CHECK_SPAN_BYTES == 0:
             try:
@@ -229,7 +290,7 @@ class Fetch:
                 break
         return ingest.size < transfer.size
 
-    async def _receive_from(self, member: Member, transfer: Transfer, ingest: Ingest, kind: str) -> bool:
+    async def _receive_from(self, member: Member, transfer: Transfer, ingest: Ingest | Passage, kind: str) -> bool:
         """Receive from one holder what is lacking next, to the end or to where a damaged copy may go on. Answers
         whether all of that came."""
         end = transfer.size

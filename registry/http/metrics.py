@@ -78,6 +78,7 @@ def _state(instance: Instance, counts: Mapping[str, int]) -> Iterator[Metric]:
     yield _gauge("content_blobs", "blobs on this disk", counts["blobs"])
     yield _gauge("content_bytes", "bytes of the blobs on this disk", counts["blob_bytes"])
     yield _gauge("uploads", "uploads under way that have bytes", counts["uploads"])
+    yield _gauge("upload_bytes", "bytes of the uploads under way", instance.uploads.held_bytes)
 
 
 def _traffic(instance: Instance) -> Iterator[Metric]:
@@ -118,6 +119,8 @@ def _between_instances(instance: Instance) -> Iterator[Metric]:
     yield _counter("confirmations_missed", "members of this site, or the bus, not waited for any longer", missed)
     yield _counter("fetched_bytes", "bytes of content fetched from other instances", cluster.fetch.fetched_bytes)
     yield _counter("peer_requests", "requests of other instances that were answered", instance.answered_peers)
+    through = "contents, or parts, that had no room here and were passed through from their holders"
+    yield _counter("passed_through", through, cluster.fetch.passed_through)
     refused = "requests in the name of other instances that were refused"
     yield _counters("peer_requests_refused", refused, "reason", FROM_ZERO["refused"] | instance.refused_peers)
 

@@ -49,6 +49,7 @@ async def begin(instance: Instance, request: Request, repository: Repository) ->
     elif query.get("digest-algorithm", "sha256") not in ALGORITHMS:
         raise BlobUploadInvalid("this digest algorithm is not supported", {"supported": sorted(ALGORITHMS)})
     instance.cluster.evict.check_room()
+    instance.uploads.check_number()
     upload = _new_upload(instance)
     if "digest" in query and "mount" not in query:
         asked = UploadRequest("PUT", repository, upload, parse_digest(query["digest"]), None, body_stream(request))

@@ -17,7 +17,8 @@ import redis.asyncio
 from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import RedisError
 
-from registry.redis_address import names_sentinels, parse_sentinels, shown
+from registry.errors import CannotStart
+from registry.redis_address import is_encrypted, names_sentinels, parse_sentinels, shown
 
 log = logging.getLogger("concord.bus")
 
@@ -121,7 +122,7 @@ class _Server:
                 await self._subscribe()
             except (RedisError, OSError, TimeoutError) as error:
                 if self.connected or not tried:
-                    log.warning("the bus at %s is not heard: %s", self.name, error)
+                    log.warning("the bus at %s is not heard: %s", self.name, _shortened(error))
             except Exception:
                 log.exception("listening to the bus at %s failed", self.name)
             finally:
@@ -155,14 +156,33 @@ class _Server:
             await asyncio.sleep(PROBE_S)
 
 
+def _shortened(error: Exception) -> str:
+    """Without the page of settings that the library names when Sentinels do not answer."""
+    return str(error).partition(" : <")[0]
+
+
 def _client(url: str) -> Any:
-    """A client that connects when it is used. One by Sentinels asks them for the master at every connection."""
+    """A client that connects when it is used. One by Sentinels asks them for the master at every connection. Raises
+    CannotStart for an address with options that there are not."""
     limits: dict[str, Any] = {"socket_connect_timeout": TIMEOUT_S, "socket_timeout": TIMEOUT_S, "retry": None}
-    if not names_sentinels(url):
-        return redis.asyncio.Redis.from_url(url, max_connections=8, **limits)
+    if is_encrypted(url):
+        limits["ssl_check_hostname"] = True  # older versions of the library look at the signature alone
+    client = _by_sentinels(url, limits) if names_sentinels(url) else _direct(url, limits)
+    try:
+        client.connection_pool.make_connection()  # connects nowhere, and else each attempt to would fail
+    except TypeError as error:
+        raise CannotStart(f"the address of the Redis {shown(url)} has an unknown option: {error}") from None
+    return client
+
+
+def _direct(url: str, limits: dict[str, Any]) -> Any:
+    return redis.asyncio.Redis.from_url(url, max_connections=8, **limits)
+
+
+def _by_sentinels(url: str, limits: dict[str, Any]) -> Any:
     said = parse_sentinels(url)
     if said.encrypted:
-        limits["ssl"] = True
+        limits |= {"ssl": True, "ssl_ca_certs": said.trusted}
     login: dict[str, Any] = {"password": said.sentinel_password} if said.sentinel_password else {}
     sentinels = Sentinel(said.hosts, sentinel_kwargs={**limits, **login})  # type: ignore[no-untyped-call]
     master: dict[str, Any] = {"username": said.user, "password": said.password, "db": said.database}

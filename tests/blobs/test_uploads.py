@@ -9,11 +9,12 @@ import pytest
 from registry.blobs.store import BlobStore, content_path
 from registry.blobs.uploads import ClientGone, Span, Uploads
 from registry.catalog.catalog import Catalog
-from registry.errors import BlobUploadUnknown, DigestInvalid, SizeInvalid, StorageFailed
+from registry.errors import BlobUploadUnknown, DigestInvalid, SizeInvalid, StorageFailed, TooManyUploads
 from registry.names import Digest, Repository
 from tests.support.seams import StillClock, WatchedDisk
 
 APP = Repository("app")
+MOST = 20
 CONTENT = random.Random(1).randbytes(2_500_000)
 DIGEST = Digest("sha256:" + hashlib.sha256(CONTENT).hexdigest())
 
@@ -36,7 +37,7 @@ class Site:
         await self.catalog.start()
         self.store = BlobStore(self.disk, self.catalog.database)
         self.store.prepare()
-        self.uploads = Uploads(self.catalog, self.store, self.clock)
+        self.uploads = Uploads(self.catalog, self.store, self.clock, MOST)
         self.uploads.prepare()
         self.disk.calls.clear()
         self.catalog.database._writing.set_commit_hook(lambda: self.disk.note("commit", "") or False)
@@ -203,3 +204,90 @@ async def test_few_files_stay_open_however_many_uploads_were_begun(site, monkeyp
         await site.uploads.append(f"u{number:02}", APP, body(b"x"), None)
     assert sum(session.is_open for session in site.uploads._sessions.values()) <= 6
     assert await site.uploads.append("u00", APP, body(b"y"), None) == 2, "a closed one goes on"
+
+
+async def fill(site, name="u"):
+    for number in range(MOST):
+        await site.uploads.append(f"{name}{number}", APP, body(CONTENT[:1000]), None)
+    assert site.uploads.held_bytes == MOST * 1000
+
+
+async def test_no_more_uploads_than_there_may_be_are_taken_and_those_go_on(site):
+    await fill(site)
+    with pytest.raises(TooManyUploads) as refused:
+        await site.uploads.append("more", APP, body(CONTENT), None)
+    assert (refused.value.status, refused.value.code, refused.value.headers["Retry-After"]) == (
+        429,
+        "TOOMANYREQUESTS",
+        "30",
+    )
+    assert len(site.disk.names("uploads")) == MOST, "nothing was begun"
+    await site.uploads.finish("u0", APP, DIGEST, body(CONTENT[1000:]), None)
+    await site.uploads.finish("more", APP, DIGEST, body(CONTENT), None)
+    await site.uploads.cancel("u1", APP)
+    await site.uploads.append("more2", APP, body(CONTENT), None)
+    assert site.uploads.held_bytes == (MOST - 2) * 1000 + len(CONTENT)
+
+
+async def test_uploads_are_counted_again_after_a_restart_and_end_when_they_expire(site, tmp_path):
+    await fill(site)
+    again = await Site(tmp_path / "data").open()
+    again.clock.at_ms = site.clock.at_ms
+    assert again.uploads.held_bytes == MOST * 1000
+    with pytest.raises(TooManyUploads):
+        await again.uploads.append("more", APP, body(CONTENT), None)
+    again.clock.at_ms += 25 * 3600 * 1000
+    await again.uploads.tidy()
+    assert again.uploads.held_bytes == 0 and not again.disk.names("uploads")
+    await fill(again, "later")
+
+
+async def test_asking_about_uploads_takes_no_place(site):
+    await fill(site)
+    for number in range(10):
+        assert site.uploads.size(f"unheard-of-{number}", APP) == 0
+    await site.uploads.cancel("u1", APP)
+    for number in range(10):
+        assert site.uploads.size(f"unheard-of-{number}", APP) == 0
+    await site.uploads.append("more", APP, body(b"x"), None)
+
+
+async def test_what_was_refused_or_broken_off_gives_its_place_back(site):
+    for number in range(MOST):
+        with pytest.raises(DigestInvalid):
+            await site.uploads.finish(f"u{number}", APP, DIGEST, body(b"something else"), None)
+    with pytest.raises(TooManyUploads):
+        await site.uploads.append("more", APP, body(CONTENT), None)
+    site.clock.at_ms += 100_000
+    await site.uploads.tidy()
+    assert not site.disk.names("uploads"), "nothing of them was acknowledged"
+    site.disk.failing["append"] = errno.ENOSPC
+    for number in range(2 * MOST):
+        with pytest.raises(StorageFailed):
+            await site.uploads.append(f"failing-{number}", APP, body(CONTENT), None)
+    site.disk.failing.clear()
+    assert site.uploads.held_bytes == 0
+    await fill(site)
+
+
+async def test_a_client_that_leaves_keeps_the_place_of_what_it_brought(site):
+    with pytest.raises(ClientGone):
+        await site.uploads.append("u0", APP, body(CONTENT[:1000], gone=True), None)
+    assert site.uploads.held_bytes == 1000
+    site.clock.at_ms += 100_000
+    await site.uploads.tidy()
+    assert site.uploads.held_bytes == 1000, "closed, and still there"
+    await site.uploads.finish("u0", APP, DIGEST, body(CONTENT[1000:]), None)
+    assert site.uploads.held_bytes == 0
+
+
+async def test_a_body_that_takes_the_last_room_ends_its_upload(site):
+    def check_room():
+        if site.uploads.held_bytes > 1_000_000:
+            raise StorageFailed("the budget is used up")
+
+    site.uploads.check_room = check_room
+    with pytest.raises(StorageFailed):
+        await site.uploads.append("u0", APP, body(*[CONTENT[:100_000]] * 20), None)
+    assert site.uploads.held_bytes == 0 and not site.disk.names("uploads")
+    await site.uploads.append("u1", APP, body(CONTENT[:100_000]), None)

@@ -1,6 +1,5 @@
 """A member that swallows packets: others must not be slowed down by it."""
 
-import json
 import time
 
 from tests.support import images
@@ -15,21 +14,7 @@ def layered(directory, seed):
     from tests.support.engines import root_tar
 
     tars = [root_tar(directory / "layer.tar", f"{seed} {number}").read_bytes() for number in range(LAYERS)]
-    config = json.dumps(
-        {
-            "architecture": "amd64",
-            "os": "linux",
-            "rootfs": {"type": "layers", "diff_ids": [images.descriptor(tar, "")["digest"] for tar in tars]},
-        }
-    ).encode()
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": images.OCI_IMAGE,
-        "config": images.descriptor(config, images.OCI_CONFIG),
-        "layers": [images.descriptor(tar, images.OCI_LAYER) for tar in tars],
-    }
-    image = images.Image(json.dumps(manifest).encode(), images.OCI_IMAGE, (config, *tars))
-    return write_layout(directory / seed, image)
+    return write_layout(directory / seed, images.unpackable(tars))
 
 
 def push_and_pull_s(podman, directory, address, seed):

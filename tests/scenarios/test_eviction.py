@@ -79,12 +79,18 @@ def test_two_that_make_room_at_once_never_give_up_the_same_content(tmp_path):
 def test_last_copies_stay_and_pushes_are_refused_instead(tmp_path):
     with budgeted(tmp_path, 3, 0) as cluster:
         small, other = cluster.servers
-        for piece in PIECES[:4]:
+        for piece in PIECES[:3]:
             small.client.push_blob("app", piece)
-        wait_until(lambda: small.client.request("POST", "/v2/app/blobs/uploads/", b"").status == 503, 10)
-        assert len(held(small)) == 4
-        for digest in DIGESTS[:4]:
+        with pytest.raises(AssertionError, match="disk budget is used up"):
+            small.client.push_blob("app", PIECES[3])
+        assert held(small) == DIGESTS[:3]
+        for digest in DIGESTS[:3]:
             get(small, digest)
+        wait_until(lambda: "nothing more that others hold" in small.log.read_text())
+        other.client.push_blob("app", PIECES[4])
+        cluster.wait_agreed()
+        get(small, DIGESTS[4])
+        assert held(small) == DIGESTS[:3], "it was passed through"
         assert other.client.push_blob("app", PIECES[5])
 
 

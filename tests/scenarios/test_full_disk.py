@@ -4,12 +4,14 @@ import contextlib
 import http.client
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.scenarios.test_fetch import flip_a_bit, linked_sites
 from tests.support import images
 from tests.support.client import sha256
-from tests.support.server import Cluster, Server, wait_until
+from tests.support.server import Server, wait_until
 
 MIB = 1024 * 1024
 DISK_MIB = 64
@@ -67,18 +69,60 @@ def test_a_disk_filled_by_others_does_not_keep_an_instance_from_serving(tmp_path
             server.kill()
 
 
-def test_a_pull_of_content_that_does_not_fit_here_ends(tmp_path):
-    with small_disk(tmp_path / "disk") as disk:
-        cluster = Cluster(tmp_path, ["eu", "us"], hold_s="2")
-        cluster.servers[1].environment["CONCORD_DATA"] = str(disk / "data")
-        cluster.start()
-        try:
-            content = os.urandom(DISK_MIB * MIB)
-            digest = cluster[0].client.push_blob("app", content)
-            cluster.wait_agreed()
-            with pytest.raises(http.client.IncompleteRead):
-                cluster[1].client.get(f"/v2/app/blobs/{digest}")
-            assert cluster[1].client.push_blob("app", b"small")
-            wait_until(lambda: not list((disk / "data" / "fetches").iterdir()))
-        finally:
-            cluster.stop()
+@contextlib.contextmanager
+def small_beside(directory, rate=None):
+    """A holder, and an instance on a small disk that reaches it by a link."""
+    with (
+        small_disk(directory / "disk") as disk,
+        linked_sites(directory, [rate, None], hold_s="2") as (cluster, links),
+    ):
+        cluster[1].stop()
+        cluster[1].data = disk / "data"
+        cluster[1].environment["CONCORD_DATA"] = str(cluster[1].data)
+        cluster[1].start()
+        cluster.wait_acquainted()
+        yield *cluster.servers, links[0]
+        cluster[1].kill()
+
+
+def test_what_does_not_fit_here_is_passed_through_from_its_holder(tmp_path):
+    with small_beside(tmp_path) as (holder, small, _):
+        content = os.urandom(DISK_MIB * MIB)
+        path = f"/v2/app/blobs/{holder.client.push_blob('app', content)}"
+        wait_until(lambda: small.client.head(path).status == 200)
+        free = small_free(small)
+        assert small.client.get(path).body == content
+        parts = [(0, 999), (5 * MIB - 3, 20 * MIB + 4), (len(content) - 5, len(content) - 1)]
+        for first, last in parts:
+            answer = small.client.get(path, Range=f"bytes={first}-{last}")
+            assert answer.status == 206 and answer.body == content[first : last + 1]
+        assert b"concord_passed_through_total 4.0" in small.client.get("/metrics").body
+        assert not list((small.data / "fetches").iterdir()) and small_free(small) > free - MIB
+        leaving = http.client.HTTPConnection(small.host, small.port)
+        leaving.request("GET", path)
+        leaving.getresponse().read(1000)
+        leaving.close()
+        assert small.client.push_blob("app", b"small")
+        flip_a_bit(holder, sha256(content), at=50 * MIB)
+        with pytest.raises(http.client.IncompleteRead) as cut:
+            small.client.get(path)
+        assert len(cut.value.partial) < len(content)
+        assert small.client.get(path, Range="bytes=0-99").status == 503, "no part of what is wrong somewhere"
+
+
+def small_free(server):
+    return os.statvfs(server.data).f_bavail * os.statvfs(server.data).f_frsize
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_pull_does_not_end_it(tmp_path):
+    with small_beside(tmp_path, rate=12e6) as (holder, small, link), ThreadPoolExecutor() as pool:
+        content = os.urandom(24 * MIB)
+        path = f"/v2/app/blobs/{holder.client.push_blob('app', content)}"
+        wait_until(lambda: small.client.head(path).status == 200)
+        before = link.returned_bytes
+        pull = pool.submit(small.client.get, path)
+        wait_until(lambda: link.returned_bytes - before > 8 * MIB)
+        (small.data.parent / "ballast").write_bytes(bytes(small_free(small) - 30 * MIB))
+        assert pull.result(30).body == content
+        assert link.returned_bytes - before < len(content) + 4 * MIB, "it went on where the disk was full"
+        assert b"concord_passed_through_total 1.0" in small.client.get("/metrics").body

@@ -198,18 +198,7 @@ class Skopeo(Engine):
         from tests.support.layouts import write_layout
 
         tar = root_tar(self.directory / "root.tar", version, runnable, padding).read_bytes()
-        diff_id = images.descriptor(tar, "")["digest"]
-        config = json.dumps(
-            {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [diff_id]}}
-        ).encode()
-        manifest = {
-            "schemaVersion": 2,
-            "mediaType": images.OCI_IMAGE,
-            "config": images.descriptor(config, images.OCI_CONFIG),
-            "layers": [images.descriptor(tar, images.OCI_LAYER)],
-        }
-        image = images.Image(json.dumps(manifest).encode(), images.OCI_IMAGE, (config, tar))
-        return f"oci:{write_layout(self.directory / version, image)}:app"
+        return f"oci:{write_layout(self.directory / version, images.unpackable([tar]))}:app"
 
     def push(self, image: str, reference: str, *options: str) -> None:
         run(["skopeo", "copy", "--quiet", "--dest-tls-verify=false", *options, image, f"docker://{reference}"])

@@ -62,6 +62,17 @@ def of_layers(
     return Image(json.dumps(manifest).encode(), media_type, (config, *contents))
 
 
+def unpackable(tars: list[bytes]) -> Image:
+    """An image of uncompressed layers whose config names them, so that clients unpack it."""
+    layers = [descriptor(tar, OCI_LAYER) for tar in tars]
+    diff_ids = [layer["digest"] for layer in layers]
+    config = json.dumps(
+        {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+    ).encode()
+    manifest = {"schemaVersion": 2, "mediaType": OCI_IMAGE, "config": descriptor(config, OCI_CONFIG), "layers": layers}
+    return Image(json.dumps(manifest).encode(), OCI_IMAGE, (config, *tars))
+
+
 def index(*children: Image, media_type: str = OCI_INDEX, **fields: Any) -> Image:
     """An index of images."""
     manifest = {

@@ -50,7 +50,11 @@ class Link:
                 if self._is_cut:
                     near.close()
                     continue
-                far = socket.create_connection(self._target)
+                try:
+                    far = socket.create_connection(self._target)
+                except OSError:  # the target is dead, and may come back
+                    near.close()
+                    continue
                 self._open |= {near, far}
                 threading.Thread(target=self._pump, args=(near, far, None), daemon=True).start()
                 threading.Thread(target=self._pump, args=(far, near, self._rate), daemon=True).start()

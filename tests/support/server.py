@@ -45,11 +45,14 @@ class Redis:
         self._directory = directory
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> "Redis":
+    def executable(self) -> str:
+        return redis_executable()
+
+    def start(self, *more: str) -> "Redis":
         options = ["--port", str(self.port), "--bind", self.host, "--save", "", "--appendonly", "no"]
-        options += ["--protected-mode", "no"]
+        options += ["--protected-mode", "no", *more]
         self.process = subprocess.Popen(
-            [*self._on_host, redis_executable(), *options],
+            [*self._on_host, self.executable(), *options],
             cwd=self._directory,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
