@@ -251,11 +251,7 @@ class Referee:
         steady = self._quiet_but(BUS_KINDS | {BODY_BROKEN}) if operation.kind == "pull blob" else self.calm
         has_room = "evict" not in self.conditions or REFUSED not in operation.said
         self.judge(answers.check_status, operation, steady and has_room, self.lost, self.history.operations)
-        if (
-            has_room
-            and self.members_are_known
-            and not (operation.kind.startswith("slow") and may_be_lost(self.plan.faults))
-        ):
+        if has_room and self.members_are_known and not (operation.kind.startswith("slow") and may_be_lost(self.plan)):
             self.judge(answers.check_upload, operation, self.lost)
         if answer is None and steady and not self.lost.concerns(operation):
             self.violate(f"{operation} was cut off")

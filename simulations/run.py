@@ -29,7 +29,7 @@ from simulations.paths import counted
 from simulations.plan import Outcome, Plan, drawn_plan
 from simulations.referee import CALM_S, Referee
 from simulations.sizes import shrunk
-from simulations.slow_upload import SlowUpload, keep_on, may_be_lost
+from simulations.slow_upload import SlowUpload, keep_on, loses_uploads, may_be_lost
 from simulations.sweep import Sweep
 from simulations.workload import GRACE_S, Client
 from simulations.world import Node
@@ -106,7 +106,7 @@ class Run(Referee):
     def _begin_slow_upload(self) -> "tuple[SlowUpload, asyncio.Task[None]]":
         drawn = random.Random(f"{self.plan.seed} slow upload")
         client = Client("client-slow", self.world.network, self._places, self, f"{self.plan.seed} slow client")
-        upload = SlowUpload(client, drawn, self.violate, may_be_lost(self.plan.faults))
+        upload = SlowUpload(client, drawn, self.violate, may_be_lost(self.plan))
         return upload, asyncio.ensure_future(keep_on(upload, drawn, self._places))
 
     async def _collect(self, phase: str, seconds: float) -> None:
@@ -196,7 +196,7 @@ class Run(Referee):
                 self.judge(bounds.check_wanted, node.name, node.instance)
         self.judge(bounds.check_tasks, len(asyncio.all_tasks()), len(self.world.disks))
         refused = sum((node.refused() for node in [*nodes, *self.world.gone]), Counter[str]())
-        if not MANGLING & set(self.plan.faults) and not may_be_lost(self.plan.faults):
+        if not MANGLING & set(self.plan.faults) and not loses_uploads(self.plan.faults):
             self.judge(bounds.check_refused, refused)
         before, seconds = self.world.network.requests, 4.0
         await asyncio.sleep(seconds)

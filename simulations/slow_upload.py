@@ -1,7 +1,7 @@
 """One upload that goes on through a whole run: a little more, or a question how far it is, every second.
 
 Whatever is acknowledged of it is there in the end, and it can be finished: through kills of its owner, partitions, and
-an exchange of the cluster's key. Only a disk that refused it, was put back or ran twice excuses its loss.
+an exchange of the cluster's key. Only a disk that refused it, was full, put back or ran twice excuses its loss.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from simulations.faults import MEMBER_FAULTS
 from simulations.images import digest_of
+from simulations.plan import Plan
 from simulations.workload import OCTETS, Answer, Client
 from simulations.world import Node
 
@@ -20,9 +21,14 @@ REPOSITORY = "app"
 LOSING = {"eio", "enospc", "edquot", "failed-commit", "backup", "clone", "disk-destroyed", "new-key"}
 
 
-def may_be_lost(faults: tuple[str, ...]) -> bool:
-    """Whether an upload may have to be begun again: a disk lost it, a key went before its id was renewed, since the
-    exchange was in haste or its owner was away meanwhile, or its owner is no member any more."""
+def may_be_lost(plan: Plan) -> bool:
+    """Whether an upload may have to be begun again: it was lost, or a disk's budget was used up."""
+    return loses_uploads(plan.faults) or "evict" in plan.conditions
+
+
+def loses_uploads(faults: tuple[str, ...]) -> bool:
+    """Whether a disk may lose an upload, a key go before its id was renewed, since the exchange was in haste or its owner
+    was away meanwhile, or its owner be no member any more."""
     return bool((LOSING | MEMBER_FAULTS) & set(faults)) or ("rolling-key" in faults and len(faults) > 1)
 
 

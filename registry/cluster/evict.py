@@ -100,7 +100,7 @@ class Evict:
 
     @property
     def _is_stuck(self) -> bool:
-        """Whether there was more here than the high watermark allows, and nothing to evict, when that was tried last."""
+        """Whether the last try to make room left more than the high watermark allows."""
         return self._pause_s > 0
 
     def check_room(self) -> None:
