@@ -27,8 +27,8 @@ def may_be_lost(plan: Plan) -> bool:
 
 
 def loses_uploads(faults: tuple[str, ...]) -> bool:
-    """Whether a disk may lose an upload, a key go before its id was renewed, since the exchange was in haste or its owner
-    was away meanwhile, or its owner be no member any more."""
+    """Whether a disk may lose an upload, a key go before its id was renewed, since the exchange was in haste or its
+    owner was away meanwhile, or its owner be no member any more."""
     return bool((LOSING | MEMBER_FAULTS) & set(faults)) or ("rolling-key" in faults and len(faults) > 1)
 
 
