@@ -203,6 +203,7 @@ async def test_few_files_stay_open_however_many_uploads_were_begun(site, monkeyp
         site.clock.at_ms += 1
         await site.uploads.append(f"u{number:02}", APP, body(b"x"), None)
     assert sum(session.is_open for session in site.uploads._sessions.values()) <= 6
+    assert site.uploads.held_bytes == 20, "those that are closed are counted too"
     assert await site.uploads.append("u00", APP, body(b"y"), None) == 2, "a closed one goes on"
 
 

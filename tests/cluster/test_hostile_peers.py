@@ -27,13 +27,14 @@ BEAT = msgspec.to_builtins(
 class Peer:
     """A member that can be as hostile as it likes."""
 
-    def __init__(self, server, secret=KEY):
+    def __init__(self, server, secret=KEY, instance=ME):
         self.client = server.client
+        self.instance = instance
         self.key = ClusterKey(secret)
         self._sequences = itertools.count(1)
 
     def open(self, **changed) -> Session:
-        body = msgspec.msgpack.encode(m.SessionQuestion(ME, bytes(16)))
+        body = msgspec.msgpack.encode(m.SessionQuestion(self.instance, bytes(16)))
         headers = {"Concord-Cluster": self.key.cluster, "Concord-MAC": sign_opening(self.key, body)} | changed
         answer = self.client.request("POST", PREFIX + "/session", body, headers)
         assert answer.status == 200, answer

@@ -11,5 +11,6 @@ engines     docker, podman, skopeo, buildah and an ORAS client
 seams       the real disk, watched or made to fail, and a clock that stands still
 layouts     images as OCI layouts on disk
 writing     a document that pycrdt itself writes
+golden      what later versions must still understand, made by this one
 replica     replicas in memory, made of crdt/ alone
 """
