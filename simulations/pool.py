@@ -1,5 +1,6 @@
 """Many runs, on all cores, each process playing one after the other."""
 
+import logging
 import multiprocessing
 import os
 import sys
@@ -25,6 +26,7 @@ def play_all(play: Callable[[A], R], arguments: Iterable[A], processes: int = 0)
 def _prepare() -> None:
     # Coroutines and generators of instances that were killed are found by the collector later.
     sys.unraisablehook = _nothing
+    logging.getLogger("concord").addHandler(logging.NullHandler())
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
 

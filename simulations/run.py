@@ -219,7 +219,9 @@ class Run(Referee):
 
 def run(plan: Plan, act: Callable[[Run], Awaitable[None]] = Run.play) -> Outcome:
     """Carry out a plan in a world of its own, or something else in the world of a plan."""
+    logging.disable()  # coroutines of killed instances are ended here, and what they say of that means nothing
     gc.collect()
+    logging.disable(logging.NOTSET)
     _set_aside()
     gc.disable()  # when it runs is no function of the seed
     playing = Run(plan)
