@@ -188,6 +188,9 @@ class Queries:
         row = self._database.row("SELECT body FROM manifests WHERE digest = ?", (digest,))
         return row[0] if row else None
 
+    def has_body(self, digest: Digest) -> bool:
+        return self._database.row("SELECT 1 FROM manifests WHERE digest = ?", (digest,)) is not None
+
     def bodies_behind(self, number: int, limit: int) -> list[tuple[int, Digest, bytes]]:
         """Manifest bodies in the order in which they came, each with its number, behind a number; 0 begins."""
         sql = "SELECT rowid, digest, body FROM manifests WHERE rowid > ? ORDER BY rowid LIMIT ?"

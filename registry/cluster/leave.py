@@ -15,7 +15,7 @@ from registry.catalog.catalog import Catalog
 from registry.catalog.collection import linked_content, named_bodies
 from registry.cluster.contents import Contents
 from registry.cluster.members import Member, Members
-from registry.cluster.messages import TakeAnswer, TakeQuestion, Updates, UpdatesAnswer
+from registry.cluster.messages import BodiesAnswer, BodiesQuestion, TakeAnswer, TakeQuestion, Updates, UpdatesAnswer
 from registry.cluster.peers import Peers
 from registry.cluster.ranking import ranked, spread
 from registry.cluster.sync import Sync
@@ -98,9 +98,10 @@ class Leave:
         PeerUnreachable."""
         last = ""
         while page := named_bodies(self._catalog.database, last, PAGE):
-            for digest in page:
+            answer = await self._peers.ask(member, "/bodies", BodiesQuestion(list(page)), BodiesAnswer, ANSWER_S)
+            for digest in sorted(set(page) - set(answer.held)):
                 body = self._catalog.queries.body(digest)
-                if body is not None and not await self._peers.keeps(member, digest, ANSWER_S):
+                if body is not None:
                     await self._peers.ask(member, "/updates", Updates([], {}, [body]), UpdatesAnswer, ANSWER_S)
             last = page[-1]
 

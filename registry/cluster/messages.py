@@ -214,6 +214,16 @@ class ReleaseAnswer(msgspec.Struct):
     released: list[Text]
 
 
+class BodiesQuestion(msgspec.Struct):
+    """Which of these manifests' bodies are on the answerer's disk."""
+
+    digests: Annotated[list[Text], msgspec.Meta(max_length=1000)]
+
+
+class BodiesAnswer(msgspec.Struct):
+    held: list[Text]
+
+
 class UpdatesAnswer(msgspec.Struct):
     early: list[str]
     """Documents whose update could not be applied because something before it is missing."""

@@ -141,6 +141,11 @@ async def _held(instance: Instance, asked: Asked, question: m.HeldQuestion) -> m
     return m.HeldAnswer(size, not instance.cluster.leave.under_way)
 
 
+async def _bodies(instance: Instance, asked: Asked, question: m.BodiesQuestion) -> m.BodiesAnswer:
+    digests = [parse_digest(digest) for digest in question.digests]
+    return m.BodiesAnswer([digest for digest in digests if instance.catalog.queries.has_body(digest)])
+
+
 async def _secure(instance: Instance, asked: Asked, question: m.SecureQuestion) -> m.SecureAnswer:
     repository, digest = parse_repository(question.repository), parse_digest(question.digest)
     asker = instance.cluster.members.get(asked.session.client)
@@ -176,6 +181,7 @@ QUESTIONS: dict[str, Callable[[Instance, Asked], Awaitable[Response]]] = {
     "/updates": _answering(m.Updates, _updates),
     "/facts": _answering(m.FactsQuestion, _facts),
     "/held": _answering(m.HeldQuestion, _held),
+    "/bodies": _answering(m.BodiesQuestion, _bodies),
     "/secure": _answering(m.SecureQuestion, _secure),
     "/take": _answering(m.TakeQuestion, _take),
     "/relied": _answering(m.RelyQuestion, _relied),
