@@ -11,6 +11,7 @@ delays          how long changes took to get here
 sync            catching up with others, and asking them what they know more
 locate          who has a content
 fetch           content from a peer: one transfer, many readers
+through         content that has no room here, on its way to one reader
 bodies          manifest bodies: fetching what is lacking, depositing what no frame carries
 contents        content from this disk where it is right, else from elsewhere; mending what is damaged
 scrub           checking all content in turn
