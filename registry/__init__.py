@@ -4,6 +4,8 @@ config      what an operator may set
 errors      what can go wrong, as the OCI error a client is told
 names       the grammar of repositories, tags and digests
 manifest    reading manifests and indexes
+policy      who is to hold what, by repository
+redis_address how a Redis is written down
 seams       the four interfaces through which all I/O goes: clock, bus, peer transport, disk
 request_ids the id of a request, which follows it through logs and to other instances
 measures    what is counted while the registry runs

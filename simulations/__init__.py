@@ -12,6 +12,8 @@ seams. `python -m simulations --help` runs it.
     images       what clients push
     sizes        large things, made small
     paths        what only large things or bad luck lead to, counted
+    evictions    disks with budgets of a few kilobytes
+    restored     another instance, started from a backup
     lost         what may be nowhere any more
     habits       what clients do, and how often
     odd_uploads  clients that make mistakes
@@ -27,6 +29,8 @@ seams. `python -m simulations --help` runs it.
     planted/     bugs put in from outside, which the checkers must see
     replica      a replica in memory, of crdt/ alone
     documents    runs of documents alone, thousands of them
+    scale        hundreds of instances and a million tags, without the HTTP layer
+    shared       what they share, to fit into memory
     pool         many runs on all cores
     guard        nothing may look at a clock, chance, a thread or a socket of the machine
     report       pages with plots

@@ -1,6 +1,7 @@
 """What the layout promises: who may import whom, and nothing that goes around the seams."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -42,6 +43,16 @@ def test_only_the_edges_go_around_the_seams(path):
     for module in imports(path):
         assert module.partition(".")[0] not in BEHIND_SEAMS, f"{name(path)} imports {module}"
         assert not module.startswith(("registry.system", "registry.cli")), f"{name(path)} imports {module}"
+
+
+TOPS = ("crdt", "registry", "simulations", "tests/support")
+INDEXES = sorted(path for top in TOPS for path in (ROOT / top).rglob("__init__.py") if "\n\n" in path.read_text())
+
+
+@pytest.mark.parametrize("index", INDEXES, ids=name)
+def test_an_index_names_every_module(index):
+    modules = {path.stem for path in index.parent.glob("*.py")} - {"__init__", "__main__"}
+    assert {module for module in modules if not re.search(rf"\b{module}\b", index.read_text())} == set()
 
 
 LAYERS = {

@@ -109,12 +109,17 @@ class Uploads:
         session.check_repository(repository)
         return session.size
 
+    @property
+    def count(self) -> int:
+        """How many uploads are under way."""
+        return len(self._sizes)
+
     def check_number(self) -> None:
         """Raises TooManyUploads while there may be no more."""
-        if len(self._sizes) >= self._most:
+        if self.count >= self._most:
             raise TooManyUploads(
                 "this instance has as many uploads under way as it takes; push again in a while",
-                {"uploads": len(self._sizes)},
+                {"uploads": self.count},
             )
 
     async def append(self, upload: str, repository: Repository, body: AsyncIterator[bytes], span: Span | None) -> int:

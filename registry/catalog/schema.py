@@ -85,7 +85,7 @@ CREATE TABLE writers (
     instance TEXT NOT NULL
 ) STRICT;
 
--- Manifest bodies. `subject` and `descriptor` are read from the body, for the referrers API.
+-- Manifest bodies. `subject`, `artifact_type` and `annotations` are read from the body, for the referrers API.
 CREATE TABLE manifests (
     digest TEXT PRIMARY KEY,
     body BLOB NOT NULL,

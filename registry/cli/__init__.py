@@ -13,6 +13,7 @@ replication where a tag is
 client      asking a running instance
 compare     what two running instances hold differently
 scrub       having a running instance check its content
+catalog_file opening a data directory's catalog to read it
 verify      re-hashing a data directory's content
 backup      backups of a data directory, and starting again from one
 rebuild     a new catalog where it is lost

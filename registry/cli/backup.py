@@ -23,6 +23,7 @@ import apsw
 from registry.blobs.store import READ_BYTES, content_path
 from registry.catalog import schema
 from registry.catalog.catalog import PATH
+from registry.cli.catalog_file import READ_ONLY
 from registry.errors import CannotStart
 from registry.names import ALGORITHMS, Digest, algorithm_of
 
@@ -108,7 +109,7 @@ def restore(source: Path, data: Path) -> Done:
 def _copy_catalog(source: Path, target: Path) -> None:
     """As of one moment: the whole in one step, which in WAL mode keeps no writer waiting."""
     try:
-        reading = apsw.Connection(f"{source.absolute().as_uri()}?mode=ro", flags=_READ_ONLY)
+        reading = apsw.Connection(f"{source.absolute().as_uri()}?mode=ro", flags=READ_ONLY)
         (version,) = reading.execute("PRAGMA user_version").fetchone()  # type: ignore[misc]
         if version > schema.VERSION:
             raise CannotStart(f"{source} was made by a newer version of Concord")
@@ -213,6 +214,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-_READ_ONLY = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI

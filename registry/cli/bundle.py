@@ -14,6 +14,7 @@ from another instance. Both go on where they were broken off.
 import asyncio
 import hashlib
 import hmac
+import os
 import re
 import shutil
 from fnmatch import fnmatchcase
@@ -29,10 +30,11 @@ from crdt.document import Document
 from crdt.errors import CrdtError
 from registry.blobs.checks import Checks
 from registry.blobs.store import READ_BYTES, content_path
-from registry.catalog.catalog import PATH, Catalog
+from registry.catalog.catalog import Catalog
 from registry.catalog.content import add_content, held_size
 from registry.catalog.incoming import Incoming, keep_wanted_body, note_writers
 from registry.catalog.queries import KIND
+from registry.cli.catalog_file import open_read_only
 from registry.cluster.keys import ClusterKey
 from registry.errors import CannotStart
 from registry.names import Digest, algorithm_of, is_digest
@@ -78,14 +80,21 @@ class Moved(NamedTuple):
 
 def export_bundle(data: Path, target: Path, patterns: list[str], keys: list[ClusterKey]) -> Moved:
     """Write the repositories whose names match. Raises CannotStart."""
-    if not (data / PATH).is_file():
-        raise CannotStart(f"{data} is no data directory of Concord: it has no {PATH}")
     if target.exists() and any(target.iterdir()) and not (target / "documents").exists():
         raise CannotStart(f"{target} is neither empty nor a bundle")
+    reading = open_read_only(data)
+    try:
+        reading.execute("BEGIN")  # everything as of one moment
+        return _export(reading, data, target, patterns, keys)
+    except apsw.Error as error:
+        raise CannotStart(f"the catalog in {data} cannot be read: {error}") from None
+    finally:
+        reading.close()
+
+
+def _export(reading: apsw.Connection, data: Path, target: Path, patterns: list[str], keys: list[ClusterKey]) -> Moved:
     (target / "documents").mkdir(parents=True, exist_ok=True)
     (target / "bodies").mkdir(exist_ok=True)
-    reading = apsw.Connection(f"{(data / PATH).absolute().as_uri()}?mode=ro", flags=_READ_ONLY)
-    reading.execute("BEGIN")  # everything as of one moment
     bundle, new = Bundle(VERSION, [], {}, {}), 0
     for document, name in _documents(reading, patterns):
         update = _update_of(reading, document)
@@ -195,7 +204,7 @@ def _place(source: Path, data: Path, digest: Digest) -> Checks:
             checks.update(piece)
             writing.write(piece)
         writing.flush()
-        SystemDisk(data).open(part.name).sync()
+        os.fsync(writing.fileno())
     if checks.digest() != digest:
         part.unlink()
         raise CannotStart(f"the bundle changed while it was read: {digest}")
@@ -272,4 +281,3 @@ _CONTENTS = (
     "SELECT DISTINCT c.digest, c.size FROM facts f JOIN content c ON c.digest = f.key "
     "WHERE f.document = ? AND f.kind = 'b'"
 )
-_READ_ONLY = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI

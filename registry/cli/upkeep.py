@@ -45,7 +45,7 @@ def gc(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Remove content from an instance that no manifest names, as it is also done every hour."""
+    """Remove content from an instance that no manifest names, as it also does by itself (--gc-every-s)."""
     question: dict[str, Any] = {"dry_run": dry_run}
     if untagged_older_than is not None:
         question["untagged_older_than_s"] = _age_s(untagged_older_than)

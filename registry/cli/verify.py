@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from registry.blobs.store import READ_BYTES, content_path
-from registry.catalog import schema
-from registry.catalog.catalog import PATH
+from registry.cli.catalog_file import open_read_only
 from registry.errors import CannotStart
 from registry.names import Digest, algorithm_of
 
@@ -27,14 +26,8 @@ class DataDirectory:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        database = path / PATH
-        if not database.is_file():
-            raise CannotStart(f"{path} is no data directory of Concord: it has no {PATH}")
+        self._connection = open_read_only(path)
         try:
-            self._connection = apsw.Connection(f"{database.absolute().as_uri()}?mode=ro", flags=_READ_ONLY)
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()  # type: ignore[misc]
-            if version > schema.VERSION:
-                raise CannotStart(f"the catalog in {path} was made by a newer version of Concord")
             query = "SELECT size FROM content UNION ALL SELECT LENGTH(body) FROM manifests"
             sizes: Any = self._connection.execute(query)
             self.total_bytes = sum(int(size) for (size,) in sizes)
@@ -65,6 +58,3 @@ class DataDirectory:
         if read != size:
             return f"the file has {read} of {size} bytes"
         return None if digest.endswith(f":{hashed.hexdigest()}") else "the content has changed"
-
-
-_READ_ONLY = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI

@@ -1,6 +1,7 @@
 """Everything between instances.
 
 messages        what instances tell each other, as types
+keys            what is derived from the cluster key
 sessions        authenticating the requests between them
 upload_ids      upload ids that name their owner
 members         the other instances: who is there, how far they are

@@ -154,8 +154,8 @@ class Collect:
         async with self._lock:
             candidates = await self._candidates()
             now = _now()
+            ripe = [one for one in candidates if now - self._since.get(one.digest, now) >= self._grace_s]
             waiting = [one for one in candidates if now - self._since.get(one.digest, now) < self._grace_s]
-            ripe = [one for one in candidates if one not in set(waiting)]
             decisions = [Decision(*one, False, self._why_waiting(one, now)) for one in waiting]
             blocked, bodies = "", 0
             try:

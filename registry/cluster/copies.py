@@ -8,6 +8,7 @@ computes the same (see `ranking`).
 
 import asyncio
 import logging
+import math
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -66,7 +67,8 @@ class Copies:
         self._wake = asyncio.Event()
         self._gone_over_at = -GO_OVER_S
         self._gone_over_with: list[Candidate] = []
-        self._again_at: float | None = None
+        self._again_at = math.inf
+        """When to go over all links again although nobody has come or gone, in loop time."""
         self.copied = 0
         """Contents fetched because they are to be here."""
         self.lacking = 0
@@ -124,7 +126,7 @@ class Copies:
                 await self._wake.wait()
             _, link = self._due.popitem(last=False)
             if not await self._copy(link):
-                self._again_at = min(self._again_at or 1e18, _now() + RETRY_S)
+                self._again_at = min(self._again_at, _now() + RETRY_S)
 
     async def _copy(self, link: Link) -> bool:
         """Fetch one content, unless it has come meanwhile or nobody reachable has it."""
@@ -143,9 +145,12 @@ class Copies:
     async def _go_over_often(self) -> None:
         while True:
             candidates = self.candidates()
-            again = self._again_at is not None and _now() >= self._again_at
-            if again or candidates != self._gone_over_with or _now() - self._gone_over_at >= GO_OVER_S:
-                self._again_at, self._gone_over_with = None, candidates
+            if (
+                _now() >= self._again_at
+                or candidates != self._gone_over_with
+                or _now() - self._gone_over_at >= GO_OVER_S
+            ):
+                self._again_at, self._gone_over_with = math.inf, candidates
                 await self._go_over()
                 self._gone_over_at = _now()
             await asyncio.sleep(LOOK_S)
@@ -167,7 +172,7 @@ class Copies:
             await asyncio.sleep(PAUSE_S)
         self.lacking = lacking
         if lacking:
-            self._again_at = min(self._again_at or 1e18, _now() + RETRY_S)
+            self._again_at = min(self._again_at, _now() + RETRY_S)
 
     def _lacks(self, digest: Digest) -> bool:
         return not self._queries.is_held(digest)

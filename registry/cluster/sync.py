@@ -113,7 +113,7 @@ class Sync:
 
     def catch_up_soon(self, member: Member) -> "asyncio.Task[bool]":
         """Catch up with a member, unless that is under way. The task answers whether it succeeded."""
-        if self._filling is not None and not self._filling.done():
+        if self._filling is not None and self.filling:
             return self._filling  # the same from another one would be in vain
         running = self._running.get(member.instance)
         if running is None or running.done():

@@ -46,6 +46,7 @@ async def collect(instance: Instance, request: Request) -> Response:
             "removed": sum(one.removed for one in report.decisions),
             "removed_bytes": report.removed_bytes,
             "bodies": report.bodies,
+            "decisions_count": len(report.decisions),
             "decisions": [one._asdict() for one in report.decisions[:MAX_DECISIONS]],
         }
     )

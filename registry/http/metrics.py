@@ -27,7 +27,9 @@ from registry.instance import Instance
 
 OPENMETRICS = "application/openmetrics-text"
 FROM_ZERO: dict[str, dict[str, int]] = {
-    "frames": dict.fromkeys(("applied", "foreign writer", "malformed", "not stored", "twin", "unauthentic"), 0),
+    "frames": dict.fromkeys(
+        ("applied", "foreign writer", "malformed", "not stored", "refused", "twin", "unauthentic"), 0
+    ),
     "catch_ups": dict.fromkeys(("done", "failed", "forked"), 0),
     "refused": dict.fromkeys(("malformed", "replayed", "unauthentic"), 0),
 }
@@ -77,7 +79,7 @@ def _state(instance: Instance, counts: Mapping[str, int]) -> Iterator[Metric]:
     )
     yield _gauge("content_blobs", "blobs on this disk", counts["blobs"])
     yield _gauge("content_bytes", "bytes of the blobs on this disk", counts["blob_bytes"])
-    yield _gauge("uploads", "uploads under way that have bytes", counts["uploads"])
+    yield _gauge("uploads", "uploads under way, as the bound on them counts", instance.uploads.count)
     yield _gauge("upload_bytes", "bytes of the uploads under way", instance.uploads.held_bytes)
 
 

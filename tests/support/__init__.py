@@ -3,6 +3,10 @@
 server      real instances as processes, and a real Redis
 client      HTTP requests with full control over headers and framing
 link        a stretch of network that can be slow or cut
+wide_area   a line between two networks, slow and lossy
+nginx       Debian's nginx in front of instances
+kustomize   reading the files for Kubernetes
+histories   what documents went through, drawn by Hypothesis
 network     hosts of their own, whose packets can be swallowed
 needs       what a test needs of the machine
 proxy       a plain round-robin load balancer

@@ -1,0 +1,27 @@
+"""Opening a data directory's catalog to read it, also while an instance runs on it."""
+
+from pathlib import Path
+
+import apsw
+
+from registry.catalog import schema
+from registry.catalog.catalog import PATH
+from registry.errors import CannotStart
+
+READ_ONLY = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+
+
+def open_read_only(data: Path) -> apsw.Connection:
+    """The catalog of a data directory. Raises CannotStart where there is none, or none that this version can read."""
+    catalog = data / PATH
+    if not catalog.is_file():
+        raise CannotStart(f"{data} is no data directory of Concord: it has no {PATH}")
+    try:
+        connection = apsw.Connection(f"{catalog.absolute().as_uri()}?mode=ro", flags=READ_ONLY)
+        version = connection.pragma("user_version")
+    except apsw.Error as error:
+        raise CannotStart(f"the catalog in {data} cannot be read: {error}") from None
+    if version > schema.VERSION:
+        connection.close()
+        raise CannotStart(f"the catalog in {data} was made by a newer version of Concord")
+    return connection
