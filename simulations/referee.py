@@ -182,11 +182,7 @@ class Referee:
         if self.calm:
             operation.status = status
             if operation.kind in DELETES:
-                written = self._facts_for(operation, lambda one: one.node.name == target)
-                document = KIND + operation.repository
-                seen = {node.name: self.history.of(node.name).get(document, Seen()).vector for node in nodes}
-                behind = {name for name in seen if visibility.is_behind(seen[name], seen[target], written)}
-                self.judge(self.deletes.check_site, operation, nodes, behind)
+                self.judge(self.deletes.check_site, operation, nodes, self._behind(operation, target))
             else:
                 # another of the site may own an upload
                 own = self._facts_for(operation, lambda one: operation.kind == "upload" or one.node.name == target)
@@ -288,6 +284,16 @@ class Referee:
             for one in self._written
             if one.at_s >= operation.begun_s and one.node.site == site and one.commit.document == document
         ]
+
+    def _behind(self, operation: Operation, target: str) -> set[str]:
+        """Who lacks more than what an instance has written for a request: what it had before."""
+        before = [one.commit.before.vector for one in self._written_for(operation) if one.node.name == target][:1]
+        document, found = KIND + operation.repository, set()
+        for node in self.world.nodes:
+            vector = self.history.of(node.name).get(document, Seen()).vector
+            if any(vector.get(writer, 0) < clock for had in before for writer, clock in had.items()):
+                found.add(node.name)
+        return found
 
     def _facts_for(self, operation: Operation, which: Callable[[Written], bool]) -> dict[Identity, Fact]:
         """What some of those operations have said."""

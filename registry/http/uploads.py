@@ -2,9 +2,11 @@
 
 An upload's bytes are kept by the instance that began it, which its id names. A request that arrives elsewhere is passed
 on, once, as it streams. When the owner is gone an upload without bytes is adopted by whoever is asked next; one with
-bytes is 503 while its owner may come back, then unknown, which makes clients begin again.
+bytes waits a moment for an owner that is restarting, is then 503 while it may come back, and at last unknown, which
+makes clients begin again.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Literal, NamedTuple, cast
 
@@ -23,6 +25,8 @@ from registry.names import ALGORITHMS, Digest, Repository, parse_digest, parse_r
 from registry.seams import PeerUnreachable
 
 OWNER_ANSWERS_S = 30.0
+OWNER_RESTARTS_S = 4.0
+ASK_AGAIN_S = 0.25
 
 Method = Literal["PATCH", "PUT", "GET", "DELETE"]
 
@@ -69,7 +73,7 @@ async def continue_upload(instance: Instance, request: Request, repository: Repo
             raise BlobUploadUnknown("this upload was finished or cancelled, or has expired")
         return await carry_out(instance, asked)
     owner = instance.cluster.members.get(upload.owner)
-    if owner is not None and owner.reachable:
+    if owner is not None and (owner.reachable or (upload.has_bytes and owner.may_be_restarting)):
         return await _pass_on(instance, owner, asked, upload_id)
     if not upload.has_bytes and (span is None or span.first == 0):
         return await carry_out(instance, asked._replace(upload=_new_upload(instance)))
@@ -101,23 +105,32 @@ async def carry_out(instance: Instance, asked: UploadRequest) -> Response:
 
 
 async def _pass_on(instance: Instance, owner: Member, asked: UploadRequest, upload_id: str) -> Response:
-    """Let the owner answer. Bytes stream through; the owner checks them against the digest."""
+    """Let the owner answer. Bytes stream through; the owner checks them against the digest. One that is restarting is
+    waited for as long as nothing of the body was sent."""
     question = UploadQuestion(asked.method, asked.repository, upload_id, asked.digest, asked.span)
-    body = asked.body if asked.method in ("PATCH", "PUT") else _nothing()
-    try:
-        answer = await instance.cluster.peers.ask_with_content(
-            owner, "/upload", question, body, UploadAnswer, OWNER_ANSWERS_S
-        )
-    except PeerUnreachable:
-        raise _gone(owner) from None
-    except ClientGone:
-        raise BlobUploadInvalid("the body broke off; what arrived is kept", headers=CLOSE) from None
-    return Response(answer.content, answer.status, answer.headers)
+    has_body, sent = asked.method in ("PATCH", "PUT"), False
 
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        if has_body:
+            async for piece in asked.body:
+                sent = True
+                yield piece
 
-async def _nothing() -> AsyncIterator[bytes]:
-    return
-    yield b""
+    until = asyncio.get_running_loop().time() + OWNER_RESTARTS_S
+    while True:
+        try:
+            answer = await instance.cluster.peers.ask_with_content(
+                owner, "/upload", question, body(), UploadAnswer, OWNER_ANSWERS_S
+            )
+            return Response(answer.content, answer.status, answer.headers)
+        except PeerUnreachable:
+            waits = asked.upload.has_bytes and owner.may_be_restarting and not sent
+            if not waits or asyncio.get_running_loop().time() > until:
+                raise _gone(owner) from None
+        except ClientGone:
+            raise BlobUploadInvalid("the body broke off; what arrived is kept", headers=CLOSE) from None
+        await asyncio.sleep(ASK_AGAIN_S)
 
 
 def _gone(owner: Member | None) -> BlobUploadUnknown | UploadUnreachable:

@@ -21,7 +21,7 @@ def check_site(operation: Operation, nodes: list[Node], history: History, writte
             continue
         seen = history.of(node.name).get(document)
         vector = seen.vector if seen is not None else {}
-        if is_behind(vector, reference.vector if reference else {}, written):
+        if _is_behind(vector, reference.vector if reference else {}, written):
             continue  # by operations that left nothing behind, so that no digest told: it asks for them now
         if document in node.instance.cluster.gossip._awaiting:
             continue  # no frame carries it, and it is being asked for
@@ -29,7 +29,7 @@ def check_site(operation: Operation, nodes: list[Node], history: History, writte
             raise Violation(f"{operation} was answered while {node.name} of the same site does not show it")
 
 
-def is_behind(vector: dict[int, int], reference: dict[int, int], written: dict[Identity, Fact]) -> bool:
+def _is_behind(vector: dict[int, int], reference: dict[int, int], written: dict[Identity, Fact]) -> bool:
     """Whether a vector lacks more of another than what was written just now."""
     first = {writer: min(clock for by, clock in written if by == writer) for writer, _ in written}
     return any(vector.get(writer, 0) < min(clock, first.get(writer, clock)) for writer, clock in reference.items())

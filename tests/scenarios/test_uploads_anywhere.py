@@ -3,6 +3,7 @@
 import random
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -79,6 +80,18 @@ def test_an_upload_without_bytes_is_adopted_when_its_owner_is_gone(tmp_path):
         answer = wait_until(lambda: (a := second.client.request("PATCH", location, CONTENT)).status == 202 and a)
         assert second.client.request("PUT", with_digest(answer.headers["Location"], sha256(CONTENT)), b"").status == 201
         assert second.client.get(f"/v2/app/blobs/{sha256(CONTENT)}").body == CONTENT
+
+
+@pytest.mark.parametrize("rest", [b"", CONTENT[1000:]], ids=["finished", "with more bytes"])
+def test_an_upload_goes_on_elsewhere_while_its_owner_restarts(tmp_path, rest):
+    with running_cluster(tmp_path, ["eu", "eu"]) as cluster, ThreadPoolExecutor() as pool:
+        first, second = cluster.servers
+        location = first.client.request("PATCH", first.client.begin_upload("app"), CONTENT[:1000]).headers["Location"]
+        first.kill()
+        path = with_digest(location, sha256(CONTENT[:1000] + rest))
+        going_on = pool.submit(second.client.request, "PUT", path, rest)
+        first.start()
+        assert going_on.result(20).status == 201
 
 
 def test_an_upload_with_bytes_is_503_while_its_owner_may_come_back_and_then_unknown(tmp_path):
