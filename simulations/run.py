@@ -187,10 +187,12 @@ class Run(Referee):
         for node in nodes:
             if node.instance is not None:
                 for _ in range(MOMENTS):
-                    if bounds.waiting(node.instance):  # a round of catching up writes down how far it came
+                    if bounds.waiting(
+                        node.instance, self.lost.digests
+                    ):  # a round of catching up writes down how far it came
                         await asyncio.sleep(0.05)
                 # Whoever was told of a change by one that is gone goes on asking for it a while.
-                self.judge(bounds.check_queues, node.name, node.instance, bool(self.world.gone))
+                self.judge(bounds.check_queues, node.name, node.instance, self.lost.digests, bool(self.world.gone))
                 if node.instance.catalog.queries.wanted(1):
                     await asyncio.sleep(ROUND_S + 1)  # what no frame has carried is looked for in rounds
                 self.judge(bounds.check_wanted, node.name, node.instance)

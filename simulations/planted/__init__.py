@@ -16,7 +16,6 @@ _BROKEN = (("operations", 30), ("clients", 4), ("fault_s", 20.0), ("conditions",
 _LOST = (("operations", 4), ("conditions", ("small", "lose-one")))
 _SPARSE = (("operations", 8), ("fault_s", 20.0), ("clients", 2))
 _COLLECTED = (*_LONG, ("conditions", ("collect",)))
-_KEPT_ALL = (*_LONG, ("conditions", ("collect", "everywhere")))
 _FAR = (("operations", 12), ("fault_s", 24.0), ("clients", 4), ("between_sites_s", 0.2), ("conditions", ("collect",)))
 _COPIED = (("operations", 12), ("between_sites_s", 0.08), ("conditions", ("two-copies",)))
 _EVICTING = (("operations", 20), ("clients", 4), ("conditions", ("evict",)))
@@ -78,7 +77,7 @@ PLANTED = [
     Planted("never behind", absence.never_behind, ("one-way", "loss"), 12, ("eu", "eu", "eu"), _CROWDED),
     Planted("gaps not seen", absence.gaps_not_seen, ("loss",), 12, ("eu", "eu", "eu"), _SPARSE),
     Planted("copies not waited for", collection.copies_not_waited_for, ("disk-destroyed",), 24, ("eu", "us"), _COPIED),
-    Planted("nobody asked", collection.nobody_asked, ("bus-cut",), 24, ("eu", "eu"), _KEPT_ALL),
+    Planted("nobody asked", collection.nobody_asked, ("bus-cut",), 24, ("eu", "eu"), _COLLECTED),
     Planted("pins ignored", collection.pins_ignored, (), 24, chosen=_COLLECTED),
     Planted("released unseen", collection.released_unseen, (), 24, ("eu", "us"), _FAR),
     Planted("grace ignored", collection.grace_ignored, (), 4, chosen=_COLLECTED),
