@@ -187,9 +187,8 @@ class Run(Referee):
         for node in nodes:
             if node.instance is not None:
                 for _ in range(MOMENTS):
-                    if bounds.waiting(
-                        node.instance, self.lost.digests
-                    ):  # a round of catching up writes down how far it came
+                    # A round of catching up writes down how far it came.
+                    if bounds.waiting(node.instance, self.lost.digests):
                         await asyncio.sleep(0.05)
                 # Whoever was told of a change by one that is gone goes on asking for it a while.
                 self.judge(bounds.check_queues, node.name, node.instance, self.lost.digests, bool(self.world.gone))
