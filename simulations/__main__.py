@@ -89,7 +89,7 @@ def play_documents(seeds: range, operations: int = 300, processes: int = 0, show
 
 def main(
     seed: Annotated[int, typer.Option(help="the first seed")] = 0,
-    runs: Annotated[int, typer.Option(help="how many seeds, one after the other")] = 100,
+    runs: Annotated[int, typer.Option(min=1, help="how many seeds, one after the other")] = 100,
     sites: Annotated[str, typer.Option(help="sites of the instances, such as eu,eu,us [default: drawn]")] = "",
     faults: Annotated[str, typer.Option(help=f"kinds of faults, or none [default: drawn]: {', '.join(FAULTS)}")] = "",
     conditions: Annotated[str, typer.Option(help=f"or none [default: drawn]: {', '.join(CONDITIONS)}")] = "",
@@ -121,6 +121,9 @@ def main(
             raise typer.BadParameter(f"there is no fault {', '.join(sorted(unknown))}")
     if conditions:
         chosen["conditions"] = () if conditions == "none" else tuple(conditions.split(","))
+        unknown = set(chosen["conditions"]) - CONDITIONS.keys()
+        if unknown:
+            raise typer.BadParameter(f"there is no condition {', '.join(sorted(unknown))}", param_hint="--conditions")
     if between_sites >= 0:
         chosen["between_sites_s"] = between_sites
     begun = time.monotonic()

@@ -23,7 +23,7 @@ import apsw
 from registry.blobs.store import READ_BYTES, content_path
 from registry.catalog import schema
 from registry.catalog.catalog import PATH
-from registry.cli.catalog_file import READ_ONLY
+from registry.cli.catalog_file import READ_ONLY, open_read_only
 from registry.errors import CannotStart
 from registry.names import ALGORITHMS, Digest, algorithm_of
 
@@ -51,10 +51,11 @@ class Done(NamedTuple):
 
 def backup(source: Path, target: Path, copy: bool = False) -> Done:
     """Bring a backup up to date. Raises CannotStart for what is no data directory, or no backup of it."""
-    if not (source / PATH).is_file():
-        raise CannotStart(f"{source} is no data directory of Concord: it has no {PATH}")
+    instance = _instance(source)
     if (target / "lock").exists() or (target.exists() and not (target / PATH).exists() and any(target.iterdir())):
         raise CannotStart(f"{target} is neither empty nor a backup")
+    if (target / PATH).exists() and _instance(target) != instance:
+        raise CannotStart(f"{target} is a backup of another instance; each needs a directory of its own")
     target.mkdir(parents=True, exist_ok=True)
     part = target / (PATH + PART)
     part.unlink(missing_ok=True)
@@ -62,7 +63,7 @@ def backup(source: Path, target: Path, copy: bool = False) -> Done:
     known, new, missing = _contents(part), 0, []
     for content in known:
         place = target / content_path(content.digest)
-        if _size(place) != content.size:
+        if not _is_there(source / content_path(content.digest), place, content):
             if _bring(source / content_path(content.digest), place, copy, content):
                 new += 1
             else:
@@ -104,6 +105,28 @@ def restore(source: Path, data: Path) -> Done:
     _put(part, data / PATH)
     (data / RESTORING).unlink()
     return Done(len(known) - len(missing), sum(c.size for c in known if c.digest not in set(missing)), new, missing)
+
+
+def _instance(data: Path) -> str:
+    """Whose catalog is in a directory."""
+    catalog = open_read_only(data)
+    try:
+        row: Any = catalog.execute("SELECT value FROM meta WHERE key = 'instance'").fetchone()
+        return str(row[0]) if row else ""
+    except apsw.Error as error:
+        raise CannotStart(f"the catalog in {data} cannot be read: {error}") from None
+    finally:
+        catalog.close()
+
+
+def _is_there(source: Path, place: Path, content: Content) -> bool:
+    """Whether a backup has a content. What the instance has mended since is brought again."""
+    if _size(place) != content.size:
+        return False
+    try:
+        return source.stat().st_mtime_ns <= place.stat().st_mtime_ns
+    except FileNotFoundError:
+        return True
 
 
 def _copy_catalog(source: Path, target: Path) -> None:
@@ -168,6 +191,9 @@ def _bring(source: Path, place: Path, copy: bool, content: Content) -> bool:
         _link_or_copy(source, part, copy)
     except FileNotFoundError:
         return False  # collected meanwhile
+    if part.stat().st_nlink == 1 and not _is_right(part, content):  # what is linked costs nothing, and is not read
+        part.unlink()
+        return False
     part.replace(place)
     _sync(place.parent)
     return True

@@ -76,6 +76,8 @@ class Moved(NamedTuple):
     size_bytes: int
     new: int
     """Contents that were not in the target yet."""
+    wrong: list[Digest]
+    """Contents that were damaged and are left out."""
 
 
 def export_bundle(data: Path, target: Path, patterns: list[str], keys: list[ClusterKey]) -> Moved:
@@ -93,10 +95,13 @@ def export_bundle(data: Path, target: Path, patterns: list[str], keys: list[Clus
 
 
 def _export(reading: apsw.Connection, data: Path, target: Path, patterns: list[str], keys: list[ClusterKey]) -> Moved:
+    documents = _documents(reading, patterns)
+    if patterns and not any(name.startswith(KIND) for _, name in documents):
+        raise CannotStart(f"no repository is matched by {', '.join(patterns)}")
     (target / "documents").mkdir(parents=True, exist_ok=True)
     (target / "bodies").mkdir(exist_ok=True)
-    bundle, new = Bundle(VERSION, [], {}, {}), 0
-    for document, name in _documents(reading, patterns):
+    bundle, new, wrong = Bundle(VERSION, [], {}, {}), 0, []
+    for document, name in documents:
         update = _update_of(reading, document)
         file = f"documents/{len(bundle.documents)}"
         (target / file).write_bytes(update)
@@ -110,8 +115,7 @@ def _export(reading: apsw.Connection, data: Path, target: Path, patterns: list[s
             bundle.contents[digest] = size
     for digest, size in list(bundle.contents.items()):
         place = target / content_path(Digest(digest))
-        if not place.exists() or place.stat().st_size != size:
-            new += 1
+        if not place.exists() or place.stat().st_size != size or not _has_bytes_of(place, Digest(digest)):
             place.parent.mkdir(parents=True, exist_ok=True)
             part = place.with_name(place.name + ".part")
             try:
@@ -119,11 +123,17 @@ def _export(reading: apsw.Connection, data: Path, target: Path, patterns: list[s
             except FileNotFoundError:
                 del bundle.contents[digest]  # collected or evicted meanwhile
                 continue
+            if not _has_bytes_of(part, Digest(digest)):
+                part.unlink()
+                del bundle.contents[digest]
+                wrong.append(Digest(digest))
+                continue
             part.replace(place)
+            new += 1
     said = msgspec.json.encode(bundle)
     (target / LIST).write_bytes(said)
     (target / MAC).write_text(_mac(said, keys[0] if keys else None))
-    return _moved(bundle, new)
+    return _moved(bundle, new, wrong)
 
 
 def import_bundle(source: Path, data: Path, keys: list[ClusterKey]) -> Moved:
@@ -135,15 +145,15 @@ def import_bundle(source: Path, data: Path, keys: list[ClusterKey]) -> Moved:
 def _verified(source: Path, keys: list[ClusterKey]) -> Bundle:
     try:
         said = (source / LIST).read_bytes()
-        mac = (source / MAC).read_text()
+        mac = (source / MAC).read_bytes()
     except OSError as error:
         raise CannotStart(f"{source} is no bundle: {error.strerror}: {error.filename}") from None
     signers: list[ClusterKey | None] = [*keys] or [None]
-    if not any(hmac.compare_digest(mac.encode(), _mac(said, key).encode()) for key in signers):
+    if not any(hmac.compare_digest(mac, _mac(said, key).encode()) for key in signers):
         raise CannotStart(f"the bundle {source} was not made with this cluster's key, or was changed")
     try:
         bundle = msgspec.json.decode(said, type=Bundle)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise CannotStart(f"the bundle {source} cannot be read: {error}") from None
     if bundle.version != VERSION:
         raise CannotStart(f"the bundle {source} was made by a newer version of Concord")
@@ -190,7 +200,7 @@ async def _import(source: Path, data: Path, bundle: Bundle) -> Moved:
             await catalog.database.write(lambda tx, body=body: keep_wanted_body(tx, body))  # type: ignore[misc]
     finally:
         await catalog.stop()
-    return _moved(bundle, new)
+    return _moved(bundle, new, [])
 
 
 def _place(source: Path, data: Path, digest: Digest) -> Checks:
@@ -213,9 +223,9 @@ def _place(source: Path, data: Path, digest: Digest) -> Checks:
     return checks
 
 
-def _moved(bundle: Bundle, new: int) -> Moved:
+def _moved(bundle: Bundle, new: int, wrong: list[Digest]) -> Moved:
     total = sum(bundle.contents.values())
-    return Moved(len(bundle.documents), len(bundle.bodies), len(bundle.contents), total, new)
+    return Moved(len(bundle.documents), len(bundle.bodies), len(bundle.contents), total, new, wrong)
 
 
 def _mac(said: bytes, key: ClusterKey | None) -> str:
@@ -255,6 +265,11 @@ def _bytes(path: Path) -> bytes | None:
 
 def _hex(digest: str, body: bytes) -> str:
     return hashlib.new(algorithm_of(Digest(digest)), body).hexdigest()
+
+
+def _has_bytes_of(path: Path, digest: Digest) -> bool:
+    checks = _checks_of(path, digest)
+    return checks is not None and checks.digest() == digest
 
 
 def _checks_of(path: Path, digest: str) -> Checks | None:

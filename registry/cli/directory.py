@@ -110,6 +110,10 @@ def _show_moved(done: Moved) -> None:
         f"{done.repositories} repositories, {done.manifests} manifests, {done.contents} contents, "
         f"{done.size_bytes} bytes, {done.new} of them new"
     )
+    for one in done.wrong:
+        print(f"{one}: damaged, left out")
+    if done.wrong:
+        raise typer.Exit(1)
 
 
 def _keys() -> list[ClusterKey]:

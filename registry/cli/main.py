@@ -23,6 +23,10 @@ def run() -> None:
         app()
     except (CannotStart, NoAnswer) as error:
         _fail(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename} cannot be used: {error.strerror}")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -9,10 +9,13 @@ import asyncio
 from pathlib import Path
 from typing import NamedTuple
 
+import apsw
+
 from registry.blobs.checks import Checks
 from registry.blobs.store import READ_BYTES
 from registry.catalog.catalog import PATH, Catalog
 from registry.catalog.content import add_content
+from registry.cli.catalog_file import open_read_only
 from registry.errors import CannotStart
 from registry.names import ALGORITHMS, Digest, is_digest
 from registry.system.clock import SystemClock
@@ -31,11 +34,22 @@ class Rebuilt(NamedTuple):
 
 
 def rebuild(data: Path) -> Rebuilt:
-    """Raises CannotStart where there is nothing to rebuild from."""
+    """Raises CannotStart where there is nothing to rebuild from, or no need to."""
     if not (data / "blobs").is_dir():
         raise CannotStart(f"{data} is no data directory of Concord: it has no content")
+    if _is_whole(data):
+        raise CannotStart(f"the catalog {data / PATH} is whole; to have a new one all the same, move it away")
     aside = _put_aside(data)
     return asyncio.run(_rebuild(data, aside))
+
+
+def _is_whole(data: Path) -> bool:
+    """Whether there is a catalog of which SQLite finds nothing wrong."""
+    try:
+        catalog = open_read_only(data)
+        return bool(catalog.pragma("quick_check") == "ok")
+    except (CannotStart, apsw.Error):
+        return False
 
 
 def _put_aside(data: Path) -> Path | None:

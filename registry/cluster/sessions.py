@@ -56,6 +56,8 @@ def read_token(token: str, keys: Sequence[ClusterKey]) -> Session:
     """Raises Malformed or Unauthentic. Whether it has expired is for the caller to see."""
     try:
         raw = urlsafe_b64decode(token)
+        if token_text(raw) != token:
+            raise ValueError("spelled in another way, so that what was seen under it would not be known again")
         body, mac = raw[:-_MAC_SIZE], raw[-_MAC_SIZE:]
         cluster, client, server, start, _, _, expires_ms = _TOKEN.unpack(body)
     except (ValueError, struct.error):

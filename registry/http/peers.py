@@ -66,6 +66,7 @@ async def answer(instance: Instance, request: Request) -> Response:
     try:
         meant = instance.cluster.members.get(request.headers.get("concord-for", ""))
         if meant is not None and meant.beat.site == instance.config.site and PASSED_ON not in request.headers:
+            _check_path(path)
             return await _pass_on(instance, request, meant)
         if path == "/session":
             return await _open_session(instance, request)
@@ -105,6 +106,16 @@ async def _respond(instance: Instance, request: Request, path: str, asked: Asked
     if question is None:
         raise Refused(404, "unknown question")
     return await question(instance, asked)
+
+
+def _check_path(path: str) -> None:
+    """Raises Refused for what is no path of ours: nobody has proved anything yet, and what is passed on must not lead
+    elsewhere."""
+    kind, _, rest = path[1:].partition("/")
+    if kind in ("content", "remains"):
+        parse_digest(rest)
+    elif path != "/session" and path not in STREAMED_PATHS and path not in QUESTIONS:
+        raise Refused(404, "unknown question")
 
 
 async def _pass_on(instance: Instance, request: Request, meant: Member) -> Response:

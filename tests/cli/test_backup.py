@@ -154,3 +154,55 @@ def test_a_catalog_that_is_lost_or_damaged_ends_the_start_and_is_rebuilt_from_pe
         wait_until(lambda: eu.client.tags("app") == ["v1"], 15)
         us.kill()
         assert eu.client.pull("app", "v1") == image.body
+
+
+def test_a_catalog_that_is_whole_is_not_rebuilt(tmp_path):
+    with running_server(tmp_path / "data") as server:
+        server.client.push("app", "v1", images.image("whole"))
+        assert server.stop() == 0
+        refused(concord("rebuild", "--data", server.data), "is whole")
+        server.start()
+        assert server.client.tags("app") == ["v1"]
+
+
+def test_a_backup_of_another_instance_is_not_replaced(tmp_path):
+    for name in ("first", "second"):
+        with running_server(tmp_path / name) as server:
+            server.client.push("app", name, images.image(name))
+    assert concord("backup", "--data", tmp_path / "first", tmp_path / "backup").returncode == 0
+    refused(concord("backup", "--data", tmp_path / "second", tmp_path / "backup"), "another instance")
+    assert concord("verify", "--data", tmp_path / "backup").returncode == 0
+
+
+@pytest.mark.parametrize("how", [[], ["--copy"]], ids=["linked", "copied"])
+def test_what_was_mended_after_a_backup_is_mended_in_the_next(tmp_path, how):
+    image = images.image("mended", layer_bytes=5000)
+    with running_server(tmp_path / "data") as server:
+        server.client.push("app", "v1", image)
+        place = path_of(server, sha256(image.blobs[1]))
+        good = place.read_bytes()
+        assert concord("backup", *how, "--data", server.data, tmp_path / "backup").returncode == 0
+        (tmp_path / "backup" / place.relative_to(server.data)).write_bytes(b"x" * len(good))
+        mended = place.with_name("mended")
+        mended.write_bytes(good)
+        mended.replace(place)
+        assert concord("backup", *how, "--data", server.data, tmp_path / "backup").returncode == 0
+    assert concord("verify", "--data", tmp_path / "backup").returncode == 0
+
+
+def test_damaged_content_is_not_copied_into_a_backup(tmp_path):
+    image = images.image("damaged", layer_bytes=5000)
+    with running_server(tmp_path / "data") as server:
+        server.client.push("app", "v1", image)
+        place = path_of(server, sha256(image.blobs[1]))
+        place.write_bytes(b"x" * place.stat().st_size)
+        done = concord("backup", "--copy", "--data", server.data, tmp_path / "backup")
+        assert done.returncode == 1 and sha256(image.blobs[1]) in done.stdout
+
+
+@pytest.mark.parametrize("command", [["backup"], ["export"]], ids=lambda command: command[0])
+def test_a_target_that_cannot_be_used_is_one_line(tmp_path, command):
+    with running_server(tmp_path / "data") as server:
+        server.client.push("app", "v1", images.image("one line"))
+    (tmp_path / "file").write_text("")
+    refused(concord(*command, "--data", tmp_path / "data", tmp_path / "file"), "cannot be used")

@@ -88,3 +88,20 @@ def test_a_bundle_of_another_cluster_is_refused(tmp_path, carried):
     shutil.rmtree(tmp_path / "bundle")
     refused(concord("import", tmp_path / "bundle", "--data", tmp_path / "there", **SIGNED), "no bundle")
     refused(concord("export", "--data", tmp_path / "there", tmp_path / "bundle"), "no data directory")
+
+
+def test_an_export_of_nothing_leaves_the_bundle_that_is_there(tmp_path, carried):
+    before = (tmp_path / "bundle" / "bundle.json").read_bytes()
+    refused(concord("export", "--data", tmp_path / "here", tmp_path / "bundle", "nope/*", **SIGNED), "nope/*")
+    assert (tmp_path / "bundle" / "bundle.json").read_bytes() == before
+
+
+def test_damaged_content_is_not_exported_and_named(tmp_path, carried):
+    damaged = next(path for path in (tmp_path / "here" / "blobs").rglob("*") if path.is_file())
+    good = damaged.read_bytes()
+    for content, code in ((b"x" * len(good), 1), (good, 0)):
+        damaged.write_bytes(content)
+        (tmp_path / "bundle" / damaged.relative_to(tmp_path / "here")).write_bytes(content)
+        done = concord("export", "--data", tmp_path / "here", tmp_path / "bundle", **SIGNED)
+        assert done.returncode == code and (damaged.name in done.stdout) == (code == 1), done
+    assert concord("import", tmp_path / "bundle", "--data", tmp_path / "there", **SIGNED).returncode == 0

@@ -287,3 +287,26 @@ def test_text_that_is_no_utf_8_is_400(peer, session, refusals):
 def test_a_question_about_replication_that_is_none_is_refused(peer, session, question, refusals):
     assert peer.ask(session, "/replication", question).status == 400
     assert refusals() == {"malformed": 1}
+
+
+def test_a_replay_under_a_token_that_is_spelled_in_another_way_is_refused(peer, session, refusals):
+    body = msgspec.msgpack.encode(m.NamesQuestion([]))
+    assert peer.ask(session, "/names", body, sequence=7001).status == 200
+    spelled = session.token[:4] + "!" + session.token[4:]
+    assert peer.ask(session, "/names", body, sequence=7001, Concord_Session=spelled).status in (400, 401, 403)
+    refusals()
+
+
+@pytest.mark.parametrize("path", ["%2e%2e/status", "%252e%252e/leave", "content/%2e%2e", "x", "names/%2e%2e/names"])
+def test_nothing_but_what_instances_ask_each_other_is_passed_on(pair, path):
+    first, second = pair.servers
+    owner = second.status()["instance"]
+    answer = first.client.request("POST", f"{PREFIX}/{path}", b"", {"Concord-For": owner})
+    assert answer.status in (400, 404) and second.process.poll() is None
+    assert not second.client.get("/_concord/leave").json()["leaving"]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    with running_cluster(tmp_path_factory.mktemp("pair"), ["eu", "eu"]) as cluster:
+        yield cluster

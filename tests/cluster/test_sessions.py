@@ -45,6 +45,14 @@ def test_every_changed_character_of_a_token_is_refused():
             read_token(changed, [KEY])
 
 
+def test_a_token_that_is_spelled_in_another_way_is_refused():
+    """What is known of a session, so the requests that were seen in it, is known by the token's text."""
+    token = TOKEN
+    for other in (token[:4] + "!" + token[4:], token + "=", token[:-1] + "\n" + token[-1]):
+        with pytest.raises((Malformed, Unauthentic)):
+            read_token(other, [KEY])
+
+
 def test_a_signature_covers_all_of_a_request():
     session = read_token(TOKEN, [KEY])
     request = ("POST", "/x", 5, "question", hash_of(b"body"))
