@@ -25,7 +25,7 @@ from registry.catalog import schema
 from registry.catalog.catalog import PATH
 from registry.cli.catalog_file import READ_ONLY, open_read_only
 from registry.errors import CannotStart
-from registry.names import ALGORITHMS, Digest, algorithm_of
+from registry.names import ALGORITHMS, Digest, algorithm_of, is_digest
 
 PART = ".part"
 RESTORING = "restoring"
@@ -151,6 +151,9 @@ def _contents(catalog: Path) -> list[Content]:
     connection = apsw.Connection(str(catalog))
     rows: list[Any] = connection.execute("SELECT digest, size FROM content ORDER BY digest").fetchall()
     connection.close()
+    wrong = [digest for digest, _ in rows if not is_digest(digest)]
+    if wrong:
+        raise CannotStart(f"the catalog names content that is none: {wrong[0][:100]!r}")  # files are named by these
     return [Content(Digest(digest), size) for digest, size in rows]
 
 

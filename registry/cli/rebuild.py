@@ -6,6 +6,7 @@ backup.
 """
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ from registry.names import ALGORITHMS, Digest, is_digest
 from registry.system.clock import SystemClock
 from registry.system.disk import SystemDisk
 
+PART = "rebuilding"
+
 
 class Rebuilt(NamedTuple):
     """What was found."""
@@ -28,7 +31,7 @@ class Rebuilt(NamedTuple):
     contents: int
     size_bytes: int
     wrong: list[str]
-    """Files whose bytes do not agree with their names; they are left where they are and not used."""
+    """Files that cannot be read, or have other bytes than their names say; they are left where they are, unused."""
     aside: Path | None
     """Where the catalog that was there is now."""
 
@@ -39,8 +42,15 @@ def rebuild(data: Path) -> Rebuilt:
         raise CannotStart(f"{data} is no data directory of Concord: it has no content")
     if _is_whole(data):
         raise CannotStart(f"the catalog {data / PATH} is whole; to have a new one all the same, move it away")
+    part = data / PART
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    count, size_bytes, wrong = asyncio.run(_rebuild(data, part))
     aside = _put_aside(data)
-    return asyncio.run(_rebuild(data, aside))
+    (part / PATH).rename(data / PATH)
+    SystemDisk(data).sync_directory(".")
+    shutil.rmtree(part)
+    return Rebuilt(count, size_bytes, wrong, aside)
 
 
 def _is_whole(data: Path) -> bool:
@@ -66,16 +76,17 @@ def _put_aside(data: Path) -> Path | None:
     return data / f"{PATH}.damaged-{number}"
 
 
-async def _rebuild(data: Path, aside: Path | None) -> Rebuilt:
+async def _rebuild(data: Path, part: Path) -> tuple[int, int, list[str]]:
+    """Write a catalog beside the one that is there, so that a rebuild that breaks off changes nothing."""
     clock = SystemClock()
-    catalog = Catalog(SystemDisk(data), clock)
+    catalog = Catalog(SystemDisk(part), clock)
     await catalog.start()
     count, size_bytes, wrong = 0, 0, []
     for algorithm in ALGORITHMS:
         for file in sorted((data / "blobs" / algorithm).glob("??/*")):
             name = f"{algorithm}:{file.name}"
             checks = _checks_of(file, algorithm)
-            if not is_digest(name) or checks.digest() != name:
+            if checks is None or not is_digest(name) or checks.digest() != name:
                 wrong.append(str(file))
                 continue
             digest, size, spans, now_ms = Digest(name), checks.size, checks.per_mib(), clock.now_ms()
@@ -84,12 +95,16 @@ async def _rebuild(data: Path, aside: Path | None) -> Rebuilt:
             )
             count, size_bytes = count + 1, size_bytes + size
     await catalog.database.close()
-    return Rebuilt(count, size_bytes, wrong, aside)
+    return count, size_bytes, wrong
 
 
-def _checks_of(file: Path, algorithm: str) -> Checks:
+def _checks_of(file: Path, algorithm: str) -> Checks | None:
+    """None for what cannot be read."""
     checks = Checks(algorithm)
-    with file.open("rb", buffering=0) as content:
-        while piece := content.read(READ_BYTES):
-            checks.update(piece)
+    try:
+        with file.open("rb", buffering=0) as content:
+            while piece := content.read(READ_BYTES):
+                checks.update(piece)
+    except OSError:
+        return None
     return checks

@@ -144,7 +144,7 @@ def _bus(config: Config) -> Bus:
 
 
 _WAYS_OUT = (
-    "restore a backup elsewhere (concord restore), or have it rebuilt from the other instances: concord rebuild --data"
+    "restore a backup elsewhere (concord restore), or have it rebuilt from the other instances (concord rebuild)"
 )
 
 

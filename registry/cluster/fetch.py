@@ -33,6 +33,8 @@ log = logging.getLogger("concord.fetch")
 LOOK_AGAIN_S = 0.5
 STALL_S = 10.0
 DISTRUST_S = 60.0
+MAX_PASSING = 16
+"""Contents passed through at once: each costs a transfer of its own, and its reader may be gone."""
 
 
 class TransferFailed(Exception):
@@ -135,6 +137,7 @@ class Fetch:
         self._distrusted: dict[tuple[str, Digest], float] = {}
         self.hold_s = hold_s
         self.fetched_bytes = 0
+        self._passing = 0
         self.passed_through = 0
         """How often content was passed through that had no room here."""
         self.has_room: Callable[[int], bool] = lambda size: True
@@ -179,6 +182,9 @@ class Fetch:
         passage = Passage(received.copy() if received and goes_on else Checks(algorithm_of(digest)))
         transfer, at, kept = Transfer(digest, size, None), passage.size, b""
         transfer.hold_s = self.hold_s
+        if self._passing >= MAX_PASSING:
+            raise ContentUnreachable("there is no room for this content here, and as much is passed through as may be")
+        self._passing += 1
         self.passed_through += 1
         task = asyncio.create_task(self._pass(transfer, passage, uploader))
         self._tasks.add(task)
@@ -193,6 +199,7 @@ class Fetch:
             await task
             yield kept
         finally:
+            self._passing -= 1
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 

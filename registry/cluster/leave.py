@@ -28,6 +28,8 @@ log = logging.getLogger("concord.leave")
 PAGE = 200
 AGAIN_S = 2.0
 LOOK_S = 0.1
+WRITES_S = 60.0
+"""How long writes that are at work are waited for. Those that end later are refused, since they may be lost."""
 ANSWER_S = 6.0
 
 
@@ -40,7 +42,7 @@ class Leave:
         self._members = members
         self._peers = peers
         self._sync = sync
-        self._closed = False
+        self._closed = self._is_over = False
         self._writes = 0
         self.under_way = False
         self.handed_over = 0
@@ -55,6 +57,8 @@ class Leave:
         self._writes += 1
         try:
             yield
+            if self._is_over:
+                raise Leaving("this instance has left the cluster; push to another one")
         finally:
             self._writes -= 1
 
@@ -63,8 +67,10 @@ class Leave:
         self.under_way = True
         await self._hand_over_all()
         self._closed = True
-        while self._writes:
+        until = asyncio.get_running_loop().time() + WRITES_S
+        while self._writes and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(LOOK_S)
+        self._is_over = True
         await self._hand_over_all()
         await self.tell()
 

@@ -2,6 +2,7 @@
 
 import threading
 
+import apsw
 import pytest
 
 from tests.cli.test_cli import concord, refused
@@ -206,3 +207,27 @@ def test_a_target_that_cannot_be_used_is_one_line(tmp_path, command):
         server.client.push("app", "v1", images.image("one line"))
     (tmp_path / "file").write_text("")
     refused(concord(*command, "--data", tmp_path / "data", tmp_path / "file"), "cannot be used")
+
+
+def test_a_backup_whose_catalog_names_paths_is_refused(tmp_path):
+    with running_server(tmp_path / "data") as server:
+        server.client.push("app", "v1", images.image("named"))
+    assert concord("backup", "--data", tmp_path / "data", tmp_path / "backup").returncode == 0
+    outside = tmp_path / "outside"
+    outside.write_text("somebody's")
+    catalog = apsw.Connection(str(tmp_path / "backup" / "catalog.sqlite"))
+    row = ("sha256:" + "../" * 4 + "outside", 10, b"", 0, 0)
+    catalog.execute("INSERT INTO content (digest, size, checks, checked_ms, used_ms) VALUES (?, ?, ?, ?, ?)", row)
+    catalog.close()
+    refused(concord("restore", tmp_path / "backup", "--data", tmp_path / "restored"), "content that is none")
+    assert outside.read_text() == "somebody's"
+
+
+def test_a_file_that_cannot_be_read_does_not_end_a_rebuild(tmp_path):
+    with running_server(tmp_path / "data") as server:
+        server.client.push("app", "v1", images.image("unreadable"))
+    (tmp_path / "data" / "catalog.sqlite").unlink()
+    unreadable = tmp_path / "data" / "blobs" / "sha256" / "00" / ("0" * 64)
+    unreadable.mkdir()
+    done = concord("rebuild", "--data", tmp_path / "data")
+    assert done.returncode == 1 and str(unreadable) in done.stdout and done.stdout.count("3 contents") == 1

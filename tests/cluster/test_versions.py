@@ -31,6 +31,7 @@ ANSWERS = {
     "/updates": (m.Updates, m.UpdatesAnswer),
     "/facts": (m.FactsQuestion, m.FactsAnswer),
     "/held": (m.HeldQuestion, m.HeldAnswer),
+    "/bodies": (m.BodiesQuestion, m.BodiesAnswer),
     "/secure": (m.SecureQuestion, m.SecureAnswer),
     "/take": (m.TakeQuestion, m.TakeAnswer),
     "/relied": (m.RelyQuestion, m.RelyAnswer),

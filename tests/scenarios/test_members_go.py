@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -125,3 +126,15 @@ def test_an_instance_alone_cannot_leave(tmp_path):
     with running_cluster(tmp_path, ["eu"]) as cluster:
         answer = cluster.servers[0].client.request("POST", "/_concord/leave", b"")
         assert answer.status == 409 and cluster.servers[0].client.get("/readyz").status == 200
+
+
+def test_a_client_that_drips_does_not_keep_an_instance_from_leaving(tmp_path):
+    constants = {"registry.cluster.leave.WRITES_S": 1.0}
+    with running_cluster(tmp_path, ["eu", "us"], constants=constants, drain_s="1") as cluster:
+        leaving, _ = cluster.servers
+        location = leaving.client.begin_upload("app")
+        with socket.create_connection((leaving.host, leaving.port)) as connection:
+            connection.sendall(f"PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nx".encode())
+            wait_until(lambda: leaving.client.request("POST", "/_concord/leave", b"").status == 200)
+            assert leaving.process.wait(30) == 0
+            leaving.process = None
