@@ -130,6 +130,9 @@ class Uploads:
         """
         async with self._turn(upload, repository) as session:
             await self._receive(session, body, span)
+            if not session.size:  # nothing to keep, so it takes nobody's place
+                await self._forget(session)
+                return 0
             await self._save(session)
             return session.size
 

@@ -74,3 +74,15 @@ def test_a_body_larger_than_what_is_left_of_the_budget_is_ended_and_leaves_nothi
             pass  # the answer came while the body was still being sent
         wait_until(lambda: not list((server.data / "uploads").iterdir()))
         server.client.push_blob("app", PIECE)
+
+
+def test_uploads_without_bytes_take_nobodys_place(tmp_path):
+    with running_server(tmp_path / "data", max_uploads="3") as server:
+        client = server.client
+        for _ in range(10):
+            location = client.begin_upload("app")
+            answer = client.request("PATCH", location, b"")
+            assert answer.status == 202
+        assert not list((server.data / "uploads").iterdir())
+        location = append(client, answer.headers["Location"]).headers["Location"]
+        assert client.request("PUT", with_digest(location, sha256(PIECE)), b"").status == 201
