@@ -84,6 +84,11 @@ class Config(BaseSettings):
             return [part.strip() for part in value.split(",") if part.strip()]
         return value
 
+    @field_validator("copies", "acknowledge", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return str(value) if type(value) is int else value  # a file has numbers
+
     @field_validator("data", mode="before")
     @classmethod
     def _check_data(cls, value: Any) -> Any:
@@ -143,6 +148,9 @@ class Config(BaseSettings):
     @property
     def rules(self) -> Policy:
         """Raises ValueError for rules that cannot be meant."""
+        for rule in self.policy:
+            if rule.copies is not None and rule.sites is not None:
+                raise ValueError(f"the rule for {rule.repositories} has copies and sites: say one of them")
         rules = [
             parse_rule(
                 rule.repositories,

@@ -2,6 +2,7 @@
 
 import pytest
 
+from registry.config import load_config
 from registry.policy import Acknowledge, Copies, Policy, parse_copies, parse_rule
 
 
@@ -44,3 +45,13 @@ def test_the_first_rule_that_matches_counts():
     assert policy.of("prod/app/deep").acknowledge == Acknowledge(each_site=True)
     assert policy.of("team/cache").copies == Copies()
     assert policy.of("team/app").copies == Copies(number=2)
+
+
+def test_a_rule_says_copies_or_sites_and_takes_the_rest_from_the_settings(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text('copies = 2\nacknowledge = 2\n[[policy]]\nrepositories = "a/*"\ncopies = 3\n')
+    rule = load_config({}, file, check=False).rules.of("a/b")
+    assert (rule.copies.number, rule.acknowledge.number) == (3, 2)
+    file.write_text('[[policy]]\nrepositories = "a/*"\ncopies = 2\nsites = { eu = 1 }\n')
+    with pytest.raises(ValueError, match="copies and sites"):
+        _ = load_config({}, file, check=False).rules

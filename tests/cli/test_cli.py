@@ -118,11 +118,12 @@ def test_a_wrong_configuration_file_ends_the_start_with_one_line(tmp_path, conte
 def test_options_come_before_the_environment_and_that_before_the_file(tmp_path):
     from registry.config import load_config
 
-    (tmp_path / "c.toml").write_text('site = "file"\nname = ["a", "b"]\nhold_s = 3.5\n')
+    (tmp_path / "c.toml").write_text('site = "file"\nname = ["a", "b"]\nhold_s = 3.5\ncopies = 2\n')
     os.environ |= {"CONCORD_SITE": "environment", "CONCORD_PEER": "http://a:1, http://b:2/", "CONCORD_CLUSTER_KEY": KEY}
     try:
         config = load_config({"listen": "127.0.0.1:1"}, tmp_path / "c.toml")
         assert (config.site, config.name, config.hold_s) == ("environment", ["a", "b"], 3.5)
+        assert config.rules.of("app").copies.number == 2
         assert config.peer == ["http://a:1", "http://b:2"]
         assert load_config({"site": "option"}, tmp_path / "c.toml").site == "option"
         assert KEY not in repr(config)
