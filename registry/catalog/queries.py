@@ -110,7 +110,6 @@ WHERE d.name = ? ORDER BY f.time DESC, f.writer DESC LIMIT 1
 _COUNTS = (
     ("SELECT COUNT(*), COALESCE(SUM(facts), 0) FROM documents WHERE facts > 0", ("repositories", "facts")),
     ("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM content", ("blobs", "blob_bytes")),
-    ("SELECT COUNT(*) FROM uploads", ("uploads",)),
     ("SELECT COUNT(*) FROM conflicts", ("conflicts",)),
     (f"SELECT COUNT(*) FROM ({_WANTED} LIMIT 100000)", ("manifests_missing",)),
 )

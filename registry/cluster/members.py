@@ -19,7 +19,7 @@ MAX_BACKOFF_S = 4.0  # less than a round of catching up, so that a member that i
 PROMPT_S = 0.25
 MAX_MEMBERS = 1000
 AWAY_S = 600.0
-RESTART_S = 10.0
+MEMBER_RESTART_S = 10.0
 """How long a restart takes, after which who does not answer is taken for gone."""
 
 
@@ -88,7 +88,7 @@ class Member:
     @property
     def may_be_restarting(self) -> bool:
         """Whether requests fail since a moment ago only."""
-        return self._failing_since is not None and _now() - self._failing_since < RESTART_S
+        return self._failing_since is not None and _now() - self._failing_since < MEMBER_RESTART_S
 
     def reach(self, reached: Reached) -> None:
         """We have everything up to a commit of one of its starts."""
@@ -216,7 +216,7 @@ class Members:
     def may_come(self) -> bool:
         """Whether somebody may be about to answer who does not now: who may be restarting, or we have just started
         ourselves and have not heard of everybody that the disk knows."""
-        starting = _now() - self._began < RESTART_S
+        starting = _now() - self._began < MEMBER_RESTART_S
         return any(m.may_be_restarting or (starting and m.heard_at is None) for m in self._members.values())
 
     def on_bus(self) -> list[Member]:

@@ -21,22 +21,18 @@ from simulations.world import SECRET
 
 async def new_key(stage: Stage, drawn: random.Random) -> None:
     """The cluster's key is exchanged: the new one is added everywhere, then signs everywhere, then is alone."""
-    new = f"another secret {drawn.random()}"
-    for secrets in ([SECRET, new], [new, SECRET], [new]):
-        stage.world.secrets = secrets
-        for node in list(stage.world.nodes):
-            node.secrets = secrets
-            if node.up:
-                node.die(False)
-                await stage.restart(node)
-            await asyncio.sleep(0.2)
+    await _exchange_key(stage, drawn, 0.2)
     stage.fired("new key")
 
 
 async def rolling_key(stage: Stage, drawn: random.Random) -> None:
     """The same as an operator should do it: one instance after the other, with a pause after each."""
-    new = f"another secret {drawn.random()}"
     stage.fired("rolling key")
+    await _exchange_key(stage, drawn, 1.5)
+
+
+async def _exchange_key(stage: Stage, drawn: random.Random, pause_s: float) -> None:
+    new = f"another secret {drawn.random()}"
     for secrets in ([SECRET, new], [new, SECRET], [new]):
         stage.world.secrets = secrets
         for node in list(stage.world.nodes):
@@ -44,7 +40,7 @@ async def rolling_key(stage: Stage, drawn: random.Random) -> None:
             if node.up:
                 node.die(False)
                 await stage.restart(node)
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(pause_s)
 
 
 async def replayed_requests(stage: Stage, drawn: random.Random) -> None:
