@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import apsw
 
-from registry.catalog.database import Database
+from registry.catalog.database import Reads
 from registry.names import Digest, Repository, Tag
 
 KIND = "repository/"
@@ -116,9 +116,9 @@ _COUNTS = (
 
 
 class Queries:
-    """Reads over the catalog's reading connection."""
+    """What is asked of the catalog's reading connection."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Reads) -> None:
         self._database = database
 
     def manifest_by_tag(self, repository: Repository, tag: str) -> ManifestRow | None:

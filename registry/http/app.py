@@ -18,8 +18,7 @@ from registry.http.direct import DirectAnswers, Headers
 from registry.http.exchange import Exchange
 from registry.http.routes import PREFIX, TEMPLATES, Path, answer, parse_path
 from registry.instance import Instance
-from registry.measures import Served
-from registry.request_ids import CURRENT, RAW_HEADER, RequestIds
+from registry.request_ids import CURRENT, RequestIds
 
 log = logging.getLogger("concord.http")
 
@@ -54,26 +53,16 @@ class App:
             instance.store,
             instance.clock,
             instance.config.check_after_s,
+            instance.traffic,
             instance.cluster.evict.used,
         )
 
     def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
         """The head, but for the status line, and the body of an answer of status 200 that can be given without
         waiting; None where the application has to be called. The server asks this first."""
-        instance = self._instance
-        if not self._registry or instance.config.log_requests:
+        if not self._registry or self._instance.config.log_requests:
             return None
-        begun = instance.clock.steady_s()
-        try:
-            answer = self._direct.find(method, target, headers)
-        except (apsw.Error, OSError):
-            answer = None  # the route meets the same, and says so
-        if answer is None:
-            return None
-        body = b"" if method == "HEAD" else answer.body
-        took_s = instance.clock.steady_s() - begun
-        instance.traffic.note(Served(answer.route, method, 200, took_s, 0, len(body)))
-        return b"%b%b: %b\r\n" % (answer.head, RAW_HEADER, self._ids.of(headers).encode()), body
+        return self._direct.answer(method, target, headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "the server is told not to send anything else"

@@ -10,25 +10,29 @@ Bodies are compared with their digest when they are taken up, so what is kept is
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
+
+import apsw
 
 from registry.blobs.checked import Damaged
 from registry.blobs.store import BlobStore
 from registry.catalog.content import content_checked
-from registry.catalog.database import Database
+from registry.catalog.database import Reads
 from registry.catalog.queries import Queries, document_name
 from registry.errors import OciError
-from registry.http.answers import blob_headers, content_headers
+from registry.http.asked import blob_headers, content_headers
 from registry.http.routes import PREFIX, TEMPLATES, parse_path
+from registry.measures import Served, Traffic
 from registry.names import Digest, Repository, algorithm_of, digest_of, is_tag, parse_digest, parse_repository
+from registry.request_ids import RAW_HEADER, RequestIds
 from registry.seams import Clock
 
 LARGEST_BYTES = 64 * 1024
 KEPT_BYTES = 16 * 1024 * 1024
 OVERHEAD_BYTES = 1024
 
-Headers = Iterable[tuple[bytes, bytes]]
+Headers = Collection[tuple[bytes, bytes]]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 _NOT_PLAIN = frozenset(
@@ -55,10 +59,18 @@ class DirectAnswers:
     """See the module. For one process."""
 
     def __init__(
-        self, database: Database, store: BlobStore, clock: Clock, check_after_s: float, used: Callable[[Digest], None]
+        self,
+        database: Reads,
+        store: BlobStore,
+        clock: Clock,
+        check_after_s: float,
+        traffic: Traffic,
+        used: Callable[[Digest], None],
     ) -> None:
         """`used` is told of each blob that is answered."""
         self._database = database
+        self._traffic = traffic
+        self._ids = RequestIds(clock)
         self._queries = Queries(database)
         self._store = store
         self._clock = clock
@@ -67,9 +79,22 @@ class DirectAnswers:
         self._kept: OrderedDict[bytes, Direct] = OrderedDict()
         self._kept_bytes = 0
 
-    def find(self, method: str, target: bytes, headers: Headers) -> Direct | None:
-        """The answer to a request; None where a route has to answer. For HEAD of a manifest the body is not to be sent.
-        HEAD of a blob is no question of this kind: it takes a pin."""
+    def answer(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
+        """The head, but for the status line, and the body of an answer of status 200; None where a route has to
+        answer."""
+        begun = self._clock.steady_s()
+        try:
+            found = self._find(method, target, headers)
+        except (apsw.Error, OSError):
+            return None  # the route meets the same, and says so
+        if found is None:
+            return None
+        body = b"" if method == "HEAD" else found.body
+        self._traffic.note(Served(found.route, method, 200, self._clock.steady_s() - begun, 0, len(body)))
+        return b"%b%b: %b\r\n" % (found.head, RAW_HEADER, self._ids.of(headers).encode()), body
+
+    def _find(self, method: str, target: bytes, headers: Headers) -> Direct | None:
+        """HEAD of a blob is no question of this kind: it takes a pin."""
         if method not in ("GET", "HEAD") or any(name in _NOT_PLAIN for name, _ in headers):
             return None
         found = self._kept.get(target)

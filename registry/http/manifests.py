@@ -19,8 +19,7 @@ from registry.errors import (
     ManifestUnknown,
     TooManyTags,
 )
-from registry.http.answers import content_headers
-from registry.http.blobs import matches
+from registry.http.asked import content_headers, etag_of, matches
 from registry.http.request import media_type, small_body
 from registry.instance import Instance
 from registry.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
@@ -38,9 +37,8 @@ async def get(instance: Instance, request: Request, repository: Repository, refe
         row = _find(instance, repository, reference)
     if row is None:
         raise ManifestUnknown("there is no such manifest", {"reference": reference[:200]})
-    etag = f'"{row.digest}"'
     headers = content_headers(row.digest)
-    if matches(request.headers.get("if-none-match"), etag):
+    if matches(request.headers.get("if-none-match"), etag_of(row.digest)):
         return Response(status_code=304, headers=headers)
     headers["Content-Type"] = row.media_type
     if request.method == "HEAD":

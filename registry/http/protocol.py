@@ -9,11 +9,11 @@ of the cost of a task, a scope and messages.
 """
 
 import asyncio
-from typing import cast
+from typing import Any, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from registry.http.app import App
+from registry.http.direct import Headers
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_S = 30.0
@@ -21,6 +21,13 @@ HEAD_S = 30.0
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _OK = b"HTTP/1.1 200 OK\r\n"
 _NO_UPGRADE = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class AnswersDirectly(Protocol):
+    """What the application offers beside being called."""
+
+    def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
+        """The head, but for the status line, and the body of an answer of status 200 that can be given at once."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -35,9 +42,17 @@ class BoundedProtocol(HttpToolsProtocol):
     """Whether the last piece of data began or ended a head, or held some of a body."""
     _fruitless_bytes = 0
 
+    def __init__(self, *arguments: Any, received: bytes = b"", **named: Any) -> None:
+        """`received` has come on the connection before it is ours."""
+        super().__init__(*arguments, **named)
+        self._received = received
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._set_deadline()
+        if self._received:
+            self.data_received(self._received)
+            self._received = b""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._meet_deadline()
@@ -73,7 +88,10 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._answered = self._answer_directly()
         if not self._answered:
-            super().on_headers_complete()
+            self._call_application()
+
+    def _call_application(self) -> None:
+        super().on_headers_complete()
 
     def _answer_directly(self) -> bool:
         if (
@@ -83,7 +101,7 @@ class BoundedProtocol(HttpToolsProtocol):
             or not self.parser.should_keep_alive()
         ):
             return False
-        found = cast(App, self.app).direct(self.parser.get_method().decode("ascii"), self.url, self.headers)
+        found = cast(AnswersDirectly, self.app).direct(self.parser.get_method().decode("ascii"), self.url, self.headers)
         if found is None:
             return False
         head, body = found
