@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from registry.cluster.bodies import ROUND_S
 from simulations import evictions
 from simulations.checkers import bounds, convergence
 from simulations.checkers.readiness import LOOK_S
@@ -192,8 +191,6 @@ class Run(Referee):
                         await asyncio.sleep(0.05)
                 # Whoever was told of a change by one that is gone goes on asking for it a while.
                 self.judge(bounds.check_queues, node.name, node.instance, self.lost.digests, bool(self.world.gone))
-                if node.instance.catalog.queries.wanted(1):
-                    await asyncio.sleep(ROUND_S + 1)  # what no frame has carried is looked for in rounds
                 self.judge(bounds.check_wanted, node.name, node.instance)
         self.judge(bounds.check_tasks, len(asyncio.all_tasks()), len(self.world.disks))
         refused = sum((node.refused() for node in [*nodes, *self.world.gone]), Counter[str]())

@@ -360,7 +360,8 @@ class Cluster:
         self.copies.linked(document, links)
 
     def _taken_in(self, applied: Applied, sender: str | None) -> None:
-        """Measure how old a change is; with a sender it came by a frame."""
+        """Measure how old a change is; with a sender it came by a frame, which may have had no room for a body."""
+        self.bodies.look()
         time, writer = applied.latest
         if time and not self.sync.filling:
             self.delays.note(sender or self._catalog.queries.instance_of(writer), time, by_frame=sender is not None)

@@ -281,5 +281,21 @@ def test_an_instance_that_joins_is_not_ready_because_its_neighbours_refuse_it_fo
     play(act, sites=("eu",))
 
 
+def test_a_body_that_its_frame_did_not_carry_is_fetched_at_once(monkeypatch):
+    """It was looked for where facts came by a diff; where they came by a frame it waited for a round of 5 s."""
+    monkeypatch.setattr("registry.cluster.gossip.BODY_ROOM_BYTES", 0)
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        for image in ALL_IMAGES:
+            await pushed(client(playing), playing.world.nodes[0], "v1", image)
+            await asyncio.sleep(0.2)
+            for node in playing.world.nodes:
+                assert node.instance.cluster.gossip.frames["announced"] == 0
+                assert node.instance.catalog.queries.body(digest_of(image.body)) == image.body
+
+    play(act)
+
+
 def test_faults_have_names_that_can_be_given_on_the_command_line():
     assert all(name == name.lower() and " " not in name for name in FAULTS)
