@@ -246,7 +246,7 @@ class Referee:
         # A transfer that breaks off in its middle goes on: that is no ground for giving up, or for cutting off.
         steady = self._quiet_but(BUS_KINDS | {BODY_BROKEN}) if operation.kind == "pull blob" else self.calm
         has_room = "evict" not in self.conditions or REFUSED not in operation.said
-        self.judge(answers.check_status, operation, steady and has_room, self.lost, self.history.operations)
+        self.judge(answers.check_status, operation, steady and has_room, self.lost)
         if has_room and self.members_are_known and not (operation.kind.startswith("slow") and may_be_lost(self.plan)):
             self.judge(answers.check_upload, operation, self.lost)
         if answer is None and steady and not self.lost.concerns(operation):

@@ -164,6 +164,9 @@ class SecureQuestion(msgspec.Struct):
 
     repository: Text
     digest: Text
+    writer: Count = 0
+    clock: Count = 0
+    """Whoever has come so far with this writer has seen the push; zeros when it is not said."""
 
 
 class SecureAnswer(msgspec.Struct):

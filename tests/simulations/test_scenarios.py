@@ -5,6 +5,7 @@ import statistics
 
 import pytest
 
+from registry.cluster.secure import Secure
 from simulations.faults import FAULTS
 from simulations.images import ALL_IMAGES, digest_of
 from simulations.run import Run, drawn_plan, run
@@ -295,6 +296,33 @@ def test_a_body_that_its_frame_did_not_carry_is_fetched_at_once(monkeypatch):
                 assert node.instance.catalog.queries.body(digest_of(image.body)) == image.body
 
     play(act)
+
+
+def test_a_push_whose_manifest_is_deleted_meanwhile_is_answered_at_once(monkeypatch):
+    """It waited for others to hold what nobody could hold any more, and was refused when time was up."""
+    hold = Secure.hold
+
+    async def act(playing: Run) -> None:
+        async def after_a_delete(self, question, asker):
+            path = f"/v2/app/manifests/{question.digest}"
+            await client(playing, "deleting").ask(
+                "delete manifest", second, "DELETE", path, repository="app", digest=question.digest
+            )
+            return await hold(self, question, asker)
+
+        playing.world.settings |= {"copies": "2", "acknowledge": "2"}
+        await begin(playing)
+        first, second = playing.world.nodes
+        await pushed(client(playing), first, "v1", ALL_IMAGES[0])
+        await asyncio.sleep(8.5)
+        assert playing.calm
+        monkeypatch.setattr(Secure, "hold", after_a_delete)
+        begun = playing.world.loop.now
+        assert await client(playing, "pushing").push(first, "app", "v1", ALL_IMAGES[0])
+        assert playing.world.loop.now - begun < 1
+        assert winners(playing) == {None}
+
+    play(act, sites=("eu", "us"))
 
 
 def test_faults_have_names_that_can_be_given_on_the_command_line():
