@@ -43,6 +43,7 @@ async def upload_through(work, place, owner):
     chunk = {"Content-Range": "0-2"}
     answer = await work.ask("chunk", place, "PATCH", begun.headers["location"], b"abc", chunk, repository="app")
     assert answer.status == 202
+    return answer.headers["location"]
 
 
 async def agree(playing):
@@ -323,6 +324,31 @@ def test_a_push_whose_manifest_is_deleted_meanwhile_is_answered_at_once(monkeypa
         assert winners(playing) == {None}
 
     play(act, sites=("eu", "us"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nobody_is_presumed_dead_because_the_bus_is_cut(seed):
+    """Who fell silent was asked by a request when it was already presumed dead; until it had answered, uploads with
+    bytes were gone, and nobody was asked before a miss or a delete."""
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second = playing.world.nodes
+        second.die(False)
+        await asyncio.sleep(seed / 2)  # so that one does not ask when the other beats
+        await playing.restart(second)
+        await asyncio.sleep(9)
+        work = client(playing)
+        upload = await upload_through(work, first, second)
+        playing.world.redis.stalled |= set(playing.world.redis.names)
+        for _ in range(100):
+            for node, other in ((first, second), (second, first)):
+                assert node.instance.cluster.members.get(other.instance.catalog.instance_id).prompt
+                answer = await work.ask("upload status", node, "GET", upload, repository="app")
+                assert answer.status == 204
+            await asyncio.sleep(0.1)
+
+    play(act, sites=("eu", "eu"), seed=seed)
 
 
 def test_faults_have_names_that_can_be_given_on_the_command_line():
