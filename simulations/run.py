@@ -38,8 +38,6 @@ __all__ = ["Outcome", "Plan", "Run", "drawn_plan", "run"]
 CONVERGENCE_S = 10.0
 MOMENTS = 10
 TRIES = 40
-LAST_S = 4.0
-"""What is announced while its document is being asked for is asked for after the next heartbeat."""
 
 
 class Run(Referee):
@@ -80,7 +78,7 @@ class Run(Referee):
         await asyncio.sleep(CALM_S + 0.1)
         await asyncio.gather(self._load(self.plan.calm_operations, "calm"), self._collect("calm", 3 * GRACE_S))
         await slow.finish(self.world.nodes[0])
-        await asyncio.sleep(LAST_S if "small" in self.plan.conditions else 1.0)
+        await asyncio.sleep(1.0)
         if "lose-one" in self.plan.conditions and len(self.world.nodes) > 1:
             await self._lose_one()
         await self._check_end()

@@ -37,6 +37,14 @@ async def pushed(work, node, tag, image):
         pass
 
 
+async def put_again(work, node, tag):
+    """Push a manifest whose content is there."""
+    image, path = ALL_IMAGES[0], f"/v2/app/manifests/{tag}"
+    headers = {"Content-Type": image.media_type}
+    answer = await work.ask("push", node, "PUT", path, image.body, headers, "app", tag, digest_of(image.body))
+    return answer.status == 201
+
+
 async def upload_through(work, place, owner):
     """Begin an upload at one instance and go on at another."""
     begun = await work.ask("begin upload", owner, "POST", "/v2/app/blobs/uploads/", repository="app")
@@ -349,6 +357,28 @@ def test_nobody_is_presumed_dead_because_the_bus_is_cut(seed):
             await asyncio.sleep(0.1)
 
     play(act, sites=("eu", "eu"), seed=seed)
+
+
+@pytest.mark.parametrize("first", [0, 3], ids=["near", "far"])
+def test_what_is_announced_while_its_document_is_asked_for_is_asked_for_too(monkeypatch, first):
+    """It was left to the next heartbeat, and answers left that their site did not show; also while somebody far away
+    was asked, which takes longer than an answer waits."""
+    monkeypatch.setattr("registry.cluster.gossip.MAX_DELTA_BYTES", 0)
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        await pushed(client(playing), playing.world.nodes[0], "v1", ALL_IMAGES[0])
+        await asyncio.sleep(8.5)
+        assert playing.calm
+        for turn in range(20):
+            places = playing.world.nodes[first], playing.world.nodes[turn % 3 if first else 0]
+            pushing = asyncio.create_task(put_again(client(playing, f"first{turn}"), places[0], f"a{turn}"))
+            await asyncio.sleep(turn * 0.001 + (0.1 if first else 0.0))
+            assert await put_again(client(playing, f"then{turn}"), places[1], f"b{turn}")
+            assert await pushing
+            await asyncio.sleep(3)
+
+    play(act, sites=("eu", "eu", "eu", "us"), between_sites_s=0.08)  # it is left at one of the site before the answer
 
 
 def test_faults_have_names_that_can_be_given_on_the_command_line():
