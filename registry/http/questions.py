@@ -155,8 +155,7 @@ async def _relied(instance: Instance, asked: Asked, question: m.RelyQuestion) ->
 
 
 async def _release(instance: Instance, asked: Asked, question: m.ReleaseQuestion) -> m.ReleaseAnswer:
-    released = await instance.cluster.collect.release([parse_digest(digest) for digest in question.digests])
-    return m.ReleaseAnswer(list(released))
+    return m.ReleaseAnswer(list(await instance.cluster.collect.release(question.read())))
 
 
 async def _take(instance: Instance, asked: Asked, question: m.TakeQuestion) -> m.TakeAnswer:

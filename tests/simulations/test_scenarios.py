@@ -5,11 +5,12 @@ import statistics
 
 import pytest
 
+from registry.cluster.collect import Collect
 from registry.cluster.secure import Secure
 from simulations.faults import FAULTS
 from simulations.images import ALL_IMAGES, digest_of
 from simulations.run import Run, drawn_plan, run
-from simulations.workload import Client
+from simulations.workload import GRACE_S, Client
 
 YEARS_S = 365 * 86400.0
 
@@ -379,6 +380,54 @@ def test_what_is_announced_while_its_document_is_asked_for_is_asked_for_too(monk
             await asyncio.sleep(3)
 
     play(act, sites=("eu", "eu", "eu", "us"), between_sites_s=0.08)  # it is left at one of the site before the answer
+
+
+@pytest.mark.parametrize("told", [0, 1], ids=["by the collecting", "by another"])
+@pytest.mark.parametrize("asked_later", [False, True], ids=["all were asked", "one is asked later"])
+def test_a_blob_is_kept_of_which_a_client_is_told_while_it_is_collected(monkeypatch, told, asked_later):
+    """The pin came after its instance had said that it relies on nothing, and protected there alone: others dropped the
+    link. One that is asked later knows of the link that is said again, while the collecting one may not."""
+    image, ask_all, relied = ALL_IMAGES[0], Collect._ask_all, Collect.relied
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        collecting, last, place = playing.world.nodes[0], playing.world.nodes[2], playing.world.nodes[told]
+        work, operator = client(playing), client(playing, "operator")
+
+        async def tell():
+            for blob in image.blobs:
+                assert await work._has(place, "app", blob)
+
+        async def ask_and_tell(self, digests):
+            found = await ask_all(self, digests)
+            if not asked_later:
+                await tell()
+            return found
+
+        async def hear_nothing(frame, sender):
+            pass
+
+        async def answer_late(self, asker, question):
+            if asked_later and self is last.instance.cluster.collect:
+                await asyncio.sleep(0.1)
+                monkeypatch.setattr(collecting.instance.cluster.gossip, "_receive_change", hear_nothing)
+                await tell()
+                await asyncio.sleep(0.1)
+            return await relied(self, asker, question)
+
+        for blob in image.blobs:
+            while not await work.upload(collecting, "app", blob):
+                pass
+        for turn in range(2):
+            if turn:
+                await asyncio.sleep(GRACE_S + 1)
+                monkeypatch.setattr(Collect, "_ask_all", ask_and_tell)
+                monkeypatch.setattr(Collect, "relied", answer_late)
+            await operator.ask("collect", collecting, "POST", "/_concord/gc", b"{}")
+        await asyncio.sleep(1)
+        assert await put_again(work, place, "v1")
+
+    play(act)
 
 
 def test_faults_have_names_that_can_be_given_on_the_command_line():
