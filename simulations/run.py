@@ -230,7 +230,10 @@ def run(plan: Plan, act: Callable[[Run], Awaitable[None]] = Run.play) -> Outcome
                 stack.enter_context(setting)
             if "evict" in plan.conditions:
                 stack.enter_context(evictions.watched(playing.evicted))
-            loop.run_until_complete(act(playing))
+            try:
+                loop.run_until_complete(act(playing))
+            except Exception as error:  # the other seeds go on
+                playing.violate(f"the simulation itself broke: {error!r}")
         return playing.outcome()
     finally:
         loop.set_exception_handler(lambda _, context: None)

@@ -105,6 +105,7 @@ class Database:
             connection = self._disk.connect(self._path)
             try:
                 connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+                schema.plan_once(connection)
                 connection.execute("BEGIN")
                 return job(connection)
             finally:

@@ -25,7 +25,7 @@ from registry.cluster.sync import Sync
 from registry.errors import ContentUnreachable, ManifestInvalid, NotSecured, StorageFailed
 from registry.manifest import MAX_PARTS, parse_manifest
 from registry.names import Digest, Repository, parse_digest, parse_repository
-from registry.policy import Policy
+from registry.policy import LOCAL, Policy
 from registry.seams import PeerUnreachable
 
 SLICE_S = 4.0
@@ -96,6 +96,8 @@ class Secure:
 
     def _groups(self, repository: Repository, digest: Digest) -> list[Group]:
         rule = self._policy.of(repository)
+        if str(rule.acknowledge) == LOCAL:
+            return []
         own = 1 if self._keeps else 0
         others = [one for one in ranked(digest, self._copies.candidates()) if one != self._own]
         if rule.acknowledge.each_site:
@@ -108,7 +110,7 @@ class Secure:
         needed = rule.acknowledge.number - own
         first = [one for one in self._copies.designated(repository, digest) if one != self._own]
         order = first + [one for one in others if one not in first]
-        return [Group(needed, order)] if needed > 0 and rule.acknowledge.number > 1 else []
+        return [Group(needed, order)] if needed > 0 else []
 
     async def _reach(self, group: Group, question: SecureQuestion, reached: list[Candidate]) -> None:
         """Ask as many as are needed, and one more whenever that takes long, until enough hold it."""

@@ -2,6 +2,7 @@
 
 app          the ASGI application: which part answers a request, errors rendered
 routes       the paths of the OCI distribution API
+direct       manifests and small blobs that are here, answered without a task
 protocol     HTTP on the wire, with bounds on a request's head
 exchange     one request and its answer, measured as they pass
 request      reading requests: bodies in time, headers, numbers

@@ -10,6 +10,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from registry.errors import OciError
+from registry.names import Digest
+
+OCTETS = "application/octet-stream"
 
 
 class JsonResponse(Response):
@@ -34,6 +37,17 @@ def error_response(error: OciError, is_head: bool) -> Response:
 def next_link(path: str, parameters: Mapping[str, str]) -> dict[str, str]:
     """The Link header to the next page of a list (RFC 5988), relative."""
     return {"Link": f'<{path}?{urlencode(parameters)}>; rel="next"'}
+
+
+def content_headers(digest: Digest) -> dict[str, str]:
+    """What every answer with content says of it."""
+    return {"Docker-Content-Digest": digest, "ETag": f'"{digest}"'}
+
+
+def blob_headers(digest: Digest, size: int) -> dict[str, str]:
+    """The headers of a whole blob."""
+    more = {"Accept-Ranges": "bytes", "Content-Type": OCTETS, "Content-Length": str(size)}
+    return content_headers(digest) | more
 
 
 class CutOff(Exception):

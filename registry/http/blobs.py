@@ -16,22 +16,19 @@ from registry.catalog.queries import BlobRow
 from registry.catalog.repository import delete_blob, link_again, link_blob
 from registry.cluster.contents import WHOLE_BYTES, Part
 from registry.errors import BlobUnknown
-from registry.http.answers import StreamResponse
+from registry.http.answers import StreamResponse, blob_headers, content_headers
 from registry.http.ranges import parse_range
 from registry.instance import Instance
 from registry.names import Digest, Repository
-
-OCTETS = "application/octet-stream"
 
 
 async def get_blob(instance: Instance, request: Request, repository: Repository, digest: Digest) -> Response:
     """GET and HEAD of a blob."""
     row = await find_blob(instance, repository, digest)
     etag = f'"{digest}"'
-    headers = {"Docker-Content-Digest": digest, "ETag": etag, "Accept-Ranges": "bytes"}
     if matches(request.headers.get("if-none-match"), etag):
-        return Response(status_code=304, headers=headers)
-    headers |= {"Content-Type": OCTETS, "Content-Length": str(row.size)}
+        return Response(status_code=304, headers=content_headers(digest))
+    headers = blob_headers(digest, row.size)
     if request.method == "HEAD":
         if not row.held and await instance.cluster.locate.before_upload(digest) is None:
             raise BlobUnknown("no instance that has this blob can be reached", {"digest": digest})

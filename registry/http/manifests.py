@@ -19,6 +19,7 @@ from registry.errors import (
     ManifestUnknown,
     TooManyTags,
 )
+from registry.http.answers import content_headers
 from registry.http.blobs import matches
 from registry.http.request import media_type, small_body
 from registry.instance import Instance
@@ -38,7 +39,7 @@ async def get(instance: Instance, request: Request, repository: Repository, refe
     if row is None:
         raise ManifestUnknown("there is no such manifest", {"reference": reference[:200]})
     etag = f'"{row.digest}"'
-    headers = {"Docker-Content-Digest": row.digest, "ETag": etag}
+    headers = content_headers(row.digest)
     if matches(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=headers)
     headers["Content-Type"] = row.media_type

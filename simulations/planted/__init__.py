@@ -59,6 +59,7 @@ PLANTED = [
         "delete of the winner alone", meaning.delete_of_the_winner_alone, ("partition", "loss"), 12, chosen=_CROWDED
     ),
     Planted("delete without asking", meaning.delete_without_asking, ("bus-cut",), 12, chosen=_LONG),
+    Planted("answers kept for ever", meaning.answers_kept_for_ever, (), 6),
     Planted("miss without asking", meaning.miss_without_asking, ("bus-cut",), 12, ("eu", "eu"), _LONG),
     Planted("push of the tag alone", meaning.push_of_the_tag_alone, (), 2),
     Planted("push beside the older", meaning.push_beside_the_older, (), 3),
