@@ -130,6 +130,14 @@ class Queries:
         row = self._database.row(_BY_DIGEST, (digest, KIND + repository))
         return ManifestRow(*row) if row else None
 
+    def has_seen(self, repository: Repository, writer: int, clock: int) -> bool:
+        """Whether everything is here that a writer has said of a repository before `clock`."""
+        sql = (
+            "SELECT 1 FROM documents d CROSS JOIN vectors v ON v.document = d.id AND v.writer = ? AND v.clock >= ? "
+            "WHERE d.name = ?"
+        )
+        return self._database.row(sql, (writer, clock, document_name(repository))) is not None
+
     def blob(self, repository: Repository, digest: Digest) -> BlobRow | None:
         row = self._database.row(_BLOB, (digest, KIND + repository))
         return BlobRow(*row) if row else None

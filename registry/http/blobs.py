@@ -13,7 +13,7 @@ from crdt.change import Change
 from registry.catalog.collection import is_linked
 from registry.catalog.database import Transaction
 from registry.catalog.queries import BlobRow
-from registry.catalog.repository import delete_blob, link_blob
+from registry.catalog.repository import delete_blob, link_again, link_blob
 from registry.cluster.contents import WHOLE_BYTES, Part
 from registry.errors import BlobUnknown
 from registry.http.answers import StreamResponse
@@ -30,12 +30,32 @@ async def get_blob(instance: Instance, request: Request, repository: Repository,
             return Response(status_code=304, headers=content_headers(digest))
         if not row.held and await instance.cluster.locate.before_upload(digest) is None:
             raise BlobUnknown("no instance that has this blob can be reached", {"digest": digest})
-        instance.cluster.collect.pin(digest)
+        await _protect(instance, repository, digest)
         return Response(headers=blob_headers(digest, row.size))
     asked = asked_part(request.headers, digest, row.size)
     if asked is None:
         return Response(status_code=304, headers=content_headers(digest))
     return await _content(instance, digest, row, asked)
+
+
+async def _protect(instance: Instance, repository: Repository, digest: Digest) -> None:
+    """Whoever is told that a blob is there does not upload it, so it has to stay. Where this instance has said not to
+    rely on it, others may be about to drop its link: it is said again, and so outlives them. Raises BlobUnknown where
+    they were faster."""
+    collect = instance.cluster.collect
+    collect.pin(digest)
+    if not collect.may_be_given_up(repository, digest):
+        return
+
+    def link(tx: Transaction) -> Change | None:
+        return link_again(tx, instance.catalog.documents, repository, digest, instance.clock.now_ms())
+
+    with instance.cluster.leave.writing():
+        change = await instance.catalog.database.write(link)
+    if change is None:
+        raise BlobUnknown("there is no such blob in this repository any more", {"digest": digest})
+    collect.linked_again(repository, digest)
+    await instance.cluster.settle(change)
 
 
 async def find_blob(instance: Instance, repository: Repository, digest: Digest) -> BlobRow:

@@ -85,7 +85,7 @@ async def put(instance: Instance, request: Request, repository: Repository, refe
     manifest = parse_manifest(body, media_type(request))
     change = await _push(instance, repository, Pushed(computed, body, manifest, tags))
     await instance.cluster.settle(change)
-    await instance.cluster.secure.wait(repository, computed)
+    await instance.cluster.secure.wait(repository, computed, change)
     headers = {"Location": f"/v2/{repository}/manifests/{reference}", "Docker-Content-Digest": computed}
     if manifest.subject is not None:
         headers["OCI-Subject"] = manifest.subject

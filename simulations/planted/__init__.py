@@ -85,6 +85,7 @@ PLANTED = [
     Planted(
         "links after the question ignored", collection.links_after_the_question_ignored, (), 24, ("eu", "us"), _FAR
     ),
+    Planted("told and not linked again", collection.told_and_not_linked_again, (), 32, ("eu", "us"), _FAR),
     Planted("first key alone", keys.first_key_alone, ("rolling-key",), 3),
     Planted("first key alone for uploads", keys.first_key_alone_for_uploads, ("rolling-key",), 6),
     Planted("replays answered", keys.replays_answered, ("replayed-requests",), 4),
