@@ -107,8 +107,13 @@ FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = 'm' AND f.
 CROSS JOIN manifests m ON m.digest = f.key
 WHERE d.name = ? ORDER BY f.time DESC, f.writer DESC LIMIT 1
 """
+# A document of another kind, such as that of the members, is no repository; its facts are facts like any.
+_DOCUMENTS = f"""
+SELECT COUNT(*) FILTER (WHERE name > '{KIND}' AND name < '{KIND[:-1]}0'), COALESCE(SUM(facts), 0)
+FROM documents WHERE facts > 0
+"""
 _COUNTS = (
-    ("SELECT COUNT(*), COALESCE(SUM(facts), 0) FROM documents WHERE facts > 0", ("repositories", "facts")),
+    (_DOCUMENTS, ("repositories", "facts")),
     ("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM content", ("blobs", "blob_bytes")),
     ("SELECT COUNT(*) FROM conflicts", ("conflicts",)),
     (f"SELECT COUNT(*) FROM ({_WANTED} LIMIT 100000)", ("manifests_missing",)),
