@@ -168,6 +168,12 @@ class Queries:
         sql = "SELECT 1 FROM documents WHERE name = ? AND facts > 0"
         return self._database.row(sql, (KIND + repository,)) is not None
 
+    def any_begins(self, prefix: str) -> bool:
+        """Whether there is a repository whose name begins with `prefix`."""
+        sql = "SELECT 1 FROM documents WHERE facts > 0 AND name >= ? AND name < ? LIMIT 1"
+        first = KIND + prefix
+        return self._database.row(sql, (first, first + "\U0010ffff")) is not None
+
     def tags(self, repository: Repository, after: str, limit: int) -> list[Tag]:
         """Up to `limit` tags behind `after`, in byte order."""
         return [Tag(tag) for (tag,) in self._database.rows(_TAGS, (KIND + repository, after, limit))]
