@@ -47,6 +47,7 @@ async def status(instance: Instance, request: Request) -> Response:
             "root_kept": catalog.root_kept,
             "commit": catalog.replica.commit_number(),
             **counts,
+            "uploads": instance.uploads.count,
             "members": [_member(instance, m.instance) for m in cluster.members.all()],
             "bus": cluster.bus.servers(),
             "frames": dict(cluster.gossip.frames),
