@@ -19,7 +19,7 @@ import re
 import shutil
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import apsw
 import msgspec
@@ -35,6 +35,7 @@ from registry.catalog.content import add_content, held_size
 from registry.catalog.incoming import Incoming, keep_wanted_body, note_writers
 from registry.catalog.queries import KIND
 from registry.cli.catalog_file import open_read_only
+from registry.cli.target import PART, Target
 from registry.cluster.keys import ClusterKey
 from registry.errors import CannotStart
 from registry.names import Digest, algorithm_of, is_digest
@@ -94,46 +95,53 @@ def export_bundle(data: Path, target: Path, patterns: list[str], keys: list[Clus
         reading.close()
 
 
-def _export(reading: apsw.Connection, data: Path, target: Path, patterns: list[str], keys: list[ClusterKey]) -> Moved:
+def _export(
+    reading: apsw.Connection, data: Path, directory: Path, patterns: list[str], keys: list[ClusterKey]
+) -> Moved:
     documents = _documents(reading, patterns)
     if patterns and not any(name.startswith(KIND) for _, name in documents):
         raise CannotStart(f"no repository is matched by {', '.join(patterns)}")
-    (target / "documents").mkdir(parents=True, exist_ok=True)
-    (target / "bodies").mkdir(exist_ok=True)
+    target = Target(directory)
     bundle, new, wrong = Bundle(VERSION, [], {}, {}), 0, []
     for document, name in documents:
         update = _update_of(reading, document)
         file = f"documents/{len(bundle.documents)}"
-        (target / file).write_bytes(update)
+        target.write(file, update)
         writers = {f"{writer:x}": who for writer, who in _rows(reading, _WRITERS, document)}
         bundle.documents.append(DocumentFile(name, file, blake3(update).hexdigest(), writers))
         for digest, body in _rows(reading, _BODIES, document):
             file = f"bodies/{digest.partition(':')[2]}"
-            (target / file).write_bytes(body)
+            target.write(file, body)
             bundle.bodies[digest] = file
         for digest, size in _rows(reading, _CONTENTS, document):
             bundle.contents[digest] = size
     for digest, size in list(bundle.contents.items()):
-        place = target / content_path(Digest(digest))
-        if not place.exists() or place.stat().st_size != size or not _has_bytes_of(place, Digest(digest)):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            part = place.with_name(place.name + ".part")
-            try:
-                shutil.copyfile(data / content_path(Digest(digest)), part)
-            except FileNotFoundError:
-                del bundle.contents[digest]  # collected or evicted meanwhile
-                continue
-            if not _has_bytes_of(part, Digest(digest)):
-                part.unlink()
-                del bundle.contents[digest]
-                wrong.append(Digest(digest))
-                continue
-            part.replace(place)
+        path = content_path(Digest(digest))
+        if _is_right(target.open(path), Digest(digest), size):
+            continue
+        if not _copy(data / path, target, path):
+            del bundle.contents[digest]  # collected or evicted meanwhile
+        elif not _is_right(target.open(path + PART), Digest(digest), size):
+            target.drop(path)
+            del bundle.contents[digest]
+            wrong.append(Digest(digest))
+        else:
+            target.put(path)
             new += 1
     said = msgspec.json.encode(bundle)
-    (target / LIST).write_bytes(said)
-    (target / MAC).write_text(_mac(said, keys[0] if keys else None))
+    target.write(LIST, said)
+    target.write(MAC, _mac(said, keys[0] if keys else None).encode())
     return _moved(bundle, new, wrong)
+
+
+def _copy(source: Path, target: Target, path: str) -> bool:
+    """False when it is not there."""
+    try:
+        with source.open("rb") as reading, target.create(path) as writing:
+            shutil.copyfileobj(reading, writing, READ_BYTES)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def import_bundle(source: Path, data: Path, keys: list[ClusterKey]) -> Moved:
@@ -174,8 +182,7 @@ def _wrong_files(source: Path, bundle: Bundle) -> list[str]:
         if body is None or not is_digest(digest) or _hex(digest, body) != digest.partition(":")[2]:
             wrong.append(file)
     for digest, size in bundle.contents.items():
-        checks = _checks_of(source / content_path(Digest(digest)), digest) if is_digest(digest) else None
-        if checks is None or checks.size != size or checks.digest() != digest:
+        if not is_digest(digest) or not _is_right(_opened(source / content_path(Digest(digest))), Digest(digest), size):
             wrong.append(digest)
     return wrong
 
@@ -256,6 +263,13 @@ def _is_update(update: bytes) -> bool:
     return True
 
 
+def _opened(path: Path) -> BinaryIO | None:
+    try:
+        return path.open("rb")
+    except OSError:
+        return None
+
+
 def _bytes(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
@@ -267,16 +281,18 @@ def _hex(digest: str, body: bytes) -> str:
     return hashlib.new(algorithm_of(Digest(digest)), body).hexdigest()
 
 
-def _has_bytes_of(path: Path, digest: Digest) -> bool:
-    checks = _checks_of(path, digest)
-    return checks is not None and checks.digest() == digest
+def _is_right(file: BinaryIO | None, digest: Digest, size: int) -> bool:
+    """Whether a file has the bytes of its digest. Closes it."""
+    checks = _checks_of(file, digest) if file is not None else None
+    return checks is not None and checks.size == size and checks.digest() == digest
 
 
-def _checks_of(path: Path, digest: str) -> Checks | None:
-    checks = Checks(algorithm_of(Digest(digest)))
+def _checks_of(file: BinaryIO, digest: Digest) -> Checks | None:
+    """None for what cannot be read."""
+    checks = Checks(algorithm_of(digest))
     try:
-        with path.open("rb") as reading:
-            while piece := reading.read(READ_BYTES):
+        with file:
+            while piece := file.read(READ_BYTES):
                 checks.update(piece)
     except OSError:
         return None
