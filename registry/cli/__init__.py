@@ -18,5 +18,7 @@ verify      re-hashing a data directory's content
 target      writing into a directory that somebody else may have prepared
 backup      backups of a data directory, and starting again from one
 rebuild     a new catalog where it is lost
-bundle      repositories as files, for a site without a network
+bundle      repositories as files, for a site without a network: what there is in one
+bundle_export  making one
+bundle_import  taking one in
 """

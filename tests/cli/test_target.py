@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 
 from registry.cli.backup import backup, restore
-from registry.cli.bundle import export_bundle, import_bundle
+from registry.cli.bundle_export import export_bundle
+from registry.cli.bundle_import import import_bundle
 from registry.errors import CannotStart
 from tests.support import images
 from tests.support.client import sha256
