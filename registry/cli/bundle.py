@@ -16,6 +16,7 @@ from blake3 import blake3
 
 from registry.blobs.checks import Checks
 from registry.blobs.store import READ_BYTES
+from registry.catalog.queries import KIND
 from registry.cluster.keys import ClusterKey
 from registry.names import Digest, algorithm_of
 
@@ -58,8 +59,9 @@ class Moved(NamedTuple):
 
 
 def moved(bundle: Bundle, new: int, wrong: list[Digest]) -> Moved:
+    repositories = sum(document.name.startswith(KIND) for document in bundle.documents)
     total = sum(bundle.contents.values())
-    return Moved(len(bundle.documents), len(bundle.bodies), len(bundle.contents), total, new, wrong)
+    return Moved(repositories, len(bundle.bodies), len(bundle.contents), total, new, wrong)
 
 
 def mac_of(said: bytes, key: ClusterKey | None) -> str:

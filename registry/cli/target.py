@@ -31,6 +31,21 @@ class _Place(NamedTuple):
         return self.name + PART
 
 
+def open_plain(path: Path | str, directory: int | None = None) -> BinaryIO | None:
+    """A file, to be read; None for a link, or what is no file, such as a pipe or a device that never ends."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe would wait for a writer
+    try:
+        descriptor = os.open(path, flags, dir_fd=directory)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            return None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    return os.fdopen(descriptor, "rb")
+
+
 class Target:
     """A directory to write into. Paths in it are relative, with slashes. Raises CannotStart for a link on the way."""
 
@@ -71,18 +86,11 @@ class Target:
 
     def open(self, path: str) -> BinaryIO | None:
         """A file, to be read; None where there is none. Links and what is no file count as nothing."""
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe would wait for a writer
         try:
             with self._place(path) as place:
-                descriptor = os.open(place.name, flags, dir_fd=place.directory)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
-                return None
-            raise
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
+                return open_plain(place.name, place.directory)
+        except FileNotFoundError:
             return None
-        return os.fdopen(descriptor, "rb")
 
     def stat(self, path: str) -> os.stat_result | None:
         """Of a file; None where there is none."""
