@@ -64,6 +64,19 @@ def test_uploads_under_way_count_in_the_disk_budget(tmp_path):
         client.push_blob("app", PIECE)
 
 
+def test_pushes_refused_for_the_budget_say_how_much_is_taken_of_how_much(tmp_path):
+    with running_cluster(tmp_path, ["eu", "eu"], disk_budget_gib=str(1 / 1024)) as cluster:
+        one, other = cluster.servers
+        location = one.client.begin_upload("app/web")
+        one.client.push_blob("app/other", PIECE + b"more")
+        begun = one.client.request("POST", "/v2/app/web/blobs/uploads/", b"")
+        passed_on = append(other.client, location)
+        for answer in (begun, passed_on):
+            assert refused(answer) == (503, "DENIED", "30")
+            detail = answer.json()["errors"][0]["detail"]
+            assert (detail["taken_bytes"], detail["budget_bytes"]) == (MIB + 4, MIB)
+
+
 def test_a_body_larger_than_what_is_left_of_the_budget_is_ended_and_leaves_nothing(tmp_path):
     with running_server(tmp_path / "data", disk_budget_gib=str(4 / 1024)) as server:
         location = server.client.begin_upload("app")
