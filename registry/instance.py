@@ -17,6 +17,7 @@ from registry.cluster.sessions import SeenRequests
 from registry.config import Config
 from registry.errors import StorageFailed
 from registry.measures import Traffic
+from registry.refusals import Refusals
 from registry.seams import Bus, Clock, Disk, PeerTransport
 
 log = logging.getLogger("concord.instance")
@@ -48,6 +49,7 @@ class Instance:
         self.upload_keys: Sequence[bytes] = ()
         self.seen_requests = SeenRequests()
         self.traffic = Traffic()
+        self.refusals = Refusals(clock)
         self.metrics = CollectorRegistry()
         """What the process adds to the metrics. Not the library's global one: many instances may run in a process."""
         self.answered_peers = 0

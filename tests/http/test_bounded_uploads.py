@@ -64,7 +64,7 @@ def test_uploads_under_way_count_in_the_disk_budget(tmp_path):
         client.push_blob("app", PIECE)
 
 
-def test_pushes_refused_for_the_budget_say_how_much_is_taken_of_how_much(tmp_path):
+def test_pushes_refused_for_the_budget_are_in_the_log_of_who_refused_them(tmp_path):
     with running_cluster(tmp_path, ["eu", "eu"], disk_budget_gib=str(1 / 1024)) as cluster:
         one, other = cluster.servers
         location = one.client.begin_upload("app/web")
@@ -75,6 +75,12 @@ def test_pushes_refused_for_the_budget_say_how_much_is_taken_of_how_much(tmp_pat
             assert refused(answer) == (503, "DENIED", "30")
             detail = answer.json()["errors"][0]["detail"]
             assert (detail["taken_bytes"], detail["budget_bytes"]) == (MIB + 4, MIB)
+            (line,) = [line for line in one.log.read_text().splitlines() if answer.headers["X-Request-Id"] in line]
+            for said in ("WARNING concord.refusals", "disk budget", "repository=app/web", f"budget_bytes={MIB}"):
+                assert said in line
+        for _ in range(100):
+            one.client.request("POST", "/v2/app/web/blobs/uploads/", b"")
+        assert one.log.read_text().count("concord.refusals") < 60, "who tries on and on does not fill the log"
 
 
 def test_a_body_larger_than_what_is_left_of_the_budget_is_ended_and_leaves_nothing(tmp_path):
