@@ -15,7 +15,8 @@ Nodes are immutable. An update makes new nodes along the changed paths and share
 fails leaves nothing to undo.
 """
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -29,15 +30,12 @@ class Leaf(NamedTuple):
     """Entries in order, joined; `width` bytes each."""
 
     digest: bytes
+    size: int
     width: int
     joined: bytes
 
-    @property
-    def size(self) -> int:
-        return len(self.joined) // self.width
-
     def entries(self) -> list[bytes]:
-        return [self.joined[at : at + self.width] for at in range(0, len(self.joined), self.width)]
+        return _entries(self.joined, self.width)
 
 
 class Branch(NamedTuple):
@@ -68,12 +66,14 @@ class Prefix(NamedTuple):
 
 def build(entries: Iterable[bytes], width: int = DIGEST_SIZE) -> Node:
     """The trie over `entries`, each `width` bytes long, in any order."""
-    return _build(sorted(entries), width, 0)
+    return _build(sorted(entries), width, 0, 0)
 
 
-def update(node: Node, removed: Iterable[bytes], added: Iterable[bytes], width: int = DIGEST_SIZE) -> Node:
+def update(node: Node, removed: Collection[bytes], added: Collection[bytes], width: int = DIGEST_SIZE) -> Node:
     """The trie with some entries taken out and others put in. Removing what is not there is an error of the caller."""
-    return _update(node, sorted(removed), sorted(added), width, 0)
+    if not removed and not added:
+        return node
+    return _update(node, sorted(removed), sorted(added), width, 0, 0)
 
 
 def descend(root: Node, prefix: Prefix) -> Node:
@@ -81,7 +81,7 @@ def descend(root: Node, prefix: Prefix) -> Node:
     node = root
     for depth in range(prefix.depth):
         if isinstance(node, Leaf):
-            return _leaf([entry for entry in node.entries() if prefix.holds(entry)], node.width)
+            return _leaf(b"".join(entry for entry in node.entries() if prefix.holds(entry)), node.width)
         node = node.right if prefix.bits >> (prefix.depth - depth - 1) & 1 else node.left
     return node
 
@@ -95,32 +95,34 @@ def find(root: Node, key: bytes) -> bytes | None:
     return next((entry for entry in node.entries() if entry.startswith(key)), None)
 
 
+def _entries(joined: bytes, width: int) -> list[bytes]:
+    return [joined[at : at + width] for at in range(0, len(joined), width)]
+
+
 def _bit(entry: bytes, depth: int) -> int:
     return entry[depth >> 3] & 0x80 >> (depth & 7)
 
 
-def _leaf(entries: list[bytes], width: int) -> Leaf:
-    joined = b"".join(entries)
-    return Leaf(blake3(b"\0" + joined).digest(DIGEST_SIZE), width, joined)
+def _leaf(joined: bytes, width: int) -> Leaf:
+    return Leaf(blake3(b"\0" + joined).digest()[:DIGEST_SIZE], len(joined) // width, width, joined)
 
 
 def _branch(left: Node, right: Node, width: int) -> Node:
     size = left.size + right.size
     if size <= MAX_LEAF:
-        return _leaf(left.entries() + right.entries(), width)
-    return Branch(blake3(b"\1" + left.digest + right.digest).digest(DIGEST_SIZE), size, left, right)
+        return _leaf(b"".join(left.entries() + right.entries()), width)
+    return Branch(blake3(b"\1" + left.digest + right.digest).digest()[:DIGEST_SIZE], size, left, right)
 
 
-def _split(entries: list[bytes], depth: int) -> int:
-    """Where, in ordered entries that agree in `depth` bits, the ones with the next bit set begin."""
-    low, high = 0, len(entries)
-    while low < high:
-        middle = (low + high) // 2
-        if _bit(entries[middle], depth):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+def _boundary(prefix: int, depth: int) -> int:
+    """The least placing hash, as a number, of those that agree with `prefix` in `depth` bits and have the next one
+    set."""
+    return prefix | 1 << (MAX_DEPTH - 1 - depth)
+
+
+def _split(entries: list[bytes], boundary: int) -> int:
+    """Where, in ordered entries, those from a placing hash on begin."""
+    return bisect_left(entries, boundary.to_bytes(DIGEST_SIZE, "big"))
 
 
 def _joined(leaf: Leaf, removed: list[bytes], added: list[bytes]) -> bytes:
@@ -149,22 +151,27 @@ def _place(joined: bytes, entry: bytes, width: int) -> int:
     return low * width
 
 
-def _build(entries: list[bytes], width: int, depth: int) -> Node:
+def _build(entries: list[bytes], width: int, depth: int, prefix: int) -> Node:
     if len(entries) <= MAX_LEAF or depth == MAX_DEPTH:
-        return _leaf(entries, width)
-    at = _split(entries, depth)
-    return _branch(_build(entries[:at], width, depth + 1), _build(entries[at:], width, depth + 1), width)
+        return _leaf(b"".join(entries), width)
+    boundary = _boundary(prefix, depth)
+    at = _split(entries, boundary)
+    left = _build(entries[:at], width, depth + 1, prefix)
+    return _branch(left, _build(entries[at:], width, depth + 1, boundary), width)
 
 
-def _update(node: Node, removed: list[bytes], added: list[bytes], width: int, depth: int) -> Node:
-    if not removed and not added:
-        return node
+def _update(node: Node, removed: list[bytes], added: list[bytes], width: int, depth: int, prefix: int) -> Node:
+    """`node` is at `depth`, where entries begin with the bits of `prefix`."""
     if isinstance(node, Leaf):
         joined = _joined(node, removed, added)
         if len(joined) <= MAX_LEAF * width:
-            return Leaf(blake3(b"\0" + joined).digest(DIGEST_SIZE), width, joined)
-        return _build(Leaf(b"", width, joined).entries(), width, depth)
-    out, new = _split(removed, depth), _split(added, depth)
-    left = _update(node.left, removed[:out], added[:new], width, depth + 1)
-    right = _update(node.right, removed[out:], added[new:], width, depth + 1)
+            return _leaf(joined, width)
+        return _build(_entries(joined, width), width, depth, prefix)
+    _, _, left, right = node
+    boundary = _boundary(prefix, depth)
+    out, new = _split(removed, boundary), _split(added, boundary)
+    if out or new:
+        left = _update(left, removed[:out], added[:new], width, depth + 1, prefix)
+    if out < len(removed) or new < len(added):
+        right = _update(right, removed[out:], added[new:], width, depth + 1, boundary)
     return _branch(left, right, width)

@@ -17,6 +17,7 @@ blobs/      content and uploads on disk
 cluster/    gossip, members, catching up, fetching content from peers
 http/       the OCI distribution API, this product's own API, and the one between peers
 instance    one running registry, put together from the above
+workers/    the processes that serve one data directory
 cli/        the command line
 """
 

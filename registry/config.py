@@ -71,6 +71,12 @@ class Config(BaseSettings):
     scrub_mib_s: float = Field(20.0, ge=0, description="MiB per second that the background check reads; 0 is off")
     scrub_every_s: float = Field(7 * 86400.0, gt=0, description="seconds after which content is checked again")
     scrub_at_start: bool = Field(False, description="check all content when the instance starts")
+    workers: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="processes that serve; one owns the instance, the others read; 0: one for each core, at most 8",
+    )
     listen_internal: str = Field("", description="HOST:PORT for /_concord, /metrics and health alone")
     drain_s: float = Field(60.0, ge=0, description="how long uploads and requests may go on when told to end")
     log_format: Literal["text", "json"] = Field("text", description="how log lines are written: text or json")

@@ -16,7 +16,7 @@ DRAWN_SIZE = 8
 CURRENT: ContextVar[str] = ContextVar("request_id", default="")
 """Empty where no request is served."""
 
-_RAW_HEADER = HEADER.lower().encode()
+RAW_HEADER = HEADER.lower().encode()
 _HARMLESS = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
 
 
@@ -30,7 +30,7 @@ class RequestIds:
     def of(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
         """The id that a request brings, if it is short and harmless in a log, else one that is drawn."""
         for name, value in headers:
-            if name == _RAW_HEADER and _HARMLESS.match(value):
+            if name == RAW_HEADER and _HARMLESS.match(value):
                 return value.decode()
         if not self._drawn:
             text = self._clock.entropy(DRAWN_SIZE * 100).hex()

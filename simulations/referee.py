@@ -24,7 +24,7 @@ from simulations.checkers.stamps import Stamps
 from simulations.checkers.vectors import Vectors
 from simulations.checkers.winners import Winners
 from simulations.evictions import BUDGET_GIB, REFUSED
-from simulations.faults import BODY_BROKEN, BUS_CUT, BUS_KINDS, FORGED_TAG, SILENT_KINDS
+from simulations.faults import BODY_BROKEN, BUS_CUT, BUS_KINDS, FORGED_TAG
 from simulations.history import Commit, Fact, History, Identity, Operation, Seen, Written
 from simulations.life import Died
 from simulations.lost import Lost
@@ -206,12 +206,6 @@ class Referee:
         """Whether nothing but the bus has been disturbed for a while."""
         return self._quiet_but(BUS_KINDS)
 
-    @property
-    def members_are_known(self) -> bool:
-        """The same, while heartbeats come. Open: after a cut of the bus all are presumed dead for a moment, before they
-        are asked over HTTP."""
-        return self._quiet_but(BUS_KINDS - SILENT_KINDS)
-
     def _quiet_but(self, kinds: set[str]) -> bool:
         now = self.world.loop.now
         recent = any(now - at_s <= CALM_S for kind, at_s in self._disturbed_s.items() if kind not in kinds)
@@ -246,8 +240,9 @@ class Referee:
         # A transfer that breaks off in its middle goes on: that is no ground for giving up, or for cutting off.
         steady = self._quiet_but(BUS_KINDS | {BODY_BROKEN}) if operation.kind == "pull blob" else self.calm
         has_room = "evict" not in self.conditions or REFUSED not in operation.said
-        self.judge(answers.check_status, operation, steady and has_room, self.lost, self.history.operations)
-        if has_room and self.members_are_known and not (operation.kind.startswith("slow") and may_be_lost(self.plan)):
+        self.judge(answers.check_status, operation, steady and has_room, self.lost)
+        may_be_gone = operation.kind.startswith("slow") and may_be_lost(self.plan)
+        if has_room and self.requests_get_through and not may_be_gone:
             self.judge(answers.check_upload, operation, self.lost)
         if answer is None and steady and not self.lost.concerns(operation):
             self.violate(f"{operation} was cut off")
@@ -259,7 +254,7 @@ class Referee:
             self._check_content(operation, answer)
         if operation.kind in WRITES and operation.acknowledged:
             self._check_write(operation)
-        if operation.kind in ("push", "push by digest") and operation.status == 404 and self.members_are_known:
+        if operation.kind in ("push", "push by digest") and operation.status == 404 and self.requests_get_through:
             self.judge(pushes.check_refusal, operation, self.history.operations, self.lost)
 
     def _check_content(self, operation: Operation, answer: Answer) -> None:
@@ -312,7 +307,8 @@ class Referee:
             near = other.site == node.site or self.plan.between_sites_s <= AT_ONCE_S
             if other is not node and near and other.instance is not None and other.started:
                 member = members.get(other.instance.catalog.instance_id)
-                if member is not None and member.prompt:
+                # One that is presumed dead could be asked all the same: that is no reason not to.
+                if member is not None and (member.prompt or not member.live):
                     found.append(other.name)
         return found
 

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from registry.cluster.bodies import ROUND_S
 from simulations import evictions
 from simulations.checkers import bounds, convergence
 from simulations.checkers.readiness import LOOK_S
@@ -39,8 +38,6 @@ __all__ = ["Outcome", "Plan", "Run", "drawn_plan", "run"]
 CONVERGENCE_S = 10.0
 MOMENTS = 10
 TRIES = 40
-LAST_S = 4.0
-"""What is announced while its document is being asked for is asked for after the next heartbeat."""
 
 
 class Run(Referee):
@@ -81,7 +78,7 @@ class Run(Referee):
         await asyncio.sleep(CALM_S + 0.1)
         await asyncio.gather(self._load(self.plan.calm_operations, "calm"), self._collect("calm", 3 * GRACE_S))
         await slow.finish(self.world.nodes[0])
-        await asyncio.sleep(LAST_S if "small" in self.plan.conditions else 1.0)
+        await asyncio.sleep(1.0)
         if "lose-one" in self.plan.conditions and len(self.world.nodes) > 1:
             await self._lose_one()
         await self._check_end()
@@ -192,8 +189,6 @@ class Run(Referee):
                         await asyncio.sleep(0.05)
                 # Whoever was told of a change by one that is gone goes on asking for it a while.
                 self.judge(bounds.check_queues, node.name, node.instance, self.lost.digests, bool(self.world.gone))
-                if node.instance.catalog.queries.wanted(1):
-                    await asyncio.sleep(ROUND_S + 1)  # what no frame has carried is looked for in rounds
                 self.judge(bounds.check_wanted, node.name, node.instance)
         self.judge(bounds.check_tasks, len(asyncio.all_tasks()), len(self.world.disks))
         refused = sum((node.refused() for node in [*nodes, *self.world.gone]), Counter[str]())
@@ -235,7 +230,10 @@ def run(plan: Plan, act: Callable[[Run], Awaitable[None]] = Run.play) -> Outcome
                 stack.enter_context(setting)
             if "evict" in plan.conditions:
                 stack.enter_context(evictions.watched(playing.evicted))
-            loop.run_until_complete(act(playing))
+            try:
+                loop.run_until_complete(act(playing))
+            except Exception as error:  # the other seeds go on
+                playing.violate(f"the simulation itself broke: {error!r}")
         return playing.outcome()
     finally:
         loop.set_exception_handler(lambda _, context: None)

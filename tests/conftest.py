@@ -20,8 +20,10 @@ settings.load_profile("ci" if os.environ.get("CI") else "laptop")
 
 @pytest.fixture(scope="session")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One instance without a cluster."""
-    with running_server(tmp_path_factory.mktemp("alone") / "data", name="registry.example,mirror.example") as server:
+    """One instance without a cluster, of an owner and a reader: a connection may arrive at either."""
+    with running_server(
+        tmp_path_factory.mktemp("alone") / "data", name="registry.example,mirror.example", workers="2"
+    ) as server:
         yield server
 
 

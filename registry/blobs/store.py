@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 from registry.blobs.checked import Damaged
 from registry.blobs.jobs import in_executor
 from registry.catalog.content import held_size
-from registry.catalog.database import Database
+from registry.catalog.database import Reads
 from registry.errors import StorageFailed
 from registry.names import ALGORITHMS, Digest
 from registry.seams import Disk, DiskFile
@@ -41,7 +41,7 @@ def _directory(digest: Digest) -> str:
 class BlobStore:
     """The content files of one data directory."""
 
-    def __init__(self, disk: Disk, database: Database) -> None:
+    def __init__(self, disk: Disk, database: Reads) -> None:
         self.disk = disk
         self._database = database
         self._changing: WeakValueDictionary[Digest, asyncio.Lock] = WeakValueDictionary()

@@ -83,6 +83,12 @@ def is_linked(tx: Transaction, digest: Digest) -> bool:
     return tx.row("SELECT 1 FROM facts WHERE kind = 'b' AND key = ? LIMIT 1", (digest,)) is not None
 
 
+def links_of(source: Database | Transaction, digest: Digest) -> frozenset[bytes]:
+    """The live links of a blob in all repositories, as hashes of what they say: no two are alike."""
+    rows = source.rows("SELECT hash FROM facts WHERE kind = 'b' AND key = ?", (digest,))
+    return frozenset(hashed for (hashed,) in rows)
+
+
 def drop_links(tx: Transaction, documents: Documents, digests: Iterable[Digest]) -> None:
     """Delete every live link of some blobs, one operation for each repository."""
     found: dict[str, list[tuple[int, int]]] = {}

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from registry.catalog.database import Database, Transaction
+from registry.catalog.database import Reads, Transaction
 from registry.names import Digest, Repository
 
 
@@ -52,13 +52,13 @@ def note_used(tx: Transaction, used: Mapping[Digest, int]) -> None:
         tx.execute("UPDATE content SET used_ms = ? WHERE digest = ?", (at_ms, digest))
 
 
-def least_used(database: Database, after: tuple[int, str], limit: int) -> list[UsedRow]:
+def least_used(database: Reads, after: tuple[int, str], limit: int) -> list[UsedRow]:
     """Content in the order of its last use, behind a time and a digest."""
     sql = "SELECT digest, size, used_ms FROM content WHERE (used_ms, digest) > (?, ?) ORDER BY used_ms, digest LIMIT ?"
     return [UsedRow(*row) for row in database.rows(sql, (*after, limit))]
 
 
-async def content_bytes_aside(database: Database) -> int:
+async def content_bytes_aside(database: Reads) -> int:
     """How much content there is on this disk. Nobody waits for the counting."""
 
     def count(connection: apsw.Connection) -> int:
@@ -68,24 +68,24 @@ async def content_bytes_aside(database: Database) -> int:
     return await database.read_aside(count)
 
 
-def held_size(database: Database, digest: Digest) -> int | None:
+def held_size(database: Reads, digest: Digest) -> int | None:
     """The size of a content file on this disk, or None without one."""
     row = database.row("SELECT size FROM content WHERE digest = ?", (digest,))
     return row[0] if row else None
 
 
-def content_checked(database: Database, digest: Digest) -> tuple[int, int] | None:
+def content_checked(database: Reads, digest: Digest) -> tuple[int, int] | None:
     """The size of a content file on this disk, and when it was last checked, in wall milliseconds."""
     row = database.row("SELECT size, checked_ms FROM content WHERE digest = ?", (digest,))
     return (row[0], row[1]) if row else None
 
 
-def find_content(database: Database, digest: Digest) -> ContentRow | None:
+def find_content(database: Reads, digest: Digest) -> ContentRow | None:
     row = database.row("SELECT digest, size, checks, checked_ms FROM content WHERE digest = ?", (digest,))
     return ContentRow(*row) if row else None
 
 
-def due_content(database: Database, now_ms: int, every_ms: int, limit: int) -> list[ContentRow]:
+def due_content(database: Reads, now_ms: int, every_ms: int, limit: int) -> list[ContentRow]:
     """Content whose last check is `every_ms` or more ago, the oldest first; and what was checked in the future, when
     the clock was wrong."""
     sql = (
@@ -97,12 +97,12 @@ def due_content(database: Database, now_ms: int, every_ms: int, limit: int) -> l
     return [ContentRow(*row) for row in found]
 
 
-def last_content(database: Database) -> int:
+def last_content(database: Reads) -> int:
     """The number of the content that came last."""
     return int(database.row("SELECT COALESCE(MAX(rowid), 0) FROM content")[0])
 
 
-def content_between(database: Database, number: int, upto: int, limit: int) -> tuple[int, list[ContentRow]]:
+def content_between(database: Reads, number: int, upto: int, limit: int) -> tuple[int, list[ContentRow]]:
     """Content in the order in which it came, behind the `number` that was answered before; 0 begins."""
     sql = (
         "SELECT rowid, digest, size, checks, checked_ms FROM content "
@@ -118,17 +118,17 @@ def note_checked(tx: Transaction, digests: Iterable[Digest], now_ms: int) -> Non
         tx.execute("UPDATE content SET checked_ms = ? WHERE digest = ?", (now_ms, digest))
 
 
-def oldest_check_ms(database: Database) -> int | None:
+def oldest_check_ms(database: Reads) -> int | None:
     """When the content that was not checked for the longest time was."""
     found: int | None = database.row("SELECT MIN(checked_ms) FROM content")[0]
     return found
 
 
-def content_bytes(database: Database) -> int:
+def content_bytes(database: Reads) -> int:
     return int(database.row("SELECT COALESCE(SUM(size), 0) FROM content")[0])
 
 
-def lacking(database: Database, manifests: Sequence[str], blobs: Sequence[str]) -> list[str]:
+def lacking(database: Reads, manifests: Sequence[str], blobs: Sequence[str]) -> list[str]:
     """Of these digests of manifests and blobs, those whose bodies and content files are not on this disk."""
     return [
         digest
@@ -145,12 +145,12 @@ def save_upload(tx: Transaction, upload: UploadRow) -> None:
     )
 
 
-def find_upload(database: Database, upload_id: str) -> UploadRow | None:
+def find_upload(database: Reads, upload_id: str) -> UploadRow | None:
     row = database.row("SELECT id, repository, size, sha256, updated_ms FROM uploads WHERE id = ?", (upload_id,))
     return UploadRow(*row) if row else None
 
 
-def all_uploads(database: Database) -> dict[str, int]:
+def all_uploads(database: Reads) -> dict[str, int]:
     """The durable bytes of every upload that has any acknowledged."""
     return {row[0]: row[1] for row in database.rows("SELECT id, size FROM uploads")}
 
@@ -161,11 +161,11 @@ def end_upload(tx: Transaction, upload_id: str, now_ms: int) -> None:
     tx.execute("INSERT OR IGNORE INTO ended_uploads (id, ended_ms) VALUES (?, ?)", (upload_id, now_ms))
 
 
-def upload_has_ended(database: Database, upload_id: str) -> bool:
+def upload_has_ended(database: Reads, upload_id: str) -> bool:
     return database.row("SELECT 1 FROM ended_uploads WHERE id = ?", (upload_id,)) is not None
 
 
-def expired_uploads(database: Database, before_ms: int) -> list[str]:
+def expired_uploads(database: Reads, before_ms: int) -> list[str]:
     """Uploads that nothing was added to since."""
     return [row[0] for row in database.rows("SELECT id FROM uploads WHERE updated_ms < ?", (before_ms,))]
 

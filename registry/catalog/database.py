@@ -61,22 +61,14 @@ Operation = Callable[[Transaction], T]
 _Waiting = tuple[Operation[Any], "asyncio.Future[Any]"]
 
 
-class Database:
-    """See the module. Raises StorageFailed from `write` when the disk does not take a commit."""
+class Reads:
+    """Reading what is committed, by whichever process."""
 
     def __init__(self, disk: Disk, path: str) -> None:
         self._disk, self._path = disk, path
-        self._writing = disk.connect(path)
-        schema.configure(self._writing)
-        schema.migrate(self._writing)
-        self._writing.set_busy_timeout(BUSY_TIMEOUT_MS)
-        self._writing.pragma("temp_store", _IN_MEMORY)
         self.reading = disk.connect(path)
         schema.configure(self.reading)
         self.reading.set_busy_timeout(BUSY_TIMEOUT_MS)
-        self._queue: list[_Waiting] = []
-        self._committing: asyncio.Task[None] | None = None
-        self.on_failed_commit: list[Callable[[], None]] = []
 
     def row(self, sql: str, bindings: tuple[Any, ...] = ()) -> Any:
         """The first row of a query over what is committed, or None."""
@@ -105,12 +97,28 @@ class Database:
             connection = self._disk.connect(self._path)
             try:
                 connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+                schema.plan_once(connection)
                 connection.execute("BEGIN")
                 return job(connection)
             finally:
                 connection.close()
 
         return await asyncio.get_running_loop().run_in_executor(None, read)
+
+
+class Database(Reads):
+    """See the module. Raises StorageFailed from `write` when the disk does not take a commit."""
+
+    def __init__(self, disk: Disk, path: str) -> None:
+        self._writing = disk.connect(path)
+        schema.configure(self._writing)
+        schema.migrate(self._writing)
+        self._writing.set_busy_timeout(BUSY_TIMEOUT_MS)
+        self._writing.pragma("temp_store", _IN_MEMORY)
+        super().__init__(disk, path)
+        self._queue: list[_Waiting] = []
+        self._committing: asyncio.Task[None] | None = None
+        self.on_failed_commit: list[Callable[[], None]] = []
 
     async def write(self, operation: Operation[T]) -> T:
         """Run `operation` in the next group and wait until it is durable.

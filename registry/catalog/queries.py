@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import apsw
 
-from registry.catalog.database import Database
+from registry.catalog.database import Reads
 from registry.names import Digest, Repository, Tag
 
 KIND = "repository/"
@@ -121,9 +121,9 @@ _COUNTS = (
 
 
 class Queries:
-    """Reads over the catalog's reading connection."""
+    """What is asked of the catalog's reading connection."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Reads) -> None:
         self._database = database
 
     def manifest_by_tag(self, repository: Repository, tag: str) -> ManifestRow | None:
@@ -134,6 +134,14 @@ class Queries:
     def manifest(self, repository: Repository, digest: Digest) -> ManifestRow | None:
         row = self._database.row(_BY_DIGEST, (digest, KIND + repository))
         return ManifestRow(*row) if row else None
+
+    def has_seen(self, repository: Repository, writer: int, clock: int) -> bool:
+        """Whether everything is here that a writer has said of a repository before `clock`."""
+        sql = (
+            "SELECT 1 FROM documents d CROSS JOIN vectors v ON v.document = d.id AND v.writer = ? AND v.clock >= ? "
+            "WHERE d.name = ?"
+        )
+        return self._database.row(sql, (writer, clock, document_name(repository))) is not None
 
     def blob(self, repository: Repository, digest: Digest) -> BlobRow | None:
         row = self._database.row(_BLOB, (digest, KIND + repository))

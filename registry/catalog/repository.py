@@ -90,6 +90,15 @@ def link_blob(
     return documents.write(tx, name, _identities(before), [link])
 
 
+def link_again(
+    tx: Transaction, documents: Documents, repository: Repository, digest: Digest, now_ms: int
+) -> Change | None:
+    """Say the link of a blob again, so that it outlives who is about to drop the one that is there; None where there is
+    none any more."""
+    found = _observed_in(tx, documents, repository, BLOB, digest)
+    return link_blob(tx, documents, repository, digest, found[-1].size, now_ms) if found else None
+
+
 def delete_tag(tx: Transaction, documents: Documents, repository: Repository, tag: Tag) -> Change:
     """Raises ManifestUnknown where there is no such tag."""
     facts = _observed_in(tx, documents, repository, TAG, tag)

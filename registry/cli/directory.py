@@ -73,7 +73,7 @@ def rebuild(data: Data = Path("data")) -> None:
     """Make a new catalog where it is lost or damaged, from the content files; tags and manifests come from the other
     instances when this one is started."""
     from registry.cli.rebuild import rebuild as run_rebuild
-    from registry.cli.serve import locked
+    from registry.workers.sockets import locked
 
     with locked(data):
         done = run_rebuild(data)
@@ -100,7 +100,7 @@ def import_(
     data: Data = Path("data"),
 ) -> None:
     """Take a bundle into a data directory that no instance runs on. It merges with what is there."""
-    from registry.cli.serve import locked
+    from registry.workers.sockets import locked
 
     with locked(data):
         done = import_bundle(source, data, _keys())

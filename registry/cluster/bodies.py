@@ -1,8 +1,9 @@
 """Manifest bodies that facts name and no frame brought: fetched at once, so that every instance can serve every tag
-when the one it was pushed to is gone. And the other way round, what no frame can carry is put at a member before the
-push is answered."""
+when the one it was pushed to is gone; what nobody gives is looked for again in rounds. And the other way round, what no
+frame can carry is put at a member before the push is answered."""
 
 import asyncio
+import contextlib
 import logging
 from functools import partial
 
@@ -48,17 +49,22 @@ class Bodies:
         self._wake.set()
 
     async def run(self) -> None:
-        """Fetch what is wanted, for ever."""
+        """Fetch what is wanted, for ever: each once a round, however often facts come in."""
+        loop = asyncio.get_running_loop()
         while True:
-            self._wake.clear()
-            wanted = self._catalog.queries.wanted(limit=1000)
-            for at in range(0, len(wanted), AT_ONCE):
-                await asyncio.gather(*(self.fetch(digest) for digest in wanted[at : at + AT_ONCE]))
-            try:
-                async with asyncio.timeout(ROUND_S):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+            tried: set[Digest] = set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(loop.time() + ROUND_S):
+                    while True:
+                        self._wake.clear()
+                        tried |= await self._fetch_all(tried)
+                        await self._wake.wait()
+
+    async def _fetch_all(self, tried: set[Digest]) -> set[Digest]:
+        wanted = [digest for digest in self._catalog.queries.wanted(limit=1000) if digest not in tried]
+        for at in range(0, len(wanted), AT_ONCE):
+            await asyncio.gather(*(self.fetch(digest) for digest in wanted[at : at + AT_ONCE]))
+        return set(wanted)
 
     def close(self) -> None:
         for task in self._fetching.values():

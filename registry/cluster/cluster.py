@@ -312,8 +312,8 @@ class Cluster:
             known = {self.members.url(member) for member in self.members.all()}
             urls = [url for url in dict.fromkeys([*self._addresses, *sorted(known)]) if url and url not in heard]
             suspects = [member for member in self.members.reachable() if member.suspect]
-            await asyncio.gather(*(self._say_hello(url) for url in urls), *(self._probe(m) for m in suspects))
-            await asyncio.sleep(HEARTBEAT_S)
+            asking = [*(self._say_hello(url) for url in urls), *(self._probe(m) for m in suspects)]
+            await asyncio.gather(asyncio.sleep(HEARTBEAT_S), *asking)  # who does not answer keeps nobody waiting
 
     async def _say_hello(self, url: str, to: Member | None = None) -> None:
         try:
@@ -360,7 +360,8 @@ class Cluster:
         self.copies.linked(document, links)
 
     def _taken_in(self, applied: Applied, sender: str | None) -> None:
-        """Measure how old a change is; with a sender it came by a frame."""
+        """Measure how old a change is; with a sender it came by a frame, which may have had no room for a body."""
+        self.bodies.look()
         time, writer = applied.latest
         if time and not self.sync.filling:
             self.delays.note(sender or self._catalog.queries.instance_of(writer), time, by_frame=sender is not None)

@@ -7,16 +7,19 @@ Equal digests everywhere would make that safe, and never happen under load. Inst
  - every known member has said that it does not rely on it either, and everything those members had committed by then is
    here;
  - every known member has then given it up: it has dropped its links in the same transaction in which it looked once
-   more, so that no push there can rely on it without uploading it again;
+   more, so that no push there can rely on it without uploading it again; only those links that were known here before
+   anybody was asked, since with another one somebody may rely on it who was asked before that;
  - and all of this still holds here in the transaction that forgets it.
 
 A member that does not answer ends the pass: it may have been pushed to. One that is gone for good must be forgotten.
-Whoever was told that a blob exists, and will therefore not upload it, is protected by a pin where it asked.
+Whoever was told that a blob exists, and will therefore not upload it, is protected by a pin where it asked: what is
+pinned is relied on. A pin that is set after its instance has said not to rely on the content would not keep others from
+dropping the link; so the link is said again then, and that one they do not drop.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -28,6 +31,7 @@ from registry.catalog.collection import (
     drop_links,
     is_in_use,
     is_linked,
+    links_of,
     unreadable_manifest,
     unused_bodies,
     unused_content,
@@ -40,12 +44,15 @@ from registry.cluster.messages import ReleaseAnswer, ReleaseQuestion, RelyAnswer
 from registry.cluster.peers import Peers
 from registry.cluster.sync import Sync
 from registry.errors import StorageFailed
-from registry.names import Digest, parse_digest
+from registry.names import Digest, Repository, parse_digest
 from registry.seams import PeerUnreachable
 
 log = logging.getLogger("concord.collect")
 
 T = TypeVar("T")
+
+Links = Mapping[Digest, frozenset[bytes]]
+"""Contents, and all links that whoever collects knew of before it asked anybody, see `links_of`."""
 
 PIN_S = 3600.0
 MAX_PINS = 200_000
@@ -116,8 +123,9 @@ class Collect:
         self._since: dict[Digest, float] = {}
         """Since when, in loop time, content has been known to be unused."""
         self._pins: dict[Digest, float] = {}
-        self._asked: dict[Digest, None] = {}
-        """Content that we have said not to rely on, in the order of saying so."""
+        self._asked: dict[Digest, set[Repository]] = {}
+        """Content that we have said not to rely on, in the order of saying so, and where it was linked again since for
+        somebody who was told that it exists."""
         self._lock = asyncio.Lock()
         self.removed = 0
         self.removed_bytes = 0
@@ -134,10 +142,18 @@ class Collect:
             del self._pins[next(iter(self._pins))]
 
     def linked(self, digests: Iterable[Digest]) -> None:
-        """Links have been committed here: whatever was found out about them before is void."""
+        """Links have been committed here: that they were unused before is void."""
         for digest in digests:
             self._since.pop(digest, None)
-            self._asked.pop(digest, None)
+
+    def may_be_given_up(self, repository: Repository, digest: Digest) -> bool:
+        """Whether others may be about to drop a link, because we have said that we do not rely on it."""
+        return digest in self._asked and repository not in self._asked[digest]
+
+    def linked_again(self, repository: Repository, digest: Digest) -> None:
+        """A link was said again that others may be about to drop."""
+        if digest in self._asked:
+            self._asked[digest].add(repository)
 
     def is_pinned(self, digest: Digest) -> bool:
         return self._pins.get(digest, 0.0) > _now()
@@ -214,7 +230,10 @@ class Collect:
 
     async def _collect(self, batch: list[Unused], dry: bool) -> list[Decision]:
         digests = [one.digest for one in batch]
-        relied = {digest: _TOLD.format("this instance") for digest in digests if self.is_pinned(digest)}
+        links = {digest: links_of(self._catalog.database, digest) for digest in digests}
+        relied = dict.fromkeys(
+            self._relied(digests), f"this instance relies on it: a manifest names it by now, or {_TOLD.format('it')}"
+        )
         for member, digest in await self._ask_all(digests):
             relied[digest] = (
                 f"{_named(member)} relies on it: a manifest there names it, or {_TOLD.format('that instance')}"
@@ -228,8 +247,8 @@ class Collect:
                 else Decision(*one, False, relied.get(one.digest, _AGAIN))
                 for one in batch
             ]
-        released = await self._release_all(doomed)
-        removed = await self._remove([one for one in batch if one.digest in released])
+        released = await self._release_all({digest: links[digest] for digest in doomed})
+        removed = await self._remove([one for one in batch if one.digest in released], links)
         return [
             Decision(*one, True, _UNUSED)
             if one.digest in removed
@@ -270,13 +289,13 @@ class Collect:
             await asyncio.sleep(LOOK_S)
         return True
 
-    async def _release_all(self, digests: list[Digest]) -> set[Digest]:
+    async def _release_all(self, links: Links) -> set[Digest]:
         """Have everybody give contents up. Answers those that all did."""
-        released = set(digests)
-        if not digests:
+        released = set(links)
+        if not links:
             return released
         members = self._members.all()
-        question = ReleaseQuestion(list(digests))
+        question = ReleaseQuestion(list(links), [sorted(known) for known in links.values()])
         for answer in await asyncio.gather(*(self._ask(m, "/release", question, ReleaseAnswer) for m in members)):
             released &= set(map(Digest, answer.released))
         return released
@@ -296,12 +315,12 @@ class Collect:
             f"again, or if it is gone for good: concord forget URL {member.instance[:12]}"
         )
 
-    async def _remove(self, batch: list[Unused]) -> set[Digest]:
+    async def _remove(self, batch: list[Unused], links: Links) -> set[Digest]:
         """Forget contents and remove their files, those that are still unused."""
         removed = set()
         for digest, size in batch:
             async with self._store.changing(digest):
-                if await self._catalog.database.write(partial(self._forget, digest)):
+                if await self._catalog.database.write(partial(self._forget, digest, links[digest])):
                     await self._store.remove(content_path(digest))
                     removed.add(digest)
                     self._since.pop(digest, None)
@@ -309,8 +328,8 @@ class Collect:
                     self.removed_bytes += size
         return removed
 
-    def _forget(self, digest: Digest, tx: Transaction) -> bool:
-        if digest not in self._since or self.is_pinned(digest) or is_in_use(tx, digest):
+    def _forget(self, digest: Digest, links: frozenset[bytes], tx: Transaction) -> bool:
+        if digest not in self._since or not self._is_free(tx, digest, links):
             return False
         drop_links(tx, self._catalog.documents, [digest])
         drop_content(tx, digest)
@@ -337,28 +356,33 @@ class Collect:
             self._check_all_is_known()
         except Blocked as reason:
             unknown = str(reason)
-        return RelyAnswer(relied, unknown, self._gossip.start, self._gossip.changes, applied)
+        return RelyAnswer(list(relied), unknown, self._gossip.start, self._gossip.changes, applied)
 
-    def _relied(self, digests: Iterable[Digest]) -> list[str]:
-        relied: list[str] = []
+    def _relied(self, digests: Iterable[Digest]) -> list[Digest]:
+        relied: list[Digest] = []
         for digest in digests:
             if self.is_pinned(digest) or is_in_use(self._catalog.database, digest):
                 relied.append(digest)
             else:
-                self._asked[digest] = None
+                self._asked.pop(digest, None)
+                self._asked[digest] = set()
         while len(self._asked) > MAX_WATCHED:
             del self._asked[next(iter(self._asked))]
         return relied
 
-    async def release(self, digests: Iterable[Digest]) -> list[Digest]:
+    async def release(self, links: Links) -> list[Digest]:
         """Give contents up that we were asked about and that nothing has come to rely on since: drop their links."""
 
         def drop(tx: Transaction) -> list[Digest]:
-            free = [d for d in digests if d in self._asked and not self.is_pinned(d) and not is_in_use(tx, d)]
+            free = [d for d, known in links.items() if d in self._asked and self._is_free(tx, d, known)]
             drop_links(tx, self._catalog.documents, [digest for digest in free if is_linked(tx, digest)])
             return free
 
         return await self._catalog.database.write(drop)
+
+    def _is_free(self, tx: Transaction, digest: Digest, links: frozenset[bytes]) -> bool:
+        """Whether nothing relies on a content, nor can have come to: it has no other links than those."""
+        return not self.is_pinned(digest) and not is_in_use(tx, digest) and links_of(tx, digest) <= links
 
 
 def _named(member: Member) -> str:

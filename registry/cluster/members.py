@@ -14,6 +14,9 @@ from registry.cluster.ranking import Candidate
 
 HEARTBEAT_S = 2.0
 PRESUMED_DEAD_S = 3 * HEARTBEAT_S + 0.5
+SILENT_S = 1.5 * HEARTBEAT_S
+"""After so long without a heartbeat on the bus a member is asked by a request: it is to have answered, within another
+interval and the time that takes, before it would be presumed dead."""
 FIRST_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 4.0  # less than a round of catching up, so that a member that is back is found in the next one
 PROMPT_S = 0.25
@@ -221,7 +224,7 @@ class Members:
 
     def on_bus(self) -> list[Member]:
         """Live members whose heartbeats come on the bus."""
-        return [m for m in self.live() if m.on_bus_at is not None and _now() - m.on_bus_at < PRESUMED_DEAD_S]
+        return [m for m in self.live() if m.on_bus_at is not None and _now() - m.on_bus_at < SILENT_S]
 
     def of_own_site(self) -> list[Member]:
         return [member for member in self.live() if member.beat.site == self.own_site]

@@ -3,6 +3,7 @@
 On the wire they are MessagePack maps; unknown fields are ignored, so that a newer version may say more.
 """
 
+from itertools import zip_longest
 from typing import Annotated, Literal
 
 import msgspec
@@ -13,6 +14,7 @@ from crdt.errors import Malformed
 from crdt.trie import DIGEST_SIZE, Prefix
 from crdt.vector import decode_vector, encode_vector
 from registry.cluster.sessions import NONCE_SIZE
+from registry.names import Digest, parse_digest
 
 PROTOCOL = 1
 
@@ -164,6 +166,9 @@ class SecureQuestion(msgspec.Struct):
 
     repository: Text
     digest: Text
+    writer: Count = 0
+    clock: Count = 0
+    """Whoever has come so far with this writer has seen the push; zeros when it is not said."""
 
 
 class SecureAnswer(msgspec.Struct):
@@ -208,6 +213,13 @@ class ReleaseQuestion(msgspec.Struct):
     """Give these contents up, where nothing has come to rely on them since the last question."""
 
     digests: Annotated[list[Text], msgspec.Meta(max_length=1000)]
+    links: list[list[bytes]] = []
+    """For each of them its links, as hashes, that the asker knew of before it asked anybody: there may be no others."""
+
+    def read(self) -> dict[Digest, frozenset[bytes]]:
+        """The links by content. Raises DigestInvalid."""
+        pairs = zip_longest(self.digests, self.links[: len(self.digests)], fillvalue=())
+        return {parse_digest(str(digest)): frozenset(links) for digest, links in pairs}
 
 
 class ReleaseAnswer(msgspec.Struct):

@@ -2,14 +2,17 @@
 
 The instance that was pushed to asks others to take the manifest and everything it stands on: those that are to hold it
 anyway first, and others in the place of who does not answer or is slow. A holder counts once it has committed the facts
-and has all content, verified and durable. Copying has begun when each upload ended, so there is mostly nothing left to
-do. A push that does not reach enough holders in time stays where it is, visible, and says so.
+and has all content, verified and durable; or, of a push whose manifest was deleted meanwhile, once it knows of both:
+there is nothing left to hold. Copying has begun when each upload ended, so there is mostly nothing left to do. A push
+that does not reach enough holders in time stays where it is, visible, and says so.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
+from crdt.change import Change
+from crdt.delta import decode_delta
 from registry.catalog.queries import Queries, document_name
 from registry.cluster.bodies import Bodies
 from registry.cluster.copies import Copies
@@ -21,8 +24,8 @@ from registry.cluster.ranking import Candidate, ranked
 from registry.cluster.sync import Sync
 from registry.errors import ContentUnreachable, ManifestInvalid, NotSecured, StorageFailed
 from registry.manifest import MAX_PARTS, parse_manifest
-from registry.names import Digest, Repository
-from registry.policy import Policy, Rule
+from registry.names import Digest, Repository, parse_digest, parse_repository
+from registry.policy import LOCAL, Policy, Rule
 from registry.seams import PeerUnreachable
 
 SLICE_S = 4.0
@@ -72,16 +75,20 @@ class Secure:
 
     # Asking
 
-    async def wait(self, repository: Repository, digest: Digest) -> None:
-        """Return once enough instances hold a manifest and all its content. Raises NotSecured when time is up."""
+    async def wait(self, repository: Repository, digest: Digest, push: Change) -> None:
+        """Return once enough instances hold a push: its manifest and all that stands on. Raises NotSecured when time is
+        up."""
         rule = self._policy.of(repository)
+        if str(rule.acknowledge) == LOCAL:
+            return
         others = [one for one in ranked(digest, self._copies.candidates()) if one != self._own]
         sites = self._sites(rule, others)
         groups = self._groups(rule, sites, others, self._copies.designated(repository, digest))
         if not groups:
             return
         reached: list[Candidate] = [self._own] if self._keeps else []
-        question = SecureQuestion(repository, digest)
+        first, length = decode_delta(push.delta).spans[push.writer]
+        question = SecureQuestion(repository, digest, push.writer, first + length)
         tasks = [asyncio.create_task(self._reach(group, question, reached)) for group in groups]
         try:
             async with asyncio.timeout(self._patience_s):
@@ -110,7 +117,7 @@ class Secure:
         needed = rule.acknowledge.number - own
         first = [one for one in designated if one != self._own]
         order = first + [one for one in others if one not in first]
-        return [Group(needed, order)] if needed > 0 and rule.acknowledge.number > 1 else []
+        return [Group(needed, order)] if needed > 0 else []
 
     async def _reach(self, group: Group, question: SecureQuestion, reached: list[Candidate]) -> None:
         """Ask as many as are needed, and one more whenever that takes long, until enough hold it."""
@@ -198,14 +205,16 @@ class Secure:
         except (ContentUnreachable, TransferFailed, StorageFailed):
             return TakeAnswer(False)
 
-    async def hold(self, repository: Repository, digest: Digest, asker: Member | None) -> SecureAnswer:
+    async def hold(self, question: SecureQuestion, asker: Member | None) -> SecureAnswer:
         """Take everything a manifest stands on. Answers within SLICE_S how far it is; what has begun goes on."""
         if not self._keeps:
             return SecureAnswer(False)
+        repository, digest = parse_repository(question.repository), parse_digest(question.digest)
         if self._queries.manifest(repository, digest) is None and asker is not None:
             await self._sync.refresh(document_name(repository), [asker])
+        has_seen = question.clock > 0 and self._queries.has_seen(repository, question.writer, question.clock)
         if self._queries.manifest(repository, digest) is None:
-            return SecureAnswer(False)
+            return SecureAnswer(has_seen)  # seen first, and not there after that: it was deleted
         try:
             async with asyncio.timeout(SLICE_S):
                 lacking = [part async for part in self._lacking(repository, digest)]

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from crdt.catchup import (
     Apply,
@@ -54,6 +54,14 @@ MAX_RETRIES = 8
 MAX_DUE = 10_000
 
 
+class _Due(NamedTuple):
+    """A document of which a change has to come by a diff."""
+
+    document: str
+    near: bool
+    """Whether its sender is of the own site."""
+
+
 class Sync:
     """One process's catching up."""
 
@@ -65,7 +73,9 @@ class Sync:
         self._filling: asyncio.Task[bool] | None = None
         """Taking in everything from one member, while nothing was here."""
         self._round = 0
-        self._due: dict[str, asyncio.Task[None]] = {}
+        self._due: dict[_Due, asyncio.Task[None]] = {}
+        self._due_again: dict[_Due, str] = {}
+        """What came due while it was being asked for, and from whom."""
         self._asking: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._audited: dict[str, float] = {}
         self.rounds: Counter[str] = Counter()
@@ -239,10 +249,21 @@ class Sync:
     # One document
 
     def document_is_due(self, instance: str, document: str) -> None:
-        """A change of a document could not be applied from its frame: ask for a diff, one question at a time."""
-        if document not in self._due and len(self._due) < MAX_DUE:
-            task = self._due[document] = asyncio.create_task(self._repair(instance, document))
-            task.add_done_callback(lambda _: self._due.pop(document, None))
+        """A change of a document could not be applied from its frame: ask for a diff, one question at a time. The own
+        site is asked beside the others, since answers to its clients wait for that."""
+        sender = self._members.get(instance)
+        due = _Due(document, sender is not None and sender.beat.site == self._members.own_site)
+        if due in self._due:
+            self._due_again[due] = instance  # the answer that is on its way may have been given before this change
+        elif len(self._due) < MAX_DUE:
+            task = self._due[due] = asyncio.create_task(self._repair(instance, document))
+            task.add_done_callback(lambda task: self._repaired(due, task))
+
+    def _repaired(self, due: "_Due", task: "asyncio.Task[None]") -> None:
+        del self._due[due]
+        again = self._due_again.pop(due, None)
+        if again is not None and not task.cancelled():
+            self.document_is_due(again, due.document)
 
     async def _repair(self, instance: str, document: str) -> None:
         """Exchange one document with whoever sent the change, or with others when that one does not answer."""

@@ -2,10 +2,13 @@
 
 app          the ASGI application: which part answers a request, errors rendered
 routes       the paths of the OCI distribution API
+direct       manifests and small blobs that are here, answered without a task
+reading      what a process answers that only reads
 protocol     HTTP on the wire, with bounds on a request's head
 exchange     one request and its answer, measured as they pass
 request      reading requests: bodies in time, headers, numbers
 answers      writing answers: errors, content, paged lists
+asked        what a GET of content asks for: conditions, a part
 ranges       the Range header
 blobs        pulling, mounting and deleting blobs
 uploads      pushing blobs, at whichever instance a request arrives

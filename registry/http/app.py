@@ -14,6 +14,7 @@ from registry.cluster.peers import PREFIX as PEERS
 from registry.errors import ContentUnreachable, OciError, StorageFailed, Unsupported
 from registry.http import collection, membership, metrics, own, peers, replication
 from registry.http.answers import CutOff, error_response
+from registry.http.direct import DirectAnswers, Headers
 from registry.http.exchange import Exchange
 from registry.http.routes import PREFIX, TEMPLATES, Path, answer, parse_path
 from registry.instance import Instance
@@ -47,6 +48,21 @@ class App:
         self._registry = registry
         self._internal = internal
         self._ids = RequestIds(instance.clock)
+        self._direct = DirectAnswers(
+            instance.catalog.database,
+            instance.store,
+            instance.clock,
+            instance.config.check_after_s,
+            instance.traffic,
+            instance.cluster.evict.used,
+        )
+
+    def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
+        """The head, but for the status line, and the body of an answer of status 200 that can be given without
+        waiting; None where the application has to be called. The server asks this first."""
+        if not self._registry or self._instance.config.log_requests:
+            return None
+        return self._direct.answer(method, target, headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "the server is told not to send anything else"

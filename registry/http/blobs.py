@@ -13,37 +13,49 @@ from crdt.change import Change
 from registry.catalog.collection import is_linked
 from registry.catalog.database import Transaction
 from registry.catalog.queries import BlobRow
-from registry.catalog.repository import delete_blob, link_blob
+from registry.catalog.repository import delete_blob, link_again, link_blob
 from registry.cluster.contents import WHOLE_BYTES, Part
 from registry.errors import BlobUnknown
 from registry.http.answers import StreamResponse
-from registry.http.ranges import parse_range
+from registry.http.asked import AskedPart, asked_part, blob_headers, content_headers, etag_of, matches
 from registry.instance import Instance
 from registry.names import Digest, Repository
-
-OCTETS = "application/octet-stream"
 
 
 async def get_blob(instance: Instance, request: Request, repository: Repository, digest: Digest) -> Response:
     """GET and HEAD of a blob."""
     row = await find_blob(instance, repository, digest)
-    etag = f'"{digest}"'
-    headers = {"Docker-Content-Digest": digest, "ETag": etag, "Accept-Ranges": "bytes"}
-    if matches(request.headers.get("if-none-match"), etag):
-        return Response(status_code=304, headers=headers)
-    headers |= {"Content-Type": OCTETS, "Content-Length": str(row.size)}
     if request.method == "HEAD":
+        if matches(request.headers.get("if-none-match"), etag_of(digest)):
+            return Response(status_code=304, headers=content_headers(digest))
         if not row.held and await instance.cluster.locate.before_upload(digest) is None:
             raise BlobUnknown("no instance that has this blob can be reached", {"digest": digest})
-        instance.cluster.collect.pin(digest)
-        return Response(headers=headers)
-    validator = request.headers.get("if-range")
-    part = parse_range(request.headers.get("range"), row.size) if validator in (None, etag) else None
-    if part is None:
-        return await _content(instance, digest, row, 0, row.size, 200, headers)
-    headers["Content-Range"] = f"bytes {part.first}-{part.first + part.length - 1}/{row.size}"
-    headers["Content-Length"] = str(part.length)
-    return await _content(instance, digest, row, part.first, part.length, 206, headers)
+        await _protect(instance, repository, digest)
+        return Response(headers=blob_headers(digest, row.size))
+    asked = asked_part(request.headers, digest, row.size)
+    if asked is None:
+        return Response(status_code=304, headers=content_headers(digest))
+    return await _content(instance, digest, row, asked)
+
+
+async def _protect(instance: Instance, repository: Repository, digest: Digest) -> None:
+    """Whoever is told that a blob is there does not upload it, so it has to stay. Where this instance has said not to
+    rely on it, others may be about to drop its link: it is said again, and so outlives them. Raises BlobUnknown where
+    they were faster."""
+    collect = instance.cluster.collect
+    collect.pin(digest)
+    if not collect.may_be_given_up(repository, digest):
+        return
+
+    def link(tx: Transaction) -> Change | None:
+        return link_again(tx, instance.catalog.documents, repository, digest, instance.clock.now_ms())
+
+    with instance.cluster.leave.writing():
+        change = await instance.catalog.database.write(link)
+    if change is None:
+        raise BlobUnknown("there is no such blob in this repository any more", {"digest": digest})
+    collect.linked_again(repository, digest)
+    await instance.cluster.settle(change)
 
 
 async def find_blob(instance: Instance, repository: Repository, digest: Digest) -> BlobRow:
@@ -57,23 +69,14 @@ async def find_blob(instance: Instance, repository: Repository, digest: Digest) 
     return row
 
 
-def matches(header: str | None, etag: str) -> bool:
-    """If-None-Match (RFC 9110, section 13.1.2): `*`, or a list that has this entity tag, weak or strong."""
-    if header is None:
-        return False
-    return any(tag.strip().removeprefix("W/") in (etag, "*") for tag in header.split(","))
-
-
-async def _content(
-    instance: Instance, digest: Digest, row: BlobRow, first: int, length: int, status: int, headers: dict[str, str]
-) -> Response:
+async def _content(instance: Instance, digest: Digest, row: BlobRow, asked: AskedPart) -> Response:
     """A part of a blob's content, from this disk or from wherever it is."""
-    contents, part = instance.cluster.contents, Part(first, length)
+    contents, part = instance.cluster.contents, Part(asked.first, asked.length)
     instance.cluster.evict.used(digest)
-    if length <= WHOLE_BYTES:
+    if asked.length <= WHOLE_BYTES:
         pieces = [piece async for piece in contents.read(digest, row.size, row.writer, part)]
-        return Response(b"".join(pieces), status, headers)
-    return StreamResponse(await contents.open(digest, row.size, row.writer, part), status, headers)
+        return Response(b"".join(pieces), asked.status, asked.headers)
+    return StreamResponse(await contents.open(digest, row.size, row.writer, part), asked.status, asked.headers)
 
 
 async def mount_blob(

@@ -6,14 +6,12 @@ from collections.abc import Awaitable
 from starlette.types import Message, Receive, Scope, Send
 
 from registry.measures import Served
-from registry.request_ids import HEADER
+from registry.request_ids import RAW_HEADER
 from registry.seams import Clock
 
 log = logging.getLogger("concord.access")
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
-
-_HEADER = HEADER.lower().encode()
 
 
 class Exchange:
@@ -42,7 +40,7 @@ class Exchange:
         if message["type"] == "http.response.start":
             self._first = self._clock.steady_s() - self._begun
             self._status = message["status"]
-            message["headers"].append((_HEADER, self._id.encode()))
+            message["headers"].append((RAW_HEADER, self._id.encode()))
         else:
             self._sent += len(message["body"])
         return self._send(message)

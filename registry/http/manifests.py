@@ -19,7 +19,7 @@ from registry.errors import (
     ManifestUnknown,
     TooManyTags,
 )
-from registry.http.blobs import matches
+from registry.http.asked import content_headers, etag_of, matches
 from registry.http.request import media_type, small_body
 from registry.instance import Instance
 from registry.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
@@ -37,9 +37,8 @@ async def get(instance: Instance, request: Request, repository: Repository, refe
         row = _find(instance, repository, reference)
     if row is None:
         raise ManifestUnknown("there is no such manifest", {"reference": reference[:200]})
-    etag = f'"{row.digest}"'
-    headers = {"Docker-Content-Digest": row.digest, "ETag": etag}
-    if matches(request.headers.get("if-none-match"), etag):
+    headers = content_headers(row.digest)
+    if matches(request.headers.get("if-none-match"), etag_of(row.digest)):
         return Response(status_code=304, headers=headers)
     headers["Content-Type"] = row.media_type
     if request.method == "HEAD":
@@ -86,10 +85,10 @@ async def put(instance: Instance, request: Request, repository: Repository, refe
             raise DigestInvalid("the manifest has another digest", {"digest": digest})
         manifest = parse_manifest(body, media_type(request))
         change = await _push(instance, repository, Pushed(computed, body, manifest, tags))
-        del body  # holders are waited for below, and who waits keeps nothing in memory
     await instance.cluster.settle(change)
-    del change
-    await instance.cluster.secure.wait(repository, computed)
+    del body  # holders are waited for now, and who waits keeps nothing of it in memory
+    change = change._replace(bodies=())
+    await instance.cluster.secure.wait(repository, computed, change)
     headers = {"Location": f"/v2/{repository}/manifests/{reference}", "Docker-Content-Digest": computed}
     if manifest.subject is not None:
         headers["OCI-Subject"] = manifest.subject

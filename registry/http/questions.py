@@ -18,7 +18,7 @@ from registry.cluster import messages as m
 from registry.cluster.sessions import Session
 from registry.http.replication import MAX_PARTS, own_standing
 from registry.instance import Instance
-from registry.names import parse_digest, parse_repository
+from registry.names import parse_digest
 
 log = logging.getLogger("concord.peers")
 
@@ -147,9 +147,7 @@ async def _bodies(instance: Instance, asked: Asked, question: m.BodiesQuestion) 
 
 
 async def _secure(instance: Instance, asked: Asked, question: m.SecureQuestion) -> m.SecureAnswer:
-    repository, digest = parse_repository(question.repository), parse_digest(question.digest)
-    asker = instance.cluster.members.get(asked.session.client)
-    return await instance.cluster.secure.hold(repository, digest, asker)
+    return await instance.cluster.secure.hold(question, instance.cluster.members.get(asked.session.client))
 
 
 async def _relied(instance: Instance, asked: Asked, question: m.RelyQuestion) -> m.RelyAnswer:
@@ -157,8 +155,7 @@ async def _relied(instance: Instance, asked: Asked, question: m.RelyQuestion) ->
 
 
 async def _release(instance: Instance, asked: Asked, question: m.ReleaseQuestion) -> m.ReleaseAnswer:
-    released = await instance.cluster.collect.release([parse_digest(digest) for digest in question.digests])
-    return m.ReleaseAnswer(list(released))
+    return m.ReleaseAnswer(list(await instance.cluster.collect.release(question.read())))
 
 
 async def _take(instance: Instance, asked: Asked, question: m.TakeQuestion) -> m.TakeAnswer:

@@ -4,7 +4,6 @@
 """
 
 import hashlib
-from collections.abc import Sequence
 
 from simulations.checkers import Violation
 from simulations.history import Operation
@@ -60,23 +59,16 @@ def check_upload(operation: Operation, lost: Lost) -> None:
         raise Violation(f"{operation}, while its owner can be asked")
 
 
-def check_status(operation: Operation, calm: bool, lost: Lost, others: Sequence[Operation]) -> None:
+def check_status(operation: Operation, calm: bool, lost: Lost) -> None:
     """By the kind of request, as in the table above. Content that may be nowhere cannot be had; where a directory was
     copied, an upload's parts may be at two instances under one name."""
     allowed = set(ALLOWED[operation.kind])
-    if not calm or lost.concerns(operation) or any(_takes_back(one, operation) for one in others):
+    if not calm or lost.concerns(operation):
         allowed.add(503)
     if lost.doubled and operation.kind == "upload":
         allowed.add(400)
     if operation.status not in allowed:
         raise Violation(f"an answer that makes no sense: {operation}")
-
-
-def _takes_back(other: Operation, push: Operation) -> bool:
-    """Whether a request may have removed a manifest while its push waited for holders: nobody can hold it then."""
-    if not push.kind.startswith("push") or not push.overlaps(other):
-        return False
-    return other.may_remove(push.repository, ("m", push.digest), "")
 
 
 def check_body(digest: str, body: bytes) -> None:

@@ -9,8 +9,9 @@ from simulations.history import Commit, History, Identity, Operation, Seen
 
 HEARD_S = 2.5
 """After so long heartbeats have told that there is something to ask for."""
-TOLD_BY_HTTP_S = 9.5
-"""The same where the bus is cut: who falls silent is asked after three heartbeats, and then every two seconds."""
+TOLD_BY_HTTP_S = 5.5
+"""The same where the bus is cut: who falls silent is asked after a heartbeat and a half, within two seconds, and then
+every two seconds."""
 
 
 class Misses:

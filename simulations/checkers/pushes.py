@@ -25,11 +25,9 @@ def check_refusal(operation: Operation, operations: Sequence[Operation], lost: L
     uploaded it. Only who deletes a blob takes it away."""
     same = [o for o in operations if o.repository == operation.repository]
     deleted = {o.digest for o in same if o.kind == "delete blob"}
-    collections = [o for o in operations if o.kind == "collect"]
     for blob in set(PARTS[operation.digest].blobs) - deleted - lost.digests:
         told = [o for o in same if o.node == operation.node and o.digest == blob and o.kind in ("head blob", "upload")]
-        # Open: a pin that is set between a collection's question and its release protects at its own instance alone.
-        if blob in operation.said and told and not any(told[-1].overlaps(one) for one in collections):
+        if blob in operation.said and told:
             raise Violation(f"{operation}, and nobody has deleted it")
 
 

@@ -18,7 +18,6 @@ __all__ = [
     "FORGED_TAG",
     "MANGLING",
     "MEMBER_FAULTS",
-    "SILENT_KINDS",
     "Fault",
     "Stage",
 ]
@@ -76,7 +75,6 @@ BUS_FAULTS = {
     *("forged-frames", "mangled-frames", "forged-requests", "replayed-requests"),
 }
 """Faults that leave requests alone."""
-SILENT_KINDS = {kind for name in ("stalled-redis", "bus-cut") for kind in FAULTS[name][1]}
 MANGLING = {"forged-frames", "mangled-frames", "forged-requests", "changed-answers", "new-key"}
 """Faults after which something is refused as unauthentic, rightly or because a key was exchanged in haste."""
 BUS_KINDS = {kind for name in BUS_FAULTS for kind in FAULTS[name][1]}

@@ -110,10 +110,11 @@ async def cloned_directory(stage: Stage, drawn: random.Random) -> None:
     await twin.start()
     stage.fired("cloned directory")
     await asyncio.sleep(2 + 5 * drawn.random())
-    twin.die(False)
-    stage.world.nodes.remove(twin)
-    stage.world.gone.append(twin)
-    stage.put_back(twin)
+    if twin in stage.world.nodes:  # else another fault has ended it for good meanwhile
+        twin.die(False)
+        stage.world.nodes.remove(twin)
+        stage.world.gone.append(twin)
+        stage.put_back(twin)
 
 
 async def disk_destroyed(stage: Stage, drawn: random.Random) -> None:

@@ -59,6 +59,7 @@ PLANTED = [
         "delete of the winner alone", meaning.delete_of_the_winner_alone, ("partition", "loss"), 12, chosen=_CROWDED
     ),
     Planted("delete without asking", meaning.delete_without_asking, ("bus-cut",), 12, chosen=_LONG),
+    Planted("answers kept for ever", meaning.answers_kept_for_ever, (), 6),
     Planted("miss without asking", meaning.miss_without_asking, ("bus-cut",), 12, ("eu", "eu"), _LONG),
     Planted("push of the tag alone", meaning.push_of_the_tag_alone, (), 2),
     Planted("push beside the older", meaning.push_beside_the_older, (), 3),
@@ -84,6 +85,7 @@ PLANTED = [
     Planted(
         "links after the question ignored", collection.links_after_the_question_ignored, (), 24, ("eu", "us"), _FAR
     ),
+    Planted("told and not linked again", collection.told_and_not_linked_again, (), 32, ("eu", "us"), _FAR),
     Planted("first key alone", keys.first_key_alone, ("rolling-key",), 3),
     Planted("first key alone for uploads", keys.first_key_alone_for_uploads, ("rolling-key",), 6),
     Planted("replays answered", keys.replays_answered, ("replayed-requests",), 4),

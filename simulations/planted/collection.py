@@ -6,6 +6,7 @@ from typing import Any
 from unittest.mock import patch
 
 from registry.catalog.collection import drop_links
+from registry.cluster import collect
 from registry.cluster.collect import Collect
 from registry.cluster.secure import Secure
 from simulations.planted.bug import Bug, nothing_async, together
@@ -55,9 +56,9 @@ def grace_ignored() -> Bug:
 
 def links_after_the_question_ignored() -> Bug:
     """What was said not to be relied on stays so, though it has been linked since."""
+    return patch.object(collect, "links_of", lambda source, digest: frozenset())
 
-    def forget(self: Collect, digests: Iterable[Any]) -> None:
-        for digest in digests:
-            self._since.pop(digest, None)
 
-    return patch.object(Collect, "linked", forget)
+def told_and_not_linked_again() -> Bug:
+    """Whoever is told of a blob that others are about to give up has a pin, and nothing else."""
+    return patch.object(Collect, "may_be_given_up", lambda self, repository, digest: False)

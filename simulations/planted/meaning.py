@@ -13,6 +13,7 @@ import registry.http.uploads as uploads
 from crdt.clock import HybridClock
 from crdt.delta import decode_delta
 from registry.cluster.cluster import Cluster
+from registry.http.direct import DirectAnswers
 from registry.manifest import Manifest
 from simulations.planted.bug import Bug, nothing, nothing_async, together
 
@@ -25,6 +26,11 @@ def delete_of_the_winner_alone() -> Bug:
 
 def delete_without_asking() -> Bug:
     return patch.object(Cluster, "learn_for_delete", nothing_async)
+
+
+def answers_kept_for_ever() -> Bug:
+    """What was answered once is answered again, whatever has happened to the repository."""
+    return patch.object(DirectAnswers, "_is_right", lambda self, kept: True)
 
 
 def miss_without_asking() -> Bug:

@@ -61,6 +61,19 @@ def keys(database):
     return [key for (key,) in database.rows("SELECT key FROM meta ORDER BY key")]
 
 
+def test_a_statement_is_compiled_once_whatever_is_bound(database):
+    sql = "SELECT key FROM facts WHERE document = ? AND kind = ? AND key = ? ORDER BY time, writer"
+    for connection in (database.reading, database._writing):
+        compiled = []
+        for kind in "tmb" * 10:
+            connection.execute(sql, (1, kind, "x")).fetchall()
+            if connection.authorizer is None:  # it is asked whenever a statement is compiled
+                connection.authorizer = lambda *about, to=compiled: to.append(about) or apsw.SQLITE_OK
+                connection.execute(sql, (1, kind, "x")).fetchall()  # once more, because of the authorizer
+                compiled.clear()
+        assert compiled == []
+
+
 async def test_concurrent_writes_share_commits(database):
     counter = CommitCounter(database)
     await asyncio.gather(*(database.write(insert(f"k{number:03}")) for number in range(200)))

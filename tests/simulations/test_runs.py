@@ -28,6 +28,14 @@ def test_documents_alone(number):
     assert play_documents(chunk(number, DOCUMENT_SEEDS), processes=1, show=False) == []
 
 
+def test_a_simulation_that_breaks_is_a_run_that_has_not_held():
+    async def broken(playing):
+        raise ValueError("not in the list")
+
+    outcome = run(drawn_plan(0), broken)
+    assert ["the simulation itself broke" in violation for violation in outcome.violations] == [True]
+
+
 def test_every_path_is_reached():
     missing = set(PATHS)
     conditions = ("small", "collect", "two-copies", "evict")

@@ -5,10 +5,12 @@ import statistics
 
 import pytest
 
+from registry.cluster.collect import Collect
+from registry.cluster.secure import Secure
 from simulations.faults import FAULTS
 from simulations.images import ALL_IMAGES, digest_of
 from simulations.run import Run, drawn_plan, run
-from simulations.workload import Client
+from simulations.workload import GRACE_S, Client
 
 YEARS_S = 365 * 86400.0
 
@@ -36,12 +38,21 @@ async def pushed(work, node, tag, image):
         pass
 
 
+async def put_again(work, node, tag):
+    """Push a manifest whose content is there."""
+    image, path = ALL_IMAGES[0], f"/v2/app/manifests/{tag}"
+    headers = {"Content-Type": image.media_type}
+    answer = await work.ask("push", node, "PUT", path, image.body, headers, "app", tag, digest_of(image.body))
+    return answer.status == 201
+
+
 async def upload_through(work, place, owner):
     """Begin an upload at one instance and go on at another."""
     begun = await work.ask("begin upload", owner, "POST", "/v2/app/blobs/uploads/", repository="app")
     chunk = {"Content-Range": "0-2"}
     answer = await work.ask("chunk", place, "PATCH", begun.headers["location"], b"abc", chunk, repository="app")
     assert answer.status == 202
+    return answer.headers["location"]
 
 
 async def agree(playing):
@@ -279,6 +290,144 @@ def test_an_instance_that_joins_is_not_ready_because_its_neighbours_refuse_it_fo
         await starting
 
     play(act, sites=("eu",))
+
+
+def test_a_body_that_its_frame_did_not_carry_is_fetched_at_once(monkeypatch):
+    """It was looked for where facts came by a diff; where they came by a frame it waited for a round of 5 s."""
+    monkeypatch.setattr("registry.cluster.gossip.BODY_ROOM_BYTES", 0)
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        for image in ALL_IMAGES:
+            await pushed(client(playing), playing.world.nodes[0], "v1", image)
+            await asyncio.sleep(0.2)
+            for node in playing.world.nodes:
+                assert node.instance.cluster.gossip.frames["announced"] == 0
+                assert node.instance.catalog.queries.body(digest_of(image.body)) == image.body
+
+    play(act)
+
+
+def test_a_push_whose_manifest_is_deleted_meanwhile_is_answered_at_once(monkeypatch):
+    """It waited for others to hold what nobody could hold any more, and was refused when time was up."""
+    hold = Secure.hold
+
+    async def act(playing: Run) -> None:
+        async def after_a_delete(self, question, asker):
+            path = f"/v2/app/manifests/{question.digest}"
+            await client(playing, "deleting").ask(
+                "delete manifest", second, "DELETE", path, repository="app", digest=question.digest
+            )
+            return await hold(self, question, asker)
+
+        playing.world.settings |= {"copies": "2", "acknowledge": "2"}
+        await begin(playing)
+        first, second = playing.world.nodes
+        await pushed(client(playing), first, "v1", ALL_IMAGES[0])
+        await asyncio.sleep(8.5)
+        assert playing.calm
+        monkeypatch.setattr(Secure, "hold", after_a_delete)
+        begun = playing.world.loop.now
+        assert await client(playing, "pushing").push(first, "app", "v1", ALL_IMAGES[0])
+        assert playing.world.loop.now - begun < 1
+        assert winners(playing) == {None}
+
+    play(act, sites=("eu", "us"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nobody_is_presumed_dead_because_the_bus_is_cut(seed):
+    """Who fell silent was asked by a request when it was already presumed dead; until it had answered, uploads with
+    bytes were gone, and nobody was asked before a miss or a delete."""
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second = playing.world.nodes
+        second.die(False)
+        await asyncio.sleep(seed / 2)  # so that one does not ask when the other beats
+        await playing.restart(second)
+        await asyncio.sleep(9)
+        work = client(playing)
+        upload = await upload_through(work, first, second)
+        playing.world.redis.stalled |= set(playing.world.redis.names)
+        for _ in range(100):
+            for node, other in ((first, second), (second, first)):
+                assert node.instance.cluster.members.get(other.instance.catalog.instance_id).prompt
+                answer = await work.ask("upload status", node, "GET", upload, repository="app")
+                assert answer.status == 204
+            await asyncio.sleep(0.1)
+
+    play(act, sites=("eu", "eu"), seed=seed)
+
+
+@pytest.mark.parametrize("first", [0, 3], ids=["near", "far"])
+def test_what_is_announced_while_its_document_is_asked_for_is_asked_for_too(monkeypatch, first):
+    """It was left to the next heartbeat, and answers left that their site did not show; also while somebody far away
+    was asked, which takes longer than an answer waits."""
+    monkeypatch.setattr("registry.cluster.gossip.MAX_DELTA_BYTES", 0)
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        await pushed(client(playing), playing.world.nodes[0], "v1", ALL_IMAGES[0])
+        await asyncio.sleep(8.5)
+        assert playing.calm
+        for turn in range(20):
+            places = playing.world.nodes[first], playing.world.nodes[turn % 3 if first else 0]
+            pushing = asyncio.create_task(put_again(client(playing, f"first{turn}"), places[0], f"a{turn}"))
+            await asyncio.sleep(turn * 0.001 + (0.1 if first else 0.0))
+            assert await put_again(client(playing, f"then{turn}"), places[1], f"b{turn}")
+            assert await pushing
+            await asyncio.sleep(3)
+
+    play(act, sites=("eu", "eu", "eu", "us"), between_sites_s=0.08)  # it is left at one of the site before the answer
+
+
+@pytest.mark.parametrize("told", [0, 1], ids=["by the collecting", "by another"])
+@pytest.mark.parametrize("asked_later", [False, True], ids=["all were asked", "one is asked later"])
+def test_a_blob_is_kept_of_which_a_client_is_told_while_it_is_collected(monkeypatch, told, asked_later):
+    """The pin came after its instance had said that it relies on nothing, and protected there alone: others dropped the
+    link. One that is asked later knows of the link that is said again, while the collecting one may not."""
+    image, ask_all, relied = ALL_IMAGES[0], Collect._ask_all, Collect.relied
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        collecting, last, place = playing.world.nodes[0], playing.world.nodes[2], playing.world.nodes[told]
+        work, operator = client(playing), client(playing, "operator")
+
+        async def tell():
+            for blob in image.blobs:
+                assert await work._has(place, "app", blob)
+
+        async def ask_and_tell(self, digests):
+            found = await ask_all(self, digests)
+            if not asked_later:
+                await tell()
+            return found
+
+        async def hear_nothing(frame, sender):
+            pass
+
+        async def answer_late(self, asker, question):
+            if asked_later and self is last.instance.cluster.collect:
+                await asyncio.sleep(0.1)
+                monkeypatch.setattr(collecting.instance.cluster.gossip, "_receive_change", hear_nothing)
+                await tell()
+                await asyncio.sleep(0.1)
+            return await relied(self, asker, question)
+
+        for blob in image.blobs:
+            while not await work.upload(collecting, "app", blob):
+                pass
+        for turn in range(2):
+            if turn:
+                await asyncio.sleep(GRACE_S + 1)
+                monkeypatch.setattr(Collect, "_ask_all", ask_and_tell)
+                monkeypatch.setattr(Collect, "relied", answer_late)
+            await operator.ask("collect", collecting, "POST", "/_concord/gc", b"{}")
+        await asyncio.sleep(1)
+        assert await put_again(work, place, "v1")
+
+    play(act)
 
 
 def test_faults_have_names_that_can_be_given_on_the_command_line():

@@ -114,6 +114,9 @@ class Server:
         self._constants = constants
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("CONCORD_")}
         self.environment |= {"CONCORD_LISTEN": self.address, "CONCORD_DATA": str(data), "CONCORD_SITE": site}
+        self.environment["CONCORD_WORKERS"] = (
+            "1"  # many run at once; what several processes change has tests of its own
+        )
         if clustered or redis or peers:
             self.environment["CONCORD_CLUSTER_KEY"] = KEY
         if redis:

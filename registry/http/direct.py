@@ -1,0 +1,202 @@
+"""What is asked for most, answered at once: manifests and small blobs that are here and in order.
+
+No task is begun for these, nobody is asked, and nothing is waited for. An answer is kept, and is given again as long as
+its repository has not changed since, of which the catalog's number for the repository's last change tells: one short
+query, whichever process has written. Whatever is not plain (a condition, a range, a query, content that is elsewhere or
+due to be checked, a miss) is left to the routes.
+
+Bodies are compared with their digest when they are taken up, so what is kept is right whatever the disk does later.
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+import apsw
+
+from registry.blobs.checked import Damaged
+from registry.blobs.store import BlobStore
+from registry.catalog.content import content_checked
+from registry.catalog.database import Reads
+from registry.catalog.queries import Queries, document_name
+from registry.errors import OciError
+from registry.http.asked import blob_headers, content_headers
+from registry.http.routes import PREFIX, TEMPLATES, parse_path
+from registry.measures import Served, Traffic
+from registry.names import Digest, Repository, algorithm_of, digest_of, is_tag, parse_digest, parse_repository
+from registry.request_ids import RAW_HEADER, RequestIds
+from registry.seams import Clock
+
+LARGEST_BYTES = 64 * 1024
+KEPT_BYTES = 16 * 1024 * 1024
+OVERHEAD_BYTES = 1024
+
+Headers = Collection[tuple[bytes, bytes]]
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
+_NOT_PLAIN = frozenset(
+    (b"if-none-match", b"if-range", b"range", b"content-length", b"transfer-encoding", b"expect", b"upgrade")
+)
+
+
+class Direct(NamedTuple):
+    """An answer of status 200, and as of which change of which document it is right."""
+
+    route: str
+    head: bytes
+    """The headers as they are on the wire."""
+    body: bytes
+    document: str
+    changed: int
+    blob: Digest | None
+    """The blob it holds, whose use is to be noted; None for a manifest."""
+    checked_ms: int = 0
+    """When the blob was last checked; a manifest always is when it is taken up."""
+
+
+class DirectAnswers:
+    """See the module. For one process."""
+
+    def __init__(
+        self,
+        database: Reads,
+        store: BlobStore,
+        clock: Clock,
+        check_after_s: float,
+        traffic: Traffic,
+        used: Callable[[Digest], None],
+    ) -> None:
+        """`used` is told of each blob that is answered."""
+        self._database = database
+        self._traffic = traffic
+        self._ids = RequestIds(clock)
+        self._queries = Queries(database)
+        self._store = store
+        self._clock = clock
+        self._check_after_ms = int(check_after_s * 1000)
+        self._used = used
+        self._kept: OrderedDict[bytes, Direct] = OrderedDict()
+        self._kept_bytes = 0
+
+    def answer(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
+        """The head, but for the status line, and the body of an answer of status 200; None where a route has to
+        answer."""
+        begun = self._clock.steady_s()
+        try:
+            found = self._find(method, target, headers)
+        except (apsw.Error, OSError):
+            return None  # the route meets the same, and says so
+        if found is None:
+            return None
+        body = b"" if method == "HEAD" else found.body
+        self._traffic.note(Served(found.route, method, 200, self._clock.steady_s() - begun, 0, len(body)))
+        return b"%b%b: %b\r\n" % (found.head, RAW_HEADER, self._ids.of(headers).encode()), body
+
+    def _find(self, method: str, target: bytes, headers: Headers) -> Direct | None:
+        """HEAD of a blob is no question of this kind: it takes a pin."""
+        if method not in ("GET", "HEAD") or any(name in _NOT_PLAIN for name, _ in headers):
+            return None
+        found = self._kept.get(target)
+        if found is not None and self._is_right(found):
+            self._kept.move_to_end(target)
+        else:
+            found = self._take_up(target)
+        if found is None or found.blob is None:
+            return found
+        if method == "HEAD":
+            return None
+        self._used(found.blob)
+        return found
+
+    def _is_right(self, kept: Direct) -> bool:
+        if kept.blob is not None and self._is_due(kept.checked_ms):
+            return False
+        row = self._database.row("SELECT changed FROM documents WHERE name = ?", (kept.document,))
+        return row is not None and row[0] == kept.changed
+
+    def _is_due(self, checked_ms: int) -> bool:
+        """Whether content has to be checked again before it is sent."""
+        return not 0 <= self._clock.now_ms() - checked_ms < self._check_after_ms
+
+    def _take_up(self, target: bytes) -> Direct | None:
+        """Read what a request asks for, and keep it."""
+        self._drop(target)
+        if not target.startswith(PREFIX.encode()) or b"%" in target or b"?" in target or b"#" in target:
+            return None
+        try:
+            resource, name, reference = parse_path(target.decode("ascii"))
+            with self._database.one_step():
+                if resource == "manifest":
+                    found = self._manifest(parse_repository(name), reference)
+                elif resource == "blob":
+                    found = self._blob(parse_repository(name), parse_digest(reference))
+                else:
+                    found = None
+        except (OciError, UnicodeDecodeError):
+            return None  # the route says what is wrong
+        if found is not None:
+            self._keep(target, found)
+        return found
+
+    def _manifest(self, repository: Repository, reference: str) -> Direct | None:
+        if ":" in reference:
+            row = self._queries.manifest(repository, parse_digest(reference))
+        else:
+            row = self._queries.manifest_by_tag(repository, reference) if is_tag(reference) else None
+        if row is None or row.body is None or not _is_right(row.body, row.digest):
+            return None
+        headers = content_headers(row.digest) | {"Content-Type": row.media_type, "Content-Length": str(row.size)}
+        return self._ready("manifest", repository, headers, row.body)
+
+    def _blob(self, repository: Repository, digest: Digest) -> Direct | None:
+        row = self._queries.blob(repository, digest)
+        if row is None or row.size > LARGEST_BYTES or digest in self._store.suspects:
+            return None
+        found = content_checked(self._database, digest)
+        if found is None or self._is_due(found[1]):
+            return None
+        body = self._read(digest, row.size)
+        if body is None or not _is_right(body, digest):
+            return None
+        ready = self._ready("blob", repository, blob_headers(digest, row.size), body)
+        return ready and ready._replace(blob=digest, checked_ms=found[1])
+
+    def _ready(self, resource: str, repository: Repository, headers: dict[str, str], body: bytes) -> Direct | None:
+        document = document_name(repository)
+        (changed,) = self._database.row("SELECT changed FROM documents WHERE name = ?", (document,))
+        if any(_CONTROL.search(value) for value in headers.values()):
+            return None
+        lines = (f"{name.lower()}: {value}\r\n" for name, value in headers.items())
+        return Direct(TEMPLATES[resource], "".join(lines).encode("latin-1"), body, document, changed, None)
+
+    def _read(self, digest: Digest, size: int) -> bytes | None:
+        """A file, if that needs no waiting."""
+        try:
+            file = self._store.open(digest)
+            try:
+                piece = file.pread_nowait(0, size)
+            finally:
+                file.close()
+        except (OSError, Damaged):
+            return None
+        return bytes(piece) if piece is not None else None
+
+    def _keep(self, target: bytes, answer: Direct) -> None:
+        self._kept[target] = answer
+        self._kept_bytes += _cost(answer)
+        while self._kept_bytes > KEPT_BYTES:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, target: bytes) -> None:
+        kept = self._kept.pop(target, None)
+        if kept is not None:
+            self._kept_bytes -= _cost(kept)
+
+
+def _is_right(body: bytes, digest: Digest) -> bool:
+    return digest_of(body, algorithm_of(digest)) == digest
+
+
+def _cost(answer: Direct) -> int:
+    return len(answer.body) + OVERHEAD_BYTES

@@ -1,0 +1,16 @@
+"""The processes that serve one data directory.
+
+    supervisor ── forks ──► owner      the whole instance: writes, gossip, upkeep; and any request
+               ── forks ──► readers    answer what is here from committed rows and files, and pass every other
+                                       connection on to the owner
+
+supervisor   who runs, who takes the place of whom, ending in order
+owner        the process that runs the instance
+reader       the processes that only read
+handover     how connections and notes go from readers to the owner
+server       uvicorn, as all of them use it
+sockets      listening, and the lock on the data directory
+
+SQLite takes one writer at a time, so writes in several processes would only wait for each other; and gossip needs one
+order. Content is hashed and written in threads of the owner, on all cores. What more processes are good for is reading.
+"""

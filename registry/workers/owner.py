@@ -1,0 +1,152 @@
+"""The process that runs the instance: alone, or for several readers."""
+
+import asyncio
+import logging
+import math
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import apsw
+import uvloop
+from prometheus_client import ProcessCollector
+
+from registry import __version__
+from registry.blobs.checked import Damaged
+from registry.cluster.keys import ClusterKey
+from registry.config import Config
+from registry.errors import CannotStart, StorageFailed
+from registry.http.app import App
+from registry.instance import Instance
+from registry.seams import Bus
+from registry.system.bus import RedisBus, SilentBus
+from registry.system.clock import SystemClock
+from registry.system.disk import SystemDisk
+from registry.system.http import HttpTransport
+from registry.workers.handover import Notes, Receiver
+from registry.workers.server import Server
+
+log = logging.getLogger("concord")
+
+DRAIN_LOOK_S = 0.2
+WAYS_OUT = "restore a backup elsewhere (concord restore), or have it rebuilt from the other instances (concord rebuild)"
+
+
+@dataclass(frozen=True)
+class Sockets:
+    """What an owner is given."""
+
+    public: socket.socket
+    internal: socket.socket | None
+    receiving: socket.socket | None = None
+    """Where readers pass connections on; None without readers."""
+
+
+def run_owner(
+    config: Config, sockets: Sockets, signals: tuple[signal.Signals, ...], started: Callable[[], None]
+) -> int:
+    """Serve until one of some signals ends it. Answers the exit status. Raises CannotStart."""
+    uvloop.run(_serve(config, sockets, signals, started))
+    return 0
+
+
+async def _serve(
+    config: Config, sockets: Sockets, signals: tuple[signal.Signals, ...], started: Callable[[], None]
+) -> None:
+    transport = HttpTransport()
+    try:
+        instance = Instance(config, SystemClock(), SystemDisk(config.data), _bus(config), transport)
+        await instance.start()
+    except (apsw.NotADBError, apsw.CorruptError) as error:
+        raise CannotStart(f"the catalog in {config.data} is damaged ({error}); {WAYS_OUT}") from None
+    except (apsw.Error, OSError, StorageFailed) as error:
+        raise CannotStart(f"the data directory {config.data} cannot be used: {error}") from None
+    ProcessCollector(registry=instance.metrics)
+    public = Server(App(instance, internal=sockets.internal is None))
+    servers = [(public, sockets.public)]
+    if sockets.internal is not None:
+        servers.append((Server(App(instance, registry=False)), sockets.internal))
+    receiver = _receiver(instance, public, sockets.receiving) if sockets.receiving is not None else None
+    drain = _Drain(instance, [server for server, _ in servers], receiver)
+    for name in signals:
+        asyncio.get_running_loop().add_signal_handler(name, drain.begin)
+    instance.cluster.on_left = drain.begin
+    _say_where(config, instance, sockets)
+    started()
+    await asyncio.gather(*(server.serve(sockets=[listening]) for server, listening in servers))
+    await instance.close()
+    await transport.close()
+    log.info("ended")
+
+
+def _receiver(instance: Instance, server: Server, receiving: socket.socket) -> Receiver:
+    mending: set[asyncio.Task[object]] = set()
+
+    def note(notes: Notes) -> None:
+        instance.traffic.add(notes.traffic)
+        instance.traffic.cut_off += notes.cut_off
+        for digest in notes.used:
+            instance.cluster.evict.used(digest)
+        for digest, offset in notes.damaged:
+            damage = Damaged(offset, "a reader met it")
+            task = asyncio.create_task(instance.cluster.contents.damaged(digest, damage))
+            mending.add(task)
+            task.add_done_callback(mending.discard)
+
+    receiver = Receiver(receiving, server.adopt, note)
+    receiver.start()
+    return receiver
+
+
+def _say_where(config: Config, instance: Instance, sockets: Sockets) -> None:
+    site = f" at site {config.site}" if config.site else ""
+    host, port = sockets.public.getsockname()[:2]
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    log.info("Concord %s, instance %s%s, serves http://%s", __version__, instance.catalog.instance_id, site, address)
+    log.info("the data directory is %s", config.data.absolute())
+    if sockets.internal is not None:
+        where = sockets.internal.getsockname()[:2]
+        log.info("health, status, metrics and other instances are served at http://%s:%s", *where)
+
+
+class _Drain:
+    """Ending in order: not ready at once; closed when no upload is at work, so that one that was begun here can be
+    finished here; ended when the requests under way are. A second signal waits for nobody."""
+
+    def __init__(self, instance: Instance, servers: list[Server], receiver: Receiver | None) -> None:
+        self._instance = instance
+        self._servers = servers
+        self._receiver = receiver
+        self._waiting: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._close(force=True)
+            return
+        self._instance.draining = True
+        self._waiting = asyncio.create_task(self._wait())
+
+    async def _wait(self) -> None:
+        """Both waits share the time there is."""
+        left_s = self._instance.config.drain_s
+        while left_s > 0 and self._instance.uploads.at_work:
+            await asyncio.sleep(DRAIN_LOOK_S)
+            left_s -= DRAIN_LOOK_S
+        for server in self._servers:
+            server.config.timeout_graceful_shutdown = math.ceil(max(left_s, 0))
+        self._close()
+
+    def _close(self, force: bool = False) -> None:
+        if self._receiver is not None:
+            self._receiver.close()
+            self._receiver = None
+        for server in self._servers:
+            server.force_exit = force
+            server.should_exit = True
+
+
+def _bus(config: Config) -> Bus:
+    clusters = [ClusterKey(key.get_secret_value()).cluster for key in config.cluster_key]
+    return RedisBus(config.redis, clusters, config.site) if config.redis else SilentBus()

@@ -1,0 +1,163 @@
+"""Who runs: one owner, and readers beside it.
+
+The supervisor binds the sockets, holds the lock, and forks the others; it never runs an event loop, opens the catalog
+or starts a thread, so that forking it is safe at any time. When the owner dies another process takes its place at once,
+as after a restart, while the readers go on; a reader that dies is replaced too. When the owner ends in order, all end.
+If the supervisor is killed, so are the others.
+"""
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from registry.config import Config
+from registry.errors import CannotStart
+from registry.workers.handover import channel
+from registry.workers.owner import Sockets, run_owner
+from registry.workers.reader import run_reader
+
+log = logging.getLogger("concord.workers")
+
+CANNOT_START = 2
+TICK_S = 0.05
+SHORT_LIFE_S = 5.0
+MAX_PAUSE_S = 5.0
+END_S = 2.0
+_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class _Child:
+    """A process, or the place for one."""
+
+    name: str
+    run: Callable[[], int]
+    pid: int = 0
+    born_at: float = 0.0
+    pause_s: float = 0.0
+    due_at: float = 0.0
+
+
+class Supervisor:
+    """See the module. `run` answers the exit status."""
+
+    def __init__(self, config: Config, public: socket.socket, internal: socket.socket | None, count: int) -> None:
+        self._config = config
+        self._receiving, self._sending = channel()
+        self._started, self._starting = os.pipe()
+        os.set_blocking(self._started, False)
+        sockets = Sockets(public, internal, self._receiving)
+        self._owner = _Child("the owner", lambda: run_owner(config, sockets, (signal.SIGTERM,), self._has_started))
+        self._readers = [
+            _Child("a reader", lambda: run_reader(config, public, self._sending)) for _ in range(count - 1)
+        ]
+        self._has_catalog = False
+        self._ending_since: float | None = None
+        self._status: int | None = None
+        """Of the owner that has ended in order, or could not start."""
+
+    def run(self) -> int:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        while self._status is None or any(child.pid for child in self._readers):
+            self._begin_due()
+            came = signal.sigtimedwait(_SIGNALS, TICK_S if self._is_waiting() else MAX_PAUSE_S)
+            if came is not None and came.si_signo != signal.SIGCHLD:
+                self._end()
+            self._reap()
+            if self._status is not None:
+                self._end_readers()
+        return self._status
+
+    def _is_waiting(self) -> bool:
+        children = [self._owner, *self._readers]
+        return self._ending_since is not None or any(not child.pid for child in children)
+
+    def _begin_due(self) -> None:
+        if self._status is not None:
+            return
+        if not self._has_catalog:
+            with contextlib.suppress(BlockingIOError):
+                self._has_catalog = bool(os.read(self._started, 1))
+        for child in (self._owner, *(self._readers if self._has_catalog else ())):
+            if not child.pid and time.monotonic() >= child.due_at and self._ending_since is None:
+                child.born_at = time.monotonic()
+                child.pid = _fork(child.run)
+
+    def _has_started(self) -> None:
+        os.write(self._starting, b"1")
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            for child in (self._owner, *self._readers):
+                if child.pid == pid:
+                    self._has_ended(child, os.waitstatus_to_exitcode(status))
+                    child.pid = 0
+
+    def _has_ended(self, child: _Child, code: int) -> None:
+        """Whoever dies soon after its birth is born again later each time."""
+        if child is self._owner and (code in (0, CANNOT_START) or self._ending_since is not None):
+            self._status = max(code, 0)
+            return
+        if self._ending_since is not None or self._status is not None:
+            return
+        lived_s = time.monotonic() - child.born_at
+        child.pause_s = 0.0 if lived_s > SHORT_LIFE_S else min(child.pause_s * 2 or TICK_S, MAX_PAUSE_S)
+        child.due_at = time.monotonic() + child.pause_s
+        how = f"signal {-code}" if code < 0 else f"status {code}"
+        log.error("%s (process %s) has died: %s; another process takes its place", child.name, child.pid, how)
+
+    def _end(self) -> None:
+        """The first time the owner ends in order, and all with it; the second time at once."""
+        self._ending_since = self._ending_since or time.monotonic()
+        if self._owner.pid:
+            os.kill(self._owner.pid, signal.SIGTERM)
+        elif self._status is None:
+            self._status = 0
+
+    def _end_readers(self) -> None:
+        """They finish what they send as long as the owner could have gone on."""
+        since = self._ending_since = self._ending_since or time.monotonic()
+        is_late = time.monotonic() > since + max(self._config.drain_s, END_S)
+        for child in self._readers:
+            if child.pid and (is_late or child.due_at >= 0):
+                child.due_at = -1.0
+                os.kill(child.pid, signal.SIGKILL if is_late else signal.SIGTERM)
+
+
+def _fork(run: Callable[[], int]) -> int:
+    """The process id of a child, which ends when `run` has. It dies with us, and leaves the keyboard to us."""
+    parent = os.getpid()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        for name in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(name, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        if os.getppid() == parent:
+            code = run()
+    except CannotStart as error:
+        print(f"concord: {error}", file=sys.stderr)
+        code = CANNOT_START
+    except BaseException:
+        log.exception("a process has failed")
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
