@@ -109,12 +109,16 @@ def test_a_dry_run_says_of_everything_what_would_become_of_it_and_why(tmp_path):
         assert f"3 contents would be removed, {size} bytes; 0 that no manifest names would be kept; 1 manifests" in said
         assert said.endswith("nothing was changed: this was a dry run\n")
         assert eu.status()["blobs"] == 3
-        us.client.head(f"/v2/app/blobs/{sha256(image.blobs[0])}")
+
+        def line_of(digest):
+            lines = concord("gc", "--dry-run", eu.url).stdout.splitlines()
+            return next(line for line in lines if line.startswith(digest))
+
+        asked, relies = sha256(image.blobs[0]), f"kept: instance {us.status()['instance'][:12]} at site us relies on it"
+        us.client.head(f"/v2/app/blobs/{asked}")
+        wait_until(lambda: relies in line_of(asked))
         late = eu.client.push_blob("app", b"on its way")
-        cluster.wait_agreed()
-        kept = {line.split()[0]: line for line in concord("gc", "--dry-run", eu.url).stdout.splitlines()}
-        assert "kept: no manifest names it, but one that does may be on its way" in kept[late]
-        assert f"kept: instance {us.status()['instance'][:12]} at site us relies on it" in kept[sha256(image.blobs[0])]
+        assert "kept: no manifest names it, but one that does may be on its way" in line_of(late)
         said = concord("gc", eu.url).stdout
         assert "2 contents removed" in said and "; 2 that no manifest names kept; 1 manifests" in said
 
