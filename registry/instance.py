@@ -17,6 +17,8 @@ from registry.cluster.sessions import SeenRequests
 from registry.config import Config
 from registry.errors import StorageFailed
 from registry.measures import Traffic
+from registry.receiving import Receiving
+from registry.refusals import Refusals
 from registry.seams import Bus, Clock, Disk, PeerTransport
 
 log = logging.getLogger("concord.instance")
@@ -48,6 +50,8 @@ class Instance:
         self.upload_keys: Sequence[bytes] = ()
         self.seen_requests = SeenRequests()
         self.traffic = Traffic()
+        self.refusals = Refusals(clock)
+        self.receiving = Receiving()
         self.metrics = CollectorRegistry()
         """What the process adds to the metrics. Not the library's global one: many instances may run in a process."""
         self.answered_peers = 0

@@ -10,7 +10,9 @@ from rich.progress import Progress
 
 from registry.cli.backup import backup as run_backup
 from registry.cli.backup import restore as run_restore
-from registry.cli.bundle import Moved, export_bundle, import_bundle
+from registry.cli.bundle import Moved
+from registry.cli.bundle_export import export_bundle
+from registry.cli.bundle_import import import_bundle
 from registry.cli.commands import CHECKING, Data, Json, app, print_json
 from registry.cli.verify import DataDirectory
 from registry.cluster.keys import ClusterKey

@@ -25,7 +25,7 @@ from registry.cluster.sync import Sync
 from registry.errors import ContentUnreachable, ManifestInvalid, NotSecured, StorageFailed
 from registry.manifest import MAX_PARTS, parse_manifest
 from registry.names import Digest, Repository, parse_digest, parse_repository
-from registry.policy import LOCAL, Policy
+from registry.policy import LOCAL, Policy, Rule
 from registry.seams import PeerUnreachable
 
 SLICE_S = 4.0
@@ -78,7 +78,12 @@ class Secure:
     async def wait(self, repository: Repository, digest: Digest, push: Change) -> None:
         """Return once enough instances hold a push: its manifest and all that stands on. Raises NotSecured when time is
         up."""
-        groups = self._groups(repository, digest)
+        rule = self._policy.of(repository)
+        if str(rule.acknowledge) == LOCAL:
+            return
+        others = [one for one in ranked(digest, self._copies.candidates()) if one != self._own]
+        sites = self._sites(rule, others)
+        groups = self._groups(rule, sites, others, self._copies.designated(repository, digest))
         if not groups:
             return
         reached: list[Candidate] = [self._own] if self._keeps else []
@@ -89,26 +94,28 @@ class Secure:
             async with asyncio.timeout(self._patience_s):
                 await asyncio.gather(*tasks)
         except TimeoutError:
-            raise self._not_secured(repository, reached) from None
+            raise self._not_secured(rule, sites, reached) from None
         finally:
             for task in tasks:
                 task.cancel()
 
-    def _groups(self, repository: Repository, digest: Digest) -> list[Group]:
-        rule = self._policy.of(repository)
-        if str(rule.acknowledge) == LOCAL:
-            return []
+    def _sites(self, rule: Rule, others: list[Candidate]) -> list[str]:
+        """Which ones `each-site` means: those that the policy names, else all there are."""
+        known = [one.site for one in ([self._own] if self._keeps else []) + others]
+        return list(dict.fromkeys([site for site, _ in rule.copies.sites] or known))
+
+    def _groups(
+        self, rule: Rule, sites: list[str], others: list[Candidate], designated: list[Candidate]
+    ) -> list[Group]:
         own = 1 if self._keeps else 0
-        others = [one for one in ranked(digest, self._copies.candidates()) if one != self._own]
         if rule.acknowledge.each_site:
-            known = dict.fromkeys(site for site, _ in rule.copies.sites) or dict.fromkeys(one.site for one in others)
             return [
                 Group(1, [one for one in others if one.site == site])
-                for site in known
+                for site in sites
                 if not (own and site == self._own.site)
             ]
         needed = rule.acknowledge.number - own
-        first = [one for one in self._copies.designated(repository, digest) if one != self._own]
+        first = [one for one in designated if one != self._own]
         order = first + [one for one in others if one not in first]
         return [Group(needed, order)] if needed > 0 else []
 
@@ -161,13 +168,21 @@ class Secure:
                 return answer.held
             lacking = answer.lacking
 
-    def _not_secured(self, repository: Repository, reached: list[Candidate]) -> NotSecured:
-        rule = self._policy.of(repository)
-        names = [{"instance": one.instance, "site": one.site} for one in reached]
+    def _not_secured(self, rule: Rule, sites: list[str], reached: list[Candidate]) -> NotSecured:
+        detail: dict[str, object] = {"acknowledge": str(rule.acknowledge)}
+        if rule.acknowledge.each_site:
+            at = {one.site for one in reached}
+            without = [site for site in sites if site not in at]
+            count, wanted, what = len(sites) - len(without), len(sites), "sites have"
+            detail["sites_without"] = ", ".join(without)
+        else:
+            count, wanted, what = len(reached), rule.acknowledge.number, "instances hold"
+        detail |= {"reached": count, "wanted": wanted}
+        detail["holders"] = [{"instance": one.instance, "site": one.site} for one in reached]
         return NotSecured(
-            f"the push is here and visible, but only {len(reached)} instances hold it and its policy asks for "
-            f"{rule.acknowledge}; the same push waits again",
-            {"acknowledge": str(rule.acknowledge), "holders": names},
+            f"the push is here and visible, but only {count} of the {wanted} {what} it that its policy asks for "
+            f"({rule.acknowledge}); the same push waits again",
+            detail,
         )
 
     @property
