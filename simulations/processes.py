@@ -4,26 +4,21 @@ What a reader does not answer goes to the owner with its connection, so here the
 (`http.protocol`) are kept: what has a direct answer gets it before the application is called.
 """
 
-import asyncio
-
 from starlette.types import Message, Receive, Scope, Send
 
-from registry.blobs.checked import Damaged
 from registry.http.app import App
 from registry.http.direct import Headers
 from registry.http.reading import Reading
 from registry.instance import Instance
-from simulations.life import Life, in_life
 
 
 class Processes:
     """See the module: an ASGI application."""
 
-    def __init__(self, instance: Instance, reading: Reading, life: Life) -> None:
+    def __init__(self, instance: Instance, reading: Reading) -> None:
         self._instance = instance
         self._app = App(instance)
         self._reading = reading
-        self._life = life
         self._requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,26 +34,21 @@ class Processes:
             await self._app(scope, receive, send)
 
     async def _read(self, asked: tuple[str, bytes, Headers], scope: Scope, receive: Receive, send: Send) -> bool:
-        direct = self._reading.direct(*asked)
-        if direct is not None:
-            await _send_directly(direct, send)
-            return True
-        stream = self._reading.stream(*asked)
-        if stream is None:
-            return False
         try:
-            await self._reading.serve(stream, scope, receive, send)
+            direct = self._reading.direct(*asked)
+            stream = self._reading.stream(*asked) if direct is None else None
+            if direct is not None:
+                await _send_directly(direct, send)
+            elif stream is not None:
+                await self._reading.serve(stream, scope, receive, send)
+            return direct is not None or stream is not None
         finally:
             self._tell()
-        return True
 
     def _tell(self) -> None:
         """Let the owner know what it has to."""
-        while self._reading.used:
-            self._instance.cluster.evict.used(self._reading.used.pop())
-        for digest, offset in self._reading.damaged:
-            mending = self._instance.cluster.contents.damaged(digest, Damaged(offset, "a reader met it"))
-            asyncio.get_running_loop().create_task(mending, context=in_life(self._life))
+        self._instance.learn(self._reading.used, self._reading.damaged)
+        self._reading.used.clear()
         self._reading.damaged.clear()
 
 

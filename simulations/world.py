@@ -130,17 +130,17 @@ class Node:
             await self.instance.start()
             self.started = True
             place = self.name if connected else f"{self.name}-alone"
-            world.network.serve(place, life, self._processes(self.instance, life))
+            world.network.serve(place, life, self._processes(self.instance))
         except Died:
             pass
         finally:
             if not starting.done():
                 nobodys(partial(starting.set_result, None))
 
-    def _processes(self, instance: Instance, life: Life) -> Processes:
+    def _processes(self, instance: Instance) -> Processes:
         assert self.disk is not None, "an instance has a disk"
         reading = Reading(Reads(self.disk, PATH), self.disk, instance.clock, instance.config.check_after_s, False)
-        return Processes(instance, reading, life)
+        return Processes(instance, reading)
 
     def _config(self) -> Config:
         return Config.model_construct(
