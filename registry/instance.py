@@ -19,7 +19,7 @@ from registry.config import Config
 from registry.errors import StorageFailed
 from registry.measures import Traffic
 from registry.names import Digest
-from registry.receiving import Receiving
+from registry.manifest_memory import Receiving
 from registry.refusals import Refusals
 from registry.seams import Bus, Clock, Disk, PeerTransport
 

@@ -27,7 +27,7 @@ def send_most(server):
 
 
 def test_many_that_stop_just_before_the_end_are_bounded_and_others_are_served(tmp_path):
-    bound = {"registry.receiving.MAX_BYTES": 16 * MIB}
+    bound = {"registry.manifest_memory.MAX_BYTES": 16 * MIB}
     with running_server(tmp_path / "data", constants=bound) as server, ThreadPoolExecutor(SENDERS) as pool:
         server.client.push("app", "before", images.image("before"))
         before = value(server, "process_resident_memory_bytes")

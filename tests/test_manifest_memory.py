@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from registry import receiving
+from registry import manifest_memory
 from registry.errors import SizeInvalid, TooManyManifests
-from registry.receiving import FAIR_S, WAIT_S, WHOLE_S, Receiving
+from registry.manifest_memory import FAIR_S, WAIT_S, WHOLE_S, Receiving
 from simulations.loop import VirtualLoop
 
 MAX = 1000
@@ -15,7 +15,7 @@ MAX = 1000
 @pytest.fixture
 def play(monkeypatch):
     """Runs a coroutine in virtual time, with a bound of 1000 bytes."""
-    monkeypatch.setattr(receiving, "MAX_BYTES", MAX)
+    monkeypatch.setattr(manifest_memory, "MAX_BYTES", MAX)
     loop = VirtualLoop()
     yield loop.run_until_complete
     loop.close()
