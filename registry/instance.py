@@ -17,9 +17,9 @@ from registry.cluster.keys import ClusterKey
 from registry.cluster.sessions import SeenRequests
 from registry.config import Config
 from registry.errors import StorageFailed
+from registry.manifest_memory import Receiving
 from registry.measures import Traffic
 from registry.names import Digest
-from registry.manifest_memory import Receiving
 from registry.refusals import Refusals
 from registry.seams import Bus, Clock, Disk, PeerTransport
 
