@@ -163,6 +163,9 @@ def _build(entries: list[bytes], width: int, depth: int, prefix: int) -> Node:
 def _update(node: Node, removed: list[bytes], added: list[bytes], width: int, depth: int, prefix: int) -> Node:
     """`node` is at `depth`, where entries begin with the bits of `prefix`."""
     if isinstance(node, Leaf):
+        if len(added) > MAX_LEAF:
+            kept = _entries(_joined(node, removed, []), width)
+            return _build(sorted(kept + added), width, depth, prefix)
         joined = _joined(node, removed, added)
         if len(joined) <= MAX_LEAF * width:
             return _leaf(joined, width)

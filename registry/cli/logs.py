@@ -114,4 +114,5 @@ class _Expected(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         cut_off = record.exc_info is not None and record.exc_info[0] is CutOff
-        return not cut_off and "Invalid HTTP request" not in record.getMessage()
+        gone = record.exc_info is not None and "the handler is closed" in str(record.exc_info[1])
+        return not cut_off and not gone and "Invalid HTTP request" not in record.getMessage()

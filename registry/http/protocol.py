@@ -2,7 +2,11 @@
 once.
 
 It would wait for ever for a head that does not end and for a next request after a stray byte, keep header fields and
-trailers of any size, and take the body of a request that offers an upgrade for something else.
+trailers of any size, take the body of a request that offers an upgrade for something else, begin as many requests as
+somebody sends at once, and keep what nobody reads.
+
+Requests go to the parser one head at a time, so that of a connection one is under way and what follows waits as bytes,
+and so that whoever sends many at once does not keep others waiting: after some, everybody else has a turn.
 
 A request for which the application has a direct answer (`http.direct`) is answered where its head ends. That is a third
 of the cost of a task, a scope and messages.
@@ -17,10 +21,15 @@ from registry.http.direct import Headers
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_S = 30.0
+HEADS_AT_ONCE = 32
+MAX_PIPELINED = 8
+UNREAD_S = 60.0
+"""How long somebody may read nothing of what was sent."""
 
+_HEAD_END = b"\r\n\r\n"
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _OK = b"HTTP/1.1 200 OK\r\n"
-_NO_UPGRADE = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_REFUSED = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class AnswersDirectly(Protocol):
@@ -34,6 +43,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """See the module."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _in_message = False
+    """Whether the parser has the beginning of a request and not yet its end."""
     _in_head = False
     _refused = False
     _answered = False
@@ -41,29 +52,89 @@ class BoundedProtocol(HttpToolsProtocol):
     _progress = False
     """Whether the last piece of data began or ended a head, or held some of a body."""
     _fruitless_bytes = 0
+    _tail = b""
+    """The last bytes of a head of which the parser has a part."""
+    _unread_bytes = 0
+    _watching: asyncio.TimerHandle | None = None
 
     def __init__(self, *arguments: Any, received: bytes = b"", **named: Any) -> None:
         """`received` has come on the connection before it is ours."""
         super().__init__(*arguments, **named)
-        self._received = received
+        self._waiting = bytearray(received)
+        """What has come and the parser has not been given."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._set_deadline()
-        if self._received:
-            self.data_received(self._received)
-            self._received = b""
+        self._feed()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._clear_deadline()
+        self._waiting.clear()
+        if self._watching is not None:
+            self._watching.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if not self._waiting and self._is_one_piece(data):
+            self._give(data)  # as nearly always, and without a copy
+        else:
+            self._waiting += data
+            self._feed()
+
+    def _is_one_piece(self, data: bytes) -> bool:
+        """Whether the parser may have all of it at once: some of a body, or the one head that it is."""
         if self._refused:
-            return
+            return False
+        if self._in_message:
+            return not self._in_head
+        end = data.find(_HEAD_END)
+        return self._takes_next() and end > 0 and end + len(_HEAD_END) == len(data) and data[0] not in b"\r\n"
+
+    def _feed(self) -> None:
+        """Give the parser what has come, as far as it may have it now."""
+        heads = 0
+        while self._waiting and not self._refused and not self.transport.is_closing():
+            if not self._in_message:
+                if not self._takes_next():
+                    self.flow.pause_reading()
+                    return
+                if heads == HEADS_AT_ONCE:
+                    self.flow.pause_reading()
+                    self.loop.call_soon(self._go_on)
+                    return
+                heads += 1
+            self._give(self._next_piece())
+
+    def _go_on(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._feed()
+
+    def _takes_next(self) -> bool:
+        """Whether the next request may begin: one after the other."""
+        return self._is_idle()
+
+    def _next_piece(self) -> bytes:
+        """Up to the end of a head; of a body all there is."""
+        end = len(self._waiting)
+        if not self._in_message or self._in_head:
+            strays = end - len(self._waiting.lstrip(b"\r\n")) if not self._in_message else 0
+            if strays:
+                end = strays  # alone: what ends a head is looked for behind them
+            else:
+                found = (self._tail + self._waiting).find(_HEAD_END)
+                if found >= 0:
+                    end = found + len(_HEAD_END) - len(self._tail)
+        piece = bytes(self._waiting[:end])
+        del self._waiting[:end]
+        return piece
+
+    def _give(self, piece: bytes) -> None:
         self._progress = False
-        super().data_received(data)
-        self._fruitless_bytes = 0 if self._progress else self._fruitless_bytes + len(data)
+        super().data_received(piece)
+        self._tail = (self._tail + piece)[-3:] if self._in_head else b""
+        self._fruitless_bytes = 0 if self._progress else self._fruitless_bytes + len(piece)
         if self._fruitless_bytes > MAX_HEAD_BYTES:
             self._refuse(_TOO_LARGE)
         elif self._deadline is None and (self._in_head or (self.timeout_keep_alive_task is None and self._is_idle())):
@@ -72,7 +143,7 @@ class BoundedProtocol(HttpToolsProtocol):
     # What the parser finds
 
     def on_message_begin(self) -> None:
-        self._in_head = self._progress = True
+        self._in_message = self._in_head = self._progress = True
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -83,12 +154,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head, self._progress = False, True
         self._clear_deadline()
         names = {name for name, value in self.headers if value != b"0"}
-        if self.parser.should_upgrade() and not names.isdisjoint((b"content-length", b"transfer-encoding")):
-            self._refuse(_NO_UPGRADE)
+        offers = self.parser.should_upgrade()
+        if offers and not names.isdisjoint((b"content-length", b"transfer-encoding")):
+            self._refuse(_REFUSED)
             return
-        self._answered = self._answer_directly()
+        if len(self.pipeline) >= MAX_PIPELINED:  # behind a body whose end only the parser finds
+            self._refuse(_REFUSED)
+            return
+        self._answered = not offers and self._answer_directly()
         if not self._answered:
             self._call_application()
+            if offers and self.cycle is not None:
+                self.cycle.keep_alive = False  # what it would go on with is not HTTP
 
     def _call_application(self) -> None:
         super().on_headers_complete()
@@ -98,7 +175,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return True  # what follows a last answer is nobody's
         if not self._is_idle() or self.flow.write_paused or self.parser.get_http_version() != "1.1":
             return False
-        found = cast(AnswersDirectly, self.app).direct(self.parser.get_method().decode("ascii"), self.url, self.headers)
+        method = self.parser.get_method().decode("ascii")
+        found = cast(AnswersDirectly, self.app).direct(method, self.url, self.headers)
         if found is None:
             return False
         head, body = found
@@ -111,7 +189,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if is_last:
             self.transport.close()
         else:
-            self.on_response_complete()
+            super().on_response_complete()
         return True
 
     def on_body(self, body: bytes) -> None:
@@ -120,9 +198,14 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._progress = True
+        self._progress, self._in_message = True, False
         if not self._refused and not self._answered:
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._waiting:
+            self.loop.call_soon(self._go_on)
 
     # What comes of it
 
@@ -135,6 +218,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.write(answer)
             self.transport.close()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        pass  # it is ignored, as it may be
+
     def _set_deadline(self) -> None:
         self._clear_deadline()
         self._deadline = self.loop.call_later(HEAD_S, self.transport.close)
@@ -143,3 +229,32 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    # Who reads nothing
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+
+    def _watch_reading(self) -> None:
+        self._unread_bytes = self.transport.get_write_buffer_size()
+        self._watching = self.loop.call_later(UNREAD_S, self._look_at_reading)
+
+    def _look_at_reading(self) -> None:
+        """Somebody who reads slowly may; who reads nothing holds what was sent for nothing."""
+        if 0 < self._unread_bytes <= self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self._watch_reading()
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()  # the last answer was not read in all that time
+        else:
+            super().timeout_keep_alive_handler()

@@ -130,8 +130,11 @@ class Receiver:
         descriptors = array.array("i")
         for _, _, data in rights:
             descriptors.frombytes(data[: len(data) - len(data) % _DESCRIPTOR_SIZE])
-        assert not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC), "messages are bounded"
-        if message[:1] == _NOTES:
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            log.error("a connection is lost: this process may not open any more files")
+            for descriptor in descriptors:
+                os.close(descriptor)
+        elif message[:1] == _NOTES:
             self._on_notes(msgspec.msgpack.decode(message[1:], type=Notes))
         elif descriptors:
             data = message[1:] if len(descriptors) == 1 else _content(descriptors[1])

@@ -3,6 +3,7 @@ owner, which has it from then on."""
 
 import asyncio
 import socket
+from collections import deque
 from functools import partial
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from registry.workers.signals import END
 NOTES_EVERY_S = 1.0
 TRY_AGAIN_S = 0.01
 OWNER_COMES_S = 10.0
-_HEAD_END = b"\r\n\r\n"
+MAX_WAITING = 1000
 _NO_OWNER = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -36,7 +37,7 @@ async def _serve(config: Config, public: socket.socket, sender: Sender) -> None:
     disk = SystemDisk(config.data)
     catalog = Reads(disk, PATH)
     reading = Reading(catalog, disk, SystemClock(), config.check_after_s, config.log_requests)
-    server = Server(reading, partial(ReaderProtocol, sender=sender))
+    server = Server(reading, partial(ReaderProtocol, waiting=Waiting(sender)))
 
     def end() -> None:
         server.should_exit = True
@@ -64,24 +65,65 @@ async def _tell(reading: Reading, sender: Sender) -> None:
             notes = Notes()
 
 
-class ReaderProtocol(BoundedProtocol):
-    """A connection at a reader, until it asks for something else. What has come and is not answered is kept: it goes
-    along with the connection."""
+class Waiting:
+    """Connections that go to an owner as soon as one takes them, in the order in which they came."""
 
-    def __init__(self, *, sender: Sender, **settings: Any) -> None:
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self._queue: deque[tuple[ReaderProtocol, float]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, protocol: "ReaderProtocol") -> None:
+        """Pass a connection on, now or later. Refuses it where too many wait, or too long."""
+        loop = asyncio.get_running_loop()
+        if not self._queue and protocol.passed_on(self._sender):
+            return
+        if self._sender.ended or len(self._queue) >= MAX_WAITING:
+            protocol.refuse_for_want_of_an_owner()
+            return
+        self._queue.append((protocol, loop.time() + OWNER_COMES_S))
+        if self._timer is None:
+            self._timer = loop.call_later(TRY_AGAIN_S, self._try_again)
+
+    def _try_again(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        while self._queue:
+            protocol, until = self._queue[0]
+            if not protocol.passed_on(self._sender):
+                if not self._sender.ended and loop.time() <= until:
+                    self._timer = loop.call_later(TRY_AGAIN_S, self._try_again)
+                    return
+                protocol.refuse_for_want_of_an_owner()
+            self._queue.popleft()
+
+
+class ReaderProtocol(BoundedProtocol):
+    """A connection at a reader, until it asks for something else. What has come and is not answered goes along with
+    it."""
+
+    def __init__(self, *, waiting: Waiting, **settings: Any) -> None:
         super().__init__(**settings)
         self._reading = cast(Reading, self.app)
-        self._sender = sender
-        self._unanswered = bytearray()
+        self._for_owner = waiting
+        self._given = bytearray()
+        """What the parser was given of the present request."""
         self._is_leaving = False
-        self._give_up_at = 0.0
 
-    def data_received(self, data: bytes) -> None:
-        self._unanswered += data
+    def _takes_next(self) -> bool:
+        return not self._is_leaving and super()._takes_next()
+
+    def _give(self, piece: bytes) -> None:
+        self._given += piece
+        super()._give(piece)
+        if not self._in_message and not self._is_leaving:
+            self._given.clear()
+        if self._is_leaving:
+            self._pass_on()
+
+    def on_message_begin(self) -> None:
         if not self._is_leaving:
-            super().data_received(data)
-            if self._is_leaving and self._is_idle():
-                self._pass_on()
+            super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         if not self._is_leaving:
@@ -95,43 +137,20 @@ class ReaderProtocol(BoundedProtocol):
         if not self._is_leaving:
             super().on_message_complete()
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self._is_leaving:
-            self.loop.call_soon(self._pass_on)
-
-    def _answer_directly(self) -> bool:
-        answered = super()._answer_directly()
-        if answered:
-            self._drop_head()
-        return answered
-
     def _call_application(self) -> None:
         """Send a blob from here, or let the connection go."""
         stream = None
-        if self._is_idle() and self.parser.get_http_version() == "1.1":
+        if self.parser.get_http_version() == "1.1" and not self.parser.should_upgrade():
             has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
             method = "" if has_body else self.parser.get_method().decode("ascii")
             stream = self._reading.stream(method, self.url, self.headers)
         if stream is None:
-            self._is_leaving = True
+            self._is_leaving, self._in_message = True, False
             self.flow.pause_reading()
             return
-        self._drop_head()
         self.app = partial(self._reading.serve, stream)
         super()._call_application()
         self.app = cast(Any, self._reading)
-
-    def _drop_head(self) -> None:
-        """The request at the beginning is being answered; it has no body."""
-        while self._unanswered.startswith(b"\r\n"):  # which may stand before a request
-            del self._unanswered[:2]
-        end = self._unanswered.find(_HEAD_END)
-        if end < 0:  # lines that end in another way: where the next request begins cannot be told
-            self._unanswered.clear()
-            self.transport.close()
-        else:
-            del self._unanswered[: end + len(_HEAD_END)]
 
     def _pass_on(self) -> None:
         """Let the owner have the connection, once all that was answered here has been sent."""
@@ -142,15 +161,19 @@ class ReaderProtocol(BoundedProtocol):
         self._unset_keepalive_if_required()
         if self.transport.get_write_buffer_size():
             self.loop.call_later(TRY_AGAIN_S, self._pass_on)
-            return
-        descriptor = self.transport.get_extra_info("socket").fileno()
-        if self._sender.pass_on(descriptor, bytes(self._unanswered)):
-            self.transport.abort()  # closes our descriptor, not the connection
-            return
-        now = self.loop.time()
-        self._give_up_at = self._give_up_at or now + OWNER_COMES_S
-        if self._sender.ended or now > self._give_up_at:
-            self.transport.write(_NO_OWNER)
-            self.transport.close()
         else:
-            self.loop.call_later(TRY_AGAIN_S, self._pass_on)
+            self._for_owner.add(self)
+
+    def passed_on(self, sender: Sender) -> bool:
+        """Whether the owner has the connection now, or it is gone."""
+        if self.transport.is_closing():
+            return True
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        if not sender.pass_on(descriptor, bytes(self._given + self._waiting)):
+            return False
+        self.transport.abort()  # closes our descriptor, not the connection
+        return True
+
+    def refuse_for_want_of_an_owner(self) -> None:
+        self.transport.write(_NO_OWNER)
+        self.transport.close()

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from registry.manifest import MAX_MANIFEST_BYTES
 from tests.http.test_metrics import value
 from tests.support import images
-from tests.support.server import running_server
+from tests.support.server import running_server, wait_until
 
 MIB = 1024 * 1024
 SENDERS = 48
@@ -38,11 +38,15 @@ def test_many_that_stop_just_before_the_end_are_bounded_and_others_are_served(tm
             begun = time.monotonic()
             server.client.push("app", "after", images.image("after"))
             assert time.monotonic() - begun < 8
-            answers = [received(connection) for connection in connections]
+            wait_until(lambda: any(was_sent_away(connection) for connection in connections))
         finally:
             for connection in connections:
                 connection.close()
-        assert any(b" 429 " in answer and b"TOOMANYREQUESTS" in answer for answer in answers)
+
+
+def was_sent_away(connection):
+    answer = received(connection)
+    return b" 429 " in answer and b"TOOMANYREQUESTS" in answer
 
 
 def received(connection):
