@@ -7,6 +7,7 @@ import pytest
 
 from registry.cluster.collect import Collect
 from registry.cluster.secure import Secure
+from registry.seams import PeerUnreachable
 from simulations.faults import FAULTS
 from simulations.images import ALL_IMAGES, digest_of
 from simulations.run import Run, drawn_plan, run
@@ -428,6 +429,35 @@ def test_a_blob_is_kept_of_which_a_client_is_told_while_it_is_collected(monkeypa
         assert await put_again(work, place, "v1")
 
     play(act)
+
+
+async def counted_on(playing, first, second):
+    """Have two instances know each other, and answer how the first one knows the second."""
+    await begin(playing)
+    await pushed(client(playing), first, "v1", ALL_IMAGES[0])
+    await asyncio.sleep(1)
+    return first.instance.cluster.members.get(second.instance.catalog.instance_id)
+
+
+def test_who_comes_in_the_place_of_an_instance_does_not_answer_in_its_name():
+    """A new instance at the address of one that was gone with its disk was taken for both, and counted as two copies:
+    content was evicted though one other had it."""
+
+    async def act(playing: Run) -> None:
+        first, second = playing.world.nodes
+        before = await counted_on(playing, first, second)
+        playing.put_back(second)
+        second.die(True)
+        second.image = ({}, dict(playing.world.template))
+        await playing.restart(second)
+        await asyncio.sleep(3)
+        peers, digest = first.instance.cluster.peers, digest_of(ALL_IMAGES[0].body)
+        now = first.instance.cluster.members.get(second.instance.catalog.instance_id)
+        assert await peers.keeps(now, digest, 1.0)
+        with pytest.raises(PeerUnreachable):
+            await peers.keeps(before, digest, 1.0)
+
+    play(act, sites=("eu", "eu"))
 
 
 def test_faults_have_names_that_can_be_given_on_the_command_line():
