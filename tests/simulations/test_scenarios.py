@@ -460,5 +460,23 @@ def test_who_comes_in_the_place_of_an_instance_does_not_answer_in_its_name():
     play(act, sites=("eu", "eu"))
 
 
+def test_a_bit_that_changes_on_the_way_keeps_a_holder_out_for_a_moment_only():
+    """Whoever seemed to send wrong bytes was not asked for a minute: the only holder could neither serve what it had,
+    nor hand it over to leave."""
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second = playing.world.nodes
+        await pushed(client(playing), first, "v1", ALL_IMAGES[0])
+        work, digest = client(playing), digest_of(ALL_IMAGES[0].blobs[0])
+        playing.world.weather.flips = 1.0
+        assert (await work.pull_blob(second, "app", digest)).status == 503
+        playing.world.weather.flips = 0.0
+        await asyncio.sleep(3)
+        assert (await work.pull_blob(second, "app", digest)).status == 200
+
+    play(act, sites=("eu", "us"))
+
+
 def test_faults_have_names_that_can_be_given_on_the_command_line():
     assert all(name == name.lower() and " " not in name for name in FAULTS)
