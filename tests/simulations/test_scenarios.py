@@ -478,5 +478,36 @@ def test_a_bit_that_changes_on_the_way_keeps_a_holder_out_for_a_moment_only():
     play(act, sites=("eu", "us"))
 
 
+def test_a_push_that_waits_for_holders_has_who_comes_meanwhile():
+    """It asked those only who were known when it came, and was refused though another one was there by then."""
+
+    async def act(playing: Run) -> None:
+        playing.world.settings |= {"copies": "2", "acknowledge": "2"}
+        await begin(playing)
+        pushing = asyncio.create_task(client(playing).push(playing.world.nodes[0], "app", "v1", ALL_IMAGES[1]))
+        await asyncio.sleep(1)
+        assert not pushing.done()
+        await playing.world.add_node("eu").start()
+        assert await pushing
+
+    play(act, sites=("eu",))
+
+
+def test_an_instance_that_goes_on_under_another_id_is_one_holder_of_a_push():
+    async def act(playing: Run) -> None:
+        playing.world.settings |= {"copies": "3", "acknowledge": "3"}
+        first, second = playing.world.nodes
+        await begin(playing)
+        before = second.instance.catalog.instance_id
+        pushing = asyncio.create_task(client(playing).push(first, "app", "v1", ALL_IMAGES[1]))
+        await asyncio.sleep(1)
+        playing.disturb()
+        await first.instance.cluster.forget(before)
+        assert not await pushing
+        assert second.instance.catalog.instance_id != before
+
+    play(act, sites=("eu", "eu"))
+
+
 def test_faults_have_names_that_can_be_given_on_the_command_line():
     assert all(name == name.lower() and " " not in name for name in FAULTS)
