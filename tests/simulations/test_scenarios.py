@@ -509,5 +509,30 @@ def test_an_instance_that_goes_on_under_another_id_is_one_holder_of_a_push():
     play(act, sites=("eu", "eu"))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_one_that_was_forgotten_hears_of_its_neighbours_before_it_is_ready(seed):
+    """Newcomers are greeted, and one that was forgotten was not: it heard nobody for a second, took itself for alone at
+    its site, and was ready without what had happened meanwhile."""
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first = playing.world.nodes[0]
+        await pushed(client(playing), first, "v1", ALL_IMAGES[0])
+        second = playing.world.add_node("eu")
+        await second.start()
+        instance = second.instance.catalog.instance_id
+        await asyncio.sleep(1.2)  # its disk knows nobody yet
+        second.die(False)
+        await asyncio.sleep(7 + seed / 2)
+        await first.instance.cluster.forget(instance)
+        assert await put_again(client(playing), first, "v2")
+        await playing.restart(second)
+        while not second.instance.ready:
+            await asyncio.sleep(0.05)
+        assert second.instance.catalog.queries.tags("app", "", 9) == ["v1", "v2"]
+
+    play(act, sites=("eu",))
+
+
 def test_faults_have_names_that_can_be_given_on_the_command_line():
     assert all(name == name.lower() and " " not in name for name in FAULTS)
