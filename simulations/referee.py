@@ -7,9 +7,10 @@ through when nothing but the bus has been disturbed for as long.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from registry.catalog.membership import DOCUMENT as MEMBERS
 from registry.catalog.queries import KIND
 from registry.instance import Instance
 from simulations.checkers import Violation, answers, pushes, restarts, stamps, visibility
@@ -363,8 +364,13 @@ class Referee:
     def put_back(self, node: Node) -> None:
         self.lose_disk(node)
         self.acknowledged.excuse(node.name)
+        self.identities.excuse(self._known_to_be_gone(other for other in self.world.nodes if other is not node))
         self.history.forget(node.name)
         self.winners.forget(node.name)
+
+    def _known_to_be_gone(self, nodes: Iterable[Node]) -> set[str]:
+        seen = [self.history.of(node.name).get(MEMBERS, Seen()) for node in nodes]
+        return {fact.key[1] for one in seen for fact in one.facts.values()}
 
     def evicted(self, name: str, digest: str) -> None:
         """An instance has removed a content to make room."""

@@ -534,5 +534,39 @@ def test_one_that_was_forgotten_hears_of_its_neighbours_before_it_is_ready(seed)
     play(act, sites=("eu",))
 
 
+def test_a_disk_takes_with_it_that_somebody_was_forgotten_where_nobody_else_had_heard():
+    """The checker asked for that even so, which nobody had promised: one disk had it."""
+    plan = drawn_plan(
+        15290,
+        sites=("eu", "eu", "us"),
+        faults=("bus-cut", "forgotten", "disk-destroyed"),
+        conditions=("two-copies",),
+        operations=3,
+        calm_operations=0,
+        between_sites_s=0.0,
+    )
+    assert run(plan).violations == []
+
+
+def test_who_was_forgotten_stays_so_when_another_has_heard_of_it():
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second, third = playing.world.nodes
+        for heard in (False, True):
+            playing.identities.gone.clear()
+            await playing.restart(third)
+            await asyncio.sleep(3)
+            instance = third.instance.catalog.instance_id
+            third.die(False)
+            playing.world.weather.loss = 0.0 if heard else 1.0
+            await first.instance.cluster.forget(instance)
+            playing.forgotten(third, instance)
+            await asyncio.sleep(0.1)
+            playing.identities.excuse(playing._known_to_be_gone([second, third]))
+            assert (instance in playing.identities.gone) is heard
+
+    play(act)
+
+
 def test_faults_have_names_that_can_be_given_on_the_command_line():
     assert all(name == name.lower() and " " not in name for name in FAULTS)
