@@ -359,6 +359,7 @@ class Referee:
         promised: set[str] = set()
         if "two-copies" in self.plan.conditions and not self.lost.digests:
             promised = self.acknowledged.pushed()
+        self.holders.disk_lost(node)
         self.lost.disk_of(node, promised, but_manifests)
 
     def put_back(self, node: Node) -> None:
@@ -372,10 +373,10 @@ class Referee:
         seen = [self.history.of(node.name).get(MEMBERS, Seen()) for node in nodes]
         return {fact.key[1] for one in seen for fact in one.facts.values()}
 
-    def evicted(self, name: str, digest: str) -> None:
-        """An instance has removed a content to make room."""
+    def evicted(self, name: str, digest: str, begun_s: float) -> None:
+        """An instance has removed a content to make room, which it began to think about then."""
         self.reached["content evicted"] += 1
-        self.judge(self.holders.check_evicted, name, digest)
+        self.judge(self.holders.check_evicted, name, digest, begun_s)
 
     def left(self, node: Node) -> None:
         assert node.instance is not None, "it has just said so"

@@ -583,5 +583,16 @@ def test_who_starts_while_others_cannot_hear_it_is_not_expected_to_be_greeted():
     assert run(plan).violations == []
 
 
+def test_a_holder_that_is_destroyed_after_it_has_answered_was_a_holder_for_who_made_room():
+    plan = drawn_plan(
+        17622,
+        sites=("eu", "us"),
+        faults=("replayed-requests", "rolling-key"),
+        conditions=("lose-one", "evict"),
+        between_sites_s=0.0,
+    )
+    assert run(plan).violations == []
+
+
 def test_faults_have_names_that_can_be_given_on_the_command_line():
     assert all(name == name.lower() and " " not in name for name in FAULTS)
