@@ -13,7 +13,7 @@ What one update consists of:
     delete set: for each writer, ranges of clocks
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from crdt.errors import Malformed
@@ -54,50 +54,62 @@ def root_name(writer: int) -> str:
     return f"w{writer:x}"
 
 
-def encode_delta(writer: int, clock: int, texts: Sequence[str], deleted: Iterable[tuple[int, int]]) -> bytes:
-    """The update of one operation: `writer`, whose next clock is `clock`, deletes some entries and appends facts.
+def own_delta(writer: int, clock: int, texts: Sequence[str], deleted: Iterable[tuple[int, int]]) -> Delta:
+    """What one operation says: `writer`, whose next clock is `clock`, deletes some entries and appends facts.
 
-    `deleted` are (writer, clock) of entries. Equal, byte for byte, to what pycrdt makes of the same transaction. An
-    operation that appends nothing appends and deletes one empty entry, since a pure delete would not move the state
-    vector and equal vectors would no longer mean equal facts.
+    `deleted` are (writer, clock) of entries. An operation that appends nothing appends and deletes one empty entry,
+    since a pure delete would not move the state vector and equal vectors would no longer mean equal facts.
     """
     doomed: dict[int, list[int]] = {}
     for owner, at in deleted:
         doomed.setdefault(owner, []).append(at)
     if not texts:
         doomed.setdefault(writer, []).append(clock)
+    added = [Added(writer, at, text) for at, text in enumerate(texts, clock)]
+    return Delta({writer: (clock, len(texts) or 1)}, added, {owner: _ranges(doomed[owner]) for owner in sorted(doomed)})
+
+
+def _ranges(clocks: Iterable[int]) -> list[Range]:
+    ranges: list[Range] = []
+    for clock in sorted(set(clocks)):
+        if ranges and sum(ranges[-1]) == clock:
+            ranges[-1] = (ranges[-1][0], ranges[-1][1] + 1)
+        else:
+            ranges.append((clock, 1))
+    return ranges
+
+
+def encode_delta(writer: int, clock: int, texts: Sequence[str], deleted: Iterable[tuple[int, int]]) -> bytes:
+    """The update of one operation, see `own_delta`."""
+    return encode_own(own_delta(writer, clock, texts, deleted))
+
+
+def encode_own(delta: Delta) -> bytes:
+    """The update of one operation, made by `own_delta`: equal, byte for byte, to what pycrdt makes of the same
+    transaction."""
+    ((writer, (clock, length)),) = delta.spans.items()
     out = bytearray((1, 1))
     write_varint(out, writer)
     write_varint(out, clock)
-    out.append((_STRINGS if texts else _DELETED) | (_HAS_ORIGIN if clock else 0))
+    out.append((_STRINGS if delta.added else _DELETED) | (_HAS_ORIGIN if clock else 0))
     if clock:
         write_varint(out, writer)
         write_varint(out, clock - 1)
     else:
         out.append(_ROOT_BY_NAME)
         write_bytes(out, root_name(writer).encode())
-    write_varint(out, len(texts) or 1)
-    for text in texts:
+    write_varint(out, length)
+    for _, _, text in delta.added:
         out.append(_STRING)
         write_bytes(out, text.encode())
-    _write_delete_set(out, doomed)
-    return bytes(out)
-
-
-def _write_delete_set(out: bytearray, doomed: Mapping[int, list[int]]) -> None:
-    write_varint(out, len(doomed))
-    for owner in sorted(doomed):
-        ranges: list[Range] = []
-        for clock in sorted(set(doomed[owner])):
-            if ranges and sum(ranges[-1]) == clock:
-                ranges[-1] = (ranges[-1][0], ranges[-1][1] + 1)
-            else:
-                ranges.append((clock, 1))
+    write_varint(out, len(delta.deleted))
+    for owner, ranges in delta.deleted.items():
         write_varint(out, owner)
         write_varint(out, len(ranges))
-        for first, length in ranges:
+        for first, count in ranges:
             write_varint(out, first)
-            write_varint(out, length)
+            write_varint(out, count)
+    return bytes(out)
 
 
 def decode_delta(data: bytes) -> Delta:

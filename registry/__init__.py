@@ -8,6 +8,8 @@ policy      who is to hold what, by repository
 redis_address how a Redis is written down
 seams       the four interfaces through which all I/O goes: clock, bus, peer transport, disk
 request_ids the id of a request, which follows it through logs and to other instances
+manifest_memory how many bytes of manifests may be in memory at once
+refusals    saying in the log which pushes were refused
 measures    what is counted while the registry runs
 system/     the real things behind the seams
 catalog/    SQLite: update log, snapshots and the view that reads are answered from

@@ -21,6 +21,7 @@ specification ("Error codes") and no others.
       SizeInvalid            400  SIZE_INVALID
       TooManyTags            414  MANIFEST_INVALID
       TooManyUploads         429  TOOMANYREQUESTS
+      TooManyManifests       429  TOOMANYREQUESTS
       Unsupported            400, 404, 405, 413, 500  UNSUPPORTED
       StorageFailed          503  DENIED
       NotSecured             503  DENIED
@@ -29,6 +30,9 @@ specification ("Error codes") and no others.
 
 from collections.abc import Mapping
 from typing import Any
+
+CLOSE = {"Connection": "close"}
+"""With an answer to a request whose body did not come: what follows on the connection would be taken for it."""
 
 
 class OciError(Exception):
@@ -112,6 +116,16 @@ class TooManyUploads(OciError):
 
     def __init__(self, message: str, detail: Any = None) -> None:
         super().__init__(message, detail, {"Retry-After": "30"})
+
+
+class TooManyManifests(OciError):
+    """More bytes of manifests at once than this instance takes into memory. They are committed, or end."""
+
+    status = 429
+    code = "TOOMANYREQUESTS"
+
+    def __init__(self, message: str, headers: Mapping[str, str]) -> None:
+        super().__init__(message, None, {"Retry-After": "2", **headers})
 
 
 class ManifestUnknown(OciError):

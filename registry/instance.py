@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from prometheus_client.registry import CollectorRegistry
 
 from crdt.errors import DocumentBroken
+from registry.blobs.checked import Damage, Damaged
 from registry.blobs.store import BlobStore
 from registry.blobs.uploads import Uploads
 from registry.catalog.catalog import Catalog
@@ -16,7 +17,10 @@ from registry.cluster.keys import ClusterKey
 from registry.cluster.sessions import SeenRequests
 from registry.config import Config
 from registry.errors import StorageFailed
+from registry.manifest_memory import Receiving
 from registry.measures import Traffic
+from registry.names import Digest
+from registry.refusals import Refusals
 from registry.seams import Bus, Clock, Disk, PeerTransport
 
 log = logging.getLogger("concord.instance")
@@ -48,6 +52,8 @@ class Instance:
         self.upload_keys: Sequence[bytes] = ()
         self.seen_requests = SeenRequests()
         self.traffic = Traffic()
+        self.refusals = Refusals(clock)
+        self.receiving = Receiving()
         self.metrics = CollectorRegistry()
         """What the process adds to the metrics. Not the library's global one: many instances may run in a process."""
         self.answered_peers = 0
@@ -57,6 +63,7 @@ class Instance:
         self.draining = False
         self._upkeep: asyncio.Task[None] | None = None
         self._large_logs: set[str] = set()
+        self._mending: set[asyncio.Task[object]] = set()
 
     async def start(self) -> None:
         self.store.prepare()
@@ -85,6 +92,16 @@ class Instance:
     @property
     def ready(self) -> bool:
         return self._upkeep is not None and not self.draining and self.cluster.ready
+
+    def learn(self, used: Iterable[Digest], damaged: Iterable[Damage]) -> None:
+        """What another process of this instance, which only reads, has come by."""
+        for digest in used:
+            self.cluster.evict.used(digest)
+        for digest, offset in damaged:
+            mending = self.cluster.contents.damaged(digest, Damaged(offset, "a reader met it"))
+            task = asyncio.create_task(mending)
+            self._mending.add(task)
+            task.add_done_callback(self._mending.discard)
 
     async def _keep_up(self) -> None:
         """Snapshots for documents with a long log, and tidying uploads, for ever."""

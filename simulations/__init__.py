@@ -7,6 +7,7 @@ seams. `python -m simulations --help` runs it.
     life         one start of one instance: it lives, is paused, dies
     disk         a disk that loses what was not synced, under content files and SQLite
     network      HTTP between instances, clients, and Redis servers
+    processes    an instance's owner, and a reader beside it
     world        instances on all of that, and what the world does to them
     faults/      every kind of fault, drawn from the seed, and counted
     images       what clients push

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -126,6 +127,8 @@ def main(
             raise typer.BadParameter(f"there is no condition {', '.join(sorted(unknown))}", param_hint="--conditions")
     if between_sites >= 0:
         chosen["between_sites_s"] = between_sites
+    if report is not None and find_spec("matplotlib") is None:
+        raise typer.BadParameter("plots need matplotlib: pip install matplotlib", param_hint="--report")
     begun = time.monotonic()
     summary = play(range(seed, seed + runs), chosen, processes)
     broken = play_documents(range(seed, seed + documents), processes=processes) if documents else []

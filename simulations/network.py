@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import unquote
 
 from registry.http.answers import CutOff
-from registry.http.app import App
 from registry.seams import Body, PeerUnreachable
 from simulations.life import Life, in_life, nobodys
 
@@ -355,15 +354,7 @@ def _scope(method: str, target: str, headers: Sequence[tuple[str, str]], body: B
 
 async def _serve(application: Application, scope: Mapping[str, Any], exchange: Exchange) -> None:
     try:
-        target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
-        direct = application.direct(scope["method"], target, scope["headers"]) if isinstance(application, App) else None
-        if direct is None:
-            await application(scope, exchange.receive, exchange.send)
-        else:
-            head, body = direct
-            headers = [line.split(b": ", 1) for line in head.splitlines()]
-            await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
-            await exchange.send({"type": "http.response.body", "body": body, "more_body": False})
+        await application(scope, exchange.receive, exchange.send)
     except CutOff:
         pass
     finally:

@@ -18,6 +18,7 @@ from registry.cluster.collect import Collect
 from registry.cluster.peers import Peers
 from registry.cluster.secure import Secure
 from registry.cluster.sync import Sync
+from registry.http.reading import Reading
 
 Told = Callable[[tuple[Any, ...], Any], str]
 """Given the arguments and the result, the path that was reached, or nothing."""
@@ -37,6 +38,7 @@ WATCHED: tuple[tuple[Any, str, Told], ...] = (
     (Cluster, "_behind", lambda arguments, behind: "out of service" if behind else ""),
     (Peers, "stream", _resumed),
     (Secure, "_groups", lambda arguments, groups: "push secured" if groups else ""),
+    (Reading, "stream", lambda arguments, stream: "blob sent by a reader" if stream else ""),
     (Collect, "_forget", lambda arguments, removed: "content collected" if removed else ""),
 )
 PATHS = (
@@ -51,6 +53,7 @@ PATHS = (
     "out of service",
     "push secured",
     "transfer resumed",
+    "blob sent by a reader",
 )
 
 

@@ -15,6 +15,7 @@ import registry.blobs.checks as checks
 import registry.blobs.ingest as ingest
 import registry.blobs.quarantine as quarantine
 import registry.blobs.store as store
+import registry.blobs.upload_session as upload_session
 import registry.blobs.uploads as uploads
 import registry.catalog.replica as replica
 import registry.cluster.collect as collect
@@ -33,7 +34,7 @@ SMALL: tuple[tuple[Any, str, float], ...] = (
     *((module, "CHECK_SPAN_BYTES", 128) for module in (checks, checked, quarantine, scrub, fetch)),
     (contents, "WHOLE_BYTES", 40),
     (store, "READ_BYTES", 128),
-    (uploads, "READ_BYTES", 128),
+    (upload_session, "READ_BYTES", 128),
     (uploads, "HASHED_AT_ONCE_BYTES", 128),
     (fetch, "READ_BYTES", 128),
     (ingest, "PIECE_BYTES", 256),

@@ -14,15 +14,16 @@ from blake3 import blake3
 from pydantic import SecretStr
 
 from registry.catalog.catalog import PATH
-from registry.catalog.database import Database
+from registry.catalog.database import Database, Reads
 from registry.cluster.keys import ClusterKey
 from registry.config import Config
-from registry.http.app import App
+from registry.http.reading import Reading
 from registry.instance import Instance
 from simulations.disk import SimulatedDisk
 from simulations.life import Died, Life, in_life, nobodys
 from simulations.loop import VirtualLoop
 from simulations.network import Network, RedisServers, SimulatedBus, SimulatedTransport, Weather
+from simulations.processes import Processes
 
 EPOCH_S = 1_700_000_000
 SECRET = "the simulated cluster's secret"
@@ -128,12 +129,18 @@ class Node:
             world.born(self, self.instance)
             await self.instance.start()
             self.started = True
-            world.network.serve(self.name if connected else f"{self.name}-alone", life, App(self.instance))
+            place = self.name if connected else f"{self.name}-alone"
+            world.network.serve(place, life, self._processes(self.instance))
         except Died:
             pass
         finally:
             if not starting.done():
                 nobodys(partial(starting.set_result, None))
+
+    def _processes(self, instance: Instance) -> Processes:
+        assert self.disk is not None, "an instance has a disk"
+        reading = Reading(Reads(self.disk, PATH), self.disk, instance.clock, instance.config.check_after_s, False)
+        return Processes(instance, reading)
 
     def _config(self) -> Config:
         return Config.model_construct(

@@ -7,4 +7,5 @@ store       where content files are, publishing them crash-safely, reading them
 checked     reading content of which every byte is checked first
 quarantine  damaged files, moved out of the way
 uploads     resumable uploads
+upload_session one of them in memory
 """

@@ -6,12 +6,14 @@ BLAKE3 digest that was taken when it came, and only then passed on: the very byt
 
 from collections.abc import AsyncGenerator
 from functools import partial
+from typing import NamedTuple
 
 from blake3 import blake3
 
 from registry.blobs.checks import CHECK_SPAN_BYTES
 from registry.blobs.jobs import in_executor
 from registry.catalog.content import ContentRow
+from registry.names import Digest
 from registry.seams import DiskFile
 
 _DIGEST_SIZE = 32
@@ -24,6 +26,13 @@ class Damaged(Exception):
         super().__init__(f"at byte {offset}: {reason}")
         self.offset = offset
         self.reason = reason
+
+
+class Damage(NamedTuple):
+    """Content that was found damaged, and at which byte."""
+
+    digest: Digest
+    offset: int
 
 
 class CheckedFile:

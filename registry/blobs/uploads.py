@@ -17,10 +17,10 @@ from functools import partial
 from typing import NamedTuple
 
 from crdt.change import Change
-from registry.blobs.checks import Checks
 from registry.blobs.ingest import Ingest, Mark
 from registry.blobs.jobs import in_executor
-from registry.blobs.store import READ_BYTES, UPLOADS, BlobStore
+from registry.blobs.store import UPLOADS, BlobStore
+from registry.blobs.upload_session import Session
 from registry.catalog.catalog import Catalog
 from registry.catalog.content import (
     UploadRow,
@@ -75,8 +75,8 @@ class Uploads:
         self._store = store
         self._clock = clock
         self._most = most
-        self._sessions: dict[str, _Session] = {}
-        self._idle: OrderedDict[str, _Session] = OrderedDict()
+        self._sessions: dict[str, Session] = {}
+        self._idle: OrderedDict[str, Session] = OrderedDict()
         """Those with an open file on which no request is at work, as they were used last."""
         self._expired_since: dict[UploadRow, float] = {}
         """Since when, in steady seconds, uploads have looked too old as they are."""
@@ -179,7 +179,7 @@ class Uploads:
         self._expired_since = {row: self._expired_since.get(row, now_s) for row in expired}
         return [row for row in expired if now_s - self._expired_since[row] >= LOOKS_EXPIRED_S]
 
-    def _session(self, upload: str, repository: Repository) -> "_Session":
+    def _session(self, upload: str, repository: Repository) -> Session:
         session = self._sessions.get(upload)
         if session is None:
             session = self._found(upload, repository)
@@ -191,12 +191,12 @@ class Uploads:
         session.used_ms = self._clock.now_ms()
         return session
 
-    def _found(self, upload: str, repository: Repository) -> "_Session":
+    def _found(self, upload: str, repository: Repository) -> Session:
         if upload_has_ended(self._catalog.database, upload):
             raise BlobUploadUnknown("this upload was finished or cancelled")
-        return _Session(self._store, upload, repository, find_upload(self._catalog.database, upload))
+        return Session(self._store, upload, repository, find_upload(self._catalog.database, upload))
 
-    def _count(self, session: "_Session") -> None:
+    def _count(self, session: Session) -> None:
         """Note how many bytes an upload has now."""
         self.held_bytes += session.size - self._sizes.get(session.id, 0)
         self._sizes[session.id] = session.size
@@ -211,7 +211,7 @@ class Uploads:
         self.held_bytes = sum(self._sizes.values())
 
     @asynccontextmanager
-    async def _turn(self, upload: str, repository: Repository) -> AsyncIterator["_Session"]:
+    async def _turn(self, upload: str, repository: Repository) -> AsyncIterator[Session]:
         """An upload for one request alone. Only here, what leaves it in an unknown state ends or forgets it."""
         while True:
             session = self._session(upload, repository)
@@ -241,7 +241,7 @@ class Uploads:
             _, session = self._idle.popitem(last=False)
             await self._forget_idle(session)
 
-    async def _receive(self, session: "_Session", body: AsyncIterator[bytes], span: Span | None) -> Mark:
+    async def _receive(self, session: Session, body: AsyncIterator[bytes], span: Span | None) -> Mark:
         """Add a body and make it durable. Answers where the upload stood before."""
         if span is not None and span.first != session.size:
             raise ChunkOutOfOrder("the chunk does not continue the upload", {"size": session.size})
@@ -259,7 +259,7 @@ class Uploads:
         await ingest.sync()
         return before
 
-    async def _copy(self, body: AsyncIterator[bytes], session: "_Session", ingest: Ingest, span: Span | None) -> None:
+    async def _copy(self, body: AsyncIterator[bytes], session: Session, ingest: Ingest, span: Span | None) -> None:
         end = ingest.size + span.length if span is not None else None
         async for data in body:
             if end is not None and ingest.size + len(data) > end:
@@ -270,7 +270,7 @@ class Uploads:
         if end is not None and ingest.size != end:
             raise SizeInvalid("the body is shorter than it was said to be")
 
-    async def _digest(self, session: "_Session", algorithm: str) -> Digest:
+    async def _digest(self, session: Session, algorithm: str) -> Digest:
         ingest = await session.open()
         if algorithm == ingest.checks.algorithm:
             return ingest.checks.digest()
@@ -279,7 +279,7 @@ class Uploads:
             offset += piece
         return Digest(f"{algorithm}:{hashed.hexdigest()}")
 
-    async def _publish(self, session: "_Session", digest: Digest) -> Change:
+    async def _publish(self, session: Session, digest: Digest) -> Change:
         size, checks = session.size, (await session.open()).checks.per_mib()
         now_ms = self._clock.now_ms()
 
@@ -295,7 +295,7 @@ class Uploads:
         self.on_published(size)
         return change
 
-    async def _save(self, session: "_Session") -> None:
+    async def _save(self, session: Session) -> None:
         if not session.is_named:
             await in_executor(partial(self._store.disk.sync_directory, UPLOADS))  # else the file may be without a name
             session.is_named = True
@@ -305,20 +305,20 @@ class Uploads:
         await self._catalog.database.write(lambda tx: save_upload(tx, row))
         session.durable = row.size
 
-    async def _discard(self, session: "_Session") -> None:
+    async def _discard(self, session: Session) -> None:
         """End an upload and remove its file: that first, since on a full disk nothing else can be written."""
         await self._end(session)
         await self._store.remove(session.path)
         now_ms = self._clock.now_ms()
         await self._catalog.database.write(lambda tx: end_upload(tx, session.id, now_ms))
 
-    async def _end(self, session: "_Session") -> None:
+    async def _end(self, session: Session) -> None:
         """Close the file of an upload that is over."""
         self._leave(session)
         self._count_ended(session.id)
         await session.close()
 
-    async def _forget(self, session: "_Session") -> None:
+    async def _forget(self, session: Session) -> None:
         """Close an upload's file. What is durable can go on; a file of which nothing was acknowledged goes, before
         anybody can begin it anew."""
         try:
@@ -332,87 +332,16 @@ class Uploads:
                 self._sizes[session.id] = session.durable
                 self.held_bytes += session.durable
 
-    def _leave(self, session: "_Session") -> None:
+    def _leave(self, session: Session) -> None:
         self._sessions.pop(session.id, None)
         self._idle.pop(session.id, None)
 
-    async def _forget_idle(self, session: "_Session") -> None:
+    async def _forget_idle(self, session: Session) -> None:
         """The same where no request is at work."""
         if not session.lock.locked():
             async with session.lock:
                 if self._sessions.get(session.id) is session:
                     await self._forget(session)
-
-
-class _Session:
-    """One upload in memory: its file, opened when it is first needed, and the hashes of what it holds."""
-
-    def __init__(self, store: BlobStore, upload: str, repository: Repository, row: UploadRow | None) -> None:
-        self.id = upload
-        self.path = f"{UPLOADS}/{upload}"
-        self.repository = row.repository if row else repository
-        self.lock = asyncio.Lock()
-        self.used_ms = 0
-        self._store = store
-        self._row = row
-        self.is_named = row is not None
-        """Whether the file's name is durable."""
-        self.durable = row.size if row else None
-        """How many bytes are acknowledged, None while there is no row."""
-        self._ingest: Ingest | None = None
-
-    @property
-    def is_open(self) -> bool:
-        return self._ingest is not None
-
-    @property
-    def size(self) -> int:
-        if self._ingest is not None:
-            return self._ingest.size
-        return self._row.size if self._row else 0
-
-    def check_repository(self, repository: Repository) -> None:
-        """Raises BlobUploadUnknown for any repository but its own."""
-        if self.repository != repository:
-            raise BlobUploadUnknown("there is no such upload in this repository")
-
-    async def open(self) -> Ingest:
-        """The file, to add to. After a restart its content is read once more, to go on hashing."""
-        if self._ingest is None:
-            self._ingest = await in_executor(self._prepare)
-        return self._ingest
-
-    def _prepare(self) -> Ingest:
-        disk, row = self._store.disk, self._row
-        if row is None:
-            try:
-                return Ingest(disk, disk.create(self.path), Checks())
-            except FileExistsError:  # bytes of which nothing was acknowledged
-                file = disk.open(self.path, append=True)
-                file.truncate(0)
-                return Ingest(disk, file, Checks())
-        file = disk.open(self.path, append=True)
-        file.truncate(row.size)
-        checks = _checks_of(file, row.size)
-        if checks.digest() != f"sha256:{row.sha256}":
-            file.close()
-            raise OSError("an upload's file does not hold what was acknowledged")
-        return Ingest(disk, file, checks)
-
-    async def close(self) -> None:
-        if self._ingest is not None:
-            ingest, self._ingest = self._ingest, None
-            await ingest.close()
-
-
-def _checks_of(file: DiskFile, size: int) -> Checks:
-    checks = Checks()
-    while checks.size < size:
-        data = file.pread(checks.size, min(READ_BYTES, size - checks.size))
-        if not data:
-            raise OSError("an upload's file is shorter than what was acknowledged")
-        checks.update(data)
-    return checks
 
 
 def _hash_piece(hashed: "hashlib._Hash", file: DiskFile, offset: int) -> int:

@@ -80,6 +80,12 @@ def content_checked(database: Reads, digest: Digest) -> tuple[int, int] | None:
     return (row[0], row[1]) if row else None
 
 
+def is_due(checked_ms: int, now_ms: int, after_ms: int) -> bool:
+    """Whether content has to be checked before it is sent, `after_ms` after its last check. One in the future was made
+    under a wrong clock, and is none."""
+    return not 0 <= now_ms - checked_ms < after_ms
+
+
 def find_content(database: Reads, digest: Digest) -> ContentRow | None:
     row = database.row("SELECT digest, size, checks, checked_ms FROM content WHERE digest = ?", (digest,))
     return ContentRow(*row) if row else None

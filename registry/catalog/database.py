@@ -69,6 +69,11 @@ class Reads:
         self.reading = disk.connect(path)
         schema.configure(self.reading)
         self.reading.set_busy_timeout(BUSY_TIMEOUT_MS)
+        self.reading.pragma("query_only", True)
+
+    def close_reading(self) -> None:
+        """Read no more."""
+        self.reading.close()
 
     def row(self, sql: str, bindings: tuple[Any, ...] = ()) -> Any:
         """The first row of a query over what is committed, or None."""
@@ -135,7 +140,7 @@ class Database(Reads):
         """Wait for the writes that are under way, then close."""
         if self._committing is not None:
             await asyncio.wait([self._committing])
-        self.reading.close()
+        self.close_reading()
         self._writing.close()
 
     async def _commit_groups(self) -> None:

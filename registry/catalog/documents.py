@@ -12,15 +12,15 @@ from blake3 import blake3
 
 from crdt.change import Change
 from crdt.clock import HybridClock
-from crdt.delta import Delta, decode_delta, encode_delta
-from crdt.fact import Fact
+from crdt.delta import Delta, encode_own, own_delta
+from crdt.fact import Fact, parse_fact
 from crdt.gate import admit
 from crdt.trie import DIGEST_SIZE, build, update
 from crdt.vector import Vector
 from registry.catalog.database import Transaction
 from registry.catalog.replica import is_large_log
 from registry.catalog.tries import EMPTY_DIGEST, TrieCache
-from registry.catalog.view import Identity, update_view
+from registry.catalog.view import Identity, Read, update_view
 
 
 class Early(Exception):
@@ -110,8 +110,9 @@ class Documents:
         since = next((changed for writer, _, changed in entries if writer == self.writer), 0)
         needs = {writer: clock for writer, clock, changed in entries if changed > since and writer != self.writer}
         clock = vector.get(self.writer, 0)
-        raw = encode_delta(self.writer, clock, [fact.text() for fact in facts], deleted)
-        number, digest, _ = self._record(tx, name, row, vector, raw, decode_delta(raw))
+        delta = own_delta(self.writer, clock, [fact.text() for fact in facts], deleted)
+        raw = encode_own(delta)
+        number, digest, _ = self._record(tx, name, row, vector, raw, Read(delta, facts))
         change = Change(name, self.writer, clock, needs, raw, digest, number, bodies)
         tx.after_commit.append(lambda: self.on_change(change))
         return change
@@ -131,7 +132,8 @@ class Documents:
             raise WriterReused(name)
         if after == vector and not self._deletes_live(tx, row.id, delta):
             return Applied(vector, row.digest, False)
-        _, digest, latest = self._record(tx, name, row, vector, raw, delta, now_ms)
+        facts = [parse_fact(text) for _, _, text in delta.added]
+        _, digest, latest = self._record(tx, name, row, vector, raw, Read(delta, facts), now_ms)
         return Applied(after, digest, True, latest)
 
     @staticmethod
@@ -162,16 +164,16 @@ class Documents:
         return _Row(*found)
 
     def _record(
-        self, tx: Transaction, name: str, row: _Row, vector: Vector, raw: bytes, delta: Delta, now_ms: int = 0
+        self, tx: Transaction, name: str, row: _Row, vector: Vector, raw: bytes, read: Read, now_ms: int = 0
     ) -> tuple[int, bytes, tuple[int, int]]:
         """Log an update and bring vector, view, trie and digest along. Answers the commit number, the digest, and time
         and writer of the newest fact."""
         tx.execute("INSERT INTO log (document, delta) VALUES (?, ?)", (row.id, raw))
         number = tx.last_number()
-        effect = update_view(tx, row.id, delta, vector)
+        effect = update_view(tx, row.id, read, vector)
         if now_ms:
             self.clock.observe(effect.latest[0], now_ms)
-        for writer, (first, length) in delta.spans.items():
+        for writer, (first, length) in read.delta.spans.items():
             if first + length > vector.get(writer, 0):
                 tx.execute(
                     "INSERT INTO vectors (document, writer, clock, changed) VALUES (?1, ?2, ?3, ?4) "

@@ -8,7 +8,8 @@ from crdt.fact import FORGOTTEN, forgotten_fact
 from registry.catalog.database import Database, Transaction
 from registry.catalog.documents import Documents
 
-DOCUMENT = "cluster/members"
+KIND = "cluster/"
+DOCUMENT = KIND + "members"
 
 _FORGOTTEN = """
 SELECT f.key FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = ? WHERE d.name = ?

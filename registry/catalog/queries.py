@@ -107,8 +107,13 @@ FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = 'm' AND f.
 CROSS JOIN manifests m ON m.digest = f.key
 WHERE d.name = ? ORDER BY f.time DESC, f.writer DESC LIMIT 1
 """
+# A document of another kind, such as that of the members, is no repository; its facts are facts like any.
+_DOCUMENTS = f"""
+SELECT COUNT(*) FILTER (WHERE name > '{KIND}' AND name < '{KIND[:-1]}0'), COALESCE(SUM(facts), 0)
+FROM documents WHERE facts > 0
+"""
 _COUNTS = (
-    ("SELECT COUNT(*), COALESCE(SUM(facts), 0) FROM documents WHERE facts > 0", ("repositories", "facts")),
+    (_DOCUMENTS, ("repositories", "facts")),
     ("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM content", ("blobs", "blob_bytes")),
     ("SELECT COUNT(*) FROM conflicts", ("conflicts",)),
     (f"SELECT COUNT(*) FROM ({_WANTED} LIMIT 100000)", ("manifests_missing",)),
@@ -170,6 +175,12 @@ class Queries:
     def repository_exists(self, repository: Repository) -> bool:
         sql = "SELECT 1 FROM documents WHERE name = ? AND facts > 0"
         return self._database.row(sql, (KIND + repository,)) is not None
+
+    def any_begins(self, prefix: str) -> bool:
+        """Whether there is a repository whose name begins with `prefix`."""
+        sql = "SELECT 1 FROM documents WHERE facts > 0 AND name >= ? AND name < ? LIMIT 1"
+        first = KIND + prefix
+        return self._database.row(sql, (first, first + "\U0010ffff")) is not None
 
     def tags(self, repository: Repository, after: str, limit: int) -> list[Tag]:
         """Up to `limit` tags behind `after`, in byte order."""

@@ -1,9 +1,10 @@
 """The view: live facts as rows. It is made from what updates add and delete, never by reading documents."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from crdt.delta import Delta
-from crdt.fact import BLOB, MANIFEST, TAG, Fact, fact_hash, parse_fact
+from crdt.fact import BLOB, MANIFEST, TAG, Fact, fact_hash
 from registry.catalog.database import Transaction
 
 Identity = tuple[int, int]
@@ -62,8 +63,15 @@ def observed_tags_of(tx: Transaction, document: int, digest: str) -> list[LiveFa
     return [LiveFact(*row) for row in tx.execute(sql, (document, digest))]
 
 
-def update_view(tx: Transaction, document: int, delta: Delta, vector: dict[int, int]) -> Effect:
-    """Bring the rows of `document`, which was at `vector`, to what they are after `delta`.
+class Read(NamedTuple):
+    """An update, and the facts it adds, in its order."""
+
+    delta: Delta
+    facts: Sequence[Fact]
+
+
+def update_view(tx: Transaction, document: int, read: Read, vector: dict[int, int]) -> Effect:
+    """Bring the rows of `document`, which was at `vector`, to what they are after an update.
 
     Entries that the vector already counts are live or deleted here and stay as they are.
     """
@@ -72,9 +80,9 @@ def update_view(tx: Transaction, document: int, delta: Delta, vector: dict[int, 
     tags: set[str] = set()
     links: list[Fact] = []
     latest = (0, 0)
-    for writer, clock, text in delta.added:
+    for (writer, clock, text), fact in zip(read.delta.added, read.facts, strict=True):
         if clock >= vector.get(writer, 0):
-            fact, hashed = parse_fact(text), fact_hash(text)
+            hashed = fact_hash(text)
             _insert(tx, document, fact, writer, clock, hashed)
             added.append(hashed)
             latest = max(latest, (fact.time, fact.writer))
@@ -82,7 +90,7 @@ def update_view(tx: Transaction, document: int, delta: Delta, vector: dict[int, 
                 tags.add(fact.key)
             elif fact.kind == BLOB:
                 links.append(fact)
-    for writer, ranges in delta.deleted.items():
+    for writer, ranges in read.delta.deleted.items():
         for first, length in ranges:
             for kind, key, hashed in tx.rows(
                 "DELETE FROM facts WHERE document = ? AND writer = ? AND clock BETWEEN ? AND ? "

@@ -16,7 +16,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import apsw
 
@@ -24,10 +24,10 @@ from registry.blobs.store import READ_BYTES, content_path
 from registry.catalog import schema
 from registry.catalog.catalog import PATH
 from registry.cli.catalog_file import READ_ONLY, open_read_only
+from registry.cli.target import PART, Target
 from registry.errors import CannotStart
 from registry.names import ALGORITHMS, Digest, algorithm_of, is_digest
 
-PART = ".part"
 RESTORING = "restoring"
 
 
@@ -49,33 +49,37 @@ class Done(NamedTuple):
     """Contents whose files are not there or not right; they are left out."""
 
 
-def backup(source: Path, target: Path, copy: bool = False) -> Done:
+def backup(source: Path, directory: Path, copy: bool = False) -> Done:
     """Bring a backup up to date. Raises CannotStart for what is no data directory, or no backup of it."""
-    instance = _instance(source)
-    if (target / "lock").exists() or (target.exists() and not (target / PATH).exists() and any(target.iterdir())):
-        raise CannotStart(f"{target} is neither empty nor a backup")
-    if (target / PATH).exists() and _instance(target) != instance:
-        raise CannotStart(f"{target} is a backup of another instance; each needs a directory of its own")
-    target.mkdir(parents=True, exist_ok=True)
-    part = target / (PATH + PART)
-    part.unlink(missing_ok=True)
+    _check_is_backup_of(_instance(source), directory)
+    target, part = Target(directory), directory / (PATH + PART)
     _copy_catalog(source / PATH, part)
     known, new, missing = _contents(part), 0, []
     for content in known:
-        place = target / content_path(content.digest)
-        if not _is_there(source / content_path(content.digest), place, content):
-            if _bring(source / content_path(content.digest), place, copy, content):
+        place = source / content_path(content.digest)
+        if not _is_there(place, target, content):
+            if _bring(place, target, copy, content):
                 new += 1
             else:
                 missing.append(content.digest)
     _leave_out(part, missing)
-    _put(part, target / PATH)
-    kept = {content.digest for content in known} - set(missing)
-    for place in _files(target):
-        if f"{place.parent.parent.name}:{place.name}" not in kept:
-            place.unlink()
-    sizes = sum(content.size for content in known if content.digest in kept)
+    _put(part, directory / PATH)
+    kept = {content_path(content.digest) for content in known} - {content_path(digest) for digest in missing}
+    for path in _files(target):
+        if path not in kept:
+            target.remove(path)
+    sizes = sum(content.size for content in known if content_path(content.digest) in kept)
     return Done(len(kept), sizes, new, missing)
+
+
+def _check_is_backup_of(instance: str, target: Path) -> None:
+    """Raises CannotStart for a directory that holds anything but an earlier backup of this instance."""
+    if (target / PATH).is_symlink():
+        raise CannotStart(f"{target / PATH} is a link; nothing is written there")
+    if (target / "lock").exists() or (target.exists() and not (target / PATH).exists() and any(target.iterdir())):
+        raise CannotStart(f"{target} is neither empty nor a backup")
+    if (target / PATH).exists() and _instance(target) != instance:
+        raise CannotStart(f"{target} is a backup of another instance; each needs a directory of its own")
 
 
 def restore(source: Path, data: Path) -> Done:
@@ -84,26 +88,22 @@ def restore(source: Path, data: Path) -> Done:
         raise CannotStart(f"{source} is no backup: it has no {PATH}")
     if data.exists() and any(data.iterdir()) and not (data / RESTORING).exists():
         raise CannotStart(f"{data} is not empty")
-    data.mkdir(parents=True, exist_ok=True)
-    (data / RESTORING).touch()
-    part = data / (PATH + PART)
-    part.unlink(missing_ok=True)
+    target, part = Target(data), data / (PATH + PART)
+    target.write(RESTORING, b"")
     _copy_catalog(source / PATH, part)
     known, new, missing = _contents(part), 0, []
     for content in known:
-        place = data / content_path(content.digest)
-        if not _is_right(place, content):
-            place.unlink(missing_ok=True)
-            if _is_right(source / content_path(content.digest), content) and _bring(
-                source / content_path(content.digest), place, True, content
-            ):
+        place, path = source / content_path(content.digest), content_path(content.digest)
+        if not _is_right(target.open(path), content):
+            target.remove(path)
+            if _bring(place, target, True, content):
                 new += 1
             else:
                 missing.append(content.digest)
     _leave_out(part, missing)
     _rename(part)
     _put(part, data / PATH)
-    (data / RESTORING).unlink()
+    target.remove(RESTORING)
     return Done(len(known) - len(missing), sum(c.size for c in known if c.digest not in set(missing)), new, missing)
 
 
@@ -119,12 +119,13 @@ def _instance(data: Path) -> str:
         catalog.close()
 
 
-def _is_there(source: Path, place: Path, content: Content) -> bool:
+def _is_there(source: Path, target: Target, content: Content) -> bool:
     """Whether a backup has a content. What the instance has mended since is brought again."""
-    if _size(place) != content.size:
+    found = target.stat(content_path(content.digest))
+    if found is None or found.st_size != content.size:
         return False
     try:
-        return source.stat().st_mtime_ns <= place.stat().st_mtime_ns
+        return source.stat().st_mtime_ns <= found.st_mtime_ns
     except FileNotFoundError:
         return True
 
@@ -136,7 +137,9 @@ def _copy_catalog(source: Path, target: Path) -> None:
         (version,) = reading.execute("PRAGMA user_version").fetchone()  # type: ignore[misc]
         if version > schema.VERSION:
             raise CannotStart(f"{source} was made by a newer version of Concord")
-        writing = apsw.Connection(str(target))
+        for suffix in ("", "-journal", "-wal", "-shm"):  # of one that was broken off
+            target.with_name(target.name + suffix).unlink(missing_ok=True)
+        writing = _opened(target)
         with writing.backup("main", reading, "main") as step:
             step.step(-1)
         writing.pragma("journal_mode", "delete")
@@ -147,8 +150,14 @@ def _copy_catalog(source: Path, target: Path) -> None:
         raise CannotStart(f"the catalog {source} cannot be read: {error}") from None
 
 
+def _opened(catalog: Path) -> apsw.Connection:
+    """A catalog to write, whose name is no link."""
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_NOFOLLOW
+    return apsw.Connection(str(catalog.parent.resolve() / catalog.name), flags=flags)
+
+
 def _contents(catalog: Path) -> list[Content]:
-    connection = apsw.Connection(str(catalog))
+    connection = _opened(catalog)
     rows: list[Any] = connection.execute("SELECT digest, size FROM content ORDER BY digest").fetchall()
     connection.close()
     wrong = [digest for digest, _ in rows if not is_digest(digest)]
@@ -158,14 +167,14 @@ def _contents(catalog: Path) -> list[Content]:
 
 
 def _leave_out(catalog: Path, missing: list[Digest]) -> None:
-    connection = apsw.Connection(str(catalog))
+    connection = _opened(catalog)
     with connection:
         connection.executemany("DELETE FROM content WHERE digest = ?", ((digest,) for digest in missing))
     connection.close()
 
 
 def _rename(catalog: Path) -> None:
-    connection = apsw.Connection(str(catalog))
+    connection = _opened(catalog)
     with connection:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'instance'", (secrets.token_hex(16),))
         connection.execute("UPDATE meta SET value = ? WHERE key = 'secret'", (secrets.token_bytes(32),))
@@ -183,51 +192,61 @@ def _put(part: Path, place: Path) -> None:
     _sync(place.parent)
 
 
-def _bring(source: Path, place: Path, copy: bool, content: Content) -> bool:
+def _bring(source: Path, target: Target, copy: bool, content: Content) -> bool:
     """Link or copy a content file, durably. False when it is not there, or not whole."""
     if _size(source) != content.size:
         return False
-    place.parent.mkdir(parents=True, exist_ok=True)
-    part = place.with_name(place.name + PART)
-    part.unlink(missing_ok=True)
+    path = content_path(content.digest)
     try:
-        _link_or_copy(source, part, copy)
+        linked = not copy and _link(source, target, path)
+        if not linked:
+            _copy(source, target, path)
     except FileNotFoundError:
         return False  # collected meanwhile
-    if part.stat().st_nlink == 1 and not _is_right(part, content):  # what is linked costs nothing, and is not read
-        part.unlink()
+    if not linked and not _is_right(target.open(path + PART), content):  # what is linked costs nothing, and is not read
+        target.drop(path)
         return False
-    part.replace(place)
-    _sync(place.parent)
+    target.put(path, durably=True)
     return True
 
 
-def _link_or_copy(source: Path, part: Path, copy: bool) -> None:
-    if not copy:
-        try:
-            return os.link(source, part)
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
-                raise
-    shutil.copyfile(source, part)
-    _sync(part)
+def _link(source: Path, target: Target, path: str) -> bool:
+    """False where the file system cannot."""
+    try:
+        target.link(source, path)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
+            raise
+        return False
+    return True
 
 
-def _is_right(place: Path, content: Content) -> bool:
-    """Whether a file has the bytes of its digest."""
-    if _size(place) != content.size:
+def _copy(source: Path, target: Target, path: str) -> None:
+    with source.open("rb") as reading, target.create(path) as writing:
+        shutil.copyfileobj(reading, writing, READ_BYTES)
+        writing.flush()
+        os.fsync(writing.fileno())
+
+
+def _is_right(file: BinaryIO | None, content: Content) -> bool:
+    """Whether a file has the bytes of its digest. Closes it."""
+    if file is None:
         return False
     hashed = hashlib.new(algorithm_of(content.digest))
-    with place.open("rb", buffering=0) as file:
+    with file:
+        if os.fstat(file.fileno()).st_size != content.size:
+            return False
         while piece := file.read(READ_BYTES):
             hashed.update(piece)
     return content.digest.endswith(f":{hashed.hexdigest()}")
 
 
-def _files(directory: Path) -> Iterator[Path]:
+def _files(target: Target) -> Iterator[str]:
     """The content files of a directory, and parts of such."""
     for algorithm in ALGORITHMS:
-        yield from sorted((directory / "blobs" / algorithm).glob("??/*"))
+        for first in target.names(f"blobs/{algorithm}"):
+            if len(first) == 2:
+                yield from (f"blobs/{algorithm}/{first}/{name}" for name in target.names(f"blobs/{algorithm}/{first}"))
 
 
 def _size(path: Path) -> int | None:

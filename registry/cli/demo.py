@@ -113,6 +113,7 @@ def _environment(sockets: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CONCORD_")}
     return kept | {
         "CONCORD_CLUSTER_KEY": secrets.token_hex(32),
+        "CONCORD_WORKERS": "1",
         "CONCORD_REDIS": f"unix://{sockets / 'redis'}",
     }
 

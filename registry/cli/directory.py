@@ -10,7 +10,9 @@ from rich.progress import Progress
 
 from registry.cli.backup import backup as run_backup
 from registry.cli.backup import restore as run_restore
-from registry.cli.bundle import Moved, export_bundle, import_bundle
+from registry.cli.bundle import Moved
+from registry.cli.bundle_export import export_bundle
+from registry.cli.bundle_import import import_bundle
 from registry.cli.commands import CHECKING, Data, Json, app, print_json
 from registry.cli.verify import DataDirectory
 from registry.cluster.keys import ClusterKey
@@ -20,14 +22,17 @@ from registry.config import load_config
 @app.command(epilog="Example: concord verify --data /var/lib/concord")
 def verify(
     data: Annotated[Path, typer.Option(envvar="CONCORD_DATA", help="the data directory")] = Path("data"),
+    digests: Annotated[
+        bool, typer.Option("--digests", help="compare with the digests content is known by; takes three times as long")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Hash all content again and compare it with its digests. The instance may be running."""
+    """Read all content and compare it with what it was when it came. The instance may be running."""
     directory = DataDirectory(data)
     checked, damaged = 0, []
     with Progress(*CHECKING, console=Console(stderr=True), disable=json) as progress:
         task = progress.add_task("checking", total=directory.total_bytes)
-        for one in directory.check():
+        for one in directory.check(by_digest=digests):
             checked += 1
             progress.advance(task, one.size)
             if one.problem is not None:

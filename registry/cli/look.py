@@ -58,7 +58,10 @@ def digest(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show the state digest. Two instances with the same one have the same tags, manifests and links."""
+    """Show the state digest. Two instances with the same one have the same tags, manifests and links.
+
+    With --content, exits 1 where something that is needed is not held, and 2 where no repository begins so.
+    """
     if content is not None:
         return _show_sums(ask(url, "/_concord/digest", {"content": content}, LONG_S), json)
     answer = ask(url, "/_concord/digest", {"repository": repository} if repository is not None else None)

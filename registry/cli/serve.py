@@ -1,6 +1,7 @@
 """Running an instance: one process, or several on one data directory."""
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -15,7 +16,8 @@ from registry.workers.sockets import PREDECESSOR_S, listening, locked, raise_fil
 from registry.workers.supervisor import Supervisor
 
 MAX_WORKERS = 8
-"""As many as there are cores, but not more by default: beyond, the owner is what is waited for."""
+"""By default no more than these, however many cores there are: beyond, the owner is what is waited for."""
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def serve(config: Config) -> None:
@@ -27,13 +29,22 @@ def serve(config: Config) -> None:
         internal = stack.enter_context(listening(config.internal_address)) if config.internal_address else None
         stack.enter_context(locked(config.data, PREDECESSOR_S))
         _check_catalog(config.data)
-        workers = config.workers or min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+        workers = config.workers or min(_cores(), MAX_WORKERS)
         if workers == 1:
             run_owner(config, Sockets(public, internal), (signal.SIGTERM, signal.SIGINT), lambda: None)
             return
         status = Supervisor(config, public, internal, workers).run()
     if status:
         sys.exit(status)
+
+
+def _cores() -> int:
+    """How many cores this process may use: those of the machine, or of a container's share of it."""
+    cores = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, _, period = CPU_QUOTA.read_text().partition(" ")
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    return max(cores, 1)
 
 
 def _check_catalog(data: Path) -> None:

@@ -45,22 +45,42 @@ def gc(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Remove content from an instance that no manifest names, as it also does by itself (--gc-every-s)."""
+    """Remove content from an instance that no manifest names, as it also does by itself (--gc-every-s).
+
+    What a manifest names is never looked at. The rest is kept for a day (--gc-grace-s), and as long as an instance
+    relies on it; all instances are asked, so each has to answer.
+    """
     question: dict[str, Any] = {"dry_run": dry_run}
     if untagged_older_than is not None:
         question["untagged_older_than_s"] = _age_s(untagged_older_than)
     answer = post(url, "/_concord/gc", question, LONG_S)
     if json:
         return print_json(answer)
+    _show_collection(answer, url)
+
+
+def _show_collection(answer: dict[str, Any], url: str) -> None:
+    """Each content with what becomes of it and why; then what stands against more, and the sums."""
+    done = "would be " if answer["dry_run"] else ""
     for repository, digests in answer["untagged"].items():
         for digest in digests:
-            print(f"{digest}  {'would be ' if dry_run else ''}deleted from {repository}: it has no tag")
+            print(f"{digest}  {done}deleted from {repository}: it has no tag")
     for one in answer["decisions"]:
-        print(f"{one['digest']}  {one['size']} bytes  {'removed' if one['removed'] else 'kept'}: {one['why']}")
+        what = "removed" if one["removed"] else "would be removed" if one["would_be_removed"] else "kept"
+        why = "nothing can be removed now, see the end" if one["why"] == answer["blocked"] else one["why"]
+        print(f"{one['digest']}  {one['size']} bytes  {what}: {why}")
+    if answer["decisions_count"] > len(answer["decisions"]):
+        print(f"and {answer['decisions_count'] - len(answer['decisions'])} more")
     if answer["blocked"]:
-        print(f"nothing can be removed now: {answer['blocked']}")
-    removed, size, bodies = answer["removed"], answer["removed_bytes"], answer["bodies"]
-    print(f"{removed} contents removed, {size} bytes, {bodies} manifests forgotten")
+        print(f"nothing can be removed now: {answer['blocked'].replace('concord forget URL', f'concord forget {url}')}")
+    count, size = (answer[f"{'would_be_' if answer['dry_run'] else ''}removed{kind}"] for kind in ("", "_bytes"))
+    kept = answer["decisions_count"] - count
+    print(
+        f"{count} contents {done}removed, {size} bytes; {kept} that no manifest names {done}kept; "
+        f"{answer['bodies']} manifests that no repository has any more {done}removed"
+    )
+    if answer["dry_run"]:
+        print("nothing was changed: this was a dry run")
 
 
 @app.command(epilog="Example: concord forget http://10.0.0.5:5000 3f2a91")

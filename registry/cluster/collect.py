@@ -64,6 +64,11 @@ MOMENT_S = 0.5
 LOOK_S = 0.01
 
 
+_UNUSED = "no manifest names it, and no instance relies on it"
+_TOLD = "{} has told a client within the last hour that it exists, and the client may now push a manifest that names it"
+_AGAIN = "it has come into use again in this moment"
+
+
 class Decision(NamedTuple):
     """What becomes of a content that no manifest names, and why."""
 
@@ -71,6 +76,8 @@ class Decision(NamedTuple):
     size: int
     removed: bool
     why: str
+    would_be_removed: bool = False
+    """In a dry run: whether it would have been removed now."""
 
 
 class Report(NamedTuple):
@@ -78,7 +85,7 @@ class Report(NamedTuple):
 
     decisions: list[Decision]
     bodies: int
-    """Manifest bodies forgotten."""
+    """Manifest bodies forgotten, or in a dry run those that would be."""
     blocked: str
     """Why nothing could be removed, empty when nothing stood against it."""
 
@@ -178,7 +185,7 @@ class Collect:
                 self._check_all_is_known()
                 for at in range(0, len(ripe), BATCH):
                     decisions += await self._collect(ripe[at : at + BATCH], dry)
-                bodies = 0 if dry else await self._collect_bodies()
+                bodies = await self._collect_bodies(dry)
             except Blocked as reason:
                 blocked = str(reason)
                 decided = {one.digest for one in decisions}
@@ -203,33 +210,49 @@ class Collect:
 
     def _why_waiting(self, one: Unused, now: float) -> str:
         left = self._grace_s - (now - self._since.get(one.digest, now))
-        return f"no manifest names it; it is kept for another {left:.0f} s in case one is on its way"
+        return (
+            f"no manifest names it, but one that does may be on its way; unless it comes, this is removed after "
+            f"another {_words(left)} (gc_grace_s)"
+        )
 
     def _check_all_is_known(self) -> None:
         if self._catalog.queries.wanted(1):
-            raise Blocked("a manifest's body is still on its way here: what it names is unknown")
+            raise Blocked(
+                "a manifest is on its way here, and what it names is not known before it has come; it comes as soon as "
+                "an instance that has it can be reached"
+            )
         unreadable = unreadable_manifest(self._catalog.database)
         if unreadable is not None:
-            raise Blocked(f"manifest {unreadable[1]} of {unreadable[0]} is of a kind that this version cannot read")
+            raise Blocked(
+                f"manifest {unreadable[1]} of {unreadable[0]} is of a kind that this version cannot read, and may name "
+                "anything; upgrade this instance, or delete the manifest"
+            )
 
     async def _collect(self, batch: list[Unused], dry: bool) -> list[Decision]:
         digests = [one.digest for one in batch]
         links = {digest: links_of(self._catalog.database, digest) for digest in digests}
-        relied = dict.fromkeys(self._relied(digests), "somebody here was told that it exists")
+        relied = dict.fromkeys(
+            self._relied(digests), f"this instance relies on it: a manifest names it by now, or {_TOLD.format('it')}"
+        )
         for member, digest in await self._ask_all(digests):
-            relied[digest] = f"instance {member.instance[:12]} relies on it"
+            relied[digest] = (
+                f"{_named(member)} relies on it: a manifest there names it, or {_TOLD.format('that instance')}"
+            )
         doomed = [digest for digest in digests if digest not in relied and digest in self._since]
         if dry:
-            would = dict.fromkeys(doomed, "it would be removed: nobody relies on it")
+            would_go = set(doomed)
             return [
-                Decision(*one, False, (relied | would).get(one.digest, "it has been linked again")) for one in batch
+                Decision(*one, False, _UNUSED, True)
+                if one.digest in would_go
+                else Decision(*one, False, relied.get(one.digest, _AGAIN))
+                for one in batch
             ]
         released = await self._release_all({digest: links[digest] for digest in doomed})
         removed = await self._remove([one for one in batch if one.digest in released], links)
         return [
-            Decision(*one, True, "nobody relies on it")
+            Decision(*one, True, _UNUSED)
             if one.digest in removed
-            else Decision(*one, False, relied.get(one.digest, "it came into use again"))
+            else Decision(*one, False, relied.get(one.digest, _AGAIN))
             for one in batch
         ]
 
@@ -240,10 +263,10 @@ class Collect:
         answers = await asyncio.gather(*(self._ask(member, "/relied", question, RelyAnswer) for member in members))
         for member, answer in zip(members, answers, strict=True):
             if answer.unknown:
-                raise Blocked(f"instance {member.instance[:12]} does not know all it has to: {answer.unknown}")
+                raise Blocked(f"{_named(member)} cannot say what it relies on; it says: {answer.unknown}")
         levels = (self._level(member, question, answer) for member, answer in zip(members, answers, strict=True))
         if not all(await asyncio.gather(*levels)):
-            raise Blocked("what another instance has committed could not be had")
+            raise Blocked("what was pushed to other instances could not be had from them yet; try again")
         return [
             (member, Digest(digest))
             for member, answer in zip(members, answers, strict=True)
@@ -279,11 +302,18 @@ class Collect:
 
     async def _ask(self, member: Member, path: str, question: object, answer: type[T]) -> T:
         if not member.live:
-            raise Blocked(f"instance {member.instance[:12]} at site {member.beat.site or '-'} is not there to be asked")
+            raise Blocked(self._silent(member, "has not been heard of"))
         try:
             return await self._peers.ask(member, path, question, answer, ANSWER_S)
         except PeerUnreachable as error:
-            raise Blocked(f"instance {member.instance[:12]} did not answer: {error}") from None
+            raise Blocked(self._silent(member, f"does not answer ({error})")) from None
+
+    def _silent(self, member: Member, how: str) -> str:
+        """Why one member keeps content from being removed, and the ways out."""
+        return (
+            f"{_named(member)} ({self._members.url(member)}) {how}, and what was pushed to it is not known; start it "
+            f"again, or if it is gone for good: concord forget URL {member.instance[:12]}"
+        )
 
     async def _remove(self, batch: list[Unused], links: Links) -> set[Digest]:
         """Forget contents and remove their files, those that are still unused."""
@@ -305,12 +335,13 @@ class Collect:
         drop_content(tx, digest)
         return True
 
-    async def _collect_bodies(self) -> int:
-        """Forget manifest bodies that no live fact names: whoever names one again brings it along or asks for it."""
+    async def _collect_bodies(self, dry: bool) -> int:
+        """Forget manifest bodies that no live fact names: whoever names one again brings it along or asks for it.
+        Answers how many, with `dry` without doing it."""
         count, last = 0, ""
         while page := unused_bodies(self._catalog.database, last, BATCH):
             last = page[-1]
-            count += await self._catalog.database.write(partial(drop_bodies, digests=page))
+            count += len(page) if dry else await self._catalog.database.write(partial(drop_bodies, digests=page))
         return count
 
     # Answering others
@@ -352,6 +383,18 @@ class Collect:
     def _is_free(self, tx: Transaction, digest: Digest, links: frozenset[bytes]) -> bool:
         """Whether nothing relies on a content, nor can have come to: it has no other links than those."""
         return not self.is_pinned(digest) and not is_in_use(tx, digest) and links_of(tx, digest) <= links
+
+
+def _named(member: Member) -> str:
+    return f"instance {member.instance[:12]} at site {member.beat.site or '-'}"
+
+
+def _words(seconds: float) -> str:
+    """About how long that is."""
+    for unit, length_s in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length_s:
+            return f"{seconds / length_s:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def _now() -> float:

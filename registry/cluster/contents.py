@@ -16,7 +16,7 @@ from registry.blobs.checked import CheckedFile, Damaged
 from registry.blobs.quarantine import MAX_FILES, Quarantine
 from registry.blobs.store import BlobStore
 from registry.catalog.catalog import Catalog
-from registry.catalog.content import ContentRow, content_checked, find_content, note_checked
+from registry.catalog.content import ContentRow, content_checked, find_content, is_due, note_checked
 from registry.cluster.fetch import Fetch, Transfer, TransferFailed
 from registry.errors import ContentUnreachable, StorageFailed
 from registry.names import Digest
@@ -208,8 +208,8 @@ class Contents:
             await self.note_checked([digest])
 
     def _is_older(self, checked_ms: int, bound_ms: int) -> bool:
-        """Whether a check is `bound_ms` or more ago. One in the future was made under a wrong clock, and is none."""
-        return not 0 <= self._clock.now_ms() - checked_ms < bound_ms
+        """Whether a check is `bound_ms` or more ago."""
+        return is_due(checked_ms, self._clock.now_ms(), bound_ms)
 
     async def note_checked(self, digests: list[Digest]) -> None:
         """Note that contents were checked as a whole. Failing to is no harm: they are checked again."""

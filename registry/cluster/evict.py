@@ -106,7 +106,10 @@ class Evict:
     def check_room(self) -> None:
         """Raises StorageFailed while there is more than the budget allows."""
         if self._budget_bytes and self._taken_bytes > self._budget_bytes:
-            raise StorageFailed("this instance's disk budget is used up; push to another one, or again in a while")
+            raise StorageFailed(
+                "this instance's disk budget is used up; push to another one, or again in a while",
+                {"taken_bytes": self._taken_bytes, "budget_bytes": self._budget_bytes},
+            )
 
     def has_room(self, size: int) -> bool:
         """Whether content that others hold may come here. Room is made for it later, unless there was nothing to evict

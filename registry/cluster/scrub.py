@@ -46,6 +46,11 @@ BODIES = 8
 BODIES_AFTER_S = 600.0
 """When after a start the bodies of manifests are compared for the first time."""
 MENDING = 4
+AT_ONCE = 2
+"""So many parts of a content are read and compared at once."""
+MAX_SPANS = 16
+BURST_S = 0.25
+"""At a low rate they are small: what is read in one go is not more than this time is worth."""
 NAP_S = 0.005
 """Shorter sleeps are saved up."""
 
@@ -76,6 +81,8 @@ class Scrub:
         self._clock = clock
         self._in_background = config.scrub_mib_s > 0
         self._pace = _Pace((config.scrub_mib_s or DEFAULT_MIB_S) * MIB)
+        spans = int((config.scrub_mib_s or DEFAULT_MIB_S) * BURST_S / AT_ONCE)
+        self._window_bytes = max(1, min(spans, MAX_SPANS)) * CHECK_SPAN_BYTES
         self._every_ms = int(config.scrub_every_s * 1000)
         self._bodies_due_at = asyncio.get_running_loop().time() + BODIES_AFTER_S
         self._asked = asyncio.Event()
@@ -169,10 +176,24 @@ class Scrub:
         checked = await in_executor(lambda: CheckedFile(self._store.open(row.digest), row))
         try:
             await in_executor(checked.check_size)
-            for first in range(0, row.size, CHECK_SPAN_BYTES):
-                await self._pace.took(len(await in_executor(partial(checked.span, first))), tallies)
+            step = AT_ONCE * self._window_bytes
+            for first in range(0, row.size, step):
+                end = min(first + step, row.size)
+                windows = range(first, end, self._window_bytes)
+                found = await asyncio.gather(
+                    *(in_executor(partial(self._check_window, checked, at)) for at in windows), return_exceptions=True
+                )
+                for failure in found:
+                    if isinstance(failure, BaseException):
+                        raise failure
+                await self._pace.took(end - first, tallies)
         finally:
             checked.close()
+
+    def _check_window(self, checked: CheckedFile, first: int) -> None:
+        """Blocks. Raises Damaged."""
+        for at in range(first, min(first + self._window_bytes, checked.size), CHECK_SPAN_BYTES):
+            checked.span(at)
 
     async def _check_bodies(self, tallies: list[Pass]) -> None:
         """Compare the bodies of manifests with their digests, a few at a time."""

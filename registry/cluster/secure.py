@@ -26,7 +26,7 @@ from registry.cluster.sync import Sync
 from registry.errors import ContentUnreachable, ManifestInvalid, NotSecured, StorageFailed
 from registry.manifest import MAX_PARTS, parse_manifest
 from registry.names import Digest, Repository, parse_digest, parse_repository
-from registry.policy import LOCAL, Policy
+from registry.policy import LOCAL, Policy, Rule
 from registry.seams import PeerUnreachable
 
 SLICE_S = 4.0
@@ -83,7 +83,11 @@ class Secure:
     async def wait(self, repository: Repository, digest: Digest, push: Change) -> None:
         """Return once enough instances hold a push: its manifest and all that stands on. Raises NotSecured when time is
         up."""
-        groups = self._groups(repository, digest)
+        rule = self._policy.of(repository)
+        if str(rule.acknowledge) == LOCAL:
+            return
+        sites = self._sites(rule, self._others(digest))
+        groups = self._groups(rule, sites, repository, digest)
         if not groups:
             return
         reached: list[Candidate] = [self._own] if self._keeps else []
@@ -94,21 +98,21 @@ class Secure:
             async with asyncio.timeout(self._patience_s):
                 await asyncio.gather(*tasks)
         except TimeoutError:
-            raise self._not_secured(repository, reached) from None
+            raise self._not_secured(rule, sites, reached) from None
         finally:
             for task in tasks:
                 task.cancel()
 
-    def _groups(self, repository: Repository, digest: Digest) -> list[Group]:
-        rule = self._policy.of(repository)
-        if str(rule.acknowledge) == LOCAL:
-            return []
+    def _sites(self, rule: Rule, others: list[Candidate]) -> list[str]:
+        """Which ones `each-site` means: those that the policy names, else all there are."""
+        known = [one.site for one in ([self._own] if self._keeps else []) + others]
+        return list(dict.fromkeys([site for site, _ in rule.copies.sites] or known))
+
+    def _groups(self, rule: Rule, sites: list[str], repository: Repository, digest: Digest) -> list[Group]:
         own = 1 if self._keeps else 0
         if rule.acknowledge.each_site:
-            others = self._others(digest)
-            known = dict.fromkeys(site for site, _ in rule.copies.sites) or dict.fromkeys(one.site for one in others)
             return [
-                Group(1, partial(self._others, digest, site)) for site in known if not (own and site == self._own.site)
+                Group(1, partial(self._others, digest, site)) for site in sites if not (own and site == self._own.site)
             ]
         needed = rule.acknowledge.number - own
         return [Group(needed, partial(self._in_order, repository, digest))] if needed > 0 else []
@@ -175,13 +179,21 @@ class Secure:
                 return place if answer.held else None
             lacking = answer.lacking
 
-    def _not_secured(self, repository: Repository, reached: list[Candidate]) -> NotSecured:
-        rule = self._policy.of(repository)
-        names = [{"instance": one.instance, "site": one.site} for one in reached]
+    def _not_secured(self, rule: Rule, sites: list[str], reached: list[Candidate]) -> NotSecured:
+        detail: dict[str, object] = {"acknowledge": str(rule.acknowledge)}
+        if rule.acknowledge.each_site:
+            at = {one.site for one in reached}
+            without = [site for site in sites if site not in at]
+            count, wanted, what = len(sites) - len(without), len(sites), "sites have"
+            detail["sites_without"] = ", ".join(without)
+        else:
+            count, wanted, what = len(reached), rule.acknowledge.number, "instances hold"
+        detail |= {"reached": count, "wanted": wanted}
+        detail["holders"] = [{"instance": one.instance, "site": one.site} for one in reached]
         return NotSecured(
-            f"the push is here and visible, but only {len(reached)} instances hold it and its policy asks for "
-            f"{rule.acknowledge}; the same push waits again",
-            {"acknowledge": str(rule.acknowledge), "holders": names},
+            f"the push is here and visible, but only {count} of the {wanted} {what} it that its policy asks for "
+            f"({rule.acknowledge}); the same push waits again",
+            detail,
         )
 
     @property

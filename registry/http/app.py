@@ -13,12 +13,13 @@ from registry.cluster.fetch import TransferFailed
 from registry.cluster.peers import PREFIX as PEERS
 from registry.errors import ContentUnreachable, OciError, StorageFailed, Unsupported
 from registry.http import collection, membership, metrics, own, peers, replication
-from registry.http.answers import CutOff, error_response
+from registry.http.answers import error_response
 from registry.http.direct import DirectAnswers, Headers
 from registry.http.exchange import Exchange
 from registry.http.routes import PREFIX, TEMPLATES, Path, answer, parse_path
 from registry.instance import Instance
-from registry.request_ids import CURRENT, RequestIds
+from registry.names import Digest
+from registry.request_ids import RequestIds
 
 log = logging.getLogger("concord.http")
 
@@ -55,7 +56,12 @@ class App:
             instance.config.check_after_s,
             instance.traffic,
             instance.cluster.evict.used,
+            self._doubt,
         )
+
+    def _doubt(self, digest: Digest) -> None:
+        """Content was seen to be damaged: it counts as gone until somebody has looked at it."""
+        self._instance.store.suspects.setdefault(digest, 0)
 
     def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
         """The head, but for the status line, and the body of an answer of status 200 that can be given without
@@ -69,21 +75,10 @@ class App:
         instance, path = self._instance, _taken_apart(scope["path"])
         request_id = self._ids.of(scope["headers"])
         exchange = Exchange(scope, receive, send, request_id, instance.clock)
-        CURRENT.set(request_id)  # every request is served in a task of its own
-        instance.traffic.under_way += 1
-        try:
+        route = _route(scope["path"]) if path is None else TEMPLATES[path.resource]
+        with exchange.counted(instance.traffic, route, instance.config.log_requests and path is not None):
             response = await self._answer(Request(scope, exchange.receive), path)
             await response(scope, exchange.receive, exchange.send)
-        except CutOff as error:
-            instance.traffic.cut_off += 1
-            log.warning("an answer to %s was cut off: %s", scope["path"], error)
-            raise
-        finally:
-            instance.traffic.under_way -= 1
-            route = _route(scope["path"]) if path is None else TEMPLATES[path.resource]
-            instance.traffic.note(exchange.served(route))
-            if instance.config.log_requests and path is not None:
-                exchange.log()
 
     async def _answer(self, request: Request, path: Path | None) -> Response:
         is_head = request.method == "HEAD"

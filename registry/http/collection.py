@@ -45,6 +45,8 @@ async def collect(instance: Instance, request: Request) -> Response:
             "blocked": report.blocked,
             "removed": sum(one.removed for one in report.decisions),
             "removed_bytes": report.removed_bytes,
+            "would_be_removed": sum(one.would_be_removed for one in report.decisions),
+            "would_be_removed_bytes": sum(one.size for one in report.decisions if one.would_be_removed),
             "bodies": report.bodies,
             "decisions_count": len(report.decisions),
             "decisions": [one._asdict() for one in report.decisions[:MAX_DECISIONS]],

@@ -17,12 +17,12 @@ import apsw
 
 from registry.blobs.checked import Damaged
 from registry.blobs.store import BlobStore
-from registry.catalog.content import content_checked
+from registry.catalog.content import content_checked, is_due
 from registry.catalog.database import Reads
 from registry.catalog.queries import Queries, document_name
 from registry.errors import OciError
 from registry.http.asked import blob_headers, content_headers
-from registry.http.routes import PREFIX, TEMPLATES, parse_path
+from registry.http.routes import API_VERSION, PREFIX, TEMPLATES, Path, parse_path
 from registry.measures import Served, Traffic
 from registry.names import Digest, Repository, algorithm_of, digest_of, is_tag, parse_digest, parse_repository
 from registry.request_ids import RAW_HEADER, RequestIds
@@ -35,6 +35,7 @@ OVERHEAD_BYTES = 1024
 Headers = Collection[tuple[bytes, bytes]]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
+_PLAIN = re.compile(rb"[^\x00-\x20%?#\x7f-\xff]+\Z")
 _NOT_PLAIN = frozenset(
     (b"if-none-match", b"if-range", b"range", b"content-length", b"transfer-encoding", b"expect", b"upgrade")
 )
@@ -66,8 +67,9 @@ class DirectAnswers:
         check_after_s: float,
         traffic: Traffic,
         used: Callable[[Digest], None],
+        doubted: Callable[[Digest], None],
     ) -> None:
-        """`used` is told of each blob that is answered."""
+        """`used` is told of each blob that is answered, `doubted` of each whose file has another digest."""
         self._database = database
         self._traffic = traffic
         self._ids = RequestIds(clock)
@@ -76,6 +78,7 @@ class DirectAnswers:
         self._clock = clock
         self._check_after_ms = int(check_after_s * 1000)
         self._used = used
+        self._doubted = doubted
         self._kept: OrderedDict[bytes, Direct] = OrderedDict()
         self._kept_bytes = 0
 
@@ -97,35 +100,40 @@ class DirectAnswers:
         """HEAD of a blob is no question of this kind: it takes a pin."""
         if method not in ("GET", "HEAD") or any(name in _NOT_PLAIN for name, _ in headers):
             return None
+        if target == BASE:
+            return _BASE_ANSWER
+        if method == "HEAD" and b"/blobs/" in target:
+            return None
         found = self._kept.get(target)
-        if found is not None and self._is_right(found):
+        if found is not None and self._is_current(found):
             self._kept.move_to_end(target)
         else:
             found = self._take_up(target)
-        if found is None or found.blob is None:
-            return found
-        if method == "HEAD":
-            return None
-        self._used(found.blob)
+        if found is not None and found.blob is not None:
+            self._used(found.blob)
         return found
 
-    def _is_right(self, kept: Direct) -> bool:
+    def _is_current(self, kept: Direct) -> bool:
         if kept.blob is not None and self._is_due(kept.checked_ms):
             return False
-        row = self._database.row("SELECT changed FROM documents WHERE name = ?", (kept.document,))
-        return row is not None and row[0] == kept.changed
+        return self._changed(kept.document) == kept.changed
+
+    def _changed(self, document: str) -> int | None:
+        """The number of a document's last change."""
+        row = self._database.row("SELECT changed FROM documents WHERE name = ?", (document,))
+        return row[0] if row else None
 
     def _is_due(self, checked_ms: int) -> bool:
-        """Whether content has to be checked again before it is sent."""
-        return not 0 <= self._clock.now_ms() - checked_ms < self._check_after_ms
+        return is_due(checked_ms, self._clock.now_ms(), self._check_after_ms)
 
     def _take_up(self, target: bytes) -> Direct | None:
         """Read what a request asks for, and keep it."""
         self._drop(target)
-        if not target.startswith(PREFIX.encode()) or b"%" in target or b"?" in target or b"#" in target:
+        path = plain_path(target)
+        if path is None:
             return None
+        resource, name, reference = path
         try:
-            resource, name, reference = parse_path(target.decode("ascii"))
             with self._database.one_step():
                 if resource == "manifest":
                     found = self._manifest(parse_repository(name), reference)
@@ -133,7 +141,7 @@ class DirectAnswers:
                     found = self._blob(parse_repository(name), parse_digest(reference))
                 else:
                     found = None
-        except (OciError, UnicodeDecodeError):
+        except OciError:
             return None  # the route says what is wrong
         if found is not None:
             self._keep(target, found)
@@ -144,7 +152,7 @@ class DirectAnswers:
             row = self._queries.manifest(repository, parse_digest(reference))
         else:
             row = self._queries.manifest_by_tag(repository, reference) if is_tag(reference) else None
-        if row is None or row.body is None or not _is_right(row.body, row.digest):
+        if row is None or row.body is None or not _has_digest(row.body, row.digest):
             return None
         headers = content_headers(row.digest) | {"Content-Type": row.media_type, "Content-Length": str(row.size)}
         return self._ready("manifest", repository, headers, row.body)
@@ -157,18 +165,19 @@ class DirectAnswers:
         if found is None or self._is_due(found[1]):
             return None
         body = self._read(digest, row.size)
-        if body is None or not _is_right(body, digest):
+        if body is not None and not _has_digest(body, digest):
+            self._doubted(digest)
+        if body is None or digest in self._store.suspects:
             return None
         ready = self._ready("blob", repository, blob_headers(digest, row.size), body)
         return ready and ready._replace(blob=digest, checked_ms=found[1])
 
     def _ready(self, resource: str, repository: Repository, headers: dict[str, str], body: bytes) -> Direct | None:
         document = document_name(repository)
-        (changed,) = self._database.row("SELECT changed FROM documents WHERE name = ?", (document,))
-        if any(_CONTROL.search(value) for value in headers.values()):
+        changed = self._changed(document)
+        if changed is None or any(_CONTROL.search(value) for value in headers.values()):
             return None
-        lines = (f"{name.lower()}: {value}\r\n" for name, value in headers.items())
-        return Direct(TEMPLATES[resource], "".join(lines).encode("latin-1"), body, document, changed, None)
+        return Direct(TEMPLATES[resource], on_the_wire(headers), body, document, changed, None)
 
     def _read(self, digest: Digest, size: int) -> bytes | None:
         """A file, if that needs no waiting."""
@@ -194,7 +203,24 @@ class DirectAnswers:
             self._kept_bytes -= _cost(kept)
 
 
-def _is_right(body: bytes, digest: Digest) -> bool:
+def on_the_wire(headers: dict[str, str]) -> bytes:
+    return "".join(f"{name.lower()}: {value}\r\n" for name, value in headers.items()).encode("latin-1")
+
+
+BASE = b"/v2/"
+_BASE_HEADERS = API_VERSION | {"Content-Type": "application/json", "Content-Length": "2"}
+_BASE_ANSWER = Direct(TEMPLATES["base"], on_the_wire(_BASE_HEADERS), b"{}", "", 0, None)
+"""What clients ask first, to see which API this is."""
+
+
+def plain_path(target: bytes) -> Path | None:
+    """A path of the API as it stands on the wire, taken apart; None for one with a query, or anything encoded."""
+    if not target.startswith(PREFIX.encode()) or not _PLAIN.match(target):
+        return None
+    return parse_path(target.decode("ascii"))
+
+
+def _has_digest(body: bytes, digest: Digest) -> bool:
     return digest_of(body, algorithm_of(digest)) == digest
 
 

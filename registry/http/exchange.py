@@ -1,15 +1,18 @@
 """One request and its answer, measured as they pass."""
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 
 from starlette.types import Message, Receive, Scope, Send
 
-from registry.measures import Served
-from registry.request_ids import RAW_HEADER
+from registry.http.answers import CutOff
+from registry.measures import Served, Traffic
+from registry.request_ids import CURRENT, RAW_HEADER
 from registry.seams import Clock
 
-log = logging.getLogger("concord.access")
+log = logging.getLogger("concord.http")
+access = logging.getLogger("concord.access")
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 
@@ -51,6 +54,23 @@ class Exchange:
         method = method if method in METHODS else "other"
         return Served(route, method, self._status, self._first, self._received, self._sent)
 
+    @contextmanager
+    def counted(self, traffic: Traffic, route: str, is_logged: bool) -> Iterator[None]:
+        """While it is served."""
+        CURRENT.set(self._id)  # every request is served in a task of its own
+        traffic.under_way += 1
+        try:
+            yield
+        except CutOff as error:
+            traffic.cut_off += 1
+            log.warning("an answer to %s was cut off: %s", self._scope["path"], error)
+            raise
+        finally:
+            traffic.under_way -= 1
+            traffic.note(self.served(route))
+            if is_logged:
+                self.log()
+
     def log(self) -> None:
         """Say it, without the query, which may hold what is not for logs."""
         client = self._scope.get("client")
@@ -62,4 +82,4 @@ class Exchange:
             "sent_bytes": self._sent,
             "client": client[0] if client else "",
         }
-        log.info("%s %s", self._scope["method"], self._scope["path"], extra={"fields": fields})
+        access.info("%s %s", self._scope["method"], self._scope["path"], extra={"fields": fields})

@@ -78,13 +78,16 @@ async def put(instance: Instance, request: Request, repository: Repository, refe
     digest = parse_digest(reference) if by_digest else None
     tags = _tags(request) if by_digest else [parse_tag(reference)]
     too_large = ManifestTooLarge(f"a manifest may have {MAX_MANIFEST_BYTES} bytes")
-    body = await small_body(request, MAX_MANIFEST_BYTES, too_large)
-    computed = digest_of(body, algorithm_of(digest) if digest else "sha256")
-    if digest is not None and computed != digest:
-        raise DigestInvalid("the manifest has another digest", {"digest": digest})
-    manifest = parse_manifest(body, media_type(request))
-    change = await _push(instance, repository, Pushed(computed, body, manifest, tags))
+    async with instance.receiving.one() as one:
+        body = await one.whole(small_body(request, MAX_MANIFEST_BYTES, too_large, one.take))
+        computed = digest_of(body, algorithm_of(digest) if digest else "sha256")
+        if digest is not None and computed != digest:
+            raise DigestInvalid("the manifest has another digest", {"digest": digest})
+        manifest = parse_manifest(body, media_type(request))
+        change = await _push(instance, repository, Pushed(computed, body, manifest, tags))
     await instance.cluster.settle(change)
+    del body  # holders are waited for now, and who waits keeps nothing of it in memory
+    change = change._replace(bodies=())
     await instance.cluster.secure.wait(repository, computed, change)
     headers = {"Location": f"/v2/{repository}/manifests/{reference}", "Docker-Content-Digest": computed}
     if manifest.subject is not None:

@@ -104,6 +104,8 @@ async def digest(instance: Instance, request: Request) -> Response:
     (?repository=NAME). Lists are paged by `last`. And the two sums of the content (?content, ?content=PREFIX)."""
     prefix = request.query_params.get("content")
     if prefix is not None:
+        if prefix and not instance.catalog.queries.any_begins(prefix):
+            raise NameUnknown(f"no repository's name begins with {prefix[:255]!r}", {"prefix": prefix[:255]})
         sums = await instance.catalog.database.read_aside(lambda reading: content_sums(reading, prefix, PAGE))
         return JsonResponse(
             {"prefix": prefix} | sums._asdict() | {"needed": sums.needed._asdict(), "held": sums.held._asdict()}

@@ -220,7 +220,7 @@ async def _upload(instance: Instance, request: Request, asked: Asked) -> Respons
             raise DigestInvalid("the digest is missing")
         span = Span(*question.span) if question.span else None
         wanted = UploadRequest(question.method, repository, upload, digest, span, body_stream(request))
-        with instance.cluster.leave.writing():
+        with instance.cluster.leave.writing(), instance.refusals.noting(repository):
             response = await carry_out(instance, wanted)
     except OciError as error:
         response = error_response(error, is_head=False)

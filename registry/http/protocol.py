@@ -55,7 +55,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._received = b""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._meet_deadline()
+        self._clear_deadline()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -81,7 +81,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head, self._progress = False, True
-        self._meet_deadline()
+        self._clear_deadline()
         names = {name for name, value in self.headers if value != b"0"}
         if self.parser.should_upgrade() and not names.isdisjoint((b"content-length", b"transfer-encoding")):
             self._refuse(_NO_UPGRADE)
@@ -94,12 +94,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _answer_directly(self) -> bool:
-        if (
-            not self._is_idle()
-            or self.flow.write_paused
-            or self.parser.get_http_version() != "1.1"
-            or not self.parser.should_keep_alive()
-        ):
+        if self.transport.is_closing():
+            return True  # what follows a last answer is nobody's
+        if not self._is_idle() or self.flow.write_paused or self.parser.get_http_version() != "1.1":
             return False
         found = cast(AnswersDirectly, self.app).direct(self.parser.get_method().decode("ascii"), self.url, self.headers)
         if found is None:
@@ -108,9 +105,13 @@ class BoundedProtocol(HttpToolsProtocol):
         parts = [_OK, head]
         for name, value in self.server_state.default_headers:
             parts += (name, b": ", value, b"\r\n")
-        parts += (b"\r\n", body)
+        is_last = not self.parser.should_keep_alive()
+        parts += (b"connection: close\r\n\r\n" if is_last else b"\r\n", body)
         self.transport.write(b"".join(parts))
-        self.on_response_complete()
+        if is_last:
+            self.transport.close()
+        else:
+            self.on_response_complete()
         return True
 
     def on_body(self, body: bytes) -> None:
@@ -135,10 +136,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _set_deadline(self) -> None:
-        self._meet_deadline()
+        self._clear_deadline()
         self._deadline = self.loop.call_later(HEAD_S, self.transport.close)
 
-    def _meet_deadline(self) -> None:
+    def _clear_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None

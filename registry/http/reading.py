@@ -6,41 +6,30 @@ connection on to the owner (`workers.handover`). Nothing here waits for anybody,
 has to know of it is noted, and told it now and then.
 """
 
-import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import NamedTuple
 
 import apsw
 from starlette.datastructures import Headers as HeaderView
 from starlette.types import Receive, Scope, Send
 
-from registry.blobs.checked import Damaged
+from registry.blobs.checked import Damage, Damaged
 from registry.blobs.store import BlobStore
-from registry.catalog.content import content_checked
+from registry.catalog.content import content_checked, is_due
 from registry.catalog.database import Reads
 from registry.catalog.queries import Queries
 from registry.errors import OciError
-from registry.http.answers import CutOff, StreamResponse
+from registry.http.answers import StreamResponse
 from registry.http.asked import asked_part
-from registry.http.direct import DirectAnswers, Headers
+from registry.http.direct import DirectAnswers, Headers, plain_path
 from registry.http.exchange import Exchange
-from registry.http.routes import PREFIX, TEMPLATES, parse_path
+from registry.http.routes import TEMPLATES
 from registry.measures import Traffic
 from registry.names import Digest, parse_digest, parse_repository
-from registry.request_ids import CURRENT, RequestIds
+from registry.request_ids import RequestIds
 from registry.seams import Clock, Disk
 
-log = logging.getLogger("concord.http")
-
 MAX_NOTED = 10_000
-
-
-class Damage(NamedTuple):
-    """Content that could not be read, and at which byte."""
-
-    digest: Digest
-    offset: int
 
 
 class Reading:
@@ -59,7 +48,9 @@ class Reading:
         """Blobs that were read, for the owner to know."""
         self.damaged: list[Damage] = []
         """What turned out damaged while it was sent, for the owner to see to."""
-        self._direct = DirectAnswers(database, self._store, clock, check_after_s, self.traffic, self._note_used)
+        self._direct = DirectAnswers(
+            database, self._store, clock, check_after_s, self.traffic, self._note_used, self._note_damage
+        )
 
     def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
         """As `App.direct`."""
@@ -67,16 +58,11 @@ class Reading:
 
     def stream(self, method: str, target: bytes, headers: Headers) -> StreamResponse | None:
         """A blob, or a part of it, as an answer that sends it; None where the owner has to answer."""
-        if method != "GET" or b"?" in target or b"%" in target or b"#" in target:
-            return None
-        path = target.decode("latin-1")
-        if not path.startswith(PREFIX):
-            return None
-        resource, name, reference = parse_path(path)
-        if resource != "blob":
+        path = plain_path(target) if method == "GET" else None
+        if path is None or path.resource != "blob":
             return None
         try:
-            return self._blob(name, reference, headers)
+            return self._blob(path.name, path.reference, headers)
         except (OciError, OSError, Damaged, apsw.Error):
             return None
 
@@ -85,8 +71,10 @@ class Reading:
         with self._database.one_step():
             row = self._queries.blob(repository, digest)
             found = content_checked(self._database, digest)
-        if row is None or found is None or not 0 <= self._clock.now_ms() - found[1] < self._check_after_ms:
+        if row is None or found is None or is_due(found[1], self._clock.now_ms(), self._check_after_ms):
             return None
+        if digest in self._store.suspects:
+            return None  # the owner was told, and sees to it
         asked = asked_part(HeaderView(raw=list(headers)), digest, row.size)
         if asked is None:
             return None
@@ -102,9 +90,14 @@ class Reading:
                 async for piece in pieces:
                     yield piece
         except Damaged as damage:
-            if len(self.damaged) < MAX_NOTED:
-                self.damaged.append(Damage(digest, damage.offset))
+            self._note_damage(digest, damage.offset)
             raise
+
+    def _note_damage(self, digest: Digest, offset: int = 0) -> None:
+        """Content is damaged: nothing of it is sent from here any more."""
+        if digest not in self._store.suspects and len(self.damaged) < MAX_NOTED:
+            self.damaged.append(Damage(digest, offset))
+        self._store.suspects[digest] = offset
 
     def _note_used(self, digest: Digest) -> None:
         if len(self.used) < MAX_NOTED:
@@ -112,18 +105,6 @@ class Reading:
 
     async def serve(self, response: StreamResponse, scope: Scope, receive: Receive, send: Send) -> None:
         """Send an answer, and count it."""
-        request_id = self._ids.of(scope["headers"])
-        exchange = Exchange(scope, receive, send, request_id, self._clock)
-        CURRENT.set(request_id)
-        self.traffic.under_way += 1
-        try:
+        exchange = Exchange(scope, receive, send, self._ids.of(scope["headers"]), self._clock)
+        with exchange.counted(self.traffic, TEMPLATES["blob"], self._log_requests):
             await response(scope, exchange.receive, exchange.send)
-        except CutOff as error:
-            self.traffic.cut_off += 1
-            log.warning("an answer to %s was cut off: %s", scope["path"], error)
-            raise
-        finally:
-            self.traffic.under_way -= 1
-            self.traffic.note(exchange.served(TEMPLATES["blob"]))
-            if self._log_requests:
-                exchange.log()

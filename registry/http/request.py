@@ -2,17 +2,15 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.requests import ClientDisconnect, Request
 
 from registry.blobs.uploads import ClientGone, Span
-from registry.errors import OciError, SizeInvalid, Unsupported
+from registry.errors import CLOSE, OciError, SizeInvalid, Unsupported
 
 BODY_IDLE_S = 60.0
 MAX_COUNT = 10_000
-CLOSE = {"Connection": "close"}
-"""With an answer to a request whose body did not come: what follows on the connection would be taken for it."""
 
 _NUMBER = re.compile(r"[0-9]{1,20}\Z")
 _CONTENT_RANGE = re.compile(r"(?:bytes[ =])?([0-9]{1,18})-([0-9]{1,18})(?:/(?:[0-9]+|\*))?\Z")
@@ -38,20 +36,26 @@ def number(text: str) -> int | None:
     return int(text) if _NUMBER.match(text) else None
 
 
-async def small_body(request: Request, limit_bytes: int, too_large: OciError) -> bytes:
-    """The whole body. Raises `too_large` for one above the limit, and SizeInvalid for one that breaks off."""
+async def small_body(
+    request: Request, limit_bytes: int, too_large: OciError, take: Callable[[int], Awaitable[None]] | None = None
+) -> bytes:
+    """The whole body. Raises `too_large` for one above the limit, and SizeInvalid for one that breaks off.
+
+    `take` is told of so many bytes before they are kept, and may wait.
+    """
     if (number(request.headers.get("content-length", "")) or 0) > limit_bytes:
         raise too_large
-    parts, size = [], 0
+    body = bytearray()  # not a list of pieces: one that comes byte by byte would take forty times its size
     try:
         async for chunk in body_stream(request):
-            parts.append(chunk)
-            size += len(chunk)
-            if size > limit_bytes:
+            if len(body) + len(chunk) > limit_bytes:
                 raise too_large
+            if take is not None:
+                await take(len(chunk))
+            body += chunk
     except ClientGone:
         raise SizeInvalid("the body broke off", headers=CLOSE) from None
-    return b"".join(parts)
+    return bytes(body)
 
 
 def content_range(request: Request) -> Span | None:

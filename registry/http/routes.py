@@ -17,6 +17,7 @@ from registry.instance import Instance
 from registry.names import parse_digest, parse_repository
 
 PREFIX = "/v2/"
+API_VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
 
 
 TEMPLATES = {
@@ -71,7 +72,7 @@ Handler = Callable[[Instance, Request, Path], Awaitable[Response]]
 
 
 async def _base(instance: Instance, request: Request, path: Path) -> Response:
-    return JsonResponse({}, headers={"Docker-Distribution-API-Version": "registry/2.0"})
+    return JsonResponse({}, headers=API_VERSION)
 
 
 async def _catalog(instance: Instance, request: Request, path: Path) -> Response:
@@ -147,5 +148,5 @@ async def answer(instance: Instance, request: Request, path: Path) -> Response:
         raise Unsupported(f"{request.method} is not supported here", 405, allowed)
     if request.method in ("GET", "HEAD"):
         return await handler(instance, request, path)
-    with instance.cluster.leave.writing():
+    with instance.cluster.leave.writing(), instance.refusals.noting(path.name):
         return await handler(instance, request, path)

@@ -17,9 +17,9 @@ from registry.blobs.uploads import ClientGone, Span
 from registry.cluster.members import Member
 from registry.cluster.messages import UploadAnswer, UploadQuestion
 from registry.cluster.upload_ids import RANDOM_SIZE, UploadId, new_upload_name, open_upload_id, seal_upload_id
-from registry.errors import BlobUploadInvalid, BlobUploadUnknown, ChunkOutOfOrder, UploadUnreachable
+from registry.errors import CLOSE, BlobUploadInvalid, BlobUploadUnknown, ChunkOutOfOrder, UploadUnreachable
 from registry.http.blobs import mount_blob
-from registry.http.request import CLOSE, body_stream, content_range
+from registry.http.request import body_stream, content_range
 from registry.instance import Instance
 from registry.names import ALGORITHMS, Digest, Repository, parse_digest, parse_repository
 from registry.seams import PeerUnreachable

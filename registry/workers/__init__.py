@@ -8,6 +8,7 @@ supervisor   who runs, who takes the place of whom, ending in order
 owner        the process that runs the instance
 reader       the processes that only read
 handover     how connections and notes go from readers to the owner
+signals      how they are spoken to
 server       uvicorn, as all of them use it
 sockets      listening, and the lock on the data directory
 

@@ -17,16 +17,17 @@ from collections.abc import Callable
 
 import msgspec
 
-from registry.http.reading import Damage
+from registry.blobs.checked import Damage
 from registry.measures import Counted
 from registry.names import Digest
 
 log = logging.getLogger("concord.workers")
 
 INLINE_BYTES = 32 * 1024
-MESSAGE_BYTES = 64 * 1024
+MESSAGE_BYTES = 128 * 1024
 MAX_AT_ONCE = 64
-USED_AT_ONCE = 400
+NOTED_AT_ONCE = 200
+"""Of each kind, so that notes fit into a message, whatever the digests."""
 _CONNECTION, _NOTES = b"C", b"N"
 _DESCRIPTOR_SIZE = array.array("i").itemsize
 
@@ -36,6 +37,8 @@ class Notes(msgspec.Struct):
 
     traffic: list[Counted] = []
     cut_off: int = 0
+    under_way: int = 0
+    """How many more requests are being served than there were the last time."""
     used: list[Digest] = []
     damaged: list[Damage] = []
 
@@ -58,15 +61,16 @@ class Sender:
 
     def pass_on(self, descriptor: int, data: bytes) -> bool:
         """Pass a connection on, with what has come on it. False when that cannot be done now."""
-        descriptors = [descriptor]
-        if len(data) > INLINE_BYTES:
-            descriptors.append(_memory_file(data))
-            data = b""
+        if len(data) <= INLINE_BYTES:
+            return self._send(_CONNECTION + data, [descriptor])
         try:
-            return self._send(_CONNECTION + data, descriptors)
+            memory = _memory_file(data)
+        except OSError:
+            return False
+        try:
+            return self._send(_CONNECTION, [descriptor, memory])
         finally:
-            for further in descriptors[1:]:
-                os.close(further)
+            os.close(memory)
 
     def tell(self, notes: Notes) -> bool:
         """False when that cannot be done now."""
@@ -80,7 +84,7 @@ class Sender:
             self.ended = True
             return False
         except OSError:
-            return False  # too much is waiting for an owner
+            return False  # mostly because too much is waiting for an owner
         return True
 
 
@@ -98,33 +102,41 @@ class Receiver:
         self._on_notes = on_notes
 
     def start(self) -> None:
+        """Take what comes, from now on."""
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._receive)
 
     def close(self) -> None:
-        """Take nothing any more, and let the readers know."""
+        """Let the readers know that nothing is taken any more, and take what they have sent before."""
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._socket.shutdown(socket.SHUT_RD)
+        while self._receive_one():
+            pass
 
     def _receive(self) -> None:
-        space = socket.CMSG_SPACE(2 * _DESCRIPTOR_SIZE)
         for _ in range(MAX_AT_ONCE):
-            try:
-                message, rights, _, _ = self._socket.recvmsg(MESSAGE_BYTES, space, socket.MSG_CMSG_CLOEXEC)
-            except BlockingIOError:
+            if not self._receive_one():
                 return
-            except OSError as error:
-                log.error("nothing can be received from readers: %s", error)
-                return
-            descriptors = array.array("i")
-            for _, _, data in rights:
-                descriptors.frombytes(data[: len(data) - len(data) % _DESCRIPTOR_SIZE])
-            if not message:
-                return  # all senders are gone
-            if message[:1] == _NOTES:
-                self._on_notes(msgspec.msgpack.decode(message[1:], type=Notes))
-            elif descriptors:
-                data = message[1:] if len(descriptors) == 1 else _content(descriptors[1])
-                self._on_connection(socket.socket(fileno=descriptors[0]), data)
+
+    def _receive_one(self) -> bool:
+        """Take one message. False when there is none."""
+        space = socket.CMSG_SPACE(2 * _DESCRIPTOR_SIZE)
+        try:
+            message, rights, flags, _ = self._socket.recvmsg(MESSAGE_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            log.error("nothing can be received from readers: %s", error)
+            return False
+        descriptors = array.array("i")
+        for _, _, data in rights:
+            descriptors.frombytes(data[: len(data) - len(data) % _DESCRIPTOR_SIZE])
+        assert not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC), "messages are bounded"
+        if message[:1] == _NOTES:
+            self._on_notes(msgspec.msgpack.decode(message[1:], type=Notes))
+        elif descriptors:
+            data = message[1:] if len(descriptors) == 1 else _content(descriptors[1])
+            self._on_connection(socket.socket(fileno=descriptors[0]), data)
+        return bool(message)
 
 
 def _memory_file(data: bytes) -> int:

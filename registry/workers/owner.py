@@ -13,7 +13,6 @@ import uvloop
 from prometheus_client import ProcessCollector
 
 from registry import __version__
-from registry.blobs.checked import Damaged
 from registry.cluster.keys import ClusterKey
 from registry.config import Config
 from registry.errors import CannotStart, StorageFailed
@@ -81,18 +80,11 @@ async def _serve(
 
 
 def _receiver(instance: Instance, server: Server, receiving: socket.socket) -> Receiver:
-    mending: set[asyncio.Task[object]] = set()
-
     def note(notes: Notes) -> None:
         instance.traffic.add(notes.traffic)
         instance.traffic.cut_off += notes.cut_off
-        for digest in notes.used:
-            instance.cluster.evict.used(digest)
-        for digest, offset in notes.damaged:
-            damage = Damaged(offset, "a reader met it")
-            task = asyncio.create_task(instance.cluster.contents.damaged(digest, damage))
-            mending.add(task)
-            task.add_done_callback(mending.discard)
+        instance.traffic.under_way += notes.under_way
+        instance.learn(notes.used, notes.damaged)
 
     receiver = Receiver(receiving, server.adopt, note)
     receiver.start()

@@ -2,7 +2,6 @@
 owner, which has it from then on."""
 
 import asyncio
-import signal
 import socket
 from functools import partial
 from typing import Any, cast
@@ -16,8 +15,9 @@ from registry.http.protocol import BoundedProtocol
 from registry.http.reading import Reading
 from registry.system.clock import SystemClock
 from registry.system.disk import SystemDisk
-from registry.workers.handover import USED_AT_ONCE, Notes, Sender
+from registry.workers.handover import NOTED_AT_ONCE, Notes, Sender
 from registry.workers.server import Server
+from registry.workers.signals import END
 
 NOTES_EVERY_S = 1.0
 TRY_AGAIN_S = 0.01
@@ -27,35 +27,39 @@ _NO_OWNER = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-Aft
 
 
 def run_reader(config: Config, public: socket.socket, sending: socket.socket) -> int:
-    """Serve until SIGTERM. Answers the exit status."""
-    uvloop.run(_read(config, public, Sender(sending)))
+    """Serve until the signal END. Answers the exit status."""
+    uvloop.run(_serve(config, public, Sender(sending)))
     return 0
 
 
-async def _read(config: Config, public: socket.socket, sender: Sender) -> None:
+async def _serve(config: Config, public: socket.socket, sender: Sender) -> None:
     disk = SystemDisk(config.data)
-    reading = Reading(Reads(disk, PATH), disk, SystemClock(), config.check_after_s, config.log_requests)
+    catalog = Reads(disk, PATH)
+    reading = Reading(catalog, disk, SystemClock(), config.check_after_s, config.log_requests)
     server = Server(reading, partial(ReaderProtocol, sender=sender))
 
     def end() -> None:
         server.should_exit = True
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+    asyncio.get_running_loop().add_signal_handler(END, end)
     telling = asyncio.create_task(_tell(reading, sender))
     await server.serve(sockets=[public])
     telling.cancel()
+    catalog.close_reading()
 
 
 async def _tell(reading: Reading, sender: Sender) -> None:
     """Tell the owner now and then what it has to know. What does not arrive is told the next time."""
-    notes = Notes()
+    notes, told_under_way = Notes(), 0
     while True:
         await asyncio.sleep(NOTES_EVERY_S)
         if notes == Notes():
-            used = [reading.used.pop() for _ in range(min(len(reading.used), USED_AT_ONCE))]
-            notes = Notes(reading.traffic.take(), reading.traffic.cut_off, used, reading.damaged[:USED_AT_ONCE])
-            reading.traffic.cut_off = 0
-            del reading.damaged[:USED_AT_ONCE]
+            traffic = reading.traffic
+            used = [reading.used.pop() for _ in range(min(len(reading.used), NOTED_AT_ONCE))]
+            more = traffic.under_way - told_under_way
+            notes = Notes(traffic.take(), traffic.cut_off, more, used, reading.damaged[:NOTED_AT_ONCE])
+            traffic.cut_off, told_under_way = 0, traffic.under_way
+            del reading.damaged[:NOTED_AT_ONCE]
         if notes != Notes() and sender.tell(notes):
             notes = Notes()
 
@@ -134,10 +138,13 @@ class ReaderProtocol(BoundedProtocol):
         if self.transport.is_closing():
             return
         self.flow.pause_reading()
-        self._meet_deadline()
+        self._clear_deadline()
         self._unset_keepalive_if_required()
+        if self.transport.get_write_buffer_size():
+            self.loop.call_later(TRY_AGAIN_S, self._pass_on)
+            return
         descriptor = self.transport.get_extra_info("socket").fileno()
-        if not self.transport.get_write_buffer_size() and self._sender.pass_on(descriptor, bytes(self._unanswered)):
+        if self._sender.pass_on(descriptor, bytes(self._unanswered)):
             self.transport.abort()  # closes our descriptor, not the connection
             return
         now = self.loop.time()

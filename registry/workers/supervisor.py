@@ -2,8 +2,8 @@
 
 The supervisor binds the sockets, holds the lock, and forks the others; it never runs an event loop, opens the catalog
 or starts a thread, so that forking it is safe at any time. When the owner dies another process takes its place at once,
-as after a restart, while the readers go on; a reader that dies is replaced too. When the owner ends in order, all end.
-If the supervisor is killed, so are the others.
+as after a restart, while the readers go on; a reader that dies is replaced too. When the owner ends in order, all end;
+when none can start any more, all end after a minute. If the supervisor is killed, so are the others.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from registry.errors import CannotStart
 from registry.workers.handover import channel
 from registry.workers.owner import Sockets, run_owner
 from registry.workers.reader import run_reader
+from registry.workers.signals import END, FROM_OUTSIDE
 
 log = logging.getLogger("concord.workers")
 
@@ -30,7 +31,8 @@ TICK_S = 0.05
 SHORT_LIFE_S = 5.0
 MAX_PAUSE_S = 5.0
 END_S = 2.0
-_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
+OWNERLESS_S = 60.0
+_SIGNALS = {*FROM_OUTSIDE, signal.SIGCHLD}
 _PR_SET_PDEATHSIG = 1
 
 
@@ -44,6 +46,8 @@ class _Child:
     born_at: float = 0.0
     pause_s: float = 0.0
     due_at: float = 0.0
+    told: bool = False
+    """To end."""
 
 
 class Supervisor:
@@ -55,12 +59,15 @@ class Supervisor:
         self._started, self._starting = os.pipe()
         os.set_blocking(self._started, False)
         sockets = Sockets(public, internal, self._receiving)
-        self._owner = _Child("the owner", lambda: run_owner(config, sockets, (signal.SIGTERM,), self._has_started))
+        self._owner = _Child("the owner", lambda: run_owner(config, sockets, (END,), self._has_started))
         self._readers = [
             _Child("a reader", lambda: run_reader(config, public, self._sending)) for _ in range(count - 1)
         ]
         self._has_catalog = False
         self._ending_since: float | None = None
+        self._at_once = False
+        """Whether nobody is to be waited for."""
+        self._ownerless_since: float | None = None
         self._status: int | None = None
         """Of the owner that has ended in order, or could not start."""
 
@@ -83,13 +90,19 @@ class Supervisor:
     def _begin_due(self) -> None:
         if self._status is not None:
             return
-        if not self._has_catalog:
-            with contextlib.suppress(BlockingIOError):
-                self._has_catalog = bool(os.read(self._started, 1))
+        if self._an_owner_has_started():
+            self._ownerless_since = None
+            self._has_catalog = True
         for child in (self._owner, *(self._readers if self._has_catalog else ())):
             if not child.pid and time.monotonic() >= child.due_at and self._ending_since is None:
                 child.born_at = time.monotonic()
                 child.pid = _fork(child.run)
+
+    def _an_owner_has_started(self) -> bool:
+        """Since the last time this was asked."""
+        with contextlib.suppress(BlockingIOError):
+            return bool(os.read(self._started, 16))
+        return False
 
     def _has_started(self) -> None:
         os.write(self._starting, b"1")
@@ -109,7 +122,7 @@ class Supervisor:
 
     def _has_ended(self, child: _Child, code: int) -> None:
         """Whoever dies soon after its birth is born again later each time."""
-        if child is self._owner and (code in (0, CANNOT_START) or self._ending_since is not None):
+        if child is self._owner and self._is_over(code):
             self._status = max(code, 0)
             return
         if self._ending_since is not None or self._status is not None:
@@ -120,26 +133,35 @@ class Supervisor:
         how = f"signal {-code}" if code < 0 else f"status {code}"
         log.error("%s (process %s) has died: %s; another process takes its place", child.name, child.pid, how)
 
+    def _is_over(self, code: int) -> bool:
+        """Whether all end with this owner."""
+        if code == 0 or self._ending_since is not None:
+            return True
+        now = time.monotonic()
+        self._ownerless_since = self._ownerless_since or now
+        return code == CANNOT_START and (not self._has_catalog or now > self._ownerless_since + OWNERLESS_S)
+
     def _end(self) -> None:
         """The first time the owner ends in order, and all with it; the second time at once."""
+        self._at_once = self._ending_since is not None
         self._ending_since = self._ending_since or time.monotonic()
         if self._owner.pid:
-            os.kill(self._owner.pid, signal.SIGTERM)
+            os.kill(self._owner.pid, END)
         elif self._status is None:
             self._status = 0
 
     def _end_readers(self) -> None:
         """They finish what they send as long as the owner could have gone on."""
         since = self._ending_since = self._ending_since or time.monotonic()
-        is_late = time.monotonic() > since + max(self._config.drain_s, END_S)
+        at_once = self._at_once or time.monotonic() > since + max(self._config.drain_s, END_S)
         for child in self._readers:
-            if child.pid and (is_late or child.due_at >= 0):
-                child.due_at = -1.0
-                os.kill(child.pid, signal.SIGKILL if is_late else signal.SIGTERM)
+            if child.pid and (at_once or not child.told):
+                child.told = True
+                os.kill(child.pid, signal.SIGKILL if at_once else END)
 
 
 def _fork(run: Callable[[], int]) -> int:
-    """The process id of a child, which ends when `run` has. It dies with us, and leaves the keyboard to us."""
+    """The process id of a child, which ends when `run` has. It dies with us, and hears us alone."""
     parent = os.getpid()
     sys.stderr.flush()
     pid = os.fork()
@@ -148,7 +170,7 @@ def _fork(run: Callable[[], int]) -> int:
     code = 1
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        for name in (signal.SIGINT, signal.SIGHUP):
+        for name in FROM_OUTSIDE:
             signal.signal(name, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         if os.getppid() == parent:

@@ -51,6 +51,7 @@ PLANTED = [
     Planted("reads unchecked", network.reads_unchecked, ("flipped-bit",), 20),
     Planted("site not waited for", network.site_not_waited_for, (), 15, ("eu", "eu")),
     Planted("confirmed before commit", network.confirmed_before_commit, (), 15, ("eu", "eu"), (("executor_s", 0.03),)),
+    Planted("readers check nothing", network.readers_check_nothing, ("flipped-bit",), 20),
     Planted("lookups that miss", network.lookups_that_miss, (), 20),
     Planted("no catching up", network.no_catching_up, ("loss", "absence"), 6),
     Planted("reached though it failed", network.reached_though_it_failed, ("partition", "loss", "reset"), 40),

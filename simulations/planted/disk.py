@@ -60,9 +60,9 @@ def row_before_file() -> AbstractContextManager[Any]:
 
 def size_before_bytes() -> AbstractContextManager[Any]:
     """An upload's row counts bytes that are not durable, and nobody compares them with what is there."""
-    from registry.blobs.uploads import _Session
+    from registry.blobs.upload_session import Session
 
-    prepare = _Session._prepare
+    prepare = Session._prepare
 
     def trusting(self: Any) -> Any:
         row = self._row
@@ -75,5 +75,5 @@ def size_before_bytes() -> AbstractContextManager[Any]:
 
     stack = contextlib.ExitStack()
     stack.enter_context(content_not_synced())
-    stack.enter_context(patch.object(_Session, "_prepare", trusting))
+    stack.enter_context(patch.object(Session, "_prepare", trusting))
     return stack

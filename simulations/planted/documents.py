@@ -5,25 +5,28 @@ from typing import Any
 from unittest.mock import patch
 
 import registry.catalog.documents as documents_module
-from crdt.delta import encode_delta
+from crdt.delta import Delta, decode_delta, encode_own, own_delta
 from crdt.gate import admit
 from registry.catalog.documents import Documents
 from registry.catalog.replica import DocumentReplica
-from simulations.planted.bug import nothing
+from registry.catalog.view import Read, update_view
+from simulations.planted.bug import nothing, together
 
 
 def delete_without_marker() -> AbstractContextManager[Any]:
     """A delete adds nothing to the state vector."""
 
-    def pure(writer: int, clock: int, texts: Any, deleted: Any) -> bytes:
-        if texts:
-            return encode_delta(writer, clock, texts, deleted)
-        whole = encode_delta(writer, clock, ["t\0x\0y\0" + "0" * 16 + "\0" + f"{writer:x}"], deleted)
+    def pure(writer: int, clock: int, texts: Any, deleted: Any) -> Delta:
+        marked = own_delta(writer, clock, texts, deleted)
+        return marked if texts else marked._replace(spans={}, deleted=own_delta(writer, clock, ["x"], deleted).deleted)
+
+    def encoded(delta: Delta) -> bytes:
+        if delta.spans:
+            return encode_own(delta)
+        whole = encode_own(delta._replace(spans={1: (0, 1)}))
         return bytes([0]) + whole[_structs_end(whole) :]
 
     def _structs_end(update: bytes) -> int:
-        from crdt.delta import decode_delta
-
         for at in range(1, len(update)):
             try:
                 if not decode_delta(bytes([0]) + update[at:]).spans:
@@ -32,7 +35,9 @@ def delete_without_marker() -> AbstractContextManager[Any]:
                 continue
         raise AssertionError("an update has a part that says what it deletes")
 
-    return patch.object(documents_module, "encode_delta", pure)
+    return together(
+        patch.object(documents_module, "own_delta", pure), patch.object(documents_module, "encode_own", encoded)
+    )
 
 
 def gate_off() -> AbstractContextManager[Any]:
@@ -103,9 +108,9 @@ def conflicts_not_noted() -> AbstractContextManager[Any]:
 
 def deletes_not_shown() -> AbstractContextManager[Any]:
     """The view keeps what another instance has deleted."""
-    from registry.catalog.view import update_view
 
-    def keeping(tx: Any, document: int, delta: Any, vector: Any) -> Any:
-        return update_view(tx, document, delta._replace(deleted={}) if len(delta.added) == 0 else delta, vector)
+    def keeping(tx: Any, document: int, read: Read, vector: Any) -> Any:
+        shown = read if read.facts else read._replace(delta=read.delta._replace(deleted={}))
+        return update_view(tx, document, shown, vector)
 
     return patch.object(documents_module, "update_view", keeping)

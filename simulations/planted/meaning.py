@@ -30,7 +30,7 @@ def delete_without_asking() -> Bug:
 
 def answers_kept_for_ever() -> Bug:
     """What was answered once is answered again, whatever has happened to the repository."""
-    return patch.object(DirectAnswers, "_is_right", lambda self, kept: True)
+    return patch.object(DirectAnswers, "_is_current", lambda self, kept: True)
 
 
 def miss_without_asking() -> Bug:

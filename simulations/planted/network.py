@@ -20,6 +20,7 @@ from registry.cluster.contents import Contents
 from registry.cluster.gossip import Gossip
 from registry.cluster.peers import Peers
 from registry.cluster.sync import Sync
+from registry.http.reading import Reading
 from simulations.planted.bug import Bug, nothing, nothing_async
 
 
@@ -120,6 +121,17 @@ def reached_though_it_failed() -> AbstractContextManager[Any]:
     stack.enter_context(patch.object(Sync, "_catch_up", hopeful))
     stack.enter_context(patch.object(Sync, "_audit_is_due", lambda self, member: False))
     return stack
+
+
+def readers_check_nothing() -> Bug:
+    """A process that only reads sends content however long ago it was checked."""
+    begin = Reading.__init__
+
+    def careless(self: Reading, *arguments: Any) -> None:
+        begin(self, *arguments)
+        self._check_after_ms = 10**15
+
+    return patch.object(Reading, "__init__", careless)
 
 
 def range_one_too_far() -> Bug:

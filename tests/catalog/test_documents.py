@@ -9,6 +9,7 @@ from crdt.fact import blob_fact, fact_hash, manifest_fact, parse_fact, tag_fact
 from crdt.trie import build
 from registry.catalog.documents import Early, WriterReused
 from registry.catalog.incoming import ForeignWriter, Incoming, bind_writer, take_in
+from registry.catalog.membership import forget_member
 from registry.catalog.view import all_observed
 from registry.errors import StorageFailed
 from tests.catalog.test_database import CommitCounter
@@ -226,6 +227,15 @@ async def test_facts_and_documents_of_unknown_kinds_are_kept_digested_and_passed
     assert one.queries.tags("app", "", 10) == []
     await apply(one, encode_delta(8, 0, [], [(7, 0)]))
     assert facts_of(one) == []
+
+
+async def test_documents_of_other_kinds_are_counted_as_no_repositories(tmp_path):
+    catalog = await opened_catalog(tmp_path)
+    await write(catalog, [tag(catalog, "v1")])
+    await catalog.database.write(lambda tx: forget_member(tx, catalog.documents, "f" * 32, 1))
+    await write(catalog, [tag(catalog, "v1")], name="accounts/somebody")
+    counts = await catalog.queries.counts()
+    assert (counts["repositories"], counts["facts"]) == (1, 3)
 
 
 async def test_the_winner_is_the_highest_time_and_then_writer(tmp_path):

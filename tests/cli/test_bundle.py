@@ -1,10 +1,18 @@
 """Repositories carried to a site without a network."""
 
 import json
+import os
 import shutil
 
 import pytest
+from blake3 import blake3
 
+from crdt.delta import encode_delta
+from registry.cli.bundle import mac_of
+from registry.cli.bundle_export import export_bundle
+from registry.cli.bundle_import import import_bundle
+from registry.cluster.keys import ClusterKey
+from registry.errors import CannotStart
 from tests.cli.test_cli import concord, refused
 from tests.support import images
 from tests.support.client import sha256
@@ -26,6 +34,28 @@ def carried(tmp_path):
         done = concord("export", "--data", server.data, tmp_path / "bundle", "prod/*", **SIGNED)
         assert done.returncode == 0 and done.stdout.startswith("1 repositories"), done
     return index
+
+
+@pytest.fixture(scope="module")
+def unsigned(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("unsigned")
+    with running_server(directory / "data") as server:
+        server.client.push("app", "v1", images.image("unsigned", layer_bytes=2000))
+    export_bundle(directory / "data", directory / "bundle", [], [])
+    return directory / "bundle"
+
+
+@pytest.fixture
+def bundle(tmp_path, unsigned):
+    """A small bundle without a key."""
+    shutil.copytree(unsigned, tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+@pytest.fixture
+def there(tmp_path):
+    (tmp_path / "there").mkdir()
+    return tmp_path / "there"
 
 
 def test_a_bundle_arrives_whole_and_merges(tmp_path, carried):
@@ -79,6 +109,80 @@ def test_a_bundle_that_was_tampered_with_changes_nothing(tmp_path, carried, tamp
     tamper(tmp_path / "bundle")
     refused(concord("import", tmp_path / "bundle", "--data", tmp_path / "there", **SIGNED), "bundle")
     assert not (tmp_path / "there" / "catalog.sqlite").exists()
+
+
+def forged(bundle, name=None, update=None):
+    """What somebody writes who has no key, for whoever has none either."""
+    said = json.loads((bundle / "bundle.json").read_bytes())
+    document = said["documents"][0]
+    document["name"] = name if name is not None else document["name"]
+    if update is not None:
+        (bundle / document["file"]).write_bytes(update)
+        document["hash"] = blake3(update).hexdigest()
+    data = json.dumps(said).encode()
+    (bundle / "bundle.json").write_bytes(data)
+    (bundle / "bundle.mac").write_text(mac_of(data, None))
+
+
+HOSTILE = [
+    "cluster/members",
+    "cluster/",
+    "cluster/another",
+    "repository/",
+    "repository/UPPER",
+    "repository/../escape",
+    "repository/a\n",
+    "repository/" + "a" * 256,
+    "",
+    "members",
+    "/x",
+    "Accounts/x",
+    "accounts/",
+    "accounts/a\x00b",
+    "accounts/" + "x" * 256,
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_bundle_that_names_what_none_may_bring_changes_nothing(there, bundle, name):
+    forged(bundle, name)
+    with pytest.raises(CannotStart, match="brings"):
+        import_bundle(bundle, there, [])
+    assert not any(there.iterdir())
+
+
+def test_a_signed_bundle_has_no_say_about_members_either(there, bundle):
+    forged(bundle, "cluster/members")
+    key = ClusterKey(KEY)
+    (bundle / "bundle.mac").write_text(mac_of((bundle / "bundle.json").read_bytes(), key))
+    with pytest.raises(CannotStart, match="belongs to the cluster"):
+        import_bundle(bundle, there, [key])
+
+
+def test_a_document_of_an_unknown_kind_is_kept_and_no_repository(there, bundle):
+    fact = f"z\0from a newer version\0{1:016x}\0{7:x}"
+    forged(bundle, "accounts/Some.Body", encode_delta(7, 0, [fact], []))
+    assert import_bundle(bundle, there, []).repositories == 0
+    with running_server(there) as server:
+        assert server.client.get("/v2/_catalog").json() == {"repositories": []}
+        assert server.status()["facts"] == 1
+
+
+def test_a_document_before_which_something_is_missing_changes_nothing(there, bundle):
+    forged(bundle, update=encode_delta(7, 5, [f"z\0late\0{1:016x}\0{7:x}"], []))
+    with pytest.raises(CannotStart, match="damaged: documents/0"):
+        import_bundle(bundle, there, [])
+    assert not any(there.iterdir())
+
+
+@pytest.mark.parametrize("what", ["documents/0", "bodies/*", "blobs/sha256/*/*"])
+@pytest.mark.parametrize("put", [lambda file: file.symlink_to("/dev/zero"), os.mkfifo], ids=["endless", "pipe"])
+def test_what_is_no_file_is_not_read_for_ever(there, bundle, what, put):
+    file = next(bundle.glob(what))
+    file.unlink()
+    put(file)
+    with pytest.raises(CannotStart, match="damaged"):
+        import_bundle(bundle, there, [])
 
 
 def test_a_bundle_of_another_cluster_is_refused(tmp_path, carried):

@@ -23,9 +23,10 @@ def test_push_retag_pull_and_delete_fifty_times_without_a_failure_and_never_the_
         built = engine.image_id(image)
         engine.push(image, reference)
         engine.forget(image)
+        # What was pulled before stays, as it does where people pull: it must not be taken for what is there now.
         assert engine.pull(reference) == built, f"round {number}: the old image was pulled"
-        if engine.name != "skopeo":
-            engine.forget(reference)
+        if engine.name == "buildah":
+            engine.forget(reference)  # it pulls nothing while it has one of that name
         skopeo.delete(reference)
         for _ in range(3):
             assert balancer.client.head(f"/v2/{repository}/manifests/latest").status == 404

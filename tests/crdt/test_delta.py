@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crdt.delta import decode_delta, encode_delta
+from crdt.delta import decode_delta, encode_delta, own_delta
 from crdt.document import Document
 from crdt.errors import DocumentBroken, Malformed
 from crdt.fact import tag_fact
@@ -35,6 +35,7 @@ def test_encode_delta_is_byte_for_byte_what_pycrdt_makes(operations, writers):
         names = sorted(live)
         deleted = sorted({names[i % len(names)] for i in doomed}) if names else []
         ours = encode_delta(writer, clocks[writer], texts, [live[name] for name in deleted])
+        assert decode_delta(ours) == own_delta(writer, clocks[writer], texts, [live[name] for name in deleted])
         assert ours == documents[who].write(texts, deleted)
         for name in deleted:
             del live[name]

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -32,33 +34,58 @@ def last_line(said):
 
 @pytest.fixture(scope="module")
 def docker():
+    """A daemon that keeps everything in memory: on a disk, thousands of small files take their time to come and go."""
     need(os.geteuid() == 0, "only root can run dockerd and debootstrap")
     directory = Path(tempfile.mkdtemp(prefix="cc-", dir="/tmp"))
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        subprocess.run(["mount", "-t", "tmpfs", "none", directory], check=True)
+        stack.callback(subprocess.run, ["umount", "--lazy", directory], check=False)
         engine = Docker(directory, storage="")
         stack.callback(engine.close)
         yield engine
 
 
 @pytest.fixture(scope="module")
-def base(docker, tmp_path_factory):
-    """Debian with Python and nothing else, as a local image."""
+def made(tmp_path_factory, pytestconfig):
+    """A bare Debian as a tar, and a directory of wheels, made at the same time."""
     need(shutil.which("debootstrap") is not None, "debootstrap is missing")
-    directory = tmp_path_factory.mktemp("base")
-    tar = directory / "root.tar"
+    need(sys.version_info[:2] == PYTHON, f"wheels for Debian's Python {PYTHON} are made by the same one")
+    cache = pytestconfig.cache.mkdir("debian") if hasattr(pytestconfig, "cache") else tmp_path_factory.mktemp("debian")
+    with ThreadPoolExecutor() as pool:
+        debian = pool.submit(bare_debian, cache, tmp_path_factory.mktemp("base"))
+        wheels = pool.submit(wheels_of, ROOT, tmp_path_factory.mktemp("wheels"))
+        return debian.result(), wheels.result()
+
+
+def bare_debian(cache, directory):
+    """Debian with Python and nothing else. It is kept for the runs of a week, since it changes no sooner."""
+    tar = cache / f"{SUITE}-{date.today():%G-%V}.tar"
+    if tar.exists():
+        return tar
+    part = directory / "root.tar"
     steps = [
         f"mount -t tmpfs none {directory}/memory",  # thousands of small files are synced one by one
         f"debootstrap --variant=minbase --include=python3-venv {SUITE} {directory}/memory/root",
-        f"tar -C {directory}/memory/root -cf {tar} {LEFT_OUT} .",
+        f"tar -C {directory}/memory/root -cf {part} {LEFT_OUT} .",
     ]
     (directory / "memory").mkdir()
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-ec", "\n".join(steps)], capture_output=True, text=True, check=False
     )
     need(done.returncode == 0, f"debootstrap got no Debian: {last_line(done.stdout + done.stderr)}")
-    docker.command("import", str(tar), "local/base")
-    return "local/base"
+    for old in cache.glob("*.tar"):
+        old.unlink()
+    return Path(shutil.move(part, tar))
+
+
+def wheels_of(source, directory):
+    """What pip needs, as wheels: the build itself needs no way out."""
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", directory]
+    beside = ["setuptools", "async-timeout"]  # what builds it, and what redis needs before Python 3.11.3
+    done = subprocess.run([*pip, source, *beside], capture_output=True, text=True, check=False)
+    need(done.returncode == 0, f"pip got no wheels: {last_line(done.stderr)}")
+    return directory
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -67,15 +94,15 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory):
-    """The address of what pip needs, as wheels: the build itself needs no way out."""
-    need(sys.version_info[:2] == PYTHON, f"wheels for Debian's Python {PYTHON} are made by the same one")
-    directory = tmp_path_factory.mktemp("wheels")
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", directory]
-    beside = ["setuptools", "async-timeout"]  # what builds it, and what redis needs before Python 3.11.3
-    done = subprocess.run([*pip, ROOT, *beside], capture_output=True, text=True, check=False)
-    need(done.returncode == 0, f"pip got no wheels: {last_line(done.stderr)}")
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=directory)) as server:
+def base(docker, made):
+    docker.command("import", str(made[0]), "local/base")
+    return "local/base"
+
+
+@pytest.fixture(scope="module")
+def wheels(made):
+    """The address of the wheels."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=made[1])) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()

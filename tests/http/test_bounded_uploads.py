@@ -64,6 +64,25 @@ def test_uploads_under_way_count_in_the_disk_budget(tmp_path):
         client.push_blob("app", PIECE)
 
 
+def test_pushes_refused_for_the_budget_are_in_the_log_of_who_refused_them(tmp_path):
+    with running_cluster(tmp_path, ["eu", "eu"], disk_budget_gib=str(1 / 1024)) as cluster:
+        one, other = cluster.servers
+        location = one.client.begin_upload("app/web")
+        one.client.push_blob("app/other", PIECE + b"more")
+        begun = one.client.request("POST", "/v2/app/web/blobs/uploads/", b"")
+        passed_on = append(other.client, location)
+        for answer in (begun, passed_on):
+            assert refused(answer) == (503, "DENIED", "30")
+            detail = answer.json()["errors"][0]["detail"]
+            assert (detail["taken_bytes"], detail["budget_bytes"]) == (MIB + 4, MIB)
+            (line,) = [line for line in one.log.read_text().splitlines() if answer.headers["X-Request-Id"] in line]
+            for said in ("WARNING concord.refusals", "disk budget", "repository=app/web", f"budget_bytes={MIB}"):
+                assert said in line
+        for _ in range(100):
+            one.client.request("POST", "/v2/app/web/blobs/uploads/", b"")
+        assert one.log.read_text().count("concord.refusals") < 60, "who tries on and on does not fill the log"
+
+
 def test_a_body_larger_than_what_is_left_of_the_budget_is_ended_and_leaves_nothing(tmp_path):
     with running_server(tmp_path / "data", disk_budget_gib=str(4 / 1024)) as server:
         location = server.client.begin_upload("app")

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support import images
 from tests.support.client import sha256
+from tests.support.processes import resident_kib
 from tests.support.server import running_server, wait_until
 
 IMAGE = images.image("direct", layers=1, layer_bytes=1000)
@@ -95,6 +96,15 @@ def test_head_of_a_manifest_has_no_body_and_what_follows_is_in_order(alone, push
         assert answer(reader)[2] == IMAGE.body
 
 
+def test_a_last_request_is_answered_and_the_connection_ends(alone, pushed):
+    with kept_connection(alone) as (connection, reader):
+        sent = request(f"/v2/{pushed}/manifests/v1", "GET", "Connection: close") + request("/v2/")
+        connection.sendall(sent)
+        status, headers, body = answer(reader)
+        assert (status, headers["connection"], body) == (200, "close", IMAGE.body)
+        assert reader.read() == b""
+
+
 def test_requests_sent_at_once_are_answered_in_order_whichever_way_each_goes(alone, pushed):
     manifest, blob = f"/v2/{pushed}/manifests/v1", f"/v2/{pushed}/blobs/{sha256(BLOB)}"
     batch = [
@@ -139,13 +149,8 @@ def test_whoever_does_not_read_is_not_answered_without_end(alone, repository):
             assert answer(reader)[2] == blob
 
 
-def resident_kib(server):
-    with open(f"/proc/{server.process.pid}/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
-
-
 def test_what_is_kept_was_compared_with_its_digest(tmp_path):
-    """A file that has rotted since its last check is not taken up, and the route finds out."""
+    """A file that has rotted since its last check is not taken up, and counts as gone."""
     with running_server(tmp_path / "data") as server:
         digest = server.client.push_blob("app", BLOB)
         file = server.data / "blobs" / "sha256" / digest[7:9] / digest[7:]
@@ -153,8 +158,8 @@ def test_what_is_kept_was_compared_with_its_digest(tmp_path):
         with kept_connection(server) as (connection, reader):
             for _ in range(2):
                 connection.sendall(request(f"/v2/app/blobs/{digest}"))
-                answer(reader)
-        file.write_bytes(BLOB)
+                assert answer(reader)[0] == 503
+        server.client.push_blob("app", BLOB)
         with kept_connection(server) as (connection, reader):
             connection.sendall(request(f"/v2/app/blobs/{digest}"))
             assert answer(reader)[2] == BLOB

@@ -3,7 +3,6 @@
 import hashlib
 import http.client
 import socket
-import time
 
 import pytest
 
@@ -195,12 +194,12 @@ def test_an_upload_id_of_another_repository_is_unknown(client, repository):
     assert client.request("PATCH", elsewhere, CONTENT).code == "BLOB_UPLOAD_UNKNOWN"
 
 
-def test_a_body_that_breaks_off_keeps_what_arrived_and_can_go_on(client, repository):
-    location = client.begin_upload(repository)
+def test_a_body_that_breaks_off_keeps_what_arrived_and_can_go_on(alone, client, repository):
+    location, before = client.begin_upload(repository), alone.upload_bytes()
     with socket.create_connection((client.host, client.port)) as connection:
         head = f"PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(CONTENT)}\r\n\r\n"
         connection.sendall(head.encode() + CONTENT[:500])
-        time.sleep(0.2)
+        wait_until(lambda: alone.upload_bytes() == before + 500)
     wait_until(lambda: offset(client, location) == "0-499")
     rest = {"Content-Range": f"500-{len(CONTENT) - 1}"}
     assert client.request("PATCH", location, CONTENT[500:], rest).status == 202

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from tests.cli.test_cli import concord
 from tests.scenarios.test_copies import holders, path_of
 from tests.support import images
 from tests.support.client import sha256
@@ -42,7 +43,8 @@ def test_what_a_deleted_image_leaves_goes_at_every_holder_and_its_links_too(pair
     delete_tag_and_manifest(us, "app", image)
     pair.wait_agreed()
     explained = collect(eu, dry_run=True)
-    assert explained["removed"] == 0 and any("would be removed" in one["why"] for one in explained["decisions"])
+    assert explained["removed"] == 0 and explained["would_be_removed"] == len(image.blobs)
+    assert all(one["would_be_removed"] and not one["removed"] for one in explained["decisions"])
     doomed = {sha256(blob) for blob in image.blobs} - {sha256(blob) for blob in kept.blobs}
     for server in (eu, us):
         answer = collect(server)
@@ -62,7 +64,7 @@ def test_an_upload_whose_manifest_is_on_its_way_is_kept_for_the_grace(tmp_path):
         (eu,) = cluster.servers
         digest = eu.client.push_blob("app", b"on its way")
         (decision,) = collect(eu)["decisions"]
-        assert not decision["removed"] and "kept for another" in decision["why"]
+        assert not decision["removed"] and "removed after another 2 seconds" in decision["why"]
         time.sleep(2.1)
         eu.client.push_blob("app", b"on its way")
         assert not collect(eu)["decisions"][0]["removed"], "it was linked again"
@@ -76,11 +78,49 @@ def test_a_member_that_is_not_there_blocks_collection(pair):
     eu.client.push("app", "v1", image)
     delete_tag_and_manifest(eu, "app", image)
     pair.wait_agreed()
+    gone = us.status()["instance"]
     us.kill()
     answer = collect(eu)
-    assert answer["removed"] == 0 and "instance" in answer["blocked"]
+    assert answer["removed"] == 0 and gone[:12] in answer["blocked"] and us.url in answer["blocked"]
+    for words in ([], ["--dry-run"]):
+        said = concord("gc", *words, eu.url).stdout
+        assert "start it again, or" in said and f"concord forget {eu.url} {gone[:12]}" in said
+        assert said.count("kept: nothing can be removed now, see the end") == len(image.blobs)
     us.start()
     wait_until(lambda: collect(eu)["removed"] == len(image.blobs), 20)
+
+
+def test_a_dry_run_says_of_everything_what_would_become_of_it_and_why(tmp_path):
+    with running_cluster(tmp_path, ["eu", "us"], gc_grace_s="2", gc_every_s="0") as cluster:
+        eu, us = cluster.servers
+        image = images.image("gone", layer_bytes=3000)
+        eu.client.push("app", "v1", image)
+        delete_tag_and_manifest(eu, "app", image)
+        cluster.wait_agreed()
+        collect(eu, dry_run=True)  # from now on the grace counts
+
+        def dry():
+            said = concord("gc", "--dry-run", eu.url).stdout
+            return said if "0 contents would be removed" not in said else ""
+
+        said = wait_until(dry)
+        size = sum(map(len, image.blobs))
+        assert said.count("bytes  would be removed: no manifest names it, and no instance relies on it") == 3
+        assert f"3 contents would be removed, {size} bytes; 0 that no manifest names would be kept; 1 manifests" in said
+        assert said.endswith("nothing was changed: this was a dry run\n")
+        assert eu.status()["blobs"] == 3
+
+        def line_of(digest):
+            lines = concord("gc", "--dry-run", eu.url).stdout.splitlines()
+            return next(line for line in lines if line.startswith(digest))
+
+        asked, relies = sha256(image.blobs[0]), f"kept: instance {us.status()['instance'][:12]} at site us relies on it"
+        us.client.head(f"/v2/app/blobs/{asked}")
+        wait_until(lambda: relies in line_of(asked))
+        late = eu.client.push_blob("app", b"on its way")
+        assert "kept: no manifest names it, but one that does may be on its way" in line_of(late)
+        said = concord("gc", eu.url).stdout
+        assert "2 contents removed" in said and "; 2 that no manifest names kept; 1 manifests" in said
 
 
 def test_what_another_instance_was_asked_for_is_not_removed(pair):

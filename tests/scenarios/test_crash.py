@@ -151,7 +151,7 @@ def test_sigterm_finishes_what_is_under_way(tmp_path):
         finish = with_digest(location, sha256(content))
         thread = threading.Thread(target=lambda: statuses.append(server.client.request("PUT", finish, slowly()).status))
         thread.start()
-        time.sleep(0.3)
+        wait_until(server.upload_bytes)
         assert server.stop() == 0
         thread.join()
         assert statuses == [201]

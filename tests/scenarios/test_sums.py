@@ -5,7 +5,7 @@ import contextlib
 import apsw
 import pytest
 
-from tests.cli.test_cli import concord
+from tests.cli.test_cli import concord, refused
 from tests.support import images
 from tests.support.client import sha256
 from tests.support.server import running_cluster, running_server
@@ -39,6 +39,15 @@ def test_what_is_needed_is_the_same_everywhere_and_what_is_held_comes_to_it(tmp_
         eu.client.delete(f"/v2/test/app/manifests/{other.digest}")
         assert set(sums(eu)["dangling"]) >= {sha256(blob) for blob in other.blobs}
         assert set(sums(eu, "test/")["dangling"]) == {sha256(blob) for blob in other.blobs}
+
+
+def test_sums_of_no_repository_are_refused_and_of_an_empty_registry_are_not(tmp_path):
+    with running_server(tmp_path / "data") as server:
+        assert concord("digest", "--content", "", server.url).returncode == 0
+        server.client.push("prod/app", "v1", images.image())
+        refused(concord("digest", "--content", "prdo/", server.url), "no repository's name begins with 'prdo/'")
+        refused(concord("digest", "--json", "--content", "prod/apple", server.url), "'prod/apple'")
+        assert concord("digest", "--content", "prod/a", server.url).returncode == 0
 
 
 @pytest.mark.parametrize(("end", "kept"), [("stop", True), ("kill", None)])

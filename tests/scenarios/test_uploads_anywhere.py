@@ -2,7 +2,6 @@
 
 import random
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -51,8 +50,9 @@ def test_a_body_that_breaks_off_on_its_way_through_is_kept_at_the_owner(one_site
     location = first.begin_upload(repository)
     with socket.create_connection((second.host, second.port)) as connection:
         connection.sendall(f"PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n".encode())
+        before = one_site[0].upload_bytes()
         connection.sendall(CONTENT[:100_000])
-        time.sleep(0.3)
+        wait_until(lambda: one_site[0].upload_bytes() > before)
     answer = wait_until(lambda: first.get(location).headers["Range"] != "0-0" and first.get(location))
     kept = int(answer.headers["Range"].partition("-")[2]) + 1
     rest = {"Content-Range": f"{kept}-{len(CONTENT) - 1}"}

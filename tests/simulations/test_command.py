@@ -3,7 +3,11 @@
 import subprocess
 import sys
 
-from simulations.__main__ import Summary
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from simulations.__main__ import Summary, main
 from simulations.report import Point, _measure, write_report
 
 
@@ -30,6 +34,16 @@ def test_an_unknown_fault_is_refused():
     done = simulations("--faults", "earthquake")
     assert (done.returncode, done.stdout) == (2, "")
     assert "there is no fault earthquake" in done.stderr
+
+
+def test_a_report_without_what_draws_it_is_refused_before_any_run(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr("simulations.__main__.play", lambda *_: pytest.fail("it was played"))
+    command = typer.Typer()
+    command.command()(main)
+    done = CliRunner().invoke(command, ["--report", "report.html", "--runs", "1"])
+    assert done.exit_code == 2, done.output
+    assert "pip install matplotlib" in done.output
 
 
 def test_the_report_is_a_page_with_plots(tmp_path, monkeypatch):

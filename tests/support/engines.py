@@ -173,8 +173,7 @@ class Buildah(_Containers):
         self._run(
             "add", "--quiet", container, str(root_tar(self.directory / "root.tar", version, runnable, padding)), "/"
         )
-        self._run("commit", "--quiet", container, name)
-        self._run("rm", container)
+        self._run("commit", "--rm", "--quiet", container, name)
         return name
 
     def image_id(self, image: str) -> str:

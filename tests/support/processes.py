@@ -20,9 +20,24 @@ def children_of(pid: int) -> list[int]:
 
 
 def owner_of(server: Server) -> int:
-    """The process that has opened the catalog for writing, which takes two connections."""
-    opened = {pid: _opened(pid) for pid in children(server)}
-    return max(opened, key=lambda pid: opened[pid])
+    """The process that has opened the catalog for writing, which takes two connections. Waits for one."""
+
+    def found() -> int:
+        owners = [pid for pid in children(server) if _opened(pid) >= 2]
+        return owners[0] if len(owners) == 1 else 0
+
+    return wait_until(found)
+
+
+def resident_kib(server: Server) -> int:
+    """What all processes of an instance take of memory."""
+    assert server.process is not None
+    return sum(_resident_kib(pid) for pid in [server.process.pid, *children(server)])
+
+
+def _resident_kib(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
 
 
 def _opened(pid: int) -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -172,6 +173,12 @@ class Server:
     def resume(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
+
+    def upload_bytes(self) -> float:
+        """How many bytes it has received of uploads under way."""
+        found = re.search(rb"^concord_upload_bytes (.+)$", self.client.get("/metrics").body, re.MULTILINE)
+        assert found is not None
+        return float(found[1])
 
     def status(self) -> dict:
         return self.client.get("/_concord/status").json()

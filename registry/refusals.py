@@ -1,0 +1,54 @@
+"""Saying in the log which pushes were refused with 503, for the policy's sake or the disk's: only clients see the
+answers, and whoever runs an instance has to learn of them too.
+
+One line each, with the repository and, as every line has, the request's id. When many are refused at once, some of them
+stand for the others: a client that tries again and again must not fill the log.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from registry.errors import NotSecured, StorageFailed
+from registry.seams import Clock
+
+log = logging.getLogger("concord.refusals")
+
+AT_ONCE = 20
+EVERY_S = 10.0
+
+
+class Refusals:
+    """The refusals of one instance: so many lines in each ten seconds, and what was left out is counted in the next."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._since = 0.0
+        self._said = 0
+        self._left_out = 0
+
+    @contextmanager
+    def noting(self, repository: str) -> Iterator[None]:
+        """Note what of these is raised by a write to a repository."""
+        try:
+            yield
+        except (NotSecured, StorageFailed) as error:
+            self.note(repository, error)
+            raise
+
+    def note(self, repository: str, error: NotSecured | StorageFailed) -> None:
+        """Say that a push to a repository was answered with `error`."""
+        now = self._clock.steady_s()
+        if self._since + EVERY_S <= now:
+            self._since, self._said = now, 0
+        if self._said == AT_ONCE:
+            self._left_out += 1
+            return
+        fields: dict[str, object] = {"repository": repository, "status": error.status}
+        if isinstance(error.detail, dict):
+            fields |= {name: value for name, value in error.detail.items() if isinstance(value, (str, int, float))}
+        if self._left_out:
+            fields["left_out_before"] = self._left_out
+        self._said += 1
+        self._left_out = 0
+        log.warning("a push was refused: %s", error.message, extra={"fields": fields})
