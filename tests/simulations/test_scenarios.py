@@ -594,5 +594,18 @@ def test_a_holder_that_is_destroyed_after_it_has_answered_was_a_holder_for_who_m
     assert run(plan).violations == []
 
 
+def test_who_is_not_waited_for_may_have_caught_up_just_before_the_answer():
+    """It had missed what left nothing behind, could not take in what came next, and was given up on. By the time of the
+    answer to another write it lacked no more than that, which the checker took for one that was not waited for."""
+    plan = drawn_plan(
+        13590,
+        sites=("eu", "us", "ap"),
+        faults=("clone", "join", "new-key", "stalled-redis", "power-cut-at-frame", "forgotten"),
+        conditions=("collect",),
+        between_sites_s=0.0,
+    )
+    assert run(plan).violations == []
+
+
 def test_faults_have_names_that_can_be_given_on_the_command_line():
     assert all(name == name.lower() and " " not in name for name in FAULTS)
