@@ -6,6 +6,7 @@ import statistics
 import pytest
 
 from registry.cluster.collect import Collect
+from registry.cluster.fetch import Fetch
 from registry.cluster.secure import Secure
 from registry.seams import PeerUnreachable
 from simulations.faults import FAULTS
@@ -605,6 +606,30 @@ def test_who_is_not_waited_for_may_have_caught_up_just_before_the_answer():
         between_sites_s=0.0,
     )
     assert run(plan).violations == []
+
+
+def test_content_that_is_linked_again_while_it_is_copied_is_copied_once(monkeypatch):
+    """The second time it was looked for while it came, and fetched once more when it was here."""
+    begun, begin_transfer = [], Fetch._begin
+
+    def noted(self, transfer, uploader):
+        begun.append(transfer.digest)
+        return begin_transfer(self, transfer, uploader)
+
+    async def act(playing: Run) -> None:
+        playing.world.settings |= {"copies": "2"}
+        await begin(playing)
+        monkeypatch.setattr(Fetch, "_begin", noted)
+        first, work = playing.world.nodes[0], client(playing)
+        for turn in range(20):
+            for repository in ("app", "scratch"):
+                while not await work.upload(first, repository, bytes([turn]) * 100):
+                    pass
+                await asyncio.sleep(turn * 0.05)
+        await asyncio.sleep(3)
+        assert len(begun) == 20
+
+    play(act, sites=("eu", "us"), between_sites_s=0.08)
 
 
 def test_faults_have_names_that_can_be_given_on_the_command_line():
