@@ -4,6 +4,7 @@ Contents go from a fifth of the budget on, so that there is much to evict and pu
 room.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,15 +22,16 @@ SHARES = (("LOOK_S", 0.5), ("MAX_PAUSE_S", 5.0), ("HIGH", 0.2), ("LOW", 0.15), (
 
 
 @contextlib.contextmanager
-def watched(told: Callable[[str, str], None]) -> Iterator[None]:
-    """Tell of every content that is evicted: the instance and the digest."""
+def watched(told: Callable[[str, str, float], None]) -> Iterator[None]:
+    """Tell of every content that is evicted: the instance, the digest, and when that began to be decided."""
     original = Evict._evict
 
     async def evicting(self: Evict, one: Any) -> bool:
+        begun_s = asyncio.get_running_loop().time()
         removed = await original(self, one)
         life = LIFE.get()
         if removed and life is not None:
-            nobodys(lambda: told(life.name, one.digest))
+            nobodys(lambda: told(life.name, one.digest, begun_s))
         return removed
 
     with contextlib.ExitStack() as stack:

@@ -7,10 +7,12 @@ through when nothing but the bus has been disturbed for as long.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from registry.catalog.membership import DOCUMENT as MEMBERS
 from registry.catalog.queries import KIND
+from registry.cluster.confirmations import PATIENCE_S
 from registry.instance import Instance
 from simulations.checkers import Violation, answers, pushes, restarts, stamps, visibility
 from simulations.checkers.acknowledged import Acknowledged
@@ -159,12 +161,31 @@ class Referee:
             start = node.instance.cluster.gossip.start
             for number, delta in commit.operations:
                 said = self.judge(self.commits.check_operation, node.name, commit.document, delta, now) or {}
-                self._written.append(Written(now, node, start, number, commit, said, bounds))
+                given_up = self._given_up(node, commit.document)
+                self._written.append(Written(now, node, start, number, commit, said, bounds, given_up))
                 self.readiness.note(self._written[-1])
                 self.judge(self.identities.note, node, node.instance, said)
                 for identity in said:
                     self._on_their_way[commit.document, *identity] = now, {node.name}
         return commits
+
+    def _given_up(self, node: Node, document: str) -> frozenset[str]:
+        """Who of an instance's site lacks what that has written in a document, and waited for in vain."""
+        until_s = self.world.loop.now - PATIENCE_S
+        own = (o for o in reversed(self._written) if o.node is node and o.commit.document == document)
+        last = next((one for one in own if one.said and one.at_s <= until_s), None)
+        if last is None:
+            return frozenset()
+        vectors = {
+            other.name: self.history.of(other.name).get(document, Seen()).vector
+            for other in self.world.nodes
+            if other.site == node.site
+        }
+        return frozenset(
+            name
+            for name, vector in vectors.items()
+            if any(vector.get(writer, 0) <= clock for writer, clock in last.said)
+        )
 
     def _note_arrivals(self, node: Node, document: str, vector: dict[int, int]) -> None:
         for (name, writer, clock), (begun, places) in list(self._on_their_way.items()):
@@ -181,12 +202,16 @@ class Referee:
         nodes = self.world.nodes
         if self.calm:
             operation.status = status
+            # another of the site may own an upload
+            own = [one for one in self._written_for(operation) if operation.kind == "upload" or one.node.name == target]
+            given_up = {name for one in own for name in one.given_up}
             if operation.kind in DELETES:
-                self.judge(self.deletes.check_site, operation, nodes, self._behind(operation, target))
+                behind = self._behind(operation, target) | given_up
+                self.judge(self.deletes.check_site, operation, nodes, behind)
             else:
-                # another of the site may own an upload
-                own = self._facts_for(operation, lambda one: operation.kind == "upload" or one.node.name == target)
-                self.judge(visibility.check_site, operation, nodes, self.history, own)
+                said = {identity: fact for one in own for identity, fact in one.said.items()}
+                judged = [node for node in nodes if node.name not in given_up - {operation.node}]
+                self.judge(visibility.check_site, operation, judged, self.history, said)
         for node in nodes:
             if node.name == target:
                 for call in list(self.on_answer):
@@ -266,7 +291,7 @@ class Referee:
             self.judge(self.winners.check, operation, digest)
 
     def _check_write(self, operation: Operation) -> None:
-        self.judge(self.acknowledged.check_answer, operation, self._facts_for(operation, lambda one: True))
+        self.judge(self.acknowledged.check_answer, operation, self._facts_for(operation))
         if operation.kind in ("push", "push by digest"):
             self.judge(pushes.check_push, operation, self._written_for(operation))
             self.judge(stamps.check_stamp, operation, self._written_for(operation))
@@ -290,9 +315,9 @@ class Referee:
                 found.add(node.name)
         return found
 
-    def _facts_for(self, operation: Operation, which: Callable[[Written], bool]) -> dict[Identity, Fact]:
-        """What some of those operations have said."""
-        found = (one.said for one in self._written_for(operation) if which(one))
+    def _facts_for(self, operation: Operation) -> dict[Identity, Fact]:
+        """What those operations have said."""
+        found = (one.said for one in self._written_for(operation))
         return {identity: fact for said in found for identity, fact in said.items()}
 
     # Who can be asked
@@ -358,18 +383,24 @@ class Referee:
         promised: set[str] = set()
         if "two-copies" in self.plan.conditions and not self.lost.digests:
             promised = self.acknowledged.pushed()
+        self.holders.disk_lost(node)
         self.lost.disk_of(node, promised, but_manifests)
 
     def put_back(self, node: Node) -> None:
         self.lose_disk(node)
         self.acknowledged.excuse(node.name)
+        self.identities.excuse(self._known_to_be_gone(other for other in self.world.nodes if other is not node))
         self.history.forget(node.name)
         self.winners.forget(node.name)
 
-    def evicted(self, name: str, digest: str) -> None:
-        """An instance has removed a content to make room."""
+    def _known_to_be_gone(self, nodes: Iterable[Node]) -> set[str]:
+        seen = [self.history.of(node.name).get(MEMBERS, Seen()) for node in nodes]
+        return {fact.key[1] for one in seen for fact in one.facts.values()}
+
+    def evicted(self, name: str, digest: str, begun_s: float) -> None:
+        """An instance has removed a content to make room, which it began to think about then."""
         self.reached["content evicted"] += 1
-        self.judge(self.holders.check_evicted, name, digest)
+        self.judge(self.holders.check_evicted, name, digest, begun_s)
 
     def left(self, node: Node) -> None:
         assert node.instance is not None, "it has just said so"

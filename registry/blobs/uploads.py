@@ -49,6 +49,8 @@ from registry.seams import Clock, DiskFile
 IDLE_MS = 60_000
 PAUSE_MS = 3_000
 EXPIRY_MS = 24 * 3600 * 1000
+LOOKS_EXPIRED_S = 3600.0
+"""For so long of its own time an instance has to find an upload too old: a wall clock that jumps makes all look so."""
 MAX_IDLE_FILES = 128
 HASHED_AT_ONCE_BYTES = 4 * 1024 * 1024
 
@@ -76,6 +78,8 @@ class Uploads:
         self._sessions: dict[str, Session] = {}
         self._idle: OrderedDict[str, Session] = OrderedDict()
         """Those with an open file on which no request is at work, as they were used last."""
+        self._expired_since: dict[UploadRow, float] = {}
+        """Since when, in steady seconds, uploads have looked too old as they are."""
         self._sizes: dict[str, int] = {}
         """Every upload that has a session or a row, with its bytes."""
         self.held_bytes = 0
@@ -163,12 +167,17 @@ class Uploads:
         for session in list(self._sessions.values()):
             if now_ms - session.used_ms > IDLE_MS:
                 await self._forget_idle(session)
-        for upload in expired_uploads(self._catalog.database, now_ms - EXPIRY_MS):
-            row = find_upload(self._catalog.database, upload)
-            if row is not None:
-                await self.cancel(upload, row.repository)
+        for row in self._given_up(now_ms):
+            if find_upload(self._catalog.database, row.id) == row:
+                await self.cancel(row.id, row.repository)
         self._count_all()
         await self._catalog.database.write(lambda tx: forget_ended_uploads(tx, now_ms - 2 * EXPIRY_MS))
+
+    def _given_up(self, now_ms: int) -> list[UploadRow]:
+        now_s = self._clock.steady_s()
+        expired = expired_uploads(self._catalog.database, now_ms - EXPIRY_MS)
+        self._expired_since = {row: self._expired_since.get(row, now_s) for row in expired}
+        return [row for row in expired if now_s - self._expired_since[row] >= LOOKS_EXPIRED_S]
 
     def _session(self, upload: str, repository: Repository) -> Session:
         session = self._sessions.get(upload)

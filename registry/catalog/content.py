@@ -171,9 +171,10 @@ def upload_has_ended(database: Reads, upload_id: str) -> bool:
     return database.row("SELECT 1 FROM ended_uploads WHERE id = ?", (upload_id,)) is not None
 
 
-def expired_uploads(database: Reads, before_ms: int) -> list[str]:
+def expired_uploads(database: Reads, before_ms: int) -> list[UploadRow]:
     """Uploads that nothing was added to since."""
-    return [row[0] for row in database.rows("SELECT id FROM uploads WHERE updated_ms < ?", (before_ms,))]
+    sql = "SELECT id, repository, size, sha256, updated_ms FROM uploads WHERE updated_ms < ?"
+    return [UploadRow(*row) for row in database.rows(sql, (before_ms,))]
 
 
 def forget_ended_uploads(tx: Transaction, before_ms: int) -> None:

@@ -88,6 +88,7 @@ class Cluster:
         self._keep_content(config, store)
         self.gossip.on_twin = self.twin_seen
         self.members.on_outdated = self._outdated
+        self.members.on_forgotten = self._back
         self.gossip.on_incomplete = self.sync.document_is_due
         self.sync.on_advanced = self.advanced
         catalog.on_taken_in = self._taken_in
@@ -221,9 +222,17 @@ class Cluster:
 
     def _outdated(self, member: Member, beat: Heartbeat) -> None:
         """An instance speaks under an earlier start than we know of it: a copy of it ran for a while. Let it know."""
+        self._let_know(member.instance, beat, member)
+
+    def _back(self, instance: str, beat: Heartbeat) -> None:
+        """An instance is back that was forgotten, and may know nobody: let it know who can tell it."""
+        if instance != self._catalog.instance_id:
+            self._let_know(instance, beat, None)
+
+    def _let_know(self, instance: str, beat: Heartbeat, member: Member | None) -> None:
         now = asyncio.get_running_loop().time()
-        if now > self._told_at.get(member.instance, -OUTDO_S) + OUTDO_S:
-            self._told_at[member.instance] = now
+        if now > self._told_at.get(instance, -OUTDO_S) + OUTDO_S:
+            self._told_at[instance] = now
             telling = asyncio.create_task(self._say_hello(self.members.url_of(beat), member))
             self._telling.add(telling)
             telling.add_done_callback(self._telling.discard)

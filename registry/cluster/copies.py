@@ -135,8 +135,9 @@ class Copies:
         uploader = self._queries.instance_of(link.writer)
         try:
             if await self._locate.anywhere(link.digest) is not None:
-                await self._fetch.transfer(link.digest, link.size, uploader).finished()
-                self.copied += 1
+                if self._lacks(link.digest):  # else it has come while others were asked
+                    await self._fetch.transfer(link.digest, link.size, uploader).finished()
+                    self.copied += 1
                 return True
         except (ContentUnreachable, TransferFailed, StorageFailed) as error:
             log.warning("no copy of %s could be made: %s", link.digest, error)

@@ -9,9 +9,11 @@ that, and only the rest from others.
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
+from typing import NamedTuple
 
 from registry.blobs.checked import CheckedFile, Damaged
 from registry.blobs.checks import CHECK_SPAN_BYTES, Checks
@@ -32,9 +34,18 @@ log = logging.getLogger("concord.fetch")
 
 LOOK_AGAIN_S = 0.5
 STALL_S = 10.0
-DISTRUST_S = 60.0
+FIRST_DISTRUST_S = 2.0
+MAX_DISTRUST_S = 60.0
+MAX_DISTRUSTED = 10_000
 MAX_PASSING = 16
 """Contents passed through at once: each costs a transfer of its own, and its reader may be gone."""
+
+
+class _Distrust(NamedTuple):
+    """Until when, in loop time, a holder that gave wrong bytes is left out, and how long that is."""
+
+    until: float
+    pause_s: float
 
 
 class TransferFailed(Exception):
@@ -134,7 +145,7 @@ class Fetch:
         self._clock = clock
         self._transfers: dict[Digest, Transfer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._distrusted: dict[tuple[str, Digest], float] = {}
+        self._distrusted: OrderedDict[tuple[str, Digest], _Distrust] = OrderedDict()
         self.hold_s = hold_s
         self.fetched_bytes = 0
         self._passing = 0
@@ -210,6 +221,7 @@ class Fetch:
             if passage.checks.digest() != transfer.digest:
                 self._distrust(sources, transfer.digest)
                 raise TransferFailed("the content that was received has another digest")
+            self._trust(transfer.digest, sources)
         except Exception:
             await passage.end()
             raise
@@ -236,6 +248,7 @@ class Fetch:
             if transfer.ingest.checks.digest() != transfer.digest:
                 self._distrust(sources, transfer.digest)
                 raise TransferFailed("the content that was received has another digest")
+            self._trust(transfer.digest, sources)
             await self._keep(transfer, transfer.ingest, path)
             transfer.verified = True
         except (ContentUnreachable, TransferFailed, StorageFailed) as error:
@@ -324,14 +337,21 @@ class Fetch:
             return False
 
     def _distrust(self, members: list[Member], digest: Digest) -> None:
-        """Leave holders out for a while that gave wrong bytes."""
+        """Leave holders out for a moment that gave wrong bytes, and longer each time: a bit that changed on the way
+        does not come again, and there may be nobody else to ask."""
         for member in members:
             log.error("%s gave wrong bytes for %s", member.instance, digest)
-            self._distrusted[member.instance, digest] = asyncio.get_running_loop().time() + DISTRUST_S
+            last = self._distrusted.pop((member.instance, digest), None)
+            pause_s = min(2 * last.pause_s, MAX_DISTRUST_S) if last else FIRST_DISTRUST_S
+            self._distrusted[member.instance, digest] = _Distrust(asyncio.get_running_loop().time() + pause_s, pause_s)
+        while len(self._distrusted) > MAX_DISTRUSTED:
+            self._distrusted.popitem(last=False)
 
     def _is_distrusted(self, member: Member, digest: Digest) -> bool:
-        until = self._distrusted.get((member.instance, digest), 0.0)
-        if until and until < asyncio.get_running_loop().time():
-            del self._distrusted[member.instance, digest]
-            return False
-        return until > 0.0
+        last = self._distrusted.get((member.instance, digest))
+        return last is not None and asyncio.get_running_loop().time() < last.until
+
+    def _trust(self, digest: Digest, members: list[Member]) -> None:
+        """They gave the right bytes."""
+        for member in members:
+            self._distrusted.pop((member.instance, digest), None)

@@ -161,6 +161,8 @@ class Members:
         self.on_heard: list[Callable[[Member], None]] = []
         self.on_outdated: Callable[[Member, Heartbeat], None] = lambda member, beat: None
         """Told of a heartbeat of an earlier start than is known."""
+        self.on_forgotten: Callable[[str, Heartbeat], None] = lambda instance, beat: None
+        """Told of a heartbeat of one that is gone for good."""
 
     def remember(self, rows: Iterable[MemberRow], reached: dict[str, Reached]) -> None:
         """Take up what the disk knows."""
@@ -171,11 +173,10 @@ class Members:
 
     def hear(self, instance: str, beat: Heartbeat, sequence: int, on_bus: bool) -> Member | None:
         """Take in a heartbeat. Answers None for one that is older than what is known, or our own."""
-        if (
-            instance == self.own_instance
-            or instance in self.forgotten
-            or (instance not in self._members and len(self._members) >= MAX_MEMBERS)
-        ):
+        if instance in self.forgotten:
+            self.on_forgotten(instance, beat)
+            return None
+        if instance == self.own_instance or (instance not in self._members and len(self._members) >= MAX_MEMBERS):
             return None
         member = self._members.setdefault(instance, Member(instance))
         if beat.start < member.beat.start:

@@ -228,9 +228,13 @@ class Peers:
                 raise PeerRefused(f"{url} is not of this cluster (it answered {response.status})")
         try:
             answer = msgspec.msgpack.decode(raw, type=SessionAnswer)
-            return read_token(token_text(answer.token), self._keys)
+            session = read_token(token_text(answer.token), self._keys)
         except (msgspec.DecodeError, Malformed) as error:
             raise PeerRefused(f"{url} opened no proper session: {error}") from None
+        if instance and session.server != instance:
+            # Whoever came in its place answers in its own name: asked under both, its one copy would count as two.
+            raise PeerUnreachable(f"another instance than {instance} answers at {url}")
+        return session
 
 
 @contextmanager

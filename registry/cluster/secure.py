@@ -8,7 +8,8 @@ that does not reach enough holders in time stays where it is, visible, and says 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import NamedTuple
 
 from crdt.change import Change
@@ -36,10 +37,14 @@ AT_ONCE = 4
 
 
 class Group(NamedTuple):
-    """So many of these have to hold it."""
+    """So many have to hold it, of whoever is there: one that comes while a push waits may be the one that is needed."""
 
     needed: int
-    candidates: list[Candidate]
+    candidates: Callable[[], list[Candidate]]
+
+
+Place = tuple[str, str]
+"""A site and an address in it: one instance, also where that goes on under another id meanwhile."""
 
 
 class Secure:
@@ -81,9 +86,8 @@ class Secure:
         rule = self._policy.of(repository)
         if str(rule.acknowledge) == LOCAL:
             return
-        others = [one for one in ranked(digest, self._copies.candidates()) if one != self._own]
-        sites = self._sites(rule, others)
-        groups = self._groups(rule, sites, others, self._copies.designated(repository, digest))
+        sites = self._sites(rule, self._others(digest))
+        groups = self._groups(rule, sites, repository, digest)
         if not groups:
             return
         reached: list[Candidate] = [self._own] if self._keeps else []
@@ -104,68 +108,75 @@ class Secure:
         known = [one.site for one in ([self._own] if self._keeps else []) + others]
         return list(dict.fromkeys([site for site, _ in rule.copies.sites] or known))
 
-    def _groups(
-        self, rule: Rule, sites: list[str], others: list[Candidate], designated: list[Candidate]
-    ) -> list[Group]:
+    def _groups(self, rule: Rule, sites: list[str], repository: Repository, digest: Digest) -> list[Group]:
         own = 1 if self._keeps else 0
         if rule.acknowledge.each_site:
             return [
-                Group(1, [one for one in others if one.site == site])
-                for site in sites
-                if not (own and site == self._own.site)
+                Group(1, partial(self._others, digest, site)) for site in sites if not (own and site == self._own.site)
             ]
         needed = rule.acknowledge.number - own
-        first = [one for one in designated if one != self._own]
-        order = first + [one for one in others if one not in first]
-        return [Group(needed, order)] if needed > 0 else []
+        return [Group(needed, partial(self._in_order, repository, digest))] if needed > 0 else []
+
+    def _others(self, digest: Digest, site: str | None = None) -> list[Candidate]:
+        """All others, or those of a site, the first to hold a content first."""
+        order = ranked(digest, self._copies.candidates())
+        return [one for one in order if one != self._own and site in (None, one.site)]
+
+    def _in_order(self, repository: Repository, digest: Digest) -> list[Candidate]:
+        """All others, those first that are to hold it anyway."""
+        first = [one for one in self._copies.designated(repository, digest) if one != self._own]
+        return first + [one for one in self._others(digest) if one not in first]
 
     async def _reach(self, group: Group, question: SecureQuestion, reached: list[Candidate]) -> None:
         """Ask as many as are needed, and one more whenever that takes long, until enough hold it."""
-        asking: dict[asyncio.Task[bool], Candidate] = {}
+        asking: dict[asyncio.Task[Place | None], Candidate] = {}
         failed_at: dict[Candidate, float] = {}
-        missing, extra = group.needed, 0
+        held_at: set[Place] = set()
+        extra = 0
         try:
-            while missing:
-                for one in self._next(group, set(asking.values()), failed_at, reached)[: missing + extra - len(asking)]:
+            while missing := group.needed - len(held_at):
+                for one in self._next(group, set(asking.values()), failed_at, held_at)[: missing + extra - len(asking)]:
                     asking[asyncio.create_task(self._ask(one, question))] = one
                 done, _ = await asyncio.wait(asking, timeout=SLOW_S) if asking else (await _a_moment(), None)
                 extra += not done
                 for task in done:
-                    one = asking.pop(task)
-                    if task.result():
-                        reached.append(one)
-                        missing -= 1
-                    else:
+                    one, place = asking.pop(task), task.result()
+                    if place is None:
                         failed_at[one] = _now()
+                    elif place not in held_at and len(held_at) < group.needed:
+                        held_at.add(place)
+                        reached.append(one)
         finally:
             for task in asking:
                 task.cancel()
 
     def _next(
-        self, group: Group, asking: set[Candidate], failed_at: dict[Candidate, float], reached: list[Candidate]
+        self, group: Group, asking: set[Candidate], failed_at: dict[Candidate, float], held_at: set[Place]
     ) -> list[Candidate]:
         """Whom to ask: reachable ones in order, those that failed a moment ago last and not at once again."""
         free = []
-        for one in group.candidates:
+        for one in group.candidates():
             member = self._members.get(one.instance)
-            again = _now() - failed_at.get(one, -SLOW_S) >= LOOK_AGAIN_S
-            if member is not None and member.reachable and again and one not in asking and one not in reached:
+            if member is None or one in asking or _place(member) in held_at:
+                continue
+            if member.reachable and _now() - failed_at.get(one, -SLOW_S) >= LOOK_AGAIN_S:
                 free.append(one)
         return sorted(free, key=lambda one: failed_at.get(one, 0.0))
 
-    async def _ask(self, one: Candidate, question: SecureQuestion) -> bool:
-        """Ask until it holds everything. False when it does not answer, or cannot."""
+    async def _ask(self, one: Candidate, question: SecureQuestion) -> Place | None:
+        """Ask until it holds everything. Answers where that is; None when it does not answer, or cannot."""
         member = self._members.get(one.instance)
         if member is None:
-            return False  # it was forgotten a moment ago
+            return None  # it was forgotten a moment ago
+        place = _place(member)
         lacking: int | None = None
         while True:
             try:
                 answer = await self._peers.ask(member, "/secure", question, SecureAnswer, ANSWER_S)
             except PeerUnreachable:
-                return False
+                return None
             if answer.held or not answer.lacking or answer.lacking == lacking:
-                return answer.held
+                return place if answer.held else None
             lacking = answer.lacking
 
     def _not_secured(self, rule: Rule, sites: list[str], reached: list[Candidate]) -> NotSecured:
@@ -258,7 +269,11 @@ class Secure:
             await self._fetch.transfer(digest, row.size, self._queries.instance_of(row.writer)).finished()
 
 
-async def _a_moment() -> set[asyncio.Task[bool]]:
+def _place(member: Member) -> Place:
+    return member.beat.site, member.beat.advertise
+
+
+async def _a_moment() -> set[asyncio.Task[Place | None]]:
     await asyncio.sleep(LOOK_AGAIN_S)
     return set()
 

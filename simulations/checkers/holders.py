@@ -25,15 +25,24 @@ class Holders:
         self._lost = lost
         self._copies = copies
         """How many instances are to hold each content."""
+        self._disks_lost: list[tuple[float, str, set[str]]] = []
 
-    def check_evicted(self, name: str, digest: str) -> None:
-        """An instance has removed a content to make room."""
+    def disk_lost(self, node: Node) -> None:
+        """An instance's disk is about to be put back, or is gone."""
+        self._disks_lost.append((self._world.loop.now, node.name, contents_of(node)))
+
+    def check_evicted(self, name: str, digest: str, begun_s: float) -> None:
+        """An instance has removed a content to make room, which it began to think about then. Who held it since, and is
+        gone with its disk, may have answered before: of so many copies as are asked for, that one is lost."""
         for node in self._world.nodes:
             if node.name == name and node.instance is not None and _is_to_hold(node.instance, Digest(digest)):
                 raise Violation(f"{name} has evicted {digest}, which it is to hold")
         holders = [node.name for node in self._world.nodes if digest in contents_of(node)]
-        if len(holders) < self._copies and digest in self._linked([name]) - self._lost.digests:
+        lost = {who for at_s, who, contents in self._disks_lost if at_s >= begun_s and digest in contents}
+        if len({*holders, *lost}) < self._copies and digest in self._linked([name]) - self._lost.digests:
             raise Violation(f"{name} has evicted {digest}, and only {holders} have it still")
+        if lost and not holders:
+            self._lost.digests.add(digest)
 
     def check_left(self, leaver: Node) -> None:
         """An instance is about to be gone for good."""

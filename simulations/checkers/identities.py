@@ -30,6 +30,11 @@ class Identities:
                     f"{node.name} writes as {own} under the writer {writer:x} of {self._instance_of[writer]}"
                 )
 
+    def excuse(self, known: set[str]) -> None:
+        """A disk is gone, and with it what nobody else had been told: `known` are those that the others know are gone.
+        The answer to who is told of it waits for no other instance's disk."""
+        self.gone = {instance: what for instance, what in self.gone.items() if instance in known}
+
     def check_end(self, nodes: list[Node]) -> None:
         """Once all is calm."""
         names: dict[str, str] = {}

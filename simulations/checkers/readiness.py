@@ -54,6 +54,8 @@ class Readiness:
         self._since_s[node.life] = now
         near = [other for other in self._living() if other is not node and other.site == node.site]
         known = [other for other in near if other.life and now - self._since_s.get(other.life, now) > LONG_THERE_S]
+        if not self._is_good:
+            return  # what it says first, by which its neighbours know that it is there, may be lost
         facts = {(document, at) for other in known for document, at in self._facts(other)}
         self._starts[node.life] = _Start(node.life, [other.life for other in known if other.life], facts)
 
@@ -83,10 +85,15 @@ class Readiness:
         missing = seen is None or seen.vector.get(writer, 0) <= clock
         return missing and (document, identity) not in self._commits.gone
 
+    @property
+    def _is_good(self) -> bool:
+        """Whether all that is said now is heard."""
+        return self._world.weather.is_clear and not self._world.redis.stalled and not self._world.redis.absent
+
     def _check_start(self, node: Node, is_ready: bool, living: set[Life | None]) -> None:
         assert node.life is not None, "it lives"
         start = self._starts[node.life]
-        good = self._world.weather.is_clear and not self._world.redis.stalled and not self._world.redis.absent
+        good = self._is_good
         if is_ready or not good or not set(start.neighbours) <= living:
             del self._starts[node.life]
         if is_ready and good and set(start.neighbours) <= living:

@@ -161,11 +161,29 @@ async def test_uploads_that_do_not_grow_for_a_day_are_given_up(site):
     await site.uploads.append("u0", APP, body(b"y"), None)
     await site.uploads.tidy()
     assert len(site.disk.names("uploads")) == 5
-    site.clock.at_ms += 2 * 3600 * 1000
-    await site.uploads.tidy()
+    for _ in range(2):
+        site.clock.at_ms += 2 * 3600 * 1000
+        await site.uploads.tidy()
     assert site.disk.names("uploads") == ["u0"]
     with pytest.raises(BlobUploadUnknown):
         site.uploads.size("u1", APP)
+
+
+async def test_a_clock_that_jumps_ends_no_upload_that_goes_on(site, monkeypatch):
+    """A clock that was set years ahead made every upload look as if it had not grown for a day."""
+    started_ms = site.clock.at_ms
+    monkeypatch.setattr(site.clock, "steady_s", lambda: steady_s)
+    steady_s = 0.0
+    for upload in ("goes on", "does not"):
+        await site.uploads.append(upload, APP, body(CONTENT[:1000]), None)
+    site.clock.at_ms = started_ms + 10 * 365 * 24 * 3600 * 1000
+    for size in (1000, 1001):
+        await site.uploads.tidy()
+        assert site.uploads.size("goes on", APP) == size and site.uploads.has_bytes("does not")
+        await site.uploads.append("goes on", APP, body(CONTENT[size : size + 1]), None)
+        steady_s += 1800.0
+    await site.uploads.tidy()
+    assert site.uploads.has_bytes("goes on") and not site.uploads.has_bytes("does not")
 
 
 async def test_files_nobody_writes_to_are_closed_and_go_on_later(site):
@@ -237,8 +255,9 @@ async def test_uploads_are_counted_again_after_a_restart_and_end_when_they_expir
     assert again.uploads.held_bytes == MOST * 1000
     with pytest.raises(TooManyUploads):
         await again.uploads.append("more", APP, body(CONTENT), None)
-    again.clock.at_ms += 25 * 3600 * 1000
-    await again.uploads.tidy()
+    for hours in (25, 1):
+        again.clock.at_ms += hours * 3600 * 1000
+        await again.uploads.tidy()
     assert again.uploads.held_bytes == 0 and not again.disk.names("uploads")
     await fill(again, "later")
 
