@@ -41,9 +41,14 @@ AT_ONCE_S = 0.02
 WRITES = ("push", "push by digest", "upload", "mount", *DELETES)
 
 
+DAY_S = 86_400.0
+
+
 def settings_of(plan: Plan) -> dict[str, Any]:
     """What operators have set, by the conditions of a plan."""
     settings: dict[str, Any] = {"gc_grace_s": GRACE_S, "gc_every_s": 0.0, "acknowledge_s": 6.0}
+    if "flipped-bit" not in plan.faults:
+        settings |= {"check_after_s": DAY_S}  # else content is checked at every read, which readers leave to the owner
     if "two-copies" in plan.conditions:
         settings |= {"copies": "2", "acknowledge": "2"}
     elif "everywhere" in plan.conditions:

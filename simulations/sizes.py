@@ -25,6 +25,7 @@ import registry.cluster.fetch as fetch
 import registry.cluster.gossip as gossip
 import registry.cluster.scrub as scrub
 import registry.cluster.sync as sync
+import registry.http.direct as direct
 import registry.http.questions as questions
 import registry.http.referrers as referrers
 import registry.http.tags as tags
@@ -38,6 +39,7 @@ SMALL: tuple[tuple[Any, str, float], ...] = (
     (uploads, "HASHED_AT_ONCE_BYTES", 128),
     (fetch, "READ_BYTES", 128),
     (ingest, "PIECE_BYTES", 256),
+    (direct, "LARGEST_BYTES", 40),
     (gossip, "MAX_DELTA_BYTES", 620),
     (gossip, "MAX_NEEDS", 4),
     (gossip, "BODY_ROOM_BYTES", 565),

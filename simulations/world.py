@@ -155,8 +155,7 @@ class Node:
             sparse=False,
             hold_s=5.0,
             listen_internal="",
-            check_after_s=0.0,
-            **self.world.settings,
+            **{"check_after_s": 0.0} | self.world.settings,
         )
 
     def _disk_call(self, life: Life, call: str, name: str) -> None:
