@@ -55,7 +55,7 @@ def test_two_thousand_flipped_bits_never_leave_and_are_all_mended():
             assert all(is_whole(playing, content) for content in CONTENTS)
         assert found(playing) == (FLIPS, FLIPS)
 
-    play(act, sites=("eu", "us"))
+    play(act, sites=("eu", "us"), faults=("flipped-bit",))
 
 
 def test_a_scrub_mends_what_nobody_asks_for():
@@ -78,7 +78,7 @@ def test_a_scrub_mends_what_nobody_asks_for():
         await asyncio.sleep(1)
         assert all(is_whole(playing, content) for content in CONTENTS)
 
-    play(act, sites=("eu", "us"), executor_s=0.0)
+    play(act, sites=("eu", "us"), faults=("flipped-bit",), executor_s=0.0)
 
 
 def test_what_is_due_is_scrubbed_without_being_asked_for():
@@ -97,7 +97,7 @@ def test_what_is_due_is_scrubbed_without_being_asked_for():
         for node in playing.world.nodes:
             assert now_ms - node.instance.cluster.scrub.oldest_check_ms() < 200_000
 
-    play(act, sites=("eu", "us"))
+    play(act, sites=("eu", "us"), faults=("flipped-bit",))
 
 
 def test_two_copies_with_different_damage_make_a_whole_one():
@@ -118,4 +118,4 @@ def test_two_copies_with_different_damage_make_a_whole_one():
         assert first.instance.cluster.fetch.fetched_bytes - before == 2**20, "only what was damaged is fetched"
         assert (await work.pull_blob(second, "app", digest)).body == content
 
-    play(act, sites=("eu", "us"))
+    play(act, sites=("eu", "us"), faults=("flipped-bit",))

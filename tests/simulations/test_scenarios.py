@@ -19,7 +19,7 @@ YEARS_S = 365 * 86400.0
 
 def play(act, sites=("eu", "us", "ap"), seed=0, **chosen):
     """Carry out a scenario. Nothing may be broken in it."""
-    plan = drawn_plan(seed, sites=sites, faults=(), conditions=(), **{"between_sites_s": 0.0} | chosen)
+    plan = drawn_plan(seed, sites=sites, conditions=(), **{"faults": (), "between_sites_s": 0.0} | chosen)
     outcome = run(plan, act)
     assert outcome.violations == []
     return outcome
