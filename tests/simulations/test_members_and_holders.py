@@ -1,0 +1,211 @@
+"""What simulations have found about instances that come, go and hold content for others, each kept as a test."""
+
+import asyncio
+
+import pytest
+
+from registry.cluster.fetch import Fetch
+from registry.seams import PeerUnreachable
+from simulations.images import ALL_IMAGES, digest_of
+from simulations.run import Run, drawn_plan, run
+from tests.simulations.test_scenarios import begin, client, play, pushed, put_again
+
+
+async def counted_on(playing, first, second):
+    """Have two instances know each other, and answer how the first one knows the second."""
+    await begin(playing)
+    await pushed(client(playing), first, "v1", ALL_IMAGES[0])
+    await asyncio.sleep(1)
+    return first.instance.cluster.members.get(second.instance.catalog.instance_id)
+
+
+def test_who_comes_in_the_place_of_an_instance_does_not_answer_in_its_name():
+    """A new instance at the address of one that was gone with its disk was taken for both, and counted as two copies:
+    content was evicted though one other had it."""
+
+    async def act(playing: Run) -> None:
+        first, second = playing.world.nodes
+        before = await counted_on(playing, first, second)
+        playing.put_back(second)
+        second.die(True)
+        second.image = ({}, dict(playing.world.template))
+        await playing.restart(second)
+        await asyncio.sleep(3)
+        peers, digest = first.instance.cluster.peers, digest_of(ALL_IMAGES[0].body)
+        now = first.instance.cluster.members.get(second.instance.catalog.instance_id)
+        assert await peers.keeps(now, digest, 1.0)
+        with pytest.raises(PeerUnreachable):
+            await peers.keeps(before, digest, 1.0)
+
+    play(act, sites=("eu", "eu"))
+
+
+def test_a_bit_that_changes_on_the_way_keeps_a_holder_out_for_a_moment_only():
+    """Whoever seemed to send wrong bytes was not asked for a minute: the only holder could neither serve what it had,
+    nor hand it over to leave."""
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second = playing.world.nodes
+        await pushed(client(playing), first, "v1", ALL_IMAGES[0])
+        work, digest = client(playing), digest_of(ALL_IMAGES[0].blobs[0])
+        playing.world.weather.flips = 1.0
+        assert (await work.pull_blob(second, "app", digest)).status == 503
+        playing.world.weather.flips = 0.0
+        await asyncio.sleep(3)
+        assert (await work.pull_blob(second, "app", digest)).status == 200
+
+    play(act, sites=("eu", "us"))
+
+
+def test_a_push_that_waits_for_holders_has_who_comes_meanwhile():
+    """It asked those only who were known when it came, and was refused though another one was there by then."""
+
+    async def act(playing: Run) -> None:
+        playing.world.settings |= {"copies": "2", "acknowledge": "2"}
+        await begin(playing)
+        pushing = asyncio.create_task(client(playing).push(playing.world.nodes[0], "app", "v1", ALL_IMAGES[1]))
+        await asyncio.sleep(1)
+        assert not pushing.done()
+        await playing.world.add_node("eu").start()
+        assert await pushing
+
+    play(act, sites=("eu",))
+
+
+def test_an_instance_that_goes_on_under_another_id_is_one_holder_of_a_push():
+    async def act(playing: Run) -> None:
+        playing.world.settings |= {"copies": "3", "acknowledge": "3"}
+        first, second = playing.world.nodes
+        await begin(playing)
+        before = second.instance.catalog.instance_id
+        pushing = asyncio.create_task(client(playing).push(first, "app", "v1", ALL_IMAGES[1]))
+        await asyncio.sleep(1)
+        playing.disturb()
+        await first.instance.cluster.forget(before)
+        assert not await pushing
+        assert second.instance.catalog.instance_id != before
+
+    play(act, sites=("eu", "eu"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_that_was_forgotten_hears_of_its_neighbours_before_it_is_ready(seed):
+    """Newcomers are greeted, and one that was forgotten was not: it heard nobody for a second, took itself for alone at
+    its site, and was ready without what had happened meanwhile."""
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first = playing.world.nodes[0]
+        await pushed(client(playing), first, "v1", ALL_IMAGES[0])
+        second = playing.world.add_node("eu")
+        await second.start()
+        instance = second.instance.catalog.instance_id
+        await asyncio.sleep(1.2)  # its disk knows nobody yet
+        second.die(False)
+        await asyncio.sleep(7 + seed / 2)
+        await first.instance.cluster.forget(instance)
+        assert await put_again(client(playing), first, "v2")
+        await playing.restart(second)
+        while not second.instance.ready:
+            await asyncio.sleep(0.05)
+        assert second.instance.catalog.queries.tags("app", "", 9) == ["v1", "v2"]
+
+    play(act, sites=("eu",))
+
+
+def test_a_disk_takes_with_it_that_somebody_was_forgotten_where_nobody_else_had_heard():
+    """The checker asked for that even so, which nobody had promised: one disk had it."""
+    plan = drawn_plan(
+        15290,
+        sites=("eu", "eu", "us"),
+        faults=("bus-cut", "forgotten", "disk-destroyed"),
+        conditions=("two-copies",),
+        operations=3,
+        calm_operations=0,
+        between_sites_s=0.0,
+    )
+    assert run(plan).violations == []
+
+
+def test_who_was_forgotten_stays_so_when_another_has_heard_of_it():
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second, third = playing.world.nodes
+        for heard in (False, True):
+            playing.identities.gone.clear()
+            await playing.restart(third)
+            await asyncio.sleep(3)
+            instance = third.instance.catalog.instance_id
+            third.die(False)
+            playing.world.weather.loss = 0.0 if heard else 1.0
+            await first.instance.cluster.forget(instance)
+            playing.forgotten(third, instance)
+            await asyncio.sleep(0.1)
+            playing.identities.excuse(playing._known_to_be_gone([second, third]))
+            assert (instance in playing.identities.gone) is heard
+
+    play(act)
+
+
+def test_who_starts_while_others_cannot_hear_it_is_not_expected_to_be_greeted():
+    """The partition was over before the checker looked for the first time: it asked for what was promised in good
+    weather only."""
+    plan = drawn_plan(
+        15564,
+        sites=("eu", "eu", "eu"),
+        faults=("one-way", "leave", "disk-destroyed"),
+        conditions=("two-copies",),
+        operations=5,
+        calm_operations=0,
+        between_sites_s=0.0,
+    )
+    assert run(plan).violations == []
+
+
+def test_a_holder_that_is_destroyed_after_it_has_answered_was_a_holder_for_who_made_room():
+    plan = drawn_plan(
+        17622,
+        sites=("eu", "us"),
+        faults=("replayed-requests", "rolling-key"),
+        conditions=("lose-one", "evict"),
+        between_sites_s=0.0,
+    )
+    assert run(plan).violations == []
+
+
+def test_who_is_not_waited_for_may_have_caught_up_just_before_the_answer():
+    """It had missed what left nothing behind, could not take in what came next, and was given up on. By the time of the
+    answer to another write it lacked no more than that, which the checker took for one that was not waited for."""
+    plan = drawn_plan(
+        13590,
+        sites=("eu", "us", "ap"),
+        faults=("clone", "join", "new-key", "stalled-redis", "power-cut-at-frame", "forgotten"),
+        conditions=("collect",),
+        between_sites_s=0.0,
+    )
+    assert run(plan).violations == []
+
+
+def test_content_that_is_linked_again_while_it_is_copied_is_copied_once(monkeypatch):
+    """The second time it was looked for while it came, and fetched once more when it was here."""
+    begun, begin_transfer = [], Fetch._begin
+
+    def noted(self, transfer, uploader):
+        begun.append(transfer.digest)
+        return begin_transfer(self, transfer, uploader)
+
+    async def act(playing: Run) -> None:
+        playing.world.settings |= {"copies": "2"}
+        await begin(playing)
+        monkeypatch.setattr(Fetch, "_begin", noted)
+        first, work = playing.world.nodes[0], client(playing)
+        for turn in range(20):
+            for repository in ("app", "scratch"):
+                while not await work.upload(first, repository, bytes([turn]) * 100):
+                    pass
+                await asyncio.sleep(turn * 0.05)
+        await asyncio.sleep(3)
+        assert len(begun) == 20
+
+    play(act, sites=("eu", "us"), between_sites_s=0.08)
