@@ -1,9 +1,9 @@
 """Pushing blobs, at whichever instance a request arrives (OCI distribution specification, "Pushing blobs").
 
 An upload's bytes are kept by the instance that began it, which its id names. A request that arrives elsewhere is passed
-on, once, as it streams. When the owner is gone an upload without bytes is adopted by whoever is asked next; one with
-bytes waits a moment for an owner that is restarting, is then 503 while it may come back, and at last unknown, which
-makes clients begin again.
+on, once, as it streams. When the owner does not answer, an upload without bytes is adopted by whoever was asked; one
+with bytes waits a moment for an owner that is restarting, is then 503 while it may come back, and at last unknown,
+which makes clients begin again.
 """
 
 import asyncio
@@ -16,16 +16,18 @@ from starlette.responses import Response
 from registry.blobs.uploads import ClientGone, Span
 from registry.cluster.members import Member
 from registry.cluster.messages import UploadAnswer, UploadQuestion
+from registry.cluster.peers import SessionRefused
 from registry.cluster.upload_ids import RANDOM_SIZE, UploadId, new_upload_name, open_upload_id, seal_upload_id
 from registry.errors import CLOSE, BlobUploadInvalid, BlobUploadUnknown, ChunkOutOfOrder, UploadUnreachable
 from registry.http.blobs import mount_blob
+from registry.http.repeatable import RepeatableBody
 from registry.http.request import body_stream, content_range
 from registry.instance import Instance
 from registry.names import ALGORITHMS, Digest, Repository, parse_digest, parse_repository
 from registry.seams import PeerUnreachable
 
 OWNER_ANSWERS_S = 30.0
-OWNER_RESTARTS_S = 4.0
+OWNER_RESTARTS_S = 6.0
 ASK_AGAIN_S = 0.25
 
 Method = Literal["PATCH", "PUT", "GET", "DELETE"]
@@ -73,9 +75,20 @@ async def continue_upload(instance: Instance, request: Request, repository: Repo
             raise BlobUploadUnknown("this upload was finished or cancelled, or has expired")
         return await carry_out(instance, asked)
     owner = instance.cluster.members.get(upload.owner)
+    is_adoptable = not upload.has_bytes and (span is None or span.first == 0)
     if owner is not None and (owner.reachable or (upload.has_bytes and owner.may_be_restarting)):
-        return await _pass_on(instance, owner, asked, upload_id)
-    if not upload.has_bytes and (span is None or span.first == 0):
+        body = RepeatableBody(asked.body)
+        try:
+            if has_body:
+                await body.read_beginning()
+            return await _pass_on(instance, owner, asked, body, upload_id)
+        except ClientGone:
+            raise BlobUploadInvalid("the body broke off", headers=CLOSE) from None
+        except PeerUnreachable:
+            if not is_adoptable or not body.is_repeatable:
+                raise _gone(owner) from None
+            asked = asked._replace(body=body.pieces())
+    if is_adoptable:
         return await carry_out(instance, asked._replace(upload=_new_upload(instance)))
     raise _gone(owner)
 
@@ -104,37 +117,29 @@ async def carry_out(instance: Instance, asked: UploadRequest) -> Response:
         raise BlobUploadInvalid("the body broke off; what arrived is kept", headers=CLOSE) from None
 
 
-async def _pass_on(instance: Instance, owner: Member, asked: UploadRequest, upload_id: str) -> Response:
+async def _pass_on(
+    instance: Instance, owner: Member, asked: UploadRequest, body: RepeatableBody, upload_id: str
+) -> Response:
     """Let the owner answer. Bytes stream through; the owner checks them against the digest. One that is restarting is
-    waited for as long as nothing of the body was sent."""
+    waited for as long as nothing of the body was sent. Raises PeerUnreachable and ClientGone."""
     question = UploadQuestion(asked.method, asked.repository, upload_id, asked.digest, asked.span)
-    has_body, sent = asked.method in ("PATCH", "PUT"), False
-
-    async def body() -> AsyncIterator[bytes]:
-        nonlocal sent
-        if has_body:
-            async for piece in asked.body:
-                sent = True
-                yield piece
-
     until = asyncio.get_running_loop().time() + OWNER_RESTARTS_S
     while True:
         try:
             answer = await instance.cluster.peers.ask_with_content(
-                owner, "/upload", question, body(), UploadAnswer, OWNER_ANSWERS_S
+                owner, "/upload", question, body.pieces(), UploadAnswer, OWNER_ANSWERS_S
             )
             return Response(answer.content, answer.status, answer.headers)
-        except PeerUnreachable:
-            waits = asked.upload.has_bytes and owner.may_be_restarting and not sent
-            if not waits or asyncio.get_running_loop().time() > until:
-                raise _gone(owner) from None
-        except ClientGone:
-            raise BlobUploadInvalid("the body broke off; what arrived is kept", headers=CLOSE) from None
+        except PeerUnreachable as error:
+            # One that has restarted knows no session from before; the next request opens another.
+            may_answer = isinstance(error, SessionRefused) or (asked.upload.has_bytes and owner.may_be_restarting)
+            if body.is_sent or not may_answer or asyncio.get_running_loop().time() > until:
+                raise
         await asyncio.sleep(ASK_AGAIN_S)
 
 
 def _gone(owner: Member | None) -> BlobUploadUnknown | UploadUnreachable:
-    if owner is None or not owner.live:
+    if owner is None or not (owner.live or owner.may_be_restarting):
         return BlobUploadUnknown("the instance that has this upload's bytes is gone; begin again")
     return UploadUnreachable("the instance that has this upload's bytes does not answer", {"instance": owner.instance})
 

@@ -64,6 +64,8 @@ class HttpTransport:
                 data=source,
                 allow_redirects=False,
                 skip_auto_headers=("User-Agent",),
+                # Nothing of a streamed body goes into a connection whose other end has died: it may not be there twice.
+                expect100=isinstance(source, _Source),
             )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             if isinstance(source, _Source) and source.failure is not None:

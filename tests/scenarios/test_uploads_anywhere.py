@@ -2,6 +2,7 @@
 
 import random
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -51,7 +52,7 @@ def test_a_body_that_breaks_off_on_its_way_through_is_kept_at_the_owner(one_site
     with socket.create_connection((second.host, second.port)) as connection:
         connection.sendall(f"PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n".encode())
         before = one_site[0].upload_bytes()
-        connection.sendall(CONTENT[:100_000])
+        connection.sendall(CONTENT[:400_000])  # more than is read before any is sent on
         wait_until(lambda: one_site[0].upload_bytes() > before)
     answer = wait_until(lambda: first.get(location).headers["Range"] != "0-0" and first.get(location))
     kept = int(answer.headers["Range"].partition("-")[2]) + 1
@@ -72,14 +73,30 @@ def test_pushes_through_a_balancer_that_changes_the_instance_with_every_request(
                 assert balancer.client.head(f"/v2/{repository}/manifests/v1").status == 404
 
 
-def test_an_upload_without_bytes_is_adopted_when_its_owner_is_gone(tmp_path):
+def test_an_upload_without_bytes_is_adopted_by_the_first_that_is_asked_when_its_owner_is_gone(tmp_path):
     with running_cluster(tmp_path, ["eu", "eu"]) as cluster:
         first, second = cluster.servers
         location = first.client.begin_upload("app")
         first.kill()
-        answer = wait_until(lambda: (a := second.client.request("PATCH", location, CONTENT)).status == 202 and a)
+        answer = second.client.request("PATCH", location, CONTENT)
+        assert answer.status == 202, answer
         assert second.client.request("PUT", with_digest(answer.headers["Location"], sha256(CONTENT)), b"").status == 201
         assert second.client.get(f"/v2/app/blobs/{sha256(CONTENT)}").body == CONTENT
+
+
+def test_a_small_body_is_sent_again_when_the_owner_of_an_upload_dies_as_it_receives_it(tmp_path):
+    """It hangs first, so that the body has gone out to it."""
+    content = CONTENT[:10_000]
+    with running_cluster(tmp_path, ["eu", "eu"]) as cluster, ThreadPoolExecutor() as pool:
+        first, second = cluster.servers
+        location = first.client.begin_upload("app")
+        assert second.client.get(location).status == 204  # the connection between them is there
+        first.pause()
+        pushing = pool.submit(second.client.request, "PUT", with_digest(location, sha256(content)), content)
+        time.sleep(0.3)
+        first.kill()
+        assert pushing.result(20).status == 201
+        assert second.client.get(f"/v2/app/blobs/{sha256(content)}").body == content
 
 
 @pytest.mark.parametrize("rest", [b"", CONTENT[1000:]], ids=["finished", "with more bytes"])
@@ -101,7 +118,7 @@ def test_an_upload_with_bytes_is_503_while_its_owner_may_come_back_and_then_unkn
         first.kill()
         answer = second.client.request("PATCH", location, CONTENT[1000:])
         assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "BLOB_UPLOAD_UNKNOWN", "2")
-        gone = wait_until(lambda: (a := second.client.get(location)).status == 404 and a, 15)
+        gone = wait_until(lambda: (a := second.client.get(location)).status == 404 and a, 20)
         assert gone.code == "BLOB_UPLOAD_UNKNOWN"
         first.start()
         answer = wait_until(lambda: (a := second.client.get(location)).status == 204 and a)
