@@ -71,8 +71,6 @@ async def continue_upload(instance: Instance, request: Request, repository: Repo
     span = content_range(request) if has_body else None
     asked = UploadRequest(cast(Method, request.method), repository, upload, digest, span, body_stream(request))
     if upload.owner == instance.catalog.instance_id:
-        if upload.has_bytes and not instance.uploads.has_bytes(upload.name):
-            raise BlobUploadUnknown("this upload was finished or cancelled, or has expired")
         return await carry_out(instance, asked)
     owner = instance.cluster.members.get(upload.owner)
     is_adoptable = not upload.has_bytes and (span is None or span.first == 0)
@@ -96,6 +94,8 @@ async def continue_upload(instance: Instance, request: Request, repository: Repo
 async def carry_out(instance: Instance, asked: UploadRequest) -> Response:
     """Do what a request asks of an upload that this instance owns."""
     uploads, name = instance.uploads, asked.upload.name
+    if asked.upload.has_bytes and not uploads.has_bytes(name):
+        raise BlobUploadUnknown("this upload was finished or cancelled, or has expired")
     try:
         if asked.method == "PATCH":
             size = await uploads.append(name, asked.repository, asked.body, asked.span)
