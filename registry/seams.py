@@ -71,7 +71,7 @@ class PeerUnreachable(Exception):
 class DiskFile(Protocol):
     """An open file. All calls raise OSError."""
 
-    def append(self, parts: Sequence[bytes | memoryview]) -> None:
+    def append(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
         """Write all parts at the end."""
 
     def pread(self, offset: int, size: int) -> bytes:

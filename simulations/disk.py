@@ -125,7 +125,7 @@ class SimulatedFile:
     def __init__(self, disk: "SimulatedDisk", name: str, platter: Platter, may_write: bool) -> None:
         self._disk, self._name, self._platter, self._may_write = disk, name, platter, may_write
 
-    def append(self, parts: Sequence[bytes | memoryview]) -> None:
+    def append(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
         self._disk.call("append", self._name)
         if not self._may_write:
             raise OSError(errno.EBADF, "opened for reading")

@@ -27,9 +27,17 @@ class Checks:
         self._full: list[bytes] = []
         self._partial = blake3()
 
-    def update(self, data: bytes | memoryview) -> None:
+    def update(self, data: bytes | bytearray | memoryview) -> None:
         """Take in more bytes. Releases the GIL for most of the work."""
+        self.update_digest(data)
+        self.update_parts(data)
+
+    def update_digest(self, data: bytes | bytearray | memoryview) -> None:
+        """The digest's half of `update`, for a thread of its own."""
         self._whole.update(data)
+
+    def update_parts(self, data: bytes | bytearray | memoryview) -> None:
+        """The other half."""
         view = memoryview(data)
         at = 0
         while at < len(view):

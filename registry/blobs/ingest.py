@@ -15,7 +15,9 @@ from registry.errors import StorageFailed
 from registry.seams import Disk, DiskFile
 
 PIECE_BYTES = 1024 * 1024
-SYNCED_AT_ONCE_BYTES = 32 * 1024 * 1024
+SMALL_BYTES = 4096
+"""What comes in smaller parts is put together: a list of them would take many times their size."""
+SYNCED_AT_ONCE_BYTES = 8 * 1024 * 1024
 RESERVE_BYTES = 32 * 1024 * 1024
 """What content leaves free: on a disk that is full to the last byte not even a delete could be written down."""
 
@@ -40,7 +42,7 @@ class Ingest:
         self.checks = checks
         self.size = checks.size
         """Bytes received, of which the last ones may not be written yet."""
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | bytearray] = []
         self._gathered = 0
         self._job: asyncio.Future[None] | None = None
         self._written = checks.size
@@ -55,7 +57,12 @@ class Ingest:
 
     async def write(self, data: bytes) -> None:
         """Take in more bytes. Raises StorageFailed, possibly for earlier ones."""
-        self._parts.append(data)
+        if len(data) >= SMALL_BYTES:
+            self._parts.append(data)
+        elif self._parts and isinstance(last := self._parts[-1], bytearray) and len(last) < PIECE_BYTES:
+            last += data
+        else:
+            self._parts.append(bytearray(data))
         self._gathered += len(data)
         self.size += len(data)
         idle = self._on_written is not None and (self._job is None or self._job.done())
@@ -140,23 +147,29 @@ class Ingest:
             except StorageFailed:
                 pass  # told to whoever wrote, or about to be cut off
 
-    async def _take(self, parts: list[bytes]) -> None:
+    async def _take(self, parts: list[bytes | bytearray]) -> None:
         """Hash and write a piece. What could not be written counts as not hashed either."""
         before = self.checks.copy()
-        hashing = in_executor(lambda: self._hash(parts))
-        hashed, stored = await asyncio.gather(hashing, in_executor(lambda: self._store(parts)), return_exceptions=True)
-        if stored is not None:
+        checks = self.checks
+        jobs = (
+            lambda: _each(parts, checks.update_digest),
+            lambda: _each(parts, checks.update_parts),
+            lambda: self._store(parts),
+        )
+        outcomes = await asyncio.gather(*map(in_executor, jobs), return_exceptions=True)
+        if outcomes[-1] is not None:
             self.checks = before
-        for failure in (hashed, stored):
+        for failure in outcomes:
             if failure is not None:
                 raise failure
 
-    def _hash(self, parts: list[bytes]) -> None:
-        for part in parts:
-            self.checks.update(part)
-
-    def _store(self, parts: list[bytes]) -> None:
+    def _store(self, parts: list[bytes | bytearray]) -> None:
         if self._disk.free() < RESERVE_BYTES:
             raise OSError(errno.ENOSPC, "the last part of the disk is kept for the catalog")
         self.file.append(parts)
         self._written += sum(map(len, parts))
+
+
+def _each(parts: list[bytes | bytearray], take: Callable[[bytes | bytearray], None]) -> None:
+    for part in parts:
+        take(part)

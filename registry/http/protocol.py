@@ -10,11 +10,14 @@ and so that whoever sends many at once does not keep others waiting: after some,
 
 A request for which the application has a direct answer (`http.direct`) is answered where its head ends. That is a third
 of the cost of a task, a scope and messages.
+
+A large body whose length is known goes past the parser, which would copy each piece, as uvicorn would twice more.
 """
 
 import asyncio
 from typing import Any, Protocol, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from registry.http.direct import Headers
@@ -23,6 +26,10 @@ MAX_HEAD_BYTES = 64 * 1024
 HEAD_S = 30.0
 HEADS_AT_ONCE = 32
 MAX_PIPELINED = 8
+LARGE_BODY_BYTES = 256 * 1024
+BODY_AHEAD_BYTES = 1024 * 1024
+"""So much of a large body is taken before the application asks for it."""
+PIECE_COST_BYTES = 64  # what one takes beside its content
 UNREAD_S = 60.0
 """How long somebody may read nothing of what was sent."""
 
@@ -37,6 +44,21 @@ class AnswersDirectly(Protocol):
 
     def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
         """The head, but for the status line, and the body of an answer of status 200 that can be given at once."""
+
+
+class _Pieces:
+    """Stands for the bytearray in which uvicorn gathers a body."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self.memory_bytes = 0
+
+    def append(self, part: bytes) -> None:
+        self._parts.append(part)
+        self.memory_bytes += len(part) + PIECE_COST_BYTES
+
+    def __bytes__(self) -> bytes:
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -54,6 +76,9 @@ class BoundedProtocol(HttpToolsProtocol):
     _fruitless_bytes = 0
     _tail = b""
     """The last bytes of a head of which the parser has a part."""
+    _past_parser_bytes = 0
+    """What is still to come of a body that the parser is not given."""
+    _pieces: Any = None
     _unread_bytes = 0
     _watching: asyncio.TimerHandle | None = None
 
@@ -76,7 +101,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if not self._waiting and self._is_one_piece(data):
+        if self._past_parser_bytes and not self._waiting:
+            self._take(data)
+        elif not self._waiting and self._is_one_piece(data):
             self._give(data)  # as nearly always, and without a copy
         else:
             self._waiting += data
@@ -104,7 +131,12 @@ class BoundedProtocol(HttpToolsProtocol):
                     self.loop.call_soon(self._go_on)
                     return
                 heads += 1
-            self._give(self._next_piece())
+            if self._past_parser_bytes:
+                data = bytes(self._waiting)
+                self._waiting.clear()
+                self._take(data)
+            else:
+                self._give(self._next_piece())
 
     def _go_on(self) -> None:
         if self.transport is not None and not self.transport.is_closing():
@@ -140,6 +172,30 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self._deadline is None and (self._in_head or (self.timeout_keep_alive_task is None and self._is_idle())):
             self._set_deadline()
 
+    def _take(self, data: bytes) -> None:
+        """Some of a body that goes past the parser, and perhaps what follows it."""
+        body, rest = data, b""
+        if len(data) > self._past_parser_bytes:
+            body, rest = data[: self._past_parser_bytes], data[self._past_parser_bytes :]
+        self._past_parser_bytes -= len(body)
+        self._fruitless_bytes = 0
+        cycle = self.cycle
+        if not self._refused and not cycle.response_complete:
+            pieces = self._pieces
+            if cycle.body is not pieces:  # uvicorn has taken what was there
+                pieces = self._pieces = _Pieces()
+                cycle.body = self._pieces
+            pieces.append(body)
+            if pieces.memory_bytes > BODY_AHEAD_BYTES:
+                self.flow.pause_reading()
+            cycle.message_event.set()
+        if not self._past_parser_bytes:
+            self.parser = httptools.HttpRequestParser(self)  # the other one waits for the body
+            self.on_message_complete()
+            if rest:
+                self._waiting += rest
+                self._feed()
+
     # What the parser finds
 
     def on_message_begin(self) -> None:
@@ -164,11 +220,20 @@ class BoundedProtocol(HttpToolsProtocol):
         self._answered = not offers and self._answer_directly()
         if not self._answered:
             self._call_application()
+            self._past_parser_bytes = self._large_length()
             if offers and self.cycle is not None:
                 self.cycle.keep_alive = False  # what it would go on with is not HTTP
 
     def _call_application(self) -> None:
         super().on_headers_complete()
+
+    def _large_length(self) -> int:
+        """How long the body is, if it goes past the parser; else 0."""
+        for name, value in self.headers:
+            if name == b"content-length" and len(value) >= len(str(LARGE_BODY_BYTES)) and value.isdigit():
+                length = int(value)
+                return length if length >= LARGE_BODY_BYTES else 0
+        return 0
 
     def _answer_directly(self) -> bool:
         if self.transport.is_closing():

@@ -16,11 +16,11 @@ class SystemFile:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
-    def append(self, parts: Sequence[bytes | memoryview]) -> None:
+    def append(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
         for at in range(0, len(parts), _MAX_PARTS):
             self._write(parts[at : at + _MAX_PARTS])
 
-    def _write(self, parts: Sequence[bytes | memoryview]) -> None:
+    def _write(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
         size = sum(map(len, parts))
         written = os.writev(self._descriptor, parts)
         if written < size:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import random
+import tracemalloc
 
 import pytest
 
@@ -24,6 +25,11 @@ async def body(*parts: bytes, gone: bool = False):
         yield part
     if gone:
         raise ClientGone
+
+
+async def bytes_of(content: bytes):
+    for byte in content:
+        yield bytes((byte,))
 
 
 class Site:
@@ -50,6 +56,17 @@ class Site:
 @pytest.fixture
 async def site(tmp_path):
     return await Site(tmp_path / "data").open()
+
+
+async def test_a_body_that_comes_byte_by_byte_takes_little_more_than_its_size(site):
+    tracemalloc.start()
+    try:
+        await site.uploads.append("u1", APP, bytes_of(CONTENT[:300_000]), None)
+        assert tracemalloc.get_traced_memory()[1] < 6_000_000
+    finally:
+        tracemalloc.stop()
+    await site.uploads.finish("u1", APP, DIGEST, body(CONTENT[300_000:]), None)
+    assert site.held()
 
 
 async def test_content_is_durable_before_its_name_and_its_name_before_the_catalog_says_so(site):

@@ -61,6 +61,28 @@ def test_behind_an_offered_upgrade_nothing_is_mixed_up(server):
             assert found in ([], [(200, IMAGE.blobs[1])]), "it is answered, and the connection ends"
 
 
+@pytest.mark.parametrize("cut", [1, 100_000, 400_000, 700_000, 1_400_000])
+def test_what_follows_a_large_body_is_the_next_request(server, cut):
+    content = bytes(range(256)) * 2500
+    push = (
+        f"POST /v2/app/blobs/uploads/?digest={sha256(content)} HTTP/1.1\r\nHost: x\r\n"
+        f"Content-Length: {len(content)}\r\n\r\n"
+    ).encode()
+    unknown = push.replace(b"/v2/app/blobs/uploads/", b"/v2/nothing/here/")
+    flood = push + content + MANIFEST + unknown + content + MANIFEST
+    with socket.create_connection((server.host, server.port), timeout=2) as connection:
+        reading = threading.Thread(target=lambda: found.extend(answers(connection)))
+        found = []
+        reading.start()
+        connection.sendall(flood[:cut])
+        time.sleep(0.05)
+        connection.sendall(flood[cut:])
+        reading.join()
+    assert [status for status, _ in found] == [201, 200, 404, 200]
+    assert found[1][1] == found[3][1] == IMAGE.body
+    assert server.client.get(f"/v2/app/blobs/{sha256(content)}").body == content
+
+
 def test_who_sends_many_requests_at_once_keeps_nobody_waiting(server):
     """Eight MiB of them take a process many seconds, of which others get their turns."""
     with socket.create_connection((server.host, server.port), timeout=60) as connection:
