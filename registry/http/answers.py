@@ -1,7 +1,7 @@
 """Writing answers: errors, content, lists."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -34,6 +34,15 @@ def error_response(error: OciError, is_head: bool) -> Response:
 def next_link(path: str, parameters: Mapping[str, str]) -> dict[str, str]:
     """The Link header to the next page of a list (RFC 5988), relative."""
     return {"Link": f'<{path}?{urlencode(parameters)}>; rel="next"'}
+
+
+def list_page(
+    path: str, head: dict[str, str], key: str, names: Sequence[str], count: int
+) -> tuple[bytes, dict[str, str]]:
+    """A page of up to `count` names, with a link to the next one where there is another name; body and headers."""
+    page = names[:count]
+    link = next_link(path, {"n": str(count), "last": page[-1]}) if len(names) > count else {}
+    return msgspec.json.encode({**head, key: page}), {"Content-Type": "application/json", **link}
 
 
 class CutOff(Exception):

@@ -1,4 +1,4 @@
-"""What is asked for most, answered at once: manifests and small blobs that are here and in order.
+"""What is asked for most, answered at once: manifests and small blobs that are here and in order, and pages of tags.
 
 No task is begun for these, nobody is asked, and nothing is waited for. An answer is kept, and is given again as long as
 its repository has not changed since, of which the catalog's number for the repository's last change tells: one short
@@ -21,6 +21,7 @@ from registry.catalog.content import content_checked, is_due
 from registry.catalog.database import Reads
 from registry.catalog.queries import Queries, document_name
 from registry.errors import OciError
+from registry.http.answers import list_page
 from registry.http.asked import blob_headers, content_headers
 from registry.http.routes import API_VERSION, PREFIX, TEMPLATES, Path, parse_path
 from registry.measures import Served, Traffic
@@ -31,10 +32,12 @@ from registry.seams import Clock
 LARGEST_BYTES = 64 * 1024
 KEPT_BYTES = 16 * 1024 * 1024
 OVERHEAD_BYTES = 1024
+LARGEST_PAGE = 1000
 
 Headers = Collection[tuple[bytes, bytes]]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
+_PAGE = re.compile(r"/v2/([a-z0-9._/-]+)/tags/list\?n=([1-9][0-9]{0,3})(?:&last=([A-Za-z0-9_.-]+))?\Z", re.ASCII)
 _PLAIN = re.compile(rb"[^\x00-\x20%?#\x7f-\xff]+\Z")
 _NOT_PLAIN = frozenset(
     (b"if-none-match", b"if-range", b"range", b"content-length", b"transfer-encoding", b"expect", b"upgrade")
@@ -102,7 +105,7 @@ class DirectAnswers:
             return None
         if target == BASE:
             return _BASE_ANSWER
-        if method == "HEAD" and b"/blobs/" in target:
+        if method == "HEAD" and (b"/blobs/" in target or b"?" in target):
             return None
         found = self._kept.get(target)
         if found is not None and self._is_current(found):
@@ -129,16 +132,15 @@ class DirectAnswers:
     def _take_up(self, target: bytes) -> Direct | None:
         """Read what a request asks for, and keep it."""
         self._drop(target)
-        path = plain_path(target)
-        if path is None:
-            return None
-        resource, name, reference = path
+        resource, name, reference = plain_path(target) or _NO_PATH
         try:
             with self._database.one_step():
                 if resource == "manifest":
                     found = self._manifest(parse_repository(name), reference)
                 elif resource == "blob":
                     found = self._blob(parse_repository(name), parse_digest(reference))
+                elif page := _PAGE.match(target.decode("latin-1")):
+                    found = self._page(parse_repository(page[1]), int(page[2]), page[3] or "")
                 else:
                     found = None
         except OciError:
@@ -171,6 +173,13 @@ class DirectAnswers:
             return None
         ready = self._ready("blob", repository, blob_headers(digest, row.size), body)
         return ready and ready._replace(blob=digest, checked_ms=found[1])
+
+    def _page(self, repository: Repository, count: int, last: str) -> Direct | None:
+        if count > LARGEST_PAGE or not self._queries.repository_exists(repository):
+            return None
+        names = self._queries.tags(repository, last, count + 1)
+        body, headers = list_page(f"/v2/{repository}/tags/list", {"name": repository}, "tags", names, count)
+        return self._ready("tags", repository, headers | {"Content-Length": str(len(body))}, body)
 
     def _ready(self, resource: str, repository: Repository, headers: dict[str, str], body: bytes) -> Direct | None:
         document = document_name(repository)
@@ -208,6 +217,7 @@ def on_the_wire(headers: dict[str, str]) -> bytes:
 
 
 BASE = b"/v2/"
+_NO_PATH = Path("", "", "")
 _BASE_HEADERS = API_VERSION | {"Content-Type": "application/json", "Content-Length": "2"}
 _BASE_ANSWER = Direct(TEMPLATES["base"], on_the_wire(_BASE_HEADERS), b"{}", "", 0, None)
 """What clients ask first, to see which API this is."""

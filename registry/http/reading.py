@@ -1,4 +1,4 @@
-"""What a process answers that only reads: manifests and blobs that are here and in order.
+"""What a process answers that only reads: manifests and blobs that are here and in order, and pages of tags.
 
 Several processes may serve one data directory. One of them owns the instance: it writes, gossips and keeps content. The
 others answer what they can from committed rows and content files, which is most of what is asked, and pass every other

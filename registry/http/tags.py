@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from registry.errors import NameUnknown
-from registry.http.answers import JsonResponse, StreamResponse, next_link
+from registry.http.answers import StreamResponse, list_page
 from registry.http.request import count_parameter
 from registry.instance import Instance
 from registry.names import Repository
@@ -46,11 +46,8 @@ def _listed(
     last = request.query_params.get("last", "")
     if count is None:
         return StreamResponse(_stream(head, key, page, last), 200, {"Content-Type": "application/json"})
-    names = page(last, count + 1) if count else []
-    more = len(names) > count
-    names = names[:count]
-    link = next_link(path, {"n": str(count), "last": names[-1]}) if more else {}
-    return JsonResponse({**head, key: names}, headers=link)
+    body, headers = list_page(path, head, key, page(last, count + 1) if count else [], count)
+    return Response(body, headers=headers)
 
 
 async def _stream(

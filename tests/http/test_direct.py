@@ -1,6 +1,7 @@
 """Answers that are given where a request's head ends, and kept: they are right, in order, and bounded."""
 
 import contextlib
+import json
 import re
 import socket
 
@@ -63,6 +64,17 @@ def test_a_kept_answer_ends_with_the_tag_it_was_for(alone, pushed):
         assert answer(reader)[0] == 404
 
 
+def test_a_kept_page_of_tags_ends_with_the_next_write(alone, pushed):
+    path, tags = f"/v2/{pushed}/tags/list?n=100", ["v1"]
+    with kept_connection(alone) as (connection, reader):
+        for number in range(2, 5):
+            for _ in range(2):
+                connection.sendall(request(path))
+                assert json.loads(answer(reader)[2]) == {"name": pushed, "tags": tags}
+            tags.append(f"v{number}")
+            alone.client.put_manifest(pushed, tags[-1], IMAGE.body, IMAGE.media_type)
+
+
 def test_a_kept_blob_ends_with_its_link(alone, pushed):
     path = f"/v2/{pushed}/blobs/{sha256(BLOB)}"
     with kept_connection(alone) as (connection, reader):
@@ -75,11 +87,13 @@ def test_a_kept_blob_ends_with_its_link(alone, pushed):
 
 
 def test_the_short_way_says_what_the_long_one_says(alone, pushed):
-    for path in (f"/v2/{pushed}/manifests/v1", f"/v2/{pushed}/blobs/{sha256(BLOB)}"):
+    alone.client.put_manifest(pushed, "v2", IMAGE.body, IMAGE.media_type)
+    pages = (f"/v2/{pushed}/tags/list?n={page}" for page in ("1", "2", "1&last=v1", "3&last=v2", "1000&last=v"))
+    for path in (f"/v2/{pushed}/manifests/v1", f"/v2/{pushed}/blobs/{sha256(BLOB)}", *pages):
         with kept_connection(alone) as (connection, reader):
             connection.sendall(request(path))
             short = answer(reader)
-            connection.sendall(request(path, "GET", "Connection: close"))
+            connection.sendall(request(path, "GET", "Content-Length: 0"))  # which only the long one takes
             long = answer(reader)
         for of in (short, long):
             for name in ("date", "x-request-id", "connection"):
