@@ -4,6 +4,7 @@ Blobs").
 A blob can be read where a live fact links it, whether or not its bytes are here. GET of content that is elsewhere
 fetches it, and waits for a holder; HEAD and mount of content that nobody reachable has say it is missing, because a
 pusher that asks will then upload it again and heal it. HEAD says so once nobody may be restarting who could have it.
+GET says so of content that was deleted or collected while a holder was waited for.
 """
 
 from starlette.requests import Request
@@ -15,7 +16,7 @@ from registry.catalog.database import Transaction
 from registry.catalog.queries import BlobRow
 from registry.catalog.repository import delete_blob, link_again, link_blob
 from registry.cluster.contents import WHOLE_BYTES, Part
-from registry.errors import BlobUnknown
+from registry.errors import BlobUnknown, ContentUnreachable
 from registry.http.answers import StreamResponse
 from registry.http.asked import AskedPart, asked_part, blob_headers, content_headers, etag_of, matches
 from registry.instance import Instance
@@ -35,7 +36,12 @@ async def get_blob(instance: Instance, request: Request, repository: Repository,
     asked = asked_part(request.headers, digest, row.size)
     if asked is None:
         return Response(status_code=304, headers=content_headers(digest))
-    return await _content(instance, digest, row, asked)
+    try:
+        return await _content(instance, digest, row, asked)
+    except ContentUnreachable:
+        if instance.catalog.queries.blob(repository, digest) is None:  # deleted or collected while it was waited for
+            raise BlobUnknown("there is no such blob in this repository any more", {"digest": digest}) from None
+        raise
 
 
 async def _protect(instance: Instance, repository: Repository, digest: Digest) -> None:

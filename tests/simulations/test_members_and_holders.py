@@ -209,3 +209,26 @@ def test_content_that_is_linked_again_while_it_is_copied_is_copied_once(monkeypa
         assert len(begun) == 20
 
     play(act, sites=("eu", "us"), between_sites_s=0.08)
+
+
+def test_a_blob_that_is_deleted_while_its_holder_is_waited_for_is_a_miss(monkeypatch):
+    """It was said to be out of reach for now, and clients try that again. Collected content is gone in the same way."""
+
+    async def break_off(self, member, transfer, ingest, kind):
+        return False
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second = playing.world.nodes
+        work, blob = client(playing), b"a layer"
+        while not await work.upload(first, "app", blob):
+            pass
+        await asyncio.sleep(1)
+        monkeypatch.setattr(Fetch, "_receive_from", break_off)
+        pulling = asyncio.create_task(client(playing, "pulling").pull_blob(second, "app", digest_of(blob)))
+        await asyncio.sleep(1)
+        path = f"/v2/app/blobs/{digest_of(blob)}"
+        await work.ask("delete blob", first, "DELETE", path, repository="app", digest=digest_of(blob))
+        assert (await pulling).status == 404
+
+    play(act, sites=("eu", "us"))
