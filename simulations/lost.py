@@ -18,6 +18,10 @@ class Lost:
     def manifests(self) -> set[str]:
         return self.digests & PARTS.keys()
 
+    def nowhere(self) -> set[str]:
+        """Manifests that may be lost and that no running instance has, though facts that got away in time name them."""
+        return self.manifests.difference(*map(_manifests, self._world.nodes))
+
     def concerns(self, operation: Operation) -> bool:
         """Whether a request may fail for it."""
         if not operation.digest:
@@ -31,7 +35,7 @@ class Lost:
         others = [other for other in self._world.nodes if other is not node]
         self.digests |= contents_of(node).difference(promised, *map(contents_of, others))
         if not but_manifests:
-            self.digests |= PARTS.keys() - {digest for other in others for digest in _manifests(other)}
+            self.digests |= PARTS.keys() - promised - {digest for other in others for digest in _manifests(other)}
 
     def relied_on_by(self, node: Node, history: History) -> None:
         """Nobody waits for an instance any more. What it has linked unseen, and others have, may be collected."""

@@ -189,7 +189,7 @@ class Run(Referee):
                         await asyncio.sleep(0.05)
                 # Whoever was told of a change by one that is gone goes on asking for it a while.
                 self.judge(bounds.check_queues, node.name, node.instance, self.lost.digests, bool(self.world.gone))
-                self.judge(bounds.check_wanted, node.name, node.instance)
+                self.judge(bounds.check_wanted, node.name, node.instance, self.lost.nowhere())
         self.judge(bounds.check_tasks, len(asyncio.all_tasks()), len(self.world.disks))
         refused = sum((node.refused() for node in [*nodes, *self.world.gone]), Counter[str]())
         if not MANGLING & set(self.plan.faults) and not loses_uploads(self.plan.faults):

@@ -39,9 +39,9 @@ class Acknowledged:
                 raise Violation(f"{operation} was acknowledged, and is lost")
 
     def pushed(self) -> set[str]:
-        """The content of all manifests whose pushes were acknowledged."""
+        """All manifests whose pushes were acknowledged, and their content."""
         acknowledged = (o for o in self._history.operations if o.kind.startswith("push") and o.status == 201)
-        return {blob for operation in acknowledged for blob in all_blobs(operation.digest)}
+        return {digest for operation in acknowledged for digest in (operation.digest, *all_blobs(operation.digest))}
 
     def excuse(self, node: str) -> None:
         """An instance's disk was put back to an earlier state, or destroyed: what only it had is lost."""

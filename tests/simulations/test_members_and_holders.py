@@ -4,8 +4,11 @@ import asyncio
 
 import pytest
 
+from registry.cluster.bodies import Bodies
 from registry.cluster.fetch import Fetch
 from registry.seams import PeerUnreachable
+from simulations.checkers import Violation
+from simulations.checkers.bounds import check_wanted
 from simulations.images import ALL_IMAGES, digest_of
 from simulations.run import Run, drawn_plan, run
 from tests.simulations.test_scenarios import begin, client, play, pushed, put_again
@@ -230,5 +233,48 @@ def test_a_blob_that_is_deleted_while_its_holder_is_waited_for_is_a_miss(monkeyp
         path = f"/v2/app/blobs/{digest_of(blob)}"
         await work.ask("delete blob", first, "DELETE", path, repository="app", digest=digest_of(blob))
         assert (await pulling).status == 404
+
+    play(act, sites=("eu", "us"))
+
+
+def test_a_manifest_that_went_with_a_disk_before_its_push_was_answered_may_be_nowhere():
+    """Its facts had got away by a diff. The checkers asked for its body, which that one disk had had."""
+    plan = drawn_plan(
+        52685,
+        sites=("eu", "us", "ap"),
+        faults=("bus-cut", "disk-destroyed"),
+        conditions=("two-copies",),
+        operations=6,
+        calm_operations=0,
+        between_sites_s=0.08,
+    )
+    assert run(plan).violations == []
+
+
+@pytest.mark.parametrize("promised", [False, True], ids=["by one disk", "by two"])
+def test_a_manifest_whose_push_was_answered_may_be_nowhere_if_one_disk_was_to_hold_it(monkeypatch, promised):
+    async def leave_it(self, change):
+        return True
+
+    async def get_nothing(self, digest):
+        return None
+
+    monkeypatch.setattr("registry.cluster.gossip.BODY_ROOM_BYTES", 0)
+    monkeypatch.setattr(Bodies, "deposit", leave_it)
+    monkeypatch.setattr(Bodies, "_fetch", get_nothing)
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second = playing.world.nodes
+        await pushed(client(playing), first, "v1", ALL_IMAGES[0])
+        await asyncio.sleep(1)
+        playing.lost.disk_of(first, playing.acknowledged.pushed() if promised else set())
+        first.die(True)
+        nowhere = playing.lost.nowhere()
+        if promised:
+            with pytest.raises(Violation):
+                check_wanted(second.name, second.instance, nowhere)
+        else:
+            check_wanted(second.name, second.instance, nowhere)
 
     play(act, sites=("eu", "us"))
