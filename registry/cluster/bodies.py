@@ -42,6 +42,8 @@ class Bodies:
         self._locate = locate
         self._sync = sync
         self._fetching: dict[Digest, asyncio.Task[bytes | None]] = {}
+        self._tried: set[Digest] = set()
+        """What has been looked for in this round."""
         self._wake = asyncio.Event()
 
     def look(self) -> None:
@@ -52,19 +54,19 @@ class Bodies:
         """Fetch what is wanted, for ever: each once a round, however often facts come in."""
         loop = asyncio.get_running_loop()
         while True:
-            tried: set[Digest] = set()
+            self._tried.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(loop.time() + ROUND_S):
                     while True:
                         self._wake.clear()
-                        tried |= await self._fetch_all(tried)
+                        await self._fetch_all()
                         await self._wake.wait()
 
-    async def _fetch_all(self, tried: set[Digest]) -> set[Digest]:
-        wanted = [digest for digest in self._catalog.queries.wanted(limit=1000) if digest not in tried]
+    async def _fetch_all(self) -> None:
+        wanted = [digest for digest in self._catalog.queries.wanted(limit=1000) if digest not in self._tried]
+        self._tried.update(wanted)
         for at in range(0, len(wanted), AT_ONCE):
             await asyncio.gather(*(self.fetch(digest) for digest in wanted[at : at + AT_ONCE]))
-        return set(wanted)
 
     def close(self) -> None:
         for task in self._fetching.values():
@@ -101,7 +103,8 @@ class Bodies:
                 log.error("%s gave wrong bytes for %s", member.instance, digest)
                 continue
             try:
-                await self._catalog.database.write(partial(keep_wanted_body, body=body))
+                if not await self._catalog.database.write(partial(keep_wanted_body, body=body)):
+                    self._tried.discard(digest)  # its manifest was deleted meanwhile, and may be pushed again at once
             except StorageFailed as error:
                 log.error("a manifest body could not be kept: %s", error.detail)
             return body

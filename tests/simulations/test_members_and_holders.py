@@ -22,6 +22,11 @@ async def counted_on(playing, first, second):
     return first.instance.cluster.members.get(second.instance.catalog.instance_id)
 
 
+async def leave_it(self, change):
+    """Take the place of `Bodies.deposit`: what no frame carries is at one instance alone."""
+    return True
+
+
 def test_who_comes_in_the_place_of_an_instance_does_not_answer_in_its_name():
     """A new instance at the address of one that was gone with its disk was taken for both, and counted as two copies:
     content was evicted though one other had it."""
@@ -253,9 +258,6 @@ def test_a_manifest_that_went_with_a_disk_before_its_push_was_answered_may_be_no
 
 @pytest.mark.parametrize("promised", [False, True], ids=["by one disk", "by two"])
 def test_a_manifest_whose_push_was_answered_may_be_nowhere_if_one_disk_was_to_hold_it(monkeypatch, promised):
-    async def leave_it(self, change):
-        return True
-
     async def get_nothing(self, digest):
         return None
 
@@ -276,5 +278,35 @@ def test_a_manifest_whose_push_was_answered_may_be_nowhere_if_one_disk_was_to_ho
                 check_wanted(second.name, second.instance, nowhere)
         else:
             check_wanted(second.name, second.instance, nowhere)
+
+    play(act, sites=("eu", "us"))
+
+
+def test_a_body_whose_manifest_is_deleted_while_it_comes_is_fetched_again_when_that_is_back(monkeypatch):
+    """It was dropped as nothing named it, and counted as looked for until the next round, of 5 s."""
+    monkeypatch.setattr("registry.cluster.gossip.BODY_ROOM_BYTES", 0)
+    monkeypatch.setattr(Bodies, "deposit", leave_it)
+    receive, image = Bodies._receive, ALL_IMAGES[0]
+
+    async def act(playing: Run) -> None:
+        async def late(self, member, digest):
+            body = await receive(self, member, digest)
+            monkeypatch.setattr(Bodies, "_receive", receive)
+            await client(playing, "deleting").ask(
+                "delete manifest", first, "DELETE", path, repository="app", digest=digest
+            )
+            await asyncio.sleep(0.2)
+            return body
+
+        await begin(playing)
+        first, second = playing.world.nodes
+        path = f"/v2/app/manifests/{digest_of(image.body)}"
+        monkeypatch.setattr(Bodies, "_receive", late)
+        await pushed(client(playing), first, "v1", image)
+        await asyncio.sleep(0.5)
+        assert second.instance.catalog.queries.body(digest_of(image.body)) is None
+        assert await put_again(client(playing), first, "v1")
+        await asyncio.sleep(0.5)
+        assert second.instance.catalog.queries.body(digest_of(image.body)) == image.body
 
     play(act, sites=("eu", "us"))
