@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from simulations import evictions
+from simulations import evictions, leaving
 from simulations.checkers import bounds, convergence
 from simulations.checkers.readiness import LOOK_S
 from simulations.faults import BUS_CUT, FAULTS, MANGLING
@@ -228,6 +228,7 @@ def run(plan: Plan, act: Callable[[Run], Awaitable[None]] = Run.play) -> Outcome
         with contextlib.ExitStack() as stack:
             for setting in (_logged(playing), guarded(), shrunk("small" in plan.conditions), counted(playing.reached)):
                 stack.enter_context(setting)
+            stack.enter_context(leaving.watched(playing.holders.asked))
             if "evict" in plan.conditions:
                 stack.enter_context(evictions.watched(playing.evicted))
             try:

@@ -11,6 +11,7 @@ from simulations.checkers import Violation
 from simulations.checkers.bounds import check_wanted
 from simulations.images import ALL_IMAGES, digest_of
 from simulations.run import Run, drawn_plan, run
+from tests.simulations.test_members import told_to_leave
 from tests.simulations.test_scenarios import begin, client, play, pushed, put_again
 
 
@@ -264,6 +265,9 @@ def test_a_manifest_whose_push_was_answered_may_be_nowhere_if_one_disk_was_to_ho
     monkeypatch.setattr("registry.cluster.gossip.BODY_ROOM_BYTES", 0)
     monkeypatch.setattr(Bodies, "deposit", leave_it)
     monkeypatch.setattr(Bodies, "_fetch", get_nothing)
+def test_a_disk_that_is_put_back_after_a_leaver_has_asked_it_was_a_holder_for_the_leaver():
+    """The checker held it against the leaver, which had asked, was gone but for two seconds, and could not know. One
+    that nobody has asked is no excuse."""
 
     async def act(playing: Run) -> None:
         await begin(playing)
@@ -310,3 +314,19 @@ def test_a_body_whose_manifest_is_deleted_while_it_comes_is_fetched_again_when_t
         assert second.instance.catalog.queries.body(digest_of(image.body)) == image.body
 
     play(act, sites=("eu", "us"))
+        backup = second.backup()
+        await pushed(client(playing), first, "v1", ALL_IMAGES[0])
+        left = await told_to_leave(playing, first)
+        while not first.instance.cluster.has_left:
+            await asyncio.sleep(0.1)
+        second.die(False)
+        playing.put_back(second)
+        second.image = backup
+        asked_s, playing.holders._asked_s = playing.holders._asked_s, {}
+        with pytest.raises(Violation, match="nobody else has"):
+            playing.holders.check_left(first)
+        playing.holders._asked_s = asked_s
+        await playing.restart(second)
+        await left
+
+    play(act, sites=("eu", "eu"))

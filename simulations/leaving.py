@@ -1,0 +1,25 @@
+"""When instances that leave ask for the last time who else holds what they do."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from unittest.mock import patch
+
+from registry.cluster.leave import Leave
+from registry.names import Digest
+from simulations.life import LIFE, nobodys
+
+
+@contextlib.contextmanager
+def watched(told: Callable[[str, str, float], None]) -> Iterator[None]:
+    """Tell of every content that is asked for: the instance that leaves, the digest, and when."""
+    original = Leave._is_kept
+
+    async def asking(self: Leave, digest: Digest) -> bool:
+        begun_s, life = asyncio.get_running_loop().time(), LIFE.get()
+        if life is not None:
+            nobodys(lambda: told(life.name, digest, begun_s))
+        return await original(self, digest)
+
+    with patch.object(Leave, "_is_kept", asking):
+        yield
