@@ -56,8 +56,15 @@ class Readiness:
         known = [other for other in near if other.life and now - self._since_s.get(other.life, now) > LONG_THERE_S]
         if not self._is_good:
             return  # what it says first, by which its neighbours know that it is there, may be lost
+        known = [other for other in known if not self._runs_twice(other)]
         facts = {(document, at) for other in known for document, at in self._facts(other)}
         self._starts[node.life] = _Start(node.life, [other.life for other in known if other.life], facts)
+
+    def _runs_twice(self, node: Node) -> bool:
+        """Whether a copy of its directory runs beside it: one of the two is believed and asked, and what the other has
+        comes when that has begun anew."""
+        ids = [other.instance.catalog.instance_id for other in self._living() if other.instance]
+        return node.instance is not None and ids.count(node.instance.catalog.instance_id) > 1
 
     def look(self) -> None:
         """Raises Violation where an instance is ready and must not be."""

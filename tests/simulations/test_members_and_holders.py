@@ -330,3 +330,28 @@ def test_a_body_whose_manifest_is_deleted_while_it_comes_is_fetched_again_when_t
         await left
 
     play(act, sites=("eu", "eu"))
+
+
+def test_who_starts_while_a_neighbour_runs_twice_may_have_asked_the_other_one():
+    """It believes the later start, and asks that one only, until the other has begun anew. The checker wanted what
+    the other had."""
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second = playing.world.nodes
+        playing.lost.doubled = True
+        twin = playing.world.add_node("eu")
+        twin.image = first.backup()
+        await twin.start()
+        await asyncio.sleep(2.6)
+        second.die(False)
+        work = client(playing)
+        while not await work.upload(first, "app", b"said while its copy was believed"):
+            pass
+        await playing.restart(second)
+        while not second.instance.ready:
+            playing.readiness.look()
+            await asyncio.sleep(0.02)
+        playing.readiness.look()
+
+    play(act, sites=("eu", "eu"))
