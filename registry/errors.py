@@ -158,7 +158,7 @@ class Unsupported(OciError):
 
 
 class StorageFailed(OciError):
-    """The disk did not take a write. Nothing was changed."""
+    """The disk did not take a write. Nothing was changed; but a commit that failed may be found by the next start."""
 
     status = 503
     code = "DENIED"

@@ -146,6 +146,14 @@ class History:
             elif operation.node == node and (over_s is None or over_s >= now_s):
                 yield operation
 
+    def refused(self, node: str, before_s: float) -> Iterator[Operation]:
+        """Requests that an instance refused before a time because its disk did. SQLite may have written all of a commit
+        before its sync failed: the next start finds it, unless another one has been written over it."""
+        for operation in self.operations:
+            over_s = operation.ended_s
+            if operation.node == node and operation.status == 503 and over_s is not None and over_s <= before_s:
+                yield operation
+
     def of(self, node: str) -> dict[str, Seen]:
         return self.documents.setdefault(node, {})
 

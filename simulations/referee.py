@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from crdt.delta import decode_delta
 from registry.catalog.membership import DOCUMENT as MEMBERS
 from registry.catalog.queries import KIND
 from registry.cluster.confirmations import PATIENCE_S
@@ -165,7 +166,9 @@ class Referee:
         for commit in commits:
             start = node.instance.cluster.gossip.start
             for number, delta in commit.operations:
-                said = self.judge(self.commits.check_operation, node.name, commit.document, delta, now) or {}
+                is_found = node.instance.catalog.documents.writer not in decode_delta(delta).spans
+                since_s = node.begun_s if is_found else None
+                said = self.judge(self.commits.check_operation, node.name, commit.document, delta, now, since_s) or {}
                 given_up = self._given_up(node, commit.document)
                 self._written.append(Written(now, node, start, number, commit, said, bounds, given_up))
                 self.readiness.note(self._written[-1])

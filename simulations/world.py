@@ -60,6 +60,8 @@ class Node:
         self.drawn = random.Random(f"{world.seed} {name}")
         self.image: Image = ({}, dict(world.template))
         self.lives = 0
+        self.begun_s = 0.0
+        """When the present life began."""
         self.life: Life | None = None
         self.instance: Instance | None = None
         self.started = False
@@ -99,6 +101,7 @@ class Node:
     async def start(self, connected: bool = True) -> None:
         """Begin a life on the disk as it is. Unconnected it hears and reaches nobody, nor is it heard."""
         self.lives += 1
+        self.begun_s = self.world.loop.now
         self.started = False
         self.recent_ms.clear()
         self.latest_ms = 0

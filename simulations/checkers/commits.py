@@ -29,8 +29,11 @@ class Commits:
         self.gone: set[tuple[str, Identity]] = set()
         """Facts that an operation has ended."""
 
-    def check_operation(self, node: str, name: str, raw: bytes, now_s: float) -> dict[Identity, Fact]:
-        """An instance has committed an operation of its own. Answers the facts it has said."""
+    def check_operation(
+        self, node: str, name: str, raw: bytes, now_s: float, found_since_s: float | None = None
+    ) -> dict[Identity, Fact]:
+        """An instance has committed an operation of its own; or has found one of an earlier life on its disk, having
+        begun at `found_since_s`. Answers the facts it has said."""
         delta = decode_delta(raw)
         said: dict[Identity, Fact] = {}
         for writer, clock, text in delta.added:
@@ -40,6 +43,8 @@ class Commits:
             self._said_s.setdefault((name, (writer, clock)), now_s)
         keys = {fact.key for fact in said.values()}
         under_way = list(self._history.under_way(node, now_s))
+        if found_since_s is not None:
+            under_way += self._history.refused(node, found_since_s)
         for writer, ranges in delta.deleted.items():
             for first, length in ranges:
                 for clock in range(first, first + length):

@@ -1,6 +1,7 @@
 """Named days on which everything breaks."""
 
 import asyncio
+import errno
 import statistics
 
 import pytest
@@ -432,3 +433,29 @@ def test_a_blob_is_kept_of_which_a_client_is_told_while_it_is_collected(monkeypa
 
 def test_faults_have_names_that_can_be_given_on_the_command_line():
     assert all(name == name.lower() and " " not in name for name in FAULTS)
+
+
+def test_what_was_refused_since_its_sync_failed_may_be_found_on_the_disk():
+    """SQLite had written a delete's commit, and a kill left it there. The next start found it, which the checker took
+    for nobody's doing."""
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        node, work = playing.world.nodes[0], client(playing)
+        await pushed(work, node, "v1", ALL_IMAGES[0])
+
+        def fail_once(call, name):
+            if call == "sqlite sync":
+                node.on_disk_call = lambda call, name: None
+                raise OSError(errno.EIO, "EIO", name)
+
+        playing.disturb()
+        node.on_disk_call = fail_once
+        answer = await work.ask("delete tag", node, "DELETE", "/v2/app/manifests/v1", repository="app", reference="v1")
+        assert answer.status == 503
+        assert node.instance.catalog.queries.tags("app", "", 9) == ["v1"]
+        node.die(False)
+        await playing.restart(node)
+        assert node.instance.catalog.queries.tags("app", "", 9) == []
+
+    play(act, sites=("eu",))
