@@ -126,7 +126,7 @@ class Copies:
                 await self._wake.wait()
             _, link = self._due.popitem(last=False)
             if not await self._copy(link):
-                self._again_at = min(self._again_at, _now() + RETRY_S)
+                self._try_again(self._members.may_come())
 
     async def _copy(self, link: Link) -> bool:
         """Fetch one content, unless it has come meanwhile or nobody reachable has it."""
@@ -158,7 +158,7 @@ class Copies:
 
     async def _go_over(self) -> None:
         """Fetch whatever is to be here and is not, slowly."""
-        lacking, last = 0, ""
+        lacking, soon, last = 0, False, ""
         while digests := self._queries.links_not_held(last, PAGE):
             for digest in digests:
                 repositories = self._queries.links_of(digest)
@@ -169,11 +169,17 @@ class Copies:
                         await asyncio.sleep(size / (self._mib_s * MIB))
                     else:
                         lacking += 1
+                        soon = soon or self._members.may_come()
             last = digests[-1]
             await asyncio.sleep(PAUSE_S)
         self.lacking = lacking
         if lacking:
-            self._again_at = min(self._again_at, _now() + RETRY_S)
+            self._try_again(soon)
+
+    def _try_again(self, soon: bool) -> None:
+        """Go over all links again for what could not be had; at the next look where somebody may have been about to
+        answer: right after a start nobody has been heard of yet."""
+        self._again_at = min(self._again_at, _now() + (0.0 if soon else RETRY_S))
 
     def _lacks(self, digest: Digest) -> bool:
         return not self._queries.is_held(digest)

@@ -355,3 +355,21 @@ def test_who_starts_while_a_neighbour_runs_twice_may_have_asked_the_other_one():
         playing.readiness.look()
 
     play(act, sites=("eu", "eu"))
+
+
+def test_what_is_to_be_here_is_copied_soon_after_a_start():
+    """All links were gone over in the moment of the start, when nobody had been heard of: nothing could be had, and
+    that was tried again after 30 s. Meanwhile the only holder of what a leaver had held was lost."""
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second = playing.world.nodes
+        await pushed(client(playing), first, "v1", ALL_IMAGES[0])
+        await asyncio.sleep(1)
+        playing.world.settings |= {"copies": "2"}
+        second.die(False)
+        await playing.restart(second)
+        await asyncio.sleep(7)
+        assert all(second.instance.store.held_size(digest_of(blob)) for blob in ALL_IMAGES[0].blobs)
+
+    play(act, sites=("eu", "eu"))
