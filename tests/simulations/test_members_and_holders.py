@@ -265,9 +265,6 @@ def test_a_manifest_whose_push_was_answered_may_be_nowhere_if_one_disk_was_to_ho
     monkeypatch.setattr("registry.cluster.gossip.BODY_ROOM_BYTES", 0)
     monkeypatch.setattr(Bodies, "deposit", leave_it)
     monkeypatch.setattr(Bodies, "_fetch", get_nothing)
-def test_a_disk_that_is_put_back_after_a_leaver_has_asked_it_was_a_holder_for_the_leaver():
-    """The checker held it against the leaver, which had asked, was gone but for two seconds, and could not know. One
-    that nobody has asked is no excuse."""
 
     async def act(playing: Run) -> None:
         await begin(playing)
@@ -314,6 +311,15 @@ def test_a_body_whose_manifest_is_deleted_while_it_comes_is_fetched_again_when_t
         assert second.instance.catalog.queries.body(digest_of(image.body)) == image.body
 
     play(act, sites=("eu", "us"))
+
+
+def test_a_disk_that_is_put_back_after_a_leaver_has_asked_it_was_a_holder_for_the_leaver():
+    """The checker held it against the leaver, which had asked, was gone but for two seconds, and could not know. One
+    that nobody has asked is no excuse."""
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second = playing.world.nodes
         backup = second.backup()
         await pushed(client(playing), first, "v1", ALL_IMAGES[0])
         left = await told_to_leave(playing, first)
@@ -373,3 +379,16 @@ def test_what_is_to_be_here_is_copied_soon_after_a_start():
         assert all(second.instance.store.held_size(digest_of(blob)) for blob in ALL_IMAGES[0].blobs)
 
     play(act, sites=("eu", "eu"))
+
+
+def test_an_owner_that_was_put_back_does_not_begin_an_upload_anew_whose_bytes_it_has_lost():
+    """It took what came next for the beginning, where that was passed on to it: a copy of its directory did, too."""
+    plan = drawn_plan(
+        52008,
+        sites=("eu", "eu", "eu"),
+        faults=("bus-cut", "power-cut-at-frame", "clone"),
+        conditions=("collect",),
+        calm_operations=0,
+        between_sites_s=0.02,
+    )
+    assert run(plan).violations == []
