@@ -84,8 +84,9 @@ class Exchange:
                 self.update_bytes += sum(len(diff.update) for diff in diffs)
                 self.documents += len(diffs)
                 return diffs
-            case Apply(document, update):
-                await self._here.take_in(Incoming(document, update, decode_delta(update), {}))
+            case Apply(updates):
+                for document, update in updates:
+                    await self._here.take_in(Incoming(document, update, decode_delta(update), {}))
             case Send(updates):
                 self._count(m.Updates(updates, {}, []), m.UpdatesAnswer([]))
                 self.update_bytes += sum(len(update) for _, update in updates)

@@ -17,9 +17,11 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import redis.asyncio
 
@@ -114,7 +116,8 @@ def _manifest(digest: str, number: int) -> bytes:
 
 
 def heal(root: Path) -> None:
-    """Two sides of a partition have each written half of the facts; how long until they agree."""
+    """Two sides of a partition have each written half of the facts; how long until they have met, and then until they
+    agree."""
     for site in ("eu", "us"):
         (root / site).mkdir()
         asyncio.run(_fill(root / site, site, DIVERGED_TAGS // 2, DIVERGED_REPOSITORIES))
@@ -124,10 +127,16 @@ def heal(root: Path) -> None:
             stack.enter_context(concord(root, site, peers=addresses, address=address, wait=False))
         for address in addresses:
             await_answer(f"http://{address}/healthz", every_s=0.01)
+        before = max(one["facts"] for one in _statuses(addresses))
         begun = time.monotonic()
-        facts = _agreed(addresses)
-        took = time.monotonic() - begun
-    print(f"{facts / took:8.0f} facts a second: {facts:,} over {DIVERGED_REPOSITORIES:,} repositories in {took:.1f} s")
+        _wait(addresses, lambda said: said[0]["facts"] > before or said[1]["facts"] > before)
+        met = time.monotonic()
+        facts = _wait(addresses, lambda said: said[0]["root"] == said[1]["root"])
+        took = time.monotonic() - met
+    print(
+        f"{facts / took:8.0f} facts a second: {facts:,} over {DIVERGED_REPOSITORIES:,} repositories in {took:.1f} s, "
+        f"{met - begun:.1f} s after the start"
+    )
 
 
 async def _fill(data: Path, prefix: str, tags: int, repositories: int) -> None:
@@ -145,17 +154,20 @@ def _push(catalog: Catalog, number: int, name: str, tx: object) -> object:
     return push(catalog, number, name, tx)  # type: ignore[arg-type]
 
 
-def _agreed(addresses: list[str]) -> int:
-    """Wait for equal state digests. Answers how many facts there are then."""
-    while True:
-        said = []
-        for address in addresses:
-            connection = http.client.HTTPConnection(address, timeout=60)
-            connection.request("GET", "/_concord/status")
-            said.append(json.loads(connection.getresponse().read()))
-        if said[0]["root"] == said[1]["root"]:
-            return int(said[0]["facts"])
+def _wait(addresses: list[str], holds: Callable[[list[dict[str, Any]]], bool]) -> int:
+    """Wait until something holds of both statuses. Answers how many facts there are then."""
+    while not holds(said := _statuses(addresses)):
         time.sleep(0.05)
+    return int(said[0]["facts"])
+
+
+def _statuses(addresses: list[str]) -> list[dict[str, Any]]:
+    said = []
+    for address in addresses:
+        connection = http.client.HTTPConnection(address, timeout=60)
+        connection.request("GET", "/_concord/status")
+        said.append(json.loads(connection.getresponse().read()))
+    return said
 
 
 def pull(root: Path) -> None:

@@ -102,10 +102,9 @@ class Diff(NamedTuple):
 
 
 class Apply(NamedTuple):
-    """Apply an update here → None."""
+    """Apply updates here, each to another document → None."""
 
-    document: str
-    update: bytes
+    updates: list[tuple[str, bytes]]
 
 
 class Send(NamedTuple):
@@ -211,20 +210,25 @@ def _exchange_page(replica: Replica, names: list[str], report: Report) -> Genera
     before = {name: replica.state(name) for name in names}
     diffs: list[Diff] = yield AskDiffs([(name, before[name].vector) for name in names])
     _expect(len(diffs) == len(names))
-    lacking, left_out = [], []
+    updates, exchanged, left_out = [], list[tuple[str, Vector]](), []
     for name, diff in zip(names, diffs, strict=True):
         ours, theirs = before[name], diff.state
         if ours.vector == theirs.vector and ours.digest != theirs.digest:
             report.forked.append(name)
-            continue
-        if diff.update:
-            yield Apply(name, diff.update)
-        elif not covers(ours.vector, theirs.vector):
+        elif not diff.update and not covers(ours.vector, theirs.vector):
             left_out.append(name)
-            continue
-        if not covers(theirs.vector, replica.state(name).vector):
-            lacking.append((name, replica.diff(name, theirs.vector)))
-        report.exchanged.append(name)
+        else:
+            exchanged.append((name, theirs.vector))
+            if diff.update:
+                updates.append((name, diff.update))
+    if updates:
+        yield Apply(updates)
+    lacking = [
+        (name, replica.diff(name, theirs))
+        for name, theirs in exchanged
+        if not covers(theirs, replica.state(name).vector)
+    ]
+    report.exchanged += (name for name, _ in exchanged)
     if lacking:
         yield Send(lacking)
     return left_out

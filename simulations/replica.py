@@ -134,8 +134,9 @@ def answer(peer: MemoryReplica, replica: MemoryReplica, step: Step) -> Any:
             return [
                 Diff(peer.state(n), b"" if covers(v, peer.state(n).vector) else peer.diff(n, v)) for n, v in vectors
             ]
-        case Apply(document, update):
-            replica.apply(document, update)
+        case Apply(updates):
+            for document, update in updates:
+                replica.apply(document, update)
         case Send(updates):
             for document, update in updates:
                 peer.apply(document, update)

@@ -218,6 +218,12 @@ class Queries:
         """Manifests that live facts name and whose bodies are not here."""
         return [Digest(digest) for (digest,) in self._database.rows(f"{_WANTED} LIMIT ?", (limit,))]
 
+    def pushed_to(self, manifest: Digest) -> str | None:
+        """The instance that a manifest was pushed to, where it is known."""
+        sql = "SELECT f.writer FROM facts f WHERE f.kind = 'm' AND f.key = ? LIMIT 1"
+        row = self._database.row(sql, (manifest,))
+        return self.instance_of(row[0]) if row else None
+
     def facts_of_tag(self, repository: Repository, tag: Tag) -> list[TagFact]:
         """All live facts of one tag, the winner first."""
         return self.tag_facts(repository, tag, tag).get(tag, [])

@@ -1,5 +1,6 @@
 """Manifest bodies that facts name and no frame brought: fetched at once, so that every instance can serve every tag
-when the one it was pushed to is gone; what nobody gives is looked for again in rounds. And the other way round, what no
+when the one it was pushed to is gone, many with one question where many are missing; what nobody gives is looked for
+again in rounds. And the other way round, what no
 frame can carry is put at a member before the push is answered."""
 
 import asyncio
@@ -16,7 +17,7 @@ from registry.catalog.repository import drop_wrong_body
 from registry.cluster.gossip import fits_a_frame
 from registry.cluster.locate import Locate
 from registry.cluster.members import Member, Members
-from registry.cluster.messages import Updates, UpdatesAnswer
+from registry.cluster.messages import ManifestsAnswer, ManifestsQuestion, Updates, UpdatesAnswer
 from registry.cluster.peers import Peers
 from registry.cluster.sync import Sync
 from registry.errors import StorageFailed
@@ -28,6 +29,8 @@ log = logging.getLogger("concord.bodies")
 
 ROUND_S = 5.0
 AT_ONCE = 16
+TOGETHER = 200
+WORTH_ASKING_TOGETHER = 8
 DEPOSIT_TRIES = 3
 DEPOSIT_S = 10.0
 
@@ -65,8 +68,33 @@ class Bodies:
     async def _fetch_all(self) -> None:
         wanted = [digest for digest in self._catalog.queries.wanted(limit=1000) if digest not in self._tried]
         self._tried.update(wanted)
+        if len(wanted) >= WORTH_ASKING_TOGETHER:
+            for at in range(0, len(wanted), TOGETHER):
+                await self._fetch_together(wanted[at : at + TOGETHER])
+            wanted = [digest for digest in wanted if not self._catalog.queries.has_body(digest)]
         for at in range(0, len(wanted), AT_ONCE):
             await asyncio.gather(*(self.fetch(digest) for digest in wanted[at : at + AT_ONCE]))
+
+    async def _fetch_together(self, digests: list[Digest]) -> None:
+        """Fetch what those give at once to whom it was pushed, or whoever is nearest where they cannot be asked."""
+        nearest = self._members.reachable()[:1]
+        asking: dict[str, list[Digest]] = {}
+        for digest in digests:
+            member = self._members.get(self._catalog.queries.pushed_to(digest) or "")
+            for one in [member] if member is not None and member.reachable else nearest:
+                asking.setdefault(one.instance, []).append(digest)
+        for instance, asked in asking.items():
+            member = self._members.get(instance)
+            if member is None:
+                continue
+            try:
+                answer = await self._peers.ask(
+                    member, "/manifests", ManifestsQuestion(list(asked)), ManifestsAnswer, DEPOSIT_S
+                )
+                keep = (partial(keep_wanted_body, body=body) for body in answer.bodies)
+                await asyncio.gather(*map(self._catalog.database.write, keep))
+            except (PeerUnreachable, StorageFailed) as error:
+                log.info("no bodies from %s at once: %s", instance, error)
 
     def close(self) -> None:
         for task in self._fetching.values():

@@ -236,6 +236,17 @@ class BodiesAnswer(msgspec.Struct):
     held: list[Text]
 
 
+class ManifestsQuestion(msgspec.Struct):
+    """Give these manifests' bodies, as many of them as one answer holds."""
+
+    digests: Annotated[list[Text], msgspec.Meta(max_length=1000)]
+
+
+class ManifestsAnswer(msgspec.Struct):
+    bodies: list[bytes]
+    """Those that are here and in order. The asker tells by their digests which they are."""
+
+
 class UpdatesAnswer(msgspec.Struct):
     early: list[str]
     """Documents whose update could not be applied because something before it is missing."""

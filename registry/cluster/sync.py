@@ -52,6 +52,8 @@ FIRST_RETRY_S = 0.2
 MAX_RETRY_S = 5.0
 MAX_RETRIES = 8
 MAX_DUE = 10_000
+APPLIED_AT_ONCE_BYTES = 32 * 1024
+"""Diffs that share a commit; while they are applied, everything else waits."""
 
 
 class _Due(NamedTuple):
@@ -221,8 +223,8 @@ class Sync:
                 return (await ask(member, "/fingerprints", question, m.FingerprintsAnswer)).fingerprints
             case AskDiffs(vectors):
                 return await self._diffs(member, vectors, timeout_s=30.0)
-            case Apply(document, update):
-                await self._apply(member, document, update)
+            case Apply(updates):
+                await self._apply_all(member, updates)
             case Send(updates):
                 writers = self._catalog.queries.writers_of(name for name, _ in updates)
                 await ask(member, "/updates", m.Updates(updates, writers, []), m.UpdatesAnswer, timeout_s=30.0)
@@ -236,6 +238,19 @@ class Sync:
         if answer.writers:
             await self._catalog.database.write(lambda tx: note_writers(tx, answer.writers))
         return [diff.read() for diff in answer.diffs]
+
+    async def _apply_all(self, member: Member, updates: list[tuple[str, bytes]]) -> None:
+        """Apply a member's diffs. Raises what the first raises that fails; the others are applied all the same."""
+        while updates:
+            size, several = 0, 0
+            while several < len(updates) and size < APPLIED_AT_ONCE_BYTES:
+                size += len(updates[several][1])
+                several += 1
+            at_once, updates = updates[:several], updates[several:]
+            applying = (self._apply(member, document, update) for document, update in at_once)
+            for failure in await asyncio.gather(*applying, return_exceptions=True):
+                if failure is not None:
+                    raise failure
 
     async def _apply(self, member: Member, document: str, update: bytes) -> None:
         """Apply a member's diff. Raises CrdtError for one that does not fit."""

@@ -25,6 +25,7 @@ log = logging.getLogger("concord.peers")
 T = TypeVar("T")
 
 MAX_DIFFS_BYTES = 16 * 1024 * 1024
+MAX_BODIES_BYTES = 4 * 1024 * 1024
 
 
 class Refused(Exception):
@@ -146,6 +147,19 @@ async def _bodies(instance: Instance, asked: Asked, question: m.BodiesQuestion) 
     return m.BodiesAnswer([digest for digest in digests if instance.catalog.queries.has_body(digest)])
 
 
+async def _manifests(instance: Instance, asked: Asked, question: m.ManifestsQuestion) -> m.ManifestsAnswer:
+    bodies, size = list[bytes](), 0
+    for digest in map(parse_digest, question.digests):
+        body = instance.catalog.queries.body(digest)
+        if body is None or await instance.cluster.bodies.checked(digest, body) is None:
+            continue
+        size += len(body)
+        if bodies and size > MAX_BODIES_BYTES:
+            break
+        bodies.append(body)
+    return m.ManifestsAnswer(bodies)
+
+
 async def _secure(instance: Instance, asked: Asked, question: m.SecureQuestion) -> m.SecureAnswer:
     return await instance.cluster.secure.hold(question, instance.cluster.members.get(asked.session.client))
 
@@ -179,6 +193,7 @@ QUESTIONS: dict[str, Callable[[Instance, Asked], Awaitable[Response]]] = {
     "/facts": _answering(m.FactsQuestion, _facts),
     "/held": _answering(m.HeldQuestion, _held),
     "/bodies": _answering(m.BodiesQuestion, _bodies),
+    "/manifests": _answering(m.ManifestsQuestion, _manifests),
     "/secure": _answering(m.SecureQuestion, _secure),
     "/take": _answering(m.TakeQuestion, _take),
     "/relied": _answering(m.RelyQuestion, _relied),

@@ -32,6 +32,7 @@ ANSWERS = {
     "/facts": (m.FactsQuestion, m.FactsAnswer),
     "/held": (m.HeldQuestion, m.HeldAnswer),
     "/bodies": (m.BodiesQuestion, m.BodiesAnswer),
+    "/manifests": (m.ManifestsQuestion, m.ManifestsAnswer),
     "/secure": (m.SecureQuestion, m.SecureAnswer),
     "/take": (m.TakeQuestion, m.TakeAnswer),
     "/relied": (m.RelyQuestion, m.RelyAnswer),

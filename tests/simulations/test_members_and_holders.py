@@ -392,3 +392,37 @@ def test_an_owner_that_was_put_back_does_not_begin_an_upload_anew_whose_bytes_it
         between_sites_s=0.02,
     )
     assert run(plan).violations == []
+
+
+def test_many_manifests_that_are_missing_come_with_one_question(monkeypatch):
+    """And one by one where whoever has them does not know that question, or does not answer it."""
+    monkeypatch.setattr("registry.cluster.gossip.BODY_ROOM_BYTES", 0)
+    monkeypatch.setattr("registry.cluster.bodies.WORTH_ASKING_TOGETHER", len(ALL_IMAGES))
+    monkeypatch.setattr(Bodies, "deposit", leave_it)
+    receive, alone = Bodies._receive, []
+
+    async def counted(self, member, digest):
+        alone.append(digest)
+        return await receive(self, member, digest)
+
+    monkeypatch.setattr(Bodies, "_receive", counted)
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second = playing.world.nodes
+        second.die(False)
+        for number, image in enumerate(ALL_IMAGES):
+            await pushed(client(playing), first, f"v{number}", image)
+        await playing.restart(second)
+        await asyncio.sleep(6)
+        assert all(second.instance.catalog.queries.has_body(digest_of(image.body)) for image in ALL_IMAGES)
+
+    play(act, sites=("eu", "us"))
+    assert alone == []
+
+    async def unknown(self, digests):
+        pass
+
+    monkeypatch.setattr(Bodies, "_fetch_together", unknown)
+    play(act, sites=("eu", "us"))
+    assert len(alone) == len(ALL_IMAGES)
