@@ -18,6 +18,9 @@ from typing import Any
 from simulations.life import LivingHandle, LivingTimer
 
 RESOLUTION_S = 1e-6  # finer ones do not survive addition to large times, and the loop would spin
+MOST_AT_ONCE_S = 86_400.0
+MANY_TIMERS = 100
+CANCELLED_SHARE = 0.5
 
 
 class NumberedTask(asyncio.Task[Any]):
@@ -36,25 +39,16 @@ class NumberedTask(asyncio.Task[Any]):
         return self is other
 
 
-class _NoSelector:
-    """Stands where the selector would: waiting is a jump in time."""
-
-    def __init__(self, loop: "VirtualLoop") -> None:
-        self._loop = loop
-
-    def select(self, timeout: float | None) -> list[Any]:
-        if timeout is None:
-            raise Stuck("nothing can run, and no timer is set")
-        if timeout > 0:
-            self._loop.now += timeout
-        return []
-
-    def close(self) -> None:
-        pass
-
-
 class Stuck(Exception):
     """Nothing can ever happen again."""
+
+
+class _Due(float):
+    """When a timer is due. Timers are ordered by these, since floats are compared faster than anything of ours."""
+
+    __slots__ = ("timer",)
+
+    timer: LivingTimer
 
 
 class VirtualLoop(base_events.BaseEventLoop):
@@ -64,9 +58,9 @@ class VirtualLoop(base_events.BaseEventLoop):
         super().__init__()
         self.now = 0.0
         self.executor_delay_s: Callable[[], float] = lambda: 0.0
-        self._selector = _NoSelector(self)
-        self._clock_resolution = RESOLUTION_S
         self._ready: Any
+        self._stopping: bool
+        self._timer_cancelled_count: int
         self._scheduled: Any
         self.set_task_factory(_numbered_task)  # type: ignore[arg-type]
         NumberedTask._numbers = itertools.count()
@@ -99,15 +93,48 @@ class VirtualLoop(base_events.BaseEventLoop):
         self, when: float, callback: Any, *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         timer = LivingTimer(when, callback, args, self, context)
-        heapq.heappush(self._scheduled, timer)
-        timer._scheduled = True  # type: ignore[attr-defined]
+        due = _Due(when)
+        due.timer = timer
+        heapq.heappush(self._scheduled, due)
         return timer
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self.now + delay, callback, *args, context=context)
+
+    def _run_once(self) -> None:
+        """What the loop above does in its one turn, in the same order, without what only a real one needs."""
+        self._forget_cancelled()
+        ready, scheduled = self._ready, self._scheduled
+        if not ready and not self._stopping:
+            if not scheduled:
+                raise Stuck("nothing can run, and no timer is set")
+            if (timeout := min(scheduled[0] - self.now, MOST_AT_ONCE_S)) > 0:
+                self.now += timeout
+        end = self.now + RESOLUTION_S
+        while scheduled and scheduled[0] < end:
+            timer = heapq.heappop(scheduled).timer
+            timer._scheduled = False
+            ready.append(timer)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+
+    def _forget_cancelled(self) -> None:
+        """Drop timers that were cancelled: from the head, and all where they are many."""
+        scheduled = self._scheduled
+        if len(scheduled) > MANY_TIMERS and self._timer_cancelled_count / len(scheduled) > CANCELLED_SHARE:
+            scheduled[:] = [due for due in scheduled if not due.timer._cancelled]
+            heapq.heapify(scheduled)
+            self._timer_cancelled_count = 0
+        while scheduled and scheduled[0].timer._cancelled:
+            self._timer_cancelled_count -= 1
+            heapq.heappop(scheduled).timer._scheduled = False
 
     def _asyncgen_finalizer_hook(self, agen: Any) -> None:
         """Generators that are forgotten are not closed: when the collector finds them is no function of the seed."""
-
-    def _process_events(self, event_list: list[Any]) -> None:
-        pass
 
     def _write_to_self(self) -> None:
         pass
