@@ -44,7 +44,7 @@ async def get(instance: Instance, request: Request, repository: Repository, refe
     if request.method == "HEAD":
         return Response(headers=headers | {"Content-Length": str(row.size)})
     body = await instance.cluster.bodies.checked(row.digest, row.body) if row.body is not None else None
-    return Response(body or await _body_from_peers(instance, row), headers=headers)
+    return Response(body or await _body_from_peers(instance, repository, row), headers=headers)
 
 
 def _find(instance: Instance, repository: Repository, reference: str) -> ManifestRow | None:
@@ -54,14 +54,17 @@ def _find(instance: Instance, repository: Repository, reference: str) -> Manifes
     return queries.manifest_by_tag(repository, reference) if is_tag(reference) else None
 
 
-async def _body_from_peers(instance: Instance, row: ManifestRow) -> bytes:
-    """A body that is on its way here. Waits for somebody who has it. Raises ContentUnreachable."""
+async def _body_from_peers(instance: Instance, repository: Repository, row: ManifestRow) -> bytes:
+    """A body that is on its way here. Waits for somebody who has it. Raises ContentUnreachable; ManifestUnknown when
+    the manifest is deleted meanwhile."""
     cluster = instance.cluster
     deadline = asyncio.get_running_loop().time() + cluster.fetch.hold_s
     while True:
         body = await cluster.bodies.fetch(row.digest)
         if body is not None:
             return body
+        if instance.catalog.queries.manifest(repository, row.digest) is None:
+            raise ManifestUnknown("it was deleted before its body came", {"reference": row.digest})
         if asyncio.get_running_loop().time() > deadline or not cluster.members.all():
             uploader = instance.catalog.queries.instance_of(row.writer)
             raise ContentUnreachable(

@@ -243,6 +243,31 @@ def test_a_blob_that_is_deleted_while_its_holder_is_waited_for_is_a_miss(monkeyp
     play(act, sites=("eu", "us"))
 
 
+def test_a_manifest_that_is_deleted_while_its_body_is_waited_for_is_a_miss(monkeypatch):
+    image = ALL_IMAGES[0]
+
+    async def get_nothing(self, digest):
+        return None
+
+    monkeypatch.setattr("registry.cluster.gossip.BODY_ROOM_BYTES", 0)
+    monkeypatch.setattr(Bodies, "deposit", leave_it)
+    monkeypatch.setattr(Bodies, "_fetch", get_nothing)
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second = playing.world.nodes
+        await pushed(client(playing), first, "v1", image)
+        await asyncio.sleep(1)
+        path = f"/v2/app/manifests/{digest_of(image.body)}"
+        asked = {"repository": "app", "digest": digest_of(image.body)}
+        pulling = asyncio.create_task(client(playing, "pulling").ask("pull manifest", second, "GET", path, **asked))
+        await asyncio.sleep(1)
+        await client(playing).ask("delete manifest", first, "DELETE", path, **asked)
+        assert (await pulling).status == 404
+
+    play(act, sites=("eu", "us"))
+
+
 def test_a_manifest_that_went_with_a_disk_before_its_push_was_answered_may_be_nowhere():
     """Its facts had got away by a diff. The checkers asked for its body, which that one disk had had."""
     plan = drawn_plan(
