@@ -116,8 +116,9 @@ class Written(NamedTuple):
     said: dict[Identity, Fact]
     bounds: Any
     """Of its time, see `checkers.stamps`."""
-    given_up: frozenset[str]
-    """Who of its site had missed an earlier one by then, and is not waited for until it has caught up."""
+    waited_for: frozenset[Identity]
+    """What it had written before, and had waited for its site to confirm: who was late is not waited for until it has
+    caught up."""
 
 
 class History:

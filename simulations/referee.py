@@ -39,6 +39,8 @@ from simulations.world import Node, World
 CALM_S = 8.0
 AT_ONCE_S = 0.02
 """From site to site; farther ones may take longer than a miss or a delete waits."""
+CONFIRMED_S = 0.015
+"""A neighbour's confirmation is here by then, also where the answer goes by way of another one."""
 WRITES = ("push", "push by digest", "upload", "mount", *DELETES)
 
 
@@ -100,7 +102,9 @@ class Referee:
         """When the world was disturbed last, by the kind of fault."""
         self._striking: Counter[str] = Counter()
         self._starting: set[Node] = set()
-        self._on_their_way: dict[tuple[str, int, int], tuple[float, set[str]]] = {}
+        self._on_their_way: dict[tuple[str, int, int], tuple[float, dict[str, float]]] = {}
+        self._arrived_s: dict[tuple[str, int, int], dict[str, float]] = {}
+        """When each instance was first seen to have what one has said."""
         if "no-bus" in plan.conditions:
             self.world.redis.absent = True
             self._striking[BUS_CUT] += 1
@@ -169,36 +173,38 @@ class Referee:
                 is_found = node.instance.catalog.documents.writer not in decode_delta(delta).spans
                 since_s = node.begun_s if is_found else None
                 said = self.judge(self.commits.check_operation, node.name, commit.document, delta, now, since_s) or {}
-                given_up = self._given_up(node, commit.document)
-                self._written.append(Written(now, node, start, number, commit, said, bounds, given_up))
+                waited_for = self._waited_for(node, commit.document)
+                self._written.append(Written(now, node, start, number, commit, said, bounds, waited_for))
                 self.readiness.note(self._written[-1])
                 self.judge(self.identities.note, node, node.instance, said)
                 for identity in said:
-                    self._on_their_way[commit.document, *identity] = now, {node.name}
+                    self._arrived_s[commit.document, *identity] = {node.name: now}
+                    self._on_their_way[commit.document, *identity] = now, self._arrived_s[commit.document, *identity]
         return commits
 
-    def _given_up(self, node: Node, document: str) -> frozenset[str]:
-        """Who of an instance's site lacks what that has written in a document, and waited for in vain."""
+    def _waited_for(self, node: Node, document: str) -> frozenset[Identity]:
+        """What an instance has written last in a document of which it does not wait any more to be confirmed."""
         until_s = self.world.loop.now - PATIENCE_S
         own = (o for o in reversed(self._written) if o.node is node and o.commit.document == document)
         last = next((one for one in own if one.said and one.at_s <= until_s), None)
-        if last is None:
-            return frozenset()
-        vectors = {
-            other.name: self.history.of(other.name).get(document, Seen()).vector
-            for other in self.world.nodes
-            if other.site == node.site
-        }
-        return frozenset(
-            name
-            for name, vector in vectors.items()
-            if any(vector.get(writer, 0) <= clock for writer, clock in last.said)
-        )
+        return frozenset(last.said if last is not None else ())
+
+    def _given_up(self, written: Written) -> set[str]:
+        """Who of an instance's site lacks what that had waited for, or has got it just now: that is on its way to be
+        confirmed, and until then nobody waits for who is late."""
+        document, found = written.commit.document, set()
+        for other in self.world.nodes:
+            vector = self.history.of(other.name).get(document, Seen()).vector
+            for writer, clock in written.waited_for if other.site == written.node.site else ():
+                arrived_s = self._arrived_s[document, writer, clock].get(other.name, 0.0)
+                if vector.get(writer, 0) <= clock or arrived_s > self.world.loop.now - CONFIRMED_S:
+                    found.add(other.name)
+        return found
 
     def _note_arrivals(self, node: Node, document: str, vector: dict[int, int]) -> None:
         for (name, writer, clock), (begun, places) in list(self._on_their_way.items()):
             if name == document and vector.get(writer, 0) > clock:
-                places.add(node.name)
+                places.setdefault(node.name, self.world.loop.now)
                 if len(places) >= len(self.world.nodes):
                     self.delays_s.append(self.world.loop.now - begun)
                     del self._on_their_way[name, writer, clock]
@@ -212,7 +218,7 @@ class Referee:
             operation.status = status
             # another of the site may own an upload
             own = [one for one in self._written_for(operation) if operation.kind == "upload" or one.node.name == target]
-            given_up = {name for one in own for name in one.given_up}
+            given_up = {name for one in own for name in self._given_up(one)}
             if operation.kind in DELETES:
                 behind = self._behind(operation, target) | given_up
                 self.judge(self.deletes.check_site, operation, nodes, behind)

@@ -4,7 +4,8 @@ Instances of one site may stand behind a plain load balancer, and clients read b
 wrote. So the answer to a write waits until every live member of the site has confirmed that it committed the change, at
 most 50 ms. The bus is waited for in the same way: once our own frame has come back from it, the others have been told,
 and it does not matter to them if we die the moment after the answer. Whoever misses this is not waited for again until
-it has caught up: a member or a bus that hangs costs one write its 50 ms, not every write.
+it has caught up: a member or a bus that hangs costs one write its 50 ms, not every write. Once it has, what still waits
+waits for it too.
 """
 
 import asyncio
@@ -39,11 +40,11 @@ class Confirmations:
     def published(self, commit: int, sequence: int) -> None:
         """A change is on the bus: from now on it can be confirmed."""
         self._published = sequence
-        waited_for = {m.instance for m in self._members.of_own_site()} - self._behind
+        missing = {m.instance for m in self._members.of_own_site()}
         if self._bus_is_heard:
-            waited_for.add(BUS)
-        if waited_for:
-            self._waits[sequence] = _Wait(waited_for)
+            missing.add(BUS)
+        if not missing <= self._behind:
+            self._waits[sequence] = _Wait(missing)
             self._sequence_of[commit] = sequence
             asyncio.get_running_loop().call_later(PATIENCE_S, self._give_up, commit, sequence, self._waits[sequence])
 
@@ -79,13 +80,15 @@ class Confirmations:
     def caught_up(self, member: Member, applied: int) -> None:
         """A heartbeat says how far a member of our site is."""
         if applied >= self._published:
+            for sequence in self._waits:
+                self._confirm(member.instance, sequence)
             self._behind.discard(member.instance)
 
     def _confirm(self, instance: str, sequence: int) -> None:
         wait = self._waits.get(sequence)
         if wait is not None:
             wait.missing.discard(instance)
-            if not wait.missing:
+            if wait.missing <= self._behind:
                 wait.done.set()
 
     def _give_up(self, commit: int, sequence: int, wait: _Wait) -> None:
@@ -93,8 +96,9 @@ class Confirmations:
             return  # of another start
         del self._waits[sequence]
         self._sequence_of.pop(commit, None)
-        if wait.missing:
-            self._bus_is_heard &= BUS not in wait.missing
-            self._behind |= wait.missing - {BUS}
-            self.missed += len(wait.missing)
-            wait.done.set()
+        late = wait.missing - self._behind
+        if late:
+            self._bus_is_heard &= BUS not in late
+            self._behind |= late - {BUS}
+            self.missed += len(late)
+        wait.done.set()

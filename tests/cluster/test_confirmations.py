@@ -77,6 +77,30 @@ async def test_it_is_waited_for_again_once_it_keeps_step_with_changes(site):
     assert await is_waited_for(members, confirmations, 5)
 
 
+async def test_one_that_catches_up_while_a_write_waits_is_waited_for_by_that_too(site):
+    """The answer left when the bus was done with, though it was known by then that its neighbour keeps step again."""
+    members, confirmations, late = await miss_one(site)
+    confirmations.published(11, 2)
+    waiting = asyncio.create_task(confirmations.wait(11))
+    confirmations.confirmed(late, [1], applied=1)
+    confirmations.confirmed(members.get(OTHER), [2], applied=2)
+    await asyncio.sleep(0.001)
+    assert not waiting.done()
+    confirmations.confirmed(late, [2], applied=2)
+    await asyncio.wait_for(waiting, 0.01)
+    assert confirmations.missed == 1
+
+
+async def test_one_that_catches_up_after_that_is_not_given_up_on_again(site):
+    members, confirmations, late = await miss_one(site)
+    confirmations.published(11, 2)
+    confirmations.confirmed(members.get(OTHER), [2], applied=2)
+    confirmations.caught_up(late, applied=2)
+    await asyncio.sleep(PATIENCE_S * 1.2)
+    assert confirmations.missed == 1
+    assert await is_waited_for(members, confirmations, 3)
+
+
 async def test_nobody_in_the_site_is_no_wait():
     confirmations = Confirmations(Members(OWN, "eu"))
     confirmations.published(10, 1)

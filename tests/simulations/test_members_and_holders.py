@@ -10,6 +10,7 @@ from registry.seams import PeerUnreachable
 from simulations.checkers import Violation
 from simulations.checkers.bounds import check_wanted
 from simulations.images import ALL_IMAGES, digest_of
+from simulations.referee import CALM_S
 from simulations.run import Run, drawn_plan, run
 from tests.simulations.test_members import told_to_leave
 from tests.simulations.test_scenarios import begin, client, play, pushed, put_again
@@ -185,7 +186,8 @@ def test_a_holder_that_is_destroyed_after_it_has_answered_was_a_holder_for_who_m
 
 def test_who_is_not_waited_for_may_have_caught_up_just_before_the_answer():
     """It had missed what left nothing behind, could not take in what came next, and was given up on. By the time of the
-    answer to another write it lacked no more than that, which the checker took for one that was not waited for."""
+    answer to another write it lacked no more than that, which the checker took for one that was not waited for. Where
+    it was known before the answer that it keeps step again, it has to be waited for."""
     plan = drawn_plan(
         13590,
         sites=("eu", "us", "ap"),
@@ -194,6 +196,35 @@ def test_who_is_not_waited_for_may_have_caught_up_just_before_the_answer():
         between_sites_s=0.0,
     )
     assert run(plan).violations == []
+
+
+@pytest.mark.parametrize("since_s", [0.0, 0.1], ids=["just now", "a while ago"])
+def test_who_has_caught_up_just_now_is_not_expected_to_be_waited_for(since_s):
+    """Its confirmation was on its way as the answer left. One that came a while ago has to have been heard."""
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        await asyncio.sleep(CALM_S)
+        first, second = playing.world.nodes
+        gossip, work, going_on = second.instance.cluster.gossip, client(playing), asyncio.Event()
+        apply, missed = gossip._apply, first.instance.cluster.gossip.changes + 1
+
+        async def late(frame, incoming):
+            await (going_on if frame.sequence == missed else asyncio.Event()).wait()
+            await apply(frame, incoming)
+
+        gossip._apply, gossip._confirm = late, lambda: None
+        while not await work.upload(first, "app", b"missed"):
+            pass
+        first.on_disk_call = lambda call, name: going_on.set() if call == "rename" else None
+        if since_s:
+            going_on.set()
+        await asyncio.sleep(since_s)
+        while not await work.upload(first, "app", b"not waited for"):
+            pass
+
+    plan = drawn_plan(0, sites=("eu", "eu"), faults=(), conditions=(), between_sites_s=0.0)
+    assert ["does not show it" in violation for violation in run(plan, act).violations] == [True] * bool(since_s)
 
 
 def test_content_that_is_linked_again_while_it_is_copied_is_copied_once(monkeypatch):
