@@ -7,12 +7,11 @@ every fact that they have ended. After each step the replica that was touched is
 import random
 from collections.abc import Iterator
 
-from crdt.delta import decode_delta
 from crdt.fact import tag_fact
 from crdt.gate import Gate, requirements
 from crdt.vector import Vector
 from simulations.checkers import Violation
-from simulations.replica import MemoryReplica, bring_together
+from simulations.replica import MemoryReplica, bring_together, decoded
 
 NAMES = ("repository/app", "repository/base")
 TAGS = ("v1", "v2", "v3", "latest")
@@ -25,28 +24,29 @@ class Meaning:
     """All operations ever made, and what a state vector means by them."""
 
     def __init__(self) -> None:
-        self._said: dict[str, dict[Identity, str]] = {name: {} for name in NAMES}
-        self._ended: dict[str, dict[Identity, list[Identity]]] = {name: {} for name in NAMES}
-        """For each fact, the operations that ended it, by writer and clock."""
+        self._said: dict[str, dict[int, list[tuple[int, Identity, str]]]] = {name: {} for name in NAMES}
+        """By writer: the clock and identity of each fact, and the fact."""
+        self._ended: dict[str, dict[int, list[tuple[int, Identity]]]] = {name: {} for name in NAMES}
+        """By writer: the clock of each operation that ended a fact, and which."""
 
     def add(self, name: str, raw: bytes) -> None:
-        delta = decode_delta(raw)
+        delta = decoded(raw)
         ((writer, (first, length)),) = delta.spans.items()
-        for _, clock, text in delta.added:
-            self._said[name][writer, clock] = text
-        for of, ranges in delta.deleted.items():
+        said, ended = self._said[name].setdefault(writer, []), self._ended[name].setdefault(writer, [])
+        said += ((clock, (writer, clock), text) for _, clock, text in delta.added)
+        for owner, ranges in delta.deleted.items():
             for start, count in ranges:
-                for clock in range(start, start + count):
-                    self._ended[name].setdefault((of, clock), []).append((writer, first + length - 1))
+                ended += ((first + length - 1, (owner, clock)) for clock in range(start, start + count))
 
     def of(self, name: str, vector: Vector) -> dict[Identity, str]:
         """The facts that are live at a state vector."""
-        ended = self._ended[name]
+        said, ended = self._said[name], self._ended[name]
+        gone = {fact for writer, upto in vector.items() for clock, fact in ended.get(writer, ()) if clock < upto}
         return {
-            (writer, clock): text
-            for (writer, clock), text in self._said[name].items()
-            if clock < vector.get(writer, 0)
-            and not any(at < vector.get(by, 0) for by, at in ended.get((writer, clock), ()))
+            fact: text
+            for writer, upto in vector.items()
+            for clock, fact, text in said.get(writer, ())
+            if clock < upto and fact not in gone
         }
 
 
@@ -114,7 +114,7 @@ class DocumentsRun:
 
     def _take_in(self, site: Site, name: str, raw: bytes, needs: Vector) -> None:
         if not site.replica.apply(name, raw, needs):
-            required = requirements(decode_delta(raw), needs)
+            required = requirements(decoded(raw), needs)
             site.gate.hold(name, required, (name, raw, needs), len(raw), self._now_ms)
             return
         self._check(site, name)

@@ -1,6 +1,7 @@
 """A replica in memory, made of crdt/ alone: what the registry's catalog is to documents, without SQLite."""
 
 from collections.abc import Generator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from blake3 import blake3
@@ -29,6 +30,9 @@ from crdt.gate import admit
 from crdt.trie import DIGEST_SIZE, Node, Prefix, build
 from crdt.vector import Vector, covers
 
+decoded = lru_cache(maxsize=512)(decode_delta)
+"""What an update says. It comes to several replicas, to some more than once, and is only read."""
+
 
 class Held:
     """One document: its pycrdt document, and what updates said."""
@@ -38,10 +42,15 @@ class Held:
         self.vector: Vector = {}
         self.facts: dict[tuple[int, int], str] = {}
         self.changed = 0
+        self._digests: dict[tuple[str, ...], bytes] = {}
+        """The digest, by the facts that it was last made of."""
 
     @property
     def digest(self) -> bytes:
-        return build(map(fact_hash, self.facts.values())).digest
+        facts = tuple(self.facts.values())
+        if facts not in self._digests:
+            self._digests = {facts: build(map(fact_hash, facts)).digest}
+        return self._digests[facts]
 
 
 class MemoryReplica:
@@ -68,7 +77,7 @@ class MemoryReplica:
     def apply(self, name: str, update: bytes, needs: Vector | None = None) -> bool:
         """Take in an update unless something is missing before it."""
         held = self.held(name)
-        delta = decode_delta(update)
+        delta = decoded(update)
         after = admit(held.vector, delta, needs or {})
         if after is None:
             return False
