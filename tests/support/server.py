@@ -13,6 +13,7 @@ from pathlib import Path
 
 from registry.cli.demo import redis_executable
 from tests.support.client import Client
+from tests.support.starter import CAN_FORK, STARTER, Started
 
 KEY = "a-cluster-key-for-the-tests"
 START_S = 30.0
@@ -124,7 +125,7 @@ class Server:
         if peers:
             self.environment["CONCORD_PEER"] = ",".join(peers)
         self.environment |= {f"CONCORD_{name.upper()}": value for name, value in settings.items()}
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Started | None = None
 
     def start(self, wait: bool = True) -> "Server":
         command = [sys.executable, "-m", "registry", "serve"]
@@ -134,7 +135,10 @@ class Server:
         if self._namespace is not None:
             command = ["ip", "netns", "exec", self._namespace, *command]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+            if CAN_FORK and not self._constants and self._namespace is None:
+                self.process = STARTER.start(self.environment, log.fileno())
+            else:
+                self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         if wait:
             self.wait_ready()
         return self
