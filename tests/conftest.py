@@ -17,6 +17,13 @@ settings.register_profile("laptop", deadline=None)
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "laptop")
 
+LONGEST = ("tests/deployment/test_image.py", "tests/clients/test_balanced_site.py", "tests/clients/test_chaos.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest come first: of what one process has still to do another can take some, but not half a test."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
 
 @pytest.fixture(scope="session")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
