@@ -41,6 +41,7 @@ AT_ONCE_S = 0.02
 """From site to site; farther ones may take longer than a miss or a delete waits."""
 CONFIRMED_S = 0.015
 """A neighbour's confirmation is here by then, also where the answer goes by way of another one."""
+START_AGAIN_S = 0.2
 WRITES = ("push", "push by digest", "upload", "mount", *DELETES)
 
 
@@ -449,7 +450,9 @@ class Referee:
                 if node.up and node.instance is not None:
                     self.judge(restarts.check_alone, node, node.instance, self.history)
                     node.die(False)
-            await node.start()  # it may be struck again at once
+            await node.start()
+            if not node.up:  # struck again at once, or refused by its disk
+                await asyncio.sleep(START_AGAIN_S)
         self._starting.discard(node)
         self._observe(node)
         self.readiness.started(node)

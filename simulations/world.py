@@ -67,6 +67,8 @@ class Node:
         self.started = False
         """Whether this life has come so far as to serve."""
         self.disk: SimulatedDisk | None = None
+        self._disk_has_refused = False
+        """Whether it has refused a call in this life."""
         self.secrets = list(world.secrets)
         self.clock_offset_s = 0.0
         self.clock_rate = 1.0
@@ -102,7 +104,7 @@ class Node:
         """Begin a life on the disk as it is. Unconnected it hears and reaches nobody, nor is it heard."""
         self.lives += 1
         self.begun_s = self.world.loop.now
-        self.started = False
+        self.started = self._disk_has_refused = False
         self.recent_ms.clear()
         self.latest_ms = 0
         life = self.life = Life(self.name, self.lives)
@@ -136,6 +138,10 @@ class Node:
             world.network.serve(place, life, self._processes(self.instance))
         except Died:
             pass
+        except Exception:
+            if not self._disk_has_refused:
+                raise
+            self.die(False)  # a process whose disk refuses its start says so and ends
         finally:
             if not starting.done():
                 nobodys(partial(starting.set_result, None))
@@ -164,7 +170,11 @@ class Node:
     def _disk_call(self, life: Life, call: str, name: str) -> None:
         life.check()
         self.world.trace("disk", life, call)
-        self.on_disk_call(call, name)
+        try:
+            self.on_disk_call(call, name)
+        except OSError:
+            self._disk_has_refused = True
+            raise
         life.check()
 
     def die(self, power_cut: bool) -> None:

@@ -109,6 +109,33 @@ def test_a_push_that_saw_another_always_wins_whatever_the_clocks_show(seed):
     play(act, seed=seed)
 
 
+@pytest.mark.parametrize("refused", ["open", "sync_directory", "sqlite sync"])
+def test_an_instance_whose_disk_refuses_its_start_is_started_again(refused):
+    """It stayed there, half started; and where a checker met the refusal, that ended the run."""
+    left = 3
+
+    async def act(playing: Run) -> None:
+        def refuse(call, name):
+            nonlocal left
+            if call == refused and left:
+                left -= 1
+                raise OSError(errno.EIO, "EIO", name)
+
+        await begin(playing)
+        node = playing.world.nodes[0]
+        await pushed(client(playing), node, "v1", ALL_IMAGES[0])
+        node.die(False)
+        starting = asyncio.ensure_future(playing.restart(node))
+        await asyncio.sleep(0)
+        node.on_disk_call = refuse
+        await starting
+        assert node.started
+        assert await client(playing).pull_manifest(node, "app", "v1") == ALL_IMAGES[0].body
+
+    play(act)
+    assert left == (3 if refused == "open" else 0)
+
+
 def test_a_site_that_was_away_for_thirty_days_brings_nothing_back():
     async def act(playing: Run) -> None:
         await begin(playing)
