@@ -36,7 +36,7 @@ from simulations.world import Node
 __all__ = ["Outcome", "Plan", "Run", "drawn_plan", "run"]
 
 CONVERGENCE_S = 10.0
-MOMENTS = 10
+MOMENTS = 40
 TRIES = 40
 
 
@@ -184,7 +184,7 @@ class Run(Referee):
         for node in nodes:
             if node.instance is not None:
                 for _ in range(MOMENTS):
-                    # A round of catching up writes down how far it came.
+                    # A round of catching up writes down how far it came, and copies come in many small pieces.
                     if bounds.waiting(node.instance, self.lost.digests):
                         await asyncio.sleep(0.05)
                 # Whoever was told of a change by one that is gone goes on asking for it a while.
