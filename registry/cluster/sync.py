@@ -162,6 +162,9 @@ class Sync:
             if remembered is not None and not report.exchanged and self._audit_is_due(member):
                 report = await self.drive(member, catch_up(self._catalog.replica, None))
             await self._heal(member, report.forked)
+            if member.beat.start != start:
+                # A copy of its directory may have answered, which lacks what this one has said.
+                raise PeerUnreachable("it has begun anew meanwhile")
             self._note_reached(member, report.commit or commit, changes, start)
             await self._save_reached(member)
         except (PeerUnreachable, CrdtError, StorageFailed) as error:
