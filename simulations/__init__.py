@@ -15,6 +15,7 @@ seams. `python -m simulations --help` runs it.
     paths        what only large things or bad luck lead to, counted
     evictions    disks with budgets of a few kilobytes
     restored     another instance, started from a backup
+    leaving      what leavers have asked, and when
     lost         what may be nowhere any more
     habits       what clients do, and how often
     odd_uploads  clients that make mistakes

@@ -2,7 +2,7 @@
 
 app          the ASGI application: which part answers a request, errors rendered
 routes       the paths of the OCI distribution API
-direct       manifests and small blobs that are here, answered without a task
+direct       manifests, small blobs that are here and pages of tags, answered without a task
 reading      what a process answers that only reads
 protocol     HTTP on the wire, with bounds on a request's head
 exchange     one request and its answer, measured as they pass
@@ -12,6 +12,7 @@ asked        what a GET of content asks for: conditions, a part
 ranges       the Range header
 blobs        pulling, mounting and deleting blobs
 uploads      pushing blobs, at whichever instance a request arrives
+repeatable   an upload's body on its way to another instance, which may have to go again
 manifests    pulling, pushing and deleting manifests and tags
 tags         lists of tags and of repositories
 referrers    what refers to a manifest

@@ -27,7 +27,7 @@ HEAD_S = 30.0
 HEADS_AT_ONCE = 32
 MAX_PIPELINED = 8
 LARGE_BODY_BYTES = 256 * 1024
-BODY_AHEAD_BYTES = 1024 * 1024
+BODY_AHEAD_BYTES = 256 * 1024
 """So much of a large body is taken before the application asks for it."""
 PIECE_COST_BYTES = 64  # what one takes beside its content
 UNREAD_S = 60.0

@@ -27,7 +27,11 @@ async def leave(stage: Stage, drawn: random.Random) -> None:
 async def _leave(stage: Stage, node: Node, drawn: random.Random) -> None:
     life, begun, is_killed = node.life, stage.world.loop.now, drawn.random() < 0.3
     patience_s = 8 * drawn.random() ** 2 if is_killed else LEAVING_S
-    assert life is not None and node.instance is not None, "it lives"
+    assert life is not None, "it lives"
+    while life.alive and not node.started:
+        await asyncio.sleep(0.05)
+    if not life.alive or node.instance is None:
+        return
     node.instance.cluster.on_left = lambda: _is_gone(stage, node)
     if not await _told(stage, node, "leave", {}):
         return

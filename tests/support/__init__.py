@@ -1,6 +1,7 @@
 """What tests share.
 
 server      real instances as processes, and a real Redis
+starter     starts them from a process that has imported the server
 client      HTTP requests with full control over headers and framing
 link        a stretch of network that can be slow or cut
 wide_area   a line between two networks, slow and lossy
