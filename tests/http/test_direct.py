@@ -88,7 +88,7 @@ def test_a_kept_blob_ends_with_its_link(alone, pushed):
 
 def test_the_short_way_says_what_the_long_one_says(alone, pushed):
     alone.client.put_manifest(pushed, "v2", IMAGE.body, IMAGE.media_type)
-    pages = (f"/v2/{pushed}/tags/list?n={page}" for page in ("1", "2", "1&last=v1", "3&last=v2", "1000&last=v"))
+    pages = (f"/v2/{pushed}/tags/list?n={page}" for page in ("1", "2", "2&last=", "1&last=v1", "3&last=v2", "1000&last=v"))
     for path in (f"/v2/{pushed}/manifests/v1", f"/v2/{pushed}/blobs/{sha256(BLOB)}", *pages):
         with kept_connection(alone) as (connection, reader):
             connection.sendall(request(path))
