@@ -1,7 +1,6 @@
 """Manifest bodies that facts name and no frame brought: fetched at once, so that every instance can serve every tag
 when the one it was pushed to is gone, many with one question where many are missing; what nobody gives is looked for
-again in rounds. And the other way round, what no
-frame can carry is put at a member before the push is answered."""
+again in rounds. And the other way round, what no frame can carry is put at a member before the push is answered."""
 
 import asyncio
 import contextlib
@@ -30,6 +29,7 @@ log = logging.getLogger("concord.bodies")
 ROUND_S = 5.0
 AT_ONCE = 16
 TOGETHER = 200
+TOGETHER_S = 2.0  # within a round, so that others are asked where this one hangs
 WORTH_ASKING_TOGETHER = 8
 DEPOSIT_TRIES = 3
 DEPOSIT_S = 10.0
@@ -76,25 +76,34 @@ class Bodies:
             await asyncio.gather(*(self.fetch(digest) for digest in wanted[at : at + AT_ONCE]))
 
     async def _fetch_together(self, digests: list[Digest]) -> None:
-        """Fetch what those give at once to whom it was pushed, or whoever is nearest where they cannot be asked."""
-        nearest = self._members.reachable()[:1]
-        asking: dict[str, list[Digest]] = {}
+        """Fetch many bodies with few questions, each from the instance that the manifest was pushed to, or from the
+        nearest where that one cannot be asked. What does not come is left to be fetched one by one."""
+        nearest = next(iter(self._members.reachable()), None)
+        wanted: dict[str, list[Digest]] = {}
         for digest in digests:
             member = self._members.get(self._catalog.queries.pushed_to(digest) or "")
-            for one in [member] if member is not None and member.reachable else nearest:
-                asking.setdefault(one.instance, []).append(digest)
-        for instance, asked in asking.items():
-            member = self._members.get(instance)
-            if member is None:
-                continue
-            try:
-                answer = await self._peers.ask(
-                    member, "/manifests", ManifestsQuestion(list(asked)), ManifestsAnswer, DEPOSIT_S
-                )
-                keep = (partial(keep_wanted_body, body=body) for body in answer.bodies)
-                await asyncio.gather(*map(self._catalog.database.write, keep))
-            except (PeerUnreachable, StorageFailed) as error:
-                log.info("no bodies from %s at once: %s", instance, error)
+            asked = member if member is not None and member.reachable else nearest
+            if asked is not None:
+                wanted.setdefault(asked.instance, []).append(digest)
+        for instance, missing in wanted.items():
+            while missing and (member := self._members.get(instance)) is not None:
+                try:
+                    async with asyncio.timeout(TOGETHER_S):  # one that takes longer is not out of reach for that
+                        answer = await self._peers.ask_url(
+                            self._members.url(member),
+                            "/manifests",
+                            ManifestsQuestion([*missing]),
+                            ManifestsAnswer,
+                            instance,
+                        )
+                    keep = (partial(keep_wanted_body, body=body) for body in answer.bodies)
+                    await asyncio.gather(*map(self._catalog.database.write, keep))
+                except (PeerUnreachable, StorageFailed, TimeoutError) as error:
+                    log.info("no bodies from %s at once: %s", instance, error or "no answer in time")
+                    break
+                before, missing = missing, [one for one in missing if not self._catalog.queries.has_body(one)]
+                if len(missing) == len(before):
+                    break
 
     def close(self) -> None:
         for task in self._fetching.values():

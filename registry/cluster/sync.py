@@ -243,7 +243,8 @@ class Sync:
         return [diff.read() for diff in answer.diffs]
 
     async def _apply_all(self, member: Member, updates: list[tuple[str, bytes]]) -> None:
-        """Apply a member's diffs. Raises what the first raises that fails; the others are applied all the same."""
+        """Apply a member's diffs, some with each commit. Raises what the first raises that fails; nothing behind the
+        commit that it was to be part of is applied."""
         while updates:
             size, several = 0, 0
             while several < len(updates) and size < APPLIED_AT_ONCE_BYTES:

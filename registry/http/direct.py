@@ -37,7 +37,7 @@ LARGEST_PAGE = 1000
 Headers = Collection[tuple[bytes, bytes]]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
-_PAGE = re.compile(r"/v2/([a-z0-9._/-]+)/tags/list\?n=([1-9][0-9]{0,3})(?:&last=([A-Za-z0-9_.-]*))?\Z", re.ASCII)
+_PAGE = re.compile(r"/v2/([a-z0-9._/-]+)/tags/list\?n=([1-9][0-9]{0,3})(?:&last=([A-Za-z0-9_.-]{0,128}))?\Z", re.ASCII)
 _PLAIN = re.compile(rb"[^\x00-\x20%?#\x7f-\xff]+\Z")
 _NOT_PLAIN = frozenset(
     (b"if-none-match", b"if-range", b"range", b"content-length", b"transfer-encoding", b"expect", b"upgrade")
@@ -202,14 +202,14 @@ class DirectAnswers:
 
     def _keep(self, target: bytes, answer: Direct) -> None:
         self._kept[target] = answer
-        self._kept_bytes += _cost(answer)
+        self._kept_bytes += _cost(target, answer)
         while self._kept_bytes > KEPT_BYTES:
             self._drop(next(iter(self._kept)))
 
     def _drop(self, target: bytes) -> None:
         kept = self._kept.pop(target, None)
         if kept is not None:
-            self._kept_bytes -= _cost(kept)
+            self._kept_bytes -= _cost(target, kept)
 
 
 def on_the_wire(headers: dict[str, str]) -> bytes:
@@ -234,5 +234,5 @@ def _has_digest(body: bytes, digest: Digest) -> bool:
     return digest_of(body, algorithm_of(digest)) == digest
 
 
-def _cost(answer: Direct) -> int:
-    return len(answer.body) + OVERHEAD_BYTES
+def _cost(target: bytes, answer: Direct) -> int:
+    return len(target) + len(answer.head) + len(answer.body) + OVERHEAD_BYTES

@@ -15,6 +15,7 @@ A large body whose length is known goes past the parser, which would copy each p
 """
 
 import asyncio
+import contextlib
 from typing import Any, Protocol, cast
 
 import httptools
@@ -27,6 +28,7 @@ HEAD_S = 30.0
 HEADS_AT_ONCE = 32
 MAX_PIPELINED = 8
 LARGE_BODY_BYTES = 256 * 1024
+MAX_LENGTH_DIGITS = 18
 BODY_AHEAD_BYTES = 256 * 1024
 """So much of a large body is taken before the application asks for it."""
 PIECE_COST_BYTES = 64  # what one takes beside its content
@@ -76,9 +78,11 @@ class BoundedProtocol(HttpToolsProtocol):
     _fruitless_bytes = 0
     _tail = b""
     """The last bytes of a head of which the parser has a part."""
+    _head_piece = b""
+    """What the parser is given, unless it begins within a body: it ends where a head ends, if one does."""
     _past_parser_bytes = 0
     """What is still to come of a body that the parser is not given."""
-    _pieces: Any = None
+    _pieces: _Pieces | None = None
     _unread_bytes = 0
     _watching: asyncio.TimerHandle | None = None
 
@@ -164,6 +168,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _give(self, piece: bytes) -> None:
         self._progress = False
+        self._head_piece = piece if not self._in_message or self._in_head else b""
         super().data_received(piece)
         self._tail = (self._tail + piece)[-3:] if self._in_head else b""
         self._fruitless_bytes = 0 if self._progress else self._fruitless_bytes + len(piece)
@@ -179,18 +184,21 @@ class BoundedProtocol(HttpToolsProtocol):
             body, rest = data[: self._past_parser_bytes], data[self._past_parser_bytes :]
         self._past_parser_bytes -= len(body)
         self._fruitless_bytes = 0
+        self._unset_keepalive_if_required()
+        if self.cycle.response_complete and self._deadline is None:
+            self._set_deadline()  # nobody wants the rest of it
         cycle = self.cycle
         if not self._refused and not cycle.response_complete:
             pieces = self._pieces
-            if cycle.body is not pieces:  # uvicorn has taken what was there
-                pieces = self._pieces = _Pieces()
-                cycle.body = self._pieces
+            if pieces is None or cast(Any, cycle.body) is not pieces:  # uvicorn has taken what was there
+                self._pieces = pieces = _Pieces()
+                cycle.body = cast(Any, pieces)
             pieces.append(body)
             if pieces.memory_bytes > BODY_AHEAD_BYTES:
                 self.flow.pause_reading()
             cycle.message_event.set()
         if not self._past_parser_bytes:
-            self.parser = httptools.HttpRequestParser(self)  # the other one waits for the body
+            self.parser = _parser(self)  # the other one waits for the body, and there is no way to tell it
             self.on_message_complete()
             if rest:
                 self._waiting += rest
@@ -220,20 +228,22 @@ class BoundedProtocol(HttpToolsProtocol):
         self._answered = not offers and self._answer_directly()
         if not self._answered:
             self._call_application()
-            self._past_parser_bytes = self._large_length()
             if offers and self.cycle is not None:
                 self.cycle.keep_alive = False  # what it would go on with is not HTTP
 
     def _call_application(self) -> None:
         super().on_headers_complete()
+        self._past_parser_bytes = self._large_length()
 
     def _large_length(self) -> int:
-        """How long the body is, if it goes past the parser; else 0."""
-        for name, value in self.headers:
-            if name == b"content-length" and len(value) >= len(str(LARGE_BODY_BYTES)) and value.isdigit():
-                length = int(value)
-                return length if length >= LARGE_BODY_BYTES else 0
-        return 0
+        """How long the body is, if it goes past the parser; else 0. It cannot where the parser has some of it already,
+        because its head came behind another body."""
+        if not (self._tail + self._head_piece[-len(_HEAD_END) :]).endswith(_HEAD_END):
+            return 0
+        length = next((value for name, value in self.headers if name == b"content-length"), b"")
+        if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS or int(length) < LARGE_BODY_BYTES:
+            return 0
+        return int(length)
 
     def _answer_directly(self) -> bool:
         if self.transport.is_closing():
@@ -323,3 +333,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()  # the last answer was not read in all that time
         else:
             super().timeout_keep_alive_handler()
+
+
+def _parser(protocol: BoundedProtocol) -> httptools.HttpRequestParser:
+    """A parser as uvicorn makes it."""
+    parser = httptools.HttpRequestParser(protocol)
+    with contextlib.suppress(AttributeError):  # httptools before 0.6.3
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser

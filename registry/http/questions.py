@@ -25,7 +25,7 @@ log = logging.getLogger("concord.peers")
 T = TypeVar("T")
 
 MAX_DIFFS_BYTES = 16 * 1024 * 1024
-MAX_BODIES_BYTES = 4 * 1024 * 1024
+MAX_BODIES_BYTES = 256 * 1024  # a slow line is to get through some
 
 
 class Refused(Exception):

@@ -64,7 +64,7 @@ class HttpTransport:
                 data=source,
                 allow_redirects=False,
                 skip_auto_headers=("User-Agent",),
-                # Nothing of a streamed body goes into a connection whose other end has died: it may not be there twice.
+                # The source is asked for nothing before the other end reads: it may not give it twice.
                 expect100=isinstance(source, _Source),
             )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:

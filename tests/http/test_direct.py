@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from registry.http.direct import _PAGE, Direct, _cost
 from tests.support import images
 from tests.support.client import sha256
 from tests.support.processes import resident_kib
@@ -75,6 +76,15 @@ def test_a_kept_page_of_tags_ends_with_the_next_write(alone, pushed):
             alone.client.put_manifest(pushed, tags[-1], IMAGE.body, IMAGE.media_type)
 
 
+def test_what_is_kept_counts_whole_and_a_long_last_goes_the_long_way():
+    """Anybody may ask for lists, behind whatever they like."""
+    target = b"/v2/app/tags/list?n=1&last="
+    assert _PAGE.match((target + b"a" * 128).decode())
+    assert not _PAGE.match((target + b"a" * 129).decode())
+    kept = Direct("", b"h" * 300, b"b" * 20, "", 0, None)
+    assert _cost(target, kept) >= len(target) + 320
+
+
 def test_a_kept_blob_ends_with_its_link(alone, pushed):
     path = f"/v2/{pushed}/blobs/{sha256(BLOB)}"
     with kept_connection(alone) as (connection, reader):
@@ -88,7 +98,9 @@ def test_a_kept_blob_ends_with_its_link(alone, pushed):
 
 def test_the_short_way_says_what_the_long_one_says(alone, pushed):
     alone.client.put_manifest(pushed, "v2", IMAGE.body, IMAGE.media_type)
-    pages = (f"/v2/{pushed}/tags/list?n={page}" for page in ("1", "2", "2&last=", "1&last=v1", "3&last=v2", "1000&last=v"))
+    pages = (
+        f"/v2/{pushed}/tags/list?n={page}" for page in ("1", "2", "2&last=", "1&last=v1", "3&last=v2", "1000&last=v")
+    )
     for path in (f"/v2/{pushed}/manifests/v1", f"/v2/{pushed}/blobs/{sha256(BLOB)}", *pages):
         with kept_connection(alone) as (connection, reader):
             connection.sendall(request(path))

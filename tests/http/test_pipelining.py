@@ -83,6 +83,41 @@ def test_what_follows_a_large_body_is_the_next_request(server, cut):
     assert server.client.get(f"/v2/app/blobs/{sha256(content)}").body == content
 
 
+@pytest.mark.parametrize("first", ["known length", "chunked"])
+@pytest.mark.parametrize("cut", ["none", "behind the head", "before the body ends"])
+def test_a_large_body_whose_head_comes_behind_another_body_ends_where_it_ends(server, first, cut):
+    """The parser has the beginning of it by then. What followed was taken for its end, and found in the blob."""
+    content, token = bytes(300_000), b"Authorization: Bearer secret\r\n"
+    begun = server.client.begin_upload("app")
+    framing = {"known length": b"Content-Length: 5\r\n\r\n12345", "chunked": b"Transfer-Encoding: chunked\r\n\r\n"}[
+        first
+    ]
+    small = f"PATCH {begun} HTTP/1.1\r\nHost: x\r\n".encode() + framing
+    large = f"PATCH {server.client.begin_upload('app')} HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n".encode()
+    ends = b"" if first == "known length" else b"5\r\n12345\r\n0\r\n\r\n"
+    flood = small + ends + large + content + MANIFEST.replace(b"\r\n\r\n", b"\r\n" + token + b"\r\n")
+    at = {
+        "none": len(flood),
+        "behind the head": len(small + ends + large) + 10,
+        "before the body ends": len(small) - 2,
+    }[cut]
+    with socket.create_connection((server.host, server.port), timeout=2) as connection:
+        for piece in (flood[:at], flood[at:]):
+            connection.sendall(piece)
+            time.sleep(0.05)
+        found = []
+        reader = connection.makefile("rb")
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            while line := reader.readline():
+                headers = {}
+                while (header := reader.readline()) != b"\r\n":
+                    name, _, value = header.partition(b": ")
+                    headers[name.lower()] = value.strip()
+                reader.read(int(headers.get(b"content-length", 0)))
+                found.append((int(line.split()[1]), headers.get(b"range")))
+    assert found == [(202, b"0-4"), (202, b"0-299999"), (200, None)]
+
+
 def test_who_sends_many_requests_at_once_keeps_nobody_waiting(server):
     """Eight MiB of them take a process many seconds, of which others get their turns."""
     with socket.create_connection((server.host, server.port), timeout=60) as connection:

@@ -6,6 +6,7 @@ import pytest
 
 from registry.cluster.bodies import Bodies
 from registry.cluster.fetch import Fetch
+from registry.cluster.peers import Peers
 from registry.seams import PeerUnreachable
 from simulations.checkers import Violation
 from simulations.checkers.bounds import check_wanted
@@ -482,6 +483,33 @@ def test_many_manifests_that_are_missing_come_with_one_question(monkeypatch):
     monkeypatch.setattr(Bodies, "_fetch_together", unknown)
     play(act, sites=("eu", "us"))
     assert len(alone) == len(ALL_IMAGES)
+
+
+def test_manifests_come_one_by_one_where_the_question_for_many_is_not_answered(monkeypatch):
+    """It took all of each round, and then the next."""
+    monkeypatch.setattr("registry.cluster.gossip.BODY_ROOM_BYTES", 0)
+    monkeypatch.setattr("registry.cluster.bodies.WORTH_ASKING_TOGETHER", len(ALL_IMAGES))
+    monkeypatch.setattr(Bodies, "deposit", leave_it)
+    ask = Peers.ask_url
+
+    async def hang(self, url, path, question, answer, instance=""):
+        if path == "/manifests":
+            await asyncio.sleep(60)
+        return await ask(self, url, path, question, answer, instance)
+
+    monkeypatch.setattr(Peers, "ask_url", hang)
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second = playing.world.nodes
+        second.die(False)
+        for number, image in enumerate(ALL_IMAGES):
+            await pushed(client(playing), first, f"v{number}", image)
+        await playing.restart(second)
+        await asyncio.sleep(9)
+        assert all(second.instance.catalog.queries.has_body(digest_of(image.body)) for image in ALL_IMAGES)
+
+    play(act, sites=("eu", "us"))
 
 
 def test_copies_may_still_be_on_their_way_when_all_agree():
