@@ -224,6 +224,7 @@ class World:
         self.weather.site_of = {f"redis-{site}": site for site in dict.fromkeys(sites)}
         self.redis = RedisServers(self.weather, list(self.weather.site_of))
         self.secrets = [SECRET]
+        self.exchanging_keys = asyncio.Lock()
         self.nodes: list[Node] = []
         self.peers: list[str] = []
         """Addresses by which instances find each other without the bus."""

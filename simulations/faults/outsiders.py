@@ -32,15 +32,18 @@ async def rolling_key(stage: Stage, drawn: random.Random) -> None:
 
 
 async def _exchange_key(stage: Stage, drawn: random.Random, pause_s: float) -> None:
+    """One exchange after the other: two operators who exchange it at once leave instances with different keys."""
     new = f"another secret {drawn.random()}"
-    for secrets in ([SECRET, new], [new, SECRET], [new]):
-        stage.world.secrets = secrets
-        for node in list(stage.world.nodes):
-            node.secrets = secrets
-            if node.up:
-                node.die(False)
-                await stage.restart(node)
-            await asyncio.sleep(pause_s)
+    async with stage.world.exchanging_keys:
+        (old,) = stage.world.secrets
+        for secrets in ([old, new], [new, old], [new]):
+            stage.world.secrets = secrets
+            for node in list(stage.world.nodes):
+                node.secrets = secrets
+                if node.up:
+                    node.die(False)
+                    await stage.restart(node)
+                await asyncio.sleep(pause_s)
 
 
 async def replayed_requests(stage: Stage, drawn: random.Random) -> None:

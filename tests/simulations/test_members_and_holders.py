@@ -537,3 +537,11 @@ def test_what_a_copy_has_answered_does_not_count_as_said_by_the_other():
         between_sites_s=0.02,
     )
     assert run(plan).violations == []
+
+
+def test_keys_are_exchanged_one_after_the_other():
+    """Two exchanges at once left instances with different keys, and no request between them is authentic then."""
+    outcome = run(drawn_plan(3813))
+    assert outcome.violations == []
+    assert outcome.fired["new key"]
+    assert outcome.fired["rolling key"]
