@@ -79,31 +79,27 @@ class Bodies:
         """Fetch many bodies with few questions, each from the instance that the manifest was pushed to, or from the
         nearest where that one cannot be asked. What does not come is left to be fetched one by one."""
         nearest = next(iter(self._members.reachable()), None)
-        wanted: dict[str, list[Digest]] = {}
+        asking: dict[str, tuple[Member, list[Digest]]] = {}
         for digest in digests:
-            member = self._members.get(self._catalog.queries.pushed_to(digest) or "")
-            asked = member if member is not None and member.reachable else nearest
-            if asked is not None:
-                wanted.setdefault(asked.instance, []).append(digest)
-        for instance, missing in wanted.items():
-            while missing and (member := self._members.get(instance)) is not None:
-                try:
-                    async with asyncio.timeout(TOGETHER_S):  # one that takes longer is not out of reach for that
-                        answer = await self._peers.ask_url(
-                            self._members.url(member),
-                            "/manifests",
-                            ManifestsQuestion([*missing]),
-                            ManifestsAnswer,
-                            instance,
-                        )
-                    keep = (partial(keep_wanted_body, body=body) for body in answer.bodies)
-                    await asyncio.gather(*map(self._catalog.database.write, keep))
-                except (PeerUnreachable, StorageFailed, TimeoutError) as error:
-                    log.info("no bodies from %s at once: %s", instance, error or "no answer in time")
-                    break
-                before, missing = missing, [one for one in missing if not self._catalog.queries.has_body(one)]
-                if len(missing) == len(before):
-                    break
+            pushed_to = self._members.get(self._catalog.queries.pushed_to(digest) or "")
+            member = pushed_to if pushed_to is not None and pushed_to.reachable else nearest
+            if member is not None:
+                asking.setdefault(member.instance, (member, []))[1].append(digest)
+        for member, missing in asking.values():
+            try:
+                while missing and await self._take_many(member, missing):
+                    missing = [digest for digest in missing if not self._catalog.queries.has_body(digest)]
+            except (PeerUnreachable, StorageFailed, TimeoutError) as error:
+                log.info("no bodies from %s at once: %s", member.instance, error or "no answer in time")
+
+    async def _take_many(self, member: Member, digests: list[Digest]) -> bool:
+        """Keep what a member gives of some bodies. Answers whether that was any. Raises TimeoutError, and does not note
+        on the member that it was slow: one body it may give in time."""
+        url, question = self._members.url(member), ManifestsQuestion([*digests])
+        async with asyncio.timeout(TOGETHER_S):
+            answer = await self._peers.ask_url(url, "/manifests", question, ManifestsAnswer, member.instance)
+        keep = (partial(keep_wanted_body, body=body) for body in answer.bodies)
+        return any(await asyncio.gather(*map(self._catalog.database.write, keep)))
 
     def close(self) -> None:
         for task in self._fetching.values():

@@ -185,9 +185,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._past_parser_bytes -= len(body)
         self._fruitless_bytes = 0
         self._unset_keepalive_if_required()
-        if self.cycle.response_complete and self._deadline is None:
-            self._set_deadline()  # nobody wants the rest of it
         cycle = self.cycle
+        if cycle.response_complete and self._deadline is None:
+            self._set_deadline()  # nobody wants the rest of it
         if not self._refused and not cycle.response_complete:
             pieces = self._pieces
             if pieces is None or cast(Any, cycle.body) is not pieces:  # uvicorn has taken what was there

@@ -13,9 +13,8 @@ class RepeatableBody:
     """
 
     def __init__(self, body: AsyncIterator[bytes]) -> None:
-        self._beginning = (
-            bytearray()
-        )  # not a list of pieces: one that comes byte by byte would take many times its size
+        self._beginning = bytearray()
+        """Not a list of pieces: one that comes byte by byte would take many times its size."""
         self._rest = body
         self._is_whole = True
         self.is_sent = False
