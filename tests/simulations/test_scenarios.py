@@ -24,6 +24,11 @@ def play(act, sites=("eu", "us", "ap"), seed=0, **chosen):
     return outcome
 
 
+def held(seed, **chosen):
+    """Play the plan of a seed. Nothing may be broken in it."""
+    assert run(drawn_plan(seed, **chosen)).violations == []
+
+
 def client(playing, name="client"):
     return Client(name, playing.world.network, lambda: playing.world.nodes, playing, f"{playing.plan.seed} {name}")
 

@@ -1,0 +1,170 @@
+"""What simulations have found about manifests whose bodies no frame has brought, each kept as a test."""
+
+import asyncio
+
+import pytest
+
+from registry.cluster.bodies import Bodies
+from registry.cluster.peers import Peers
+from simulations.checkers import Violation
+from simulations.checkers.bounds import check_wanted
+from simulations.images import ALL_IMAGES, digest_of
+from simulations.run import Run
+from tests.simulations.test_scenarios import begin, client, held, play, pushed, put_again
+
+
+@pytest.fixture
+def no_frame_brings_bodies(monkeypatch):
+    """What no frame carries is at one instance alone."""
+
+    async def leave_it(self, change):
+        return True
+
+    monkeypatch.setattr("registry.cluster.gossip.BODY_ROOM_BYTES", 0)
+    monkeypatch.setattr(Bodies, "deposit", leave_it)
+
+
+@pytest.fixture
+def nobody_gives_bodies(monkeypatch, no_frame_brings_bodies):
+    async def get_nothing(self, digest):
+        return None
+
+    monkeypatch.setattr(Bodies, "_fetch", get_nothing)
+
+
+async def missed(playing: Run, wait_s: float) -> None:
+    """One instance is away while the other gets all images, and has their bodies a while after it is back."""
+    await begin(playing)
+    first, second = playing.world.nodes
+    second.die(False)
+    for number, image in enumerate(ALL_IMAGES):
+        await pushed(client(playing), first, f"v{number}", image)
+    await playing.restart(second)
+    await asyncio.sleep(wait_s)
+    assert all(second.instance.catalog.queries.has_body(digest_of(image.body)) for image in ALL_IMAGES)
+
+
+@pytest.mark.usefixtures("nobody_gives_bodies")
+def test_a_manifest_that_is_deleted_while_its_body_is_waited_for_is_a_miss():
+    image = ALL_IMAGES[0]
+
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second = playing.world.nodes
+        await pushed(client(playing), first, "v1", image)
+        await asyncio.sleep(1)
+        path = f"/v2/app/manifests/{digest_of(image.body)}"
+        asked = {"repository": "app", "digest": digest_of(image.body)}
+        pulling = asyncio.create_task(client(playing, "pulling").ask("pull manifest", second, "GET", path, **asked))
+        await asyncio.sleep(1)
+        await client(playing).ask("delete manifest", first, "DELETE", path, **asked)
+        assert (await pulling).status == 404
+
+    play(act, sites=("eu", "us"))
+
+
+def test_a_manifest_that_went_with_a_disk_before_its_push_was_answered_may_be_nowhere():
+    """Its facts had got away by a diff. The checkers asked for its body, which that one disk had had."""
+    held(
+        52685,
+        sites=("eu", "us", "ap"),
+        faults=("bus-cut", "disk-destroyed"),
+        conditions=("two-copies",),
+        operations=6,
+        calm_operations=0,
+        between_sites_s=0.08,
+    )
+
+
+@pytest.mark.usefixtures("nobody_gives_bodies")
+@pytest.mark.parametrize("promised", [False, True], ids=["by one disk", "by two"])
+def test_a_manifest_whose_push_was_answered_may_be_nowhere_if_one_disk_was_to_hold_it(promised):
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        first, second = playing.world.nodes
+        await pushed(client(playing), first, "v1", ALL_IMAGES[0])
+        await asyncio.sleep(1)
+        playing.lost.disk_of(first, playing.acknowledged.pushed() if promised else set())
+        first.die(True)
+        nowhere = playing.lost.nowhere()
+        if promised:
+            with pytest.raises(Violation):
+                check_wanted(second.name, second.instance, nowhere)
+        else:
+            check_wanted(second.name, second.instance, nowhere)
+
+    play(act, sites=("eu", "us"))
+
+
+@pytest.mark.usefixtures("no_frame_brings_bodies")
+def test_a_body_whose_manifest_is_deleted_while_it_comes_is_fetched_again_when_that_is_back(monkeypatch):
+    """It was dropped as nothing named it, and counted as looked for until the next round, of 5 s."""
+    receive, image = Bodies._receive, ALL_IMAGES[0]
+
+    async def act(playing: Run) -> None:
+        async def late(self, member, digest):
+            body = await receive(self, member, digest)
+            monkeypatch.setattr(Bodies, "_receive", receive)
+            await client(playing, "deleting").ask(
+                "delete manifest", first, "DELETE", path, repository="app", digest=digest
+            )
+            await asyncio.sleep(0.2)
+            return body
+
+        await begin(playing)
+        first, second = playing.world.nodes
+        path = f"/v2/app/manifests/{digest_of(image.body)}"
+        monkeypatch.setattr(Bodies, "_receive", late)
+        await pushed(client(playing), first, "v1", image)
+        await asyncio.sleep(0.5)
+        assert second.instance.catalog.queries.body(digest_of(image.body)) is None
+        assert await put_again(client(playing), first, "v1")
+        await asyncio.sleep(0.5)
+        assert second.instance.catalog.queries.body(digest_of(image.body)) == image.body
+
+    play(act, sites=("eu", "us"))
+
+
+@pytest.mark.usefixtures("no_frame_brings_bodies")
+def test_many_manifests_that_are_missing_come_with_one_question(monkeypatch):
+    """And one by one where whoever has them does not know that question, or does not answer it."""
+    monkeypatch.setattr("registry.cluster.bodies.WORTH_ASKING_TOGETHER", len(ALL_IMAGES))
+    receive, alone = Bodies._receive, []
+
+    async def counted(self, member, digest):
+        alone.append(digest)
+        return await receive(self, member, digest)
+
+    monkeypatch.setattr(Bodies, "_receive", counted)
+
+    async def act(playing: Run) -> None:
+        await missed(playing, 6)
+
+    play(act, sites=("eu", "us"))
+    assert alone == []
+
+    async def unknown(self, digests):
+        pass
+
+    monkeypatch.setattr(Bodies, "_fetch_together", unknown)
+    play(act, sites=("eu", "us"))
+    assert len(alone) == len(ALL_IMAGES)
+
+
+@pytest.mark.usefixtures("no_frame_brings_bodies")
+def test_manifests_come_one_by_one_where_the_question_for_many_is_not_answered(monkeypatch):
+    """It took all of each round, and then the next."""
+    monkeypatch.setattr("registry.cluster.bodies.WORTH_ASKING_TOGETHER", len(ALL_IMAGES))
+    ask = Peers.ask_url
+
+    async def hang(self, url, path, question, answer, instance=""):
+        if path == "/manifests":
+            await asyncio.sleep(60)
+        return await ask(self, url, path, question, answer, instance)
+
+    monkeypatch.setattr(Peers, "ask_url", hang)
+
+    async def act(playing: Run) -> None:
+        await missed(playing, 9)
+
+    play(act, sites=("eu", "us"))
