@@ -62,7 +62,8 @@ class Instance:
         """Requests in the name of other instances that were refused, by reason."""
         self.draining = False
         self._upkeep: asyncio.Task[None] | None = None
-        self._large_logs: set[str] = set()
+        self._large_logs: dict[str, None] = {}
+        """Documents that are due for a snapshot, the longest due first."""
         self._mending: set[asyncio.Task[object]] = set()
 
     async def start(self) -> None:
@@ -76,8 +77,9 @@ class Instance:
         evict = self.cluster.evict
         self.uploads.check_room, self.uploads.on_published = evict.check_room, evict.came
         evict.upload_bytes = lambda: self.uploads.held_bytes
-        self.catalog.documents.on_large_log = self._large_logs.add
-        self._large_logs |= set(self.catalog.replica.large_logs())
+        self.catalog.documents.on_large_log = self._is_due
+        for document in self.catalog.replica.large_logs():
+            self._is_due(document)
         self.cluster.start()
         self._upkeep = asyncio.create_task(self._keep_up())
 
@@ -103,12 +105,17 @@ class Instance:
             self._mending.add(task)
             task.add_done_callback(self._mending.discard)
 
+    def _is_due(self, document: str) -> None:
+        self._large_logs[document] = None
+
     async def _keep_up(self) -> None:
         """Snapshots for documents with a long log, and tidying uploads, for ever."""
         while True:
             try:
                 while self._large_logs:
-                    await self.compact(self._large_logs.pop())
+                    document = next(iter(self._large_logs))
+                    del self._large_logs[document]
+                    await self.compact(document)
                 await self.uploads.tidy()
             except StorageFailed as error:
                 log.error("upkeep failed: %s %s", error.message, error.detail)

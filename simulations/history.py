@@ -129,6 +129,8 @@ class History:
         self.documents: dict[str, dict[str, Seen]] = {}
         self._upto: dict[str, int] = {}
         self._writers: dict[str, set[int]] = {}
+        self._told: set[tuple[str, Identity]] = set()
+        """The last entries of the operations that were told of."""
         self._lacking: dict[str, frozenset[str]] = {}
         self._numbers = itertools.count(1)
 
@@ -159,10 +161,10 @@ class History:
         return self.documents.setdefault(node, {})
 
     def forget(self, node: str) -> None:
-        """An instance begins on another disk than the one it was seen with."""
+        """An instance begins on another disk than the one it was seen with. Its writers are remembered: an operation
+        that was refused may be on that disk, and counts from now on."""
         self.documents.pop(node, None)
         self._upto.pop(node, None)
-        self._writers.pop(node, None)
         self._lacking.pop(node, None)
 
     def observe(self, node: Node, instance: Instance) -> list[Commit]:
@@ -189,8 +191,11 @@ class History:
             self._upto[node.name] = number
             if name not in commits:
                 look(document, name, digest)
-            if decode_delta(delta).spans.keys() <= writers:
+            spans = decode_delta(delta).spans
+            entries = {(name, (writer, first + length - 1)) for writer, (first, length) in spans.items()}
+            if spans.keys() <= writers and not entries <= self._told:
                 commits[name].operations.append((number, delta))
+                self._told |= entries
         if rows:
             wanted = instance.catalog.database.rows("SELECT digest FROM wanted")
             self._lacking[node.name] = frozenset(digest for (digest,) in wanted)
