@@ -31,7 +31,7 @@ from registry.cluster.members import Members
 from registry.cluster.messages import Heartbeat
 from registry.manifest import parse_manifest
 from registry.names import Repository, digest_of
-from registry.system.bus import SilentBus
+from registry.system.no_bus import SilentBus
 from registry.system.clock import SystemClock
 from registry.system.disk import SystemDisk
 

@@ -109,8 +109,10 @@ class Instance:
         self._large_logs[document] = None
 
     async def _keep_up(self) -> None:
-        """Snapshots for documents with a long log, and tidying uploads, for ever."""
+        """Snapshots for documents with a long log, and tidying uploads, for ever; not while the instance starts, which
+        a snapshot's digest would slow down."""
         while True:
+            await asyncio.sleep(UPKEEP_S)
             try:
                 while self._large_logs:
                     document = next(iter(self._large_logs))
@@ -121,7 +123,6 @@ class Instance:
                 log.error("upkeep failed: %s %s", error.message, error.detail)
             except Exception:
                 log.exception("upkeep failed")
-            await asyncio.sleep(UPKEEP_S)
 
     async def compact(self, document: str) -> None:
         """Replace a document's log by a snapshot."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
 
 TIMEOUT_S = 10
@@ -37,6 +36,8 @@ async def _ask(
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise NoAnswer(f"{url!r} is no address of an instance, such as http://10.0.0.5:5000")
+    import aiohttp  # most commands ask nobody, and it takes a tenth of a second to load
+
     limit = aiohttp.ClientTimeout(total=timeout_s)
     try:
         async with (

@@ -167,8 +167,7 @@ class Contents:
 
     async def _watch(self, transfer: Transfer) -> None:
         with contextlib.suppress(ContentUnreachable, TransferFailed, StorageFailed):
-            await transfer.until(transfer.size)
-        if transfer.verified:
+            await transfer.finished()
             self._is_mended(transfer.digest)
 
     def _is_mended(self, digest: Digest) -> None:

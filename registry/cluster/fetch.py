@@ -3,6 +3,7 @@
 However many clients wait for a content, it is fetched once, into a file of its own; they are served from the file as it
 grows. When a holder fails the transfer goes on with another from the same offset. Nothing is kept that does not match
 its digest, and the last byte is given out only once it does: whoever reads a transfer that turns out bad is cut off.
+Readers do not wait for the disk to make it durable: nobody has been promised that it stays here.
 A client that leaves never ends it for the others. Where a damaged copy was here, what is right in it is taken from
 that, and only the rest from others.
 """
@@ -64,6 +65,9 @@ class Transfer:
         """How long it waits for a holder."""
         self.ingest: Ingest | None = None
         self.verified = False
+        """Whether all of it has come, and is right."""
+        self.kept = False
+        """Whether it is durable, and in its place."""
         self.failure: Exception | None = None
         self.received: Checks | None = None
         """After a failure, the hashes of what had been written and may have been given out."""
@@ -83,14 +87,14 @@ class Transfer:
 
     async def until(self, size: int) -> None:
         """Wait until `size` bytes can be read. Raises what ended the transfer if it fails first."""
-        while self.readable < size and not self.verified:
-            if self.failure is not None:
-                raise self.failure
-            await self._moved.wait()
+        await self._wait(lambda: self.readable >= size)
 
     async def finished(self) -> None:
         """Wait until the whole is here, verified and durable. Raises what ended the transfer if it fails."""
-        while not self.verified:
+        await self._wait(lambda: self.kept)
+
+    async def _wait(self, condition: Callable[[], bool]) -> None:
+        while not condition():
             if self.failure is not None:
                 raise self.failure
             await self._moved.wait()
@@ -103,8 +107,10 @@ class Transfer:
             end = offset + size
             while offset < end:
                 await self.until(offset + 1)
-                if self.verified or self.ingest is None:
+                if self.kept or self.ingest is None:
                     return
+                if self.failure is not None:  # what the disk has of it may not be what was written
+                    raise self.failure
                 file, wanted = self.ingest.file, min(READ_BYTES, end - offset, self.readable - offset)
                 cached = file.pread_nowait(offset, wanted)
                 if cached is None:
@@ -119,7 +125,7 @@ class Transfer:
 
     async def close_if_unused(self) -> None:
         """Close the file when the transfer is over and nobody reads it any more."""
-        if self._readers == 0 and (self.verified or self.failure is not None) and self.ingest is not None:
+        if self._readers == 0 and (self.kept or self.failure is not None) and self.ingest is not None:
             ingest, self.ingest = self.ingest, None
             await ingest.close()
 
@@ -244,13 +250,15 @@ class Fetch:
             file = await in_executor(lambda: self._store.disk.create(path))
             transfer.ingest = Ingest(self._store.disk, file, Checks(algorithm_of(transfer.digest)), transfer.moved)
             sources = await self._receive(transfer, transfer.ingest, uploader)
-            await transfer.ingest.sync()
+            await transfer.ingest.flush()
             if transfer.ingest.checks.digest() != transfer.digest:
                 self._distrust(sources, transfer.digest)
                 raise TransferFailed("the content that was received has another digest")
             self._trust(transfer.digest, sources)
-            await self._keep(transfer, transfer.ingest, path)
             transfer.verified = True
+            transfer.moved()
+            await self._keep(transfer, transfer.ingest, path)
+            transfer.kept = True
         except (ContentUnreachable, TransferFailed, StorageFailed) as error:
             transfer.failure = error
             transfer.received = transfer.ingest.checks.copy() if transfer.ingest is not None else None
@@ -263,10 +271,11 @@ class Fetch:
                 transfer.remains.close()
             transfer.moved()
             await transfer.close_if_unused()
-            if not transfer.verified:
+            if not transfer.kept:
                 await self._store.remove(path)
 
     async def _keep(self, transfer: Transfer, ingest: Ingest, path: str) -> None:
+        await ingest.sync()
         now, spans = self._clock.now_ms(), ingest.checks.per_mib()
         async with self._store.changing(transfer.digest):
             await self._store.publish(path, transfer.digest)

@@ -235,8 +235,8 @@ async def _counted(mending: Coroutine[Any, Any, bool], tallies: list[Pass]) -> N
 
 async def _is_mended(transfer: Transfer) -> bool:
     with contextlib.suppress(ContentUnreachable, TransferFailed, StorageFailed):
-        await transfer.until(transfer.size)
-    return transfer.verified
+        await transfer.finished()
+    return transfer.kept
 
 
 class _Pace:

@@ -3,5 +3,6 @@
 clock     the machine's clock, and its randomness
 disk      a directory
 bus       Redis servers
+no_bus    where there are none
 http      HTTP between instances
 """

@@ -32,20 +32,6 @@ MAX_BATCH = 256
 MAX_HEARD = 8192
 
 
-class SilentBus:
-    """No bus at all: nobody is told and nobody is heard."""
-
-    def publish(self, frame: bytes, site: str | None = None) -> None:
-        pass
-
-    def servers(self) -> dict[str, bool]:
-        return {}
-
-    async def listen(self) -> AsyncIterator[bytes]:
-        await asyncio.Event().wait()
-        yield b""
-
-
 class RedisBus:
     """See `registry.seams.Bus`. The first of `clusters` names the channel to publish on; all are listened to, so that a
     cluster key can be exchanged while everyone runs."""

@@ -1,12 +1,17 @@
-"""HTTP to other instances, with aiohttp."""
+"""HTTP to other instances, with aiohttp.
+
+That is loaded when the first one is asked: it takes a tenth of a second, and an instance that is alone never needs it.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-
-import aiohttp
+from typing import TYPE_CHECKING
 
 from registry.seams import Body, PeerUnreachable
+
+if TYPE_CHECKING:
+    import aiohttp
 
 CONNECT_S = 2.0
 CHUNK_BYTES = 256 * 1024
@@ -15,12 +20,14 @@ CHUNK_BYTES = 256 * 1024
 class HttpResponse:
     """See `registry.seams.PeerResponse`."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: "aiohttp.ClientResponse") -> None:
         self._response = response
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
 
     async def chunks(self) -> AsyncIterator[bytes]:
+        import aiohttp
+
         try:
             async for chunk in self._response.content.iter_any():
                 yield chunk
@@ -54,6 +61,8 @@ class HttpTransport:
     async def request(
         self, method: str, url: str, headers: Sequence[tuple[str, str]] = (), body: Body = b""
     ) -> AsyncIterator[HttpResponse]:
+        import aiohttp
+
         session = self._opened()
         source = body if isinstance(body, bytes) else _Source(body)
         try:
@@ -84,7 +93,9 @@ class HttpTransport:
             await self._session.close()
             await asyncio.sleep(0)  # aiohttp closes its connections on the next turn of the loop
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def _opened(self) -> "aiohttp.ClientSession":
+        import aiohttp
+
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 # No limit: those who stream slowly would keep questions waiting, which then looks like a dead peer.

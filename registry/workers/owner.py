@@ -19,10 +19,10 @@ from registry.errors import CannotStart, StorageFailed
 from registry.http.app import App
 from registry.instance import Instance
 from registry.seams import Bus
-from registry.system.bus import RedisBus, SilentBus
 from registry.system.clock import SystemClock
 from registry.system.disk import SystemDisk
 from registry.system.http import HttpTransport
+from registry.system.no_bus import SilentBus
 from registry.workers.handover import Notes, Receiver
 from registry.workers.server import Server
 
@@ -140,5 +140,9 @@ class _Drain:
 
 
 def _bus(config: Config) -> Bus:
+    if not config.redis:
+        return SilentBus()
+    from registry.system.bus import RedisBus  # loads a library that takes a moment
+
     clusters = [ClusterKey(key.get_secret_value()).cluster for key in config.cluster_key]
-    return RedisBus(config.redis, clusters, config.site) if config.redis else SilentBus()
+    return RedisBus(config.redis, clusters, config.site)

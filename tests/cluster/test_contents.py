@@ -3,7 +3,11 @@
 import pytest
 
 from registry.blobs.checked import Damaged
+from registry.blobs.checks import Checks
+from registry.blobs.ingest import Ingest
 from registry.cluster.contents import Contents, Part
+from registry.cluster.fetch import Transfer
+from registry.errors import StorageFailed
 from tests.blobs.test_quarantine import MIB, flip
 from tests.blobs.test_uploads import APP, CONTENT, DIGEST, Site, body
 
@@ -96,3 +100,17 @@ async def test_an_answer_to_another_instance_breaks_off_where_damage_begins(site
         async for piece in pieces:
             received += piece
     assert received == CONTENT[:MIB]
+
+
+async def test_what_the_disk_has_failed_to_make_durable_is_not_read_back(site):
+    """All of it had come and was right; after a sync that failed, the file may have something else."""
+    transfer = Transfer(DIGEST, len(CONTENT), None)
+    transfer.ingest = Ingest(site.disk, site.disk.create("fetch"), Checks(), transfer.moved)
+    await transfer.ingest.write(CONTENT)
+    await transfer.ingest.flush()
+    transfer.verified = True
+    pieces = transfer.read(0, len(CONTENT))
+    assert await anext(pieces)
+    transfer.failure = StorageFailed("the disk failed")
+    with pytest.raises(StorageFailed):
+        await anext(pieces)

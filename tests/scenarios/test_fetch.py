@@ -179,6 +179,7 @@ def test_another_holder_is_used_after_one_that_lies(tmp_path):
             return cluster[2].client.get(f"/v2/app/blobs/{digest}").body == SMALL
 
         wait_until(pulled, 10)
+        wait_until(content_path(cluster[2], digest).exists)
         assert content_path(cluster[2], digest).read_bytes() == SMALL
 
 

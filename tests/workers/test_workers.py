@@ -294,6 +294,7 @@ def test_content_that_a_reader_finds_damaged_is_mended(tmp_path):
         cluster.wait_agreed()
         assert cluster[1].client.get(f"/v2/app/blobs/{digest}").body == LARGE
         file = cluster[1].data / "blobs" / "sha256" / digest[7:9] / digest[7:]
+        wait_until(file.exists)
         with standing_still(owner_of(cluster[1])):
             os.truncate(file, 1_000_000)
             connection = socket.create_connection((cluster[1].host, cluster[1].port), timeout=20)

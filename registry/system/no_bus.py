@@ -1,0 +1,18 @@
+"""What an instance without Redis has in the place of a bus."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+
+class SilentBus:
+    """No bus at all: nobody is told and nobody is heard."""
+
+    def publish(self, frame: bytes, site: str | None = None) -> None:
+        pass
+
+    def servers(self) -> dict[str, bool]:
+        return {}
+
+    async def listen(self) -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
