@@ -31,9 +31,9 @@ from registry.cluster.members import Members
 from registry.cluster.messages import Heartbeat
 from registry.manifest import parse_manifest
 from registry.names import Repository, digest_of
-from registry.system.no_bus import SilentBus
 from registry.system.clock import SystemClock
 from registry.system.disk import SystemDisk
+from registry.system.no_bus import SilentBus
 
 KEY = ClusterKey("a secret for measuring only")
 MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"

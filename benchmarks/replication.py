@@ -174,28 +174,33 @@ def pull(root: Path) -> None:
     """A blob of 1 GiB straight from its holder, and through an instance that has to fetch it; then 16 pulls at once."""
     with redis_server(root) as bus, concord(root, "eu", bus) as first, concord(root, "us", bus) as second:
         holder, target = Target("", first), root / "content"
-        straight, through, begins = [], [], []
-        for number in range(3):
-            with target.open("wb") as file:
-                for _ in range(64):
-                    file.write(os.urandom(GIB // 64))
-            digest = _upload(holder, target)
-            straight.append(_curl(first, digest))
-            through.append(_curl(second, digest))
-            begins.append((straight[-1][0], through[-1][0]))
-            print(f"  round {number + 1}: straight {straight[-1]}, through {through[-1]}")
-        one, other = (statistics.median(took for _, took in of) for of in (through, straight))
-        print(
-            f"{one / other:8.2f} of a pull straight from the holder takes one of 1 GiB through an instance that fetches"
-        )
-        first_bytes = [statistics.median(of) * 1000 for of in zip(*begins, strict=True)]
-        print(f"{first_bytes[1]:8.1f} ms until its first byte; straight {first_bytes[0]:.1f} ms")
+        cold_pulls(first, second, target)
         with target.open("r+b") as file:
             file.write(b"another")
         digest, before = _upload(holder, target), _fetched(second)
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(lambda _: _curl(second, digest), range(16)))
         print(f"{(_fetched(second) - before) / GIB:8.2f} times is it moved for 16 pulls at once")
+
+
+def cold_pulls(first: str, second: str, target: Path) -> None:
+    """Pull new blobs of 1 GiB straight from `first`, and then through `second`. They are written to `target`."""
+    straight, through = [], []
+    for number in range(3):
+        with target.open("wb") as file:
+            for _ in range(64):
+                file.write(os.urandom(GIB // 64))
+        digest = _upload(Target("", first), target)
+        straight.append(_curl(first, digest))
+        through.append(_curl(second, digest))
+        print(f"  round {number + 1}: straight {straight[-1]}, through {through[-1]}", flush=True)
+    first_byte, took = (statistics.median(of) for of in zip(*through, strict=True))
+    straight_first_byte, straight_took = (statistics.median(of) for of in zip(*straight, strict=True))
+    print(
+        f"{took / straight_took:8.2f} of a pull straight from the holder takes one of 1 GiB through an instance that "
+        f"fetches: {took:.2f} and {straight_took:.2f} s"
+    )
+    print(f"{first_byte * 1000:8.1f} ms until its first byte; straight {straight_first_byte * 1000:.1f} ms")
 
 
 def _upload(holder: Target, path: Path) -> str:

@@ -61,9 +61,15 @@ def redis_server(root: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def concord(
-    root: Path, site: str, bus: str = "", peers: Sequence[str] = (), address: str = "", wait: bool = True
+    root: Path,
+    site: str,
+    bus: str = "",
+    peers: Sequence[str] = (),
+    address: str = "",
+    wait: bool = True,
+    within: Sequence[str] = (),
 ) -> Iterator[str]:
-    """An instance on the directory of its site's name. Its address."""
+    """An instance on the directory of its site's name, with `within` as the command before its command. Its address."""
     address = address or free_address()
     environment = {
         "CONCORD_LISTEN": address,
@@ -73,7 +79,7 @@ def concord(
         "CONCORD_PEER": ",".join(f"http://{peer}" for peer in peers),
         "CONCORD_CLUSTER_KEY": "a key for the benchmarks",
     }
-    with running([sys.executable, "-m", "registry", "serve"], root / f"{site}.log", **environment):
+    with running([*within, sys.executable, "-m", "registry", "serve"], root / f"{site}.log", **environment):
         if wait:
             await_answer(f"http://{address}/readyz")
         yield address
