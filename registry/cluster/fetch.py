@@ -29,7 +29,7 @@ from registry.cluster.peers import Peers
 from registry.cluster.through import Passage
 from registry.errors import ContentUnreachable, StorageFailed
 from registry.names import Digest, algorithm_of
-from registry.seams import Clock, PeerUnreachable
+from registry.seams import Clock, DiskFile, PeerUnreachable
 
 log = logging.getLogger("concord.fetch")
 
@@ -63,6 +63,8 @@ class Transfer:
         """A damaged copy that was here."""
         self.hold_s = 0.0
         """How long it waits for a holder."""
+        self.head = b""
+        """The first bytes that came, for readers who are waiting, while they are written."""
         self.ingest: Ingest | None = None
         self.verified = False
         """Whether all of it has come, and is right."""
@@ -78,7 +80,12 @@ class Transfer:
     def readable(self) -> int:
         """Bytes that may be given out."""
         written = self.ingest.written if self.ingest is not None else 0
-        return self.size if self.verified else min(written, max(self.size - 1, 0))
+        return self.size if self.verified else min(max(written, len(self.head)), max(self.size - 1, 0))
+
+    def begins(self, head: bytes) -> None:
+        """Its first bytes have come."""
+        self.head = head
+        self.moved()
 
     def moved(self) -> None:
         """Wake the readers: more can be read, or it is over."""
@@ -111,17 +118,31 @@ class Transfer:
                     return
                 if self.failure is not None:  # what the disk has of it may not be what was written
                     raise self.failure
-                file, wanted = self.ingest.file, min(READ_BYTES, end - offset, self.readable - offset)
-                cached = file.pread_nowait(offset, wanted)
-                if cached is None:
-                    cached = await in_executor(partial(file.pread, offset, wanted))
-                if not cached:
-                    raise TransferFailed("the file of a transfer is shorter than what was received")
-                yield cached
-                offset += len(cached)
+                wanted = min(READ_BYTES, end - offset, self.readable - offset)
+                piece = self.head[offset : offset + wanted] or await self._read_back(self.ingest.file, offset, wanted)
+                yield piece
+                offset += len(piece)
         finally:
             self._readers -= 1
             await self.close_if_unused()
+
+    def given_out(self) -> Checks | None:
+        """The hashes of at least what may have been given out. None where that is nothing."""
+        if self.ingest is None:
+            return None
+        checks = self.ingest.checks.copy()
+        if checks.size < len(self.head):  # they could not be written
+            checks = Checks(algorithm_of(self.digest))
+            checks.update(self.head)
+        return checks
+
+    async def _read_back(self, file: DiskFile, offset: int, size: int) -> bytes | bytearray:
+        read = file.pread_nowait(offset, size)
+        if read is None:
+            read = await in_executor(partial(file.pread, offset, size))
+        if not read:
+            raise TransferFailed("the file of a transfer is shorter than what was received")
+        return read
 
     async def close_if_unused(self) -> None:
         """Close the file when the transfer is over and nobody reads it any more."""
@@ -261,7 +282,7 @@ class Fetch:
             transfer.kept = True
         except (ContentUnreachable, TransferFailed, StorageFailed) as error:
             transfer.failure = error
-            transfer.received = transfer.ingest.checks.copy() if transfer.ingest is not None else None
+            transfer.received = transfer.given_out()
         except BaseException:
             transfer.failure = TransferFailed("the transfer was broken off")
             raise
@@ -339,6 +360,8 @@ class Fetch:
                     if ingest.size + len(chunk) > end:
                         self._distrust([member], transfer.digest)
                         return False
+                    if ingest.size == 0:
+                        transfer.begins(chunk)
                     await ingest.write(chunk)
                     self.fetched_bytes += len(chunk)
         except (PeerUnreachable, TimeoutError) as error:

@@ -1,6 +1,6 @@
 """HTTP to other instances, with aiohttp.
 
-That is loaded when the first one is asked: it takes a tenth of a second, and an instance that is alone never needs it.
+That is loaded when it is needed: it takes a tenth of a second, and an instance that is alone never asks anybody.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ class _Source:
 
 
 class HttpTransport:
-    """See `registry.seams.PeerTransport`. `close` after use."""
+    """See `registry.seams.PeerTransport`. `open` before use or with the first request, `close` after use."""
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
@@ -63,7 +63,7 @@ class HttpTransport:
     ) -> AsyncIterator[HttpResponse]:
         import aiohttp
 
-        session = self._opened()
+        session = self.open()
         source = body if isinstance(body, bytes) else _Source(body)
         try:
             exchange = await session.request(
@@ -93,7 +93,8 @@ class HttpTransport:
             await self._session.close()
             await asyncio.sleep(0)  # aiohttp closes its connections on the next turn of the loop
 
-    def _opened(self) -> "aiohttp.ClientSession":
+    def open(self) -> "aiohttp.ClientSession":
+        """Load what is needed. The loop waits for it."""
         import aiohttp
 
         if self._session is None:

@@ -54,6 +54,8 @@ async def _serve(
     config: Config, sockets: Sockets, signals: tuple[signal.Signals, ...], started: Callable[[], None]
 ) -> None:
     transport = HttpTransport()
+    if config.redis or config.peer:
+        transport.open()  # now, when nobody waits for the loop
     try:
         instance = Instance(config, SystemClock(), SystemDisk(config.data), _bus(config), transport)
         await instance.start()

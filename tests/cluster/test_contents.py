@@ -1,5 +1,7 @@
 """Which reads are checked, and what is noted of them."""
 
+import asyncio
+
 import pytest
 
 from registry.blobs.checked import Damaged
@@ -8,6 +10,7 @@ from registry.blobs.ingest import Ingest
 from registry.cluster.contents import Contents, Part
 from registry.cluster.fetch import Transfer
 from registry.errors import StorageFailed
+from registry.names import digest_of
 from tests.blobs.test_quarantine import MIB, flip
 from tests.blobs.test_uploads import APP, CONTENT, DIGEST, Site, body
 
@@ -114,3 +117,29 @@ async def test_what_the_disk_has_failed_to_make_durable_is_not_read_back(site):
     transfer.failure = StorageFailed("the disk failed")
     with pytest.raises(StorageFailed):
         await anext(pieces)
+
+
+async def test_the_first_bytes_are_read_before_they_are_written(site):
+    transfer = Transfer(DIGEST, len(CONTENT), None)
+    transfer.ingest = Ingest(site.disk, site.disk.create("fetch"), Checks(), transfer.moved)
+    pieces = transfer.read(1, 50)
+    waiting = asyncio.ensure_future(anext(pieces))
+    await asyncio.sleep(0)
+    transfer.begins(CONTENT[:20])
+    assert await waiting == CONTENT[1:20]
+    await transfer.ingest.write(CONTENT[:40])
+    await transfer.ingest.flush()
+    assert await anext(pieces) == CONTENT[20:40]
+    transfer.failure = StorageFailed("the disk failed")
+    await pieces.aclose()
+
+
+async def test_first_bytes_that_were_given_out_and_could_not_be_written_are_hashed(site):
+    """Else who goes on from another holder could come to a clean end behind wrong bytes."""
+    transfer = Transfer(DIGEST, len(CONTENT), None)
+    transfer.ingest = Ingest(site.disk, site.disk.create("fetch"), Checks(), transfer.moved)
+    transfer.begins(b"wrong bytes")
+    given_out = transfer.given_out()
+    assert given_out.size == len(b"wrong bytes")
+    assert given_out.digest() == digest_of(b"wrong bytes")
+    await transfer.ingest.close()
