@@ -1,6 +1,7 @@
 """The registries that are measured, each a process of its own on loopback."""
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -26,10 +27,10 @@ def free_address() -> str:
 
 @contextlib.contextmanager
 def running(command: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    import os
-
+    """A process that ends with the block. Python keeps its bytecode, as an installed package has it."""
+    kept = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
     with log.open("wb") as output:
-        process = subprocess.Popen(command, env=os.environ | environment, stdout=output, stderr=output)
+        process = subprocess.Popen(command, env=kept | environment, stdout=output, stderr=output)
     try:
         yield process
     finally:
