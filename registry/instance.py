@@ -63,7 +63,7 @@ class Instance:
         self.draining = False
         self._upkeep: asyncio.Task[None] | None = None
         self._large_logs: dict[str, None] = {}
-        """Documents that are due for a snapshot, the longest due first."""
+        """Documents that are due for a snapshot, in the order in which that was found."""
         self._mending: set[asyncio.Task[object]] = set()
 
     async def start(self) -> None:
@@ -109,15 +109,19 @@ class Instance:
         self._large_logs[document] = None
 
     async def _keep_up(self) -> None:
-        """Snapshots for documents with a long log, and tidying uploads, for ever; not while the instance starts, which
-        a snapshot's digest would slow down."""
+        """Snapshots for documents with a long log, and tidying uploads, for ever. Not at once: the digest of a large
+        document takes seconds of processor time, which the start needs."""
         while True:
             await asyncio.sleep(UPKEEP_S)
             try:
                 while self._large_logs:
                     document = next(iter(self._large_logs))
                     del self._large_logs[document]
-                    await self.compact(document)
+                    try:
+                        await self.compact(document)
+                    except StorageFailed:
+                        self._is_due(document)  # behind the others
+                        raise
                 await self.uploads.tidy()
             except StorageFailed as error:
                 log.error("upkeep failed: %s %s", error.message, error.detail)

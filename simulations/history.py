@@ -129,8 +129,10 @@ class History:
         self.documents: dict[str, dict[str, Seen]] = {}
         self._upto: dict[str, int] = {}
         self._writers: dict[str, set[int]] = {}
+        self._copied_from: dict[str, str] = {}
         self._told: set[tuple[str, Identity]] = set()
-        """The last entries of the operations that were told of."""
+        """The last entries of the operations that were told of: what comes back under an earlier writer, from others
+        or from an older disk, is told of once."""
         self._lacking: dict[str, frozenset[str]] = {}
         self._numbers = itertools.count(1)
 
@@ -152,9 +154,10 @@ class History:
     def refused(self, node: str, before_s: float) -> Iterator[Operation]:
         """Requests that an instance refused before a time because its disk did. SQLite may have written all of a commit
         before its sync failed: the next start finds it, unless another one has been written over it."""
+        nodes = {node, self._copied_from.get(node)}
         for operation in self.operations:
             over_s = operation.ended_s
-            if operation.node == node and operation.status == 503 and over_s is not None and over_s <= before_s:
+            if operation.node in nodes and operation.status == 503 and over_s is not None and over_s <= before_s:
                 yield operation
 
     def of(self, node: str) -> dict[str, Seen]:
@@ -166,6 +169,12 @@ class History:
         self.documents.pop(node, None)
         self._upto.pop(node, None)
         self._lacking.pop(node, None)
+
+    def copied(self, node: Node, twin: Node) -> None:
+        """Another instance begins on a copy of a disk, which may hold what was refused there."""
+        present = {node.instance.catalog.documents.writer} if node.instance is not None else set()
+        self._copied_from[twin.name] = node.name
+        self._writers[twin.name] = self._writers.get(node.name, set()) - present
 
     def observe(self, node: Node, instance: Instance) -> list[Commit]:
         """Look at what an instance has committed since the last look."""
@@ -193,7 +202,8 @@ class History:
                 look(document, name, digest)
             spans = decode_delta(delta).spans
             entries = {(name, (writer, first + length - 1)) for writer, (first, length) in spans.items()}
-            if spans.keys() <= writers and not entries <= self._told:
+            is_present = spans.keys() <= {instance.catalog.documents.writer}
+            if is_present or (spans.keys() <= writers and not entries <= self._told):
                 commits[name].operations.append((number, delta))
                 self._told |= entries
         if rows:

@@ -408,6 +408,9 @@ class Referee:
         self.history.forget(node.name)
         self.winners.forget(node.name)
 
+    def copied(self, node: Node, twin: Node) -> None:
+        self.history.copied(node, twin)
+
     def _known_to_be_gone(self, nodes: Iterable[Node]) -> set[str]:
         seen = [self.history.of(node.name).get(MEMBERS, Seen()) for node in nodes]
         return {fact.key[1] for one in seen for fact in one.facts.values()}

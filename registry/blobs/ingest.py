@@ -17,8 +17,6 @@ from registry.seams import Disk, DiskFile
 PIECE_BYTES = 1024 * 1024
 SMALL_BYTES = 4096
 """What comes in smaller parts is put together: a list of them would take many times their size."""
-GATHERED_S = 0.02
-"""How long bytes for which readers wait are gathered: many small pieces cost much more than few."""
 SYNCED_AT_ONCE_BYTES = 8 * 1024 * 1024
 RESERVE_BYTES = 32 * 1024 * 1024
 """What content leaves free: on a disk that is full to the last byte not even a delete could be written down."""
@@ -37,7 +35,7 @@ class Ingest:
     def __init__(
         self, disk: Disk, file: DiskFile, checks: Checks, on_written: Callable[[], None] | None = None
     ) -> None:
-        """With `on_written`, bytes are written soon, and it is told whenever more can be read back."""
+        """With `on_written`, bytes are written as soon as possible and it is told whenever more can be read back."""
         self._disk = disk
         self._on_written = on_written
         self.file = file
@@ -46,7 +44,6 @@ class Ingest:
         """Bytes received, of which the last ones may not be written yet."""
         self._parts: list[bytes | bytearray] = []
         self._gathered = 0
-        self._handed_over_at = 0.0
         self._job: asyncio.Future[None] | None = None
         self._written = checks.size
         self._syncing: asyncio.Future[None] | None = None
@@ -68,7 +65,8 @@ class Ingest:
             self._parts.append(bytearray(data))
         self._gathered += len(data)
         self.size += len(data)
-        if self._gathered >= PIECE_BYTES or self._is_overdue():
+        idle = self._on_written is not None and (self._job is None or self._job.done())
+        if idle or self._gathered >= PIECE_BYTES:
             await self._hand_over()
 
     async def flush(self) -> None:
@@ -102,14 +100,8 @@ class Ingest:
         await self._give_up()
         self.file.close()
 
-    def _is_overdue(self) -> bool:
-        """Whether readers have been kept waiting for what there is, though it could be written."""
-        idle = self._on_written is not None and (self._job is None or self._job.done())
-        return idle and asyncio.get_running_loop().time() - self._handed_over_at >= GATHERED_S
-
     async def _hand_over(self) -> None:
         await self._settle()
-        self._handed_over_at = asyncio.get_running_loop().time()
         if self._written - self._synced >= SYNCED_AT_ONCE_BYTES and (self._syncing is None or self._syncing.done()):
             await self._settle_sync()
             self._syncing, self._synced = asyncio.ensure_future(in_executor(self.file.sync)), self._written

@@ -91,7 +91,9 @@ class Contents:
                 await self.damaged(digest, damage)
                 continue
             except StorageFailed:
-                if no_room or transfer is None:
+                # A read that fails alone, in the middle of a transfer that may turn out bad, has no clean end.
+                is_alone = transfer is not None and not transfer.verified and transfer.failure is None
+                if no_room or transfer is None or (is_alone and offset > part.offset):
                     raise
                 no_room, received = True, transfer.received if offset > part.offset else None
                 continue

@@ -1,11 +1,11 @@
 """Content from a peer: one transfer, many readers.
 
 However many clients wait for a content, it is fetched once, into a file of its own; they are served from the file as it
-grows. When a holder fails the transfer goes on with another from the same offset. Nothing is kept that does not match
-its digest, and the last byte is given out only once it does: whoever reads a transfer that turns out bad is cut off.
-Readers do not wait for the disk to make it durable: nobody has been promised that it stays here.
-A client that leaves never ends it for the others. Where a damaged copy was here, what is right in it is taken from
-that, and only the rest from others.
+grows, and its first bytes from memory meanwhile. When a holder fails the transfer goes on with another from the same
+offset. Nothing is kept that does not match its digest, and the last byte is given out only once it does: whoever reads
+a transfer that turns out bad is cut off. Readers do not wait for the disk to make it durable: nobody has been promised
+that it stays here. A client that leaves never ends it for the others. Where a damaged copy was here, what is right in
+it is taken from that, and only the rest from others.
 """
 
 import asyncio
@@ -72,7 +72,7 @@ class Transfer:
         """Whether it is durable, and in its place."""
         self.failure: Exception | None = None
         self.received: Checks | None = None
-        """After a failure, the hashes of what had been written and may have been given out."""
+        """After a failure, the hashes of at least what may have been given out; None where that is nothing."""
         self._readers = 0
         self._moved = asyncio.Event()
 
@@ -89,12 +89,14 @@ class Transfer:
 
     def moved(self) -> None:
         """Wake the readers: more can be read, or it is over."""
+        if self.ingest is not None and self.ingest.written >= len(self.head):
+            self.head = b""
         self._moved.set()
         self._moved = asyncio.Event()
 
     async def until(self, size: int) -> None:
         """Wait until `size` bytes can be read. Raises what ended the transfer if it fails first."""
-        await self._wait(lambda: self.readable >= size)
+        await self._wait(lambda: self.readable >= size or self.verified)
 
     async def finished(self) -> None:
         """Wait until the whole is here, verified and durable. Raises what ended the transfer if it fails."""
@@ -111,27 +113,31 @@ class Transfer:
         read there. Raises TransferFailed, or whatever ended the transfer."""
         self._readers += 1
         try:
-            end = offset + size
+            end = min(offset + size, self.size)
             while offset < end:
                 await self.until(offset + 1)
-                if self.kept or self.ingest is None:
+                if self.kept:
                     return
-                if self.failure is not None:  # what the disk has of it may not be what was written
-                    raise self.failure
-                wanted = min(READ_BYTES, end - offset, self.readable - offset)
-                piece = self.head[offset : offset + wanted] or await self._read_back(self.ingest.file, offset, wanted)
+                if self.failure is not None or self.ingest is None:
+                    raise self.failure or TransferFailed("the transfer is over")
+                wanted = min(end, self.readable) - offset
+                piece: bytes | bytearray = self.head[offset : offset + wanted]
+                if not piece:
+                    piece = await self._read_back(self.ingest.file, offset, min(wanted, READ_BYTES))
+                    if self.failure is not None:  # what the disk has of it may not be what was written
+                        raise self.failure
                 yield piece
                 offset += len(piece)
         finally:
             self._readers -= 1
             await self.close_if_unused()
 
-    def given_out(self) -> Checks | None:
-        """The hashes of at least what may have been given out. None where that is nothing."""
+    def hashes(self) -> Checks | None:
+        """Of what has been written, or came first and could not be."""
         if self.ingest is None:
             return None
         checks = self.ingest.checks.copy()
-        if checks.size < len(self.head):  # they could not be written
+        if checks.size < len(self.head):
             checks = Checks(algorithm_of(self.digest))
             checks.update(self.head)
         return checks
@@ -212,10 +218,10 @@ class Fetch:
         self, digest: Digest, size: int, uploader: str | None, offset: int, end: int, received: Checks | None
     ) -> AsyncGenerator[bytes, None]:
         """A part of a content that has no room here, see `cluster.through`. `received` are the hashes of what a
-        transfer had before it failed, up to `offset` at most, or of everything. Raises ContentUnreachable,
-        TransferFailed."""
+        transfer had before it failed. Raises ContentUnreachable; TransferFailed, also where the reader was behind the
+        transfer: what it was given cannot be checked then, unless the transfer had everything."""
         if received is not None and received.size > offset and received.digest() != digest:
-            raise TransferFailed("what was given out of the content has another digest")
+            raise TransferFailed("what was given out of the content cannot be checked any more")
         goes_on = received is not None and received.size <= offset
         passage = Passage(received.copy() if received and goes_on else Checks(algorithm_of(digest)))
         transfer, at, kept = Transfer(digest, size, None), passage.size, b""
@@ -282,7 +288,7 @@ class Fetch:
             transfer.kept = True
         except (ContentUnreachable, TransferFailed, StorageFailed) as error:
             transfer.failure = error
-            transfer.received = transfer.given_out()
+            transfer.received = transfer.hashes()
         except BaseException:
             transfer.failure = TransferFailed("the transfer was broken off")
             raise
@@ -360,7 +366,7 @@ class Fetch:
                     if ingest.size + len(chunk) > end:
                         self._distrust([member], transfer.digest)
                         return False
-                    if ingest.size == 0:
+                    if ingest.size == 0 and ingest is transfer.ingest:
                         transfer.begins(chunk)
                     await ingest.write(chunk)
                     self.fetched_bytes += len(chunk)

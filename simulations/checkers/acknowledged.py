@@ -39,9 +39,18 @@ class Acknowledged:
                 raise Violation(f"{operation} was acknowledged, and is lost")
 
     def pushed(self) -> set[str]:
-        """All manifests whose pushes were acknowledged, and their content."""
-        acknowledged = (o for o in self._history.operations if o.kind.startswith("push") and o.status == 201)
-        return {digest for operation in acknowledged for digest in (operation.digest, *all_blobs(operation.digest))}
+        """All manifests whose pushes were acknowledged, and their content, unless they were deleted or collected since:
+        a push that waits for others to hold it is answered then, too."""
+        live = {
+            (document, fact.key)
+            for seen in self._history.documents.values()
+            for document, at in seen.items()
+            for identity, fact in at.facts.items()
+            if (document, identity) not in self._commits.gone
+        }
+        pushes = (o for o in self._history.operations if o.kind.startswith("push") and o.status == 201)
+        kept = {o.digest for o in pushes if (f"repository/{o.repository}", ("m", o.digest)) in live}
+        return {digest for manifest in kept for digest in (manifest, *all_blobs(manifest))}
 
     def excuse(self, node: str) -> None:
         """An instance's disk was put back to an earlier state, or destroyed: what only it had is lost."""

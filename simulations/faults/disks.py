@@ -106,6 +106,7 @@ async def cloned_directory(stage: Stage, drawn: random.Random) -> None:
     stage.lost.doubled = True
     twin = stage.world.add_node(node.site)
     twin.image = node.backup()
+    stage.copied(node, twin)
     twin.drawn = random.Random(f"{stage.world.seed} {twin.name} twin")
     await twin.start()
     stage.fired("cloned directory")

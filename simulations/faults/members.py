@@ -83,6 +83,7 @@ async def restored_elsewhere(stage: Stage, drawn: random.Random) -> None:
         stage.lose(node)
         await asyncio.sleep(drawn.random())
     again = stage.world.add_node(node.site)
+    stage.copied(node, again)
     again.image = restored(backup, stage.world.scratch / f"restored-{again.name}", drawn)
     await stage.restart(again)
     stage.fired("restored elsewhere")

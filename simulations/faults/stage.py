@@ -41,6 +41,9 @@ class Stage(Protocol):
     def put_back(self, node: Node) -> None:
         """A disk is about to be put back to an earlier state: what only it had is lost."""
 
+    def copied(self, node: Node, twin: Node) -> None:
+        """Another instance begins on a copy of a disk."""
+
     def left(self, node: Node) -> None:
         """An instance has left for good: nothing may be lost with it."""
 

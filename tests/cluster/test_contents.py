@@ -1,6 +1,8 @@
 """Which reads are checked, and what is noted of them."""
 
 import asyncio
+import threading
+from contextlib import suppress
 
 import pytest
 
@@ -134,12 +136,53 @@ async def test_the_first_bytes_are_read_before_they_are_written(site):
     await pieces.aclose()
 
 
-async def test_first_bytes_that_were_given_out_and_could_not_be_written_are_hashed(site):
-    """Else who goes on from another holder could come to a clean end behind wrong bytes."""
+async def test_first_bytes_that_could_not_be_written_are_hashed(site):
+    """They may have been given out: who goes on from another holder could come to a clean end behind wrong bytes."""
     transfer = Transfer(DIGEST, len(CONTENT), None)
     transfer.ingest = Ingest(site.disk, site.disk.create("fetch"), Checks(), transfer.moved)
     transfer.begins(b"wrong bytes")
-    given_out = transfer.given_out()
-    assert given_out.size == len(b"wrong bytes")
-    assert given_out.digest() == digest_of(b"wrong bytes")
+    hashes = transfer.hashes()
+    assert hashes.size == len(b"wrong bytes")
+    assert hashes.digest() == digest_of(b"wrong bytes")
     await transfer.ingest.close()
+
+
+async def test_what_was_read_back_while_a_sync_failed_is_not_given_out(site):
+    """The failure was looked at before the read, and not after it."""
+    transfer = Transfer(DIGEST, len(CONTENT), None)
+    file = site.disk.create("fetch")
+    transfer.ingest = Ingest(site.disk, file, Checks(), transfer.moved)
+    await transfer.ingest.write(CONTENT)
+    await transfer.ingest.flush()
+    transfer.verified = True
+    reading, goes_on = threading.Event(), threading.Event()
+
+    class Lost:
+        """Its pages were dropped when they could not be written back."""
+
+        def pread_nowait(self, offset, size):
+            return None
+
+        def pread(self, offset, size):
+            reading.set()
+            goes_on.wait(5)
+            return bytes(size)
+
+        def close(self):
+            file.close()
+
+    transfer.ingest.file = Lost()
+    received = bytearray()
+
+    async def read():
+        async for piece in transfer.read(0, len(CONTENT)):
+            received.extend(piece)
+
+    task = asyncio.ensure_future(read())
+    await asyncio.to_thread(reading.wait, 5)
+    transfer.failure = StorageFailed("the disk failed")
+    transfer.moved()
+    goes_on.set()
+    with suppress(StorageFailed):
+        await task
+    assert received == b""

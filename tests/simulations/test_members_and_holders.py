@@ -374,3 +374,18 @@ def test_keys_are_exchanged_one_after_the_other():
     assert outcome.violations == []
     assert outcome.fired["new key"]
     assert outcome.fired["rolling key"]
+
+
+def test_a_push_whose_manifest_was_collected_while_it_waited_has_promised_nothing():
+    """It was answered, and then its machine was destroyed with the only copy of its blobs, which were linked still."""
+    held(
+        3595,
+        sites=("eu", "eu", "us"),
+        faults=("clone", "disk-destroyed"),
+        conditions=("collect", "two-copies"),
+        clients=2,
+        operations=7,
+        calm_operations=0,
+        fault_s=12,
+        between_sites_s=0,
+    )

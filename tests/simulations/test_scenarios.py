@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import random
 import statistics
 
 import pytest
@@ -18,7 +19,8 @@ YEARS_S = 365 * 86400.0
 
 def play(act, sites=("eu", "us", "ap"), seed=0, **chosen):
     """Carry out a scenario. Nothing may be broken in it."""
-    plan = drawn_plan(seed, sites=sites, conditions=(), **{"faults": (), "between_sites_s": 0.0} | chosen)
+    plain = {"faults": (), "conditions": (), "between_sites_s": 0.0}
+    plan = drawn_plan(seed, sites=sites, **plain | chosen)
     outcome = run(plan, act)
     assert outcome.violations == []
     return outcome
@@ -570,3 +572,25 @@ def test_what_is_fetched_and_cannot_be_kept_is_pulled_all_the_same():
         assert fetching.disk.content_names() == []
 
     play(act, sites=("eu", "us"))
+
+
+def test_what_was_refused_is_found_on_a_copy_of_the_disk():
+    async def act(playing: Run) -> None:
+        await begin(playing)
+        node, other = playing.world.nodes
+        await pushed(client(playing), node, "v1", ALL_IMAGES[0])
+        await refused_delete(playing, node)
+        playing.lost.doubled = True
+        twin = playing.world.add_node(node.site)
+        twin.image, twin.drawn = node.backup(), random.Random("twin")
+        playing.copied(node, twin)
+        await twin.start()
+        await asyncio.sleep(6)
+        assert other.instance.catalog.queries.tags("app", "", 9) == []
+        twin.die(False)
+        playing.world.nodes.remove(twin)
+        playing.world.gone.append(twin)
+        playing.put_back(twin)
+        await agree(playing)
+
+    play(act, sites=("eu", "eu"))

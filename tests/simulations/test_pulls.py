@@ -1,0 +1,162 @@
+"""Pulls of content that is being fetched, on days on which disks and holders fail."""
+
+import asyncio
+import errno
+from unittest.mock import patch
+
+import pytest
+
+import registry.blobs.ingest as ingest
+import registry.cluster.fetch as fetch
+from crdt.fact import blob_fact
+from registry.cluster.contents import Part
+from registry.cluster.fetch import TransferFailed
+from registry.errors import OciError
+from simulations.images import ALL_IMAGES, digest_of
+from simulations.run import Run
+from tests.simulations.test_scenarios import begin, client, play, pushed
+
+CONTENT = ALL_IMAGES[0].blobs[2]
+"""Of 700 bytes."""
+DIGEST = digest_of(CONTENT)
+
+
+async def begun(playing: Run):
+    """A holder of content, and an instance that lacks it."""
+    await begin(playing)
+    holder, fetching = playing.world.nodes
+    await pushed(client(playing), holder, "v1", ALL_IMAGES[0])
+    await asyncio.sleep(1)
+    return holder, fetching
+
+
+def opened(fetching, repository="app", part=None):
+    row = fetching.instance.catalog.queries.blob(repository, DIGEST)
+    return fetching.instance.cluster.contents.read(DIGEST, row.size, row.writer, part or Part(0, row.size))
+
+
+async def read(pieces, pause_s=0.0):
+    """What comes, and whether it comes to a clean end."""
+    received = b""
+    try:
+        async for piece in pieces:
+            received += piece
+            await asyncio.sleep(pause_s)
+    except (OciError, TransferFailed):
+        return received, False
+    return received, True
+
+
+def refusing(node, what, name_begins="fetches/", at=1):
+    """Have a disk refuse calls from the n-th on."""
+    calls = []
+
+    def refuse(call, name):
+        if call == what and name.startswith(name_begins):
+            calls.append(call)
+            if len(calls) >= at:
+                raise OSError(errno.EIO, "EIO", name)
+
+    node.on_disk_call = refuse
+
+
+def act_out(act, seed=0):
+    play(act, sites=("eu", "us"), seed=seed, conditions=("small",))
+
+
+def test_a_link_that_says_too_large_a_size_does_not_hang_readers():
+    """A member had linked the content in another repository as larger than it is. Who read it through that link while
+    it was fetched waited for ever."""
+
+    async def act(playing: Run) -> None:
+        holder, fetching = await begun(playing)
+        documents = holder.instance.catalog.documents
+
+        def lie(tx):
+            stamp = documents.clock.tick(holder.instance.clock.now_ms())
+            return documents.write(
+                tx, "repository/evil", [], [blob_fact(DIGEST, len(CONTENT) + 100, stamp, documents.writer)]
+            )
+
+        await holder.instance.catalog.database.write(lie)
+        await asyncio.sleep(3)
+        right, wrong = (asyncio.ensure_future(read(opened(fetching, name))) for name in ("app", "evil"))
+        assert await right == (CONTENT, True)
+        async with asyncio.timeout(30):
+            assert not (await wrong)[1]
+
+    act_out(act)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sync_that_failed_on_the_way_does_not_have_all_of_it_fetched_again_and_again(seed):
+    async def act(playing: Run) -> None:
+        _, fetching = await begun(playing)
+        playing.disturb()
+        transfers, begin_transfer = [], fetching.instance.cluster.fetch._begin
+
+        def noted(transfer, uploader):
+            transfers.append(transfer)
+            return begin_transfer(transfer, uploader)
+
+        fetching.instance.cluster.fetch._begin = noted
+        refusing(fetching, "sync")
+        assert await read(opened(fetching, part=Part(len(CONTENT) - 1, 1))) == (CONTENT[-1:], True)
+        assert len(transfers) == 1
+        fetching.on_disk_call = lambda call, name: None
+
+    with patch.object(ingest, "SYNCED_AT_ONCE_BYTES", 300):
+        act_out(act, seed)
+
+
+def test_wrong_bytes_before_a_read_that_failed_have_no_clean_end():
+    """A holder gave wrong bytes, some of which were given out; then the reader's own read failed, and the rest came
+    through from the holder, right by now. What had been given out was compared with nothing."""
+
+    async def act(playing: Run) -> None:
+        _, fetching = await begun(playing)
+        fetching.instance.disk.is_cached = lambda: False
+        playing.lost.digests.add(DIGEST)
+        playing.world.weather.flips = 1.0
+        refusing(fetching, "pread", at=4)
+        refuse = fetching.on_disk_call
+
+        def struck(call, name):
+            try:
+                refuse(call, name)
+            except OSError:
+                playing.world.weather.flips = 0.0
+                raise
+
+        fetching.on_disk_call = struck
+        received, is_clean = await read(opened(fetching))
+        assert received == CONTENT or not is_clean
+        fetching.on_disk_call = lambda call, name: None
+
+    act_out(act)
+
+
+def test_a_disk_that_refuses_the_first_bytes_does_not_cut_readers_off():
+    async def act(playing: Run) -> None:
+        _, fetching = await begun(playing)
+        playing.disturb()
+        refusing(fetching, "append")
+        with patch.object(fetch, "READ_BYTES", 100):
+            assert await read(opened(fetching), 0.5) == (CONTENT, True)
+        fetching.on_disk_call = lambda call, name: None
+
+    act_out(act)
+
+
+def test_the_first_bytes_are_dropped_once_they_are_written():
+    async def act(playing: Run) -> None:
+        _, fetching = await begun(playing)
+        pieces = opened(fetching)
+        await anext(pieces)
+        (transfer,) = fetching.instance.cluster.fetch._transfers.values()
+        assert transfer.head
+        await transfer.finished()
+        assert not transfer.head
+        await pieces.aclose()
+
+    act_out(act)
