@@ -8,7 +8,7 @@ import pytest
 from tests.cli.test_cli import concord, refused
 from tests.support import images
 from tests.support.client import sha256
-from tests.support.server import running_cluster, running_server
+from tests.support.server import running_cluster, running_server, wait_until
 
 
 def sums(server, prefix=""):
@@ -29,8 +29,8 @@ def test_what_is_needed_is_the_same_everywhere_and_what_is_held_comes_to_it(tmp_
         blobs = {sha256(blob) for blob in (*image.blobs, *other.blobs)}
         assert set(at_us["missing"]) == blobs and at_us["dangling"] == []
         us.client.pull("prod/app", "v1")
+        wait_until(lambda: sums(us, "prod/")["missing_count"] == 0)
         assert sums(us, "prod/")["held"] == sums(eu, "prod/")["needed"]
-        assert sums(us, "prod/")["missing_count"] == 0
         assert set(sums(us)["missing"]) == {sha256(blob) for blob in other.blobs}
         done = concord("digest", "--content", "prod/", us.url)
         assert done.returncode == 0 and "0 missing here, 0 dangling" in done.stdout
