@@ -169,22 +169,26 @@ class Evict:
         return True
 
     def _drop(self, tx: Transaction, digest: Digest) -> bool:
-        if self._deciding != digest:
+        """Not if this instance has come to be one that is to hold it, while others were asked."""
+        if self._deciding != digest or self._is_to_hold(self._repositories(digest), digest):
             return False
         drop_content(tx, digest)
         return True
 
     async def _is_held_by_higher_ones(self, digest: Digest) -> bool:
-        repositories = [repository for repository, _ in self._catalog.queries.links_of(digest)]
-        if not repositories or any(self._is_mine(repository, digest) for repository in repositories):
+        repositories = self._repositories(digest)
+        if not repositories or self._is_to_hold(repositories, digest):
             return False  # what is not linked is for collection
         needed = max(len(self._copies.designated(repository, digest)) for repository in repositories)
         order = ranked(digest, [*self._members.keepers(), self._members.own])
         higher = order[: order.index(self._members.own)] if not self._copies.is_front_end else order
         return await self._count(digest, [one.instance for one in higher], max(needed, 1)) >= max(needed, 1)
 
-    def _is_mine(self, repository: Repository, digest: Digest) -> bool:
-        return self._members.own in self._copies.designated(repository, digest)
+    def _repositories(self, digest: Digest) -> list[Repository]:
+        return [repository for repository, _ in self._catalog.queries.links_of(digest)]
+
+    def _is_to_hold(self, repositories: list[Repository], digest: Digest) -> bool:
+        return any(self._members.own in self._copies.designated(repository, digest) for repository in repositories)
 
     async def _count(self, digest: Digest, instances: list[str], enough: int) -> int:
         """How many of some instances hold a content, counted up to `enough`."""

@@ -18,8 +18,8 @@ def any_holder_believed() -> Bug:
     """Whoever makes room relies on lower ranks too, who may rely on it."""
 
     async def careless(self: Evict, digest: Any) -> bool:
-        repositories = [repository for repository, _ in self._catalog.queries.links_of(digest)]
-        if not repositories or any(self._is_mine(repository, digest) for repository in repositories):
+        repositories = self._repositories(digest)
+        if not repositories or self._is_to_hold(repositories, digest):
             return False
         needed = max(1, *(len(self._copies.designated(repository, digest)) for repository in repositories))
         return await self._count(digest, [one.instance for one in self._members.keepers()], needed) >= needed
@@ -47,7 +47,7 @@ def one_holder_is_enough() -> Bug:
 
 
 def own_copy_evicted() -> Bug:
-    return patch.object(Evict, "_is_mine", lambda self, repository, digest: False)
+    return patch.object(Evict, "_is_to_hold", lambda self, repositories, digest: False)
 
 
 def nothing_handed_over() -> Bug:

@@ -389,3 +389,17 @@ def test_a_push_whose_manifest_was_collected_while_it_waited_has_promised_nothin
         fault_s=12,
         between_sites_s=0,
     )
+
+
+def test_whoever_came_to_be_designated_while_others_were_asked_makes_no_room_with_that_content():
+    held(
+        8632,
+        sites=("eu", "eu", "us", "us"),
+        faults=("eio", "kill-at-call", "forgotten", "disk-destroyed"),
+        conditions=("collect", "two-copies", "evict"),
+        clients=2,
+        operations=7,
+        calm_operations=0,
+        fault_s=12,
+        between_sites_s=0.02,
+    )
