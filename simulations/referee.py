@@ -404,7 +404,8 @@ class Referee:
     def put_back(self, node: Node) -> None:
         self.lose_disk(node)
         self.acknowledged.excuse(node.name)
-        self.identities.excuse(self._known_to_be_gone(other for other in self.world.nodes if other is not node))
+        others = [other for other in self.world.nodes if other is not node]
+        self.identities.excuse(self._known_to_be_gone(others), self._known_to_be_gone([node]))
         self.history.forget(node.name)
         self.winners.forget(node.name)
 
@@ -412,8 +413,13 @@ class Referee:
         self.history.copied(node, twin)
 
     def _known_to_be_gone(self, nodes: Iterable[Node]) -> set[str]:
-        seen = [self.history.of(node.name).get(MEMBERS, Seen()) for node in nodes]
-        return {fact.key[1] for one in seen for fact in one.facts.values()}
+        """What instances know of others."""
+        return {
+            fact.key[1]
+            for node in nodes
+            for fact in self.history.of(node.name).get(MEMBERS, Seen()).facts.values()
+            if node.instance is None or fact.key[1] != node.instance.catalog.instance_id
+        }
 
     def evicted(self, name: str, digest: str, begun_s: float) -> None:
         """An instance has removed a content to make room, which it began to think about then."""
@@ -424,7 +430,7 @@ class Referee:
         assert node.instance is not None, "it has just said so"
         self._observe(node)
         self.judge(self.holders.check_left, node)
-        self.identities.gone[node.instance.catalog.instance_id] = f"({node.name}) has left"
+        self.identities.left(node.instance.catalog.instance_id, f"({node.name}) has left")
         self._remove(node, False)
 
     def lose(self, node: Node) -> None:

@@ -354,8 +354,11 @@ class Cluster:
             if near and not reachable and loop.time() > begun + JOIN_UNREACHED_S:
                 break
             if reachable and not self._catalog.replica.commit_number():
-                await self.sync.catch_up_soon(reachable[0])  # all of it once, and then what the others have more
-            if reachable and all(await asyncio.gather(*(self.sync.catch_up_soon(m) for m in reachable))):
+                # All of it once, and then what the others have more.
+                await self.sync.catch_up_soon(min(reachable, key=lambda member: member.beat.joining))
+            caught_up = reachable and all(await asyncio.gather(*(self.sync.catch_up_soon(m) for m in reachable)))
+            # Who is heard first may have just started, too, and have nothing yet.
+            if caught_up and all(m in reachable for m in self.members.of_own_site() if m.reachable):
                 break
             if not near and loop.time() > begun + JOIN_ALONE_S:
                 break

@@ -130,7 +130,7 @@ class Sync:
         running = self._running.get(member.instance)
         if running is None or running.done():
             running = self._running[member.instance] = asyncio.create_task(self._catch_up(member))
-            if not self._catalog.replica.commit_number():
+            if not self._catalog.replica.commit_number() and not member.beat.joining:
                 self._filling = running
         return running
 

@@ -20,6 +20,8 @@ class Identities:
         self._instance_of: dict[int, str] = {}
         self.gone: dict[str, str] = {}
         """The ids that are gone for good, and what became of those who had them."""
+        self._untold: set[str] = set()
+        """Leavers whose last word was lost with the disk of the only one that had it."""
 
     def note(self, node: Node, instance: Instance, said: Iterable[Identity]) -> None:
         """An instance has committed an operation of its own."""
@@ -30,9 +32,15 @@ class Identities:
                     f"{node.name} writes as {own} under the writer {writer:x} of {self._instance_of[writer]}"
                 )
 
-    def excuse(self, known: set[str]) -> None:
-        """A disk is gone, and with it what nobody else had been told: `known` are those that the others know are gone.
-        The answer to who is told of it waits for no other instance's disk."""
+    def left(self, instance: str, what: str) -> None:
+        """An instance has left for good. It goes once somebody has its last word."""
+        if instance not in self._untold:
+            self.gone[instance] = what
+
+    def excuse(self, known: set[str], lost: set[str]) -> None:
+        """A disk is gone, and with it what nobody else had been told: `known` are those that the others know are gone,
+        `lost` those that it knew of. The answer to who is told of it waits for no other instance's disk."""
+        self._untold |= lost - known
         self.gone = {instance: what for instance, what in self.gone.items() if instance in known}
 
     def check_end(self, nodes: list[Node]) -> None:

@@ -144,7 +144,7 @@ def test_who_was_forgotten_stays_so_when_another_has_heard_of_it():
             await first.instance.cluster.forget(instance)
             playing.forgotten(third, instance)
             await asyncio.sleep(0.1)
-            playing.identities.excuse(playing._known_to_be_gone([second, third]))
+            playing.identities.excuse(playing._known_to_be_gone([second, third]), set())
             assert (instance in playing.identities.gone) is heard
 
     play(act)
@@ -403,3 +403,13 @@ def test_whoever_came_to_be_designated_while_others_were_asked_makes_no_room_wit
         fault_s=12,
         between_sites_s=0.02,
     )
+
+
+@pytest.mark.parametrize("seed", [12634, 12770])
+def test_who_starts_beside_another_that_starts_waits_for_those_who_have_something(seed):
+    """It had caught up with the other newcomer, whom it heard first, and was ready."""
+    held(seed)
+
+
+def test_a_last_word_that_was_lost_with_the_only_disk_that_had_it_is_nobodys_fault():
+    held(12407)
