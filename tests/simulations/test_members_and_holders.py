@@ -413,3 +413,7 @@ def test_who_starts_beside_another_that_starts_waits_for_those_who_have_somethin
 
 def test_a_last_word_that_was_lost_with_the_only_disk_that_had_it_is_nobodys_fault():
     held(12407)
+
+
+def test_who_takes_long_to_leave_refuses_writes_in_calm_weather_too():
+    held(19805)
