@@ -280,8 +280,7 @@ class Referee:
         # A transfer that breaks off in its middle goes on: that is no ground for giving up, or for cutting off.
         steady = self._quiet_but(BUS_KINDS | {BODY_BROKEN}) if operation.kind == "pull blob" else self.calm
         has_room = "evict" not in self.conditions or REFUSED not in operation.said
-        is_leaving = node.instance is None or node.instance.cluster.leave.under_way
-        self.judge(answers.check_status, operation, steady and has_room and not is_leaving, self.lost)
+        self.judge(answers.check_status, operation, steady and has_room, self.lost)
         may_be_gone = operation.kind.startswith("slow") and may_be_lost(self.plan)
         if has_room and self.requests_get_through and not may_be_gone:
             self.judge(answers.check_upload, operation, self.lost)

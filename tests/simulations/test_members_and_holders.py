@@ -415,5 +415,6 @@ def test_a_last_word_that_was_lost_with_the_only_disk_that_had_it_is_nobodys_fau
     held(12407)
 
 
-def test_who_takes_long_to_leave_refuses_writes_in_calm_weather_too():
+def test_who_was_told_to_leave_leaves_though_its_answer_is_lost():
+    """The run went on as if it had not heard, and calm began while it refused writes."""
     held(19805)
