@@ -160,3 +160,43 @@ def test_the_first_bytes_are_dropped_once_they_are_written():
         await pieces.aclose()
 
     act_out(act)
+
+
+def test_whoever_pulls_does_not_wait_for_the_disk_to_keep_what_is_fetched():
+    """The last byte was given out when the content was durable, though the whole of it had come and was right."""
+
+    async def act(playing: Run) -> None:
+        _, fetching = await begun(playing)
+        transfers, goes_on = fetching.instance.cluster.fetch, asyncio.Event()
+        keep = transfers._keep
+
+        async def keep_later(*arguments):
+            await goes_on.wait()
+            await keep(*arguments)
+
+        transfers._keep = keep_later
+        for content in ALL_IMAGES[0].blobs:
+            answer = await client(playing).pull_blob(fetching, "app", digest_of(content))
+            assert answer.body == content
+            assert fetching.instance.store.held_size(digest_of(content)) is None
+        goes_on.set()
+        await asyncio.sleep(1)
+        assert all(fetching.instance.store.held_size(digest_of(content)) for content in ALL_IMAGES[0].blobs)
+
+    play(act, sites=("eu", "us"))
+
+
+def test_what_is_fetched_and_cannot_be_kept_is_pulled_all_the_same():
+    async def act(playing: Run) -> None:
+        _, fetching = await begun(playing)
+        playing.disturb()
+        refusing(fetching, "sync", "")
+        for content in ALL_IMAGES[0].blobs:
+            answer = await client(playing).pull_blob(fetching, "app", digest_of(content))
+            assert answer.body == content
+        await asyncio.sleep(1)
+        fetching.on_disk_call = lambda call, name: None
+        assert not any(fetching.instance.store.held_size(digest_of(content)) for content in ALL_IMAGES[0].blobs)
+        assert fetching.disk.content_names() == []
+
+    play(act, sites=("eu", "us"))
