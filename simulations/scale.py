@@ -150,7 +150,7 @@ class Part(Cluster):
         self.catalog.on_reached = lambda *reached: deployment.reached(self, *reached)
 
     def start(self) -> None:
-        for work in (self.gossip.run, self.sync.run, self._beat):
+        for work in (self.gossip.run, self.sync.run, self._beat, self._join):
             self._tasks.append(asyncio.create_task(work()))
 
     def push(self, repository: str, tag: str, number: int) -> None:

@@ -32,9 +32,9 @@ async def _leave(stage: Stage, node: Node, drawn: random.Random) -> None:
         await asyncio.sleep(0.05)
     if not life.alive or node.instance is None:
         return
-    node.instance.cluster.on_left = lambda: _is_gone(stage, node)
-    has_answered = await _told(stage, node, "leave", {})
-    if not has_answered and (node.instance is None or not node.instance.cluster.leave.under_way):
+    cluster = node.instance.cluster
+    cluster.on_left = lambda: _is_gone(stage, node)
+    if not await _told(stage, node, "leave", {}) and not cluster.leave.under_way:
         return  # its answer may be lost, and then it leaves all the same
     stage.fired("leave")
     while life.alive and stage.world.loop.now < begun + patience_s:
