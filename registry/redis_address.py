@@ -12,7 +12,7 @@ those of the master. redis-py has no such form of its own.
 
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
 SENTINEL_PORT = 26379
@@ -57,7 +57,7 @@ def is_encrypted(url: str) -> bool:
 
 
 def _check_trusted(url: str) -> None:
-    for file in parse_qs(urlsplit(url).query).get("ssl_ca_certs", []):
+    for file in parse_qs(url.partition("?")[2]).get("ssl_ca_certs", []):
         if not is_encrypted(url):
             raise ValueError("ssl_ca_certs is for rediss:// addresses; this one is without TLS")
         if not Path(file).is_file():
@@ -66,22 +66,30 @@ def _check_trusted(url: str) -> None:
 
 def shown(url: str) -> str:
     """An address without what may be secret in it."""
-    parts = urlsplit(url)
     if names_sentinels(url):
         said = parse_sentinels(url)
-        return f"{parts.scheme}://{','.join(f'{host}:{port}' for host, port in said.hosts)}/{said.master}"
+        hosts = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in said.hosts)
+        return f"{_scheme(url)}{','.join(hosts)}/{said.master}"
+    parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
+
+
+def passwords(url: str) -> set[str]:
+    """What of an address must not be seen, as it stands there and as it is meant."""
+    netloc, _, query = _parts(url)
+    password = netloc.rpartition("@")[0].partition(":")[2]
+    return {password, unquote(password), *(said for name, said in parse_qsl(query) if name.endswith("password"))}
 
 
 def parse_sentinels(url: str) -> Sentinels:
     """Raises ValueError."""
-    parts = urlsplit(url)
-    login, _, hosts = parts.netloc.rpartition("@")
+    netloc, path, text = _parts(url)
+    login, _, hosts = netloc.rpartition("@")
     user, _, password = login.partition(":")
-    master, _, database = parts.path.strip("/").partition("/")
+    master, _, database = path.strip("/").partition("/")
     if not master or not hosts or not (database or "0").isdigit():
         raise ValueError("an address with Sentinels is redis+sentinel://HOST:PORT,…/NAME, with the master's name")
-    query = parse_qs(parts.query, strict_parsing=bool(parts.query))
+    query = parse_qs(text, strict_parsing=bool(text))
     return Sentinels(
         [_host(one) for one in hosts.split(",")],
         unquote(master),
@@ -92,6 +100,17 @@ def parse_sentinels(url: str) -> Sentinels:
         is_encrypted(url),
         query.get("ssl_ca_certs", [None])[0],
     )
+
+
+def _parts(url: str) -> tuple[str, str, str]:
+    """Login and hosts, path and query. `urlsplit` refuses several hosts where one is an IPv6 address."""
+    place, _, query = url.removeprefix(_scheme(url)).partition("?")
+    netloc, _, path = place.partition("/")
+    return netloc, path, query
+
+
+def _scheme(url: str) -> str:
+    return url[: url.index("://") + len("://")]
 
 
 def _host(text: str) -> tuple[str, int]:

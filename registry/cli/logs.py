@@ -10,12 +10,12 @@ import re
 import sys
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
 from registry.config import Config
 from registry.http.answers import CutOff
+from registry.redis_address import passwords
 from registry.request_ids import CURRENT
 
 SHORTEST_SECRET = 8
@@ -46,9 +46,7 @@ def secrets_of(config: Config) -> list[str]:
     """What must not be seen in a log, the longest first."""
     secrets = {key.get_secret_value() for key in config.cluster_key}
     for url in config.redis:
-        parts = urlsplit(url)
-        secrets |= {parts.password or "", unquote(parts.password or "")}
-        secrets |= {said for name, said in parse_qsl(parts.query) if name.endswith("password")}
+        secrets |= passwords(url)
     return sorted((secret for secret in secrets if len(secret) >= SHORTEST_SECRET), key=len, reverse=True)
 
 

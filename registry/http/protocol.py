@@ -83,6 +83,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _past_parser_bytes = 0
     """What is still to come of a body that the parser is not given."""
     _pieces: _Pieces | None = None
+    _is_last = False
+    """Whether the connection ends with the answer to the present request, or to the next one."""
     _unread_bytes = 0
     _watching: asyncio.TimerHandle | None = None
 
@@ -233,6 +235,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _call_application(self) -> None:
         super().on_headers_complete()
+        if self._is_last:
+            self.answer_the_last()
         self._past_parser_bytes = self._large_length()
 
     def _large_length(self) -> int:
@@ -258,7 +262,7 @@ class BoundedProtocol(HttpToolsProtocol):
         parts = [_OK, head]
         for name, value in self.server_state.default_headers:
             parts += (name, b": ", value, b"\r\n")
-        is_last = not self.parser.should_keep_alive()
+        is_last = self._is_last or not self.parser.should_keep_alive()
         parts += (b"connection: close\r\n\r\n" if is_last else b"\r\n", body)
         self.transport.write(b"".join(parts))
         if is_last:
@@ -281,6 +285,12 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._waiting:
             self.loop.call_soon(self._go_on)
+
+    def answer_the_last(self) -> None:
+        """Close the connection behind the answer to the present request, or to the next one."""
+        self._is_last = True
+        if not self._is_idle():
+            self.cycle.keep_alive = False
 
     # What comes of it
 

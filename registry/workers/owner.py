@@ -29,6 +29,8 @@ from registry.workers.server import Server
 log = logging.getLogger("concord")
 
 DRAIN_LOOK_S = 0.2
+READERS_END_S = 0.8
+"""So long readers pass connections on when all are closing: more than they linger, and take to learn of it."""
 WAYS_OUT = "restore a backup elsewhere (concord restore), or have it rebuilt from the other instances (concord rebuild)"
 
 
@@ -42,17 +44,22 @@ class Sockets:
     """Where readers pass connections on; None without readers."""
 
 
-def run_owner(
-    config: Config, sockets: Sockets, signals: tuple[signal.Signals, ...], started: Callable[[], None]
-) -> int:
+@dataclass(frozen=True)
+class Told:
+    """What an owner lets others know."""
+
+    started: Callable[[], None] = lambda: None
+    closing: Callable[[], None] = lambda: None
+    """It listens no more, and takes connections from readers for a moment only."""
+
+
+def run_owner(config: Config, sockets: Sockets, signals: tuple[signal.Signals, ...], told: Told) -> int:
     """Serve until one of some signals ends it. Answers the exit status. Raises CannotStart."""
-    uvloop.run(_serve(config, sockets, signals, started))
+    uvloop.run(_serve(config, sockets, signals, told))
     return 0
 
 
-async def _serve(
-    config: Config, sockets: Sockets, signals: tuple[signal.Signals, ...], started: Callable[[], None]
-) -> None:
+async def _serve(config: Config, sockets: Sockets, signals: tuple[signal.Signals, ...], told: Told) -> None:
     transport = HttpTransport()
     if config.redis or config.peer:
         transport.open()  # now, when nobody waits for the loop
@@ -68,13 +75,15 @@ async def _serve(
     servers = [(public, sockets.public)]
     if sockets.internal is not None:
         servers.append((Server(App(instance, registry=False)), sockets.internal))
-    receiver = _receiver(instance, public, sockets.receiving) if sockets.receiving is not None else None
-    drain = _Drain(instance, [server for server, _ in servers], receiver)
+    if sockets.receiving is not None:
+        receiver = _receiver(instance, public, sockets.receiving)
+        public.adopts_for_s, public.on_lingered = READERS_END_S, receiver.close
+    drain = _Drain(instance, [server for server, _ in servers], told.closing)
     for name in signals:
         asyncio.get_running_loop().add_signal_handler(name, drain.begin)
     instance.cluster.on_left = drain.begin
     _say_where(config, instance, sockets)
-    started()
+    told.started()
     await asyncio.gather(*(server.serve(sockets=[listening]) for server, listening in servers))
     await instance.close()
     await transport.close()
@@ -108,10 +117,10 @@ class _Drain:
     """Ending in order: not ready at once; closed when no upload is at work, so that one that was begun here can be
     finished here; ended when the requests under way are. A second signal waits for nobody."""
 
-    def __init__(self, instance: Instance, servers: list[Server], receiver: Receiver | None) -> None:
+    def __init__(self, instance: Instance, servers: list[Server], on_closing: Callable[[], None]) -> None:
         self._instance = instance
         self._servers = servers
-        self._receiver = receiver
+        self._on_closing = on_closing
         self._waiting: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -133,9 +142,7 @@ class _Drain:
         self._close()
 
     def _close(self, force: bool = False) -> None:
-        if self._receiver is not None:
-            self._receiver.close()
-            self._receiver = None
+        self._on_closing()
         for server in self._servers:
             server.force_exit = force
             server.should_exit = True

@@ -5,13 +5,16 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 
 from registry.http.protocol import BoundedProtocol
 
 KEEP_ALIVE_S = 90  # longer than the 60 to 75 s after which balancers close idle connections themselves
+LINGER_S = 0.3
+"""How long connections are kept when no new ones are taken: a request may be on its way on them."""
+LOOK_S = 0.01
 
 
 class Server(uvicorn.Server):
@@ -32,7 +35,13 @@ class Server(uvicorn.Server):
                 timeout_keep_alive=KEEP_ALIVE_S,
             )
         )
+        self._protocol = protocol
         self._adopting: set[asyncio.Task[None]] = set()
+        self._is_ending = False
+        self.adopts_for_s = 0.0
+        """How long it is to take connections from others when it listens no more."""
+        self.on_lingered: Callable[[], None] = lambda: None
+        """Called when it takes no more connections from anybody."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -46,13 +55,56 @@ class Server(uvicorn.Server):
 
     async def _adopt(self, connection: socket.socket, data: bytes) -> None:
         make = partial(
-            BoundedProtocol,
+            self._protocol,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
             received=data,
         )
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(make, connection)
+            _, protocol = await asyncio.get_running_loop().connect_accepted_socket(make, connection)
         except OSError:
             connection.close()  # the client has gone meanwhile
+            return
+        if self._is_ending:
+            protocol.answer_the_last()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End in order. uvicorn would reset connections that nobody has accepted yet, and close those that are idle,
+        on which the next request may be on its way: who sent it cannot know whether it was carried out."""
+        self._is_ending = True
+        still_listening = [listening.dup() for listening in sockets or []]
+        for server in self.servers:
+            server.close()
+        for listening in sockets or []:
+            listening.close()
+        for listening in still_listening:
+            for accepted in _accept_all_and_close(listening):
+                self.adopt(accepted, b"")
+        for connection in list(self.server_state.connections):
+            cast(BoundedProtocol, connection).answer_the_last()
+        await self._linger()
+        self.on_lingered()
+        await super().shutdown(sockets)
+
+    async def _linger(self) -> None:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        while not self.force_exit:
+            s = loop.time() - begun
+            is_used = self.server_state.connections or self._adopting
+            if s >= self.adopts_for_s and (s >= LINGER_S or not is_used):
+                return
+            await asyncio.sleep(LOOK_S)
+
+
+def _accept_all_and_close(listening: socket.socket) -> list[socket.socket]:
+    """Nothing is done between the last look and the end: whoever comes between them is reset."""
+    accepted = []
+    with contextlib.suppress(OSError):
+        while True:
+            accepted.append(listening.accept()[0])
+    listening.close()
+    for connection in accepted:
+        connection.setblocking(False)
+    return accepted

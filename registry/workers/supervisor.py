@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from registry.config import Config
 from registry.errors import CannotStart
 from registry.workers.handover import channel
-from registry.workers.owner import Sockets, run_owner
+from registry.workers.owner import Sockets, Told, run_owner
 from registry.workers.reader import run_reader
 from registry.workers.signals import END, FROM_OUTSIDE
 
@@ -34,6 +34,7 @@ END_S = 2.0
 OWNERLESS_S = 60.0
 _SIGNALS = {*FROM_OUTSIDE, signal.SIGCHLD}
 _PR_SET_PDEATHSIG = 1
+_STARTED, _CLOSING = b"S", b"C"
 
 
 @dataclass
@@ -56,15 +57,18 @@ class Supervisor:
     def __init__(self, config: Config, public: socket.socket, internal: socket.socket | None, count: int) -> None:
         self._config = config
         self._receiving, self._sending = channel()
-        self._started, self._starting = os.pipe()
-        os.set_blocking(self._started, False)
-        sockets = Sockets(public, internal, self._receiving)
-        self._owner = _Child("the owner", lambda: run_owner(config, sockets, (END,), self._has_started))
-        self._readers = [
-            _Child("a reader", lambda: run_reader(config, public, self._sending)) for _ in range(count - 1)
-        ]
+        self._hearing, self._telling = os.pipe()
+        os.set_blocking(self._hearing, False)
+        self._sockets = Sockets(public, internal, self._receiving)
+        told = Told(lambda: self._tell(_STARTED), lambda: self._tell(_CLOSING))
+        self._owner = _Child("the owner", lambda: run_owner(config, self._sockets, (END,), told))
+        self._readers = [_Child("a reader", self._read) for _ in range(count - 1)]
         self._has_catalog = False
+        self._is_closing = False
+        """Whether the owner listens no more."""
         self._ending_since: float | None = None
+        self._is_told = False
+        """Whether a signal has come that ends all."""
         self._at_once = False
         """Whether nobody is to be waited for."""
         self._ownerless_since: float | None = None
@@ -78,8 +82,9 @@ class Supervisor:
             came = signal.sigtimedwait(_SIGNALS, TICK_S if self._is_waiting() else MAX_PAUSE_S)
             if came is not None and came.si_signo != signal.SIGCHLD:
                 self._end()
+            self._hear()
             self._reap()
-            if self._status is not None:
+            if self._is_closing or self._status is not None:
                 self._end_readers()
         return self._status
 
@@ -88,24 +93,40 @@ class Supervisor:
         return self._ending_since is not None or any(not child.pid for child in children)
 
     def _begin_due(self) -> None:
-        if self._status is not None:
-            return
-        if self._an_owner_has_started():
-            self._ownerless_since = None
-            self._has_catalog = True
         for child in (self._owner, *(self._readers if self._has_catalog else ())):
             if not child.pid and time.monotonic() >= child.due_at and self._ending_since is None:
                 child.born_at = time.monotonic()
                 child.pid = _fork(child.run)
 
-    def _an_owner_has_started(self) -> bool:
-        """Since the last time this was asked."""
-        with contextlib.suppress(BlockingIOError):
-            return bool(os.read(self._started, 16))
-        return False
+    def _tell(self, what: bytes) -> None:
+        """In the owner: let the supervisor know. The signal has it look at once."""
+        os.write(self._telling, what)
+        os.kill(os.getppid(), signal.SIGCHLD)
 
-    def _has_started(self) -> None:
-        os.write(self._starting, b"1")
+    def _hear(self) -> None:
+        """What owners have told since the last time."""
+        told = b""
+        with contextlib.suppress(BlockingIOError):
+            told = os.read(self._hearing, 16)
+        if _STARTED in told:
+            self._ownerless_since = None
+            self._has_catalog = True
+        if _CLOSING in told:
+            self._is_closing = True
+            self._ending_since = self._ending_since or time.monotonic()
+            self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        """Whoever connects is refused when none of the processes listens any more."""
+        for listening in (self._sockets.public, self._sockets.internal):
+            if listening is not None:
+                listening.close()
+
+    def _read(self) -> int:
+        """In a reader."""
+        if self._sockets.internal is not None:
+            self._sockets.internal.close()
+        return run_reader(self._config, self._sockets.public, self._sending)
 
     def _reap(self) -> None:
         while True:
@@ -143,7 +164,7 @@ class Supervisor:
 
     def _end(self) -> None:
         """The first time the owner ends in order, and all with it; the second time at once."""
-        self._at_once = self._ending_since is not None
+        self._at_once, self._is_told = self._is_told, True
         self._ending_since = self._ending_since or time.monotonic()
         if self._owner.pid:
             os.kill(self._owner.pid, END)
