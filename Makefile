@@ -3,7 +3,7 @@
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= auto
+WORKERS ?= $(shell expr $$(nproc) + 1)
 
 .PHONY: demo test check format bench clean
 
