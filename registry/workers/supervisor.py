@@ -32,7 +32,7 @@ SHORT_LIFE_S = 5.0
 MAX_PAUSE_S = 5.0
 END_S = 2.0
 OWNERLESS_S = 60.0
-_SIGNALS = {*FROM_OUTSIDE, signal.SIGCHLD}
+_SIGNALS = {*FROM_OUTSIDE, signal.SIGCHLD, signal.SIGALRM}
 _PR_SET_PDEATHSIG = 1
 _STARTED, _CLOSING = b"S", b"C"
 
@@ -79,8 +79,9 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         while self._status is None or any(child.pid for child in self._readers):
             self._begin_due()
-            came = signal.sigtimedwait(_SIGNALS, TICK_S if self._is_waiting() else MAX_PAUSE_S)
-            if came is not None and came.si_signo != signal.SIGCHLD:
+            # Not sigtimedwait: Python's makes signals up when we are stopped meanwhile, and go on.
+            signal.setitimer(signal.ITIMER_REAL, TICK_S if self._is_waiting() else MAX_PAUSE_S)
+            if signal.sigwait(_SIGNALS) in FROM_OUTSIDE:
                 self._end()
             self._hear()
             self._reap()

@@ -184,6 +184,22 @@ def test_all_end_with_the_supervisor_and_the_next_start_needs_no_pause(server):
     assert server.client.pull("app", "v1") == IMAGE.body
 
 
+def test_a_supervisor_that_was_stopped_and_goes_on_is_told_nothing_by_that(tmp_path):
+    """It was: what Python says of a wait that ends meanwhile is whatever was in memory, and it took that for a signal
+    that ends all."""
+    pause_s = 0.2
+    constants = {"registry.workers.supervisor.MAX_PAUSE_S": pause_s}
+    with running_server(tmp_path / "data", workers="2", constants=constants) as server:
+        wait_for_children(server, 2)
+        for _ in range(5):
+            with standing_still(server.process.pid):
+                time.sleep(2 * pause_s)
+            time.sleep(pause_s)
+        assert server.process.poll() is None and server.client.get("/readyz").status == 200
+        os.kill(children(server)[1], signal.SIGKILL)
+        wait_for_children(server, 2)
+
+
 @contextlib.contextmanager
 def uploading(server: Server) -> Iterator[socket.socket]:
     """The first half of a chunk is at the owner."""
