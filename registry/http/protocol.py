@@ -11,17 +11,19 @@ and so that whoever sends many at once does not keep others waiting: after some,
 A request for which the application has a direct answer (`http.direct`) is answered where its head ends. That is a third
 of the cost of a task, a scope and messages.
 
-A large body whose length is known goes past the parser, which would copy each piece, as uvicorn would twice more.
+A large body whose length is known goes past the parser (`http.large_body`).
 """
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from registry.http.direct import Headers
+from registry.http.large_body import LargeBody
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_S = 30.0
@@ -29,9 +31,6 @@ HEADS_AT_ONCE = 32
 MAX_PIPELINED = 8
 LARGE_BODY_BYTES = 256 * 1024
 MAX_LENGTH_DIGITS = 18
-BODY_AHEAD_BYTES = 256 * 1024
-"""So much of a large body is taken before the application asks for it."""
-PIECE_COST_BYTES = 64  # what one takes beside its content
 UNREAD_S = 60.0
 """How long somebody may read nothing of what was sent."""
 
@@ -46,21 +45,6 @@ class AnswersDirectly(Protocol):
 
     def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
         """The head, but for the status line, and the body of an answer of status 200 that can be given at once."""
-
-
-class _Pieces:
-    """Stands for the bytearray in which uvicorn gathers a body."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self.memory_bytes = 0
-
-    def append(self, part: bytes) -> None:
-        self._parts.append(part)
-        self.memory_bytes += len(part) + PIECE_COST_BYTES
-
-    def __bytes__(self) -> bytes:
-        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -80,9 +64,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """The last bytes of a head of which the parser has a part."""
     _head_piece = b""
     """What the parser is given, unless it begins within a body: it ends where a head ends, if one does."""
-    _past_parser_bytes = 0
-    """What is still to come of a body that the parser is not given."""
-    _pieces: _Pieces | None = None
+    _large: LargeBody | None = None
+    """The body that is coming past the parser."""
     _is_last = False
     """Whether the connection ends with the answer to the present request, or to the next one."""
     _unread_bytes = 0
@@ -107,9 +90,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._past_parser_bytes and not self._waiting:
-            self._take(data)
-        elif not self._waiting and self._is_one_piece(data):
+        if not self._waiting and self._is_one_piece(data):
             self._give(data)  # as nearly always, and without a copy
         else:
             self._waiting += data
@@ -137,12 +118,7 @@ class BoundedProtocol(HttpToolsProtocol):
                     self.loop.call_soon(self._go_on)
                     return
                 heads += 1
-            if self._past_parser_bytes:
-                data = bytes(self._waiting)
-                self._waiting.clear()
-                self._take(data)
-            else:
-                self._give(self._next_piece())
+            self._give(self._next_piece())
 
     def _go_on(self) -> None:
         if self.transport is not None and not self.transport.is_closing():
@@ -178,33 +154,49 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(_TOO_LARGE)
         elif self._deadline is None and (self._in_head or (self.timeout_keep_alive_task is None and self._is_idle())):
             self._set_deadline()
+        if self._large is not None:
+            self._begin_large(self._large)
 
-    def _take(self, data: bytes) -> None:
-        """Some of a body that goes past the parser, and perhaps what follows it."""
-        body, rest = data, b""
-        if len(data) > self._past_parser_bytes:
-            body, rest = data[: self._past_parser_bytes], data[self._past_parser_bytes :]
-        self._past_parser_bytes -= len(body)
-        self._fruitless_bytes = 0
+    def _begin_large(self, body: LargeBody) -> None:
+        """Let a body go past the parser."""
+        self.transport.set_protocol(body)
+        beginning = self._waiting[: body.to_come]
+        del self._waiting[: body.to_come]
+        body.put(beginning)
+
+    def body_came(self) -> None:
+        """Some of a large body is here."""
+        body, cycle = self._large, self.cycle
+        assert body is not None, "one is under way"
         self._unset_keepalive_if_required()
-        cycle = self.cycle
-        if cycle.response_complete and self._deadline is None:
-            self._set_deadline()  # nobody wants the rest of it
-        if not self._refused and not cycle.response_complete:
-            pieces = self._pieces
-            if pieces is None or cast(Any, cycle.body) is not pieces:  # uvicorn has taken what was there
-                self._pieces = pieces = _Pieces()
-                cycle.body = cast(Any, pieces)
-            pieces.append(body)
-            if pieces.memory_bytes > BODY_AHEAD_BYTES:
+        if self._refused or cycle.response_complete:
+            body.drop()
+            if self._deadline is None:
+                self._set_deadline()  # nobody wants the rest of it
+        else:
+            if body.is_ahead:
                 self.flow.pause_reading()
             cycle.message_event.set()
-        if not self._past_parser_bytes:
+        if not body.to_come:
+            self._large = None
+            self.transport.set_protocol(self)
             self.parser = _parser(self)  # the other one waits for the body, and there is no way to tell it
             self.on_message_complete()
-            if rest:
-                self._waiting += rest
-                self._feed()
+
+    def _receives(self, body: LargeBody) -> Callable[[], Awaitable[Any]]:
+        """The application's `receive` for a large body: uvicorn's, but for the bytes."""
+        cycle, ordinary = self.cycle, self.cycle.receive
+
+        async def receive() -> Any:
+            if not body.has_some:
+                message = await ordinary()
+                if message["type"] != "http.request":
+                    return message
+            piece = body.take()
+            self.flow.resume_reading()
+            return {"type": "http.request", "body": piece, "more_body": cycle.more_body or body.has_some}
+
+        return receive
 
     # What the parser finds
 
@@ -237,7 +229,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self._is_last:
             self.answer_the_last()
-        self._past_parser_bytes = self._large_length()
+        length = self._large_length()
+        if length:
+            self._large = LargeBody(length, self)
+            cast(Any, self.cycle).receive = self._receives(self._large)
 
     def _large_length(self) -> int:
         """How long the body is, if it goes past the parser; else 0. It cannot where the parser has some of it already,
