@@ -78,8 +78,8 @@ class LargeBody(asyncio.BufferedProtocol):
             piece = self._full.popleft()
         else:
             piece = self._piece[: self._filled]
-            if len(piece) < FIRST_BYTES:
-                piece = bytes(piece)
+            if len(piece) < len(self._piece) / 2:
+                piece = bytes(piece)  # many who send slowly would hold much for little
             self._piece, self._filled = memoryview(b""), 0
         # Who takes as fast as it comes is given more at once; who sends little does not hold much.
         self._next_bytes = min(max(2 * len(piece), FIRST_BYTES), MOST_BYTES)
