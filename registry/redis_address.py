@@ -75,7 +75,7 @@ def shown(url: str) -> str:
 
 
 def passwords(url: str) -> set[str]:
-    """What of an address must not be seen, as it stands there and as it is meant."""
+    """What of an address must not be seen."""
     netloc, _, query = _parts(url)
     password = netloc.rpartition("@")[0].partition(":")[2]
     return {password, unquote(password), *(said for name, said in parse_qsl(query) if name.endswith("password"))}
@@ -104,7 +104,7 @@ def parse_sentinels(url: str) -> Sentinels:
 
 def _parts(url: str) -> tuple[str, str, str]:
     """Login and hosts, path and query. `urlsplit` refuses several hosts where one is an IPv6 address."""
-    place, _, query = url.removeprefix(_scheme(url)).partition("?")
+    place, _, query = url.partition("#")[0].removeprefix(_scheme(url)).partition("?")
     netloc, _, path = place.partition("/")
     return netloc, path, query
 

@@ -74,6 +74,8 @@ class LargeBody(asyncio.BufferedProtocol):
     def take(self) -> memoryview | bytes:
         """What has come, or a part of it. Whoever keeps it keeps much more memory from being used again."""
         piece: memoryview | bytes
+        if not self.has_some:
+            return b""
         if self._full:
             piece = self._full.popleft()
         else:
@@ -91,7 +93,7 @@ class LargeBody(asyncio.BufferedProtocol):
         self._piece, self._filled = memoryview(b""), 0
 
     def put(self, beginning: bytes | bytearray) -> None:
-        """Take in what had come with the head; not more than is to come."""
+        """Take in what had come with the head, which may not be more than is to come."""
         while beginning:
             room = self.get_buffer(-1)
             size = min(len(room), len(beginning))

@@ -71,16 +71,18 @@ class BoundedProtocol(HttpToolsProtocol):
     _unread_bytes = 0
     _watching: asyncio.TimerHandle | None = None
 
-    def __init__(self, *arguments: Any, received: bytes = b"", **named: Any) -> None:
-        """`received` has come on the connection before it is ours."""
+    def __init__(self, *arguments: Any, received: bytes = b"", is_last: bool = False, **named: Any) -> None:
+        """`received` has come on the connection before it is ours. With `is_last` one request is answered on it."""
         super().__init__(*arguments, **named)
+        self._is_last = is_last
         self._waiting = bytearray(received)
         """What has come and the parser has not been given."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._set_deadline()
-        self._feed()
+        if self._waiting:
+            self.loop.call_soon(self._go_on)  # uvloop reads after this whatever is paused in it
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._clear_deadline()
@@ -88,6 +90,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._watching is not None:
             self._watching.cancel()
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # it would keep what was not read
 
     def data_received(self, data: bytes) -> None:
         if not self._waiting and self._is_one_piece(data):
@@ -277,6 +280,9 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        if self._large is not None:
+            self._large.drop()
+        vars(self.cycle).pop("receive", None)  # of a large body, which would keep itself
         super().on_response_complete()
         if self._waiting:
             self.loop.call_soon(self._go_on)

@@ -60,14 +60,12 @@ class Server(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
             received=data,
+            is_last=self._is_ending,
         )
         try:
-            _, protocol = await asyncio.get_running_loop().connect_accepted_socket(make, connection)
+            await asyncio.get_running_loop().connect_accepted_socket(make, connection)
         except OSError:
             connection.close()  # the client has gone meanwhile
-            return
-        if self._is_ending:
-            protocol.answer_the_last()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End in order. uvicorn would reset connections that nobody has accepted yet, and close those that are idle,
@@ -81,16 +79,19 @@ class Server(uvicorn.Server):
         for listening in still_listening:
             for accepted in _accept_all_and_close(listening):
                 self.adopt(accepted, b"")
-        for connection in list(self.server_state.connections):
-            cast(BoundedProtocol, connection).answer_the_last()
         await self._linger()
         self.on_lingered()
+        while self._adopting:
+            await asyncio.gather(*self._adopting)
+        await asyncio.sleep(0)  # what had come on them before is being answered
         await super().shutdown(sockets)
 
     async def _linger(self) -> None:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         while not self.force_exit:
+            for connection in list(self.server_state.connections):
+                cast(BoundedProtocol, connection).answer_the_last()
             s = loop.time() - begun
             is_used = self.server_state.connections or self._adopting
             if s >= self.adopts_for_s and (s >= LINGER_S or not is_used):

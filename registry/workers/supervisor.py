@@ -64,8 +64,8 @@ class Supervisor:
         self._owner = _Child("the owner", lambda: run_owner(config, self._sockets, (END,), told))
         self._readers = [_Child("a reader", self._read) for _ in range(count - 1)]
         self._has_catalog = False
-        self._is_closing = False
-        """Whether the owner listens no more."""
+        self._closing_at: float | None = None
+        """Since when the owner listens no more."""
         self._ending_since: float | None = None
         self._is_told = False
         """Whether a signal has come that ends all."""
@@ -85,7 +85,7 @@ class Supervisor:
                 self._end()
             self._hear()
             self._reap()
-            if self._is_closing or self._status is not None:
+            if self._closing_at is not None or self._status is not None:
                 self._end_readers()
         return self._status
 
@@ -113,8 +113,8 @@ class Supervisor:
             self._ownerless_since = None
             self._has_catalog = True
         if _CLOSING in told:
-            self._is_closing = True
-            self._ending_since = self._ending_since or time.monotonic()
+            self._closing_at = self._closing_at or time.monotonic()
+            self._ending_since = self._ending_since or self._closing_at
             self._close_sockets()
 
     def _close_sockets(self) -> None:
@@ -175,7 +175,8 @@ class Supervisor:
     def _end_readers(self) -> None:
         """They finish what they send as long as the owner could have gone on."""
         since = self._ending_since = self._ending_since or time.monotonic()
-        at_once = self._at_once or time.monotonic() > since + max(self._config.drain_s, END_S)
+        until = max(since + self._config.drain_s, (self._closing_at or since) + END_S)
+        at_once = self._at_once or time.monotonic() > until
         for child in self._readers:
             if child.pid and (at_once or not child.told):
                 child.told = True

@@ -6,6 +6,7 @@ import random
 import socket
 
 import pytest
+import uvloop
 
 from registry.http.large_body import FIRST_BYTES, KEPT_BUFFERS, MOST_BYTES, Buffers, LargeBody
 from registry.workers.server import Server
@@ -106,11 +107,49 @@ class Counting:
         await send({"type": "http.response.body", "body": b"%7d" % size})
 
 
-@pytest.mark.parametrize("behind", [b"", b"GET / HTTP/1.1\r\n\r\n"], ids=["alone", "with the next request"])
-async def test_a_body_that_has_come_whole_with_its_head_is_given_whole(behind):
-    server = Server(Counting())
+def loaded(app):
+    server = Server(app)
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
+    return server
+
+
+class Waiting(Counting):
+    """An application that reads nothing."""
+
+    async def __call__(self, scope, receive, send):
+        await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("length", [0, 10**9], ids=["behind a small request", "of a large body"])
+def test_little_is_taken_in_of_what_nobody_reads_on_a_connection_with_a_beginning(length):
+    """uvloop reads on after a connection is made, whatever was paused in that: all of it was kept in memory."""
+    uvloop.run(flood(length))
+
+
+async def flood(length):
+    server, most = loaded(Waiting()), 64 * MOST_BYTES
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ours = socket.create_connection(listening.getsockname())
+        theirs, _ = listening.accept()
+    theirs.setblocking(False)
+    ours.setblocking(False)
+    server.adopt(theirs, b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % length + bytes(200_000))
+    sent, silent = 0, 0
+    while sent < most and silent < 20:
+        try:
+            sent += ours.send(bytes(MOST_BYTES))
+            silent = 0
+        except BlockingIOError:
+            silent += 1
+            await asyncio.sleep(0.01)
+    ours.close()
+    assert sent < most / 2
+
+
+@pytest.mark.parametrize("behind", [b"", b"GET / HTTP/1.1\r\n\r\n"], ids=["alone", "with the next request"])
+async def test_a_body_that_has_come_whole_with_its_head_is_given_whole(behind):
+    server = loaded(Counting())
     ours, theirs = socket.socketpair()
     server.adopt(theirs, b"POST / HTTP/1.1\r\nContent-Length: 300000\r\n\r\n" + bytes(300_000) + behind)
     reader, writer = await asyncio.open_connection(sock=ours)

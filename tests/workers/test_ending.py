@@ -1,6 +1,7 @@
 """What clients see of an instance that ends: an answer, or that nobody listens. A balancer asks another instance then,
 which it may not where a request was sent and nothing came back."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -8,7 +9,9 @@ from collections import Counter
 
 import pytest
 
-from tests.support.server import Server, running_server
+from registry.workers.server import Server
+from tests.support.server import Server as Instance
+from tests.support.server import running_server
 
 CLIENTS = 6
 BEFORE_S = 0.3
@@ -37,7 +40,7 @@ def test_whoever_is_let_in_is_answered_to_the_end(server, kept):
     assert seen["not answered on a kept connection"] == 0
 
 
-def ask_until_refused(server: Server, kept: bool, seen: Counter[str]) -> None:
+def ask_until_refused(server: Instance, kept: bool, seen: Counter[str]) -> None:
     connection, used = None, False
     while True:
         try:
@@ -60,3 +63,23 @@ def ask_until_refused(server: Server, kept: bool, seen: Counter[str]) -> None:
         if not kept or not is_answered or b"\r\nconnection: close\r\n" in answer:
             connection.close()
             connection = None
+
+
+class Direct:
+    """An application that answers at once."""
+
+    def direct(self, method, target, headers):
+        return b"content-length: 2\r\n", b"ok"
+
+
+async def test_what_readers_send_last_is_answered_and_ends_without_a_wait():
+    server, grace_s = Server(Direct()), 20
+    server.config.timeout_graceful_shutdown = grace_s
+    ours, theirs = socket.socketpair()
+    server.on_lingered = lambda: server.adopt(theirs, b"GET / HTTP/1.1\r\n\r\n")
+    server.should_exit = True
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        await asyncio.wait_for(serving, grace_s / 2)
+    answer = ours.recv(1000).lower()
+    assert answer.startswith(b"http/1.1 200 ") and b"connection: close" in answer
