@@ -4,7 +4,7 @@
 
 Each site is a network namespace with an instance; the line is a pair of interfaces with a token bucket at either end,
 or a thread that carries packets after a while. A client at one of them pulls straight across the line, and through the
-instance beside it. Needs root, iproute2, curl and redis-server.
+instance beside it. Needs root, iproute2, curl, redis-server, and for a delay /dev/net/tun.
 """
 
 import argparse
@@ -71,6 +71,7 @@ def far_line(delay_s: float) -> Iterator[Ends]:
 
 @contextlib.contextmanager
 def line(rate: str) -> Iterator[Ends]:
+    """As fast as `rate` says, and with no delay of its own."""
     eu, us = f"{PREFIX}-eu", f"{PREFIX}-us"
     with contextlib.ExitStack() as stack:
         for name in (eu, us):

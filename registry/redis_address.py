@@ -57,7 +57,7 @@ def is_encrypted(url: str) -> bool:
 
 
 def _check_trusted(url: str) -> None:
-    for file in parse_qs(url.partition("?")[2]).get("ssl_ca_certs", []):
+    for file in parse_qs(_parts(url)[2]).get("ssl_ca_certs", []):
         if not is_encrypted(url):
             raise ValueError("ssl_ca_certs is for rediss:// addresses; this one is without TLS")
         if not Path(file).is_file():

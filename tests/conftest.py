@@ -32,11 +32,12 @@ def computing_waits(request: pytest.FixtureRequest) -> Iterator[None]:
     """More tests run at once than there are cores, since most of them wait for something. Those that only compute have
     what the others leave, so that they disturb none that looks at a clock."""
     computes = request.path.parent.name in ("crdt", "simulations") and os.geteuid() == 0  # others cannot go back
+    before = os.getpriority(os.PRIO_PROCESS, 0)
     if computes:
         os.setpriority(os.PRIO_PROCESS, 0, LAST_PRIORITY)
     yield
     if computes:
-        os.setpriority(os.PRIO_PROCESS, 0, 0)
+        os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
 @pytest.fixture(scope="session")

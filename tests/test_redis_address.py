@@ -13,6 +13,10 @@ def test_an_address_with_sentinels_says_everything():
     assert shown(url) == "rediss+sentinel://one:26379,two:1234,[::1]:99/main", "and no secret"
 
 
+def test_a_fragment_is_no_part_of_a_secret():
+    assert "secretsecret" in passwords("redis://a?password=secretsecret#x")
+
+
 @pytest.mark.parametrize("url", ["redis://a", "rediss://a:1/2", "unix:///run/redis", "redis+sentinel://a/main"])
 def test_what_is_an_address(url):
     check_address(url)

@@ -42,7 +42,7 @@ class Ingest:
         self.checks = checks
         self.size = checks.size
         """Bytes received, of which the last ones may not be written yet."""
-        self._parts: list[bytes | bytearray] = []
+        self._parts: list[bytes | bytearray | memoryview] = []
         self._gathered = 0
         self._job: asyncio.Future[None] | None = None
         self._written = checks.size
@@ -55,7 +55,7 @@ class Ingest:
         """Bytes that can be read back, where `on_written` is given."""
         return self._written
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | memoryview) -> None:
         """Take in more bytes. Raises StorageFailed, possibly for earlier ones."""
         if len(data) >= SMALL_BYTES:
             self._parts.append(data)
@@ -147,7 +147,7 @@ class Ingest:
             except StorageFailed:
                 pass  # told to whoever wrote, or about to be cut off
 
-    async def _take(self, parts: list[bytes | bytearray]) -> None:
+    async def _take(self, parts: list[bytes | bytearray | memoryview]) -> None:
         """Hash and write a piece. What could not be written counts as not hashed either."""
         before = self.checks.copy()
         checks = self.checks
@@ -163,13 +163,13 @@ class Ingest:
             if failure is not None:
                 raise failure
 
-    def _store(self, parts: list[bytes | bytearray]) -> None:
+    def _store(self, parts: list[bytes | bytearray | memoryview]) -> None:
         if self._disk.free() < RESERVE_BYTES:
             raise OSError(errno.ENOSPC, "the last part of the disk is kept for the catalog")
         self.file.append(parts)
         self._written += sum(map(len, parts))
 
 
-def _each(parts: list[bytes | bytearray], take: Callable[[bytes | bytearray], None]) -> None:
+def _each(parts: list[bytes | bytearray | memoryview], take: Callable[[bytes | bytearray | memoryview], None]) -> None:
     for part in parts:
         take(part)

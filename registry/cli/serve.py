@@ -11,7 +11,7 @@ from registry.catalog.catalog import PATH
 from registry.cli.logs import set_up_logging
 from registry.config import Config
 from registry.errors import CannotStart
-from registry.workers.owner import WAYS_OUT, Sockets, Told, run_owner
+from registry.workers.owner import WAYS_OUT, Callbacks, Sockets, run_owner
 from registry.workers.sockets import PREDECESSOR_S, listening, locked, raise_file_limit
 from registry.workers.supervisor import Supervisor
 
@@ -31,7 +31,7 @@ def serve(config: Config) -> None:
         _check_catalog(config.data)
         workers = config.workers or min(_cores(), MAX_WORKERS)
         if workers == 1:
-            run_owner(config, Sockets(public, internal), (signal.SIGTERM, signal.SIGINT), Told())
+            run_owner(config, Sockets(public, internal), (signal.SIGTERM, signal.SIGINT), Callbacks())
             return
         status = Supervisor(config, public, internal, workers).run()
     if status:

@@ -1,4 +1,5 @@
-"""A large body whose length is known: straight from the socket into memory that the application is given.
+"""A large body whose length is known: straight from the socket into memory that the application is given, but for
+small pieces, which are copied.
 
 Through uvloop's own buffer, the HTTP parser and uvicorn's each byte would be copied up to three times more. While the
 body comes this stands in the connection's place, and never takes a byte behind it.
@@ -21,7 +22,8 @@ class Buffers:
         self._kept: deque[bytearray] = deque()
 
     def get(self) -> memoryview:
-        """Memory that is free again when nobody has a view of it, or of a part of it, any more."""
+        """Memory for one body. It may be given out again when nobody has a view of it, or of a part of it, any more;
+        where so many are in use already, it is not kept."""
         for _ in range(len(self._kept)):
             buffer = self._kept[0]
             self._kept.rotate(-1)
@@ -54,7 +56,7 @@ class LargeBody(asyncio.BufferedProtocol):
 
     def __init__(self, length: int, connection: Connection) -> None:
         self.to_come = length
-        """Bytes."""
+        """Bytes that are not here yet."""
         self._connection = connection
         self._piece = memoryview(b"")
         self._filled = 0

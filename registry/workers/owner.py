@@ -30,7 +30,7 @@ log = logging.getLogger("concord")
 
 DRAIN_LOOK_S = 0.2
 READERS_END_S = 0.8
-"""So long readers pass connections on when all are closing: more than they linger, and take to learn of it."""
+"""So long an owner that closes takes what readers pass on: they learn of it a little later, and linger then."""
 WAYS_OUT = "restore a backup elsewhere (concord restore), or have it rebuilt from the other instances (concord rebuild)"
 
 
@@ -45,21 +45,21 @@ class Sockets:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What an owner lets others know."""
+class Callbacks:
+    """What an owner lets its supervisor know."""
 
     started: Callable[[], None] = lambda: None
     closing: Callable[[], None] = lambda: None
     """It listens no more, and takes connections from readers for a moment only."""
 
 
-def run_owner(config: Config, sockets: Sockets, signals: tuple[signal.Signals, ...], told: Told) -> int:
+def run_owner(config: Config, sockets: Sockets, signals: tuple[signal.Signals, ...], callbacks: Callbacks) -> int:
     """Serve until one of some signals ends it. Answers the exit status. Raises CannotStart."""
-    uvloop.run(_serve(config, sockets, signals, told))
+    uvloop.run(_serve(config, sockets, signals, callbacks))
     return 0
 
 
-async def _serve(config: Config, sockets: Sockets, signals: tuple[signal.Signals, ...], told: Told) -> None:
+async def _serve(config: Config, sockets: Sockets, signals: tuple[signal.Signals, ...], callbacks: Callbacks) -> None:
     transport = HttpTransport()
     if config.redis or config.peer:
         transport.open()  # now, when nobody waits for the loop
@@ -78,12 +78,12 @@ async def _serve(config: Config, sockets: Sockets, signals: tuple[signal.Signals
     if sockets.receiving is not None:
         receiver = _receiver(instance, public, sockets.receiving)
         public.adopts_for_s, public.on_lingered = READERS_END_S, receiver.close
-    drain = _Drain(instance, [server for server, _ in servers], told.closing)
+    drain = _Drain(instance, [server for server, _ in servers], callbacks.closing)
     for name in signals:
         asyncio.get_running_loop().add_signal_handler(name, drain.begin)
     instance.cluster.on_left = drain.begin
     _say_where(config, instance, sockets)
-    told.started()
+    callbacks.started()
     await asyncio.gather(*(server.serve(sockets=[listening]) for server, listening in servers))
     await instance.close()
     await transport.close()

@@ -92,9 +92,9 @@ class Server(uvicorn.Server):
         while not self.force_exit:
             for connection in list(self.server_state.connections):
                 cast(BoundedProtocol, connection).answer_the_last()
-            s = loop.time() - begun
+            lingered_s = loop.time() - begun
             is_used = self.server_state.connections or self._adopting
-            if s >= self.adopts_for_s and (s >= LINGER_S or not is_used):
+            if lingered_s >= self.adopts_for_s and (lingered_s >= LINGER_S or not is_used):
                 return
             await asyncio.sleep(LOOK_S)
 

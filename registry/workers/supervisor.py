@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from registry.config import Config
 from registry.errors import CannotStart
 from registry.workers.handover import channel
-from registry.workers.owner import Sockets, Told, run_owner
+from registry.workers.owner import Callbacks, Sockets, run_owner
 from registry.workers.reader import run_reader
 from registry.workers.signals import END, FROM_OUTSIDE
 
@@ -60,9 +60,9 @@ class Supervisor:
         self._hearing, self._telling = os.pipe()
         os.set_blocking(self._hearing, False)
         self._sockets = Sockets(public, internal, self._receiving)
-        told = Told(lambda: self._tell(_STARTED), lambda: self._tell(_CLOSING))
-        self._owner = _Child("the owner", lambda: run_owner(config, self._sockets, (END,), told))
-        self._readers = [_Child("a reader", self._read) for _ in range(count - 1)]
+        callbacks = Callbacks(lambda: self._tell(_STARTED), lambda: self._tell(_CLOSING))
+        self._owner = _Child("the owner", lambda: run_owner(config, self._sockets, (END,), callbacks))
+        self._readers = [_Child("a reader", self._run_reader) for _ in range(count - 1)]
         self._has_catalog = False
         self._closing_at: float | None = None
         """Since when the owner listens no more."""
@@ -123,7 +123,7 @@ class Supervisor:
             if listening is not None:
                 listening.close()
 
-    def _read(self) -> int:
+    def _run_reader(self) -> int:
         """In a reader."""
         if self._sockets.internal is not None:
             self._sockets.internal.close()

@@ -4,6 +4,7 @@ nobody looks at it any more."""
 import asyncio
 import random
 import socket
+import struct
 
 import pytest
 import uvloop
@@ -112,6 +113,24 @@ def loaded(app):
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     return server
+
+
+async def test_nothing_is_kept_of_a_connection_that_is_reset():
+    """The timer for its next request did, for 90 seconds."""
+    server = loaded(Counting())
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ours = socket.create_connection(listening.getsockname())
+        theirs, _ = listening.accept()
+    theirs.setblocking(False)
+    server.adopt(theirs, b"GET / HTTP/1.1\r\n\r\n")
+    reader, writer = await asyncio.open_connection(sock=ours)
+    await reader.readuntil(b"\r\n\r\n")
+    (connection,) = server.server_state.connections
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+    while server.server_state.connections:
+        await asyncio.sleep(0.01)
+    assert connection.timeout_keep_alive_task is None
 
 
 class Waiting(Counting):
