@@ -25,7 +25,8 @@ class Processes:
         query = scope["query_string"]
         asked = scope["method"], scope["raw_path"] + (b"?" + query if query else b""), scope["headers"]
         self._requests += 1
-        if self._requests % 2 and await self._read(asked, scope, receive, send):
+        reads = self._requests % 2 and self._instance.cluster.joined  # readers begin then
+        if reads and await self._read(asked, scope, receive, send):
             return
         direct = self._app.direct(*asked)
         if direct is not None:

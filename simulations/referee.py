@@ -212,6 +212,10 @@ class Referee:
 
     def _answer_leaves(self, source: str, target: str, status: int) -> None:
         operation = self._asking.get(source)
+        if operation is not None and operation.kind != "collect":  # by operators, who are answered at any time
+            for node in self.world.nodes:
+                if node.name == target:
+                    self.judge(self.readiness.answered, node)
         if operation is None or status not in (201, 202) or operation.kind not in WRITES:
             return
         nodes = self.world.nodes

@@ -48,6 +48,7 @@ GREETING_S = 0.01  # for each member, so that many who start together are not an
 JOIN_ALONE_S = 1.0
 JOIN_UNREACHED_S = 10.0
 JOIN_S = 30.0
+CLIENTS_WAIT_S = 10.0
 MAX_ADDRESSES = 1000
 RESTART_S = 1.0
 LEAVING_S = 2.0
@@ -98,7 +99,9 @@ class Cluster:
         self._saved: dict[str, tuple[str, ...]] = {}
         self._silent: set[str] = set()
         """Addresses of which it was said that nobody answers there."""
-        self._joined = False
+        self._joined = asyncio.Event()
+        self._began = 0.0
+        """Loop time of the start."""
         self._greeting: asyncio.TimerHandle | None = None
         self._outdoing: asyncio.Task[None] | None = None
         self._outdone_at = -OUTDO_S
@@ -131,6 +134,7 @@ class Cluster:
 
     def start(self) -> None:
         """Begin the tasks."""
+        self._began = asyncio.get_running_loop().time()
         for work in (
             self.gossip.run,
             self.sync.run,
@@ -161,6 +165,18 @@ class Cluster:
 
     # What handlers use
 
+    @property
+    def joined(self) -> bool:
+        """Whether this instance has caught up with its site since its start, as far as anybody was there."""
+        return self._joined.is_set()
+
+    async def wait_joined(self) -> None:
+        """Before clients are answered: what was here when this instance ended may be out of date, and balancers send
+        requests as soon as it listens. Whoever cannot catch up answers with what it has after a while."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._began + CLIENTS_WAIT_S):
+                await self._joined.wait()
+
     async def settle(self, change: Change) -> None:
         """Wait until a committed change may be answered: it is safe elsewhere where no frame carries it, and the own
         site has it, or is late."""
@@ -179,7 +195,7 @@ class Cluster:
     @property
     def ready(self) -> bool:
         """Whether this instance shows what its site shows."""
-        return self._joined and not self.leave.under_way and not self._behind()
+        return self.joined and not self.leave.under_way and not self._behind()
 
     def heartbeat(self) -> Heartbeat:
         config = self._config
@@ -194,7 +210,7 @@ class Cluster:
             commit=self._catalog.replica.commit_number(),
             root=self._catalog.replica.root(),
             applied={m.instance: (m.beat.start, m.applied.upto(m.beat.start)) for m in self.members.of_own_site()},
-            joining=not self._joined or self.sync.filling,
+            joining=not self.joined or self.sync.filling,
             front_end=config.front_end or self.leave.under_way,
         )
 
@@ -345,9 +361,10 @@ class Cluster:
 
     async def _join(self) -> None:
         """Catch up with the own site before being ready, unless nobody is there."""
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
+        loop, begun = asyncio.get_running_loop(), self._began
         alone = not self._config.redis and not self._addresses and not self.members.all()
+        known = any(member.beat.site == self._config.site for member in self.members.all())
+        alone_s = HEARTBEAT_S + JOIN_ALONE_S if known else JOIN_ALONE_S  # by then who lives has been heard
         while not alone and loop.time() < begun + JOIN_S:
             near = self.members.of_own_site()
             reachable = [member for member in near if member.reachable]
@@ -360,10 +377,10 @@ class Cluster:
             # Who is heard first may have just started, too, and have nothing yet.
             if caught_up and all(m in reachable for m in self.members.of_own_site() if m.reachable):
                 break
-            if not near and loop.time() > begun + JOIN_ALONE_S:
+            if not near and loop.time() > begun + alone_s:
                 break
             await asyncio.sleep(LOOK_AGAIN_S)
-        self._joined = True
+        self._joined.set()
 
     # What comes in
 

@@ -66,7 +66,7 @@ class App:
     def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
         """The head, but for the status line, and the body of an answer of status 200 that can be given without
         waiting; None where the application has to be called. The server asks this first."""
-        if not self._registry or self._instance.config.log_requests:
+        if not self._registry or self._instance.config.log_requests or not self._instance.cluster.joined:
             return None
         return self._direct.answer(method, target, headers)
 
@@ -100,6 +100,7 @@ class App:
     async def _handle(self, request: Request, path: Path | None) -> Response:
         if path is not None:
             if self._registry:
+                await self._instance.cluster.wait_joined()
                 return await answer(self._instance, request, path)
         elif self._internal:
             own = request.scope["path"]

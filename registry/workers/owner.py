@@ -83,11 +83,18 @@ async def _serve(config: Config, sockets: Sockets, signals: tuple[signal.Signals
         asyncio.get_running_loop().add_signal_handler(name, drain.begin)
     instance.cluster.on_left = drain.begin
     _say_where(config, instance, sockets)
-    callbacks.started()
+    starting = asyncio.create_task(_tell_started(instance, callbacks))
     await asyncio.gather(*(server.serve(sockets=[listening]) for server, listening in servers))
+    starting.cancel()
     await instance.close()
     await transport.close()
     log.info("ended")
+
+
+async def _tell_started(instance: Instance, callbacks: Callbacks) -> None:
+    """Not before this process answers clients: readers, which begin then, ask nobody what they may lack."""
+    await instance.cluster.wait_joined()
+    callbacks.started()
 
 
 def _receiver(instance: Instance, server: Server, receiving: socket.socket) -> Receiver:

@@ -1,7 +1,8 @@
 """An instance is ready only while it shows what its site shows, and counts only what it has.
 
 One that has been told by a neighbour's heartbeat of a change, and has gone without it for a while, is not ready; one
-that becomes ready after a start in good weather has what its neighbours had when it started; and of another's changes
+that becomes ready after a start in good weather, or answers a client before, has what its neighbours had when it
+started; and of another's changes
 none counts as applied that is not here: by that it confirms writes, and knows what to ask for.
 """
 
@@ -9,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from registry.cluster.cluster import BEHIND_S
+from registry.cluster.cluster import BEHIND_S, CLIENTS_WAIT_S
 from simulations.checkers import Violation
 from simulations.checkers.commits import Commits
 from simulations.history import History, Identity, Written
@@ -60,6 +61,11 @@ class Readiness:
         facts = {(document, at) for other in known for document, at in self._facts(other)}
         self._starts[node.life] = _Start(node.life, [other.life for other in known if other.life], facts)
 
+    def answered(self, node: Node) -> None:
+        """An answer to a client leaves an instance. Raises Violation where it could be of the time before its start."""
+        if node.life in self._starts and self._world.loop.now - self._since_s[node.life] < CLIENTS_WAIT_S:
+            self._check_start(node, {other.life for other in self._living()}, "answers a client")
+
     def _runs_twice(self, node: Node) -> bool:
         """Whether a copy of its directory runs beside it: one of the two is believed and asked, and what the other has
         comes when that has begun anew."""
@@ -73,7 +79,7 @@ class Readiness:
             assert node.instance is not None and node.life is not None, "it lives"
             is_ready = node.instance.ready
             if node.life in self._starts:
-                self._check_start(node, is_ready, {other.life for other in living})
+                self._check_start(node, {other.life for other in living}, "is ready" if is_ready else "")
             for other in living:
                 if other is not node:
                     self._check_told(node, other, is_ready)
@@ -97,16 +103,17 @@ class Readiness:
         """Whether all that is said now is heard."""
         return self._world.weather.is_clear and not self._world.redis.stalled and not self._world.redis.absent
 
-    def _check_start(self, node: Node, is_ready: bool, living: set[Life | None]) -> None:
+    def _check_start(self, node: Node, living: set[Life | None], does: str) -> None:
+        """`does` is what it may do only once it has caught up; empty while it does nothing of the kind."""
         assert node.life is not None, "it lives"
         start = self._starts[node.life]
         good = self._is_good
-        if is_ready or not good or not set(start.neighbours) <= living:
+        if does or not good or not set(start.neighbours) <= living:
             del self._starts[node.life]
-        if is_ready and good and set(start.neighbours) <= living:
+        if does and good and set(start.neighbours) <= living:
             for document, identity in sorted(start.facts):
                 if self._lacks(node, document, identity):
-                    raise Violation(f"{node.name} is ready after its start, and lacks {identity} of {document}")
+                    raise Violation(f"{node.name} {does} after its start, and lacks {identity} of {document}")
 
     def _check_told(self, node: Node, other: Node, is_ready: bool) -> None:
         assert node.instance and other.instance and node.life and other.life, "they live"

@@ -32,9 +32,16 @@ def nobody_introduced() -> Bug:
 
 def ready_at_once() -> Bug:
     async def hasty(self: Cluster) -> None:
-        self._joined = True
+        self._joined.set()
 
     return patch.object(Cluster, "_join", hasty)
+
+
+def clients_answered_at_once() -> Bug:
+    async def hasty(self: Cluster) -> None:
+        pass
+
+    return patch.object(Cluster, "wait_joined", hasty)
 
 
 def never_behind() -> Bug:
