@@ -100,8 +100,7 @@ class Cluster:
         self._silent: set[str] = set()
         """Addresses of which it was said that nobody answers there."""
         self._joined = asyncio.Event()
-        self._began = 0.0
-        """Loop time of the start."""
+        self._began = asyncio.get_running_loop().time()
         self._greeting: asyncio.TimerHandle | None = None
         self._outdoing: asyncio.Task[None] | None = None
         self._outdone_at = -OUTDO_S
@@ -134,7 +133,6 @@ class Cluster:
 
     def start(self) -> None:
         """Begin the tasks."""
-        self._began = asyncio.get_running_loop().time()
         for work in (
             self.gossip.run,
             self.sync.run,

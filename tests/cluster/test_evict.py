@@ -1,10 +1,12 @@
 """Who may give up its copy, when everybody wants to at the same moment."""
 
+import contextlib
 import random
 from types import SimpleNamespace
 
 import pytest
 
+from registry.catalog.content import UsedRow
 from registry.cluster.evict import Evict
 from registry.cluster.ranking import Candidate, designated
 from registry.policy import Copies
@@ -45,6 +47,45 @@ async def test_what_nobody_else_holds_is_not_asked_for_again_and_again(monkeypat
         await evict.once()
     assert passes[:5] == [0, 5, 15, 35, 75], "longer each time"
     assert len(passes) < 16
+
+
+async def test_what_is_read_while_room_is_made_stays(monkeypatch):
+    """When it was read last is written down as a look begins; what came meanwhile seemed to have been used later."""
+    removed = []
+
+    async def held_bytes(database):
+        evict.used("hot")
+        return 100
+
+    async def removing(path):
+        removed.append(path)
+
+    async def write(operation):
+        return operation(None)
+
+    rows = [UsedRow("hot", 30, 1), UsedRow("cold", 30, 2)]
+    monkeypatch.setattr("registry.cluster.evict.content_bytes_aside", held_bytes)
+    monkeypatch.setattr(
+        "registry.cluster.evict.least_used", lambda database, last, limit: rows if last[1] == "" else []
+    )
+    monkeypatch.setattr("registry.cluster.evict.drop_content", lambda tx, digest: None)
+    monkeypatch.setattr("registry.cluster.evict.content_path", str)
+    catalog = SimpleNamespace(database=SimpleNamespace(write=write))
+    store = SimpleNamespace(changing=lambda digest: contextlib.nullcontext(), remove=removing)
+    evict = Evict(100, catalog, store, None, None, None, SimpleNamespace(is_pinned=lambda digest: False), AClock())
+    monkeypatch.setattr(evict, "_is_held_by_higher_ones", says_yes)
+    monkeypatch.setattr(evict, "_repositories", lambda digest: [])
+    await evict.once()
+    assert removed == ["cold"]
+
+
+async def says_yes(digest):
+    return True
+
+
+class AClock:
+    def now_ms(self):
+        return 1
 
 
 @pytest.mark.parametrize("copies", [Copies(), Copies(number=1), Copies(number=2), Copies(number=3)], ids=str)
