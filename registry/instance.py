@@ -38,13 +38,16 @@ class Instance:
         disk: Disk,
         bus: Bus,
         transport: PeerTransport,
+        in_place: bool = False,
     ) -> None:
-        """Opens the catalog. Raises CannotStart, and what a damaged database raises."""
+        """Opens the catalog; `in_place` of a process that has just died. Raises CannotStart, and what a damaged
+        database raises."""
         self.config = config
         self.clock = clock
         self.disk = disk
         self._bus = bus
         self.transport = transport
+        self._in_place = in_place
         self.catalog = Catalog(disk, clock)
         self.store = BlobStore(disk, self.catalog.database)
         self.uploads = Uploads(self.catalog, self.store, clock, config.max_uploads)
@@ -73,7 +76,9 @@ class Instance:
         secrets = [key.get_secret_value() for key in self.config.cluster_key] or [self.catalog.secret.hex()]
         keys = [ClusterKey(secret) for secret in secrets]
         self.upload_keys = [key.uploads for key in keys]
-        self.cluster = Cluster(self.config, self.catalog, self.store, self.clock, self._bus, self.transport, keys)
+        self.cluster = Cluster(
+            self.config, self.catalog, self.store, self.clock, self._bus, self.transport, keys, self._in_place
+        )
         evict = self.cluster.evict
         self.uploads.check_room, self.uploads.on_published = evict.check_room, evict.came
         evict.upload_bytes = lambda: self.uploads.held_bytes

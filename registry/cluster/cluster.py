@@ -68,7 +68,10 @@ class Cluster:
         bus: Bus,
         transport: PeerTransport,
         keys: Sequence[ClusterKey],
+        in_place: bool = False,
     ) -> None:
+        """`in_place` of a process that has just died, which knew its neighbours."""
+        self._in_place = in_place
         self._config = config
         self._catalog = catalog
         self._clock = clock
@@ -360,8 +363,9 @@ class Cluster:
     async def _join(self) -> None:
         """Catch up with the own site before being ready, unless nobody is there."""
         loop, begun = asyncio.get_running_loop(), self._began
-        alone = not self._config.redis and not self._addresses and not self.members.all()
         known = any(member.beat.site == self._config.site for member in self.members.all())
+        alone = not self._config.redis and not self._addresses and not self.members.all()
+        alone = alone or (self._in_place and not known)
         alone_s = HEARTBEAT_S + JOIN_ALONE_S if known else JOIN_ALONE_S  # by then who lives has been heard
         while not alone and loop.time() < begun + JOIN_S:
             near = self.members.of_own_site()

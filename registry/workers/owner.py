@@ -53,18 +53,27 @@ class Callbacks:
     """It listens no more, and takes connections from readers for a moment only."""
 
 
-def run_owner(config: Config, sockets: Sockets, signals: tuple[signal.Signals, ...], callbacks: Callbacks) -> int:
-    """Serve until one of some signals ends it. Answers the exit status. Raises CannotStart."""
-    uvloop.run(_serve(config, sockets, signals, callbacks))
+def run_owner(
+    config: Config,
+    sockets: Sockets,
+    signals: tuple[signal.Signals, ...],
+    callbacks: Callbacks,
+    in_place: bool = False,
+) -> int:
+    """Serve until one of some signals ends it; `in_place` of an owner that has just died. Answers the exit status.
+    Raises CannotStart."""
+    uvloop.run(_serve(config, sockets, signals, callbacks, in_place))
     return 0
 
 
-async def _serve(config: Config, sockets: Sockets, signals: tuple[signal.Signals, ...], callbacks: Callbacks) -> None:
+async def _serve(
+    config: Config, sockets: Sockets, signals: tuple[signal.Signals, ...], callbacks: Callbacks, in_place: bool
+) -> None:
     transport = HttpTransport()
     if config.redis or config.peer:
         transport.open()  # now, when nobody waits for the loop
     try:
-        instance = Instance(config, SystemClock(), SystemDisk(config.data), _bus(config), transport)
+        instance = Instance(config, SystemClock(), SystemDisk(config.data), _bus(config), transport, in_place)
         await instance.start()
     except (apsw.NotADBError, apsw.CorruptError) as error:
         raise CannotStart(f"the catalog in {config.data} is damaged ({error}); {WAYS_OUT}") from None

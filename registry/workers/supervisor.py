@@ -61,7 +61,9 @@ class Supervisor:
         os.set_blocking(self._hearing, False)
         self._sockets = Sockets(public, internal, self._receiving)
         callbacks = Callbacks(lambda: self._tell(_STARTED), lambda: self._tell(_CLOSING))
-        self._owner = _Child("the owner", lambda: run_owner(config, self._sockets, (END,), callbacks))
+        self._owner = _Child(
+            "the owner", lambda: run_owner(config, self._sockets, (END,), callbacks, in_place=self._has_catalog)
+        )
         self._readers = [_Child("a reader", self._run_reader) for _ in range(count - 1)]
         self._has_catalog = False
         self._closing_at: float | None = None

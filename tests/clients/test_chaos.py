@@ -33,8 +33,8 @@ LAYER_BYTES = 1_000_000
 SITES = {"eu": 3, "us": 2}
 
 EXPECTED = {
-    "podman push": ["503 Service Unavailable", "blob upload unknown"],
-    "skopeo push": ["503 Service Unavailable", "blob upload unknown"],
+    "podman push": ["502 Bad Gateway", "503 Service Unavailable", "blob upload unknown"],
+    "skopeo push": ["502 Bad Gateway", "503 Service Unavailable", "blob upload unknown"],
     "podman pull": ["unexpected EOF"],
     "skopeo pull": ["unexpected EOF"],
 }

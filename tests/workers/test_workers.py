@@ -133,6 +133,16 @@ def test_another_takes_the_owners_place_within_a_second_and_reads_go_on(server):
     assert "died: signal 9" in server.log.read_text()
 
 
+def test_where_it_has_no_neighbours_another_takes_the_owners_place_without_waiting_for_any(tmp_path):
+    constants = {"registry.cluster.cluster.JOIN_ALONE_S": 5.0}
+    with running_cluster(tmp_path, ["eu", "us"], workers="2", constants=constants) as cluster:
+        wait_for_children(cluster[0], 2)
+        os.kill(owner_of(cluster[0]), signal.SIGKILL)
+        killed = time.monotonic()
+        cluster[0].client.push("app", "v1", IMAGE)
+        assert time.monotonic() - killed < 4.0
+
+
 def test_no_acknowledged_push_is_lost_when_owners_are_killed(server):
     acknowledged = []
     with ThreadPoolExecutor(4) as pool:
