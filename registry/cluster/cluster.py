@@ -45,6 +45,7 @@ log = logging.getLogger("concord.cluster")
 LOOK_AGAIN_S = 0.3
 BEHIND_S = 2.0
 GREETING_S = 0.01  # for each member, so that many who start together are not answered by all each time
+JOIN_LOOK_S = 0.1
 JOIN_ALONE_S = 1.0
 JOIN_UNREACHED_S = 10.0
 JOIN_S = 30.0
@@ -381,7 +382,7 @@ class Cluster:
                 break
             if not near and loop.time() > begun + alone_s:
                 break
-            await asyncio.sleep(LOOK_AGAIN_S)
+            await asyncio.sleep(JOIN_LOOK_S)
         self._joined.set()
 
     # What comes in
