@@ -25,7 +25,7 @@ class Processes:
         query = scope["query_string"]
         asked = scope["method"], scope["raw_path"] + (b"?" + query if query else b""), scope["headers"]
         self._requests += 1
-        reads = self._requests % 2 and self._instance.cluster.joined  # readers begin then
+        reads = self._requests % 2 and self._instance.cluster.answers_clients.is_set()  # readers begin then
         if reads and await self._read(asked, scope, receive, send):
             return
         direct = self._app.direct(*asked)

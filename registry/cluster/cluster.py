@@ -50,6 +50,7 @@ JOIN_ALONE_S = 1.0
 JOIN_UNREACHED_S = 10.0
 JOIN_S = 30.0
 CLIENTS_WAIT_S = 10.0
+CLIENTS_WAIT_IN_PLACE_S = 0.5  # so that another takes a dead process's place within a second
 MAX_ADDRESSES = 1000
 RESTART_S = 1.0
 LEAVING_S = 2.0
@@ -71,8 +72,8 @@ class Cluster:
         keys: Sequence[ClusterKey],
         in_place: bool = False,
     ) -> None:
-        """`in_place` of a process that has just died, which knew its neighbours."""
-        self._in_place = in_place
+        """`in_place` of a process that has just died: clients are to wait for a moment only."""
+        self._clients_wait_s = CLIENTS_WAIT_IN_PLACE_S if in_place else CLIENTS_WAIT_S
         self._config = config
         self._catalog = catalog
         self._clock = clock
@@ -103,7 +104,9 @@ class Cluster:
         self._saved: dict[str, tuple[str, ...]] = {}
         self._silent: set[str] = set()
         """Addresses of which it was said that nobody answers there."""
-        self._joined = asyncio.Event()
+        self._joined = False
+        self.answers_clients = asyncio.Event()
+        """Set when this instance has joined, or has tried for as long as clients wait."""
         self._began = asyncio.get_running_loop().time()
         self._greeting: asyncio.TimerHandle | None = None
         self._outdoing: asyncio.Task[None] | None = None
@@ -137,6 +140,7 @@ class Cluster:
 
     def start(self) -> None:
         """Begin the tasks."""
+        asyncio.get_running_loop().call_later(self._clients_wait_s, self.answers_clients.set)
         for work in (
             self.gossip.run,
             self.sync.run,
@@ -167,18 +171,6 @@ class Cluster:
 
     # What handlers use
 
-    @property
-    def joined(self) -> bool:
-        """Whether this instance has caught up with its site since its start, as far as anybody was there."""
-        return self._joined.is_set()
-
-    async def wait_joined(self) -> None:
-        """Before clients are answered: what was here when this instance ended may be out of date, and balancers send
-        requests as soon as it listens. Whoever cannot catch up answers with what it has after a while."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(self._began + CLIENTS_WAIT_S):
-                await self._joined.wait()
-
     async def settle(self, change: Change) -> None:
         """Wait until a committed change may be answered: it is safe elsewhere where no frame carries it, and the own
         site has it, or is late."""
@@ -197,7 +189,7 @@ class Cluster:
     @property
     def ready(self) -> bool:
         """Whether this instance shows what its site shows."""
-        return self.joined and not self.leave.under_way and not self._behind()
+        return self._joined and not self.leave.under_way and not self._behind()
 
     def heartbeat(self) -> Heartbeat:
         config = self._config
@@ -212,7 +204,7 @@ class Cluster:
             commit=self._catalog.replica.commit_number(),
             root=self._catalog.replica.root(),
             applied={m.instance: (m.beat.start, m.applied.upto(m.beat.start)) for m in self.members.of_own_site()},
-            joining=not self.joined or self.sync.filling,
+            joining=not self._joined or self.sync.filling,
             front_end=config.front_end or self.leave.under_way,
         )
 
@@ -364,9 +356,8 @@ class Cluster:
     async def _join(self) -> None:
         """Catch up with the own site before being ready, unless nobody is there."""
         loop, begun = asyncio.get_running_loop(), self._began
-        known = any(member.beat.site == self._config.site for member in self.members.all())
         alone = not self._config.redis and not self._addresses and not self.members.all()
-        alone = alone or (self._in_place and not known)
+        known = any(member.beat.site == self._config.site for member in self.members.all())
         alone_s = HEARTBEAT_S + JOIN_ALONE_S if known else JOIN_ALONE_S  # by then who lives has been heard
         while not alone and loop.time() < begun + JOIN_S:
             near = self.members.of_own_site()
@@ -383,7 +374,8 @@ class Cluster:
             if not near and loop.time() > begun + alone_s:
                 break
             await asyncio.sleep(JOIN_LOOK_S)
-        self._joined.set()
+        self._joined = True
+        self.answers_clients.set()
 
     # What comes in
 

@@ -169,7 +169,8 @@ class Evict:
         return True
 
     def _drop(self, tx: Transaction, digest: Digest) -> bool:
-        """Not if this instance has come to be one that is to hold it, or it was read, while others were asked."""
+        """Not if this instance has come to be one that is to hold it, or it was read (by this process, or a reader that
+        has told of it), while others were asked."""
         if self._deciding != digest or digest in self._used or self._is_to_hold(self._repositories(digest), digest):
             return False
         drop_content(tx, digest)

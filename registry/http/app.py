@@ -66,7 +66,8 @@ class App:
     def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
         """The head, but for the status line, and the body of an answer of status 200 that can be given without
         waiting; None where the application has to be called. The server asks this first."""
-        if not self._registry or self._instance.config.log_requests or not self._instance.cluster.joined:
+        instance = self._instance
+        if not self._registry or instance.config.log_requests or not instance.cluster.answers_clients.is_set():
             return None
         return self._direct.answer(method, target, headers)
 
@@ -97,10 +98,19 @@ class App:
             log.exception("a request failed: %s %s", request.method, request.scope["path"])
             return error_response(Unsupported("something went wrong here; it was logged", 500), is_head)
 
+    async def _wait_to_answer(self, request: Request) -> None:
+        """What was here when this instance ended may be out of date, and balancers send requests as soon as it listens.
+        Raises ClientGone for a delete whose client has given up meanwhile: it may have deleted elsewhere since, and
+        pushed again. Whoever sends a body meets that when it is read."""
+        await self._instance.cluster.answers_clients.wait()
+        if request.method == "DELETE" and await request.is_disconnected():
+            raise ClientGone
+
     async def _handle(self, request: Request, path: Path | None) -> Response:
         if path is not None:
             if self._registry:
-                await self._instance.cluster.wait_joined()
+                if not self._instance.cluster.answers_clients.is_set():
+                    await self._wait_to_answer(request)
                 return await answer(self._instance, request, path)
         elif self._internal:
             own = request.scope["path"]

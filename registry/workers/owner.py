@@ -49,6 +49,9 @@ class Callbacks:
     """What an owner lets its supervisor know."""
 
     started: Callable[[], None] = lambda: None
+    """It has opened the catalog."""
+    answering: Callable[[], None] = lambda: None
+    """It answers clients."""
     closing: Callable[[], None] = lambda: None
     """It listens no more, and takes connections from readers for a moment only."""
 
@@ -92,18 +95,18 @@ async def _serve(
         asyncio.get_running_loop().add_signal_handler(name, drain.begin)
     instance.cluster.on_left = drain.begin
     _say_where(config, instance, sockets)
-    starting = asyncio.create_task(_tell_started(instance, callbacks))
+    callbacks.started()
+    waiting = asyncio.create_task(_tell_answering(instance, callbacks))
     await asyncio.gather(*(server.serve(sockets=[listening]) for server, listening in servers))
-    starting.cancel()
+    waiting.cancel()
     await instance.close()
     await transport.close()
     log.info("ended")
 
 
-async def _tell_started(instance: Instance, callbacks: Callbacks) -> None:
-    """Not before this process answers clients: readers, which begin then, ask nobody what they may lack."""
-    await instance.cluster.wait_joined()
-    callbacks.started()
+async def _tell_answering(instance: Instance, callbacks: Callbacks) -> None:
+    await instance.cluster.answers_clients.wait()
+    callbacks.answering()
 
 
 def _receiver(instance: Instance, server: Server, receiving: socket.socket) -> Receiver:

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from registry.config import Config
 from registry.errors import CannotStart
@@ -34,7 +35,7 @@ END_S = 2.0
 OWNERLESS_S = 60.0
 _SIGNALS = {*FROM_OUTSIDE, signal.SIGCHLD, signal.SIGALRM}
 _PR_SET_PDEATHSIG = 1
-_STARTED, _CLOSING = b"S", b"C"
+_STARTED, _ANSWERING, _CLOSING = b"S", b"A", b"C"
 
 
 @dataclass
@@ -60,12 +61,15 @@ class Supervisor:
         self._hearing, self._telling = os.pipe()
         os.set_blocking(self._hearing, False)
         self._sockets = Sockets(public, internal, self._receiving)
-        callbacks = Callbacks(lambda: self._tell(_STARTED), lambda: self._tell(_CLOSING))
+        callbacks = Callbacks(*(partial(self._tell, what) for what in (_STARTED, _ANSWERING, _CLOSING)))
         self._owner = _Child(
-            "the owner", lambda: run_owner(config, self._sockets, (END,), callbacks, in_place=self._has_catalog)
+            "the owner", lambda: run_owner(config, self._sockets, (END,), callbacks, in_place=self._has_answered)
         )
         self._readers = [_Child("a reader", self._run_reader) for _ in range(count - 1)]
         self._has_catalog = False
+        self._has_answered = False
+        """Whether an owner has come so far as to answer clients. Readers, who ask nobody what they may lack, begin
+        then."""
         self._closing_at: float | None = None
         """Since when the owner listens no more."""
         self._ending_since: float | None = None
@@ -96,7 +100,7 @@ class Supervisor:
         return self._ending_since is not None or any(not child.pid for child in children)
 
     def _begin_due(self) -> None:
-        for child in (self._owner, *(self._readers if self._has_catalog else ())):
+        for child in (self._owner, *(self._readers if self._has_answered else ())):
             if not child.pid and time.monotonic() >= child.due_at and self._ending_since is None:
                 child.born_at = time.monotonic()
                 child.pid = _fork(child.run)
@@ -114,6 +118,7 @@ class Supervisor:
         if _STARTED in told:
             self._ownerless_since = None
             self._has_catalog = True
+        self._has_answered |= _ANSWERING in told
         if _CLOSING in told:
             self._closing_at = self._closing_at or time.monotonic()
             self._ending_since = self._ending_since or self._closing_at

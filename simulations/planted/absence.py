@@ -7,6 +7,7 @@ from unittest.mock import patch
 from registry.cluster.bodies import Bodies
 from registry.cluster.cluster import Cluster
 from registry.cluster.members import Progress
+from registry.http.app import App
 from simulations.planted.bug import Bug
 
 
@@ -32,16 +33,17 @@ def nobody_introduced() -> Bug:
 
 def ready_at_once() -> Bug:
     async def hasty(self: Cluster) -> None:
-        self._joined.set()
+        self._joined = True
+        self.answers_clients.set()
 
     return patch.object(Cluster, "_join", hasty)
 
 
 def clients_answered_at_once() -> Bug:
-    async def hasty(self: Cluster) -> None:
+    async def hasty(self: App, request: Any) -> None:
         pass
 
-    return patch.object(Cluster, "wait_joined", hasty)
+    return patch.object(App, "_wait_to_answer", hasty)
 
 
 def never_behind() -> Bug:

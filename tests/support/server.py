@@ -26,18 +26,17 @@ def free_port() -> int:
 
 
 def wait_until(condition, timeout_s: float = 20.0, every_s: float = 0.05):
-    """The first true answer of `condition`, or an assertion error when none comes in time. A machine that stands still,
-    as virtual ones do, takes at most a second of it each time: whoever is waited for stood still, too."""
-    left_s, looked_at = timeout_s, time.monotonic()
+    """The first true answer of `condition`, or an assertion error when none comes in time. A machine that stands still
+    between two looks, as virtual ones do, takes at most a second of it: whoever is waited for stood still, too."""
+    deadline = time.monotonic() + timeout_s
     while True:
         answer = condition()
         if answer:
             return answer
-        assert left_s > 0, f"nothing within {timeout_s} s"
+        begun = time.monotonic()
+        assert begun < deadline, f"nothing within {timeout_s} s"
         time.sleep(every_s)
-        now = time.monotonic()
-        left_s -= min(now - looked_at, 1.0)
-        looked_at = now
+        deadline += max(time.monotonic() - begun - every_s - 1.0, 0.0)
 
 
 class Redis:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from registry.cluster.members import HEARTBEAT_S
 from tests.support import images
 from tests.support.client import Client, sha256, with_digest
 from tests.support.processes import alive, children, owner_of, standing_still, wait_for_children
@@ -133,10 +134,13 @@ def test_another_takes_the_owners_place_within_a_second_and_reads_go_on(server):
     assert "died: signal 9" in server.log.read_text()
 
 
-def test_where_it_has_no_neighbours_another_takes_the_owners_place_without_waiting_for_any(tmp_path):
+@pytest.mark.parametrize("sites", [["eu", "us"], ["eu", "eu"]], ids=["no-neighbour", "neighbour-gone"])
+def test_who_takes_the_owners_place_waits_for_neighbours_for_a_moment_only(tmp_path, sites):
     constants = {"registry.cluster.cluster.JOIN_ALONE_S": 5.0}
-    with running_cluster(tmp_path, ["eu", "us"], workers="2", constants=constants) as cluster:
+    with running_cluster(tmp_path, sites, workers="2", constants=constants) as cluster:
         wait_for_children(cluster[0], 2)
+        time.sleep(HEARTBEAT_S)  # so that the neighbour is known after a restart, too
+        cluster[1].kill()
         os.kill(owner_of(cluster[0]), signal.SIGKILL)
         killed = time.monotonic()
         cluster[0].client.push("app", "v1", IMAGE)
