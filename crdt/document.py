@@ -48,7 +48,8 @@ class Document:
         return _guarded(self._doc.get_update)
 
     def texts(self) -> list[str]:
-        """All live facts, sorted. Reads arrays whole, as JSON: pycrdt looks for one entry from the beginning."""
+        """All live facts, sorted: for snapshots, audits and tests, not for requests. Arrays are read whole, as JSON,
+        since pycrdt looks for each single entry from the beginning."""
         arrays = (self._doc.get(name, type=Array) for name in self._doc.keys())  # noqa: SIM118  # a Doc is not iterable by name
         return sorted(text for array in arrays for text in json.loads(str(array)))
 

@@ -77,12 +77,7 @@ PLANTED = [
     Planted("nobody introduced", absence.nobody_introduced, (), 2, chosen=(("conditions", ("no-bus",)),)),
     Planted("ready at once", absence.ready_at_once, ("kill", "absence"), 12, ("eu", "eu"), _CROWDED),
     Planted(
-        "clients answered at once",
-        absence.clients_answered_at_once,
-        ("kill", "absence"),
-        12,
-        ("eu", "eu"),
-        _CROWDED,
+        "clients answered at once", absence.clients_answered_at_once, ("kill", "absence"), 12, ("eu", "eu"), _CROWDED
     ),
     Planted("never behind", absence.never_behind, ("one-way", "loss"), 12, ("eu", "eu", "eu"), _CROWDED),
     Planted("gaps not seen", absence.gaps_not_seen, ("loss",), 12, ("eu", "eu", "eu"), _SPARSE),
