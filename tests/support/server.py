@@ -105,9 +105,11 @@ class Server:
         host: str = "127.0.0.1",
         namespace: str | None = None,
         constants: Mapping[str, float] | None = None,
+        prepare: str | None = None,
         **settings: str,
     ) -> None:
-        """`constants` changes some in the process, by their dotted names."""
+        """`constants` changes some in the process, by their dotted names; `prepare` ("module:function") names what the
+        process calls before it serves."""
         self.data = data
         self.port = port or free_port()
         self.host = host
@@ -116,6 +118,7 @@ class Server:
         self.log = data.parent / f"{data.name}.log"
         self._namespace = namespace
         self._constants = constants
+        self._prepare = prepare
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("CONCORD_")}
         self.environment |= {"CONCORD_LISTEN": self.address, "CONCORD_DATA": str(data), "CONCORD_SITE": site}
         self.environment["CONCORD_WORKERS"] = (
@@ -138,8 +141,8 @@ class Server:
         if self._namespace is not None:
             command = ["ip", "netns", "exec", self._namespace, *command]
         with self.log.open("ab") as log:
-            if CAN_FORK and not self._constants and self._namespace is None:
-                self.process = STARTER.start(self.environment, log.fileno())
+            if CAN_FORK and not self._constants:
+                self.process = STARTER.start(self.environment, log.fileno(), self._namespace, self._prepare)
             else:
                 self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         if wait:

@@ -6,6 +6,8 @@ is it answers at once, and how it ended it writes into a pipe that comes with th
 """
 
 import contextlib
+import ctypes
+import importlib
 import json
 import os
 import select
@@ -19,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 REQUEST_BYTES = 128 * 1024
+CLONE_NEWNET = 0x4000_0000
 CAN_FORK = hasattr(os, "pidfd_open")
 
 
@@ -67,13 +70,17 @@ class Starter:
         self._channel: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, environment: Mapping[str, str], log: int) -> Started:
-        """Start an instance with these settings, which writes to that file."""
+    def start(
+        self, environment: Mapping[str, str], log: int, namespace: str | None = None, prepare: str | None = None
+    ) -> Started:
+        """Start an instance with these settings, which writes to that file: in a network namespace, where one is named,
+        and after a call of the function `prepare` ("module:name") in the new process."""
         with self._asking:
             if self._channel is None:
                 self._channel = self._begin()
             ended, ends = os.pipe()
-            socket.send_fds(self._channel, [json.dumps([os.getcwd(), dict(environment)]).encode()], [log, ends])
+            request = json.dumps([os.getcwd(), dict(environment), namespace, prepare]).encode()
+            socket.send_fds(self._channel, [request], [log, ends])
             os.close(ends)
             return Started(int(self._channel.recv(16)), ended)
 
@@ -117,7 +124,7 @@ def serve_requests(channel: socket.socket) -> None:
 
 def _become(request: bytes, log: int) -> None:
     """Nothing of the starter is left, but for what is imported."""
-    directory, environment = json.loads(request)
+    directory, environment, namespace, prepare = json.loads(request)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
@@ -126,6 +133,20 @@ def _become(request: bytes, log: int) -> None:
     os.environ.clear()
     os.environ.update(environment)
     sys.argv[1:] = ["serve"]
+    if namespace is not None:
+        _enter(namespace)
+    if prepare is not None:
+        module, _, function = prepare.partition(":")
+        getattr(importlib.import_module(module), function)()
+
+
+def _enter(namespace: str) -> None:
+    """Move this process into a network namespace, as `ip netns exec` does before it becomes another program."""
+    descriptor = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(descriptor, CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), f"cannot enter the network namespace {namespace}")
+    os.close(descriptor)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,216 @@
+"""Clients that push, tag again, delete and read, at members that a balancer would send them to, and record all they do.
+
+The tags of a repository are written at one site alone, so that what a read may show follows from the order of its
+writes; all sites read them. Where sites write the same tag unseen by each other clocks decide, and the harness sets
+those wrong.
+"""
+
+import http.client
+import random
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tests.scenarios.histories.history import History, Operation
+from tests.scenarios.histories.members import Member, Members
+from tests.support.client import Answer, Client, sha256
+from tests.support.images import Image, image
+
+READ_TIMEOUT_S = 4.0
+WRITE_TIMEOUT_S = 15.0
+REPOSITORIES = 2
+TAGS = 3
+PAUSE_S = 0.05
+ELSEWHERE = 0.1
+"""The share of requests that go to any member, in rotation or not."""
+
+
+class Recorder:
+    """Sends requests and records them. One for each thread."""
+
+    def __init__(self, history: History, client: int) -> None:
+        self._history = history
+        self._client = client
+
+    def request(
+        self,
+        operation: Operation,
+        member: Member,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = WRITE_TIMEOUT_S,
+    ) -> Answer | None:
+        """The answer, or None where there is none. The operation is in the history before it is sent."""
+        operation.client, operation.member, operation.site = self._client, member.number, member.site
+        operation.is_ready = member.in_rotation
+        self._history.operations.append(operation)
+        operation.begin = time.monotonic()
+        try:
+            answer = Client(member.server.host, member.server.port, timeout_s).request(method, path, body, headers)
+        except (OSError, http.client.HTTPException) as error:
+            operation.note = type(error).__name__
+            return None
+        operation.status, operation.end = answer.status, time.monotonic()
+        return answer
+
+    def also(self, operation: Operation, keys: list[str]) -> None:
+        """Note an operation under all keys that it may have changed."""
+        self._history.operations += [replace(operation, key=key) for key in keys if key != operation.key]
+
+    def read_tag(self, member: Member, key: str, action: str = "read", method: str = "GET") -> Operation:
+        repository, _, tag = key.partition(":")
+        operation = Operation(action, "", 0, key, 0.0)
+        path = f"/v2/{repository}/manifests/{tag}"
+        answer = self.request(operation, member, method, path, timeout_s=READ_TIMEOUT_S)
+        if answer is not None and answer.status == 200:
+            operation.value = answer.headers["Docker-Content-Digest"]
+            if method == "GET" and sha256(answer.body) != operation.value:
+                operation.note = "wrong bytes"
+        return operation
+
+    def read_content(self, member: Member, key: str, action: str) -> Operation:
+        """A manifest by its digest, or a blob."""
+        repository, _, digest = key.partition("@")
+        operation = Operation(action, "", 0, key, 0.0)
+        kind = "blobs" if action.endswith("blob") else "manifests"
+        answer = self.request(operation, member, "GET", f"/v2/{repository}/{kind}/{digest}", timeout_s=WRITE_TIMEOUT_S)
+        if answer is not None and answer.status == 200:
+            operation.value = digest
+            if sha256(answer.body) != digest:
+                operation.note = "wrong bytes"
+        return operation
+
+
+class Pool:
+    """What was pushed, for all clients to draw from."""
+
+    def __init__(self) -> None:
+        self.images: dict[str, list[Image]] = {}
+        """By repository, of acknowledged pushes."""
+
+    def add(self, repository: str, pushed: Image) -> None:
+        self.images.setdefault(repository, []).append(pushed)
+
+
+class ClientThread:
+    """One client, until it is told to end."""
+
+    def __init__(self, number: int, seed: int, members: Members, history: History, pool: Pool) -> None:
+        self._number = number
+        self._drawn = random.Random(f"{seed} client {number}")
+        self._members = members
+        self._record = Recorder(history, number)
+        self._pool = pool
+        self._pushed = 0
+        self._seed = seed
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.failure: BaseException | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ending.set()
+        self._thread.join()
+        if self.failure is not None:
+            raise RuntimeError("a client of the harness failed") from self.failure
+
+    def _run(self) -> None:
+        try:
+            while not self._ending.wait(self._drawn.expovariate(1 / PAUSE_S)):
+                self._step()
+        except Exception as error:
+            self.failure = error
+
+    def _step(self) -> None:
+        site = self._drawn.choice(sorted({member.site for member in self._members.all}))
+        repository = f"{site}/app{self._drawn.randrange(REPOSITORIES)}"
+        key = f"{repository}:t{self._drawn.randrange(TAGS)}"
+        action = self._drawn.random()
+        if action < 0.30:
+            wrote = self._push(site, repository, key)
+        elif action < 0.38:
+            wrote = self._tag_again(site, repository, key)
+        elif action < 0.45:
+            wrote = self._delete_tag(site, repository, key)
+        elif action < 0.49:
+            wrote = self._delete_manifest(site, repository, key)
+        elif action < 0.60:
+            self._pull(key)
+            wrote = False
+        else:
+            self._read(key, self._at())
+            wrote = False
+        if wrote:
+            self._read_at_once(site, key)
+
+    def _at(self, site: str | None = None) -> Member:
+        """A member, of one site or any, in rotation where there is one."""
+        near = self._members.all if site is None else self._members.of_site(site)
+        ready = [member for member in near if member.in_rotation]
+        return self._drawn.choice(ready if ready and self._drawn.random() >= ELSEWHERE else near)
+
+    # What clients do
+
+    def _push(self, site: str, repository: str, key: str) -> bool:
+        self._pushed += 1
+        size = self._drawn.choice((200, 5_000, 5_000, 50_000, 400_000))
+        made = image(f"{self._seed} {self._number} {self._pushed}", layers=1, layer_bytes=size)
+        for blob in made.blobs:
+            digest = sha256(blob)
+            operation = Operation("upload", "", 0, f"{repository}@{digest}", 0.0, value=digest)
+            path = f"/v2/{repository}/blobs/uploads/?digest={digest}"
+            answer = self._record.request(operation, self._at(site), "POST", path, blob)
+            if answer is None or answer.status != 201:
+                return False
+        return self._put(site, repository, key, made)
+
+    def _tag_again(self, site: str, repository: str, key: str) -> bool:
+        """Push a manifest that was pushed before, under the same tag or another one."""
+        pushed = self._pool.images.get(repository)
+        return self._put(site, repository, key, self._drawn.choice(pushed[-6:])) if pushed else False
+
+    def _put(self, site: str, repository: str, key: str, made: Image) -> bool:
+        operation = Operation("push", "", 0, key, 0.0, value=made.digest)
+        path = f"/v2/{repository}/manifests/{key.partition(':')[2]}"
+        headers = {"Content-Type": made.media_type}
+        answer = self._record.request(operation, self._at(site), "PUT", path, made.body, headers)
+        if answer is not None and answer.status == 201:
+            self._pool.add(repository, made)
+            return True
+        return False
+
+    def _delete_tag(self, site: str, repository: str, key: str) -> bool:
+        operation = Operation("delete-tag", "", 0, key, 0.0)
+        path = f"/v2/{repository}/manifests/{key.partition(':')[2]}"
+        return self._record.request(operation, self._at(site), "DELETE", path) is not None
+
+    def _delete_manifest(self, site: str, repository: str, key: str) -> bool:
+        """Delete what a tag shows, with all tags that point at it."""
+        shown = self._record.read_tag(self._at(site), key).value
+        if not shown:
+            return False
+        operation = Operation("delete-manifest", "", 0, key, 0.0, value=shown)
+        answer = self._record.request(operation, self._at(site), "DELETE", f"/v2/{repository}/manifests/{shown}")
+        self._record.also(operation, [f"{repository}:t{tag}" for tag in range(TAGS)])
+        return answer is not None and answer.status == 202
+
+    def _read(self, key: str, member: Member) -> Operation:
+        return self._record.read_tag(member, key, method=self._drawn.choice(("GET", "GET", "HEAD")))
+
+    def _read_at_once(self, site: str, key: str) -> None:
+        """Read what was just written, as the next step of a pipeline does, at one member after the other."""
+        for _ in range(self._drawn.choice((1, 2, 3))):
+            self._read(key, self._at(site))
+
+    def _pull(self, key: str) -> None:
+        repository = key.partition(":")[0]
+        shown = self._read(key, self._at()).value
+        for made in self._pool.images.get(repository, ()):
+            if made.digest == shown:
+                for blob in made.blobs:
+                    self._record.read_content(self._at(), f"{repository}@{sha256(blob)}", "blob")

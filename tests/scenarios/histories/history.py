@@ -1,0 +1,98 @@
+"""The history of one run: what clients did and saw, and which faults were under way.
+
+All times are of the harness's own monotonic clock, in seconds. The begin of an operation is taken before its first byte
+is sent and the end after its last byte was received, so a harness that stands still makes an operation longer, and a
+check weaker, but never wrong.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+WRITES = ("push", "delete-tag", "delete-manifest")
+READS = ("read", "final-read")
+
+PARTITION_SETTLE_S = 6.0
+"""How long after a partition inside a site its members may still answer as they did when they were alone: two
+heartbeats of 2 s to hear each other, and one more for the difference to be fetched."""
+
+
+@dataclass(slots=True)
+class Operation:
+    """One request of a client, and its answer."""
+
+    action: str
+    """One of WRITES or READS, or manifest, blob, upload, list."""
+    site: str
+    member: int
+    key: str
+    """REPOSITORY:TAG for tags, REPOSITORY@DIGEST for content."""
+    begin: float
+    end: float = math.inf
+    """Infinite where no answer came: the request may be carried out at any time after its begin."""
+    status: int = 0
+    """Of the answer; 0 where none came."""
+    value: str = ""
+    """The digest that was written, deleted or shown; empty where nothing was shown."""
+    is_ready: bool = True
+    """Whether a balancer had the member in its rotation when the operation began."""
+    client: int = 0
+    note: str = ""
+
+    @property
+    def is_acknowledged(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether a read showed a value, or the absence of one."""
+        return self.status in (200, 404)
+
+
+@dataclass(slots=True)
+class Window:
+    """A time in which a fault was under way, from before it was made until after it was undone."""
+
+    kind: str
+    begin: float
+    end: float = math.inf
+    sites: tuple[str, ...] = ()
+    parts_site: str = ""
+    """The site whose members this fault parts from each other."""
+    what: str = ""
+
+
+@dataclass
+class History:
+    """Everything that checkers look at."""
+
+    operations: list[Operation] = field(default_factory=list)
+    windows: list[Window] = field(default_factory=list)
+    digests: dict[int, str] = field(default_factory=dict)
+    """The state digest of each member after healing."""
+    agreed_after_s: float | None = None
+    """How long after healing all members were ready and had one state digest; None where they never did."""
+
+    def by_key(self, actions: Iterable[str]) -> dict[str, list[Operation]]:
+        found: dict[str, list[Operation]] = {}
+        wanted = set(actions)
+        for operation in self.operations:
+            if operation.action in wanted:
+                found.setdefault(operation.key, []).append(operation)
+        return found
+
+    def is_parted(self, site: str, begin: float, end: float) -> bool:
+        """Whether members of a site were parted from each other at some time, or had been just before."""
+        return any(
+            window.parts_site == site and window.begin <= end and begin <= window.end + PARTITION_SETTLE_S
+            for window in self.windows
+        )
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """Something that must not be."""
+
+    checker: str
+    at: float
+    text: str

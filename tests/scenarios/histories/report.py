@@ -1,0 +1,69 @@
+"""What a run is judged to be, as text and as one line of JSON that can be added up."""
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tests.scenarios.histories.checkers import read_your_writes
+from tests.scenarios.histories.history import READS, WRITES, Anomaly
+from tests.scenarios.histories.run import Outcome
+
+SHOWN = 20
+"""Of each checker's anomalies, so many are told in words."""
+
+
+@dataclass
+class Report:
+    """The figures of one run, or of many added up."""
+
+    seeds: list[int]
+    seconds: float
+    fired: Counter[str] = field(default_factory=Counter)
+    missed: Counter[str] = field(default_factory=Counter)
+    operations: int = 0
+    writes_acknowledged: int = 0
+    reads_answered: int = 0
+    reads_checked: int = 0
+    reads_excused: int = 0
+    anomalies: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+
+
+def judge(outcome: Outcome) -> Report:
+    history, plan = outcome.history, outcome.plan
+    report = Report([plan.seed], plan.seconds, outcome.fired, outcome.missed, len(history.operations))
+    report.writes_acknowledged = sum(o.action in WRITES and o.is_acknowledged for o in history.operations)
+    report.reads_answered = sum(o.action in READS and o.is_answered for o in history.operations)
+    written = read_your_writes.check(history)
+    report.reads_checked, report.reads_excused = written.checked, written.excused
+    _note(report, written.anomalies, outcome)
+    return report
+
+
+def _note(report: Report, anomalies: list[Anomaly], outcome: Outcome) -> None:
+    report.anomalies.update(anomaly.checker for anomaly in anomalies)
+    for anomaly in anomalies[:SHOWN]:
+        under_way = [
+            f"{w.kind} ({w.what}) {w.begin - anomaly.at:+.1f}..{w.end - anomaly.at:+.1f} s"
+            for w in outcome.history.windows
+            if w.begin <= anomaly.at and w.end >= anomaly.at - 15
+        ]
+        report.examples.append(f"{anomaly.checker}: {anomaly.text}; faults: {', '.join(under_way) or 'none'}")
+
+
+def append(report: Report, path: Path) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(asdict(report)) + "\n")
+
+
+def describe(report: Report) -> list[str]:
+    lines = [f"  {kind}: {count} fired" for kind, count in sorted(report.fired.items())]
+    lines += [f"  {kind}: {count} found nothing to strike" for kind, count in sorted(report.missed.items())]
+    lines.append(
+        f"{report.operations} requests, {report.writes_acknowledged} writes acknowledged, "
+        f"{report.reads_answered} reads answered, {report.reads_checked} checked, {report.reads_excused} excused"
+    )
+    lines += report.examples
+    lines.append(f"anomalies: {dict(report.anomalies)}" if report.anomalies else "no anomalies")
+    return lines

@@ -1,0 +1,33 @@
+"""A short run of the histories (`tests.scenarios.histories`) with every test run."""
+
+import os
+import shutil
+
+from tests.scenarios.histories.plan import draw_plan
+from tests.scenarios.histories.report import describe, judge
+from tests.scenarios.histories.run import run
+from tests.support.needs import need
+
+SECONDS = 45.0
+KINDS = (
+    "kill-primary",
+    "kill-worker",
+    "kill-all",
+    "stop-worker",
+    "part-members",
+    "one-way-members",
+    "clock",
+    "corrupt",
+)
+
+
+def test_histories_of_a_short_run_have_no_anomalies():
+    need(os.geteuid() == 0, "network namespaces need root")
+    need(shutil.which("ip") is not None and shutil.which("iptables") is not None, "iproute2 and iptables are missing")
+    report = judge(run(draw_plan(1, SECONDS, KINDS)))
+    assert report.reads_checked > 100 and report.fired, describe(report)
+    assert not report.anomalies, "\n".join(describe(report))
+
+
+def test_plan_of_a_seed_is_the_same_each_time():
+    assert draw_plan(7, 60.0) == draw_plan(7, 60.0) != draw_plan(8, 60.0)
