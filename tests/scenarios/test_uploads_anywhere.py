@@ -73,6 +73,19 @@ def test_pushes_through_a_balancer_that_changes_the_instance_with_every_request(
                 assert balancer.client.head(f"/v2/{repository}/manifests/v1").status == 404
 
 
+@pytest.mark.parametrize("words", ["blobs/uploads", "manifests", "tags/list"])
+def test_an_upload_to_a_repository_called_by_path_words_goes_on_at_any_instance(one_site, repository, words):
+    first, second, third = (server.client for server in one_site.servers)
+    name = f"{repository}/{words}"
+    location = second.request("PATCH", first.begin_upload(name), CONTENT).headers["Location"]
+    assert third.request("PUT", with_digest(location, sha256(CONTENT)), b"").status == 201
+    image = images.image(words)
+    second.push(name, "uploads", image)
+    for client in (first, second, third):
+        assert client.get(f"/v2/{name}/blobs/{sha256(CONTENT)}").body == CONTENT
+        assert client.pull(name, "uploads") == image.body
+
+
 def test_an_upload_without_bytes_is_adopted_by_the_first_that_is_asked_when_its_owner_is_gone(tmp_path):
     with running_cluster(tmp_path, ["eu", "eu"]) as cluster:
         first, second = cluster.servers

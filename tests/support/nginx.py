@@ -6,11 +6,14 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.support import kustomize
 from tests.support.client import Client
 from tests.support.needs import need
 from tests.support.server import free_port
 
-SHIPPED = Path(__file__).parents[2] / "docs" / "nginx.conf"
+ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / "docs" / "nginx.conf"
+INGRESSES = ROOT / "k8s" / "base"
 AROUND = """
 daemon off;
 worker_processes 1;
@@ -46,6 +49,37 @@ server {{
 """
 
 
+INGRESS = """
+upstream concord {{
+    server {backend};
+    keepalive 32;
+}}
+server {{
+    listen {address};
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    proxy_set_header Host $http_host;
+    {locations}
+    location / {{ return 404; }}
+}}
+"""
+ANNOTATION = "nginx.ingress.kubernetes.io/"
+DIRECTIVES = {
+    "proxy-body-size": "client_max_body_size {}",
+    "client-body-buffer-size": "client_body_buffer_size {}",
+    "proxy-request-buffering": "proxy_request_buffering {}",
+    "proxy-buffering": "proxy_buffering {}",
+    "proxy-connect-timeout": "proxy_connect_timeout {}s",
+    "proxy-read-timeout": "proxy_read_timeout {}s",
+    "proxy-send-timeout": "proxy_send_timeout {}s",
+    "proxy-next-upstream": "proxy_next_upstream {}",
+    "proxy-next-upstream-tries": "proxy_next_upstream_tries {}",
+    "proxy-next-upstream-timeout": "proxy_next_upstream_timeout {}s",
+}
+"""What ingress-nginx makes of its annotations."""
+_LOCATION = re.compile(r'location (?:~\*? )?"?\^?(/v2[^"\s]*)"? \{[^}]*?proxy_pass http://concord;')
+
+
 class Server:
     """One nginx with a configuration of its own. Use as a context manager."""
 
@@ -77,12 +111,52 @@ class Server:
 def for_clients(directory: Path, addresses: Sequence[str]) -> Server:
     """With the configuration that docs/ has: only addresses and TLS are not as they are shipped."""
     port = free_port()
+    return Server(directory, "127.0.0.1", port, _of_nginx_conf(addresses, f"127.0.0.1:{port}"))
+
+
+def _of_nginx_conf(addresses: Sequence[str], listen: str) -> str:
     left = iter(addresses)
     text, backends = SHIPPED.read_text(), re.compile(r"    server 10\.1\.0\.\d(:5000.*\n)")
     shipped = backends.findall(text)
     assert len(addresses) <= len(shipped)
     text = backends.sub(lambda line: line[0].replace(_address(line[0]), one) if (one := next(left, "")) else "", text)
-    text = re.sub(r"\n *ssl_.*", "", text).replace("listen 443 ssl;", f"listen 127.0.0.1:{port};")
+    return re.sub(r"\n *ssl_.*", "", text).replace("listen 443 ssl;", f"listen {listen};")
+
+
+def _of_ingress(backend: str, listen: str) -> str:
+    """Raises KeyError for an annotation that this does not know."""
+    ingresses = [one for one in kustomize.build(INGRESSES) if one["kind"] == "Ingress"]
+    paths = [(path["path"], one) for one in ingresses for path in one["spec"]["rules"][0]["http"]["paths"]]
+    paths.sort(key=lambda path: -len(path[0]))
+    return INGRESS.format(
+        backend=backend, address=listen, locations="\n    ".join(_location(path, one) for path, one in paths)
+    )
+
+
+def _location(path: str, ingress: kustomize.Object) -> str:
+    annotations = {name.removeprefix(ANNOTATION): value for name, value in ingress["metadata"]["annotations"].items()}
+    assert annotations.pop("use-regex") == "true"
+    directives = [DIRECTIVES[name].format(value) for name, value in annotations.items()]
+    return f'location ~* "^{path}" {{ {"; ".join(directives)}; proxy_pass http://concord; }}'
+
+
+def for_ingress(directory: Path, address: str) -> Server:
+    """With what ingress-nginx makes of k8s/base: a location for each path, the longest first, and case ignored."""
+    port = free_port()
+    return Server(directory, "127.0.0.1", port, _of_ingress(address, f"127.0.0.1:{port}"))
+
+
+def naming_locations(directory: Path, shipped: str) -> Server:
+    """One that answers each path with the location that takes it; `shipped` is "nginx.conf" or "ingress.yaml"."""
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    text = _of_nginx_conf(["127.0.0.1:1"], address) if shipped == "nginx.conf" else _of_ingress("127.0.0.1:1", address)
+    text, number = _LOCATION.subn(
+        # A dollar would begin a variable.
+        lambda found: found[0].replace("proxy_pass http://concord;", f"return 200 '{found[1].rstrip('$')}';"),
+        text,
+    )
+    assert number == 3, f"{shipped} has a location for manifests, one for beginning uploads, and one for the rest"
     return Server(directory, "127.0.0.1", port, text)
 
 
