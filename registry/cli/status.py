@@ -61,6 +61,10 @@ def _lines(answer: dict[str, Any], before: Seen | None, now_s: float) -> Iterato
         f"({answer['blob_bytes']} bytes), {answer['uploads']} uploads, {answer['conflicts']} conflicts, "
         f"{answer['manifests_missing']} manifests on their way here"
     )
+    key = answer["cluster_key"]
+    if key["refused_by"]:
+        accepted = f"{key['accepted_by']} other instances accept it" if key["accepted_by"] else "no instance accepts it"
+        yield f"[bold red]cluster key refused[/] by {escape(', '.join(key['refused_by']))}; {accepted}"
     copies, collected = answer["copies"], answer["collected"]
     if copies["due"] or copies["lacking"]:
         yield f"{copies['due']} copies on their way here, {copies['lacking']} that could not be had"

@@ -5,6 +5,7 @@ keys            what is derived from the cluster key
 sessions        authenticating the requests between them
 upload_ids      upload ids that name their owner
 members         the other instances: who is there, how far they are
+acceptance      which addresses accept the cluster key, and which refuse it
 peers           asking another instance
 gossip          frames out after a commit, frames in through the gate
 confirmations   waiting until the own site has seen a write

@@ -189,6 +189,8 @@ class Cluster:
     @property
     def ready(self) -> bool:
         """Whether this instance shows what its site shows."""
+        if self.peers.acceptance.is_wrong:
+            return False
         return self._joined and not self.leave.under_way and not self._behind()
 
     def heartbeat(self) -> Heartbeat:
@@ -329,6 +331,8 @@ class Cluster:
         while True:
             heard = {self.members.url(member) for member in self.members.on_bus()}
             known = {self.members.url(member) for member in self.members.all()}
+            self.peers.acceptance.retain([*self._addresses, *known])
+            heard.difference_update(self.peers.acceptance.refusing())  # asked until they accept the key
             urls = [url for url in dict.fromkeys([*self._addresses, *sorted(known)]) if url and url not in heard]
             suspects = [member for member in self.members.reachable() if member.suspect]
             asking = [*(self._say_hello(url) for url in urls), *(self._probe(m) for m in suspects)]

@@ -13,11 +13,14 @@ from typing import TypeVar
 import msgspec
 
 from crdt.errors import Malformed
+from registry.cluster.acceptance import KeyAcceptance
 from registry.cluster.keys import ClusterKey
 from registry.cluster.members import Member, Members
 from registry.cluster.messages import HeldAnswer, HeldQuestion, SessionAnswer, SessionQuestion
 from registry.cluster.sessions import (
+    KEY_REFUSED,
     NONCE_SIZE,
+    REFUSED,
     SESSION_MS,
     Session,
     hash_of,
@@ -64,6 +67,7 @@ class Peers:
         self._answered_at: dict[str, float] = {}
         """Loop times of the last authentic answers, by address."""
         self._sequence = 0
+        self.acceptance = KeyAcceptance()
 
     async def ask(
         self, member: Member, path: str, question: object, answer: type[T], timeout_s: float = TIMEOUT_S
@@ -224,6 +228,9 @@ class Peers:
         async with self._transport.request("POST", url + PREFIX + "/session", headers, body) as response:
             raw = await _read(response)
             said = response.headers.get("concord-mac")
+            if response.status == 403 and response.headers.get(REFUSED.lower()) == KEY_REFUSED:
+                self.acceptance.refused(url)
+                raise PeerRefused(f"{url} is not of this cluster: it refuses this instance's cluster key")
             if response.status != 200 or not is_mac(said, sign_opened(self._keys[0], nonce, raw)):
                 raise PeerRefused(f"{url} is not of this cluster (it answered {response.status})")
         try:
@@ -231,6 +238,8 @@ class Peers:
             session = read_token(token_text(answer.token), self._keys)
         except (msgspec.DecodeError, Malformed) as error:
             raise PeerRefused(f"{url} opened no proper session: {error}") from None
+        if session.server != self._members.own_instance:  # a list of peers may hold the instance's own address
+            self.acceptance.accepted(url, session.server)
         if instance and session.server != instance:
             # Whoever came in its place answers in its own name: asked under both, its one copy would count as two.
             raise PeerUnreachable(f"another instance than {instance} answers at {url}")

@@ -28,6 +28,9 @@ WINDOW = 4096
 _TOKEN = struct.Struct(">8s16s16sQ16s16sQ")
 _MAC_SIZE = 32
 STREAMED = "streamed"
+REFUSED = "Concord-Refused"
+"""The header of an answer that says why no session was opened, with its only value:"""
+KEY_REFUSED = "cluster-key"
 
 
 class Session(NamedTuple):

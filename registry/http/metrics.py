@@ -123,6 +123,11 @@ def _between_instances(instance: Instance) -> Iterator[Metric]:
     yield _counter("peer_requests", "requests of other instances that were answered", instance.answered_peers)
     through = "contents, or parts, that had no room here and were passed through from their holders"
     yield _counter("passed_through", through, cluster.fetch.passed_through)
+    key = cluster.peers.acceptance
+    yield _gauge(
+        "cluster_key_wrong", "1 while an address refuses the cluster key and no member accepts it", key.is_wrong
+    )
+    yield _gauge("cluster_key_refusals", "addresses that refuse this instance's cluster key", len(key.refusing()))
     refused = "requests in the name of other instances that were refused"
     yield _counters("peer_requests_refused", refused, "reason", FROM_ZERO["refused"] | instance.refused_peers)
 

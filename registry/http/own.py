@@ -48,6 +48,11 @@ async def status(instance: Instance, request: Request) -> Response:
             "commit": catalog.replica.commit_number(),
             **counts,
             "uploads": instance.uploads.count,
+            "cluster_key": {
+                "wrong": cluster.peers.acceptance.is_wrong,
+                "accepted_by": cluster.peers.acceptance.accepting,
+                "refused_by": cluster.peers.acceptance.refusing(),
+            },
             "members": [_member(instance, m.instance) for m in cluster.members.all()],
             "bus": cluster.bus.servers(),
             "frames": dict(cluster.gossip.frames),

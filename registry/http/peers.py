@@ -23,7 +23,9 @@ from registry.cluster.contents import Part
 from registry.cluster.members import Member
 from registry.cluster.peers import PREFIX
 from registry.cluster.sessions import (
+    KEY_REFUSED,
     NONCE_SIZE,
+    REFUSED,
     STREAMED,
     hash_of,
     is_mac,
@@ -92,7 +94,7 @@ def _refusal(instance: Instance, error: Exception) -> Response:
     if isinstance(error, Unauthentic):
         refused = Refused(401, "unauthentic")
     instance.refused_peers[refused.reason] += 1
-    return Response(f"{refused.reason}: {error}", refused.status)
+    return Response(f"{refused.reason}: {error}", refused.status, refused.headers)
 
 
 async def _respond(instance: Instance, request: Request, path: str, asked: Asked) -> Response:
@@ -154,7 +156,8 @@ async def _open_session(instance: Instance, request: Request) -> Response:
             token = new_token(key, question.instance, own, start, question.nonce, nonce, now_ms)
             answer = msgspec.msgpack.encode(m.SessionAnswer(own, token))
             return Response(answer, headers={"Concord-MAC": sign_opened(key, question.nonce, answer)})
-    raise Refused(403, "unauthentic")
+    instance.cluster.peers.acceptance.presented(request.client.host if request.client else "")
+    raise Refused(403, "unauthentic", {REFUSED: KEY_REFUSED})
 
 
 async def _authenticate(instance: Instance, request: Request, path: str) -> Asked:

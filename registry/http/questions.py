@@ -2,7 +2,7 @@
 questions cannot go round in circles. `peers` has seen to it that the asker is a member."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -31,10 +31,11 @@ MAX_BODIES_BYTES = 256 * 1024  # a slow line is to get through some
 class Refused(Exception):
     """A request that is not from a member, or makes no sense."""
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.headers = dict(headers or {})
 
 
 class Asked(NamedTuple):
