@@ -1,10 +1,13 @@
 """Concord, an OCI container registry for many sites at once.
 
 config      what an operator may set
+addresses   parsing addresses and host names that an operator writes down
+environment variables that look like settings and are none
 errors      what can go wrong, as the OCI error a client is told
 names       the grammar of repositories, tags and digests
 manifest    reading manifests and indexes
 policy      who is to hold what, by repository
+policy_reach which rules of a policy can never apply
 redis_address how a Redis is written down
 seams       the four interfaces through which all I/O goes: clock, bus, peer transport, disk
 request_ids the id of a request, which follows it through logs and to other instances

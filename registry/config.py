@@ -1,9 +1,9 @@
 """What an operator may set: on the command line, as CONCORD_… in the environment, or in a TOML file, in this order."""
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
@@ -14,12 +14,12 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from registry.addresses import is_wildcard, parse_address, parse_host_name, parse_instance_url
 from registry.errors import CannotStart
 from registry.policy import Policy, parse_rule
-from registry.redis_address import check_address
+from registry.redis_address import check_address, split_addresses
 
 Listed = Annotated[list[str], NoDecode]
-WILDCARDS = frozenset({"0.0.0.0", "::", "[::]", ""})
 
 
 class PolicyRule(BaseModel, extra="forbid"):
@@ -83,11 +83,27 @@ class Config(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
     log_requests: bool = Field(False, description="log every request of the OCI API")
 
-    @field_validator("redis", "peer", "name", "cluster_key", mode="before")
+    @field_validator("peer", "name", "cluster_key", mode="before")
     @classmethod
-    def _split(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return [part.strip() for part in value.split(",") if part.strip()]
+    def _split(cls, value: Any, info: ValidationInfo) -> Any:
+        """Split at commas, also within the elements of a list, such as a repeated option has them. Keys in a file's
+        list are whole: a secret may hold a comma."""
+        if isinstance(value, list) and info.field_name != "cluster_key":
+            return [part for one in value for part in (_parts(one) if isinstance(one, str) else [one])]
+        return _parts(value) if isinstance(value, str) else value
+
+    @field_validator("redis", mode="before")
+    @classmethod
+    def _split_redis(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return [part for one in value for part in (split_addresses(one) if isinstance(one, str) else [one])]
+        return split_addresses(value) if isinstance(value, str) else value
+
+    @field_validator("*")
+    @classmethod
+    def _check_finite(cls, value: Any) -> Any:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{value} is no amount: expected a finite number")
         return value
 
     @field_validator("copies", "acknowledge", mode="before")
@@ -119,12 +135,17 @@ class Config(BaseSettings):
     @field_validator("advertise", "advertise_site")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        return _http_url(value) if value else value
+        return parse_instance_url(value) if value else value
 
     @field_validator("peer")
     @classmethod
     def _check_urls(cls, value: list[str]) -> list[str]:
-        return [_http_url(url) for url in value]
+        return [parse_instance_url(url) for url in value]
+
+    @field_validator("name")
+    @classmethod
+    def _check_names(cls, value: list[str]) -> list[str]:
+        return [parse_host_name(name) for name in value]
 
     @field_validator("redis")
     @classmethod
@@ -210,30 +231,11 @@ def _check_together(config: Config) -> None:
     clustered = config.redis or config.peer or config.advertise or config.advertise_site
     if clustered and not config.cluster_key:
         raise CannotStart("a cluster needs a key: set CONCORD_CLUSTER_KEY to the same secret at every instance")
-    if config.cluster_key and not config.advertise and config.address[0] in WILDCARDS:
+    if config.cluster_key and not config.advertise and is_wildcard(config.address[0]):
         raise CannotStart("an instance of a cluster that listens on every address must say its own: set --advertise")
     if config.cluster_key and not config.advertise and config.listen_internal:
         raise CannotStart("with --listen-internal, say the address at which others reach it: set --advertise")
 
 
-def parse_address(text: str) -> tuple[str, int]:
-    """HOST:PORT. Raises ValueError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or not 0 <= int(port) < 65536:
-        raise ValueError(f"{text!r} is no HOST:PORT")
-    return host, int(port)
-
-
-def _http_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f"{text!r} is no http:// or https:// address")
-    _check_port(text)
-    return text.rstrip("/")
-
-
-def _check_port(url: str) -> None:
-    try:
-        _ = urlsplit(url).port
-    except ValueError:
-        raise ValueError("an address has a port that is no number below 65536") from None
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -7,15 +7,19 @@ policy: each decides by its own what it has to hold.
 
 import re
 from fnmatch import fnmatchcase
+from hashlib import blake2b
 from typing import NamedTuple
 
 from registry.names import Repository
+from registry.policy_reach import rules_without_effect
 
 ON_DEMAND = "on demand"
 EVERYWHERE = "everywhere"
 LOCAL = "local"
 EACH_SITE = "each-site"
 MAX_COPIES = 1000
+DIGEST_BYTES = 8
+"""Long enough that two policies that differ by mistake never look alike; nothing is proved by it."""
 
 _SITE = re.compile(r"[a-zA-Z0-9._-]{1,63}\Z")
 
@@ -63,9 +67,17 @@ class Policy:
     def __init__(self, rules: tuple[Rule, ...]) -> None:
         """The last rule is for every repository."""
         self.rules = rules
+        text = "\n".join(f"{rule.repositories}\t{rule.copies}\t{rule.acknowledge}" for rule in rules)
+        self.digest = blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
+        """Equal where the rules are. Instances compare it: each decides by its own policy what it holds."""
 
     def of(self, repository: Repository) -> Rule:
         return next(rule for rule in self.rules if fnmatchcase(repository, rule.repositories))
+
+    def without_effect(self) -> dict[int, str]:
+        """Return the positions of the rules that can never apply, and why. The last one stands for what the others
+        leave; it may be for nothing."""
+        return rules_without_effect([rule.repositories for rule in self.rules[:-1]])
 
     @property
     def copies_anything(self) -> bool:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
+from registry.addresses import MAX_PORT, PERCENT_ENCODE
+
 SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
 SENTINEL_PORT = 26379
 
@@ -36,20 +38,45 @@ def names_sentinels(url: str) -> bool:
     return "+sentinel://" in url
 
 
+def split_addresses(text: str) -> list[str]:
+    """Split a list of addresses at its commas, but not at those between the Sentinels of one address."""
+    addresses: list[str] = []
+    for part in (part.strip() for part in text.split(",")):
+        if addresses and "://" not in part and names_sentinels(addresses[-1]):
+            addresses[-1] += f",{part}"
+        elif part:
+            addresses.append(part)
+    return addresses
+
+
 def check_address(url: str) -> None:
-    """Raises ValueError for what is no address of a Redis."""
+    """Raises ValueError, which repeats nothing of the address, for what is no address of a Redis."""
     if not url.startswith(SCHEMES):
-        raise ValueError(f"a Redis address begins with one of {', '.join(SCHEMES)}")
+        raise ValueError(f"a Redis address begins with one of {', '.join(SCHEMES)}; {PERCENT_ENCODE}")
+    if names_sentinels(url):
+        _check_whole(url)
+        parse_sentinels(url)
+    elif not url.startswith("unix://"):
+        _check_whole(url)
+        _check_server(url)
+    _check_trusted(url)
+
+
+def _check_whole(url: str) -> None:
+    """Refuse an address that a password has cut in two: what stands behind its # or ? is read as something else."""
+    _, path, query = _parts(url)
+    if "#" in url or "@" in path or any("@" in pair.partition("=")[0] for pair in query.split("&")):
+        raise ValueError(f"a Redis address has an unexpected # or @; {PERCENT_ENCODE}")
+
+
+def _check_server(url: str) -> None:
     try:
-        if names_sentinels(url):
-            parse_sentinels(url)
-        else:
-            _ = urlsplit(url).port
-        _check_trusted(url)
-    except ValueError as error:
-        if "port" in str(error).lower():
-            raise ValueError("an address has a port that is no number below 65536") from None
-        raise
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"the port of a Redis address is a number up to {MAX_PORT}; {PERCENT_ENCODE}") from None
+    if not parts.hostname:
+        raise ValueError(f"a Redis address names no host (IPv6 addresses stand in brackets); {PERCENT_ENCODE}")
 
 
 def is_encrypted(url: str) -> bool:
@@ -71,7 +98,8 @@ def shown(url: str) -> str:
         hosts = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in said.hosts)
         return f"{_scheme(url)}{','.join(hosts)}/{said.master}"
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}:{parts.port or 6379}" if host else parts.path
 
 
 def passwords(url: str) -> set[str]:
@@ -114,7 +142,11 @@ def _scheme(url: str) -> str:
 
 
 def _host(text: str) -> tuple[str, int]:
-    parts = urlsplit(f"//{text}")
+    try:
+        parts = urlsplit(f"//{text}")
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"the port of a Sentinel is a number up to {MAX_PORT}; {PERCENT_ENCODE}") from None
     if not parts.hostname:
-        raise ValueError(f"{text!r} is no HOST:PORT of a Sentinel")
-    return parts.hostname, parts.port or SENTINEL_PORT
+        raise ValueError(f"a Sentinel is given as HOST:PORT; {PERCENT_ENCODE}")
+    return parts.hostname, port or SENTINEL_PORT

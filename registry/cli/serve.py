@@ -1,6 +1,7 @@
 """Running an instance: one process, or several on one data directory."""
 
 import contextlib
+import logging
 import math
 import os
 import signal
@@ -10,10 +11,13 @@ from pathlib import Path
 from registry.catalog.catalog import PATH
 from registry.cli.logs import set_up_logging
 from registry.config import Config
+from registry.environment import unknown_variables
 from registry.errors import CannotStart
 from registry.workers.owner import WAYS_OUT, Callbacks, Sockets, run_owner
 from registry.workers.sockets import PREDECESSOR_S, listening, locked, raise_file_limit
 from registry.workers.supervisor import Supervisor
+
+log = logging.getLogger("concord.config")
 
 MAX_WORKERS = 8
 """By default no more than these, however many cores there are: beyond, the owner is what is waited for."""
@@ -23,6 +27,7 @@ CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 def serve(config: Config) -> None:
     """Serve until a signal ends it. Raises CannotStart."""
     set_up_logging(config)
+    _warn(config)
     raise_file_limit()
     with contextlib.ExitStack() as stack:
         public = stack.enter_context(listening(config.address))
@@ -36,6 +41,16 @@ def serve(config: Config) -> None:
         status = Supervisor(config, public, internal, workers).run()
     if status:
         sys.exit(status)
+
+
+def _warn(config: Config) -> None:
+    """Say what of the configuration has no effect: nobody writes that on purpose."""
+    for variable in unknown_variables(os.environ, Config.model_fields):
+        log.warning("%s", variable)
+    policy = config.rules
+    for number, reason in policy.without_effect().items():
+        pattern = policy.rules[number].repositories
+        log.warning("the policy's rule %d, for %r, never applies: %s", number + 1, pattern, reason)
 
 
 def _cores() -> int:

@@ -80,6 +80,6 @@ class Exchange:
             "whole_ms": round((self._clock.steady_s() - self._begun) * 1000, 1),
             "received_bytes": self._received,
             "sent_bytes": self._sent,
-            "client": client[0] if client else "",
+            "client": client[0].removeprefix("::ffff:") if client else "",  # IPv4 on a socket for both families
         }
         access.info("%s %s", self._scope["method"], self._scope["path"], extra={"fields": fields})

@@ -137,7 +137,7 @@ async def answer(instance: Instance, request: Request, path: Path) -> Response:
     """Answer one request of the OCI API. Raises OciError."""
     # Most requests have no query, and reading one takes longer than finding a path's handler.
     namespace = request.query_params.get("ns") if request.scope["query_string"] else None
-    if namespace is not None and namespace not in instance.config.name:
+    if namespace is not None and namespace.lower() not in instance.config.name:
         raise NameUnknown("this registry does not go by this name", {"ns": namespace[:255]})
     handlers = HANDLERS.get(path.resource)
     if handlers is None:

@@ -123,13 +123,16 @@ def _receiver(instance: Instance, server: Server, receiving: socket.socket) -> R
 
 def _say_where(config: Config, instance: Instance, sockets: Sockets) -> None:
     site = f" at site {config.site}" if config.site else ""
-    host, port = sockets.public.getsockname()[:2]
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    address = _place(sockets.public)
     log.info("Concord %s, instance %s%s, serves http://%s", __version__, instance.catalog.instance_id, site, address)
     log.info("the data directory is %s", config.data.absolute())
     if sockets.internal is not None:
-        where = sockets.internal.getsockname()[:2]
-        log.info("health, status, metrics and other instances are served at http://%s:%s", *where)
+        log.info("health, status, metrics and other instances are served at http://%s", _place(sockets.internal))
+
+
+def _place(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _Drain:

@@ -21,22 +21,29 @@ LOOK_AGAIN_S = 0.05
 
 @contextlib.contextmanager
 def listening(address: tuple[str, int]) -> Iterator[socket.socket]:
-    """A socket that listens. Raises CannotStart."""
+    """A socket that listens; on `[::]` for IPv4 too, where the system can. Raises CannotStart."""
     host, port = address
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     deadline = time.monotonic() + PREDECESSOR_S
     while True:
         try:
-            opened = socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
+            opened = _listen(host.strip("[]"), port)
             break
         except (OSError, OverflowError) as error:
             in_use = getattr(error, "errno", None) == errno.EADDRINUSE
             if not in_use or time.monotonic() > deadline:
-                reason = "it is in use" if in_use else str(error)
+                reason = "it is in use" if in_use else getattr(error, "strerror", None) or str(error)
                 raise CannotStart(f"cannot listen on {host}:{port}: {reason}") from None
         time.sleep(LOOK_AGAIN_S)
     with opened:
         yield opened
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A name is listened on at its first IPv4 address, or at its first IPv6 address where it has no other."""
+    found = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, place = min(found, key=lambda one: one[0] != socket.AF_INET)
+    both = family == socket.AF_INET6 and place[0] == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server(place, family=family, backlog=BACKLOG, dualstack_ipv6=both)
 
 
 @contextlib.contextmanager

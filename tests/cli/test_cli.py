@@ -360,11 +360,18 @@ def test_the_demo_runs_three_instances_that_agree(tmp_path, demo_ports):
     ("options", "said"),
     [
         (["--data", ""], "the setting data is wrong: the data directory has no name"),
-        (["--listen", ""], "the setting listen is wrong: '' is no HOST:PORT"),
-        (["--redis", "redis://:secret@127.0.0.1:abc"], "an address has a port that is no number below 65536"),
+        (["--listen", ""], "the setting listen is wrong: invalid address '': expected HOST:PORT"),
+        (["--redis", "redis://:secret@127.0.0.1:abc"], "the port of a Redis address is a number up to 65535"),
         (["--site", "a b"], "a site is at most 63 letters"),
-        (["--advertise", "http://"], "'http://' is no http:// or https:// address"),
-        (["--advertise", "http://h:5000/path?q"], "is no http:// or https:// address"),
+        (["--advertise", "http://"], "invalid address 'http://': expected http://HOST:PORT or https://HOST:PORT"),
+        (["--advertise", "http://h:5000/path?q"], "expected http://HOST:PORT or https://HOST:PORT"),
+        (["--redis", "redis://:secret/5@127.0.0.1"], "%2F for /"),
+        (["--redis", "redis://:secret,5@127.0.0.1"], "%2C for a comma"),
+        (["--peer", "http://me:secret@10.0.0.1:5000"], "holds no user and no password"),
+        (["--name", "http://registry.example.com"], "the setting name is wrong: invalid name"),
+        (["--listen", "::1:5000"], "an IPv6 address stands in brackets"),
+        (["--hold-s", "nan"], "the setting hold_s is wrong"),
+        (["--gc-every-s", "inf"], "expected a finite number"),
         (["--listen-internal", "127.0.0.1:5"], "say the address at which others reach it"),
     ],
 )
@@ -375,6 +382,45 @@ def test_settings_that_cannot_work_end_the_start_with_one_line(tmp_path, options
     assert said in ended.stderr
     assert ended.stderr.count("\n") == 1
     assert "secret" not in ended.stderr
+
+
+def test_lists_on_the_command_line_are_separated_by_commas(tmp_path):
+    port = free_port()
+    words = ["serve", "--listen", f"127.0.0.1:{port}", "--data", str(tmp_path / "data"), "--workers", "1"]
+    words += ["--name", "a.example.com,b.example.com", "--name", "C.example.com"]
+    with subprocess.Popen([sys.executable, "-m", "registry", *words], stderr=subprocess.DEVNULL) as running:
+        client = Client("127.0.0.1", port)
+        try:
+            wait_until(lambda: answers(client))
+            for name in ("a.example.com", "b.example.com", "c.example.com", "B.Example.com"):
+                assert client.get(f"/v2/?ns={name}").status == 200
+            assert client.get("/v2/?ns=a.example.com,b.example.com").status == 404
+        finally:
+            running.terminate()
+
+
+def test_what_of_the_configuration_has_no_effect_is_a_warning(tmp_path):
+    (tmp_path / "c.toml").write_text(
+        '[[policy]]\nrepositories = "Prod/*"\n[[policy]]\nrepositories = "*"\n[[policy]]\nrepositories = "prod/*"\n'
+    )
+    words = [
+        "serve",
+        "--listen",
+        f"127.0.0.1:{free_port()}",
+        "--data",
+        tmp_path / "file",
+        "--config",
+        tmp_path / "c.toml",
+    ]
+    (tmp_path / "file").touch()
+    ended = concord(*words, CONCORD_LSITEN="127.0.0.1:1", CONCORD_PORT_5000_TCP="tcp://10.0.0.1:5000")
+    assert ended.returncode == 2
+    warnings = [line.partition("concord.config: ")[2] for line in ended.stderr.splitlines() if "WARNING" in line]
+    assert warnings == [
+        "the variable CONCORD_LSITEN is no setting; did you mean CONCORD_LISTEN?",
+        "the policy's rule 1, for 'Prod/*', never applies: no repository name matches this pattern",
+        "the policy's rule 3, for 'prod/*', never applies: the rules before it match every repository that it matches",
+    ]
 
 
 @pytest.mark.parametrize("url", ["", "ftp://127.0.0.1:1", "http://"])

@@ -160,7 +160,7 @@ class Server:
 
     @property
     def client(self) -> Client:
-        return Client(self.host, self.port)
+        return Client(self.host.strip("[]"), self.port)
 
     def kill(self) -> None:
         """End it as a power cut would, but for the disk."""

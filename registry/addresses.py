@@ -1,0 +1,84 @@
+"""Addresses that an operator writes down: where to listen, where other instances are, and host names.
+
+IPv6 addresses stand in brackets wherever a port may follow (RFC 3986, section 3.2.2). Error messages never repeat an
+address that holds a password.
+"""
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+MAX_PORT = 65535
+PERCENT_ENCODE = (
+    "a character of a user or password that means something in an address is written as its percent-encoding: "
+    "%23 for #, %25 for %, %2C for a comma, %2F for /, %3A for :, %3F for ?, %40 for @"
+)
+"""What to do about a password that breaks its address."""
+
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z", re.IGNORECASE)
+_PORT = re.compile(r"[0-9]{1,5}\Z")
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Parse HOST:PORT; the host keeps the brackets of an IPv6 address. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not _is_port(port):
+        raise ValueError(f"invalid address {text!r}: expected HOST:PORT")
+    if ":" in host.strip("[]"):
+        if not _is_bracketed_ipv6(host):
+            raise ValueError(f"invalid address {text!r}: an IPv6 address stands in brackets, as in [::1]:5000")
+    elif host.startswith("[") or host.endswith("]"):
+        raise ValueError(f"invalid address {text!r}: only an IPv6 address stands in brackets")
+    return host, int(port)
+
+
+def is_wildcard(host: str) -> bool:
+    """Return whether listening on `host` means every address of the machine."""
+    try:
+        return not host or ipaddress.ip_address(host.strip("[]")).is_unspecified
+    except ValueError:
+        return False
+
+
+def parse_instance_url(text: str) -> str:
+    """Parse the address of another instance, without a trailing slash. Raises ValueError."""
+    if "@" in text:
+        raise ValueError(
+            "the address of an instance holds no user and no password: members of a cluster prove themselves by its key"
+        )
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"invalid address {text!r}: a port is a number up to {MAX_PORT}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"invalid address {text!r}: expected http://HOST:PORT or https://HOST:PORT")
+    return text.rstrip("/")
+
+
+def parse_host_name(text: str) -> str:
+    """Parse a name that clients call a registry by, HOST or HOST:PORT, and return it in lower case. Raises
+    ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        host, port = text, ""
+    if (colon and host != text and not _is_port(port)) or not (_HOST_NAME.match(host) or _is_bracketed_ipv6(host)):
+        raise ValueError(
+            f"invalid name {text[:300]!r}: expected HOST or HOST:PORT, as clients write it before an image"
+        )
+    return text.lower()
+
+
+def _is_port(text: str) -> bool:
+    return _PORT.match(text) is not None and int(text) <= MAX_PORT
+
+
+def _is_bracketed_ipv6(host: str) -> bool:
+    if not (host.startswith("[") and host.endswith("]")):
+        return False
+    try:
+        ipaddress.IPv6Address(host[1:-1])
+    except ValueError:
+        return False
+    return True
