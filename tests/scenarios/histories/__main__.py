@@ -17,13 +17,14 @@ def main() -> int:
     parser.add_argument("--faults", default="", help=f"kinds of faults, by commas: {', '.join(LASTS_S)}")
     parser.add_argument("--results", type=Path, help="a file to which each run appends a line of JSON")
     parser.add_argument("--keep", type=Path, help="a directory for data and logs")
+    parser.add_argument("--planted", default="", help="a bug of simulations.planted that all instances have")
     given = parser.parse_args()
     kinds = tuple(kind for kind in given.faults.split(",") if kind)
     failed = 0
     for seed in range(given.seed, given.seed + given.runs):
         plan = draw_plan(seed, given.seconds, kinds)
         print(*plan.describe(), sep="\n", flush=True)
-        report = judge(run(plan, given.keep / str(seed) if given.keep else None))
+        report = judge(run(plan, given.keep / str(seed) if given.keep else None, given.planted))
         if given.results:
             append(report, given.results)
         chosen = f" --faults {given.faults}" if given.faults else ""

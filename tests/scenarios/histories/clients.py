@@ -12,7 +12,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tests.scenarios.histories.history import History, Operation
+from tests.scenarios.histories.checkers.content import WRONG_BYTES
+from tests.scenarios.histories.history import SHARED, History, Operation
 from tests.scenarios.histories.members import Member, Members
 from tests.support.client import Answer, Client, sha256
 from tests.support.images import Image, image
@@ -21,6 +22,7 @@ READ_TIMEOUT_S = 4.0
 WRITE_TIMEOUT_S = 15.0
 REPOSITORIES = 2
 TAGS = 3
+SHARED_SHARE = 0.1
 PAUSE_S = 0.05
 ELSEWHERE = 0.1
 """The share of requests that go to any member, in rotation or not."""
@@ -51,7 +53,7 @@ class Recorder:
         try:
             answer = Client(member.server.host, member.server.port, timeout_s).request(method, path, body, headers)
         except (OSError, http.client.HTTPException) as error:
-            operation.note = type(error).__name__
+            operation.note = f"{operation.note} {type(error).__name__}".strip()
             return None
         operation.status, operation.end = answer.status, time.monotonic()
         return answer
@@ -68,19 +70,23 @@ class Recorder:
         if answer is not None and answer.status == 200:
             operation.value = answer.headers["Docker-Content-Digest"]
             if method == "GET" and sha256(answer.body) != operation.value:
-                operation.note = "wrong bytes"
+                operation.note = WRONG_BYTES
         return operation
 
-    def read_content(self, member: Member, key: str, action: str) -> Operation:
-        """A manifest by its digest, or a blob."""
-        repository, _, digest = key.partition("@")
-        operation = Operation(action, "", 0, key, 0.0)
-        kind = "blobs" if action.endswith("blob") else "manifests"
-        answer = self.request(operation, member, "GET", f"/v2/{repository}/{kind}/{digest}", timeout_s=WRITE_TIMEOUT_S)
+    def read_manifest(self, member: Member, key: str, action: str = "manifest") -> Operation:
+        """Read a manifest by its digest: REPOSITORY@DIGEST."""
+        return self._read_content(member, Operation(action, "", 0, key, 0.0), "manifests", key.partition("@")[2])
+
+    def read_blob(self, member: Member, key: str, digest: str, action: str = "blob") -> Operation:
+        """Read a blob of the manifest REPOSITORY@DIGEST."""
+        return self._read_content(member, Operation(action, "", 0, key, 0.0), "blobs", digest)
+
+    def _read_content(self, member: Member, operation: Operation, kind: str, digest: str) -> Operation:
+        answer = self.request(operation, member, "GET", f"/v2/{operation.repository}/{kind}/{digest}")
         if answer is not None and answer.status == 200:
-            operation.value = digest
+            operation.value = operation.key.partition("@")[2]
             if sha256(answer.body) != digest:
-                operation.note = "wrong bytes"
+                operation.note = WRONG_BYTES
         return operation
 
 
@@ -103,6 +109,7 @@ class ClientThread:
         self._drawn = random.Random(f"{seed} client {number}")
         self._members = members
         self._record = Recorder(history, number)
+        self._sites = sorted({member.site for member in members.all})
         self._pool = pool
         self._pushed = 0
         self._seed = seed
@@ -127,26 +134,31 @@ class ClientThread:
             self.failure = error
 
     def _step(self) -> None:
-        site = self._drawn.choice(sorted({member.site for member in self._members.all}))
-        repository = f"{site}/app{self._drawn.randrange(REPOSITORIES)}"
+        site = self._drawn.choice(self._sites)
+        shared = len(self._sites) > 1 and self._drawn.random() < SHARED_SHARE
+        repository = f"{SHARED}app" if shared else f"{site}/app{self._drawn.randrange(REPOSITORIES)}"
         key = f"{repository}:t{self._drawn.randrange(TAGS)}"
+        if self._act(site, repository, key):
+            self._read_at_once(site, key)
+
+    def _act(self, site: str, repository: str, key: str) -> bool:
+        """Do one thing. Return whether the tag may have changed."""
         action = self._drawn.random()
         if action < 0.30:
-            wrote = self._push(site, repository, key)
-        elif action < 0.38:
-            wrote = self._tag_again(site, repository, key)
-        elif action < 0.45:
-            wrote = self._delete_tag(site, repository, key)
-        elif action < 0.49:
-            wrote = self._delete_manifest(site, repository, key)
-        elif action < 0.60:
+            return self._push(site, repository, key)
+        if action < 0.38:
+            return self._tag_again(site, repository, key)
+        if action < 0.45:
+            return self._delete_tag(site, repository, key)
+        if action < 0.49:
+            return self._delete_manifest(site, repository, key)
+        if action < 0.60:
             self._pull(key)
-            wrote = False
+        elif action < 0.68:
+            self._read_pushed(site, repository)
         else:
             self._read(key, self._at())
-            wrote = False
-        if wrote:
-            self._read_at_once(site, key)
+        return False
 
     def _at(self, site: str | None = None) -> Member:
         """A member, of one site or any, in rotation where there is one."""
@@ -158,6 +170,7 @@ class ClientThread:
 
     def _push(self, site: str, repository: str, key: str) -> bool:
         self._pushed += 1
+        began = time.monotonic()
         size = self._drawn.choice((200, 5_000, 5_000, 50_000, 400_000))
         made = image(f"{self._seed} {self._number} {self._pushed}", layers=1, layer_bytes=size)
         for blob in made.blobs:
@@ -167,15 +180,15 @@ class ClientThread:
             answer = self._record.request(operation, self._at(site), "POST", path, blob)
             if answer is None or answer.status != 201:
                 return False
-        return self._put(site, repository, key, made)
+        return self._put(site, repository, key, made, began)
 
     def _tag_again(self, site: str, repository: str, key: str) -> bool:
         """Push a manifest that was pushed before, under the same tag or another one."""
         pushed = self._pool.images.get(repository)
         return self._put(site, repository, key, self._drawn.choice(pushed[-6:])) if pushed else False
 
-    def _put(self, site: str, repository: str, key: str, made: Image) -> bool:
-        operation = Operation("push", "", 0, key, 0.0, value=made.digest)
+    def _put(self, site: str, repository: str, key: str, made: Image, relies_since: float = 0.0) -> bool:
+        operation = Operation("push", "", 0, key, 0.0, value=made.digest, relies_since=relies_since)
         path = f"/v2/{repository}/manifests/{key.partition(':')[2]}"
         headers = {"Content-Type": made.media_type}
         answer = self._record.request(operation, self._at(site), "PUT", path, made.body, headers)
@@ -213,4 +226,11 @@ class ClientThread:
         for made in self._pool.images.get(repository, ()):
             if made.digest == shown:
                 for blob in made.blobs:
-                    self._record.read_content(self._at(), f"{repository}@{sha256(blob)}", "blob")
+                    self._record.read_blob(self._at(), f"{repository}@{shown}", sha256(blob))
+
+    def _read_pushed(self, site: str, repository: str) -> None:
+        """Read a manifest by its digest that was pushed a while ago, or just now."""
+        pushed = self._pool.images.get(repository)
+        if pushed:
+            made = self._drawn.choice(pushed[-20:])
+            self._record.read_manifest(self._at(site), f"{repository}@{made.digest}")

@@ -10,7 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 WRITES = ("push", "delete-tag", "delete-manifest")
-READS = ("read", "final-read")
+READS = ("read", "manifest", "blob")
+"""A blob is read under the key of the manifest that names it: while the manifest must be there, its blobs must."""
+FINAL = ("final-read", "final-manifest", "final-blob")
+"""Reads at every member after healing."""
+SHARED = "shared/"
+"""Repositories that all sites write. Between writes of several sites clocks decide, so only their end is checked."""
 
 PARTITION_SETTLE_S = 6.0
 """How long after a partition inside a site its members may still answer as they did when they were alone: two
@@ -22,11 +27,11 @@ class Operation:
     """One request of a client, and its answer."""
 
     action: str
-    """One of WRITES or READS, or manifest, blob, upload, list."""
+    """One of WRITES, READS or FINAL, or upload."""
     site: str
     member: int
     key: str
-    """REPOSITORY:TAG for tags, REPOSITORY@DIGEST for content."""
+    """REPOSITORY:TAG for tags, REPOSITORY@DIGEST for manifests."""
     begin: float
     end: float = math.inf
     """Infinite where no answer came: the request may be carried out at any time after its begin."""
@@ -37,11 +42,17 @@ class Operation:
     is_ready: bool = True
     """Whether a balancer had the member in its rotation when the operation began."""
     client: int = 0
+    relies_since: float = 0.0
+    """Of a push: when the first upload of a blob that it names began; 0 where it names blobs of an earlier push."""
     note: str = ""
 
     @property
     def is_acknowledged(self) -> bool:
         return 200 <= self.status < 300
+
+    @property
+    def repository(self) -> str:
+        return self.key.partition("@")[0].partition(":")[0]
 
     @property
     def is_answered(self) -> bool:
@@ -68,17 +79,24 @@ class History:
 
     operations: list[Operation] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
+    stalls: list[Window] = field(default_factory=list)
+    """When the harness itself stood still: the machine was too busy."""
+    ended: list[Window] = field(default_factory=list)
+    """Instances that ended without anybody having ended them."""
     digests: dict[int, str] = field(default_factory=dict)
     """The state digest of each member after healing."""
     agreed_after_s: float | None = None
     """How long after healing all members were ready and had one state digest; None where they never did."""
 
-    def by_key(self, actions: Iterable[str]) -> dict[str, list[Operation]]:
+    def by_key(self, reads: Iterable[str]) -> dict[str, list[Operation]]:
+        """All writes, and reads of some kinds, of each tag and of each manifest."""
         found: dict[str, list[Operation]] = {}
-        wanted = set(actions)
+        wanted = {*WRITES, *reads}
         for operation in self.operations:
             if operation.action in wanted:
                 found.setdefault(operation.key, []).append(operation)
+                if operation.action in ("push", "delete-manifest"):
+                    found.setdefault(f"{operation.repository}@{operation.value}", []).append(operation)
         return found
 
     def is_parted(self, site: str, begin: float, end: float) -> bool:

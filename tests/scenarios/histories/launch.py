@@ -5,6 +5,7 @@ instance see a change at once and reading it costs nothing. All code of the regi
 `SystemClock.now_ms`. The monotonic clock is left alone, since nobody can set it on a real machine.
 """
 
+import importlib
 import mmap
 import os
 import struct
@@ -35,6 +36,9 @@ def prepare() -> None:
     path = os.environ.get(CLOCK_VARIABLE)
     if path:
         _follow(Path(path))
+    planted = os.environ.get(PLANTED_VARIABLE)
+    if planted:
+        _plant(planted)
 
 
 def _follow(path: Path) -> None:
@@ -46,3 +50,9 @@ def _follow(path: Path) -> None:
         return max(right(self) + _OFFSET.unpack(shown[:])[0], 0)
 
     SystemClock.now_ms = now_ms  # type: ignore[method-assign]
+
+
+def _plant(planted: str) -> None:
+    """A bug of the simulations (`simulations.planted`), MODULE.FUNCTION, for the life of this process."""
+    module, _, function = planted.partition(".")
+    getattr(importlib.import_module(f"simulations.planted.{module}"), function)().__enter__()

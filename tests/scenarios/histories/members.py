@@ -6,7 +6,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from tests.scenarios.histories.launch import CLOCK_VARIABLE, PREPARE, WrongClock
+from tests.scenarios.histories.launch import CLOCK_VARIABLE, PLANTED_VARIABLE, PREPARE, WrongClock
 from tests.scenarios.histories.plan import Plan
 from tests.support.network import Network
 from tests.support.processes import children_of
@@ -83,7 +83,8 @@ def signal_all(pids: list[int], number: int) -> int:
 class Members:
     """All instances and Redis servers of a plan. A context manager."""
 
-    def __init__(self, plan: Plan, directory: Path) -> None:
+    def __init__(self, plan: Plan, directory: Path, planted: str = "") -> None:
+        """`planted` names a bug that all instances have (see launch)."""
         self.network = Network(len(plan.sites) + plan.redis_servers)
         count = len(plan.sites)
         self.redis = [
@@ -93,9 +94,9 @@ class Members:
         urls = [redis.url for redis in self.redis]
         self.corrupted: set[str] = set()
         """Digests whose file was damaged somewhere."""
-        self.all = [self._make(plan, directory, number, site, urls) for number, site in enumerate(plan.sites)]
+        self.all = [self._make(plan, directory, number, site, urls, planted) for number, site in enumerate(plan.sites)]
 
-    def _make(self, plan: Plan, directory: Path, number: int, site: str, redis: list[str]) -> Member:
+    def _make(self, plan: Plan, directory: Path, number: int, site: str, redis: list[str], planted: str) -> Member:
         clock = WrongClock(directory / f"clock{number}")
         host = self.network.addresses[number]
         server = Server(
@@ -109,7 +110,7 @@ class Members:
             workers=str(plan.workers),
             **SETTINGS,
         )
-        server.environment[CLOCK_VARIABLE] = str(clock.path)
+        server.environment |= {CLOCK_VARIABLE: str(clock.path), PLANTED_VARIABLE: planted}
         return Member(number, site, server, clock)
 
     def __enter__(self) -> "Members":

@@ -4,6 +4,8 @@ import random
 from dataclasses import dataclass
 
 FIRST_FAULT_S = 3.0
+CALM_END_S = 10.0
+"""No fault begins in the last seconds, since some effects come that late."""
 CALM_SHARE = 0.5
 """Of the pauses between bursts of faults: the share that is long, so that effects that come late are seen in calm."""
 
@@ -74,7 +76,7 @@ def _draw_faults(drawn: random.Random, kinds: list[str], seconds: float) -> list
     faults: list[Planned] = []
     deck: list[str] = []  # every kind comes as often as the others
     at_s = FIRST_FAULT_S
-    while at_s < seconds:
+    while at_s < seconds - CALM_END_S:
         ends_s = at_s
         for _ in range(drawn.choice((1, 1, 2, 2, 3))):
             if not deck:
@@ -84,4 +86,4 @@ def _draw_faults(drawn: random.Random, kinds: list[str], seconds: float) -> list
             faults.append(Planned(begins_s, kind, lasts_s, drawn.getrandbits(32)))
             ends_s = max(ends_s, begins_s + lasts_s)
         at_s = ends_s + (drawn.uniform(6, 12) if drawn.random() < CALM_SHARE else drawn.uniform(0.2, 3))
-    return sorted((fault for fault in faults if fault.at_s < seconds), key=lambda fault: fault.at_s)
+    return sorted((fault for fault in faults if fault.at_s < seconds - CALM_END_S), key=lambda fault: fault.at_s)

@@ -5,7 +5,15 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tests.scenarios.histories.checkers import read_your_writes
+from tests.scenarios.histories.checkers import (
+    acknowledged,
+    content,
+    deletes,
+    digests,
+    monotonic,
+    read_your_writes,
+    refusals,
+)
 from tests.scenarios.histories.history import READS, WRITES, Anomaly
 from tests.scenarios.histories.run import Outcome
 
@@ -24,10 +32,21 @@ class Report:
     operations: int = 0
     writes_acknowledged: int = 0
     reads_answered: int = 0
-    reads_checked: int = 0
-    reads_excused: int = 0
+    checked: Counter[str] = field(default_factory=Counter)
+    """How many checks each checker made."""
+    excused: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    probes: int = 0
+    probes_refused: int = 0
+    """Of the probes of /readyz."""
+    stalled_s: float = 0.0
+    """How long the machine was too busy to run the harness."""
+    agreed_after_s: float | None = None
     anomalies: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
+
+
+CHECKERS = (read_your_writes, monotonic, acknowledged, deletes, digests, content, refusals)
 
 
 def judge(outcome: Outcome) -> Report:
@@ -35,9 +54,15 @@ def judge(outcome: Outcome) -> Report:
     report = Report([plan.seed], plan.seconds, outcome.fired, outcome.missed, len(history.operations))
     report.writes_acknowledged = sum(o.action in WRITES and o.is_acknowledged for o in history.operations)
     report.reads_answered = sum(o.action in READS and o.is_answered for o in history.operations)
-    written = read_your_writes.check(history)
-    report.reads_checked, report.reads_excused = written.checked, written.excused
-    _note(report, written.anomalies, outcome)
+    report.refused = refusals.kinds(history)
+    report.probes, report.probes_refused = outcome.probes, outcome.not_ready
+    report.stalled_s = round(sum(window.end - window.begin for window in history.stalls), 1)
+    report.agreed_after_s = history.agreed_after_s
+    for checker in CHECKERS:
+        found = checker.check(history)
+        name = checker.__name__.rpartition(".")[2]
+        report.checked[name], report.excused[name] = found.checked, found.excused
+        _note(report, found.anomalies, outcome)
     return report
 
 
@@ -62,8 +87,13 @@ def describe(report: Report) -> list[str]:
     lines += [f"  {kind}: {count} found nothing to strike" for kind, count in sorted(report.missed.items())]
     lines.append(
         f"{report.operations} requests, {report.writes_acknowledged} writes acknowledged, "
-        f"{report.reads_answered} reads answered, {report.reads_checked} checked, {report.reads_excused} excused"
+        f"{report.reads_answered} reads answered"
     )
+    for name, count in report.checked.items():
+        lines.append(f"  {name}: {count} checked, {report.excused[name]} excused")
+    lines.append(f"refused: {dict(report.refused)}; {report.probes_refused} of {report.probes} probes not ready")
+    agreed = "never" if report.agreed_after_s is None else f"after {report.agreed_after_s:.1f} s"
+    lines.append(f"agreed {agreed}; the machine stood still for {report.stalled_s} s")
     lines += report.examples
     lines.append(f"anomalies: {dict(report.anomalies)}" if report.anomalies else "no anomalies")
     return lines

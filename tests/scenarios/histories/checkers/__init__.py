@@ -1,5 +1,6 @@
 """What must hold of every history, one module each.
 
+found               what a checker returns
 read_your_writes    an acknowledged write is shown by every ready member of its site
 monotonic           what was shown is not followed by something older
 acknowledged        acknowledged pushes can be read at every member after healing

@@ -1,59 +1,58 @@
 """Read-your-writes within a site: after a 201 or 202 every ready member of the site shows that write or a later one.
 
-The promise has one exception, a partition inside the site, because a member that hears no neighbor serves alone. Every
+The promise has one exception, a partition inside the site, because a member that hears no neighbour serves alone. Every
 other fault is covered: a primary that hangs, a bus that is gone, kills, clocks.
 """
 
-from dataclasses import dataclass, field
+from tests.scenarios.histories.checkers.found import Found, describe
+from tests.scenarios.histories.history import READS, SHARED, History, Operation
+from tests.scenarios.histories.order import TagOrder
 
-from tests.scenarios.histories.history import READS, WRITES, Anomaly, History, Operation
-from tests.scenarios.histories.order import TagOrder, constrains
-
-
-@dataclass
-class Result:
-    anomalies: list[Anomaly] = field(default_factory=list)
-    checked: int = 0
-    """Reads that had to show at least one acknowledged write."""
-    excused: int = 0
-    """Reads that would be anomalies but for a partition of the site, or a member that was not ready."""
+UPLOADS_KEPT_S = 10.0
+"""Blobs without a manifest may be collected after their grace (`members.SETTINGS`), which is a little longer."""
 
 
-def check(history: History) -> Result:
-    result = Result()
-    for key, operations in history.by_key((*WRITES, *READS)).items():
+def check(history: History) -> Found:
+    found = Found()
+    for key, operations in history.by_key(READS).items():
+        if key.startswith(SHARED):
+            continue
         order = TagOrder(history, operations)
         acknowledged = sorted(order.acknowledged(), key=lambda write: write.end)
         for read in operations:
             if read.action in READS and read.is_answered:
-                _check_read(history, key, order, acknowledged, read, result)
-    return result
+                _check_read(history, order, acknowledged, read, found)
+    for push in history.operations:
+        if push.action == "push" and push.relies_since and push.status == 404:
+            _check_uploads(history, push, found)
+    return found
+
+
+def _check_uploads(history: History, push: Operation, found: Found) -> None:
+    """A push is refused for want of blobs whose uploads were acknowledged at its site."""
+    if push.end - push.relies_since > UPLOADS_KEPT_S:
+        return
+    if push.is_ready and not history.is_parted(push.site, push.relies_since, push.end):
+        text = f"a push of {push.key} at member {push.member} did not find blobs whose uploads were answered before"
+        found.add("read-your-writes", push.begin, text)
+    else:
+        found.excused += 1
 
 
 def _check_read(
-    history: History, key: str, order: TagOrder, acknowledged: list[Operation], read: Operation, result: Result
+    history: History, order: TagOrder, acknowledged: list[Operation], read: Operation, found: Found
 ) -> None:
-    required, stale, excused = False, None, False
+    must_show, stale, excused = False, None, False
     for write in acknowledged:
         if write.end >= read.begin:
             break
-        if write.site != read.site or not constrains(write, read.value):
+        if write.site != read.site:
             continue
         covered = read.is_ready and not history.is_parted(read.site, write.begin, read.end)
-        required |= covered
-        if not order.is_possible(read.value, write, read.end):
+        must_show |= covered
+        if order.forbids(write, read):
             stale, excused = (write, excused) if covered else (stale, True)
-    result.checked += required
+    found.checked += must_show
+    found.excused += stale is None and excused
     if stale is not None:
-        result.anomalies.append(Anomaly("read-your-writes", read.begin, _describe(key, stale, read)))
-    elif excused:
-        result.excused += 1
-
-
-def _describe(key: str, write: Operation, read: Operation) -> str:
-    shown = read.value[:19] or "nothing"
-    return (
-        f"{key}: {write.action} {write.value[:19]} at member {write.member} was answered {write.status} at "
-        f"{write.end:.3f}; a read at member {read.member}, begun {read.begin - write.end:.3f} s later and answered "
-        f"after {read.end - read.begin:.3f} s, showed {shown}"
-    )
+        found.add("read-your-writes", read.begin, describe(stale, read))
