@@ -2,7 +2,8 @@
 
 Requests are accepted only in a session, with a MAC and a number not seen before (see `cluster.sessions`), and are
 answered from committed state and the local disk alone, so that questions cannot go round in circles. A request that
-reached this instance at its site's shared address but is meant for another one of the site is passed on, once.
+reached this instance at a shared address but is meant for another member is forwarded, once. Site names do not matter
+for that: while a site is renamed by one restart after the other, both names stand behind its address.
 """
 
 import asyncio
@@ -67,7 +68,7 @@ async def answer(instance: Instance, request: Request) -> Response:
     path = request.scope["path"].removeprefix(PREFIX)
     try:
         meant = instance.cluster.members.get(request.headers.get("concord-for", ""))
-        if meant is not None and meant.beat.site == instance.config.site and PASSED_ON not in request.headers:
+        if meant is not None and PASSED_ON not in request.headers:
             _check_path(path)
             return await _pass_on(instance, request, meant)
         if path == "/session":

@@ -2,7 +2,6 @@
 repository is called. Names may consist of the words that paths are made of (OCI distribution specification, "Pulling
 manifests"), and a layer that is taken for a manifest is limited, buffered and repeated."""
 
-import contextlib
 import http.client
 import itertools
 import socket
@@ -36,13 +35,7 @@ def balancer(request, instance, tmp_path_factory):
     else:
         server = nginx.for_ingress(directory, instance.address)
     with server:
-        wait_until(lambda: answers(server))
-        yield server
-
-
-def answers(balancer):
-    with contextlib.suppress(OSError):
-        return balancer.client.get("/v2/").status == 200
+        yield server.wait_listening()
 
 
 def every_path():
@@ -62,7 +55,7 @@ def every_path():
 @pytest.mark.parametrize("shipped", SHIPPED)
 def test_each_path_is_taken_by_the_location_of_its_kind(shipped, tmp_path):
     with nginx.naming_locations(tmp_path / "nginx", shipped) as server:
-        wait_until(lambda: answers(server))
+        server.wait_listening()
         connection = http.client.HTTPConnection(server.client.host, server.client.port, timeout=10)
         taken: dict[str, set[str]] = {}
         for path in every_path():

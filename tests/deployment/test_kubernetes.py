@@ -202,6 +202,15 @@ def test_the_image_is_of_this_version(objects):
     assert container["image"] == f"concord-registry:{__version__}"
 
 
+def test_growing_from_one_region_to_two_renames_no_site():
+    """Restarted one after the other, instances of two names would stand behind one balancer."""
+    [before], [after] = (
+        [entry["value"] for entry in environment(build(ROOT / "k8s" / name)) if entry["name"] == "CONCORD_SITE"]
+        for name in BUILT[:2]
+    )
+    assert before == after == "eu"
+
+
 def test_regions_differ_in_what_a_region_is_and_in_nothing_else():
     eu, us = (yaml.safe_dump_all(build(ROOT / "k8s" / name)) for name in BUILT[1:])
     assert eu != us

@@ -1,7 +1,9 @@
 """Debian's nginx in front of real instances."""
 
+import contextlib
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 from tests.support import kustomize
 from tests.support.client import Client
 from tests.support.needs import need
-from tests.support.server import free_port
+from tests.support.server import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "docs" / "nginx.conf"
@@ -102,6 +104,16 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.wait(10)
+
+    def wait_listening(self) -> "Server":
+        """Wait until it takes connections."""
+        wait_until(self._takes_connections)
+        return self
+
+    def _takes_connections(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection((self.client.host, self.client.port), 1):
+            return True
+        return False
 
     @property
     def errors(self) -> str:
