@@ -120,7 +120,8 @@ class Questions(Peers):
         travel = self._deployment.network.travel
         await travel(self._own, target, CONNECT_S)
         part = self._deployment.parts[target]
-        response = await QUESTIONS[path](cast(Any, part), Asked(NOBODY, 0, "", body))
+        session = NOBODY._replace(client=self._members.own_instance)
+        response = await QUESTIONS[path](cast(Any, part), Asked(session, 0, "", body))
         await travel(target, self._own, CONNECT_S)
         self._deployment.traffic.note(path, len(body) + len(response.body))
         if response.status_code != 200:

@@ -5,6 +5,10 @@ from typing import NamedTuple
 
 from registry.catalog.database import Database, Transaction
 
+_ALL = """
+SELECT instance, site, advertise, advertise_site, version, start, seen_ms, sequence FROM members ORDER BY instance
+"""
+
 
 class MemberRow(NamedTuple):
     instance: str
@@ -14,6 +18,8 @@ class MemberRow(NamedTuple):
     version: str
     start: int
     seen_ms: int
+    sequence: int = 0
+    """The number of its last heartbeat of that incarnation."""
 
 
 class Reached(NamedTuple):
@@ -23,12 +29,13 @@ class Reached(NamedTuple):
     number: int
 
 
-def save_member(tx: Transaction, member: MemberRow) -> None:
-    tx.execute(
-        "INSERT OR REPLACE INTO members (instance, site, advertise, advertise_site, version, start, seen_ms) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        member,
-    )
+def save_members(tx: Transaction, members: Iterable[MemberRow]) -> None:
+    for member in members:
+        tx.execute(
+            "INSERT OR REPLACE INTO members (instance, site, advertise, advertise_site, version, start, seen_ms, "
+            "sequence) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            member,
+        )
 
 
 def drop_members(tx: Transaction, instances: Iterable[str]) -> None:
@@ -39,8 +46,7 @@ def drop_members(tx: Transaction, instances: Iterable[str]) -> None:
 
 
 def all_members(database: Database) -> list[MemberRow]:
-    sql = "SELECT instance, site, advertise, advertise_site, version, start, seen_ms FROM members ORDER BY instance"
-    return [MemberRow(*row) for row in database.rows(sql)]
+    return [MemberRow(*row) for row in database.rows(_ALL)]
 
 
 def save_reached(tx: Transaction, instance: str, reached: Reached) -> None:

@@ -164,6 +164,9 @@ CREATE INDEX parts_by_part ON parts (part);
 CREATE INDEX facts_of_manifests ON facts (key) WHERE kind = 'm';
 """
 
+# The number of the last heartbeat of each member, so that recorded ones are stale after a restart, too.
+_SEQUENCES = "ALTER TABLE members ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0;"
+
 
 def _fill_parts(connection: apsw.Connection) -> None:
     rows = connection.execute(
@@ -180,6 +183,7 @@ MIGRATIONS: list[tuple[str, Callable[[apsw.Connection], None] | None]] = [
     (_PARTS, _fill_parts),
     (_CONTENT_BY_CHECK, None),
     (_CONTENT_BY_USE, None),
+    (_SEQUENCES, None),
 ]
 """What each version adds: tables, and what fills them from what is there."""
 VERSION = len(MIGRATIONS)

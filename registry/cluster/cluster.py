@@ -14,7 +14,7 @@ from registry import __version__
 from registry.blobs.store import BlobStore
 from registry.catalog.catalog import Catalog
 from registry.catalog.documents import Applied
-from registry.catalog.members import MemberRow, all_members, all_reached, drop_members, save_member
+from registry.catalog.members import all_members, all_reached, drop_members, save_members
 from registry.catalog.membership import forget_member, forgotten_members
 from registry.catalog.queries import document_name
 from registry.cluster.bodies import Bodies
@@ -28,6 +28,7 @@ from registry.cluster.fetch import Fetch
 from registry.cluster.gossip import Gossip
 from registry.cluster.keys import ClusterKey
 from registry.cluster.leave import Leave
+from registry.cluster.liveness import LivenessProbe, MemberRecords
 from registry.cluster.locate import Locate
 from registry.cluster.members import HEARTBEAT_S, Member, Members
 from registry.cluster.messages import Heartbeat, Hello
@@ -95,13 +96,15 @@ class Cluster:
         self.gossip.on_twin = self.twin_seen
         self.members.on_outdated = self._outdated
         self.members.on_forgotten = self._back
+        self.liveness = LivenessProbe(config.site, self._probe)
+        self.members.on_unproven = self.liveness.request
         self.gossip.on_incomplete = self.sync.document_is_due
         self.sync.on_advanced = self.advanced
         catalog.on_taken_in = self._taken_in
         self._addresses = list(config.peer)
         self._tasks: list[asyncio.Task[None]] = []
         self._ahead_since: dict[str, float] = {}
-        self._saved: dict[str, tuple[str, ...]] = {}
+        self._records = MemberRecords()
         self._silent: set[str] = set()
         """Addresses of which it was said that nobody answers there."""
         self._joined = False
@@ -163,6 +166,7 @@ class Cluster:
         if self._greeting is not None:
             self._greeting.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.liveness.close()
         self.sync.close()
         self.locate.close()
         self.fetch.close()
@@ -280,7 +284,7 @@ class Cluster:
         if gone:
             self.members.forget(gone)
             await self._catalog.database.write(partial(drop_members, instances=gone))
-            self._saved = {instance: known for instance, known in self._saved.items() if instance not in gone}
+            self._records.drop(gone)
         if self._catalog.instance_id in forgotten and not self.leave.under_way:
             before = self._catalog.instance_id
             await self._catalog.rename()
@@ -317,14 +321,10 @@ class Cluster:
         self.on_left()
 
     async def _save_members(self) -> None:
-        now = self._clock.now_ms()
-        for member in self.members.live():
-            beat = member.beat
-            known = (beat.site, beat.advertise, beat.advertise_site, beat.version, str(beat.start))
-            if self._saved.get(member.instance) != known:
-                row = MemberRow(member.instance, *known[:4], beat.start, now)
-                await self._catalog.database.write(partial(save_member, member=row))
-                self._saved[member.instance] = known
+        rows = self._records.due(self.members.live(), self._clock.now_ms())
+        if rows:
+            await self._catalog.database.write(partial(save_members, members=rows))
+            self._records.saved(rows)
 
     async def _introduce(self) -> None:
         """Say hello to addresses whose instances are not heard on the bus."""
@@ -353,9 +353,10 @@ class Cluster:
             self._addresses.remove(url)  # a list of peers may be the same everywhere, this instance included
 
     async def _probe(self, member: Member) -> None:
-        """See whether a member that gave no answer does now, so that nobody who cannot wait has to find out."""
+        """Ask a member that gave no answer, or has to prove that it is alive, before anybody depends on it."""
         with contextlib.suppress(PeerUnreachable):
-            await self.peers.ask(member, "/hello", self.hello(), Hello, timeout_s=HEARTBEAT_S)
+            answer = await self.peers.ask(member, "/hello", self.hello(member), Hello, timeout_s=HEARTBEAT_S)
+            self.greeted(answer)
 
     async def _join(self) -> None:
         """Catch up with the own site before being ready, unless nobody is there."""
@@ -432,7 +433,7 @@ class Cluster:
         now = asyncio.get_running_loop().time()
         for member in self.members.of_own_site():
             since = self._ahead_since.get(member.instance)
-            if since is not None and member.proven and member.ahead and now - since > BEHIND_S:
+            if since is not None and member.ahead and now - since > BEHIND_S:
                 return True
         return False
 

@@ -1,6 +1,10 @@
 """The other instances: who is there, how they are reached, and how far they are.
 
-An instance is live while its heartbeats come, on the bus or by a request; it is presumed dead after three are missed.
+An instance is live while its heartbeats come; it is presumed dead after three are missed. A heartbeat on the bus is
+authentic but not fresh: anyone who can publish there can record it and publish it again. So a heartbeat on the bus only
+prolongs a life. A life begins with an answered request, which is fresh (see `cluster.sessions`): at the first
+heartbeat, after a silence, and with every incarnation. Sequence numbers are kept on disk for the same reason.
+
 Whether requests reach it is a separate matter, since a network may swallow packets to an instance whose heartbeats
 still arrive: after a request that failed it is not asked again for a moment, and longer each time.
 """
@@ -34,7 +38,7 @@ class Member:
         self.beat = Heartbeat("", "", "", "", 0, 0, 0, b"", {})
         self.sequence = 0
         self.heard_at: float | None = None
-        """Loop time of its last heartbeat; None while it is known from the disk only."""
+        """Loop time of its last heartbeat that counts; None until it has answered a request."""
         self.on_bus_at: float | None = None
         """The same for heartbeats that came on the bus."""
         self.is_new = False
@@ -44,8 +48,8 @@ class Member:
         """Its commit number up to which we have everything, for one of its starts."""
         self.asked_at: list[float] = []
         """Loop times of the questions that it has not answered yet."""
-        self.proven = False
-        """Whether it has answered a request of ours: heartbeats can be recorded and sent again."""
+        self.proven_start = 0
+        """The incarnation that has answered a request: heartbeats on the bus keep that one live, and no other."""
         self.answers_in_s = 0.0
         """How long it takes to answer a short question, smoothed."""
         self._backoff_s = 0.0
@@ -73,7 +77,6 @@ class Member:
 
     def answered(self) -> None:
         """A request got an answer."""
-        self.proven = True
         self.give_chance()
 
     def give_chance(self) -> None:
@@ -163,16 +166,20 @@ class Members:
         """Told of a heartbeat of an earlier start than is known."""
         self.on_forgotten: Callable[[str, Heartbeat], None] = lambda instance, beat: None
         """Told of a heartbeat of one that is gone for good."""
+        self.on_unproven: Callable[[Member], None] = lambda member: None
+        """Called with a member whose heartbeat may be a recording: only an answered request makes it live."""
 
     def remember(self, rows: Iterable[MemberRow], reached: dict[str, Reached]) -> None:
         """Take up what the disk knows."""
         for row in rows:
             member = self._members.setdefault(row.instance, Member(row.instance))
             member.beat = Heartbeat(row.site, row.advertise, row.advertise_site, row.version, row.start, 0, 0, b"", {})
+            member.sequence = row.sequence
             member.reached = reached.get(row.instance)
 
     def hear(self, instance: str, beat: Heartbeat, sequence: int, on_bus: bool) -> Member | None:
-        """Take in a heartbeat. Answers None for one that is older than what is known, or our own."""
+        """Take in a heartbeat: one from the bus, or one that a request carried, which proves that the member is alive.
+        Return None for a heartbeat that is older than what is known, or our own."""
         if instance in self.forgotten:
             self.on_forgotten(instance, beat)
             return None
@@ -182,14 +189,18 @@ class Members:
         if beat.start < member.beat.start:
             self.on_outdated(member, beat)
             return None
-        if beat.start == member.beat.start and sequence <= member.sequence and member.heard_at is not None:
+        if beat.start == member.beat.start and sequence <= member.sequence:
             return None
-        member.is_new = not member.live or member.beat.start != beat.start
-        if member.is_new:
-            member.give_chance()
+        begins = not member.live or beat.start != member.proven_start
+        member.beat, member.sequence = beat, sequence
+        if on_bus and begins:
+            self.on_unproven(member)
+            return member
         if on_bus:
             member.on_bus_at = _now()
-        member.beat, member.sequence, member.heard_at = beat, sequence, _now()
+        if begins:
+            member.give_chance()
+        member.is_new, member.proven_start, member.heard_at = begins, beat.start, _now()
         for call in self.on_heard:
             call(member)
         return member

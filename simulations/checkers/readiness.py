@@ -126,7 +126,7 @@ class Readiness:
             self._arrived[pair] += 1
         if self._arrived[pair] < (applied := member.applied.upto(gossip.start)):
             raise Violation(f"{node.name} counts {applied} changes of {other.name} as applied, and lacks one of them")
-        if not member.live or not member.proven or other.site != node.site:
+        if not member.live or other.site != node.site:
             return
         for written in own[self._arrived[pair] :]:
             if written.number > member.beat.commit or written.start != member.beat.start:

@@ -11,8 +11,8 @@ from tests.cluster.test_members import OTHER, OWN, THIRD, beat
 async def site():
     members = Members(OWN, "eu")
     for instance in (OTHER, THIRD):
-        members.hear(instance, beat(), 1, on_bus=True)
-    members.hear("f" * 32, beat(site="us"), 1, on_bus=True)
+        members.hear(instance, beat(), 1, on_bus=False)
+    members.hear("f" * 32, beat(site="us"), 1, on_bus=False)
     return members, Confirmations(members)
 
 

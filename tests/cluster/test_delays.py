@@ -11,7 +11,7 @@ OTHER = "ab" * 16
 
 async def heard():
     members, clock = Members("cd" * 16, "us"), StillClock()
-    members.hear(OTHER, Heartbeat("eu", "http://h:1", "", "1", 1, 0, 0, bytes(16), {}), 1, on_bus=True)
+    members.hear(OTHER, Heartbeat("eu", "http://h:1", "", "1", 1, 0, 0, bytes(16), {}), 1, on_bus=False)
     return Delays(members, clock), clock
 
 

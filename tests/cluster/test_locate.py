@@ -34,7 +34,7 @@ async def many():
     members, peers = Members(OWN, "s0"), Peers()
     for number in range(1, 101):
         beat = Heartbeat(f"s{number % 5}", f"http://i{number}", "", "1", 1, 0, 0, bytes(16), {})
-        members.hear(f"{number:032x}", beat, 1, on_bus=True)
+        members.hear(f"{number:032x}", beat, 1, on_bus=False)
     return members, peers, Locate(peers, members)
 
 

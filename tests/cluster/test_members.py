@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from registry.catalog.members import MemberRow, Reached
-from registry.cluster.members import PRESUMED_DEAD_S, Member, Members, Progress
+from registry.cluster.members import AWAY_S, PRESUMED_DEAD_S, Member, Members, Progress
 from registry.cluster.messages import Heartbeat
 
 OWN, OTHER, THIRD = "0" * 32, "1" * 32, "2" * 32
@@ -45,7 +45,7 @@ async def test_our_own_heartbeat_is_nobodys(members):
 
 async def test_a_member_is_presumed_dead_after_three_missed_heartbeats(members, monkeypatch):
     loop = Loop(monkeypatch)
-    member = members.hear(OTHER, beat(), 1, on_bus=True)
+    member = members.hear(OTHER, beat(), 1, on_bus=False)
     loop.now += PRESUMED_DEAD_S - 0.1
     assert member.live
     loop.now += 0.2
@@ -55,13 +55,13 @@ async def test_a_member_is_presumed_dead_after_three_missed_heartbeats(members, 
 
 async def test_a_member_that_failed_is_left_alone_for_longer_each_time(members, monkeypatch):
     loop = Loop(monkeypatch)
-    member = members.hear(OTHER, beat(), 1, on_bus=True)
+    member = members.hear(OTHER, beat(), 1, on_bus=False)
     for pause in (1, 2, 4):
         member.failed()
         loop.now += pause - 0.1
         assert not member.reachable
         loop.now += 0.2
-        members.hear(OTHER, beat(), int(loop.now * 1000), on_bus=True)
+        members.hear(OTHER, beat(), int(loop.now * 1000), on_bus=False)
         assert member.reachable
     member.answered()
     member.failed()
@@ -71,7 +71,7 @@ async def test_a_member_that_failed_is_left_alone_for_longer_each_time(members, 
 
 async def test_a_member_that_failed_is_not_expected_to_be_prompt_until_it_has_answered(members, monkeypatch):
     loop = Loop(monkeypatch)
-    member = members.hear(OTHER, beat(), 1, on_bus=True)
+    member = members.hear(OTHER, beat(), 1, on_bus=False)
     member.failed()
     loop.now += 1.1
     assert member.reachable and member.suspect and not member.prompt
@@ -81,7 +81,7 @@ async def test_a_member_that_failed_is_not_expected_to_be_prompt_until_it_has_an
 
 async def test_a_member_may_be_restarting_for_ten_seconds_after_it_stopped_answering(members, monkeypatch):
     loop = Loop(monkeypatch)
-    member = members.hear(OTHER, beat(), 1, on_bus=True)
+    member = members.hear(OTHER, beat(), 1, on_bus=False)
     assert not members.may_come()
     for _ in range(10):
         member.failed()
@@ -104,7 +104,7 @@ async def test_whom_only_the_disk_knows_may_come_until_we_have_been_up_for_ten_s
 
 async def test_a_member_with_an_unanswered_question_is_not_expected_to_be_prompt(members, monkeypatch):
     loop = Loop(monkeypatch)
-    member = members.hear(OTHER, beat(), 1, on_bus=True)
+    member = members.hear(OTHER, beat(), 1, on_bus=False)
     member.asked_at.append(loop.now)
     assert member.prompt
     loop.now += 0.3
@@ -113,8 +113,8 @@ async def test_a_member_with_an_unanswered_question_is_not_expected_to_be_prompt
 
 
 async def test_members_of_other_sites_are_reached_at_their_sites_address(members):
-    near = members.hear(OTHER, beat(advertise_site="http://site:1"), 1, on_bus=True)
-    far = members.hear(THIRD, beat(site="us", advertise_site="http://site:1"), 1, on_bus=True)
+    near = members.hear(OTHER, beat(advertise_site="http://site:1"), 1, on_bus=False)
+    far = members.hear(THIRD, beat(site="us", advertise_site="http://site:1"), 1, on_bus=False)
     assert (members.url(near), members.url(far)) == ("http://other:1", "http://site:1")
     assert members.of_own_site() == [near]
     assert members.reachable() == [near, far]
@@ -123,7 +123,7 @@ async def test_members_of_other_sites_are_reached_at_their_sites_address(members
 async def test_the_number_of_members_is_bounded(members, monkeypatch):
     monkeypatch.setattr("registry.cluster.members.MAX_MEMBERS", 2)
     for number in range(1, 5):
-        members.hear(f"{number:032x}", beat(), 1, on_bus=True)
+        members.hear(f"{number:032x}", beat(), 1, on_bus=False)
     assert len(members.all()) == 2
 
 
@@ -155,10 +155,84 @@ def test_how_far_a_member_is_known_counts_for_its_latest_start_only():
     assert member.reached == (2, 7)
 
 
-async def test_heartbeats_alone_prove_nothing(members):
-    """They can be recorded on the bus and sent again; an answer to a request of ours cannot."""
-    member = members.hear(OTHER, beat(changes=5), 1, on_bus=True)
+class Unproven:
+    """Collects the members whose heartbeats begin no life."""
+
+    def __init__(self, members):
+        self.members: list[str] = []
+        members.on_unproven = lambda member: self.members.append(member.instance)
+
+
+async def test_members_heard_on_the_bus_alone_are_known_but_not_live(members):
+    """Heartbeats can be recorded and published again; an answered request cannot."""
+    unproven = Unproven(members)
+    for sequence in (1, 2, 3):
+        member = members.hear(OTHER, beat(changes=5), sequence, on_bus=True)
+    assert unproven.members == [OTHER] * 3, "each heartbeat is a reason to ask for a proof"
+    assert not member.live and not member.reachable
+    assert members.all() == [member] and members.of_own_site() == []
+    assert members.on_bus() == []
+
+
+async def test_members_that_answer_a_request_are_kept_live_by_the_bus(members, monkeypatch):
+    loop, unproven = Loop(monkeypatch), Unproven(members)
+    met = []
+    members.on_heard.append(lambda member: met.append(member.is_new))
+    members.hear(OTHER, beat(), 1, on_bus=True)
+    assert met == [], "nothing is done for a member that may be a recording"
+    member = members.hear(OTHER, beat(), 2, on_bus=False)
+    for sequence in range(3, 13):
+        loop.now += 2
+        members.hear(OTHER, beat(), sequence, on_bus=True)
+        assert member.live
+    assert met == [True] + [False] * 10
+    assert unproven.members == [OTHER]
+    assert members.on_bus() == [member]
+
+
+async def test_members_heard_after_a_silence_have_to_answer_again(members, monkeypatch):
+    loop, unproven = Loop(monkeypatch), Unproven(members)
+    member = members.hear(OTHER, beat(), 1, on_bus=False)
+    loop.now += PRESUMED_DEAD_S + 0.1
+    members.hear(OTHER, beat(), 2, on_bus=True)
+    assert not member.live
+    assert unproven.members == [OTHER]
+    assert members.hear(OTHER, beat(), 3, on_bus=False).is_new
     assert member.live
-    assert not member.proven
-    member.answered()
-    assert member.proven
+
+
+async def test_members_of_a_new_incarnation_stay_live_only_if_they_answer(members, monkeypatch):
+    """The answer of the incarnation before keeps it live for the while that it would have anyway."""
+    loop, unproven = Loop(monkeypatch), Unproven(members)
+    member = members.hear(OTHER, beat(start=1), 9, on_bus=False)
+    for sequence in (1, 2, 3):
+        loop.now += 2
+        members.hear(OTHER, beat(start=2), sequence, on_bus=True)
+        assert member.live
+    loop.now += 1
+    assert not member.live
+    assert unproven.members == [OTHER] * 3
+    members.hear(OTHER, beat(start=2), 4, on_bus=False)
+    loop.now += 2
+    members.hear(OTHER, beat(start=2), 5, on_bus=True)
+    loop.now += PRESUMED_DEAD_S - 0.1
+    assert member.live
+
+
+async def test_recorded_heartbeats_are_stale_after_a_restart(members):
+    """The disk remembers the last sequence number of each incarnation."""
+    members.remember([MemberRow(OTHER, "eu", "http://other:1", "", "1", 5, 0, sequence=70)], {})
+    assert members.hear(OTHER, beat(start=5), 69, on_bus=True) is None
+    assert members.hear(OTHER, beat(start=5), 70, on_bus=True) is None
+    assert members.hear(OTHER, beat(start=4), 99, on_bus=True) is None
+    assert members.hear(OTHER, beat(start=5), 71, on_bus=True)
+
+
+async def test_members_whose_recorded_heartbeats_come_are_no_replica_candidates_for_long(members, monkeypatch):
+    loop = Loop(monkeypatch)
+    members.hear(OTHER, beat(), 1, on_bus=False)
+    loop.now += PRESUMED_DEAD_S + 0.1
+    for sequence in range(2, 2 + int(AWAY_S / 2)):
+        loop.now += 2
+        members.hear(OTHER, beat(), sequence, on_bus=True)
+    assert members.keepers() == []
