@@ -39,9 +39,7 @@ Headers = Collection[tuple[bytes, bytes]]
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 _PAGE = re.compile(r"/v2/([a-z0-9._/-]+)/tags/list\?n=([1-9][0-9]{0,3})(?:&last=([A-Za-z0-9_.-]{0,128}))?\Z", re.ASCII)
 _PLAIN = re.compile(rb"[^\x00-\x20%?#\x7f-\xff]+\Z")
-_NOT_PLAIN = frozenset(
-    (b"if-none-match", b"if-range", b"range", b"content-length", b"transfer-encoding", b"expect", b"upgrade")
-)
+_NOT_PLAIN = frozenset((b"if-none-match", b"if-range", b"range", b"content-length", b"transfer-encoding", b"expect"))
 
 
 class Direct(NamedTuple):

@@ -5,6 +5,9 @@ It would wait for ever for a head that does not end and for a next request after
 trailers of any size, take the body of a request that offers an upgrade for something else, begin as many requests as
 somebody sends at once, and keep what nobody reads.
 
+Offers of another protocol are ignored (RFC 9110, section 7.8). The parser ends such a request at its head, so that its
+body would be taken for the next request. The head is therefore parsed once more, without the offer.
+
 Requests go to the parser one head at a time, so that of a connection one is under way and what follows waits as bytes,
 and so that whoever sends many at once does not keep others waiting: after some, everybody else has a turn.
 
@@ -23,6 +26,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from registry.http.direct import Headers
+from registry.http.heads import without_offer
 from registry.http.large_body import LargeBody
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -150,7 +154,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _give(self, piece: bytes) -> None:
         self._progress = False
         self._head_piece = piece if not self._in_message or self._in_head else b""
-        super().data_received(piece)
+        self._parse(piece)
         self._tail = (self._tail + piece)[-3:] if self._in_head else b""
         self._fruitless_bytes = 0 if self._progress else self._fruitless_bytes + len(piece)
         if self._fruitless_bytes > MAX_HEAD_BYTES:
@@ -159,6 +163,26 @@ class BoundedProtocol(HttpToolsProtocol):
             self._set_deadline()
         if self._large is not None:
             self._begin_large(self._large)
+
+    def _parse(self, data: bytes) -> None:
+        """Do as uvicorn does with `data`, except that a head that offers another protocol is parsed again without the
+        offer, and what follows the head after it."""
+        self._unset_keepalive_if_required()
+        waiting: list[bytes | memoryview] = [data]
+        while waiting:
+            piece = waiting.pop()
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as offer:
+                if self._refused:
+                    return
+                rest = memoryview(piece)[offer.args[0] :]
+                head = without_offer(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
+                self.parser = _parser(self)
+                waiting += [rest, head] if rest else [head]
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+                return
 
     def _begin_large(self, body: LargeBody) -> None:
         """Let a body go past the parser."""
@@ -212,21 +236,20 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        is_tunnel = self.parser.get_method() == b"CONNECT"
+        if self.parser.should_upgrade() and not is_tunnel:
+            return  # the head comes again, without the offer
         self._in_head, self._progress = False, True
         self._clear_deadline()
-        names = {name for name, value in self.headers if value != b"0"}
-        offers = self.parser.should_upgrade()
-        if offers and not names.isdisjoint((b"content-length", b"transfer-encoding")):
+        if is_tunnel:  # what follows it is not HTTP
             self._refuse(_REFUSED)
             return
         if len(self.pipeline) >= MAX_PIPELINED:  # behind a body whose end only the parser finds
             self._refuse(_REFUSED)
             return
-        self._answered = not offers and self._answer_directly()
+        self._answered = self._answer_directly()
         if not self._answered:
             self._call_application()
-            if offers and self.cycle is not None:
-                self.cycle.keep_alive = False  # what it would go on with is not HTTP
 
     def _call_application(self) -> None:
         super().on_headers_complete()
@@ -275,6 +298,8 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._progress, self._in_message = True, False
         if not self._refused and not self._answered:
             super().on_message_complete()
@@ -303,9 +328,6 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.write(answer)
             self.transport.close()
-
-    def _unsupported_upgrade_warning(self) -> None:
-        pass  # it is ignored, as it may be
 
     def _set_deadline(self) -> None:
         self._clear_deadline()

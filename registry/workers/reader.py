@@ -140,7 +140,7 @@ class ReaderProtocol(BoundedProtocol):
     def _call_application(self) -> None:
         """Send a blob from here, or let the connection go."""
         stream = None
-        if self.parser.get_http_version() == "1.1" and not self.parser.should_upgrade():
+        if self.parser.get_http_version() == "1.1":
             has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
             method = "" if has_body else self.parser.get_method().decode("ascii")
             stream = self._reading.stream(method, self.url, self.headers)

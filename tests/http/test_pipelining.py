@@ -50,17 +50,6 @@ def test_stray_bytes_before_a_request_do_not_repeat_it(server, stray):
             assert [body for _, body in answers(connection)] == [IMAGE.body, b"{}", IMAGE.body]
 
 
-def test_behind_an_offered_upgrade_nothing_is_mixed_up(server):
-    for _ in range(10):
-        with socket.create_connection((server.host, server.port), timeout=1) as connection:
-            offer = LAYER + b"Connection: upgrade\r\nUpgrade: foo\r\n\r\n"
-            connection.sendall(offer + MANIFEST)
-            with contextlib.suppress(ConnectionError):
-                connection.sendall(BASE)
-            found = answers(connection)  # which may be cut off, since something was sent after the last request
-            assert found in ([], [(200, IMAGE.blobs[1])]), "it is answered, and the connection ends"
-
-
 @pytest.mark.parametrize("cut", [1, 100_000, 400_000, 700_000, 1_400_000])
 def test_what_follows_a_large_body_is_the_next_request(server, cut):
     content = bytes(range(256)) * 2500

@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from tests.support import images
 from tests.support.server import running_server
 
 IDLE_S = 1.0
@@ -100,25 +99,3 @@ def test_trailers_without_end_are_refused(server, piece, path):
             for _ in range(20 * 1024 * 1024 // len(piece)):
                 connection.sendall(piece)
             pytest.fail("20 MiB of trailers were taken")
-
-
-@pytest.mark.parametrize("framing", ["Content-Length: 42", "Transfer-Encoding: chunked"])
-def test_a_body_is_never_taken_for_a_request(server, framing):
-    """With an offered upgrade the parser would end the request at its head, and read its body as the next one."""
-    server.client.push("slow", "kept", images.image("kept"))
-    smuggled = b"DELETE /v2/slow/manifests/kept HTTP/1.1\r\nHost: x\r\n\r\n"
-    with connected(server) as connection:
-        upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ"
-        head = f"POST /v2/slow/blobs/uploads/ HTTP/1.1\r\nHost: x\r\n{upgrade}\r\n{framing}\r\n\r\n"
-        connection.sendall(head.encode())
-        with contextlib.suppress(ConnectionError):
-            time.sleep(0.05)
-            connection.sendall(smuggled)
-        assert received(connection).startswith(b"HTTP/1.1 400 ")
-    assert server.client.tags("slow") == ["kept"]
-
-
-def test_an_offered_upgrade_without_a_body_is_ignored(server):
-    with connected(server) as connection:
-        connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
-        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
