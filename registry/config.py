@@ -39,6 +39,7 @@ class Config(BaseSettings):
     listen: str = Field("127.0.0.1:5000", description="HOST:PORT to serve on")
     data: Path = Field(Path("data"), description="the data directory")
     site: str = Field("", description="the label of the place this instance runs at")
+    instance_name: str = Field("", description="what this instance is called wherever its id is shown")
     redis: Listed = Field([], description="Redis servers to gossip through; any one that works is enough")
     advertise: str = Field("", description="this instance's address inside its site")
     advertise_site: str = Field("", description="an address behind which any instance of the site answers other sites")
@@ -118,11 +119,12 @@ class Config(BaseSettings):
             raise ValueError("the data directory has no name")  # else it would be the working directory
         return value
 
-    @field_validator("site")
+    @field_validator("site", "instance_name")
     @classmethod
-    def _check_site(cls, value: str) -> str:
+    def _check_label(cls, value: str, info: ValidationInfo) -> str:
         if not re.fullmatch(r"[a-zA-Z0-9._-]{0,63}", value):
-            raise ValueError("a site is at most 63 letters, digits, dots, dashes and underscores")
+            what = "a site" if info.field_name == "site" else "the name of an instance"
+            raise ValueError(f"{what} is at most 63 letters, digits, dots, dashes and underscores")
         return value
 
     @field_validator("listen", "listen_internal")

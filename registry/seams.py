@@ -115,5 +115,8 @@ class Disk(Protocol):
     def free(self) -> int:
         """Bytes that can still be written."""
 
+    def total(self) -> int:
+        """Bytes of the file system that the directory is on."""
+
     def connect(self, path: str) -> apsw.Connection:
         """Open an SQLite database."""

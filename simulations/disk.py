@@ -216,6 +216,9 @@ class SimulatedDisk:
     def free(self) -> int:
         return ROOM_BYTES
 
+    def total(self) -> int:
+        return ROOM_BYTES
+
     def connect(self, path: str) -> apsw.Connection:
         connection = apsw.Connection(str(self._scratch / path), vfs=self._vfs.name, statementcachesize=256)
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)

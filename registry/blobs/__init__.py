@@ -6,6 +6,7 @@ ingest      receiving bytes into a file, hashing and writing in the executor
 store       where content files are, publishing them crash-safely, reading them
 checked     reading content of which every byte is checked first
 quarantine  damaged files, moved out of the way
+space       how much room the file system has
 uploads     resumable uploads
 upload_session one of them in memory
 """

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from registry.catalog.database import Database, Transaction
 
 _ALL = """
-SELECT instance, site, advertise, advertise_site, version, start, seen_ms, sequence FROM members ORDER BY instance
+SELECT instance, site, advertise, advertise_site, version, start, seen_ms, sequence, name FROM members ORDER BY instance
 """
 
 
@@ -20,6 +20,7 @@ class MemberRow(NamedTuple):
     seen_ms: int
     sequence: int = 0
     """The number of its last heartbeat of that incarnation."""
+    name: str = ""
 
 
 class Reached(NamedTuple):
@@ -33,7 +34,7 @@ def save_members(tx: Transaction, members: Iterable[MemberRow]) -> None:
     for member in members:
         tx.execute(
             "INSERT OR REPLACE INTO members (instance, site, advertise, advertise_site, version, start, seen_ms, "
-            "sequence) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "sequence, name) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             member,
         )
 

@@ -167,6 +167,9 @@ CREATE INDEX facts_of_manifests ON facts (key) WHERE kind = 'm';
 # The number of the last heartbeat of each member, so that recorded ones are stale after a restart, too.
 _SEQUENCES = "ALTER TABLE members ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0;"
 
+# What the operators of members call them, so that one that is gone can still be told by its name.
+_NAMES = "ALTER TABLE members ADD COLUMN name TEXT NOT NULL DEFAULT '';"
+
 
 def _fill_parts(connection: apsw.Connection) -> None:
     rows = connection.execute(
@@ -184,6 +187,7 @@ MIGRATIONS: list[tuple[str, Callable[[apsw.Connection], None] | None]] = [
     (_CONTENT_BY_CHECK, None),
     (_CONTENT_BY_USE, None),
     (_SEQUENCES, None),
+    (_NAMES, None),
 ]
 """What each version adds: tables, and what fills them from what is there."""
 VERSION = len(MIGRATIONS)

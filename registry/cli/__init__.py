@@ -9,6 +9,7 @@ serve       running an instance: sockets, lock, signals
 logs        what an instance says, as text or JSON
 demo        three instances and a Redis on this machine
 status      how an instance stands, once or followed
+standing    what a status says of names, room, policy and clocks
 replication where a tag is
 client      asking a running instance
 compare     what two running instances hold differently

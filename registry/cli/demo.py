@@ -119,7 +119,16 @@ def _environment(sockets: Path) -> dict[str, str]:
 
 
 def _serve_command(site: str, port: int, root: Path) -> list[str]:
-    options = ["--listen", f"127.0.0.1:{port}", "--data", str(root / site), "--site", site]
+    options = [
+        "--listen",
+        f"127.0.0.1:{port}",
+        "--data",
+        str(root / site),
+        "--site",
+        site,
+        "--instance-name",
+        f"demo-{site}",
+    ]
     return [sys.executable, "-m", "registry", "serve", *options]
 
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Column, Table
 
+from registry.cli import standing
 from registry.cli.client import NoAnswer, ask
 
 PATIENCE_S = 2.0
@@ -27,7 +27,7 @@ class Seen(NamedTuple):
 
 def show(answer: dict[str, Any], before: Seen | None = None, now_s: float = 0.0) -> RenderableType:
     """A status; with an earlier one, rates since that."""
-    return Group(*_lines(answer, before, now_s), _members(answer["members"]))
+    return Group(*_lines(answer, before, now_s), standing.members(answer["members"], answer["time_ms"]))
 
 
 def watch(console: Console, url: str, interval_s: float) -> None:
@@ -53,7 +53,8 @@ def watch(console: Console, url: str, interval_s: float) -> None:
 
 def _lines(answer: dict[str, Any], before: Seen | None, now_s: float) -> Iterator[str]:
     site = answer["site"] or "-"
-    yield f"instance [bold]{answer['instance']}[/bold] at site [bold]{site}[/bold], {answer['version']}"
+    name = f"[bold]{escape(answer['name'])}[/bold], " if answer["name"] else ""
+    yield f"{name}instance [bold]{answer['instance']}[/bold] at site [bold]{site}[/bold], {answer['version']}"
     ready = "ready" if answer["ready"] else "[bold]not ready[/bold]"
     yield f"{ready}, state digest {answer['root']}, commit {answer['commit']}"
     yield (
@@ -61,6 +62,7 @@ def _lines(answer: dict[str, Any], before: Seen | None, now_s: float) -> Iterato
         f"({answer['blob_bytes']} bytes), {answer['uploads']} uploads, {answer['conflicts']} conflicts, "
         f"{answer['manifests_missing']} manifests on their way here"
     )
+    yield from standing.lines(answer)
     key = answer["cluster_key"]
     if key["refused_by"]:
         accepted = f"{key['accepted_by']} other instances accept it" if key["accepted_by"] else "no instance accepts it"
@@ -83,28 +85,3 @@ def _rates(before: dict[str, Any], answer: dict[str, Any], seconds: float) -> st
     requests = max(answer["requests"] - before["requests"], 0) / seconds
     frames = max(sum(answer["frames"].values()) - sum(before["frames"].values()), 0) / seconds
     return f"{requests:.1f} requests and {frames:.1f} frames a second"
-
-
-def _members(members: list[dict[str, Any]]) -> RenderableType:
-    if not members:
-        return "no other instances are known"
-    address = Column("address", overflow="fold")
-    table = Table("instance", "site", address, "version", "live", "agrees", "lacking here", "last delay")
-    for member in members:
-        table.add_row(
-            member["instance"][:12],
-            member["site"],
-            escape(member["address"]),
-            escape(member["version"]),
-            "yes" if member["reachable"] else "not reached" if member["live"] else "no",
-            "yes" if member["agrees"] else "not yet",
-            str(member["changes_lacking"]),
-            _delay(member.get("last_delay_s")),
-        )
-    return table
-
-
-def _delay(delay_s: float | None) -> str:
-    if delay_s is None:
-        return "-"
-    return f"{delay_s * 1000:.0f} ms" if delay_s < 10 else f"{delay_s:.0f} s"

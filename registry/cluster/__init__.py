@@ -10,6 +10,8 @@ liveness        proof that members are alive, and the record of them on disk
 peers           asking another instance
 gossip          frames out after a commit, frames in through the gate
 confirmations   waiting until the own site has seen a write
+clock_offsets   how far the clocks of other members are from the own one
+watch           telling in the log how the other members stand
 delays          how long changes took to get here
 sync            catching up with others, and asking them what they know more
 locate          who has a content

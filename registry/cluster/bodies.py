@@ -90,7 +90,7 @@ class Bodies:
                 while missing and await self._take_many(member, missing):
                     missing = [digest for digest in missing if not self._catalog.queries.has_body(digest)]
             except (PeerUnreachable, StorageFailed, TimeoutError) as error:
-                log.info("no bodies from %s at once: %s", member.instance, error or "no answer in time")
+                log.info("no bodies from %s at once: %s", member.shown, error or "no answer in time")
 
     async def _take_many(self, member: Member, digests: list[Digest]) -> bool:
         """Keep what a member gives of some bodies. Answers whether that was any. Raises TimeoutError, and does not note
@@ -130,10 +130,10 @@ class Bodies:
             try:
                 body = await self._receive(member, digest)
             except (PeerUnreachable, TimeoutError) as error:
-                log.info("no body of %s from %s: %s", digest, member.instance, error)
+                log.info("no body of %s from %s: %s", digest, member.shown, error)
                 continue
             if digest_of(body, algorithm_of(digest)) != digest:
-                log.error("%s gave wrong bytes for %s", member.instance, digest)
+                log.error("%s gave wrong bytes for %s", member.shown, digest)
                 continue
             try:
                 if not await self._catalog.database.write(partial(keep_wanted_body, body=body)):
@@ -148,12 +148,12 @@ class Bodies:
         async with asyncio.timeout(DEPOSIT_S):
             async with self._peers.stream(member, f"/content/{digest}") as response:
                 if response.status != 200:
-                    raise PeerUnreachable(f"{member.instance} answered {response.status}")
+                    raise PeerUnreachable(f"{member.shown} answered {response.status}")
                 async for chunk in response.chunks():
                     parts.append(chunk)
                     size += len(chunk)
                     if size > MAX_MANIFEST_BYTES:
-                        raise PeerUnreachable(f"{member.instance} sent more than it said")
+                        raise PeerUnreachable(f"{member.shown} sent more than it said")
         return b"".join(parts)
 
     async def deposit(self, change: Change) -> bool:
@@ -170,5 +170,5 @@ class Bodies:
                     await self._peers.ask(member, "/updates", Updates([], {}, updates.bodies), UpdatesAnswer, DEPOSIT_S)
                 return True
             except (PeerUnreachable, CrdtError, StorageFailed) as error:
-                log.warning("could not leave a change at %s: %s", member.instance, error)
+                log.warning("could not leave a change at %s: %s", member.shown, error)
         return False

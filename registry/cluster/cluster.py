@@ -11,6 +11,7 @@ from crdt.change import Change
 from crdt.fact import Fact
 from crdt.vector import Vector
 from registry import __version__
+from registry.blobs.space import DiskSpace
 from registry.blobs.store import BlobStore
 from registry.catalog.catalog import Catalog
 from registry.catalog.documents import Applied
@@ -18,6 +19,7 @@ from registry.catalog.members import all_members, all_reached, drop_members, sav
 from registry.catalog.membership import forget_member, forgotten_members
 from registry.catalog.queries import document_name
 from registry.cluster.bodies import Bodies
+from registry.cluster.clock_offsets import ClockOffsets
 from registry.cluster.collect import Collect
 from registry.cluster.confirmations import Confirmations
 from registry.cluster.contents import Contents
@@ -36,6 +38,7 @@ from registry.cluster.peers import Peers
 from registry.cluster.scrub import Scrub
 from registry.cluster.secure import Secure
 from registry.cluster.sync import Sync
+from registry.cluster.watch import Watch
 from registry.config import Config
 from registry.errors import StorageFailed
 from registry.names import Digest, Repository
@@ -93,6 +96,12 @@ class Cluster:
         self.fetch = Fetch(store, catalog.database, self.peers, self.members, self.locate, clock, config.hold_s)
         self.bodies = Bodies(catalog, self.peers, self.members, self.locate, self.sync)
         self._keep_content(config, store)
+        self.space = DiskSpace(store.disk)
+        self.offsets = ClockOffsets(clock)
+        self.watch = Watch(
+            self.members, self.policy.digest, clock, self.offsets, self.space,
+            lambda member: self.peers.ask(member, "/hello", self.hello(member), Hello, timeout_s=HEARTBEAT_S),
+        )  # fmt: skip
         self.gossip.on_twin = self.twin_seen
         self.members.on_outdated = self._outdated
         self.members.on_forgotten = self._back
@@ -122,6 +131,7 @@ class Cluster:
         """Who holds content, how long, and whether it is right."""
         catalog, clock, keeps = self._catalog, self._clock, not config.front_end
         self.policy = policy = config.rules
+        self.rules_without_effect = policy.without_effect()
         self.copies = Copies(policy, keeps, catalog.queries, self.members, self.locate, self.fetch, config.copy_mib_s)
         self.secure = Secure(
             policy, keeps, catalog.queries, self.members, self.peers, self.sync, self.bodies, self.fetch,
@@ -152,6 +162,7 @@ class Cluster:
             self.collect.run,
             self.evict.run,
             self.scrub.run,
+            self.watch.run,
             self._beat,
             self._introduce,
             self._join,
@@ -212,6 +223,10 @@ class Cluster:
             applied={m.instance: (m.beat.start, m.applied.upto(m.beat.start)) for m in self.members.of_own_site()},
             joining=not self._joined or self.sync.filling,
             front_end=config.front_end or self.leave.under_way,
+            name=config.instance_name,
+            policy=self.policy.digest,
+            now_ms=self._clock.now_ms(),
+            disk=(self.space.free_bytes, self.space.total_bytes),
         )
 
     def hello(self, to: Member | None = None) -> Hello:

@@ -386,7 +386,7 @@ class Collect:
 
 
 def _named(member: Member) -> str:
-    return f"instance {member.instance[:12]} at site {member.beat.site or '-'}"
+    return f"{member.shown} at site {member.beat.site or '-'}"
 
 
 def _words(seconds: float) -> str:

@@ -371,14 +371,14 @@ class Fetch:
                     await ingest.write(chunk)
                     self.fetched_bytes += len(chunk)
         except (PeerUnreachable, TimeoutError) as error:
-            log.info("a transfer of %s from %s broke off: %s", transfer.digest, member.instance, error)
+            log.info("a transfer of %s from %s broke off: %s", transfer.digest, member.shown, error)
             return False
 
     def _distrust(self, members: list[Member], digest: Digest) -> None:
         """Leave holders out for a moment that gave wrong bytes, and longer each time: a bit that changed on the way
         does not come again, and there may be nobody else to ask."""
         for member in members:
-            log.error("%s gave wrong bytes for %s", member.instance, digest)
+            log.error("%s gave wrong bytes for %s", member.shown, digest)
             last = self._distrusted.pop((member.instance, digest), None)
             pause_s = min(2 * last.pause_s, MAX_DISTRUST_S) if last else FIRST_DISTRUST_S
             self._distrusted[member.instance, digest] = _Distrust(asyncio.get_running_loop().time() + pause_s, pause_s)

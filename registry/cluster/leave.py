@@ -96,7 +96,7 @@ class Leave:
                     if await self._peers.stays(member, ANSWER_S):
                         return True
                 except PeerUnreachable as error:
-                    log.warning("%s could not be told everything: %s", member.instance, error)
+                    log.warning("%s could not be told everything: %s", member.shown, error)
         return False
 
     async def _give_bodies(self, member: Member) -> None:
@@ -157,5 +157,5 @@ class Leave:
                 if answer.held or not answer.under_way:
                     return answer.held
         except PeerUnreachable as error:
-            log.warning("%s did not take %s: %s", member.instance, question.digest, error)
+            log.warning("%s did not take %s: %s", member.shown, question.digest, error)
             return False

@@ -54,7 +54,22 @@ class Member:
         """How long it takes to answer a short question, smoothed."""
         self._backoff_s = 0.0
         self._avoid_until = 0.0
-        self._failing_since: float | None = None
+        self.failing_since: float | None = None
+        """Since when, in loop time, requests have got no answer."""
+        self.last_failure = ""
+        """Why the last one got none."""
+        self.seen_ms: int | None = None
+        """When an earlier start of this instance heard it, at least."""
+
+    @property
+    def shown(self) -> str:
+        """Its name and its id, as people read them."""
+        return f"{self.beat.name} ({self.instance})" if self.beat.name else f"instance {self.instance}"
+
+    @property
+    def silent_s(self) -> float | None:
+        """Seconds since its last heartbeat; None while it is known from the disk only."""
+        return _now() - self.heard_at if self.heard_at is not None else None
 
     @property
     def live(self) -> bool:
@@ -82,19 +97,20 @@ class Member:
     def give_chance(self) -> None:
         """Forget that requests got no answer."""
         self._backoff_s = self._avoid_until = 0.0
-        self._failing_since = None
+        self.failing_since = None
 
-    def failed(self) -> None:
+    def failed(self, why: str = "") -> None:
         """A request got no answer."""
-        if self._failing_since is None:
-            self._failing_since = _now()
+        self.last_failure = why
+        if self.failing_since is None:
+            self.failing_since = _now()
         self._backoff_s = min(self._backoff_s * 2 or FIRST_BACKOFF_S, MAX_BACKOFF_S)
         self._avoid_until = _now() + self._backoff_s
 
     @property
     def may_be_restarting(self) -> bool:
         """Whether requests fail since a moment ago only."""
-        return self._failing_since is not None and _now() - self._failing_since < MEMBER_RESTART_S
+        return self.failing_since is not None and _now() - self.failing_since < MEMBER_RESTART_S
 
     def reach(self, reached: Reached) -> None:
         """We have everything up to a commit of one of its starts."""
@@ -173,9 +189,11 @@ class Members:
         """Take up what the disk knows."""
         for row in rows:
             member = self._members.setdefault(row.instance, Member(row.instance))
-            member.beat = Heartbeat(row.site, row.advertise, row.advertise_site, row.version, row.start, 0, 0, b"", {})
+            place = (row.site, row.advertise, row.advertise_site, row.version)
+            member.beat = Heartbeat(*place, row.start, 0, 0, b"", {}, name=row.name)
             member.sequence = row.sequence
             member.reached = reached.get(row.instance)
+            member.seen_ms = row.seen_ms
 
     def hear(self, instance: str, beat: Heartbeat, sequence: int, on_bus: bool) -> Member | None:
         """Take in a heartbeat: one from the bus, or one that a request carried, which proves that the member is alive.

@@ -46,6 +46,14 @@ class Heartbeat(msgspec.Struct, omit_defaults=True):
     front_end: bool = False
     """It keeps no copies."""
     protocol: Count = PROTOCOL
+    name: Text = ""
+    """What its operator calls it."""
+    policy: Text = ""
+    """The digest of its policy, see `policy.Policy`."""
+    now_ms: Count = 0
+    """Its wall clock, as it said this."""
+    disk: tuple[Count, Count] = (0, 0)
+    """Free and total bytes of its data directory's file system, a short while ago."""
 
 
 class Confirmation(msgspec.Struct):

@@ -252,11 +252,11 @@ def _noted(member: Member) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        member.failed()
+        member.failed("no answer in time")
         raise PeerUnreachable("no answer in time") from None
     except PeerUnreachable as error:
         if not isinstance(error, PeerRefused):
-            member.failed()
+            member.failed(str(error))
         raise
 
 

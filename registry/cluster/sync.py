@@ -147,7 +147,7 @@ class Sync:
         try:
             await self.drive(member, catch_up(self._catalog.replica, None))
         except (PeerUnreachable, CrdtError, StorageFailed) as error:
-            log.warning("comparing everything with %s failed: %s", member.instance, error)
+            log.warning("comparing everything with %s failed: %s", member.shown, error)
             return False
         return True
 
@@ -169,7 +169,7 @@ class Sync:
             await self._save_reached(member)
         except (PeerUnreachable, CrdtError, StorageFailed) as error:
             self.rounds["failed"] += 1
-            log.warning("catching up with %s failed: %s", member.instance, error)
+            log.warning("catching up with %s failed: %s", member.shown, error)
             return False
         self.rounds["done"] += 1
         return True
@@ -187,7 +187,7 @@ class Sync:
         """Bring together documents that a writer used twice has split."""
         for document in forked:
             self.rounds["forked"] += 1
-            log.error("%s differs from %s's at equal vectors: a writer was used twice", document, member.instance)
+            log.error("%s differs from %s's at equal vectors: a writer was used twice", document, member.shown)
             theirs = await self._peers.ask(member, "/facts", m.FactsQuestion(document), m.FactsAnswer, timeout_s=30.0)
             await self._catalog.heal(document, decode_vector(theirs.vector), theirs.facts)
 
@@ -261,7 +261,7 @@ class Sync:
         try:
             applied = await self._catalog.take_in(Incoming(document, update, decode_delta(update), {}))
         except Early:
-            raise Malformed(f"{member.instance} has sent a diff of {document} that does not continue ours") from None
+            raise Malformed(f"{member.shown} has sent a diff of {document} that does not continue ours") from None
         if applied.fresh:
             self.on_advanced(document, applied.vector)
 
@@ -297,7 +297,7 @@ class Sync:
                     self.on_advanced(document, self._catalog.replica.state(document).vector)
                     return
                 except (PeerUnreachable, CrdtError, StorageFailed) as error:
-                    log.info("no diff of %s from %s: %s", document, member.instance, error)
+                    log.info("no diff of %s from %s: %s", document, member.shown, error)
             await asyncio.sleep(pause)
             pause = min(pause * 2, MAX_RETRY_S)
 
@@ -325,7 +325,7 @@ class Sync:
             if diff.update:
                 await self._apply(member, document, diff.update)
         except (PeerUnreachable, CrdtError, StorageFailed, ValueError) as error:
-            log.debug("%s could not be asked about %s: %s", member.instance, document, error)
+            log.debug("%s could not be asked about %s: %s", member.shown, document, error)
 
     def hinted(self) -> list[Member]:
         """Members to ask before a miss is answered: those of our site, and those known to have published more."""

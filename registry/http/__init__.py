@@ -18,6 +18,7 @@ repeatable   an upload's body on its way to another instance, which may have to 
 manifests    pulling, pushing and deleting manifests and tags
 tags         lists of tags and of repositories
 referrers    what refers to a manifest
+standing     names, room, policy and clocks, as the status has them
 own          health, status, state digest, conflicts, scrubs
 collection   collecting on demand
 membership   members that are forgotten, or leave

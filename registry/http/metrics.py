@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from registry import __version__
-from registry.blobs.jobs import in_executor
+from registry.http.standing import last_heard_ms
 from registry.instance import Instance
 
 OPENMETRICS = "application/openmetrics-text"
@@ -40,7 +40,8 @@ SKEW = "; two wall clocks are compared, so it holds their difference"
 
 async def metrics(instance: Instance, request: Request) -> Response:
     """All figures, in the text format of Prometheus, or as OpenMetrics when that is asked for."""
-    figures = Figures(instance, await instance.catalog.queries.counts(), await in_executor(instance.disk.free))
+    await instance.cluster.space.look()
+    figures = Figures(instance, await instance.catalog.queries.counts())
     if OPENMETRICS in request.headers.get("accept", ""):
         said = openmetrics.generate_latest(figures)  # type: ignore[no-untyped-call]  # of a library without types there
         return Response(said, headers={"Content-Type": openmetrics.CONTENT_TYPE_LATEST})
@@ -50,14 +51,15 @@ async def metrics(instance: Instance, request: Request) -> Response:
 class Figures(Collector):
     """Of one instance, as they are now, and what the process adds."""
 
-    def __init__(self, instance: Instance, counts: Mapping[str, int], free_bytes: int) -> None:
+    def __init__(self, instance: Instance, counts: Mapping[str, int]) -> None:
         self._instance = instance
         self._counts = counts
-        self._free_bytes = free_bytes
 
     def collect(self) -> Iterator[Metric]:
         yield from _state(self._instance, self._counts)
-        yield _gauge("disk_free_bytes", "bytes that can still be written in the data directory", self._free_bytes)
+        space = self._instance.cluster.space
+        yield _gauge("disk_free_bytes", "bytes that can still be written in the data directory", space.free_bytes)
+        yield _gauge("disk_total_bytes", "bytes of the file system of the data directory", space.total_bytes)
         yield from _traffic(self._instance)
         yield from _between_instances(self._instance)
         yield from _upkeep(self._instance)
@@ -68,7 +70,13 @@ class Figures(Collector):
 
 def _state(instance: Instance, counts: Mapping[str, int]) -> Iterator[Metric]:
     """Who this is and what it has."""
-    about = {"version": __version__, "instance_id": instance.catalog.instance_id, "site": instance.config.site}
+    about = {
+        "version": __version__,
+        "instance_id": instance.catalog.instance_id,
+        "name": instance.config.instance_name,
+        "site": instance.config.site,
+        "policy": instance.cluster.policy.digest,
+    }
     yield InfoMetricFamily("concord", "this instance", about)
     yield _gauge("ready", "1 while requests should be sent here", instance.ready)
     yield _gauge("repositories", "repositories that hold anything", counts["repositories"])
@@ -160,15 +168,27 @@ def _members(instance: Instance) -> Iterator[Metric]:
             ("reachable", "1 while it is live and its last answer did not fail to come"),
             ("agrees", "1 when it had this instance's state digest at its last heartbeat"),
             ("changes_lacking", "changes that it has published and that are not here"),
+            ("last_heard_timestamp_seconds", "when it was last heard, by the clock of this instance"),
+            ("clock_offset_seconds", "how far its clock is ahead of this instance's, below 0 where it is behind"),
+            ("policy_agrees", "1 when it has the same policy as this instance"),
         )
     }
     for member in instance.cluster.members.all():
         labels = [member.instance, member.beat.site]
-        about.add_metric(labels, {"version": member.beat.version, "address": instance.cluster.members.url(member)})
+        address = instance.cluster.members.url(member)
+        about.add_metric(labels, {"version": member.beat.version, "address": address, "name": member.beat.name})
         families["live"].add_metric(labels, member.live)
         families["reachable"].add_metric(labels, member.reachable)
         families["agrees"].add_metric(labels, member.beat.root == root)
         families["changes_lacking"].add_metric(labels, member.changes_lacking)
+        heard_ms = last_heard_ms(instance, member)
+        for name, value in (
+            ("last_heard_timestamp_seconds", heard_ms / 1000 if heard_ms is not None else None),
+            ("clock_offset_seconds", instance.cluster.offsets.offset_s(member)),
+            ("policy_agrees", instance.cluster.watch.policy_agrees(member)),
+        ):
+            if value is not None:
+                families[name].add_metric(labels, value)
     yield about
     yield from families.values()
 

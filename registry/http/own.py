@@ -16,6 +16,7 @@ from registry.catalog.sums import content_sums
 from registry.errors import NameUnknown, Unsupported
 from registry.http.answers import JsonResponse
 from registry.http.request import small_body
+from registry.http.standing import member_standing, own_standing, policy
 from registry.instance import Instance
 from registry.names import parse_repository
 
@@ -36,10 +37,12 @@ async def readiness(instance: Instance, request: Request) -> Response:
 async def status(instance: Instance, request: Request) -> Response:
     """Who this is, what it has, whom it knows and how they stand."""
     cluster, catalog = instance.cluster, instance.catalog
+    await cluster.space.look()
     counts = await catalog.queries.counts()
     return JsonResponse(
         {
             "instance": catalog.instance_id,
+            **own_standing(instance),
             "site": instance.config.site,
             "version": __version__,
             "ready": instance.ready,
@@ -58,14 +61,8 @@ async def status(instance: Instance, request: Request) -> Response:
             "frames": dict(cluster.gossip.frames),
             "catch_ups": dict(cluster.sync.rounds),
             "copies": {
-                "policy": [
-                    {
-                        "repositories": rule.repositories,
-                        "copies": str(rule.copies),
-                        "acknowledge": str(rule.acknowledge),
-                    }
-                    for rule in cluster.policy.rules
-                ],
+                "policy": policy(instance),
+                "policy_digest": cluster.policy.digest,
                 "due": cluster.copies.due,
                 "lacking": cluster.copies.lacking,
                 "copied": cluster.copies.copied,
@@ -101,6 +98,7 @@ def _member(instance: Instance, other: str) -> dict[str, Any]:
         "agrees": member.beat.root == instance.catalog.replica.root(),
         "changes_lacking": member.changes_lacking,
         "last_delay_s": delay.last_s if delay is not None else None,
+        **member_standing(instance, member),
     }
 
 

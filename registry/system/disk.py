@@ -92,5 +92,9 @@ class SystemDisk:
         stat = os.statvfs(self.root)
         return stat.f_bavail * stat.f_frsize
 
+    def total(self) -> int:
+        stat = os.statvfs(self.root)
+        return stat.f_blocks * stat.f_frsize
+
     def connect(self, path: str) -> apsw.Connection:
         return apsw.Connection(str(self.root / path), statementcachesize=256)

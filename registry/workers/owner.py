@@ -122,9 +122,11 @@ def _receiver(instance: Instance, server: Server, receiving: socket.socket) -> R
 
 
 def _say_where(config: Config, instance: Instance, sockets: Sockets) -> None:
+    name = f"{config.instance_name}, " if config.instance_name else ""
     site = f" at site {config.site}" if config.site else ""
     address = _place(sockets.public)
-    log.info("Concord %s, instance %s%s, serves http://%s", __version__, instance.catalog.instance_id, site, address)
+    own = instance.catalog.instance_id
+    log.info("Concord %s, %sinstance %s%s, serves http://%s", __version__, name, own, site, address)
     log.info("the data directory is %s", config.data.absolute())
     if sockets.internal is not None:
         log.info("health, status, metrics and other instances are served at http://%s", _place(sockets.internal))

@@ -114,7 +114,7 @@ def test_a_dry_run_says_of_everything_what_would_become_of_it_and_why(tmp_path):
             lines = concord("gc", "--dry-run", eu.url).stdout.splitlines()
             return next(line for line in lines if line.startswith(digest))
 
-        asked, relies = sha256(image.blobs[0]), f"kept: instance {us.status()['instance'][:12]} at site us relies on it"
+        asked, relies = sha256(image.blobs[0]), f"kept: instance {us.status()['instance']} at site us relies on it"
         us.client.head(f"/v2/app/blobs/{asked}")
         wait_until(lambda: relies in line_of(asked))
         late = eu.client.push_blob("app", b"on its way")

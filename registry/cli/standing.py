@@ -1,0 +1,87 @@
+"""What a status says of names, room, policy and clocks, as a person reads it."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Column, Table
+
+CLOCK_S = 1.0
+"""A clock that is further off is shown in bold: the instance warns of it."""
+GIB = 1024**3
+
+
+def named(one: dict[str, Any]) -> str:
+    """An instance by its name and the beginning of its id."""
+    short = one["instance"][:12]
+    return f"{escape(one['name'])} ({short})" if one.get("name") else short
+
+
+def lines(answer: dict[str, Any]) -> Iterator[str]:
+    """The room on the disk, and the policy's rules where there is more to them than the defaults."""
+    disk = answer["disk"]
+    yield f"{size(disk['free_bytes'])} free of {size(disk['total_bytes'])} on the disk"
+    for rule in answer["copies"]["policy"]:
+        text = f"{rule['repositories']}: copies {rule['copies']}, acknowledge {rule['acknowledge']}"
+        never = f"; [bold]never applies[/]: {escape(rule['never_applies'])}" if rule["never_applies"] else ""
+        yield f"policy {escape(text)}{never}"
+
+
+def members(listed: list[dict[str, Any]], now_ms: int) -> RenderableType:
+    """The other instances as a table."""
+    if not listed:
+        return "no other instances are known"
+    address = Column("address", overflow="fold")
+    table = Table(
+        "instance", "site", address, "version", "live", "heard", "agrees", "lacking here", "last delay", "policy",
+        "clock", "disk free",
+    )  # fmt: skip
+    for member in listed:
+        table.add_row(
+            named(member),
+            escape(member["site"]),
+            escape(member["address"]),
+            escape(member["version"]),
+            "yes" if member["reachable"] else "not reached" if member["live"] else "no",
+            _heard(member["last_heard_ms"], now_ms),
+            "yes" if member["agrees"] else "not yet",
+            str(member["changes_lacking"]),
+            _delay(member.get("last_delay_s")),
+            {True: "same", False: "[bold]another[/]", None: "-"}[member["policy_agrees"]],
+            _clock(member["clock_offset_s"]),
+            f"{size(member['disk']['free_bytes'])} of {size(member['disk']['total_bytes'])}" if member["disk"] else "-",
+        )
+    return table
+
+
+def size(count: int) -> str:
+    """Bytes in GiB, or in MiB where those are few."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count * 1024 / GIB:.0f} MiB"
+
+
+def when(ms: int) -> str:
+    """A time of the day with its date."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(" ", "seconds").removesuffix("+00:00") + " UTC"
+
+
+def _heard(heard_ms: int | None, now_ms: int) -> str:
+    """How long ago; the day, where it was not this hour."""
+    if heard_ms is None:
+        return "-"
+    ago_s = max((now_ms - heard_ms) / 1000, 0.0)
+    return f"{ago_s:.0f} s ago" if ago_s < 120 else f"{ago_s / 60:.0f} min ago" if ago_s < 3600 else when(heard_ms)
+
+
+def _delay(delay_s: float | None) -> str:
+    if delay_s is None:
+        return "-"
+    return f"{delay_s * 1000:.0f} ms" if delay_s < 10 else f"{delay_s:.0f} s"
+
+
+def _clock(offset_s: float | None) -> str:
+    if offset_s is None:
+        return "-"
+    text = f"{offset_s:+.1f} s"
+    return f"[bold]{text}[/]" if abs(offset_s) > CLOCK_S else text

@@ -1,0 +1,55 @@
+"""What the status says of this instance and of the others beside what they hold: names, room, policy, clocks."""
+
+from typing import Any
+
+from registry.blobs.space import DiskSpace
+from registry.cluster.members import Member
+from registry.instance import Instance
+
+
+def own_standing(instance: Instance) -> dict[str, Any]:
+    """Fields of the status about this instance."""
+    return {
+        "name": instance.config.instance_name,
+        "time_ms": instance.clock.now_ms(),
+        "disk": _room(instance.cluster.space),
+    }
+
+
+def policy(instance: Instance) -> list[dict[str, str]]:
+    """The rules in their order. `never_applies` says why one of them can be for no repository."""
+    rules = instance.cluster.policy
+    without_effect = instance.cluster.rules_without_effect
+    return [
+        {
+            "repositories": rule.repositories,
+            "copies": str(rule.copies),
+            "acknowledge": str(rule.acknowledge),
+            "never_applies": without_effect.get(number, ""),
+        }
+        for number, rule in enumerate(rules.rules)
+    ]
+
+
+def member_standing(instance: Instance, member: Member) -> dict[str, Any]:
+    """Fields of the status about another instance."""
+    cluster = instance.cluster
+    offset_s = cluster.offsets.offset_s(member)
+    free_bytes, total_bytes = member.beat.disk
+    return {
+        "name": member.beat.name,
+        "last_heard_ms": last_heard_ms(instance, member),
+        "policy_agrees": cluster.watch.policy_agrees(member),
+        "clock_offset_s": round(offset_s, 3) if offset_s is not None else None,
+        "disk": {"free_bytes": free_bytes, "total_bytes": total_bytes} if total_bytes else None,
+    }
+
+
+def last_heard_ms(instance: Instance, member: Member) -> int | None:
+    """When a member was last heard, by the own wall clock. What an earlier start noted may be some minutes early."""
+    silent_s = member.silent_s
+    return int(instance.clock.now_ms() - silent_s * 1000) if silent_s is not None else member.seen_ms
+
+
+def _room(space: DiskSpace) -> dict[str, int]:
+    return {"free_bytes": space.free_bytes, "total_bytes": space.total_bytes}

@@ -1,0 +1,111 @@
+"""What the log says of the other members: one line for each change, and none while it lasts."""
+
+import asyncio
+import logging
+
+import pytest
+
+from registry.cluster.clock_offsets import ClockOffsets
+from registry.cluster.members import PRESUMED_DEAD_S, Members
+from registry.cluster.messages import Heartbeat
+from registry.cluster.watch import UNANSWERED_S, Watch
+from tests.support.seams import StillClock
+
+OTHER = "1" * 32
+POLICY = "ab" * 8
+
+
+class Watched:
+    """A watch, one member, and what is logged."""
+
+    def __init__(self, monkeypatch, caplog):
+        self.now = asyncio.get_running_loop().time()
+        for module in ("members", "watch"):
+            monkeypatch.setattr(f"registry.cluster.{module}._now", lambda: self.now)
+        caplog.set_level(logging.INFO, "concord.members")
+        self._log = caplog
+        self.clock = StillClock()
+        self.offsets = ClockOffsets(self.clock)
+        self.members = Members("0" * 32, "eu")
+        self.watch = Watch(self.members, POLICY, self.clock, self.offsets, None, None)
+        self._sequence = 0
+
+    def hear(self, start=1, **more):
+        self._sequence += 1
+        more = {"name": "eu-2", "policy": POLICY} | more
+        beat = Heartbeat("eu", "http://o:1", "", "1", start, 0, 0, bytes(16), {}, **more)
+        return self.members.hear(OTHER, beat, self._sequence, on_bus=False)
+
+    def look(self):
+        """The lines that a look and another one behind it write."""
+        self._log.clear()
+        self.watch.look()
+        self.watch.look()
+        return [record.getMessage() for record in self._log.records]
+
+
+@pytest.fixture
+async def watched(monkeypatch, caplog):
+    return Watched(monkeypatch, caplog)
+
+
+async def test_a_member_that_falls_silent_and_is_back_is_two_lines(watched):
+    watched.hear()
+    assert watched.look() == [f"eu-2 ({OTHER}) is heard, at site eu"]
+    watched.now += PRESUMED_DEAD_S + 1
+    assert watched.look() == [f"eu-2 ({OTHER}) has been silent for 8 s and is presumed dead"]
+    watched.now += 60
+    watched.hear()
+    assert watched.look() == [f"eu-2 ({OTHER}) is back after 68 s"]
+
+
+async def test_a_member_that_is_restarted_quickly_is_one_line(watched):
+    watched.hear()
+    watched.look()
+    watched.members.get(OTHER).failed("http://o:1 cannot be reached: connection refused")
+    watched.now += UNANSWERED_S - 1
+    assert watched.look() == []
+    watched.hear(start=2)
+    assert watched.look() == [f"eu-2 ({OTHER}) was restarted and is back"]
+
+
+async def test_a_member_that_is_heard_and_does_not_answer_is_a_line_with_the_reason(watched):
+    watched.hear()
+    watched.look()
+    member = watched.members.get(OTHER)
+    member.failed("http://o:1 cannot be reached: no route to host")
+    watched.now += UNANSWERED_S + 1
+    watched.hear()
+    assert watched.look() == [
+        f"eu-2 ({OTHER}) is heard and does not answer requests: http://o:1 cannot be reached: no route to host"
+    ]
+    member.answered()
+    assert watched.look() == [f"eu-2 ({OTHER}) answers again after 6 s"]
+
+
+async def test_a_member_with_another_policy_is_a_warning_until_it_has_the_same(watched):
+    watched.hear(policy="cd" * 8)
+    assert "has another policy than this instance" in watched.look()[1]
+    assert watched.watch.policy_agrees(watched.members.get(OTHER)) is False
+    watched.hear()
+    assert watched.look() == [f"eu-2 ({OTHER}) has the same policy again"]
+    watched.hear(policy="")
+    assert watched.look() == []
+    assert watched.watch.policy_agrees(watched.members.get(OTHER)) is None
+
+
+async def test_a_clock_that_is_more_than_a_second_off_is_a_warning_until_it_is_right(watched):
+    steps = [(5000, "is 5.0 s ahead of"), (0, "is within a second of"), (-3000, "is 3.0 s behind")]
+    for start, (ahead_ms, said) in enumerate(steps, 1):
+        member = watched.hear(start=start, now_ms=watched.clock.now_ms() + ahead_ms)
+        watched.offsets.asked(member, watched.clock.steady_s(), member.beat)
+        assert any(said in line for line in watched.look())
+
+
+async def test_a_member_that_was_forgotten_leaves_nothing_behind(watched):
+    watched.hear(now_ms=watched.clock.now_ms())
+    watched.look()
+    member = watched.members.get(OTHER)
+    watched.members.forget([OTHER])
+    assert watched.look() == []
+    assert watched.offsets.offset_s(member) is None

@@ -1,0 +1,88 @@
+"""What instances say of each other: names, policies, clocks, room and when they were heard."""
+
+import json
+import time
+
+import pytest
+
+from tests.cli.test_cli import concord
+from tests.http.test_metrics import samples
+from tests.support.server import Cluster, wait_until
+
+CLOCK = "(lambda real: lambda: real() + 5_000_000_000)(time.time_ns)"
+
+
+@pytest.fixture(scope="module")
+def trio(tmp_path_factory):
+    """Three instances of one site: the second has another policy, the third another clock."""
+    cluster = Cluster(tmp_path_factory.mktemp("standing"), ["eu", "eu", "eu"], copies="2")
+    for number, server in enumerate(cluster.servers):
+        server.environment["CONCORD_INSTANCE_NAME"] = f"eu-{number}"
+    cluster.servers[1].environment["CONCORD_COPIES"] = "3"
+    cluster.servers[2]._constants = {"time.time_ns": CLOCK}
+    try:
+        yield cluster.start()
+    finally:
+        cluster.stop()
+
+
+def member(server, name):
+    (found,) = [one for one in server.status()["members"] if one["name"] == name]
+    return found
+
+
+def metric(server, name, of):
+    (found,) = [
+        value for (known, labels), value in samples(server).items() if known == name and ("member", of) in labels
+    ]
+    return found
+
+
+def test_instances_are_shown_by_their_names(trio):
+    first = trio[0].status()
+    assert first["name"] == "eu-0"
+    shown = concord("status", trio[0].url).stdout
+    other = member(trio[0], "eu-1")["instance"]
+    assert f"eu-0, instance {first['instance']} at site eu" in shown
+    assert f"eu-1 ({other[:12]})" in shown
+    assert f"eu-0, instance {first['instance']} at site eu, serves" in trio[0].log.read_text()
+    assert f"eu-1 ({other}) is heard, at site eu" in trio[0].log.read_text()
+    about = [dict(labels) for (name, labels) in samples(trio[0]) if name == "concord_member_info"]
+    assert {one["name"] for one in about} == {"eu-1", "eu-2"}
+
+
+def test_a_policy_that_differs_is_shown_and_warned_about(trio):
+    assert [member(trio[0], name)["policy_agrees"] for name in ("eu-1", "eu-2")] == [False, True]
+    other = member(trio[0], "eu-1")["instance"]
+    assert metric(trio[0], "concord_member_policy_agrees", other) == 0
+    wait_until(lambda: f"eu-1 ({other}) has another policy than this instance" in trio[0].log.read_text())
+    assert "another" in concord("status", trio[0].url).stdout
+
+
+def test_a_clock_that_is_seconds_off_is_measured_and_warned_about(trio):
+    other = member(trio[0], "eu-2")["instance"]
+    wait_until(lambda: f"the clock of eu-2 ({other}) is 5.0 s ahead of this instance's" in trio[0].log.read_text())
+    assert 4.7 < member(trio[0], "eu-2")["clock_offset_s"] < 5.3
+    assert 4.7 < metric(trio[0], "concord_member_clock_offset_seconds", other) < 5.3
+    assert -0.5 < member(trio[0], "eu-1")["clock_offset_s"] < 0.3
+    assert "eu-1" not in "".join(line for line in trio[0].log.read_text().splitlines() if "the clock of" in line)
+
+
+def test_the_room_of_every_disk_is_shown(trio):
+    own = json.loads(concord("status", "--json", trio[0].url).stdout)["disk"]
+    assert 0 < own["free_bytes"] < own["total_bytes"]
+    assert samples(trio[0])["concord_disk_total_bytes", frozenset()] == own["total_bytes"]
+    wait_until(lambda: member(trio[0], "eu-1")["disk"])
+    assert member(trio[0], "eu-1")["disk"]["total_bytes"] == own["total_bytes"]
+
+
+def test_when_a_member_was_last_heard_is_known_also_after_a_restart(trio):
+    other = member(trio[0], "eu-1")
+    assert abs(other["last_heard_ms"] / 1000 - time.time()) < 10
+    assert abs(metric(trio[0], "concord_member_last_heard_timestamp_seconds", other["instance"]) - time.time()) < 10
+    trio[1].kill()
+    trio[0].kill()
+    trio[0].start()
+    found = [one for one in trio[0].status()["members"] if one["instance"] == other["instance"]]
+    assert not found[0]["live"] and found[0]["name"] == "eu-1"
+    assert abs(found[0]["last_heard_ms"] / 1000 - time.time()) < 300
