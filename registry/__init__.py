@@ -9,6 +9,7 @@ manifest    reading manifests and indexes
 policy      who is to hold what, by repository
 policy_reach which rules of a policy can never apply
 redis_address how a Redis is written down
+forwarded   who a request comes from, where it comes through proxies
 seams       the four interfaces through which all I/O goes: clock, bus, peer transport, disk
 request_ids the id of a request, which follows it through logs and to other instances
 manifest_memory how many bytes of manifests may be in memory at once

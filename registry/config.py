@@ -16,6 +16,7 @@ from pydantic_settings import (
 
 from registry.addresses import is_wildcard, parse_address, parse_host_name, parse_instance_url
 from registry.errors import CannotStart
+from registry.forwarded import Network, parse_proxies
 from registry.policy import Policy, parse_rule
 from registry.redis_address import check_address, split_addresses
 
@@ -79,12 +80,15 @@ class Config(BaseSettings):
         description="processes that serve; one owns the instance, the others read; 0: one for each core, at most 8",
     )
     listen_internal: str = Field("", description="HOST:PORT for /_concord, /metrics and health alone")
+    trusted_proxies: Listed = Field(
+        [], description="addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed"
+    )
     drain_s: float = Field(60.0, ge=0, description="how long uploads and requests may go on when told to end")
     log_format: Literal["text", "json"] = Field("text", description="how log lines are written: text or json")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
     log_requests: bool = Field(False, description="log every request of the OCI API")
 
-    @field_validator("peer", "name", "cluster_key", mode="before")
+    @field_validator("peer", "name", "cluster_key", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: Any, info: ValidationInfo) -> Any:
         """Split at commas, also within the elements of a list, such as a repeated option has them. Keys in a file's
@@ -156,6 +160,12 @@ class Config(BaseSettings):
             check_address(url)
         return value
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, value: list[str]) -> list[str]:
+        parse_proxies(value)
+        return value
+
     @field_validator("cluster_key")
     @classmethod
     def _check_keys(cls, value: list[SecretStr]) -> list[SecretStr]:
@@ -189,6 +199,11 @@ class Config(BaseSettings):
             for rule in self.policy
         ]
         return Policy((*rules, parse_rule("*", self.copies, self.acknowledge)))
+
+    @property
+    def proxies(self) -> tuple[Network, ...]:
+        """The networks whose forwarded fields are believed."""
+        return parse_proxies(self.trusted_proxies)
 
     @property
     def address(self) -> tuple[str, int]:

@@ -109,13 +109,13 @@ class TooManyTags(ManifestInvalid):
 
 
 class TooManyUploads(OciError):
-    """More uploads at once than this instance takes. They end, or expire."""
+    """More uploads at once than this instance takes. They end, expire, or are preempted."""
 
     status = 429
     code = "TOOMANYREQUESTS"
 
-    def __init__(self, message: str, detail: Any = None) -> None:
-        super().__init__(message, detail, {"Retry-After": "30"})
+    def __init__(self, message: str, detail: Any = None, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, detail, {"Retry-After": "30", **(headers or {})})
 
 
 class TooManyManifests(OciError):

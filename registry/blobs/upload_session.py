@@ -1,15 +1,21 @@
 """One upload in memory: its file, and the hashes of what that holds."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from registry.blobs.checks import Checks
 from registry.blobs.ingest import Ingest
 from registry.blobs.jobs import in_executor
 from registry.blobs.store import READ_BYTES, UPLOADS, BlobStore
 from registry.catalog.content import UploadRow
-from registry.errors import BlobUploadUnknown
+from registry.errors import CLOSE, BlobUploadUnknown, TooManyUploads
 from registry.names import Repository
 from registry.seams import DiskFile
+
+
+class Preempted(TooManyUploads):
+    """The request was too slow, and its upload has given its place to another one."""
 
 
 class Session:
@@ -28,6 +34,33 @@ class Session:
         self.durable = row.size if row else None
         """How many bytes are acknowledged, None while there is no row."""
         self._ingest: Ingest | None = None
+        self._receiving: asyncio.Timeout | None = None
+        self._is_preempted = False
+
+    @asynccontextmanager
+    async def preemptible(self) -> AsyncIterator[None]:
+        """Receive a body inside. Raises Preempted where `preempt` is called meanwhile."""
+        try:
+            async with asyncio.timeout(None) as self._receiving:
+                yield
+        except TimeoutError:
+            if not self._is_preempted:
+                raise
+            message = "the upload came slowly, and others needed its place; push again"
+            raise Preempted(message, headers=CLOSE) from None
+        finally:
+            self._receiving, self._is_preempted = None, False
+
+    @property
+    def is_preemptible(self) -> bool:
+        """Whether a body is being received."""
+        return self._receiving is not None
+
+    def preempt(self) -> None:
+        """Break off the request that receives a body."""
+        assert self._receiving is not None, "only a body that is on its way is broken off"
+        self._is_preempted = True
+        self._receiving.reschedule(asyncio.get_running_loop().time())
 
     @property
     def is_open(self) -> bool:

@@ -4,15 +4,15 @@ An upload is a file and, once a request has added bytes to it, a row that says h
 their digest is; after a restart it goes on from there. Names are checked before they come here (`cluster.upload_ids`):
 one that has neither a row nor ended is an upload without bytes.
 
-How many there are at once is bounded, and so are their bytes where the disk has a budget. Beginning one keeps nothing
-here, so those count that a request has brought bytes for, until they end or expire.
+How many there are at once is bounded (`upload_places`), and so are their bytes where the disk has a budget. Beginning
+one keeps nothing here, so those count that a request has brought bytes for, until they end, expire or are preempted.
 """
 
 import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -20,7 +20,8 @@ from crdt.change import Change
 from registry.blobs.ingest import Ingest, Mark
 from registry.blobs.jobs import in_executor
 from registry.blobs.store import UPLOADS, BlobStore
-from registry.blobs.upload_session import Session
+from registry.blobs.upload_places import UploadPlaces
+from registry.blobs.upload_session import Preempted, Session
 from registry.catalog.catalog import Catalog
 from registry.catalog.content import (
     UploadRow,
@@ -51,6 +52,10 @@ PAUSE_MS = 3_000
 EXPIRY_MS = 24 * 3600 * 1000
 LOOKS_EXPIRED_S = 3600.0
 """For so long of its own time an instance has to find an upload too old: a wall clock that jumps makes all look so."""
+STALLED_S = 5.0
+"""A request that has brought nothing for so long counts as idle when the table of uploads is full."""
+LOOK_AGAIN_S = 0.25
+"""When no upload may be preempted the table is searched again after this time: a search over 10,000 takes a few ms."""
 MAX_IDLE_FILES = 128
 HASHED_AT_ONCE_BYTES = 4 * 1024 * 1024
 
@@ -74,16 +79,17 @@ class Uploads:
         self._catalog = catalog
         self._store = store
         self._clock = clock
-        self._most = most
+        self._places = UploadPlaces(most)
+        self._being_preempted: set[str] = set()
+        self._none_before_s = 0.0
+        """Until then, in steady seconds, no upload may be preempted: a search has just found none."""
         self._sessions: dict[str, Session] = {}
         self._idle: OrderedDict[str, Session] = OrderedDict()
         """Those with an open file on which no request is at work, as they were used last."""
         self._expired_since: dict[UploadRow, float] = {}
         """Since when, in steady seconds, uploads have looked too old as they are."""
-        self._sizes: dict[str, int] = {}
-        """Every upload that has a session or a row, with its bytes."""
-        self.held_bytes = 0
-        """Bytes of all uploads."""
+        self.preempted = 0
+        """Uploads that have given way since the start."""
         self.check_room: Callable[[], None] = lambda: None
         """Raises StorageFailed when there is no room for more bytes."""
         self.on_published: Callable[[int], None] = lambda size: None
@@ -116,23 +122,28 @@ class Uploads:
     @property
     def count(self) -> int:
         """How many uploads are under way."""
-        return len(self._sizes)
+        return len(self._places)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all uploads."""
+        return self._places.held_bytes
 
     def check_number(self) -> None:
-        """Raises TooManyUploads while there may be no more."""
-        if self.count >= self._most:
-            raise TooManyUploads(
-                "this instance has as many uploads under way as it takes; push again in a while",
-                {"uploads": self.count},
-            )
+        """Raise TooManyUploads while there may be no more and none may be preempted."""
+        if self._places.is_full:
+            self._next_to_preempt()
 
-    async def append(self, upload: str, repository: Repository, body: AsyncIterator[bytes], span: Span | None) -> int:
-        """Add a request's body. Answers the new size, durable.
+    async def append(
+        self, upload: str, repository: Repository, body: AsyncIterator[bytes], span: Span | None, network: str = ""
+    ) -> int:
+        """Add a request's body, of a client in `network`. Answers the new size, durable.
 
-        Raises ChunkOutOfOrder, SizeInvalid and TooManyUploads, which change nothing, ClientGone, after which what
-        arrived is kept, and StorageFailed, which ends the upload: what the disk holds of it is unknown, or too much.
+        Raises ChunkOutOfOrder, SizeInvalid and TooManyUploads, which change nothing unless the upload is preempted
+        itself, ClientGone, after which what arrived is kept, and StorageFailed, which ends the upload: what the disk
+        holds of it is unknown, or too much.
         """
-        async with self._turn(upload, repository) as session:
+        async with self._turn(upload, repository, network) as session:
             await self._receive(session, body, span)
             if not session.size:  # nothing to keep, so it takes nobody's place
                 await self._forget(session)
@@ -141,13 +152,19 @@ class Uploads:
             return session.size
 
     async def finish(
-        self, upload: str, repository: Repository, digest: Digest, body: AsyncIterator[bytes], span: Span | None
+        self,
+        upload: str,
+        repository: Repository,
+        digest: Digest,
+        body: AsyncIterator[bytes],
+        span: Span | None,
+        network: str = "",
     ) -> Change:
         """Add a last body, check the whole against `digest`, publish it and link it to the repository.
 
         Raises DigestInvalid, after which the upload is as it was before this request, and all that `append` raises.
         """
-        async with self._turn(upload, repository) as session:
+        async with self._turn(upload, repository, network) as session:
             before = await self._receive(session, body, span)
             if await self._digest(session, algorithm_of(digest)) != digest:
                 await (await session.open()).rewind(before)
@@ -158,7 +175,7 @@ class Uploads:
 
     async def cancel(self, upload: str, repository: Repository) -> None:
         """Give an upload up. Raises BlobUploadUnknown."""
-        async with self._turn(upload, repository) as session:
+        async with self._turn(upload, repository, takes_place=False) as session:
             await self._discard(session)
 
     async def tidy(self) -> None:
@@ -179,49 +196,90 @@ class Uploads:
         self._expired_since = {row: self._expired_since.get(row, now_s) for row in expired}
         return [row for row in expired if now_s - self._expired_since[row] >= LOOKS_EXPIRED_S]
 
-    def _session(self, upload: str, repository: Repository) -> Session:
+    async def _session(self, upload: str, repository: Repository, network: str | None, takes_place: bool) -> Session:
+        """Return an upload's session, begun if there is none. Raises BlobUploadUnknown and TooManyUploads."""
+        while takes_place and upload not in self._places and self._places.is_full:
+            self._found(upload, repository).check_repository(repository)  # else another would give way for nothing
+            await self._preempt(self._next_to_preempt())
         session = self._sessions.get(upload)
         if session is None:
             session = self._found(upload, repository)
-            if upload not in self._sizes:
-                self.check_number()
-            self._sessions[upload] = session
-            self._count(session)
         session.check_repository(repository)
+        self._sessions[upload] = session
         session.used_ms = self._clock.now_ms()
+        self._use(session, network)
         return session
 
     def _found(self, upload: str, repository: Repository) -> Session:
         if upload_has_ended(self._catalog.database, upload):
-            raise BlobUploadUnknown("this upload was finished or cancelled")
+            raise BlobUploadUnknown("this upload was finished, cancelled, or preempted by others")
         return Session(self._store, upload, repository, find_upload(self._catalog.database, upload))
 
-    def _count(self, session: Session) -> None:
-        """Note how many bytes an upload has now."""
-        self.held_bytes += session.size - self._sizes.get(session.id, 0)
-        self._sizes[session.id] = session.size
+    def _next_to_preempt(self) -> str:
+        """Return the upload that gives way next. Raises TooManyUploads where all are at work."""
+        now_s = self._clock.steady_s()
+        if now_s >= self._none_before_s:
+            found = self._places.next_to_preempt(now_s, self._may_be_preempted)
+            if found is not None:
+                return found
+            self._none_before_s = now_s + LOOK_AGAIN_S
+        raise TooManyUploads(
+            "this instance has as many uploads under way as it takes; push again in a while", {"uploads": self.count}
+        )
 
-    def _count_ended(self, upload: str) -> None:
-        self.held_bytes -= self._sizes.pop(upload, 0)
+    def _may_be_preempted(self, upload: str, idle_s: float) -> bool:
+        session = self._sessions.get(upload)
+        if upload in self._being_preempted:
+            return False
+        if session is None or not session.lock.locked():
+            return True
+        return session.is_preemptible and idle_s >= STALLED_S
+
+    async def _preempt(self, upload: str) -> None:
+        """End an upload so that another may take its place. Its client is answered 404, or 429 if a request is under
+        way, and begins again."""
+        self._being_preempted.add(upload)
+        try:
+            session = self._sessions.get(upload)
+            if session is not None and session.lock.locked():
+                session.preempt()
+                async with session.lock:
+                    return
+            row = find_upload(self._catalog.database, upload)
+            repository = session.repository if session is not None else row.repository if row is not None else None
+            if repository is None:
+                self._places.drop(upload)
+                return
+            with suppress(BlobUploadUnknown):  # it has ended meanwhile
+                await self.cancel(upload, repository)
+            self.preempted += 1
+        finally:
+            self._being_preempted.discard(upload)
+
+    def _use(self, session: Session, network: str | None = None) -> None:
+        """Note that an upload is used now, and how many bytes it has."""
+        self._places.use(session.id, session.size, self._clock.steady_s(), network)
 
     def _count_all(self) -> None:
         """Count anew, since a request that was broken off may have ended its upload all the same."""
-        self._sizes = all_uploads(self._catalog.database)
-        self._sizes |= {session.id: session.size for session in self._sessions.values()}
-        self.held_bytes = sum(self._sizes.values())
+        sizes = all_uploads(self._catalog.database)
+        sizes |= {session.id: session.size for session in self._sessions.values()}
+        self._places.recount(sizes, self._clock.steady_s())
 
     @asynccontextmanager
-    async def _turn(self, upload: str, repository: Repository) -> AsyncIterator[Session]:
+    async def _turn(
+        self, upload: str, repository: Repository, network: str | None = None, takes_place: bool = True
+    ) -> AsyncIterator[Session]:
         """An upload for one request alone. Only here, what leaves it in an unknown state ends or forgets it."""
         while True:
-            session = self._session(upload, repository)
+            session = await self._session(upload, repository, network, takes_place)
             async with session.lock:
                 if self._sessions.get(upload) is not session:
                     continue  # it ended, or was given up, while we waited for our turn
                 self._idle.pop(upload, None)
                 try:
                     yield session
-                except StorageFailed:
+                except (StorageFailed, Preempted):
                     await self._discard(session)
                     raise
                 except asyncio.CancelledError:
@@ -229,7 +287,7 @@ class Uploads:
                     raise
                 finally:
                     if self._sessions.get(upload) is session:
-                        self._count(session)
+                        self._use(session)
                         self._idle[upload] = session
                 session.used_ms = self._clock.now_ms()
             await self._close_idle()
@@ -261,12 +319,13 @@ class Uploads:
 
     async def _copy(self, body: AsyncIterator[bytes], session: Session, ingest: Ingest, span: Span | None) -> None:
         end = ingest.size + span.length if span is not None else None
-        async for data in body:
-            if end is not None and ingest.size + len(data) > end:
-                raise SizeInvalid("the body is longer than it was said to be")
-            self.check_room()
-            await ingest.write(data)
-            self._count(session)
+        async with session.preemptible():
+            async for data in body:
+                if end is not None and ingest.size + len(data) > end:
+                    raise SizeInvalid("the body is longer than it was said to be")
+                self.check_room()
+                await ingest.write(data)
+                self._use(session)
         if end is not None and ingest.size != end:
             raise SizeInvalid("the body is shorter than it was said to be")
 
@@ -315,7 +374,7 @@ class Uploads:
     async def _end(self, session: Session) -> None:
         """Close the file of an upload that is over."""
         self._leave(session)
-        self._count_ended(session.id)
+        self._places.drop(session.id)
         await session.close()
 
     async def _forget(self, session: Session) -> None:
@@ -327,10 +386,10 @@ class Uploads:
                 await self._store.remove(session.path)
         finally:
             self._leave(session)
-            self._count_ended(session.id)
-            if session.durable is not None:
-                self._sizes[session.id] = session.durable
-                self.held_bytes += session.durable
+            if session.durable is None:
+                self._places.drop(session.id)
+            else:
+                self._places.resize(session.id, session.durable)
 
     def _leave(self, session: Session) -> None:
         self._sessions.pop(session.id, None)

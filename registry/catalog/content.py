@@ -157,8 +157,8 @@ def find_upload(database: Reads, upload_id: str) -> UploadRow | None:
 
 
 def all_uploads(database: Reads) -> dict[str, int]:
-    """The durable bytes of every upload that has any acknowledged."""
-    return {row[0]: row[1] for row in database.rows("SELECT id, size FROM uploads")}
+    """Return the durable bytes of every upload that has any acknowledged, least recently used first."""
+    return {row[0]: row[1] for row in database.rows("SELECT id, size FROM uploads ORDER BY updated_ms, id")}
 
 
 def end_upload(tx: Transaction, upload_id: str, now_ms: int) -> None:

@@ -313,6 +313,8 @@ class UploadQuestion(msgspec.Struct):
     digest: str | None
     span: tuple[Count, Count] | None
     """The first byte of the chunk and its length."""
+    network: str = ""
+    """Of the client: its uploads are bounded at the owner."""
 
 
 class UploadAnswer(msgspec.Struct):

@@ -12,6 +12,7 @@ from registry.blobs.uploads import ClientGone
 from registry.cluster.fetch import TransferFailed
 from registry.cluster.peers import PREFIX as PEERS
 from registry.errors import ContentUnreachable, OciError, StorageFailed, Unsupported
+from registry.forwarded import TrustedProxies
 from registry.http import collection, membership, metrics, own, peers, replication
 from registry.http.answers import error_response
 from registry.http.direct import DirectAnswers, Headers
@@ -49,6 +50,7 @@ class App:
         self._registry = registry
         self._internal = internal
         self._ids = RequestIds(instance.clock)
+        self._proxies = TrustedProxies(instance.config.proxies)
         self._direct = DirectAnswers(
             instance.catalog.database,
             instance.store,
@@ -74,6 +76,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "the server is told not to send anything else"
         instance, path = self._instance, _taken_apart(scope["path"])
+        self._proxies.resolve(scope)
         request_id = self._ids.of(scope["headers"])
         exchange = Exchange(scope, receive, send, request_id, instance.clock)
         route = _route(scope["path"]) if path is None else TEMPLATES[path.resource]

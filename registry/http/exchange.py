@@ -81,5 +81,6 @@ class Exchange:
             "received_bytes": self._received,
             "sent_bytes": self._sent,
             "client": client[0].removeprefix("::ffff:") if client else "",  # IPv4 on a socket for both families
+            "scheme": self._scope.get("scheme", ""),
         }
         access.info("%s %s", self._scope["method"], self._scope["path"], extra={"fields": fields})

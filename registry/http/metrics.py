@@ -88,6 +88,8 @@ def _state(instance: Instance, counts: Mapping[str, int]) -> Iterator[Metric]:
     yield _gauge("content_blobs", "blobs on this disk", counts["blobs"])
     yield _gauge("content_bytes", "bytes of the blobs on this disk", counts["blob_bytes"])
     yield _gauge("uploads", "uploads under way, as the bound on them counts", instance.uploads.count)
+    preempted = "uploads that gave their place to others, since there were as many as there may be"
+    yield _counter("uploads_preempted", preempted, instance.uploads.preempted)
     yield _gauge("upload_bytes", "bytes of the uploads under way", instance.uploads.held_bytes)
 
 

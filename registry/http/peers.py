@@ -223,7 +223,8 @@ async def _upload(instance: Instance, request: Request, asked: Asked) -> Respons
         if question.method == "PUT" and digest is None:
             raise DigestInvalid("the digest is missing")
         span = Span(*question.span) if question.span else None
-        wanted = UploadRequest(question.method, repository, upload, digest, span, body_stream(request))
+        body, network = body_stream(request), question.network
+        wanted = UploadRequest(question.method, repository, upload, digest, span, body, network)
         with instance.cluster.leave.writing(), instance.refusals.noting(repository):
             response = await carry_out(instance, wanted)
     except OciError as error:

@@ -19,6 +19,7 @@ from registry.catalog.content import content_checked, is_due
 from registry.catalog.database import Reads
 from registry.catalog.queries import Queries
 from registry.errors import OciError
+from registry.forwarded import NO_PROXIES, TrustedProxies
 from registry.http.answers import StreamResponse
 from registry.http.asked import asked_part
 from registry.http.direct import DirectAnswers, Headers, plain_path
@@ -35,13 +36,22 @@ MAX_NOTED = 10_000
 class Reading:
     """See the module. For one process, over committed rows and content files."""
 
-    def __init__(self, database: Reads, disk: Disk, clock: Clock, check_after_s: float, log_requests: bool) -> None:
+    def __init__(
+        self,
+        database: Reads,
+        disk: Disk,
+        clock: Clock,
+        check_after_s: float,
+        log_requests: bool,
+        proxies: TrustedProxies = NO_PROXIES,
+    ) -> None:
         self._database = database
         self._queries = Queries(database)
         self._store = BlobStore(disk, database)
         self._clock = clock
         self._check_after_ms = int(check_after_s * 1000)
         self._log_requests = log_requests
+        self._proxies = proxies
         self._ids = RequestIds(clock)
         self.traffic = Traffic()
         self.used: set[Digest] = set()
@@ -105,6 +115,7 @@ class Reading:
 
     async def serve(self, response: StreamResponse, scope: Scope, receive: Receive, send: Send) -> None:
         """Send an answer, and count it."""
+        self._proxies.resolve(scope)
         exchange = Exchange(scope, receive, send, self._ids.of(scope["headers"]), self._clock)
         with exchange.counted(self.traffic, TEMPLATES["blob"], self._log_requests):
             await response(scope, exchange.receive, exchange.send)

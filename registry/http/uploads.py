@@ -19,6 +19,7 @@ from registry.cluster.messages import UploadAnswer, UploadQuestion
 from registry.cluster.peers import SessionRefused
 from registry.cluster.upload_ids import RANDOM_SIZE, UploadId, new_upload_name, open_upload_id, seal_upload_id
 from registry.errors import CLOSE, BlobUploadInvalid, BlobUploadUnknown, ChunkOutOfOrder, UploadUnreachable
+from registry.forwarded import client_network
 from registry.http.blobs import mount_blob
 from registry.http.repeatable import RepeatableBody
 from registry.http.request import body_stream, content_range
@@ -42,6 +43,8 @@ class UploadRequest(NamedTuple):
     digest: Digest | None
     span: Span | None
     body: AsyncIterator[bytes]
+    network: str = ""
+    """Of the client."""
 
 
 async def begin(instance: Instance, request: Request, repository: Repository) -> Response:
@@ -58,7 +61,8 @@ async def begin(instance: Instance, request: Request, repository: Repository) ->
     instance.uploads.check_number()
     upload = _new_upload(instance)
     if "digest" in query and "mount" not in query:
-        asked = UploadRequest("PUT", repository, upload, parse_digest(query["digest"]), None, body_stream(request))
+        digest, network = parse_digest(query["digest"]), client_network(request.scope)
+        asked = UploadRequest("PUT", repository, upload, digest, None, body_stream(request), network)
         return await carry_out(instance, asked)
     return _under_way(instance, repository, upload.name, 0, 202)
 
@@ -69,7 +73,8 @@ async def continue_upload(instance: Instance, request: Request, repository: Repo
     digest = parse_digest(request.query_params.get("digest", "")) if request.method == "PUT" else None
     has_body = request.method in ("PATCH", "PUT")
     span = content_range(request) if has_body else None
-    asked = UploadRequest(cast(Method, request.method), repository, upload, digest, span, body_stream(request))
+    method, network = cast(Method, request.method), client_network(request.scope)
+    asked = UploadRequest(method, repository, upload, digest, span, body_stream(request), network)
     if upload.owner == instance.catalog.instance_id:
         return await carry_out(instance, asked)
     owner = instance.cluster.members.get(upload.owner)
@@ -98,11 +103,11 @@ async def carry_out(instance: Instance, asked: UploadRequest) -> Response:
         raise BlobUploadUnknown("this upload was finished or cancelled, or has expired")
     try:
         if asked.method == "PATCH":
-            size = await uploads.append(name, asked.repository, asked.body, asked.span)
+            size = await uploads.append(name, asked.repository, asked.body, asked.span, asked.network)
             return _under_way(instance, asked.repository, name, size, 202)
         if asked.method == "PUT":
             assert asked.digest is not None, "a PUT has a digest"
-            change = await uploads.finish(name, asked.repository, asked.digest, asked.body, asked.span)
+            change = await uploads.finish(name, asked.repository, asked.digest, asked.body, asked.span, asked.network)
             await instance.cluster.settle(change)
             return _created(asked.repository, asked.digest)
         if asked.method == "DELETE":
@@ -122,7 +127,7 @@ async def _pass_on(
 ) -> Response:
     """Let the owner answer. Bytes stream through; the owner checks them against the digest. One that is restarting is
     waited for as long as nothing of the body was sent. Raises PeerUnreachable and ClientGone."""
-    question = UploadQuestion(asked.method, asked.repository, upload_id, asked.digest, asked.span)
+    question = UploadQuestion(asked.method, asked.repository, upload_id, asked.digest, asked.span, asked.network)
     until = asyncio.get_running_loop().time() + OWNER_RESTARTS_S
     while True:
         try:

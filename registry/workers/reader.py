@@ -12,6 +12,7 @@ import uvloop
 from registry.catalog.catalog import PATH
 from registry.catalog.database import Reads
 from registry.config import Config
+from registry.forwarded import TrustedProxies
 from registry.http.protocol import BoundedProtocol
 from registry.http.reading import Reading
 from registry.system.clock import SystemClock
@@ -36,7 +37,8 @@ def run_reader(config: Config, public: socket.socket, sending: socket.socket) ->
 async def _serve(config: Config, public: socket.socket, sender: Sender) -> None:
     disk = SystemDisk(config.data)
     catalog = Reads(disk, PATH)
-    reading = Reading(catalog, disk, SystemClock(), config.check_after_s, config.log_requests)
+    proxies = TrustedProxies(config.proxies)
+    reading = Reading(catalog, disk, SystemClock(), config.check_after_s, config.log_requests, proxies)
     server = Server(reading, partial(ReaderProtocol, waiting=Waiting(sender)))
 
     def end() -> None:

@@ -1,5 +1,6 @@
 """Uploads on a disk that is watched, and that fails."""
 
+import asyncio
 import errno
 import hashlib
 import random
@@ -248,21 +249,83 @@ async def fill(site, name="u"):
     assert site.uploads.held_bytes == MOST * 1000
 
 
-async def test_no_more_uploads_than_there_may_be_are_taken_and_those_go_on(site):
+async def test_uploads_when_there_are_as_many_as_there_may_be_preempt_the_one_idle_for_longest(site):
     await fill(site)
-    with pytest.raises(TooManyUploads) as refused:
-        await site.uploads.append("more", APP, body(CONTENT), None)
-    assert (refused.value.status, refused.value.code, refused.value.headers["Retry-After"]) == (
-        429,
-        "TOOMANYREQUESTS",
-        "30",
-    )
+    await site.uploads.append("u0", APP, body(b"x"), None)
+    await site.uploads.append("more", APP, body(CONTENT), None)
+    assert site.uploads.count == MOST and site.uploads.preempted == 1
+    assert len(site.disk.names("uploads")) == MOST, "the file of the other one is gone"
+    with pytest.raises(BlobUploadUnknown):
+        await site.uploads.append("u1", APP, body(b"x"), None)
+    assert site.uploads.size("u0", APP) == 1001 and site.uploads.size("u2", APP) == 1000
+    await site.uploads.finish("more", APP, DIGEST, body(), None)
+    assert site.uploads.held_bytes == (MOST - 1) * 1000 + 1
+
+
+async def test_uploads_of_the_network_with_the_most_are_preempted_first(site):
+    """A client of few uploads loses none of them to one of many, though they are older."""
+    await site.uploads.append("victim", APP, body(CONTENT[:1000]), None, "10.0.0.0/24")
+    for number in range(3 * MOST):
+        site.clock.at_ms += 10
+        await site.uploads.append(f"u{number}", APP, body(b"x"), None, "192.0.2.0/24")
+    await site.uploads.finish("victim", APP, DIGEST, body(CONTENT[1000:]), None, "10.0.0.0/24")
+    assert site.held()
+
+
+async def test_an_upload_when_all_others_are_at_work_is_refused_and_no_longer_when_they_stall(site):
+    """Each holds its place by a request that does not end; a byte now and then is progress."""
+    stalled, progress = asyncio.Event(), asyncio.Event()
+
+    async def slow(is_awake):
+        yield CONTENT[:1000]
+        if is_awake:
+            await progress.wait()
+            yield CONTENT[1000:]
+        await stalled.wait()
+
+    tasks = [
+        asyncio.create_task(site.uploads.append(f"u{number}", APP, slow(number == 0), None)) for number in range(MOST)
+    ]
+    while site.uploads.held_bytes < MOST * 1000:
+        await asyncio.sleep(0)
+    for _ in range(2):
+        with pytest.raises(TooManyUploads) as refused:
+            await site.uploads.append("more", APP, body(CONTENT), None)
+        with pytest.raises(TooManyUploads):
+            site.uploads.check_number()
+    error = refused.value
+    assert (error.status, error.code, error.headers["Retry-After"]) == (429, "TOOMANYREQUESTS", "30")
     assert len(site.disk.names("uploads")) == MOST, "nothing was begun"
-    await site.uploads.finish("u0", APP, DIGEST, body(CONTENT[1000:]), None)
+    site.clock.at_ms += 10_000
+    progress.set()
+    while site.uploads.held_bytes < MOST * 1000 + len(CONTENT) - 1000:
+        await asyncio.sleep(0)
+    site.uploads.check_number()
     await site.uploads.finish("more", APP, DIGEST, body(CONTENT), None)
-    await site.uploads.cancel("u1", APP)
-    await site.uploads.append("more2", APP, body(CONTENT), None)
-    assert site.uploads.held_bytes == (MOST - 2) * 1000 + len(CONTENT)
+    with pytest.raises(TooManyUploads, match="slowly") as preempted:
+        await tasks[1]
+    assert preempted.value.headers["Connection"] == "close"
+    stalled.set()
+    assert await tasks[0] == len(CONTENT), "what makes progress is not preempted"
+    assert [await task for task in tasks[2:]] == [1000] * (MOST - 2)
+    assert len(site.disk.names("uploads")) == MOST - 1
+
+
+async def test_many_new_uploads_at_once_preempt_one_each(site):
+    await fill(site)
+    await asyncio.gather(*(site.uploads.append(f"new{n}", APP, body(b"x"), None) for n in range(MOST // 2)))
+    assert site.uploads.count == MOST and site.uploads.preempted == MOST // 2
+    assert all(site.uploads.has_bytes(f"new{n}") for n in range(MOST // 2))
+
+
+async def test_what_has_ended_or_is_of_another_repository_preempts_nothing(site):
+    await site.uploads.append("ended", APP, body(b"x"), None)
+    await site.uploads.cancel("ended", APP)
+    await fill(site)
+    with pytest.raises(BlobUploadUnknown):
+        await site.uploads.append("ended", APP, body(b"x"), None)
+    await site.uploads.cancel("never begun", APP)
+    assert site.uploads.count == MOST and site.uploads.preempted == 0
 
 
 async def test_uploads_are_counted_again_after_a_restart_and_end_when_they_expire(site, tmp_path):
@@ -270,8 +333,8 @@ async def test_uploads_are_counted_again_after_a_restart_and_end_when_they_expir
     again = await Site(tmp_path / "data").open()
     again.clock.at_ms = site.clock.at_ms
     assert again.uploads.held_bytes == MOST * 1000
-    with pytest.raises(TooManyUploads):
-        await again.uploads.append("more", APP, body(CONTENT), None)
+    await again.uploads.append("more", APP, body(CONTENT), None)
+    assert again.uploads.count == MOST
     for hours in (25, 1):
         again.clock.at_ms += hours * 3600 * 1000
         await again.uploads.tidy()
@@ -283,18 +346,13 @@ async def test_asking_about_uploads_takes_no_place(site):
     await fill(site)
     for number in range(10):
         assert site.uploads.size(f"unheard-of-{number}", APP) == 0
-    await site.uploads.cancel("u1", APP)
-    for number in range(10):
-        assert site.uploads.size(f"unheard-of-{number}", APP) == 0
-    await site.uploads.append("more", APP, body(b"x"), None)
+    assert site.uploads.count == MOST and site.uploads.preempted == 0
 
 
 async def test_what_was_refused_or_broken_off_gives_its_place_back(site):
     for number in range(MOST):
         with pytest.raises(DigestInvalid):
             await site.uploads.finish(f"u{number}", APP, DIGEST, body(b"something else"), None)
-    with pytest.raises(TooManyUploads):
-        await site.uploads.append("more", APP, body(CONTENT), None)
     site.clock.at_ms += 100_000
     await site.uploads.tidy()
     assert not site.disk.names("uploads"), "nothing of them was acknowledged"

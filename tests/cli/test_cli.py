@@ -99,6 +99,7 @@ def refused(done, *said):
         (["--config", "/nonexistent.toml"], {}, "no configuration file"),
         (["--log-format", "xml"], {}, "log_format"),
         (["--log-level", "loud"], {}, "log_level"),
+        (["--trusted-proxies", "10.0.0.0/33"], {}, "trusted_proxies"),
     ],
 )
 def test_a_wrong_setting_ends_the_start_with_one_line(tmp_path, options, environment, said):

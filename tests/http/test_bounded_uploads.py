@@ -1,7 +1,11 @@
 """How many uploads may be under way at once, and what they may take of a disk budget."""
 
+import contextlib
 import http.client
 import random
+import socket
+
+import pytest
 
 from tests.support.client import sha256, with_digest
 from tests.support.server import running_cluster, running_server, wait_until
@@ -18,34 +22,87 @@ def refused(answer):
     return answer.status, answer.code, answer.headers["Retry-After"]
 
 
-def test_more_uploads_than_there_may_be_are_429_until_one_ends(tmp_path):
+def send_slowly(server, location, beginning=b"x"):
+    """A PATCH whose body has begun and does not end; a socket."""
+    connection = socket.create_connection((server.host, server.port))
+    head = f"PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: {2 * MIB}\r\n\r\n"
+    connection.sendall(head.encode() + beginning)
+    return connection
+
+
+def test_more_uploads_than_there_may_be_preempt_those_that_are_idle(tmp_path):
     with running_server(tmp_path / "data", max_uploads="3") as server:
         client = server.client
         begun = [client.begin_upload("app") for _ in range(20)]
-        locations = [append(client, location).headers["Location"] for location in begun[:3]]
-        too_many = ("TOOMANYREQUESTS", "30")
-        assert refused(append(client, begun[3])) == (429, *too_many), "begun before it was full"
-        assert refused(client.request("POST", "/v2/app/blobs/uploads/", b"")) == (429, *too_many)
-        whole = f"/v2/app/blobs/uploads/?digest={sha256(PIECE)}"
-        assert refused(client.request("POST", whole, PIECE)) == (429, *too_many)
+        locations = [append(client, location).headers["Location"] for location in begun[:4]]
+        gone = client.request("PATCH", locations[0], b"more")
+        assert (gone.status, gone.code) == (404, "BLOB_UPLOAD_UNKNOWN")
+        assert client.request("POST", f"/v2/app/blobs/uploads/?digest={sha256(PIECE)}", PIECE).status == 201
         server.kill()
         server.start()
-        assert refused(append(client, begun[3])) == (429, *too_many), "those with bytes are still there"
-        assert client.get(locations[0]).status == 204
-        assert client.request("PUT", with_digest(locations[0], sha256(PIECE)), b"").status == 201
-        assert client.request("POST", whole, PIECE).status == 201
-        assert append(client, begun[3]).status == 202
-        assert client.request("DELETE", locations[1]).status == 204
-        assert append(client, begun[4]).status == 202
+        assert [client.get(location).status for location in locations] == [404, 404, 204, 204]
+        for location in begun[4:8]:
+            assert append(client, location).status == 202
+        assert client.get(locations[2]).status == 404, "what was there before the restart has a place, and gives it up"
+        metrics = client.get("/metrics").body
+        assert b"concord_uploads 3.0" in metrics and b"concord_uploads_preempted_total 3.0" in metrics
+
+
+def test_uploads_that_are_all_at_work_are_not_preempted_and_more_are_429(tmp_path):
+    with running_server(tmp_path / "data", max_uploads="2") as server:
+        client = server.client
+        begun = [client.begin_upload("app") for _ in range(3)]
+        with contextlib.ExitStack() as connections:
+            for location in begun[:2]:
+                connections.enter_context(send_slowly(server, location))
+            wait_until(lambda: server.upload_bytes() == 2)
+            too_many = (429, "TOOMANYREQUESTS", "30")
+            assert refused(append(client, begun[2])) == too_many, "begun before it was full"
+            assert refused(client.request("POST", "/v2/app/blobs/uploads/", b"")) == too_many
+            whole = f"/v2/app/blobs/uploads/?digest={sha256(PIECE)}"
+            assert refused(client.request("POST", whole, PIECE)) == too_many
+        wait_until(lambda: append(client, begun[2]).status == 202)
+
+
+def test_a_client_behind_a_trusted_proxy_loses_no_upload_to_another_that_has_many(tmp_path):
+    proxied = {"X-Forwarded-For": "203.0.113.7"}
+    with running_server(tmp_path / "data", max_uploads="5", trusted_proxies="127.0.0.1") as server:
+        client = server.client
+        kept = client.request("PATCH", client.begin_upload("app"), PIECE, proxied).headers["Location"]
+        for _ in range(10):
+            client.request("PATCH", client.begin_upload("app"), b"x", {"X-Forwarded-For": "198.51.100.9"})
+        assert client.request("PUT", with_digest(kept, sha256(PIECE)), b"", proxied).status == 201
+
+
+def test_an_upload_that_is_passed_on_counts_for_its_clients_network_at_its_owner(tmp_path):
+    settings = {"max_uploads": "4", "trusted_proxies": "127.0.0.1,10.0.0.0/8"}
+    with running_cluster(tmp_path, ["eu", "eu"], **settings) as cluster:
+        one, other = (server.client for server in cluster.servers)
+        few, many = {"X-Forwarded-For": "203.0.113.7, 10.1.2.3"}, {"X-Forwarded-For": "198.51.100.9"}
+        kept = other.request("PATCH", one.begin_upload("app"), PIECE, few).headers["Location"]
+        for _ in range(8):
+            assert other.request("PATCH", one.begin_upload("app"), b"x", many).status == 202
+        assert other.request("PUT", with_digest(kept, sha256(PIECE)), b"", few).status == 201
+
+
+@pytest.mark.parametrize(
+    ("trusted", "expected"), [("127.0.0.1", "client=203.0.113.7 scheme=https"), ("", "client=127.0.0.1 scheme=http")]
+)
+def test_the_log_of_requests_has_the_client_behind_a_trusted_proxy(tmp_path, trusted, expected):
+    fields = {"X-Forwarded-For": "1.2.3.4, 203.0.113.7", "X-Forwarded-Proto": "https"}
+    with running_server(tmp_path / "data", log_requests="1", trusted_proxies=trusted) as server:
+        server.client.request("GET", "/v2/", headers=fields)
+        wait_until(lambda: f"{expected}\n" in server.log.read_text())
 
 
 def test_an_upload_that_is_passed_on_is_refused_by_its_owner_in_the_same_words(tmp_path):
     with running_cluster(tmp_path, ["eu", "eu"], max_uploads="1") as cluster:
-        one, other = (server.client for server in cluster.servers)
-        first, second = one.begin_upload("app"), one.begin_upload("app")
-        assert append(other, first).status == 202
-        assert refused(append(other, second)) == (429, "TOOMANYREQUESTS", "30")
-        other.push_blob("app", PIECE)
+        one, other = cluster.servers
+        first, second = one.client.begin_upload("app"), one.client.begin_upload("app")
+        with send_slowly(other, first, PIECE):  # its beginning waits at the other one
+            wait_until(lambda: one.upload_bytes() == MIB)
+            assert refused(append(other.client, second)) == (429, "TOOMANYREQUESTS", "30")
+        other.client.push_blob("app", PIECE)
 
 
 def test_uploads_under_way_count_in_the_disk_budget(tmp_path):
