@@ -1,11 +1,14 @@
 """A short run of the histories (`tests.scenarios.histories`) with every test run."""
 
+import json
 import os
 import shutil
+from collections import Counter
 
 from tests.scenarios.histories.plan import draw_plan
-from tests.scenarios.histories.report import describe, judge
+from tests.scenarios.histories.report import Report, describe, judge
 from tests.scenarios.histories.run import run
+from tests.scenarios.histories.total import total
 from tests.support.needs import need
 
 SECONDS = 45.0
@@ -44,3 +47,11 @@ def _need_namespaces():
 
 def test_plan_of_a_seed_is_the_same_each_time():
     assert draw_plan(7, 60.0) == draw_plan(7, 60.0) != draw_plan(8, 60.0)
+
+
+def test_total_of_reports_adds_up_what_they_count():
+    one = Report([1], 60.0, fired=Counter(clock=2), anomalies=Counter(deletes=1), operations=10)
+    other = Report([2], 30.0, fired=Counter(clock=1, corrupt=4), operations=5)
+    added = total([json.dumps(vars(report)) for report in (one, other)])
+    assert added["seeds"] == [1, 2] and added["seconds"] == 90.0 and added["operations"] == 15
+    assert added["fired"] == {"clock": 3, "corrupt": 4} and added["anomalies"] == {"deletes": 1}

@@ -13,7 +13,7 @@ from tests.scenarios.histories.checkers import (
     read_your_writes,
     refusals,
 )
-from tests.scenarios.histories.history import PARTITION_SETTLE_S, History, Operation, Window
+from tests.scenarios.histories.history import LISTED, PARTITION_SETTLE_S, History, Operation, Window
 
 KEY = "eu/app:v1"
 ONE, TWO, THREE = ("sha256:" + digit * 64 for digit in "123")
@@ -229,3 +229,13 @@ def test_refusals_of_absent_things_are_answers():
     assert not refusals.check(History([read("", 1), delete(1, 2, status=404)])).checked
     assert refusals.check(History([push(ONE, 1, 2, status=404, relies_since=0.5)])).checked
     assert not refusals.check(History([push(ONE, 1, 2, status=404)])).checked
+
+
+def test_read_your_writes_of_a_list_is_a_read_of_each_tag():
+    def listing(shown, begin):
+        return Operation("list", "eu", 1, KEY, begin, begin + 0.1, 200, shown)
+
+    assert read_your_writes.check(History([push(ONE, 1, 2), listing("", 3)])).anomalies
+    assert read_your_writes.check(History([push(ONE, 1, 2), delete(3, 4), listing(LISTED, 5)])).anomalies
+    assert not read_your_writes.check(History([push(ONE, 1, 2), listing(LISTED, 3)])).anomalies
+    assert not read_your_writes.check(History([push(ONE, 1, 2), delete(3, 9), listing("", 4)])).anomalies

@@ -21,4 +21,5 @@ order       what is certain about the order of writes
 checkers    what must hold
 run         one run
 report      its figures
+total       adds up the figures of many runs
 """

@@ -1,11 +1,12 @@
 """The command line. Ends with status 1 when a run has anomalies."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
 from tests.scenarios.histories.plan import LASTS_S, draw_plan
-from tests.scenarios.histories.report import append, describe, judge
+from tests.scenarios.histories.report import append, describe, dump, judge
 from tests.scenarios.histories.run import run
 
 
@@ -16,15 +17,20 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long each run makes faults")
     parser.add_argument("--faults", default="", help=f"kinds of faults, by commas: {', '.join(LASTS_S)}")
     parser.add_argument("--results", type=Path, help="a file to which each run appends a line of JSON")
-    parser.add_argument("--keep", type=Path, help="a directory for data and logs")
+    parser.add_argument("--keep", type=Path, help="a directory for data, logs and the history")
     parser.add_argument("--planted", default="", help="a bug of simulations.planted that all instances have")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end instances and namespaces, too
     kinds = tuple(kind for kind in given.faults.split(",") if kind)
     failed = 0
     for seed in range(given.seed, given.seed + given.runs):
         plan = draw_plan(seed, given.seconds, kinds)
         print(*plan.describe(), sep="\n", flush=True)
-        report = judge(run(plan, given.keep / str(seed) if given.keep else None, given.planted))
+        kept = given.keep / str(seed) if given.keep else None
+        outcome = run(plan, kept, given.planted)
+        report = judge(outcome)
+        if kept is not None:
+            dump(outcome, kept / "history.jsonl")
         if given.results:
             append(report, given.results)
         chosen = f" --faults {given.faults}" if given.faults else ""

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tests.scenarios.histories.checkers.content import WRONG_BYTES
-from tests.scenarios.histories.history import SHARED, History, Operation
+from tests.scenarios.histories.history import LISTED, SHARED, History, Operation
 from tests.scenarios.histories.members import Member, Members
 from tests.support.client import Answer, Client, sha256
 from tests.support.images import Image, image
@@ -23,6 +23,8 @@ WRITE_TIMEOUT_S = 15.0
 REPOSITORIES = 2
 TAGS = 3
 SHARED_SHARE = 0.1
+KEPT_SHARE = 0.4
+"""The share of reads that are sent on a connection that is kept."""
 PAUSE_S = 0.05
 ELSEWHERE = 0.1
 """The share of requests that go to any member, in rotation or not."""
@@ -34,6 +36,7 @@ class Recorder:
     def __init__(self, history: History, client: int) -> None:
         self._history = history
         self._client = client
+        self._kept: dict[int, http.client.HTTPConnection] = {}
 
     def request(
         self,
@@ -44,6 +47,7 @@ class Recorder:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float = WRITE_TIMEOUT_S,
+        is_kept: bool = False,
     ) -> Answer | None:
         """The answer, or None where there is none. The operation is in the history before it is sent."""
         operation.client, operation.member, operation.site = self._client, member.number, member.site
@@ -51,22 +55,53 @@ class Recorder:
         self._history.operations.append(operation)
         operation.begin = time.monotonic()
         try:
-            answer = Client(member.server.host, member.server.port, timeout_s).request(method, path, body, headers)
+            if is_kept:
+                answer = self._on_kept(member, method, path, timeout_s)
+            else:
+                answer = Client(member.server.host, member.server.port, timeout_s).request(method, path, body, headers)
         except (OSError, http.client.HTTPException) as error:
             operation.note = f"{operation.note} {type(error).__name__}".strip()
             return None
         operation.status, operation.end = answer.status, time.monotonic()
         return answer
 
+    def _on_kept(self, member: Member, method: str, path: str, timeout_s: float) -> Answer:
+        """As balancers do it: a worker that has the connection answers as long as it can."""
+        connection = self._kept.get(member.number)
+        if connection is None:
+            connection = http.client.HTTPConnection(member.server.host, member.server.port, timeout=timeout_s)
+            self._kept[member.number] = connection
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+        except BaseException:
+            connection.close()
+            del self._kept[member.number]
+            raise
+
     def also(self, operation: Operation, keys: list[str]) -> None:
         """Note an operation under all keys that it may have changed."""
         self._history.operations += [replace(operation, key=key) for key in keys if key != operation.key]
 
-    def read_tag(self, member: Member, key: str, action: str = "read", method: str = "GET") -> Operation:
+    def list_tags(self, member: Member, repository: str, tags: list[str]) -> None:
+        """Read which of some tags there are."""
+        operation = Operation("list", "", 0, f"{repository}:{tags[0]}", 0.0)
+        answer = self.request(operation, member, "GET", f"/v2/{repository}/tags/list", timeout_s=READ_TIMEOUT_S)
+        listed = set(answer.json()["tags"] or ()) if answer is not None and answer.status == 200 else set()
+        operation.value = LISTED if tags[0] in listed else ""
+        self._history.operations += [
+            replace(operation, key=f"{repository}:{tag}", value=LISTED if tag in listed else "") for tag in tags[1:]
+        ]
+
+    def read_tag(
+        self, member: Member, key: str, action: str = "read", method: str = "GET", is_kept: bool = False
+    ) -> Operation:
+        """Read what a tag shows, on a connection that is kept, or on one of its own."""
         repository, _, tag = key.partition(":")
         operation = Operation(action, "", 0, key, 0.0)
         path = f"/v2/{repository}/manifests/{tag}"
-        answer = self.request(operation, member, method, path, timeout_s=READ_TIMEOUT_S)
+        answer = self.request(operation, member, method, path, timeout_s=READ_TIMEOUT_S, is_kept=is_kept)
         if answer is not None and answer.status == 200:
             operation.value = answer.headers["Docker-Content-Digest"]
             if method == "GET" and sha256(answer.body) != operation.value:
@@ -156,6 +191,8 @@ class ClientThread:
             self._pull(key)
         elif action < 0.68:
             self._read_pushed(site, repository)
+        elif action < 0.74:
+            self._record.list_tags(self._at(site), repository, [f"t{tag}" for tag in range(TAGS)])
         else:
             self._read(key, self._at())
         return False
@@ -213,7 +250,8 @@ class ClientThread:
         return answer is not None and answer.status == 202
 
     def _read(self, key: str, member: Member) -> Operation:
-        return self._record.read_tag(member, key, method=self._drawn.choice(("GET", "GET", "HEAD")))
+        is_kept = self._drawn.random() < KEPT_SHARE
+        return self._record.read_tag(member, key, "read", self._drawn.choice(("GET", "GET", "HEAD")), is_kept)
 
     def _read_at_once(self, site: str, key: str) -> None:
         """Read what was just written, as the next step of a pipeline does, at one member after the other."""

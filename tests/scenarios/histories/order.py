@@ -8,7 +8,7 @@ answer may be carried out at any time, so it precedes nothing.
 
 from collections.abc import Iterable, Sequence
 
-from tests.scenarios.histories.history import WRITES, History, Operation
+from tests.scenarios.histories.history import LISTED, WRITES, History, Operation
 
 
 class TagOrder:
@@ -64,6 +64,8 @@ class TagOrder:
         return [delete for delete in self._deletes if self._can_delete(delete, after)]
 
     def _all_sources(self, value: str) -> Sequence[Operation]:
+        if value == LISTED:
+            return self._all
         return self._pushes.get(value, []) if value else self._deletes
 
     def _can_delete(self, delete: Operation, after: Operation) -> bool:

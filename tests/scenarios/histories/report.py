@@ -1,6 +1,7 @@
 """What a run is judged to be, as text and as one line of JSON that can be added up."""
 
 import json
+import subprocess
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ class Report:
 
     seeds: list[int]
     seconds: float
+    code: str = ""
+    """Which code was run, as git describes it."""
     fired: Counter[str] = field(default_factory=Counter)
     missed: Counter[str] = field(default_factory=Counter)
     operations: int = 0
@@ -51,7 +54,7 @@ CHECKERS = (read_your_writes, monotonic, acknowledged, deletes, digests, content
 
 def judge(outcome: Outcome) -> Report:
     history, plan = outcome.history, outcome.plan
-    report = Report([plan.seed], plan.seconds, outcome.fired, outcome.missed, len(history.operations))
+    report = Report([plan.seed], plan.seconds, code(), outcome.fired, outcome.missed, len(history.operations))
     report.writes_acknowledged = sum(o.action in WRITES and o.is_acknowledged for o in history.operations)
     report.reads_answered = sum(o.action in READS and o.is_answered for o in history.operations)
     report.refused = refusals.kinds(history)
@@ -66,6 +69,13 @@ def judge(outcome: Outcome) -> Report:
     return report
 
 
+def code() -> str:
+    """The commit that runs, with a mark where files differ from it."""
+    command = ["git", "describe", "--always", "--dirty"]
+    said = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return said.stdout.strip()
+
+
 def _note(report: Report, anomalies: list[Anomaly], outcome: Outcome) -> None:
     report.anomalies.update(anomaly.checker for anomaly in anomalies)
     for anomaly in anomalies[:SHOWN]:
@@ -77,9 +87,16 @@ def _note(report: Report, anomalies: list[Anomaly], outcome: Outcome) -> None:
         report.examples.append(f"{anomaly.checker}: {anomaly.text}; faults: {', '.join(under_way) or 'none'}")
 
 
+def dump(outcome: Outcome, path: Path) -> None:
+    """Write the whole history: windows first, and then operations in the order of their begins."""
+    with path.open("w") as file:
+        for entry in (*outcome.history.windows, *sorted(outcome.history.operations, key=lambda o: o.begin)):
+            file.write(json.dumps(asdict(entry)) + "\n")
+
+
 def append(report: Report, path: Path) -> None:
     with path.open("a") as file:
-        file.write(json.dumps(asdict(report)) + "\n")
+        file.write(json.dumps(vars(report)) + "\n")
 
 
 def describe(report: Report) -> list[str]:

@@ -12,6 +12,8 @@ from tests.scenarios.histories.members import PORT, Member, Members
 from tests.support.server import Redis
 
 Undo = Callable[[], None]
+WAYS = (("INPUT", "-s"), ("OUTPUT", "-d"))
+"""What a host receives from an address, and what it sends there."""
 
 
 def part_members(members: Members, drawn: random.Random) -> Fired | None:
@@ -80,13 +82,14 @@ def redis_pause(members: Members, drawn: random.Random) -> Fired | None:
 
 
 def redis_cut(members: Members, drawn: random.Random) -> Fired | None:
-    """Some members, or all, from all Redis servers."""
+    """Some members, or all, from all Redis servers: both ways, or only what they send, or only what they receive."""
+    ways = drawn.choice((WAYS, WAYS, WAYS[:1], WAYS[1:]))
     cut = drawn.sample(members.all, drawn.randint(1, len(members.all)))
     rules = [
         (member.number, (chain, direction, redis.host))
         for member in cut
         for redis in members.redis
-        for chain, direction in (("INPUT", "-s"), ("OUTPUT", "-d"))
+        for chain, direction in ways
     ]
     return Fired(f"{_names(cut)} from Redis", tuple({member.site for member in cut}), _dropping(members, rules))
 
@@ -106,11 +109,7 @@ def _names(members: list[Member]) -> str:
 def _part(members: Members, pairs: list[tuple[Member, Member]]) -> Undo:
     return _dropping(
         members,
-        [
-            (one.number, (chain, direction, other.server.host))
-            for one, other in pairs
-            for chain, direction in (("INPUT", "-s"), ("OUTPUT", "-d"))
-        ],
+        [(one.number, (chain, direction, other.server.host)) for one, other in pairs for chain, direction in WAYS],
     )
 
 
