@@ -17,7 +17,7 @@ from functools import partial
 from typing import NamedTuple
 
 from crdt.change import Change
-from registry.blobs.ingest import Ingest, Mark
+from registry.blobs.ingest import RESERVE_BYTES, Ingest, Mark
 from registry.blobs.jobs import in_executor
 from registry.blobs.store import UPLOADS, BlobStore
 from registry.blobs.upload_places import UploadPlaces
@@ -133,6 +133,16 @@ class Uploads:
         """Raise TooManyUploads while there may be no more and none may be preempted."""
         if self._places.is_full:
             self._next_to_preempt()
+
+    def check_disk(self, size_bytes: int = 0) -> None:
+        """Raise StorageFailed where the disk has no room for a new upload, of which `size_bytes` are known to come.
+        Asks the disk at once, which takes microseconds."""
+        free_bytes = self._store.disk.free()
+        if free_bytes < RESERVE_BYTES + size_bytes:
+            raise StorageFailed(
+                "this instance's disk is full; push to another one, or again in a while",
+                {"free_bytes": free_bytes, "reserved_bytes": RESERVE_BYTES},
+            )
 
     async def append(
         self, upload: str, repository: Repository, body: AsyncIterator[bytes], span: Span | None, network: str = ""

@@ -22,7 +22,7 @@ from registry.errors import CLOSE, BlobUploadInvalid, BlobUploadUnknown, ChunkOu
 from registry.forwarded import client_network
 from registry.http.blobs import mount_blob
 from registry.http.repeatable import RepeatableBody
-from registry.http.request import body_stream, content_range
+from registry.http.request import body_stream, content_range, number
 from registry.instance import Instance
 from registry.names import ALGORITHMS, Digest, Repository, parse_digest, parse_repository
 from registry.seams import PeerUnreachable
@@ -58,6 +58,7 @@ async def begin(instance: Instance, request: Request, repository: Repository) ->
     elif query.get("digest-algorithm", "sha256") not in ALGORITHMS:
         raise BlobUploadInvalid("this digest algorithm is not supported", {"supported": sorted(ALGORITHMS)})
     instance.cluster.evict.check_room()
+    instance.uploads.check_disk(number(request.headers.get("content-length", "")) or 0)  # now: a balancer can go on
     instance.uploads.check_number()
     upload = _new_upload(instance)
     if "digest" in query and "mount" not in query:

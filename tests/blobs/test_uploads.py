@@ -8,6 +8,7 @@ import tracemalloc
 
 import pytest
 
+from registry.blobs.ingest import RESERVE_BYTES
 from registry.blobs.store import BlobStore, content_path
 from registry.blobs.uploads import ClientGone, Span, Uploads
 from registry.catalog.catalog import Catalog
@@ -386,3 +387,16 @@ async def test_a_body_that_takes_the_last_room_ends_its_upload(site):
         await site.uploads.append("u0", APP, body(*[CONTENT[:100_000]] * 20), None)
     assert site.uploads.held_bytes == 0 and not site.disk.names("uploads")
     await site.uploads.append("u1", APP, body(CONTENT[:100_000]), None)
+
+
+async def test_a_full_disk_refuses_new_uploads_before_their_first_byte(site, monkeypatch):
+    """Clients and balancers go on to another instance where a POST is refused, and no more once it was taken."""
+    monkeypatch.setattr(site.disk, "free", lambda: RESERVE_BYTES + 1000)
+    site.uploads.check_disk()
+    site.uploads.check_disk(1000)
+    with pytest.raises(StorageFailed) as refused:
+        site.uploads.check_disk(1001)
+    assert (refused.value.status, refused.value.detail["free_bytes"]) == (503, RESERVE_BYTES + 1000)
+    monkeypatch.setattr(site.disk, "free", lambda: RESERVE_BYTES - 1)
+    with pytest.raises(StorageFailed, match="disk is full"):
+        site.uploads.check_disk()

@@ -11,7 +11,8 @@ import pytest
 from tests.scenarios.test_fetch import flip_a_bit, linked_sites
 from tests.support import images
 from tests.support.client import sha256
-from tests.support.server import Server, wait_until
+from tests.support.nginx import for_clients
+from tests.support.server import Server, running_cluster, wait_until
 
 MIB = 1024 * 1024
 DISK_MIB = 64
@@ -67,6 +68,28 @@ def test_a_disk_filled_by_others_does_not_keep_an_instance_from_serving(tmp_path
             assert server.client.get(f"/v2/app/blobs/{sha256(blob)}").body == blob
         finally:
             server.kill()
+
+
+def test_a_site_with_one_full_disk_takes_every_push_through_the_shipped_nginx(tmp_path):
+    """The full one refuses where an upload begins, and nginx goes on to the next."""
+    with small_disk(tmp_path / "disk") as disk, running_cluster(tmp_path, ["eu", "eu"]) as cluster:
+        small = Server(disk / "data", "eu", [cluster.redis.url]).start()
+        try:
+            addresses = [server.address for server in (small, *cluster.servers)]
+            with for_clients(tmp_path / "nginx", addresses) as nginx:
+                nginx.wait_listening()
+                (disk / "ballast").write_bytes(bytes(small_free(small) - 20 * MIB))
+                begun = small.client.request("POST", "/v2/app/blobs/uploads/", b"")
+                assert (begun.status, begun.code) == (503, "DENIED")
+                assert "disk is full" in begun.json()["errors"][0]["message"]
+                for number in range(9):
+                    nginx.client.push_blob("app", b"%d" % number + bytes(MIB))
+                image = images.image("pushed while a disk is full")
+                nginx.client.push("app", "v1", image)
+                assert small.client.get("/v2/app/manifests/v1").body == image.body
+                assert small.client.get("/readyz").status == 200, "it goes on serving"
+        finally:
+            small.kill()
 
 
 @contextlib.contextmanager
