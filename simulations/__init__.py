@@ -22,6 +22,7 @@ seams. `python -m simulations --help` runs it.
     slow_upload  one upload that goes on through a whole run
     workload     clients: pushes, pulls, retags, deletes, mounts, uploads in chunks
     history      what clients were told and what instances committed
+    order        what is certain about the order of writes, seen from outside
     checkers/    what must hold, one file each
     plan         what is drawn for a run, and how it went
     referee      watches instances and clients, and has them judged

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from simulations.order import LISTED
 from tests.scenarios.histories.checkers import (
     acknowledged,
     content,
@@ -13,7 +14,7 @@ from tests.scenarios.histories.checkers import (
     read_your_writes,
     refusals,
 )
-from tests.scenarios.histories.history import LISTED, PARTITION_SETTLE_S, History, Operation, Window
+from tests.scenarios.histories.history import PARTITION_SETTLE_S, History, Operation, Window
 
 KEY = "eu/app:v1"
 ONE, TWO, THREE = ("sha256:" + digit * 64 for digit in "123")

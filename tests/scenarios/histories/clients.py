@@ -12,8 +12,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
+from simulations.order import LISTED
 from tests.scenarios.histories.checkers.content import WRONG_BYTES
-from tests.scenarios.histories.history import LISTED, SHARED, History, Operation
+from tests.scenarios.histories.history import SHARED, History, Operation
 from tests.scenarios.histories.members import Member, Members
 from tests.support.client import Answer, Client, sha256
 from tests.support.images import Image, image

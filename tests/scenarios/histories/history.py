@@ -9,11 +9,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-WRITES = ("push", "delete-tag", "delete-manifest")
+from simulations.order import WRITES
+
 READS = ("read", "list", "manifest", "blob")
 """A list of tags is a read of each of them, which shows LISTED or nothing. A blob is read under the key of the manifest
 that names it: while the manifest must be there, its blobs must."""
-LISTED = "listed"
 FINAL = ("final-read", "final-manifest", "final-blob")
 """Reads at every member after healing."""
 SHARED = "shared/"

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from simulations.order import WRITES
 from tests.scenarios.histories.checkers import (
     acknowledged,
     content,
@@ -15,7 +16,7 @@ from tests.scenarios.histories.checkers import (
     read_your_writes,
     refusals,
 )
-from tests.scenarios.histories.history import READS, WRITES, Anomaly
+from tests.scenarios.histories.history import READS, Anomaly
 from tests.scenarios.histories.run import Outcome
 
 SHOWN = 20

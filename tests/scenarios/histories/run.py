@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from simulations.order import WRITES
 from tests.scenarios.histories.balancer import Balancer, is_ready_now
 from tests.scenarios.histories.clients import ClientThread, Pool, Recorder
 from tests.scenarios.histories.faults.stage import Stage
-from tests.scenarios.histories.history import WRITES, History, Operation
+from tests.scenarios.histories.history import History, Operation
 from tests.scenarios.histories.members import Members
 from tests.scenarios.histories.plan import Plan
 from tests.scenarios.histories.watch import Watch

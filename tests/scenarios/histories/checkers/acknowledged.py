@@ -4,15 +4,15 @@ A push that a later write replaced, or that overlaps one, need not be what the t
 unless a delete may have taken it away.
 """
 
+from simulations.order import Order
 from tests.scenarios.histories.checkers.found import Found, describe
 from tests.scenarios.histories.history import FINAL, SHARED, History
-from tests.scenarios.histories.order import TagOrder
 
 
 def check(history: History) -> Found:
     found = Found()
     for key, operations in history.by_key(FINAL).items():
-        order = TagOrder(history, operations)
+        order = Order(history.is_parted, operations)
         pushes = [write for write in order.acknowledged() if write.action == "push"]
         for read in operations:
             if read.action not in FINAL:

@@ -1,8 +1,8 @@
 """Deletes stay: what an acknowledged delete took away, and no client pushed again, is nowhere shown after healing."""
 
+from simulations.order import Order
 from tests.scenarios.histories.checkers.found import Found, describe
 from tests.scenarios.histories.history import SHARED, History
-from tests.scenarios.histories.order import TagOrder
 
 READS = ("final-read", "final-manifest")
 
@@ -12,7 +12,7 @@ def check(history: History) -> Found:
     for key, operations in history.by_key(READS).items():
         if key.startswith(SHARED):
             continue
-        order = TagOrder(history, operations)
+        order = Order(history.is_parted, operations)
         deletes = [write for write in order.acknowledged() if write.action != "push"]
         for read in operations:
             if read.action in READS and read.is_answered:

@@ -8,9 +8,9 @@ everywhere at once: see read_your_writes.)
 
 from collections import deque
 
+from simulations.order import Order
 from tests.scenarios.histories.checkers.found import Found
 from tests.scenarios.histories.history import SHARED, History, Operation
-from tests.scenarios.histories.order import TagOrder
 
 CALM_S = 12.0
 """So long no fault was under way at the site: a member may have hung for as long as the longest fault lasts, and then
@@ -24,7 +24,7 @@ def check(history: History) -> Found:
     for key, operations in history.by_key(("read",)).items():
         if key.startswith(SHARED):
             continue
-        order = TagOrder(history, operations)
+        order = Order(history.is_parted, operations)
         reads = sorted((o for o in operations if o.action == "read" and o.is_answered), key=lambda read: read.end)
         for member in sorted({read.member for read in reads}):
             _check_all(order, [read for read in reads if read.member == member], found, history, at_once=True)
@@ -34,7 +34,7 @@ def check(history: History) -> Found:
     return found
 
 
-def _check_all(order: TagOrder, reads: list[Operation], found: Found, history: History, at_once: bool) -> None:
+def _check_all(order: Order, reads: list[Operation], found: Found, history: History, at_once: bool) -> None:
     earlier: deque[Operation] = deque(maxlen=REMEMBERED)
     waiting: deque[Operation] = deque()
     pause_s = 0.0 if at_once else CALM_S

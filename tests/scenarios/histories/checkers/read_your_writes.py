@@ -4,9 +4,9 @@ The promise has one exception, a partition inside the site, because a member tha
 other fault is covered: a primary that hangs, a bus that is gone, kills, clocks.
 """
 
+from simulations.order import Order
 from tests.scenarios.histories.checkers.found import Found, describe
 from tests.scenarios.histories.history import READS, SHARED, History, Operation
-from tests.scenarios.histories.order import TagOrder
 
 UPLOADS_KEPT_S = 10.0
 """Blobs without a manifest may be collected after their grace (`members.SETTINGS`), which is a little longer."""
@@ -17,7 +17,7 @@ def check(history: History) -> Found:
     for key, operations in history.by_key(READS).items():
         if key.startswith(SHARED):
             continue
-        order = TagOrder(history, operations)
+        order = Order(history.is_parted, operations)
         acknowledged = sorted(order.acknowledged(), key=lambda write: write.end)
         for read in operations:
             if read.action in READS and read.is_answered:
@@ -39,9 +39,7 @@ def _check_uploads(history: History, push: Operation, found: Found) -> None:
         found.excused += 1
 
 
-def _check_read(
-    history: History, order: TagOrder, acknowledged: list[Operation], read: Operation, found: Found
-) -> None:
+def _check_read(history: History, order: Order, acknowledged: list[Operation], read: Operation, found: Found) -> None:
     must_show, stale, excused = False, None, False
     for write in acknowledged:
         if write.end >= read.begin:
