@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client.registry import CollectorRegistry
 
@@ -63,6 +63,8 @@ class Instance:
         """Requests of other instances that were answered."""
         self.refused_peers: Counter[str] = Counter()
         """Requests in the name of other instances that were refused, by reason."""
+        self.process_deaths: Callable[[], Mapping[str, int]] = dict
+        """How many processes of this instance have died and were replaced, by role."""
         self.draining = False
         self._upkeep: asyncio.Task[None] | None = None
         self._large_logs: dict[str, None] = {}

@@ -23,6 +23,10 @@ def lines(answer: dict[str, Any]) -> Iterator[str]:
     """The room on the disk, and the policy's rules where there is more to them than the defaults."""
     disk = answer["disk"]
     yield f"{size(disk['free_bytes'])} free of {size(disk['total_bytes'])} on the disk"
+    died = {role: count for role, count in answer["process_deaths"].items() if count}
+    if died:
+        counts = ", ".join(f"{count} as {role}" for role, count in died.items())
+        yield f"[bold]{sum(died.values())} processes have died[/] and were replaced: {counts}"
     for rule in answer["copies"]["policy"]:
         text = f"{rule['repositories']}: copies {rule['copies']}, acknowledge {rule['acknowledge']}"
         never = f"; [bold]never applies[/]: {escape(rule['never_applies'])}" if rule["never_applies"] else ""

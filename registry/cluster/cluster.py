@@ -362,7 +362,9 @@ class Cluster:
                 self._silent.add(url)
                 log.warning("no hello from %s: %s", url, error or "no answer in time")
             return
-        self._silent.discard(url)
+        if url in self._silent:
+            self._silent.discard(url)
+            log.info("%s says hello", url)
         self.greeted(answer)
         if answer.instance == self._catalog.instance_id and url in self._addresses:
             self._addresses.remove(url)  # a list of peers may be the same everywhere, this instance included

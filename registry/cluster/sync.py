@@ -169,7 +169,9 @@ class Sync:
             await self._save_reached(member)
         except (PeerUnreachable, CrdtError, StorageFailed) as error:
             self.rounds["failed"] += 1
-            log.warning("catching up with %s failed: %s", member.shown, error)
+            # That a member does not answer is told elsewhere (`watch`), and once.
+            level = logging.INFO if isinstance(error, PeerUnreachable) else logging.WARNING
+            log.log(level, "catching up with %s failed: %s", member.shown, error)
             return False
         self.rounds["done"] += 1
         return True

@@ -60,6 +60,8 @@ class Figures(Collector):
         space = self._instance.cluster.space
         yield _gauge("disk_free_bytes", "bytes that can still be written in the data directory", space.free_bytes)
         yield _gauge("disk_total_bytes", "bytes of the file system of the data directory", space.total_bytes)
+        died = "processes of this instance that have died and were replaced, by role, since its supervisor began"
+        yield _counters("process_deaths", died, "role", self._instance.process_deaths())
         yield from _traffic(self._instance)
         yield from _between_instances(self._instance)
         yield from _upkeep(self._instance)

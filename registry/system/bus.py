@@ -8,6 +8,7 @@ each subscription listens for its own heartbeat, and is opened anew when that do
 
 import asyncio
 import logging
+import re
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -143,8 +144,10 @@ class _Server:
 
 
 def _shortened(error: Exception) -> str:
-    """Without the page of settings that the library names when Sentinels do not answer."""
-    return str(error).partition(" : <")[0]
+    """Without the address, which is in the line already, and without the page of settings that the library names when
+    Sentinels do not answer."""
+    text = re.sub(r"^Error -?[0-9]+ (?:while )?connecting to \S+\. ", "", str(error).partition(" : <")[0])
+    return text.removesuffix(".") or type(error).__name__
 
 
 def _client(url: str) -> Any:

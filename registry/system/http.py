@@ -4,6 +4,8 @@ That is loaded when it is needed: it takes a tenth of a second, and an instance 
 """
 
 import asyncio
+import os
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -32,7 +34,7 @@ class HttpResponse:
             async for chunk in self._response.content.iter_any():
                 yield chunk
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise PeerUnreachable(f"the answer broke off: {error}") from None
+            raise PeerUnreachable(f"the answer broke off: {_reason(error)}") from None
 
 
 class _Source:
@@ -79,7 +81,7 @@ class HttpTransport:
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             if isinstance(source, _Source) and source.failure is not None:
                 raise source.failure from None
-            raise PeerUnreachable(f"{url}: {type(error).__name__}: {error}") from None
+            raise PeerUnreachable(f"{_origin(url)} cannot be reached: {_reason(error)}") from None
         try:
             yield HttpResponse(exchange)
         finally:
@@ -108,3 +110,28 @@ class HttpTransport:
                 read_bufsize=CHUNK_BYTES,
             )
         return self._session
+
+
+def _origin(url: str) -> str:
+    """An address without its path, also where it is none."""
+    return "/".join(url.split("/", 3)[:3])
+
+
+def _reason(error: Exception) -> str:
+    """Why there was no answer, in words that say what to look for. An instance that restarts is no exception."""
+    import aiohttp
+
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"its name cannot be resolved ({error.os_error.strerror})"
+    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError | ConnectionResetError):
+        return "it closed the connection"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "what answers there does not speak HTTP"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(cause, ssl.SSLError | ssl.CertificateError):
+        return f"TLS failed: {cause}"
+    if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+        return os.strerror(cause.errno).lower()
+    return f"{error} ({type(error).__name__})" if str(error) else type(error).__name__

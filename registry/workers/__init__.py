@@ -7,6 +7,7 @@
 supervisor   who runs, who takes the place of whom, ending in order
 owner        the process that runs the instance
 reader       the processes that only read
+deaths       how many of them have died, counted where it survives them
 handover     how connections and notes go from readers to the owner
 signals      how they are spoken to
 server       uvicorn, as all of them use it

@@ -5,7 +5,7 @@ import logging
 import math
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import apsw
@@ -54,6 +54,8 @@ class Callbacks:
     """It answers clients."""
     closing: Callable[[], None] = lambda: None
     """It listens no more, and takes connections from readers for a moment only."""
+    deaths: Callable[[], Mapping[str, int]] = dict
+    """How many processes have died, by role; nothing where there is no supervisor."""
 
 
 def run_owner(
@@ -94,6 +96,7 @@ async def _serve(
     for name in signals:
         asyncio.get_running_loop().add_signal_handler(name, drain.begin)
     instance.cluster.on_left = drain.begin
+    instance.process_deaths = callbacks.deaths
     _say_where(config, instance, sockets)
     callbacks.started()
     waiting = asyncio.create_task(_tell_answering(instance, callbacks))

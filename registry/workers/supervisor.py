@@ -20,6 +20,7 @@ from functools import partial
 
 from registry.config import Config
 from registry.errors import CannotStart
+from registry.workers.deaths import PRIMARY, WORKER, Deaths
 from registry.workers.handover import channel
 from registry.workers.owner import Callbacks, Sockets, run_owner
 from registry.workers.reader import run_reader
@@ -61,7 +62,9 @@ class Supervisor:
         self._hearing, self._telling = os.pipe()
         os.set_blocking(self._hearing, False)
         self._sockets = Sockets(public, internal, self._receiving)
-        callbacks = Callbacks(*(partial(self._tell, what) for what in (_STARTED, _ANSWERING, _CLOSING)))
+        self._deaths = Deaths()
+        started, answering, closing = (partial(self._tell, what) for what in (_STARTED, _ANSWERING, _CLOSING))
+        callbacks = Callbacks(started, answering, closing, self._deaths.counts)
         self._owner = _Child(
             "the owner", lambda: run_owner(config, self._sockets, (END,), callbacks, in_place=self._has_answered)
         )
@@ -159,6 +162,7 @@ class Supervisor:
         lived_s = time.monotonic() - child.born_at
         child.pause_s = 0.0 if lived_s > SHORT_LIFE_S else min(child.pause_s * 2 or TICK_S, MAX_PAUSE_S)
         child.due_at = time.monotonic() + child.pause_s
+        self._deaths.count(PRIMARY if child is self._owner else WORKER)
         how = f"signal {-code}" if code < 0 else f"status {code}"
         log.error("%s (process %s) has died: %s; another process takes its place", child.name, child.pid, how)
 

@@ -1,0 +1,47 @@
+"""What the others' logs say of an ordinary restart: that a peer is back, in words, and no exceptions."""
+
+import re
+
+import pytest
+
+from tests.support import images
+from tests.support.server import running_cluster, wait_until
+
+RAW = re.compile(r"Traceback|\b\w*(?:Error|Exception)\b|errno|\[Errno|<class")
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_an_ordinary_restart_logs_that_the_peer_is_back_and_no_exceptions(tmp_path, kill):
+    with running_cluster(tmp_path, ["eu", "eu", "us"]) as cluster:
+        restarted = cluster[1]
+        cluster[0].client.push("app", "v1", images.image("before"))
+        cluster.wait_agreed()
+        name = restarted.status()["instance"]
+        restarted.kill() if kill else restarted.stop()
+        cluster[0].client.push("app", "v2", images.image("meanwhile"))
+        restarted.start()
+        cluster.wait_agreed()
+        others = [cluster[0], cluster[2]]
+        for other in others:
+            wait_until(lambda other=other: f"instance {name} was restarted and is back" in other.log.read_text())
+        for server in cluster.servers:
+            raw = [line for line in server.log.read_text().splitlines() if RAW.search(line)]
+            assert raw == []
+
+
+def test_a_peer_that_was_away_is_said_to_be_silent_and_to_be_back(tmp_path):
+    with running_cluster(tmp_path, ["eu", "us"], with_redis=False) as cluster:
+        name = cluster[1].status()["instance"]
+        cluster[1].pause()
+        wait_until(lambda: re.search(f"{name} has been silent for .* presumed dead", cluster[0].log.read_text()), 30)
+        cluster[1].resume()
+        wait_until(lambda: re.search(rf"{name} is back after \d+ s", cluster[0].log.read_text()))
+
+
+def test_a_redis_that_is_away_is_said_in_words(tmp_path):
+    with running_cluster(tmp_path, ["eu"]) as cluster:
+        cluster.redis.kill()
+        wait_until(lambda: "is not heard: " in cluster[0].log.read_text())
+        cluster.redis.start()
+        wait_until(lambda: cluster[0].log.read_text().count("is heard") == 2)
+        assert [line for line in cluster[0].log.read_text().splitlines() if RAW.search(line)] == []
