@@ -187,5 +187,15 @@ class Leaving(OciError):
         super().__init__(message, None, {"Retry-After": "1"})
 
 
+class Ending(OciError):
+    """This instance has been stopped, and its time for draining is over. What an upload has sent is kept."""
+
+    status = 503
+    code = "DENIED"
+
+    def __init__(self) -> None:
+        super().__init__("this instance is ending; send the request again", None, {"Retry-After": "2", **CLOSE})
+
+
 class CannotStart(Exception):
     """A reason not to start, in one line for the operator."""

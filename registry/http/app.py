@@ -1,5 +1,6 @@
 """The ASGI application: which part answers a request, requests counted, and errors rendered in one place."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -11,10 +12,10 @@ from starlette.types import Receive, Scope, Send
 from registry.blobs.uploads import ClientGone
 from registry.cluster.fetch import TransferFailed
 from registry.cluster.peers import PREFIX as PEERS
-from registry.errors import ContentUnreachable, OciError, StorageFailed, Unsupported
+from registry.errors import ContentUnreachable, Ending, OciError, StorageFailed, Unsupported
 from registry.forwarded import TrustedProxies
 from registry.http import collection, membership, metrics, own, peers, replication
-from registry.http.answers import error_response
+from registry.http.answers import CutOff, error_response
 from registry.http.direct import DirectAnswers, Headers
 from registry.http.exchange import Exchange
 from registry.http.routes import PREFIX, TEMPLATES, Path, answer, parse_path
@@ -81,8 +82,20 @@ class App:
         exchange = Exchange(scope, receive, send, request_id, instance.clock)
         route = _route(scope["path"]) if path is None else TEMPLATES[path.resource]
         with exchange.counted(instance.traffic, route, instance.config.log_requests and path is not None):
-            response = await self._answer(Request(scope, exchange.receive), path)
-            await response(scope, exchange.receive, exchange.send)
+            try:
+                response = await self._answer(Request(scope, exchange.receive), path)
+                await response(scope, exchange.receive, exchange.send)
+            except asyncio.CancelledError:
+                await self._cut_off(scope, exchange)
+
+    async def _cut_off(self, scope: Scope, exchange: Exchange) -> None:
+        """End a request that has not ended in the time that there was for draining. Raises CancelledError for one that
+        was cancelled for another reason, and CutOff."""
+        if not self._instance.draining:
+            raise
+        if exchange.is_answering:
+            raise CutOff("this instance has ended") from None
+        await error_response(Ending(), scope["method"] == "HEAD")(scope, exchange.receive, exchange.send)
 
     async def _answer(self, request: Request, path: Path | None) -> Response:
         is_head = request.method == "HEAD"

@@ -48,6 +48,11 @@ class Exchange:
             self._sent += len(message["body"])
         return self._send(message)
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether the head of an answer has been sent."""
+        return self._status != 0
+
     def served(self, route: str) -> Served:
         """What is to be counted, once it is over."""
         method = self._scope["method"]

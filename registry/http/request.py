@@ -16,8 +16,17 @@ _NUMBER = re.compile(r"[0-9]{1,20}\Z")
 _CONTENT_RANGE = re.compile(r"(?:bytes[ =])?([0-9]{1,18})-([0-9]{1,18})(?:/(?:[0-9]+|\*))?\Z")
 
 
+CUT_OFF = "the time for draining is over"
+"""The message of the cancellation by which the server cuts a request off."""
+
+
+class CutOffByEnd(ClientGone):
+    """This instance ends, and the rest of a body is not waited for."""
+
+
 async def body_stream(request: Request) -> AsyncIterator[bytes]:
-    """The body as it comes. Raises ClientGone when the client leaves, or sends nothing for a minute, before its end."""
+    """The body as it comes. Raises ClientGone when the client leaves, or sends nothing for a minute, before its end,
+    and CutOffByEnd."""
     chunks = request.stream()
     try:
         while True:
@@ -29,6 +38,10 @@ async def body_stream(request: Request) -> AsyncIterator[bytes]:
                 yield chunk
     except (ClientDisconnect, TimeoutError):
         raise ClientGone("the client stopped in the middle of a body") from None
+    except asyncio.CancelledError as error:
+        if error.args != (CUT_OFF,):
+            raise
+        raise CutOffByEnd(CUT_OFF) from None  # what has come is kept
 
 
 def number(text: str) -> int | None:

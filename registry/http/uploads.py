@@ -18,11 +18,11 @@ from registry.cluster.members import Member
 from registry.cluster.messages import UploadAnswer, UploadQuestion
 from registry.cluster.peers import SessionRefused
 from registry.cluster.upload_ids import RANDOM_SIZE, UploadId, new_upload_name, open_upload_id, seal_upload_id
-from registry.errors import CLOSE, BlobUploadInvalid, BlobUploadUnknown, ChunkOutOfOrder, UploadUnreachable
+from registry.errors import CLOSE, BlobUploadInvalid, BlobUploadUnknown, ChunkOutOfOrder, Ending, UploadUnreachable
 from registry.forwarded import client_network
 from registry.http.blobs import mount_blob
 from registry.http.repeatable import RepeatableBody
-from registry.http.request import body_stream, content_range, number
+from registry.http.request import CutOffByEnd, body_stream, content_range, number
 from registry.instance import Instance
 from registry.names import ALGORITHMS, Digest, Repository, parse_digest, parse_repository
 from registry.seams import PeerUnreachable
@@ -118,6 +118,8 @@ async def carry_out(instance: Instance, asked: UploadRequest) -> Response:
     except ChunkOutOfOrder as error:
         error.headers |= _position(instance, asked.repository, name, uploads.size(name, asked.repository))
         raise
+    except CutOffByEnd:
+        raise Ending from None
     except ClientGone:
         # Nobody reads this answer, unless a balancer between us does.
         raise BlobUploadInvalid("the body broke off; what arrived is kept", headers=CLOSE) from None

@@ -6,6 +6,7 @@
 
 supervisor   who runs, who takes the place of whom, ending in order
 owner        the process that runs the instance
+drain        its end in order, within the time that a stop gives
 reader       the processes that only read
 deaths       how many of them have died, counted where it survives them
 handover     how connections and notes go from readers to the owner

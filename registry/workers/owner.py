@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -23,12 +22,12 @@ from registry.system.clock import SystemClock
 from registry.system.disk import SystemDisk
 from registry.system.http import HttpTransport
 from registry.system.no_bus import SilentBus
+from registry.workers.drain import Drain
 from registry.workers.handover import Notes, Receiver
 from registry.workers.server import Server
 
 log = logging.getLogger("concord")
 
-DRAIN_LOOK_S = 0.2
 READERS_END_S = 0.8
 """So long an owner that closes takes what readers pass on: they learn of it a little later, and linger then."""
 WAYS_OUT = "restore a backup elsewhere (concord restore), or have it rebuilt from the other instances (concord rebuild)"
@@ -92,7 +91,7 @@ async def _serve(
     if sockets.receiving is not None:
         receiver = _receiver(instance, public, sockets.receiving)
         public.adopts_for_s, public.on_lingered = READERS_END_S, receiver.close
-    drain = _Drain(instance, [server for server, _ in servers], callbacks.closing)
+    drain = Drain(instance, [server for server, _ in servers], callbacks.closing)
     for name in signals:
         asyncio.get_running_loop().add_signal_handler(name, drain.begin)
     instance.cluster.on_left = drain.begin
@@ -138,41 +137,6 @@ def _say_where(config: Config, instance: Instance, sockets: Sockets) -> None:
 def _place(listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-class _Drain:
-    """Ending in order: not ready at once; closed when no upload is at work, so that one that was begun here can be
-    finished here; ended when the requests under way are. A second signal waits for nobody."""
-
-    def __init__(self, instance: Instance, servers: list[Server], on_closing: Callable[[], None]) -> None:
-        self._instance = instance
-        self._servers = servers
-        self._on_closing = on_closing
-        self._waiting: asyncio.Task[None] | None = None
-
-    def begin(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._close(force=True)
-            return
-        self._instance.draining = True
-        self._waiting = asyncio.create_task(self._wait())
-
-    async def _wait(self) -> None:
-        """Both waits share the time there is."""
-        left_s = self._instance.config.drain_s
-        while left_s > 0 and self._instance.uploads.at_work:
-            await asyncio.sleep(DRAIN_LOOK_S)
-            left_s -= DRAIN_LOOK_S
-        for server in self._servers:
-            server.config.timeout_graceful_shutdown = math.ceil(max(left_s, 0))
-        self._close()
-
-    def _close(self, force: bool = False) -> None:
-        self._on_closing()
-        for server in self._servers:
-            server.force_exit = force
-            server.should_exit = True
 
 
 def _bus(config: Config) -> Bus:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,11 +11,16 @@ from typing import Any, cast
 import uvicorn
 
 from registry.http.protocol import BoundedProtocol
+from registry.http.request import CUT_OFF
+
+log = logging.getLogger("concord")
 
 KEEP_ALIVE_S = 90  # longer than the 60 to 75 s after which balancers close idle connections themselves
 LINGER_S = 0.3
 """How long connections are kept when no new ones are taken: a request may be on its way on them."""
 LOOK_S = 0.01
+CUT_OFF_S = 0.5
+"""How long requests that are cut off have for saying so to their clients."""
 
 
 class Server(uvicorn.Server):
@@ -40,6 +46,10 @@ class Server(uvicorn.Server):
         self._is_ending = False
         self.adopts_for_s = 0.0
         """How long it is to take connections from others when it listens no more."""
+        self.finishes_until: float | None = None
+        """The loop time until which requests may go on once it is to end; None: as long as they take."""
+        self.drain_s = 0.0
+        """How long that was when the drain began, for the log."""
         self.on_lingered: Callable[[], None] = lambda: None
         """Called when it takes no more connections from anybody."""
 
@@ -85,6 +95,20 @@ class Server(uvicorn.Server):
             await asyncio.gather(*self._adopting)
         await asyncio.sleep(0)  # what had come on them before is being answered
         await super().shutdown(sockets)
+
+    async def _wait_tasks_to_complete(self) -> None:
+        """Cut requests off that do not end in time. uvicorn's own way logs a stack trace for each of them, and does not
+        wait until they have answered."""
+        try:
+            async with asyncio.timeout_at(self.finishes_until):
+                await super()._wait_tasks_to_complete()
+        except TimeoutError:
+            under_way = list(self.server_state.tasks)
+            log.warning("%d requests did not end within %g s and are cut off", len(under_way), self.drain_s)
+            for task in under_way:
+                task.cancel(CUT_OFF)
+            if under_way:
+                await asyncio.wait(under_way, timeout=CUT_OFF_S)
 
     async def _linger(self) -> None:
         loop = asyncio.get_running_loop()

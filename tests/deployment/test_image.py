@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -114,6 +115,22 @@ def image(docker, base, wheels):
     arguments = [f"--build-arg={name}={value}" for name, value in given.items()]
     docker.command("build", "--network=host", "--tag=local/concord", *arguments, str(ROOT))
     return "local/concord"
+
+
+def test_docker_stop_ends_an_instance_in_order_while_an_upload_is_under_way(docker, image):
+    """docker stop waits for 10 s, and the image says nothing of its own about that."""
+    port = free_port()
+    running = docker.command("run", "--detach", *LIMITS, f"--env=CONCORD_LISTEN=127.0.0.1:{port}", image)
+    client = Client("127.0.0.1", port)
+    wait_until(lambda: is_ready(client))
+    location = client.begin_upload("app")
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(f"PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n".encode())
+        connection.sendall(bytes(500_000))
+        docker.command("stop", running)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 503 ")
+    assert docker.command("wait", running) == "0"
+    docker.command("rm", "--volumes", running)
 
 
 def test_the_image_is_pushed_to_one_site_pulled_from_another_and_runs(docker, image, three_sites, repository):

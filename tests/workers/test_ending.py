@@ -74,7 +74,7 @@ class Direct:
 
 async def test_what_readers_send_last_is_answered_and_ends_without_a_wait():
     server, grace_s = Server(Direct()), 20
-    server.config.timeout_graceful_shutdown = grace_s
+    server.finishes_until = asyncio.get_running_loop().time() + grace_s
     ours, theirs = socket.socketpair()
     server.on_lingered = lambda: server.adopt(theirs, b"GET / HTTP/1.1\r\n\r\n")
     server.should_exit = True

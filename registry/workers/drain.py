@@ -1,0 +1,63 @@
+"""Draining: an instance ends in order, within the time that whoever stops it gives.
+
+Told to end, the instance is not ready at once. Uploads and requests under way go on for `drain_s` together; the
+instance listens as long as uploads are at work, so that those that were begun here are finished here. Requests that do
+not end by then are cut off: an upload is answered 503 and its bytes are kept, an answer that has begun breaks. The
+process has ended `ENDING_S` later at most, so that nothing kills it as it writes.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from registry.instance import Instance
+from registry.workers.server import Server
+
+log = logging.getLogger("concord")
+
+LOOK_S = 0.2
+ENDING_S = 3.0
+"""How long the process takes to end after `drain_s`, at most: 1.4 s alone, and 2.1 s with workers, of which 2 s is how
+long workers may go on after the listener has closed; the rest is for a slow machine."""
+
+
+class Drain:
+    """The end of one instance; a second signal waits for nothing."""
+
+    def __init__(self, instance: Instance, servers: list[Server], on_closing: Callable[[], None]) -> None:
+        self._instance = instance
+        self._servers = servers
+        self._on_closing = on_closing
+        self._waiting: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._close(force=True)
+            return
+        drain_s = self._instance.config.drain_s
+        self._instance.draining = True
+        log.info(
+            "ending: %d requests are under way; they and uploads may go on for %g s (--drain-s); "
+            "what stops this instance must wait %g s before it kills it",
+            self._instance.traffic.under_way,
+            drain_s,
+            drain_s + ENDING_S,
+        )
+        self._waiting = asyncio.create_task(self._wait(drain_s))
+
+    async def _wait(self, drain_s: float) -> None:
+        """Both waits share the time there is."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + drain_s
+        while loop.time() < until and self._instance.uploads.at_work:
+            await asyncio.sleep(min(LOOK_S, until - loop.time()))
+        for server in self._servers:
+            server.finishes_until, server.drain_s = until, drain_s
+        self._close()
+
+    def _close(self, force: bool = False) -> None:
+        self._on_closing()
+        for server in self._servers:
+            server.force_exit = force
+            server.should_exit = True

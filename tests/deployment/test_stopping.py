@@ -1,0 +1,43 @@
+"""What stops an instance waits for as long as it drains: the image by itself, docs/compose.yaml, and the guide."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from registry import __version__
+from registry.config import Config, load_config
+from registry.workers.drain import ENDING_S
+
+ROOT = Path(__file__).parents[2]
+DOCKER_STOP_S = 10
+GUIDE = (ROOT / "docs" / "operations.md").read_text()
+
+
+@pytest.fixture
+def compose():
+    [service] = yaml.safe_load((ROOT / "docs" / "compose.yaml").read_text())["services"].values()
+    return service
+
+
+def test_the_image_ends_by_itself_within_what_docker_stop_gives():
+    [drain_s] = re.findall(r"^ +CONCORD_DRAIN_S=([0-9.]+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert 0 < float(drain_s) + ENDING_S < DOCKER_STOP_S
+
+
+def test_the_compose_example_gives_time_to_drain_and_takes_its_settings(compose, monkeypatch):
+    for name, value in compose["environment"].items():
+        monkeypatch.setenv(name, value)
+    assert {name.removeprefix("CONCORD_").lower() for name in compose["environment"]} <= Config.model_fields.keys()
+    drain_s = load_config({}, None).drain_s
+    assert drain_s == Config.model_fields["drain_s"].default
+    assert drain_s + ENDING_S < int(compose["stop_grace_period"].removesuffix("s"))
+    assert compose["image"] == f"concord-registry:{__version__}"
+
+
+def test_the_guide_gives_docker_time_to_drain():
+    found = re.findall(r"--stop-timeout (\d+) --env CONCORD_DRAIN_S=(\d+)", GUIDE)
+    assert len(found) == 2
+    assert all(int(drain_s) + ENDING_S < int(stop_s) for stop_s, drain_s in found)
+    assert f"{ENDING_S:g} s more" in GUIDE
