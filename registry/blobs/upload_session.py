@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 from registry.blobs.checks import Checks
 from registry.blobs.ingest import Ingest
 from registry.blobs.jobs import in_executor
-from registry.blobs.store import READ_BYTES, UPLOADS, BlobStore
+from registry.blobs.store import UPLOADS, BlobStore
+from registry.blobs.upload_hashes import Hasher, KeptHashes, OtherHashes
 from registry.catalog.content import UploadRow
-from registry.errors import CLOSE, BlobUploadUnknown, TooManyUploads
-from registry.names import Repository
+from registry.errors import CLOSE, BlobUploadUnknown, StorageFailed, TooManyUploads
+from registry.names import Digest, Repository
 from registry.seams import DiskFile
 
 
@@ -21,13 +22,24 @@ class Preempted(TooManyUploads):
 class Session:
     """Its file is opened when it is first needed."""
 
-    def __init__(self, store: BlobStore, upload: str, repository: Repository, row: UploadRow | None) -> None:
+    def __init__(
+        self,
+        store: BlobStore,
+        hasher: Hasher,
+        kept: KeptHashes,
+        upload: str,
+        repository: Repository,
+        row: UploadRow | None,
+    ) -> None:
         self.id = upload
         self.path = f"{UPLOADS}/{upload}"
         self.repository = row.repository if row else repository
         self.lock = asyncio.Lock()
         self.used_ms = 0
         self._store = store
+        self._hasher = hasher
+        self._kept = kept
+        self._others = OtherHashes()
         self._row = row
         self.is_named = row is not None
         """Whether the file's name is durable."""
@@ -80,37 +92,61 @@ class Session:
     async def open(self) -> Ingest:
         """The file, to add to. After a restart its content is read once more, to go on hashing."""
         if self._ingest is None:
-            self._ingest = await in_executor(self._prepare)
+            file = await in_executor(self._open_file)
+            try:
+                self._ingest = Ingest(self._store.disk, file, await self._checks(file))
+            except BaseException:
+                file.close()
+                raise
         return self._ingest
 
-    def _prepare(self) -> Ingest:
+    def _open_file(self) -> DiskFile:
+        """Open the file with what was acknowledged in it and no more. Blocks."""
         disk, row = self._store.disk, self._row
         if row is None:
             try:
-                return Ingest(disk, disk.create(self.path), Checks())
+                return disk.create(self.path)
             except FileExistsError:  # bytes of which nothing was acknowledged
                 file = disk.open(self.path, append=True)
                 file.truncate(0)
-                return Ingest(disk, file, Checks())
+                return file
         file = disk.open(self.path, append=True)
-        file.truncate(row.size)
-        checks = _checks_of(file, row.size)
-        if checks.digest() != f"sha256:{row.sha256}":
+        if file.size() < row.size:
             file.close()
-            raise OSError("an upload's file does not hold what was acknowledged")
-        return Ingest(disk, file, checks)
+            raise OSError("an upload's file is shorter than what was acknowledged")
+        file.truncate(row.size)
+        return file
+
+    async def _checks(self, file: DiskFile) -> Checks:
+        """The hashes of what was acknowledged. Raises StorageFailed where the file holds something else."""
+        kept = self._kept.take(self.id)
+        if self._row is None:
+            return Checks()
+        if kept is not None and _is_of(kept[0], self._row):
+            checks, self._others = kept
+            return checks
+        checks = Checks()
+        await self._hasher.hash(checks.update, file, 0, self._row.size)
+        if not _is_of(checks, self._row):
+            reason = "an upload's file does not hold what was acknowledged"
+            raise StorageFailed("the disk failed", {"reason": reason})
+        return checks
+
+    async def digest(self, algorithm: str, before: int) -> Digest:
+        """The digest of all bytes, of which `before` were there before this request."""
+        ingest = await self.open()
+        if algorithm == ingest.checks.algorithm:
+            return ingest.checks.digest()
+        return await self._others.digest(self._hasher, algorithm, ingest.file, before, ingest.size)
 
     async def close(self) -> None:
+        """Close the file, and keep the hashes of what is durable of it."""
         if self._ingest is not None:
             ingest, self._ingest = self._ingest, None
             await ingest.close()
+            if ingest.checks.size == ingest.size == self.durable:
+                self._kept.keep(self.id, ingest.checks, self._others)
 
 
-def _checks_of(file: DiskFile, size: int) -> Checks:
-    checks = Checks()
-    while checks.size < size:
-        data = file.pread(checks.size, min(READ_BYTES, size - checks.size))
-        if not data:
-            raise OSError("an upload's file is shorter than what was acknowledged")
-        checks.update(data)
-    return checks
+def _is_of(checks: Checks, row: UploadRow) -> bool:
+    return checks.size == row.size and checks.digest() == f"sha256:{row.sha256}"

@@ -9,7 +9,6 @@ one keeps nothing here, so those count that a request has brought bytes for, unt
 """
 
 import asyncio
-import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -20,6 +19,7 @@ from crdt.change import Change
 from registry.blobs.ingest import RESERVE_BYTES, Ingest, Mark
 from registry.blobs.jobs import in_executor
 from registry.blobs.store import UPLOADS, BlobStore
+from registry.blobs.upload_hashes import Hasher, KeptHashes
 from registry.blobs.upload_places import UploadPlaces
 from registry.blobs.upload_session import Preempted, Session
 from registry.catalog.catalog import Catalog
@@ -45,7 +45,7 @@ from registry.errors import (
     TooManyUploads,
 )
 from registry.names import Digest, Repository, algorithm_of
-from registry.seams import Clock, DiskFile
+from registry.seams import Clock
 
 IDLE_MS = 60_000
 PAUSE_MS = 3_000
@@ -57,7 +57,6 @@ STALLED_S = 5.0
 LOOK_AGAIN_S = 0.25
 """When no upload may be preempted the table is searched again after this time: a search over 10,000 takes a few ms."""
 MAX_IDLE_FILES = 128
-HASHED_AT_ONCE_BYTES = 4 * 1024 * 1024
 
 
 class ClientGone(Exception):
@@ -79,6 +78,7 @@ class Uploads:
         self._catalog = catalog
         self._store = store
         self._clock = clock
+        self._hasher, self._kept = Hasher(), KeptHashes()
         self._places = UploadPlaces(most)
         self._being_preempted: set[str] = set()
         self._none_before_s = 0.0
@@ -176,7 +176,7 @@ class Uploads:
         """
         async with self._turn(upload, repository, network) as session:
             before = await self._receive(session, body, span)
-            if await self._digest(session, algorithm_of(digest)) != digest:
+            if await session.digest(algorithm_of(digest), before.size) != digest:
                 await (await session.open()).rewind(before)
                 raise DigestInvalid("the content has another digest", {"digest": digest})
             change = await self._publish(session, digest)
@@ -223,7 +223,8 @@ class Uploads:
     def _found(self, upload: str, repository: Repository) -> Session:
         if upload_has_ended(self._catalog.database, upload):
             raise BlobUploadUnknown("this upload was finished, cancelled, or preempted by others")
-        return Session(self._store, upload, repository, find_upload(self._catalog.database, upload))
+        row = find_upload(self._catalog.database, upload)
+        return Session(self._store, self._hasher, self._kept, upload, repository, row)
 
     def _next_to_preempt(self) -> str:
         """Return the upload that gives way next. Raises TooManyUploads where all are at work."""
@@ -339,15 +340,6 @@ class Uploads:
         if end is not None and ingest.size != end:
             raise SizeInvalid("the body is shorter than it was said to be")
 
-    async def _digest(self, session: Session, algorithm: str) -> Digest:
-        ingest = await session.open()
-        if algorithm == ingest.checks.algorithm:
-            return ingest.checks.digest()
-        hashed, offset = hashlib.new(algorithm), 0
-        while piece := await in_executor(partial(_hash_piece, hashed, ingest.file, offset)):
-            offset += piece
-        return Digest(f"{algorithm}:{hashed.hexdigest()}")
-
     async def _publish(self, session: Session, digest: Digest) -> Change:
         size, checks = session.size, (await session.open()).checks.per_mib()
         now_ms = self._clock.now_ms()
@@ -386,6 +378,7 @@ class Uploads:
         self._leave(session)
         self._places.drop(session.id)
         await session.close()
+        self._kept.take(session.id)
 
     async def _forget(self, session: Session) -> None:
         """Close an upload's file. What is durable can go on; a file of which nothing was acknowledged goes, before
@@ -411,10 +404,3 @@ class Uploads:
             async with session.lock:
                 if self._sessions.get(session.id) is session:
                     await self._forget(session)
-
-
-def _hash_piece(hashed: "hashlib._Hash", file: DiskFile, offset: int) -> int:
-    """One job of a few milliseconds, so that commits do not wait for a whole upload. Answers how far it came."""
-    data = file.pread(offset, HASHED_AT_ONCE_BYTES)
-    hashed.update(data)
-    return len(data)

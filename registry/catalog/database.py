@@ -2,13 +2,15 @@
 
 Writes are plain functions that get a transaction. Those that are waiting are run one after the other in one SQLite
 transaction, each under a savepoint of its own so that one that raises takes only itself back, and are made durable by
-one commit. Only the commit, which waits for the disk, runs in the executor; while it does, the next group gathers. No
-lock is held over it, and nobody is told before it has succeeded.
+one commit. Only the commit, which waits for the disk, runs in a thread; while it does, the next group gathers. No lock
+is held over it, and nobody is told before it has succeeded. The thread is for commits alone: every write waits for it,
+and in the executor that all share it would stand behind the hashing of uploads.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -121,6 +123,7 @@ class Database(Reads):
         self._writing.set_busy_timeout(BUSY_TIMEOUT_MS)
         self._writing.pragma("temp_store", _IN_MEMORY)
         super().__init__(disk, path)
+        self._commits = ThreadPoolExecutor(1, "commits")
         self._queue: list[_Waiting] = []
         self._committing: asyncio.Task[None] | None = None
         self.on_failed_commit: list[Callable[[], None]] = []
@@ -140,6 +143,7 @@ class Database(Reads):
         """Wait for the writes that are under way, then close."""
         if self._committing is not None:
             await asyncio.wait([self._committing])
+        self._commits.shutdown(wait=False)
         self.close_reading()
         self._writing.close()
 
@@ -152,7 +156,7 @@ class Database(Reads):
                 self._writing.execute("BEGIN IMMEDIATE")
                 for operation, future in group:
                     self._run(operation, future, transactions, results)
-                await asyncio.get_running_loop().run_in_executor(None, self._writing.execute, "COMMIT")
+                await asyncio.get_running_loop().run_in_executor(self._commits, self._writing.execute, "COMMIT")
             except Exception as error:
                 self._fail(group, transactions, error)
                 continue

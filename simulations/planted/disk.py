@@ -62,18 +62,19 @@ def size_before_bytes() -> AbstractContextManager[Any]:
     """An upload's row counts bytes that are not durable, and nobody compares them with what is there."""
     from registry.blobs.upload_session import Session
 
-    prepare = Session._prepare
+    open_file = Session._open_file
 
-    def trusting(self: Any) -> Any:
-        row = self._row
-        if row is None:
-            return prepare(self)
-        file = self._store.disk.open(self.path, append=True)
+    def unchecked(self: Any) -> Any:
+        return open_file(self) if self._row is None else self._store.disk.open(self.path, append=True)
+
+    async def trusting(self: Any, file: Any) -> Any:
         checks = Checks()
-        checks.update(file.pread(0, row.size).ljust(row.size, b"\0"))
-        return Ingest(self._store.disk, file, checks)
+        if self._row is not None:
+            checks.update(file.pread(0, self._row.size).ljust(self._row.size, b"\0"))
+        return checks
 
     stack = contextlib.ExitStack()
     stack.enter_context(content_not_synced())
-    stack.enter_context(patch.object(Session, "_prepare", trusting))
+    stack.enter_context(patch.object(Session, "_open_file", unchecked))
+    stack.enter_context(patch.object(Session, "_checks", trusting))
     return stack

@@ -221,6 +221,18 @@ async def test_a_commit_that_fails_unexpectedly_is_an_error_for_its_group(databa
     assert keys(database) == ["b"]
 
 
+async def test_commits_do_not_wait_behind_what_others_have_the_executor_do(database):
+    """Hashing of uploads kept all of its threads busy, and every write of everybody waited."""
+    release, loop = threading.Event(), asyncio.get_running_loop()
+    jobs = [loop.run_in_executor(None, release.wait) for _ in range(100)]
+    try:
+        await asyncio.wait_for(database.write(insert("a")), 5)
+    finally:
+        release.set()
+        await asyncio.gather(*jobs)
+    assert keys(database) == ["a"]
+
+
 async def test_one_step_sees_one_commit_also_within_a_larger_one(database):
     with database.one_step():
         before = keys(database)
