@@ -13,7 +13,8 @@ forwarded   who a request comes from, where it comes through proxies
 seams       the four interfaces through which all I/O goes: clock, bus, peer transport, disk
 request_ids the id of a request, which follows it through logs and to other instances
 manifest_memory how many bytes of manifests may be in memory at once
-refusals    saying in the log which pushes were refused
+refusals    counting refused pushes, and saying in the log which were
+full_disk   a disk that is full, told from one that fails
 measures    what is counted while the registry runs
 system/     the real things behind the seams
 catalog/    SQLite: update log, snapshots and the view that reads are answered from

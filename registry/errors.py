@@ -24,6 +24,8 @@ specification ("Error codes") and no others.
       TooManyManifests       429  TOOMANYREQUESTS
       Unsupported            400, 404, 405, 413, 500  UNSUPPORTED
       StorageFailed          503  DENIED
+        DiskFull             503
+        DiskBudgetUsed       503
       NotSecured             503  DENIED
       Leaving                503  DENIED
 """
@@ -40,12 +42,19 @@ class OciError(Exception):
 
     status = 400
     code = "UNSUPPORTED"
+    reason = ""
+    """What it is counted under, where its code says too little."""
 
     def __init__(self, message: str, detail: Any = None, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.detail = detail
         self.headers = dict(headers or {})
+
+    @property
+    def counted_as(self) -> str:
+        """Its reason, or its code in the same spelling. There are few, and they stay."""
+        return self.reason or self.code.lower().replace("_", "-")
 
 
 class BlobUnknown(OciError):
@@ -82,6 +91,7 @@ class UploadUnreachable(OciError):
 
     status = 503
     code = "BLOB_UPLOAD_UNKNOWN"
+    reason = "upload-unreachable"
 
     def __init__(self, message: str, detail: Any = None) -> None:
         super().__init__(message, detail, {"Retry-After": "2"})
@@ -113,6 +123,7 @@ class TooManyUploads(OciError):
 
     status = 429
     code = "TOOMANYREQUESTS"
+    reason = "too-many-uploads"
 
     def __init__(self, message: str, detail: Any = None, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message, detail, {"Retry-After": "30", **(headers or {})})
@@ -123,6 +134,7 @@ class TooManyManifests(OciError):
 
     status = 429
     code = "TOOMANYREQUESTS"
+    reason = "too-many-manifests"
 
     def __init__(self, message: str, headers: Mapping[str, str]) -> None:
         super().__init__(message, None, {"Retry-After": "2", **headers})
@@ -162,9 +174,32 @@ class StorageFailed(OciError):
 
     status = 503
     code = "DENIED"
+    reason = "storage-failed"
 
     def __init__(self, message: str, detail: Any = None) -> None:
         super().__init__(message, detail, {"Retry-After": "30"})
+
+    def __str__(self) -> str:
+        reason = self.detail.get("reason") if isinstance(self.detail, dict) else None
+        return f"{self.message}: {reason}" if reason else self.message
+
+
+class DiskFull(StorageFailed):
+    """There is no room on the disk."""
+
+    reason = "disk-full"
+
+    def __init__(self, detail: Any = None) -> None:
+        super().__init__("this instance's disk is full; push to another one, or again in a while", detail)
+
+
+class DiskBudgetUsed(StorageFailed):
+    """Content and uploads take all that the operator allows."""
+
+    reason = "disk-budget"
+
+    def __init__(self, detail: Any = None) -> None:
+        super().__init__("this instance's disk budget is used up; push to another one, or again in a while", detail)
 
 
 class NotSecured(OciError):
@@ -172,6 +207,7 @@ class NotSecured(OciError):
 
     status = 503
     code = "DENIED"
+    reason = "write-concern"
 
     def __init__(self, message: str, detail: Any = None) -> None:
         super().__init__(message, detail, {"Retry-After": "2"})
@@ -182,6 +218,7 @@ class Leaving(OciError):
 
     status = 503
     code = "DENIED"
+    reason = "leaving"
 
     def __init__(self, message: str) -> None:
         super().__init__(message, None, {"Retry-After": "1"})

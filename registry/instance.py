@@ -131,7 +131,7 @@ class Instance:
                         raise
                 await self.uploads.tidy()
             except StorageFailed as error:
-                log.error("upkeep failed: %s %s", error.message, error.detail)
+                log.error("upkeep failed: %s", error)
             except Exception:
                 log.exception("upkeep failed")
 

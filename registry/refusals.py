@@ -1,21 +1,27 @@
-"""Saying in the log which pushes were refused with 503, for the policy's sake or the disk's: only clients see the
-answers, and whoever runs an instance has to learn of them too.
+"""Counting refused pushes by reason, and saying in the log which were refused with 503, for the policy's sake or the
+disk's: only clients see the answers, and whoever runs an instance has to learn of them too.
 
 One line each, with the repository and, as every line has, the request's id. When many are refused at once, some of them
 stand for the others: a client that tries again and again must not fill the log.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from registry.errors import NotSecured, StorageFailed
+from registry.errors import NotSecured, OciError, StorageFailed
 from registry.seams import Clock
 
 log = logging.getLogger("concord.refusals")
 
 AT_ONCE = 20
 EVERY_S = 10.0
+PUSHING = frozenset({"POST", "PATCH", "PUT"})
+REASONS = (
+    "disk-full", "disk-budget", "storage-failed", "write-concern", "too-many-uploads", "too-many-manifests", "leaving",
+)  # fmt: skip
+"""Those that are for the operator to look into. Clients' own mistakes are counted by the codes of their answers."""
 
 
 class Refusals:
@@ -26,14 +32,19 @@ class Refusals:
         self._since = 0.0
         self._said = 0
         self._left_out = 0
+        self.counts: Counter[str] = Counter()
+        """Pushes that were refused since the start, by reason."""
 
     @contextmanager
-    def noting(self, repository: str) -> Iterator[None]:
-        """Note what of these is raised by a write to a repository."""
+    def noting(self, repository: str, method: str) -> Iterator[None]:
+        """Note what is raised by a write to a repository."""
         try:
             yield
-        except (NotSecured, StorageFailed) as error:
-            self.note(repository, error)
+        except OciError as error:
+            if method in PUSHING:
+                self.counts[error.counted_as] += 1
+            if isinstance(error, NotSecured | StorageFailed):
+                self.note(repository, error)
             raise
 
     def note(self, repository: str, error: NotSecured | StorageFailed) -> None:
@@ -51,4 +62,4 @@ class Refusals:
             fields["left_out_before"] = self._left_out
         self._said += 1
         self._left_out = 0
-        log.warning("a push was refused: %s", error.message, extra={"fields": fields})
+        log.warning("a push was refused: %s", error, extra={"fields": fields})

@@ -1,6 +1,8 @@
 """What the log says of pushes that were refused."""
 
-from registry.errors import NotSecured, StorageFailed
+import pytest
+
+from registry.errors import DigestInvalid, DiskBudgetUsed, DiskFull, NotSecured, StorageFailed, TooManyUploads
 from registry.refusals import AT_ONCE, EVERY_S, Refusals
 from tests.support.seams import StillClock
 
@@ -16,3 +18,14 @@ def test_many_at_once_are_a_few_lines_and_the_others_are_counted(caplog):
     for _ in range(2):
         refusals.note("later", NotSecured("too few"))
     assert [record.fields.get("left_out_before") for record in caplog.records[-2:]] == [7, None]
+
+
+def test_refused_pushes_are_counted_by_reason_and_deletes_are_not():
+    refusals = Refusals(StillClock())
+    errors = [DiskFull(), NotSecured("too few"), DiskBudgetUsed(), DigestInvalid("none"), TooManyUploads("many")]
+    for method in ("POST", "PUT", "DELETE"):
+        for error in errors:
+            with pytest.raises(type(error)), refusals.noting("app", method):
+                raise error
+    reasons = ["disk-full", "write-concern", "disk-budget", "digest-invalid", "too-many-uploads"]
+    assert refusals.counts == dict.fromkeys(reasons, 2)

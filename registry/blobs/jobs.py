@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from registry.errors import StorageFailed
+from registry.full_disk import storage_failure
 
 T = TypeVar("T")
 
@@ -14,4 +14,4 @@ async def in_executor(job: Callable[[], T]) -> T:
     try:
         return await asyncio.get_running_loop().run_in_executor(None, job)
     except OSError as error:
-        raise StorageFailed("the disk failed", {"reason": error.strerror or str(error)}) from error
+        raise storage_failure("the disk failed", error) from error

@@ -40,6 +40,7 @@ from registry.errors import (
     BlobUploadUnknown,
     ChunkOutOfOrder,
     DigestInvalid,
+    DiskFull,
     SizeInvalid,
     StorageFailed,
     TooManyUploads,
@@ -135,14 +136,11 @@ class Uploads:
             self._next_to_preempt()
 
     def check_disk(self, size_bytes: int = 0) -> None:
-        """Raise StorageFailed where the disk has no room for a new upload, of which `size_bytes` are known to come.
+        """Raise DiskFull where the disk has no room for a new upload, of which `size_bytes` are known to come.
         Asks the disk at once, which takes microseconds."""
         free_bytes = self._store.disk.free()
         if free_bytes < RESERVE_BYTES + size_bytes:
-            raise StorageFailed(
-                "this instance's disk is full; push to another one, or again in a while",
-                {"free_bytes": free_bytes, "reserved_bytes": RESERVE_BYTES},
-            )
+            raise DiskFull({"free_bytes": free_bytes, "reserved_bytes": RESERVE_BYTES})
 
     async def append(
         self, upload: str, repository: Repository, body: AsyncIterator[bytes], span: Span | None, network: str = ""

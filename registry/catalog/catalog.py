@@ -70,7 +70,7 @@ class Catalog:
         try:
             await self.database.write(lambda tx: tx.execute(_NOTE, (root,)))
         except StorageFailed as error:
-            log.warning("the state digest could not be noted: %s", error.detail)
+            log.warning("the state digest could not be noted: %s", error)
         await self.database.close()
 
     async def begin_again(self, above: int) -> int:

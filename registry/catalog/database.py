@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import apsw
 
 from registry.catalog import schema
-from registry.errors import StorageFailed
+from registry.full_disk import storage_failure
 from registry.request_ids import nobodys
 from registry.seams import Disk
 
@@ -197,7 +197,7 @@ class Database(Reads):
         for transaction in transactions:
             _call_all(transaction.after_rollback)
         _call_all(self.on_failed_commit)
-        failure = StorageFailed("the catalog could not be written", {"reason": f"{type(error).__name__}: {error}"})
+        failure = storage_failure("the catalog could not be written", error)
         for _, future in group:
             if not future.done():
                 future.set_exception(failure)

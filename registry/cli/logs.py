@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from registry.config import Config
+from registry.full_disk import FullDiskFilter
 from registry.http.answers import CutOff
 from registry.redis_address import passwords
 from registry.request_ids import CURRENT
@@ -38,6 +39,7 @@ def set_up_logging(config: Config) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter((JsonFormatter if config.log_format == "json" else TextFormatter)(secrets_of(config)))
     handler.addFilter(_Expected())
+    handler.addFilter(FullDiskFilter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("concord").setLevel(config.log_level.upper())
 

@@ -27,6 +27,9 @@ def lines(answer: dict[str, Any]) -> Iterator[str]:
     if died:
         counts = ", ".join(f"{count} as {role}" for role, count in died.items())
         yield f"[bold]{sum(died.values())} processes have died[/] and were replaced: {counts}"
+    if answer["refused_pushes"]:
+        refused = sorted(answer["refused_pushes"].items(), key=lambda pair: -pair[1])
+        yield "pushes refused since the start: " + ", ".join(f"{count} {escape(reason)}" for reason, count in refused)
     for rule in answer["copies"]["policy"]:
         text = f"{rule['repositories']}: copies {rule['copies']}, acknowledge {rule['acknowledge']}"
         never = f"; [bold]never applies[/]: {escape(rule['never_applies'])}" if rule["never_applies"] else ""

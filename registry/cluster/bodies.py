@@ -139,7 +139,7 @@ class Bodies:
                 if not await self._catalog.database.write(partial(keep_wanted_body, body=body)):
                     self._tried.discard(digest)  # its manifest was deleted meanwhile, and may be pushed again at once
             except StorageFailed as error:
-                log.error("a manifest body could not be kept: %s", error.detail)
+                log.error("a manifest body could not be kept: %s", error)
             return body
         return None
 

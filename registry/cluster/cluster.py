@@ -276,7 +276,7 @@ class Cluster:
             try:
                 self.gossip.begin_again(await self._catalog.begin_again(self._latest_twin))
             except StorageFailed as error:
-                log.error("no new start could be counted: %s", error.detail)
+                log.error("no new start could be counted: %s", error)
 
     def advanced(self, document: str, vector: Vector) -> None:
         """A document has reached `vector` by a diff: what was held for that can go on."""
@@ -461,7 +461,7 @@ async def _insist(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             return await work()
         except StorageFailed as error:
-            log.error("%s: %s; trying again", error.message, error.detail)
+            log.error("%s; trying again", error)
         except Exception:
             log.exception("a background task failed and is begun again")
         await asyncio.sleep(RESTART_S)

@@ -167,7 +167,7 @@ class Collect:
             try:
                 report = await self.once()
             except StorageFailed as error:
-                log.error("collection failed: %s", error.detail)
+                log.error("collection failed: %s", error)
                 continue
             if report.blocked:
                 log.warning("nothing can be collected: %s", report.blocked)

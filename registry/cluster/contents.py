@@ -120,7 +120,7 @@ class Contents:
         try:
             aside = await self.quarantine.put_aside(digest, damage)
         except StorageFailed as error:
-            log.error("%s is damaged and cannot be put aside: %s", digest, error.detail)
+            log.error("%s is damaged and cannot be put aside: %s", digest, error)
             return None
         if aside is None:
             return None
@@ -218,7 +218,7 @@ class Contents:
         try:
             await self._catalog.database.write(lambda tx: note_checked(tx, digests, now_ms))
         except StorageFailed as error:
-            log.warning("a check could not be noted: %s", error.detail)
+            log.warning("a check could not be noted: %s", error)
 
 
 async def _begun(pieces: Pieces) -> Pieces:

@@ -24,7 +24,7 @@ from registry.cluster.copies import Copies
 from registry.cluster.members import Members
 from registry.cluster.peers import Peers
 from registry.cluster.ranking import ranked
-from registry.errors import StorageFailed
+from registry.errors import DiskBudgetUsed, StorageFailed
 from registry.names import Digest, Repository
 from registry.seams import Clock, PeerUnreachable
 
@@ -104,12 +104,9 @@ class Evict:
         return self._pause_s > 0
 
     def check_room(self) -> None:
-        """Raises StorageFailed while there is more than the budget allows."""
+        """Raises DiskBudgetUsed while there is more than the budget allows."""
         if self._budget_bytes and self._taken_bytes > self._budget_bytes:
-            raise StorageFailed(
-                "this instance's disk budget is used up; push to another one, or again in a while",
-                {"taken_bytes": self._taken_bytes, "budget_bytes": self._budget_bytes},
-            )
+            raise DiskBudgetUsed({"taken_bytes": self._taken_bytes, "budget_bytes": self._budget_bytes})
 
     def has_room(self, size: int) -> bool:
         """Whether content that others hold may come here. Room is made for it later, unless there was nothing to evict
@@ -123,7 +120,7 @@ class Evict:
             try:
                 await self.once()
             except StorageFailed as error:
-                log.error("no room could be made: %s", error.detail)
+                log.error("no room could be made: %s", error)
             await asyncio.sleep(LOOK_S)
 
     async def once(self) -> None:

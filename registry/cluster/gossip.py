@@ -206,7 +206,7 @@ class Gossip:
             log.error("refused a change of %s: %s", frame.sender.hex(), error)
         except StorageFailed as error:
             self._count("not stored")
-            log.error("a change could not be stored: %s", error.detail)
+            log.error("a change could not be stored: %s", error)
             self._await(incoming.document, [_Awaited.by_diff(frame, incoming)])
         except CrdtError as error:
             self._count("refused")

@@ -166,7 +166,7 @@ class Scrub:
                 if transfer is not None:
                     await self._mend(_is_mended(transfer), tallies)
             except StorageFailed as error:
-                log.warning("%s could not be checked: %s", row.digest, error.detail)
+                log.warning("%s could not be checked: %s", row.digest, error)
         await self._contents.note_checked(right)
 
     async def _check(self, row: ContentRow, tallies: list[Pass]) -> None:
@@ -205,7 +205,7 @@ class Scrub:
                 try:
                     right = await self._bodies.checked(digest, body) is not None
                 except StorageFailed as error:
-                    log.warning("the body of %s could not be dropped: %s", digest, error.detail)
+                    log.warning("the body of %s could not be dropped: %s", digest, error)
                     continue
                 for tally in tallies:
                     tally.contents += 1

@@ -12,8 +12,9 @@ from starlette.types import Receive, Scope, Send
 from registry.blobs.uploads import ClientGone
 from registry.cluster.fetch import TransferFailed
 from registry.cluster.peers import PREFIX as PEERS
-from registry.errors import ContentUnreachable, Ending, OciError, StorageFailed, Unsupported
+from registry.errors import ContentUnreachable, Ending, OciError, Unsupported
 from registry.forwarded import TrustedProxies
+from registry.full_disk import storage_failure
 from registry.http import collection, membership, metrics, own, peers, replication
 from registry.http.answers import CutOff, error_response
 from registry.http.direct import DirectAnswers, Headers
@@ -109,8 +110,9 @@ class App:
             return Response(status_code=408)
         except Exception as error:
             if _is_of_the_disk(error):
-                log.error("storage failed: %s", error)
-                return error_response(StorageFailed("this instance's storage does not answer"), is_head)
+                failure = storage_failure("this instance's storage does not answer", error)
+                log.error("storage failed: %s", failure)
+                return error_response(failure, is_head)
             log.exception("a request failed: %s %s", request.method, request.scope["path"])
             return error_response(Unsupported("something went wrong here; it was logged", 500), is_head)
 

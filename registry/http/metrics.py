@@ -24,6 +24,7 @@ from starlette.responses import Response
 from registry import __version__
 from registry.http.standing import last_heard_ms
 from registry.instance import Instance
+from registry.refusals import REASONS
 
 OPENMETRICS = "application/openmetrics-text"
 FROM_ZERO: dict[str, dict[str, int]] = {
@@ -31,6 +32,7 @@ FROM_ZERO: dict[str, dict[str, int]] = {
         ("applied", "foreign writer", "malformed", "not stored", "refused", "twin", "unauthentic"), 0
     ),
     "catch_ups": dict.fromkeys(("done", "failed", "forked"), 0),
+    "refused_pushes": dict.fromkeys(REASONS, 0),
     "refused": dict.fromkeys(("malformed", "replayed", "unauthentic"), 0),
 }
 """Shown before they happen: of a counter that is not there yet, Prometheus does not see the first step."""
@@ -62,6 +64,8 @@ class Figures(Collector):
         yield _gauge("disk_total_bytes", "bytes of the file system of the data directory", space.total_bytes)
         died = "processes of this instance that have died and were replaced, by role, since its supervisor began"
         yield _counters("process_deaths", died, "role", self._instance.process_deaths())
+        refused = FROM_ZERO["refused_pushes"] | self._instance.refusals.counts
+        yield _counters("pushes_refused", "requests of pushes that were refused", "reason", refused)
         yield from _traffic(self._instance)
         yield from _between_instances(self._instance)
         yield from _upkeep(self._instance)

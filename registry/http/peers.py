@@ -225,7 +225,7 @@ async def _upload(instance: Instance, request: Request, asked: Asked) -> Respons
         span = Span(*question.span) if question.span else None
         body, network = body_stream(request), question.network
         wanted = UploadRequest(question.method, repository, upload, digest, span, body, network)
-        with instance.cluster.leave.writing(), instance.refusals.noting(repository):
+        with instance.cluster.leave.writing(), instance.refusals.noting(repository, question.method):
             response = await carry_out(instance, wanted)
     except OciError as error:
         response = error_response(error, is_head=False)

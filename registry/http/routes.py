@@ -148,5 +148,5 @@ async def answer(instance: Instance, request: Request, path: Path) -> Response:
         raise Unsupported(f"{request.method} is not supported here", 405, allowed)
     if request.method in ("GET", "HEAD"):
         return await handler(instance, request, path)
-    with instance.cluster.leave.writing(), instance.refusals.noting(path.name):
+    with instance.cluster.leave.writing(), instance.refusals.noting(path.name, request.method):
         return await handler(instance, request, path)

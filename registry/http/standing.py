@@ -13,6 +13,7 @@ def own_standing(instance: Instance) -> dict[str, Any]:
         "name": instance.config.instance_name,
         "time_ms": instance.clock.now_ms(),
         "disk": _room(instance.cluster.space),
+        "refused_pushes": dict(instance.refusals.counts),
         "process_deaths": dict(instance.process_deaths()),
     }
 

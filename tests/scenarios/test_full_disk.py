@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.cli.test_cli import concord
 from tests.scenarios.test_fetch import flip_a_bit, linked_sites
 from tests.support import images
 from tests.support.client import sha256
@@ -46,6 +47,46 @@ def test_an_upload_that_does_not_fit_is_refused_and_everything_else_goes_on(tmp_
             server.kill()
             server.start()
             assert server.client.tags("app") == ["v2"]
+        finally:
+            server.kill()
+
+
+def test_a_full_disk_is_called_so_counted_and_logged_once_a_minute(tmp_path):
+    with small_disk(tmp_path / "disk") as disk:
+        server = Server(disk / "data").start()
+        try:
+            (disk / "ballast").write_bytes(bytes(small_free(server) - 20 * MIB))
+            for number in range(30):
+                answer = server.client.request("POST", f"/v2/app{number}/blobs/uploads/", b"")
+                assert (answer.status, answer.code) == (503, "DENIED")
+                assert answer.json()["errors"][0]["message"].startswith("this instance's disk is full")
+            refused = server.client.request("PUT", "/v2/app/manifests/v1", b"nonsense").code
+            assert server.log.read_text().count("disk is full") == 1
+            assert "concord.refusals: a push was refused: this instance's disk is full" in server.log.read_text()
+            assert server.status()["refused_pushes"] == {"disk-full": 30, refused.lower().replace("_", "-"): 1}
+            assert b'concord_pushes_refused_total{reason="disk-full"} 30.0' in server.client.get("/metrics").body
+            assert "pushes refused since the start: 30 disk-full, 1" in concord("status", server.url).stdout
+        finally:
+            server.kill()
+
+
+def test_a_disk_that_refuses_a_commit_is_called_full(tmp_path):
+    """SQLite meets it, not a check before."""
+    with small_disk(tmp_path / "disk") as disk:
+        server = Server(disk / "data").start()
+        try:
+            image = images.image("there")
+            server.client.push("app", "v1", image)
+            with open(disk / "ballast", "wb") as file, contextlib.suppress(OSError):
+                while True:
+                    os.write(file.fileno(), bytes(4096))
+            refused = None
+            for number in range(200):  # SQLite has some room in its log
+                answer = server.client.put_manifest("app", f"v{number}", image.body, image.media_type)
+                refused = answer if answer.status != 201 else refused
+            assert refused is not None and refused.status == 503
+            assert refused.json()["errors"][0]["message"].startswith("this instance's disk is full")
+            assert server.log.read_text().count("disk is full") == 1
         finally:
             server.kill()
 

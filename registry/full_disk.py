@@ -1,0 +1,45 @@
+"""A disk that is full, told from one that fails, and told once a minute.
+
+Whatever writes meets a full disk, many times a second: clients that push, changes of other instances, copies, upkeep.
+One line a minute says so; the pushes that it costs are counted.
+"""
+
+import errno
+import logging
+
+import apsw
+
+from registry.errors import DiskFull, StorageFailed
+
+EVERY_S = 60.0
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether an error of the disk or of SQLite says that there is no room."""
+    return isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno in _FULL)
+
+
+def storage_failure(message: str, error: Exception) -> StorageFailed:
+    """Return what a client is told of an error of the disk or of SQLite: `message`, unless the disk is full."""
+    if is_full(error):
+        return DiskFull()
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
+    return StorageFailed(message, {"reason": reason})
+
+
+class FullDiskFilter(logging.Filter):
+    """Lets one line in a minute through that has a full disk among its arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next_at = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        args = record.args if isinstance(record.args, tuple) else ()
+        if not any(isinstance(arg, DiskFull) for arg in args):
+            return True
+        if record.created < self._next_at <= record.created + EVERY_S:
+            return False
+        self._next_at = record.created + EVERY_S
+        return True
