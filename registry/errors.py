@@ -22,7 +22,8 @@ specification ("Error codes") and no others.
       TooManyTags            414  MANIFEST_INVALID
       TooManyUploads         429  TOOMANYREQUESTS
       TooManyManifests       429  TOOMANYREQUESTS
-      Unsupported            400, 404, 405, 413, 500  UNSUPPORTED
+      Unsupported            400, 404, 405, 413, 415, 500  UNSUPPORTED
+      Denied                 403  DENIED
       StorageFailed          503  DENIED
         DiskFull             503
         DiskBudgetUsed       503
@@ -167,6 +168,13 @@ class Unsupported(OciError):
     def __init__(self, message: str, status: int = 400, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message, None, headers)
         self.status = status
+
+
+class Denied(OciError):
+    """A request that its sender may not make."""
+
+    status = 403
+    code = "DENIED"
 
 
 class StorageFailed(OciError):

@@ -17,6 +17,7 @@ from registry.cluster.keys import ClusterKey
 from registry.cluster.sessions import SeenRequests
 from registry.config import Config
 from registry.errors import StorageFailed
+from registry.log_limit import LogLimit
 from registry.manifest_memory import Receiving
 from registry.measures import Traffic
 from registry.names import Digest
@@ -56,6 +57,8 @@ class Instance:
         self.seen_requests = SeenRequests()
         self.traffic = Traffic()
         self.refusals = Refusals(clock)
+        self.refused_acts = LogLimit(clock)
+        """Bounds the log lines of administrative requests that were refused."""
         self.receiving = Receiving()
         self.metrics = CollectorRegistry()
         """What the process adds to the metrics. Not the library's global one: many instances may run in a process."""

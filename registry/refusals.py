@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from registry.errors import NotSecured, OciError, StorageFailed
+from registry.log_limit import LogLimit
 from registry.seams import Clock
 
 log = logging.getLogger("concord.refusals")
 
-AT_ONCE = 20
-EVERY_S = 10.0
 PUSHING = frozenset({"POST", "PATCH", "PUT"})
 REASONS = (
     "disk-full", "disk-budget", "storage-failed", "write-concern", "too-many-uploads", "too-many-manifests", "leaving",
@@ -28,10 +27,7 @@ class Refusals:
     """The refusals of one instance: so many lines in each ten seconds, and what was left out is counted in the next."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._since = 0.0
-        self._said = 0
-        self._left_out = 0
+        self._limit = LogLimit(clock)
         self.counts: Counter[str] = Counter()
         """Pushes that were refused since the start, by reason."""
 
@@ -49,17 +45,11 @@ class Refusals:
 
     def note(self, repository: str, error: NotSecured | StorageFailed) -> None:
         """Say that a push to a repository was answered with `error`."""
-        now = self._clock.steady_s()
-        if self._since + EVERY_S <= now:
-            self._since, self._said = now, 0
-        if self._said == AT_ONCE:
-            self._left_out += 1
+        left_out = self._limit.admit()
+        if left_out is None:
             return
         fields: dict[str, object] = {"repository": repository, "status": error.status}
         if isinstance(error.detail, dict):
             fields |= {name: value for name, value in error.detail.items() if isinstance(value, (str, int, float))}
-        if self._left_out:
-            fields["left_out_before"] = self._left_out
-        self._said += 1
-        self._left_out = 0
+        fields |= left_out
         log.warning("a push was refused: %s", error, extra={"fields": fields})

@@ -286,7 +286,7 @@ class Network:
         self._exchanges.setdefault(life, []).append(exchange)
         if caller is not None:
             caller.on_death.append(exchange.leave)
-        scope = _scope(method, "/" + path, headers, body)
+        scope = _scope(method, "/" + path, headers, body, is_client=caller is None)
         nobodys(lambda: _spawn(in_life(life), _serve(application, scope, exchange)))
         sending = asyncio.create_task(self._send(exchange, body))
         try:
@@ -331,9 +331,14 @@ class Network:
         exchange.push(b"", False)
 
 
-def _scope(method: str, target: str, headers: Sequence[tuple[str, str]], body: Body) -> Mapping[str, Any]:
+def _scope(
+    method: str, target: str, headers: Sequence[tuple[str, str]], body: Body, is_client: bool
+) -> Mapping[str, Any]:
+    """`is_client` of a client's request, which comes from the instance's own host, so that it may be an operator's."""
     path, _, query = target.partition("?")
     raw = [(name.lower().encode(), value.encode()) for name, value in headers]
+    if is_client:
+        raw.append((b"host", b"localhost"))
     if isinstance(body, bytes) and (body or method not in ("GET", "HEAD")):
         raw.append((b"content-length", str(len(body)).encode()))
     return {
@@ -347,7 +352,7 @@ def _scope(method: str, target: str, headers: Sequence[tuple[str, str]], body: B
         "root_path": "",
         "scheme": "http",
         "headers": raw,
-        "client": None,
+        "client": ("127.0.0.1", 0) if is_client else None,
         "server": None,
     }
 

@@ -3,7 +3,8 @@
 import pytest
 
 from registry.errors import DigestInvalid, DiskBudgetUsed, DiskFull, NotSecured, StorageFailed, TooManyUploads
-from registry.refusals import AT_ONCE, EVERY_S, Refusals
+from registry.log_limit import AT_ONCE, EVERY_S
+from registry.refusals import Refusals
 from tests.support.seams import StillClock
 
 

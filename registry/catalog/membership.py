@@ -12,7 +12,7 @@ KIND = "cluster/"
 DOCUMENT = KIND + "members"
 
 _FORGOTTEN = """
-SELECT f.key FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = ? WHERE d.name = ?
+SELECT f.key, f.writer FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = ? WHERE d.name = ?
 """
 
 
@@ -22,4 +22,9 @@ def forget_member(tx: Transaction, documents: Documents, instance: str, now_ms: 
 
 
 def forgotten_members(database: Database) -> set[str]:
-    return {instance for (instance,) in database.rows(_FORGOTTEN, (FORGOTTEN, DOCUMENT))}
+    return set(removals(database))
+
+
+def removals(database: Database) -> dict[str, int]:
+    """Return the members that are gone for good, each with a writer that has said so."""
+    return dict(database.rows(_FORGOTTEN, (FORGOTTEN, DOCUMENT)))

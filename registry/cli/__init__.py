@@ -12,6 +12,7 @@ status      how an instance stands, once or followed
 standing    what a status says of names, room, policy and clocks
 replication where a tag is
 client      asking a running instance
+signing     administrative requests signed with the cluster key
 compare     what two running instances hold differently
 scrub       having a running instance check its content
 catalog_file opening a data directory's catalog to read it

@@ -2,13 +2,18 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
 
+if TYPE_CHECKING:
+    import aiohttp
+
 TIMEOUT_S = 10
+JSON = {"Content-Type": "application/json"}
 
 
 class NoAnswer(Exception):
@@ -29,31 +34,70 @@ def post(url: str, path: str, question: object, timeout_s: float = TIMEOUT_S) ->
     return asyncio.run(_ask("POST", url, path, None, msgspec.json.encode(question), timeout_s))
 
 
+def act(url: str, path: str, question: object, secrets: Sequence[str], timeout_s: float = TIMEOUT_S) -> Any:
+    """POST an administrative question as JSON, signed with the first of the cluster's secrets if there are any. Raises
+    NoAnswer."""
+    return asyncio.run(_act(url, path, msgspec.json.encode(question), secrets, timeout_s))
+
+
 async def _ask(
     method: str, url: str, path: str, parameters: Mapping[str, str] | None, body: bytes | None, timeout_s: float
 ) -> Any:
+    async with (
+        _connected(url, timeout_s) as (session, address),
+        session.request(method, address + path, params=parameters, data=body, headers=JSON if body else {}) as response,
+    ):
+        return _read(address, response.status, await response.read())
+
+
+async def _act(url: str, path: str, body: bytes, secrets: Sequence[str], timeout_s: float) -> Any:
+    from registry.cli import signing
+    from registry.cluster.keys import ClusterKey
+
+    async with _connected(url, timeout_s) as (http, address):
+        signature, session = dict[str, str](), None
+        if secrets:
+            key = ClusterKey(secrets[0])
+            opening = signing.open_session(key)
+            async with http.post(address + signing.SESSION_PATH, data=opening.body, headers=opening.headers) as opened:
+                answer, mac = await opened.read(), opened.headers.get("Concord-MAC")
+            session = signing.read_session(key, opening, mac, answer)
+        if session is not None:  # else as a client without the key, which may be on the instance's own host
+            signature = signing.signed_headers(session, path, body)
+        async with http.post(address + path, data=body, headers={**JSON, **signature}) as response:
+            content, mac = await response.read(), response.headers.get("Concord-MAC")
+        if response.status == 403 and secrets and session is None:
+            raise NoAnswer(f"{address} does not accept the cluster key, and {_message(content)}", 403)
+        decoded = _read(address, response.status, content)
+        if session is not None and not signing.is_authentic(session, response.status, content, mac):
+            raise NoAnswer(f"{address} gave an answer that is not signed with the cluster key")
+        return decoded
+
+
+@asynccontextmanager
+async def _connected(url: str, timeout_s: float) -> AsyncIterator[tuple["aiohttp.ClientSession", str]]:
+    """Yield an HTTP client and the address to ask. Raises NoAnswer for what goes wrong meanwhile."""
     address = (url if "://" in url else f"http://{url}").rstrip("/")
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise NoAnswer(f"{url!r} is no address of an instance, such as http://10.0.0.5:5000")
     import aiohttp  # most commands ask nobody, and it takes a tenth of a second to load
 
-    limit = aiohttp.ClientTimeout(total=timeout_s)
     try:
-        async with (
-            aiohttp.ClientSession(timeout=limit) as session,
-            session.request(method, address + path, params=parameters, data=body) as response,
-        ):
-            content = await response.read()
-            if response.status not in (200, 202):
-                raise NoAnswer(f"{address} answered {response.status}: {_message(content)}", response.status)
-            return msgspec.json.decode(content)
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session:
+            yield session, address
     except TimeoutError:
         raise NoAnswer(f"{address} does not answer within {timeout_s:g} s") from None
     except aiohttp.ClientConnectorError as error:
         raise NoAnswer(f"{address} cannot be reached: {_reason(error.os_error)}") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise NoAnswer(f"{address} cannot be asked: {str(error) or type(error).__name__}") from None
+
+
+def _read(address: str, status: int, content: bytes) -> Any:
+    if status not in (200, 202):
+        raise NoAnswer(f"{address} answered {status}: {_message(content)}", status)
+    return msgspec.json.decode(content)
 
 
 def _reason(error: OSError) -> str:

@@ -19,6 +19,10 @@ app = typer.Typer(
 out = Console(width=None if sys.stdout.isatty() else 200)
 
 Url = Annotated[str, typer.Argument(envvar="CONCORD_URL", help="address of an instance", show_default=True)]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="a TOML file with the cluster key to sign with, unless CONCORD_CLUSTER_KEY is set"),
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for machines")]
 LOCAL = "http://127.0.0.1:5000"
 LONG_S = 600.0

@@ -1,18 +1,18 @@
 """Asking a running instance to check its content, and waiting for the end."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from registry.cli.client import NoAnswer, ask, post
+from registry.cli.client import NoAnswer, act, ask
 
 PATH = "/_concord/scrub"
 POLL_S = 0.5
 
 
-def begin_scrub(url: str) -> Any:
+def begin_scrub(url: str, secrets: Sequence[str]) -> Any:
     """Ask for a full pass. Raises NoAnswer."""
-    answer = post(url, PATH, None)
+    answer = act(url, PATH, None, secrets)
     if not isinstance(answer, dict) or not {"begun", "running"} <= answer.keys():
         raise NoAnswer(f"{url} answered something that is no check of content")
     return answer

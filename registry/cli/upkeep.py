@@ -8,9 +8,10 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from registry.cli.client import NoAnswer, ask, post
-from registry.cli.commands import CHECKING, LOCAL, LONG_S, Json, Url, app, print_json
+from registry.cli.client import NoAnswer, act, ask
+from registry.cli.commands import CHECKING, LOCAL, LONG_S, Json, KeyFile, Url, app, print_json
 from registry.cli.scrub import begin_scrub, wait_for_scrub
+from registry.cli.signing import cluster_secrets
 
 
 @app.command(epilog="Example: concord scrub --wait http://10.0.0.5:5000")
@@ -18,9 +19,10 @@ def scrub(
     url: Url = LOCAL,
     wait: Annotated[bool, typer.Option("--wait", help="wait for the end, and say what was found")] = False,
     json: Json = False,
+    config: KeyFile = None,
 ) -> None:
     """Let a running instance check all its content now, and fetch again what is damaged."""
-    answer = begin_scrub(url)
+    answer = begin_scrub(url, cluster_secrets(config))
     if wait:
         with Progress(*CHECKING, console=Console(stderr=True), disable=json) as progress:
             task = progress.add_task("checking", total=answer["running"]["total_bytes"])
@@ -44,6 +46,7 @@ def gc(
         str | None, typer.Option(help="also delete manifests without a tag: an age such as 30d, 12h or 0s")
     ] = None,
     json: Json = False,
+    config: KeyFile = None,
 ) -> None:
     """Remove content from an instance that no manifest names, as it also does by itself (--gc-every-s).
 
@@ -53,7 +56,7 @@ def gc(
     question: dict[str, Any] = {"dry_run": dry_run}
     if untagged_older_than is not None:
         question["untagged_older_than_s"] = _age_s(untagged_older_than)
-    answer = post(url, "/_concord/gc", question, LONG_S)
+    answer = act(url, "/_concord/gc", question, cluster_secrets(config), LONG_S)
     if json:
         return print_json(answer)
     _show_collection(answer, url)
@@ -87,19 +90,20 @@ def _show_collection(answer: dict[str, Any], url: str) -> None:
 def forget(
     url: Annotated[str, typer.Argument(help="address of an instance")],
     instance: Annotated[str, typer.Argument(help="the id of the one that is gone, or a beginning of it")],
+    config: KeyFile = None,
 ) -> None:
     """Say that an instance is gone for good, so that nobody waits for it any more.
 
     This cannot be undone. One that comes back all the same goes on under another id, with all it has.
     """
-    answer = post(url, "/_concord/forget", {"instance": instance})
+    answer = act(url, "/_concord/forget", {"instance": instance}, cluster_secrets(config))
     print(f"{answer['forgotten']} is forgotten")
 
 
 @app.command(epilog="Example: concord leave http://10.0.0.5:5000")
-def leave(url: Url = LOCAL) -> None:
+def leave(url: Url = LOCAL, config: KeyFile = None) -> None:
     """Have an instance leave for good: it hands over what only it holds, is forgotten, and ends."""
-    answer = post(url, "/_concord/leave", {})
+    answer = act(url, "/_concord/leave", {}, cluster_secrets(config))
     while not answer["left"]:
         print(f"{answer['handed_over']} contents handed over, {answer['held_by_nobody_else']} to go")
         time.sleep(2)

@@ -7,6 +7,7 @@ upload_ids      upload ids that name their owner
 members         the other instances: who is there, how far they are
 acceptance      which addresses accept the cluster key, and which refuse it
 liveness        proof that members are alive, and the record of them on disk
+membership_log  log lines for members that join and members that are removed
 peers           asking another instance
 gossip          frames out after a commit, frames in through the gate
 confirmations   waiting until the own site has seen a write

@@ -33,6 +33,7 @@ from registry.cluster.leave import Leave
 from registry.cluster.liveness import LivenessProbe, MemberRecords
 from registry.cluster.locate import Locate
 from registry.cluster.members import HEARTBEAT_S, Member, Members
+from registry.cluster.membership_log import MembershipLog
 from registry.cluster.messages import Heartbeat, Hello
 from registry.cluster.peers import Peers
 from registry.cluster.scrub import Scrub
@@ -87,6 +88,7 @@ class Cluster:
         self.members.remember(all_members(catalog.database), all_reached(catalog.database))
         self.members.forget(forgotten_members(catalog.database) - {catalog.instance_id})
         self.members.on_heard.append(self._heard)
+        self.membership_log = MembershipLog(self.members)
         self.confirmations = Confirmations(self.members)
         self.gossip = Gossip(catalog, bus, keys, self.members, self.confirmations, catalog.start_number)
         self.peers = Peers(transport, self.members, clock, keys)
@@ -297,6 +299,7 @@ class Cluster:
         forgotten = forgotten_members(self._catalog.database)
         gone = forgotten - self.members.forgotten
         if gone:
+            self.membership_log.removed(gone, self._catalog)
             self.members.forget(gone)
             await self._catalog.database.write(partial(drop_members, instances=gone))
             self._records.drop(gone)
@@ -397,6 +400,7 @@ class Cluster:
                 break
             await asyncio.sleep(JOIN_LOOK_S)
         self._joined = True
+        self.membership_log.joined()
         self.answers_clients.set()
 
     # What comes in

@@ -90,6 +90,10 @@ class Report(NamedTuple):
     """Why nothing could be removed, empty when nothing stood against it."""
 
     @property
+    def removed(self) -> int:
+        return sum(one.removed for one in self.decisions)
+
+    @property
     def removed_bytes(self) -> int:
         return sum(one.size for one in self.decisions if one.removed)
 
@@ -171,6 +175,12 @@ class Collect:
                 continue
             if report.blocked:
                 log.warning("nothing can be collected: %s", report.blocked)
+            elif report.removed or report.bodies:
+                log.info(
+                    "collection: %d contents removed, %d bytes, and %d manifests that no repository has any more",
+                    report.removed, report.removed_bytes, report.bodies,
+                    extra={"fields": {"by": "schedule (gc_every_s)"}},
+                )  # fmt: skip
 
     async def once(self, dry: bool = False) -> Report:
         """Remove what can be removed now, or with `dry` only say what would be."""

@@ -20,6 +20,8 @@ tags         lists of tags and of repositories
 referrers    what refers to a manifest
 standing     names, room, policy and clocks, as the status has them
 own          health, status, state digest, conflicts, scrubs
+administration who may ask for an administrative act, and a log line for each
+browsers     what a page of another site can make a browser send, and is refused
 collection   collecting on demand
 membership   members that are forgotten, or leave
 metrics      what the registry does, for Prometheus

@@ -15,7 +15,8 @@ from registry.cluster.peers import PREFIX as PEERS
 from registry.errors import ContentUnreachable, Ending, OciError, Unsupported
 from registry.forwarded import TrustedProxies
 from registry.full_disk import storage_failure
-from registry.http import collection, membership, metrics, own, peers, replication
+from registry.http import administration, collection, membership, metrics, own, peers, replication
+from registry.http.administration import Act
 from registry.http.answers import CutOff, error_response
 from registry.http.direct import DirectAnswers, Headers
 from registry.http.exchange import Exchange
@@ -34,14 +35,17 @@ OWN: dict[tuple[str, str], Callable[[Instance, Request], Awaitable[Response]]] =
     ("GET", "/_concord/digest"): own.digest,
     ("POST", "/_concord/digest"): own.compare,
     ("GET", "/_concord/conflicts"): own.conflicts,
-    ("POST", "/_concord/gc"): collection.collect,
-    ("POST", "/_concord/forget"): membership.forget,
-    ("GET", "/_concord/leave"): membership.leave,
-    ("POST", "/_concord/leave"): membership.leave,
+    ("GET", "/_concord/leave"): membership.leaving,
     ("GET", "/_concord/scrub"): own.scrub,
-    ("POST", "/_concord/scrub"): own.begin_scrub,
 }
-OWN_PATHS = frozenset(path for _, path in OWN)
+ADMINISTRATION: dict[tuple[str, str], tuple[str, Act]] = {
+    ("POST", "/_concord/gc"): ("gc", collection.collect),
+    ("POST", "/_concord/forget"): ("forget", membership.forget),
+    ("POST", "/_concord/leave"): ("leave", membership.leave),
+    ("POST", "/_concord/scrub"): ("scrub", own.begin_scrub),
+}
+"""What changes or costs an instance much, and is not answered to everybody: names for the log, and handlers."""
+OWN_PATHS = frozenset(path for _, path in (*OWN, *ADMINISTRATION))
 
 
 class App:
@@ -139,6 +143,11 @@ class App:
             handler = OWN.get((request.method, own))
             if handler is not None:
                 return await handler(self._instance, request)
+            name, act = ADMINISTRATION.get((request.method, own), ("", None))
+            if act is not None:
+                return await administration.carry_out(
+                    self._instance, request, name, act, is_internal=not self._registry
+                )
         raise Unsupported("there is nothing here", 404)
 
 

@@ -4,16 +4,12 @@ import asyncio
 from functools import partial
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
 
 from registry.catalog.untagged import remove_untagged, untagged
 from registry.errors import Unsupported
-from registry.http.answers import JsonResponse
-from registry.http.request import small_body
+from registry.http.administration import Outcome
 from registry.instance import Instance
 
-MAX_QUESTION_BYTES = 4096
 MAX_DECISIONS = 10_000
 PAGE = 1000
 AT_ONCE = 100
@@ -26,9 +22,8 @@ class Question(msgspec.Struct, forbid_unknown_fields=True):
     untagged_older_than_s: float | None = None
 
 
-async def collect(instance: Instance, request: Request) -> Response:
+async def collect(instance: Instance, body: bytes) -> Outcome:
     """Remove untagged manifests if asked for, and then all content that can be removed now."""
-    body = await small_body(request, MAX_QUESTION_BYTES, Unsupported("the question is too long", 413))
     try:
         question = msgspec.json.decode(body or b"{}", type=Question)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -38,19 +33,27 @@ async def collect(instance: Instance, request: Request) -> Response:
         raise Unsupported("untagged_older_than_s is no number of seconds", 400)
     removed = await _untagged(instance, age_s, question.dry_run) if age_s is not None else {}
     report = await instance.cluster.collect.once(question.dry_run)
-    return JsonResponse(
+    return Outcome(
         {
             "dry_run": question.dry_run,
             "untagged": removed,
             "blocked": report.blocked,
-            "removed": sum(one.removed for one in report.decisions),
+            "removed": report.removed,
             "removed_bytes": report.removed_bytes,
             "would_be_removed": sum(one.would_be_removed for one in report.decisions),
             "would_be_removed_bytes": sum(one.size for one in report.decisions if one.would_be_removed),
             "bodies": report.bodies,
             "decisions_count": len(report.decisions),
             "decisions": [one._asdict() for one in report.decisions[:MAX_DECISIONS]],
-        }
+        },
+        {
+            "dry_run": question.dry_run,
+            "untagged": sum(map(len, removed.values())),
+            "removed": report.removed,
+            "removed_bytes": report.removed_bytes,
+            "bodies": report.bodies,
+            "blocked": report.blocked or "no",
+        },
     )
 
 

@@ -1,15 +1,15 @@
 """`/_concord/forget` and `/_concord/leave`: members that go for good."""
 
+from typing import Any
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from registry.errors import Unsupported
+from registry.http.administration import Outcome
 from registry.http.answers import JsonResponse
-from registry.http.request import small_body
 from registry.instance import Instance
-
-MAX_QUESTION_BYTES = 4096
 
 
 class ForgetQuestion(msgspec.Struct, forbid_unknown_fields=True):
@@ -18,9 +18,8 @@ class ForgetQuestion(msgspec.Struct, forbid_unknown_fields=True):
     instance: str
 
 
-async def forget(instance: Instance, request: Request) -> Response:
+async def forget(instance: Instance, body: bytes) -> Outcome:
     """Say that another instance is gone for good: nobody waits for it any more."""
-    body = await small_body(request, MAX_QUESTION_BYTES, Unsupported("the question is too long", 413))
     try:
         question = msgspec.json.decode(body, type=ForgetQuestion)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -33,21 +32,27 @@ async def forget(instance: Instance, request: Request) -> Response:
     if found[0].live:
         raise Unsupported("this instance is live; have it leave (concord leave), or stop it", 409)
     await instance.cluster.forget(found[0].instance)
-    return JsonResponse({"forgotten": found[0].instance})
+    return Outcome({"forgotten": found[0].instance}, {"instance": found[0].instance})
 
 
-async def leave(instance: Instance, request: Request) -> Response:
-    """POST begins to leave, GET says how far that is."""
+async def leave(instance: Instance, body: bytes) -> Outcome:
+    """Begin to leave for good."""
+    if not instance.cluster.members.all():
+        raise Unsupported("there is no other instance that could take over what is here", 409)
+    instance.cluster.begin_to_leave()
+    return Outcome(_leaving(instance), {"instance": instance.catalog.instance_id})
+
+
+async def leaving(instance: Instance, request: Request) -> Response:
+    """How far leaving is."""
+    return JsonResponse(_leaving(instance))
+
+
+def _leaving(instance: Instance) -> dict[str, Any]:
     cluster = instance.cluster
-    if request.method == "POST":
-        if not cluster.members.all():
-            raise Unsupported("there is no other instance that could take over what is here", 409)
-        cluster.begin_to_leave()
-    return JsonResponse(
-        {
-            "leaving": cluster.leave.under_way,
-            "left": cluster.has_left,
-            "handed_over": cluster.leave.handed_over,
-            "held_by_nobody_else": cluster.leave.left,
-        }
-    )
+    return {
+        "leaving": cluster.leave.under_way,
+        "left": cluster.has_left,
+        "handed_over": cluster.leave.handed_over,
+        "held_by_nobody_else": cluster.leave.left,
+    }

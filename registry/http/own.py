@@ -14,6 +14,7 @@ from registry import __version__
 from registry.catalog.queries import TagFact, document_name
 from registry.catalog.sums import content_sums
 from registry.errors import NameUnknown, Unsupported
+from registry.http.administration import Outcome
 from registry.http.answers import JsonResponse
 from registry.http.request import small_body
 from registry.http.standing import member_standing, own_standing, policy
@@ -200,10 +201,10 @@ async def scrub(instance: Instance, request: Request) -> Response:
     return JsonResponse(_scrub(instance))
 
 
-async def begin_scrub(instance: Instance, request: Request) -> Response:
+async def begin_scrub(instance: Instance, body: bytes) -> Outcome:
     """Check all content now. One that is under way already is the one that was asked for."""
     begun = instance.cluster.scrub.begin()
-    return JsonResponse(_scrub(instance) | {"begun": begun}, 202)
+    return Outcome(_scrub(instance) | {"begun": begun}, {"begun": begun}, 202)
 
 
 def _scrub(instance: Instance) -> dict[str, Any]:

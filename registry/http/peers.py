@@ -73,7 +73,7 @@ async def answer(instance: Instance, request: Request) -> Response:
             return await _pass_on(instance, request, meant)
         if path == "/session":
             return await _open_session(instance, request)
-        asked = await _authenticate(instance, request, path)
+        asked = await authenticate(instance, request, path, MAX_QUESTION_BYTES)
     except (Refused, OciError, Malformed, Unauthentic, msgspec.DecodeError, ValueError) as error:
         return _refusal(instance, error)
     instance.answered_peers += 1
@@ -161,8 +161,9 @@ async def _open_session(instance: Instance, request: Request) -> Response:
     raise Refused(403, "unauthentic", {REFUSED: KEY_REFUSED})
 
 
-async def _authenticate(instance: Instance, request: Request, path: str) -> Asked:
-    """Check session, MAC and number."""
+async def authenticate(instance: Instance, request: Request, path: str, limit_bytes: int) -> Asked:
+    """Check session, MAC and number, and return the request with its body. Raises Refused, Malformed, Unauthentic, and
+    Unsupported for a body above the limit."""
     headers = request.headers
     session = read_token(headers.get("concord-session", ""), instance.cluster.keys)
     sequence = number(headers.get("concord-sequence", ""))
@@ -177,7 +178,7 @@ async def _authenticate(instance: Instance, request: Request, path: str) -> Aske
         raise Refused(403, "replayed")
     if body_hash == STREAMED:
         return Asked(session, sequence, question, None)
-    body = await small_body(request, MAX_QUESTION_BYTES, Unsupported("the question is too long", 413))
+    body = await small_body(request, limit_bytes, Unsupported("the question is too long", 413))
     if hash_of(body) != body_hash:
         raise Refused(403, "unauthentic")
     return Asked(session, sequence, question, body)

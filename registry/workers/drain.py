@@ -30,8 +30,10 @@ class Drain:
         self._on_closing = on_closing
         self._waiting: asyncio.Task[None] | None = None
 
-    def begin(self) -> None:
+    def begin(self, why: str) -> None:
+        """Drain, or end at once where that is under way. `why` says in the log what asked for it."""
         if self._waiting is not None:
+            log.warning("ending without waiting for requests", extra={"fields": {"by": why}})
             self._waiting.cancel()
             self._close(force=True)
             return
@@ -43,6 +45,7 @@ class Drain:
             self._instance.traffic.under_way,
             drain_s,
             drain_s + ENDING_S,
+            extra={"fields": {"by": why}},
         )
         self._waiting = asyncio.create_task(self._wait(drain_s))
 

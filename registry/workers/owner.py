@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import apsw
 import uvloop
@@ -93,8 +94,8 @@ async def _serve(
         public.adopts_for_s, public.on_lingered = READERS_END_S, receiver.close
     drain = Drain(instance, [server for server, _ in servers], callbacks.closing)
     for name in signals:
-        asyncio.get_running_loop().add_signal_handler(name, drain.begin)
-    instance.cluster.on_left = drain.begin
+        asyncio.get_running_loop().add_signal_handler(name, drain.begin, "told to end by a signal")
+    instance.cluster.on_left = partial(drain.begin, "it has left the cluster")
     instance.process_deaths = callbacks.deaths
     _say_where(config, instance, sockets)
     callbacks.started()

@@ -1,0 +1,103 @@
+"""Signing administrative requests with the cluster key, as instances sign what they ask each other.
+
+A session is opened with the instance that answers (`registry.cluster.sessions`), so a request that was recorded is
+worth nothing at another instance, after a restart, or a second time; no clocks are compared. The name of the person who
+asks is signed too, and stands in the instance's log.
+"""
+
+import getpass
+import os
+import socket
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from crdt.errors import Malformed, Unauthentic
+from registry.cluster.keys import ClusterKey
+from registry.cluster.messages import SessionAnswer, SessionQuestion
+from registry.cluster.sessions import (
+    NONCE_SIZE,
+    Session,
+    hash_of,
+    is_mac,
+    read_token,
+    sign_answer,
+    sign_opened,
+    sign_opening,
+    sign_request,
+    token_text,
+)
+from registry.errors import CannotStart
+
+SESSION_PATH = "/_concord/peer/session"
+VARIABLE = "CONCORD_CLUSTER_KEY"
+MAX_NAME_CHARACTERS = 200
+_SEQUENCE = 1  # a session is opened for one request
+
+
+class Opening(NamedTuple):
+    """A request for a session."""
+
+    headers: dict[str, str]
+    body: bytes
+    nonce: bytes
+
+
+def cluster_secrets(file: Path | None) -> list[str]:
+    """Return the cluster's secrets from the environment, else from a configuration file, else none. Raises
+    CannotStart."""
+    said: object = os.environ.get(VARIABLE, "")
+    if not said and file is not None:
+        try:
+            said = tomllib.loads(file.read_text()).get("cluster_key", "")
+        except (OSError, ValueError) as error:
+            raise CannotStart(f"{file} cannot be read: {error}") from None
+    listed = said.split(",") if isinstance(said, str) else said if isinstance(said, list) else []
+    return [str(secret).strip() for secret in listed if str(secret).strip()]
+
+
+def open_session(key: ClusterKey) -> Opening:
+    """Return a request for a session with whichever instance answers."""
+    nonce = os.urandom(NONCE_SIZE)
+    body = msgspec.msgpack.encode(SessionQuestion(os.urandom(16).hex(), nonce))
+    return Opening({"Concord-Cluster": key.cluster, "Concord-MAC": sign_opening(key, body)}, body, nonce)
+
+
+def read_session(key: ClusterKey, opening: Opening, mac: str | None, answer: bytes) -> Session | None:
+    """Return the session that an instance has opened; None for an answer that is not signed with the key."""
+    if not is_mac(mac, sign_opened(key, opening.nonce, answer)):
+        return None
+    try:
+        return read_token(token_text(msgspec.msgpack.decode(answer, type=SessionAnswer).token), [key])
+    except (msgspec.DecodeError, Malformed, Unauthentic):
+        return None
+
+
+def signed_headers(session: Session, path: str, body: bytes) -> dict[str, str]:
+    """Return the headers that prove a POST."""
+    asker, body_hash = asker_name(), hash_of(body)
+    return {
+        "Concord-Session": session.token,
+        "Concord-Sequence": str(_SEQUENCE),
+        "Concord-Question": asker,
+        "Concord-Body": body_hash,
+        "Concord-MAC": sign_request(session, "POST", path, _SEQUENCE, asker, body_hash),
+    }
+
+
+def is_authentic(session: Session, status: int, body: bytes, mac: str | None) -> bool:
+    """Return whether an answer is the instance's own."""
+    return is_mac(mac, sign_answer(session, _SEQUENCE, status, body))
+
+
+def asker_name() -> str:
+    """Return who asks, for the instance's log: the user and this host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user that has no name
+        user = f"uid-{os.getuid()}"
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in f"{user}@{socket.gethostname()}")[
+        :200
+    ].strip()

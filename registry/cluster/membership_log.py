@@ -1,0 +1,48 @@
+"""Log lines for members that join and members that are removed, one for each at every instance.
+
+Who asked for a removal is known at the instance that was asked (`http.administration` logs it there); the others log
+which instance stated it. A member that joins has proved that it has the cluster key: its first heartbeat is authentic.
+"""
+
+import logging
+from collections.abc import Iterable
+
+from registry.catalog.catalog import Catalog
+from registry.catalog.membership import removals
+from registry.cluster.members import Member, Members
+
+log = logging.getLogger("concord.membership")
+
+
+class MembershipLog:
+    """Notes members that are heard for the first time."""
+
+    def __init__(self, members: Members) -> None:
+        """`members` holds those that the disk knows: they have joined before."""
+        self._members = members
+        self._known = {member.instance for member in members.all()}
+        members.on_heard.append(self._heard)
+
+    def _heard(self, member: Member) -> None:
+        if member.instance not in self._known:
+            self._known.add(member.instance)
+            beat = member.beat
+            fields = {"instance": member.instance, "site": beat.site, "version": beat.version}
+            log.info("joined the cluster: %s", self._members.url(member), extra={"fields": fields})
+
+    def joined(self) -> None:
+        """Log that this instance has joined its cluster, or goes on without the others."""
+        if not self._members.all():
+            return
+        live = self._members.live()
+        near = sum(member.beat.site == self._members.own_site for member in live)
+        log.info("this instance has joined: %d other instances are live, %d of them at this site", len(live), near)
+
+    def removed(self, instances: Iterable[str], catalog: Catalog) -> None:
+        """Log that members are gone for good, and which instance stated it."""
+        writers = removals(catalog.database)
+        for instance in sorted(instances):
+            self._known.discard(instance)
+            stated_by = catalog.queries.instance_of(writers[instance]) if instance in writers else None
+            fields = {"instance": instance, "by": f"instance {stated_by or 'unknown'}"}
+            log.warning("removed from the cluster for good", extra={"fields": fields})

@@ -1,0 +1,143 @@
+"""Administrative acts: who may ask for one, and a log line for each.
+
+Until there are accounts, an act is carried out for
+
+ - whoever signs with the cluster key, in a session as between instances (`cluster.sessions`): the holder of the key can
+   write any fact anyway;
+ - a client of the internal listener (`--listen-internal`), which is on a private network;
+ - a client on this host, over a loopback address.
+
+A reverse proxy on this host makes every client look like one on this host. So a request counts as local only where
+nothing says that it was passed on: no forwarding header, an address that is none of `--trusted-proxies`, and a `Host`
+that names the loopback network, as what is typed on this host does and what is typed elsewhere does not. A proxy that
+sends no such header and replaces `Host` (nginx without `proxy_set_header`) cannot be told from a local client: name it
+in `--trusted-proxies`, use `--listen-internal`, where the public listener has no administration at all, or pass nothing
+but `/v2/` on.
+
+What a browser is made to send is refused first (`browsers`), whoever asks; `Host` is not looked at where the request is
+signed, since no page has the key.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from crdt.errors import Malformed, Unauthentic
+from registry.cluster.sessions import sign_answer
+from registry.errors import Denied, OciError, Unsupported
+from registry.http.answers import JsonResponse
+from registry.http.browsers import (
+    host_name,
+    ip_of,
+    is_loopback,
+    own_names,
+    refuse_form_types,
+    refuse_other_hosts,
+    refuse_other_sites,
+)
+from registry.http.peers import authenticate
+from registry.http.questions import Asked, Refused
+from registry.http.request import small_body
+from registry.instance import Instance
+
+log = logging.getLogger("concord.administration")
+
+MAX_QUESTION_BYTES = 4096
+MAX_NAME_CHARACTERS = 200
+FORWARDING = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+"""Headers by which proxies say that they pass a request on."""
+
+
+class Outcome(NamedTuple):
+    """What an act has come to."""
+
+    answer: dict[str, Any]
+    logged: Mapping[str, object] = {}
+    """What the log line says of it."""
+    status: int = 200
+
+
+class Asker(NamedTuple):
+    """Who asks for an act, and how that is known."""
+
+    name: str
+    client: str
+    proof: str
+
+    def fields(self) -> dict[str, object]:
+        return {"by": self.name, "client": self.client, "proof": self.proof}
+
+
+Act = Callable[[Instance, bytes], Awaitable[Outcome]]
+
+
+async def carry_out(instance: Instance, request: Request, name: str, act: Act, is_internal: bool) -> Response:
+    """Carry an act out, or raise OciError. `is_internal` is set on the internal listener."""
+    asker = Asker("", request.client.host if request.client else "", "none")
+    try:
+        refuse_other_sites(request.headers)
+        asked = await _signed(instance, request)
+        asker = _identify(instance, request, asked, asker.client, is_internal)
+        refuse_form_types(request.headers)
+        body = asked.body if asked is not None else await small_body(request, MAX_QUESTION_BYTES, _too_long())
+        if body is None or len(body) > MAX_QUESTION_BYTES:
+            raise _too_long()
+        outcome = await act(instance, body)
+    except OciError as error:
+        _log_refusal(instance, name, asker, error)
+        raise
+    log.info("administrative act: %s", name, extra={"fields": {"act": name, **asker.fields(), **outcome.logged}})
+    response = JsonResponse(outcome.answer, outcome.status)
+    if asked is not None:
+        mac = sign_answer(asked.session, asked.sequence, response.status_code, bytes(response.body))
+        response.headers["Concord-MAC"] = mac
+    return response
+
+
+async def _signed(instance: Instance, request: Request) -> Asked | None:
+    """Return the authentic request, or None for one that is not signed. Raises Denied for a wrong signature."""
+    if "concord-session" not in request.headers:
+        return None
+    try:
+        return await authenticate(instance, request, request.scope["path"], MAX_QUESTION_BYTES)
+    except (Refused, Malformed, Unauthentic) as error:
+        reason = error.reason if isinstance(error, Refused) else "unauthentic"
+        instance.refused_peers[reason] += 1
+        raise Denied(f"the signature of the request is {reason}") from None
+
+
+def _identify(instance: Instance, request: Request, asked: Asked | None, client: str, is_internal: bool) -> Asker:
+    """Return who asks. Raises Denied for a client that may not."""
+    if asked is not None:
+        return Asker(asked.question[:MAX_NAME_CHARACTERS] or "unnamed", client, "cluster key")
+    if is_internal:
+        refuse_other_hosts(request.headers, own_names(instance.config))
+        return Asker("unnamed", client, "internal listener")
+    if _is_local(instance, request, client):
+        return Asker("unnamed", client, "loopback")
+    raise Denied(
+        "administrative requests are answered to clients on the instance's own host, on --listen-internal, "
+        "and where they are signed with the cluster key (CONCORD_CLUSTER_KEY or --config of the command line)"
+    )
+
+
+def _is_local(instance: Instance, request: Request, client: str) -> bool:
+    passed_on = any(name in request.headers for name in FORWARDING)
+    if passed_on or not is_loopback(client) or not is_loopback(host_name(request.headers)):
+        return False
+    address = ip_of(client)
+    return not any(address in network for network in instance.config.proxies)
+
+
+def _too_long() -> OciError:
+    return Unsupported("the question is too long", 413)
+
+
+def _log_refusal(instance: Instance, name: str, asker: Asker, error: OciError) -> None:
+    left_out = instance.refused_acts.admit()
+    if left_out is not None:
+        fields = {"act": name, **asker.fields(), "status": error.status, **left_out}
+        log.warning("administrative act refused: %s: %s", name, error.message, extra={"fields": fields})
