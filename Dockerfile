@@ -1,6 +1,6 @@
 # An image of Concord: docker build --tag concord-registry:0.1.0 .
 # Where the package index cannot be reached directly, give pip's own settings as build arguments (PIP_INDEX_URL, …).
-ARG BASE=python:3.11-slim-bookworm
+ARG BASE=python:3.11.11-slim-bookworm
 FROM ${BASE}
 
 ARG PIP_INDEX_URL

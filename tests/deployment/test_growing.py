@@ -11,12 +11,13 @@ from tests.support.proxy import RoundRobin
 from tests.support.server import running_cluster, wait_until
 
 ROOT = Path(__file__).parents[2]
+INSTANCES = "StatefulSet", "concord"
 PUSHES_BETWEEN_RESTARTS = 5
 
 
 def settings(directory: str) -> dict[str, str]:
     """What a region's instances are told of regions."""
-    [pods] = [one for one in build(ROOT / "k8s" / directory) if one["kind"] == "StatefulSet"]
+    [pods] = [one for one in build(ROOT / "k8s" / directory) if (one["kind"], one["metadata"]["name"]) == INSTANCES]
     given = {one["name"]: one.get("value") for one in pods["spec"]["template"]["spec"]["containers"][0]["env"]}
     return {name: given[name] for name in ("CONCORD_SITE", "CONCORD_ADVERTISE_SITE", "CONCORD_COPIES") if name in given}
 

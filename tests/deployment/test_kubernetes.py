@@ -1,5 +1,7 @@
-"""The files of k8s/: every object is one by Kubernetes' own schemas, and whatever one names is there."""
+"""The files of k8s/: every object is one by Kubernetes' own schemas, whatever one names is there or in the guide's list
+of what must exist first, and nothing is open that an operator has not opened."""
 
+import ipaddress
 import re
 import shutil
 import subprocess
@@ -15,7 +17,12 @@ from registry.workers.drain import ENDING_S
 from tests.support.kustomize import build, containers
 
 ROOT = Path(__file__).parents[2]
-BUILT = ["base", "overlays/two-regions/eu", "overlays/two-regions/us"]
+BUILT = ["base", "overlays/two-regions/eu", "overlays/two-regions/us", "overlays/gateway"]
+REGIONS = BUILT[1:3]
+NOBODYS = [ipaddress.ip_network(net) for net in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")]
+"""RFC 5737: addresses for documentation."""
+BUILT_IN = {"v1", "apps/v1", "networking.k8s.io/v1", "policy/v1"}
+GUIDE = (ROOT / "docs" / "operations.md").read_text()
 VERSIONS = ["1.27", kubernetes_validate.latest_version()]
 
 
@@ -34,13 +41,19 @@ def of_kind(objects, kind, name=None):
 
 
 def pods(objects):
-    """The labels and the first container of each kind of pod."""
-    templates = [one["spec"]["template"] for one in objects if containers(one)]
-    return [(template["metadata"]["labels"], template["spec"]["containers"][0]) for template in templates]
+    """The labels and the first container of each pod."""
+    found = []
+    for one in objects:
+        for number in range(one["spec"]["replicas"] if containers(one) else 0):
+            labels = dict(one["spec"]["template"]["metadata"]["labels"])
+            if one["kind"] == "StatefulSet":
+                labels["statefulset.kubernetes.io/pod-name"] = f"{one['metadata']['name']}-{number}"
+            found.append((labels, containers(one)[0]))
+    return found
 
 
 def instances(objects):
-    [stateful_set] = of_kind(objects, "StatefulSet")
+    [stateful_set] = of_kind(objects, "StatefulSet", "concord")
     return stateful_set["spec"]
 
 
@@ -51,7 +64,8 @@ def environment(objects):
 
 def selected(objects, selector):
     """The containers of the pods that have all these labels."""
-    return [container for labels, container in pods(objects) if selector.items() <= labels.items()]
+    found = [container for labels, container in pods(objects) if selector.items() <= labels.items()]
+    return [one for number, one in enumerate(found) if one not in found[:number]]
 
 
 def port_names(container):
@@ -61,7 +75,7 @@ def port_names(container):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_object_is_valid_by_kubernetes_own_schemas(objects, version):
     for one in objects:
-        if one["kind"] != "ServiceMonitor":  # the Prometheus operator's
+        if one["apiVersion"] in BUILT_IN:
             kubernetes_validate.validate(one, version, strict=True)
 
 
@@ -78,6 +92,7 @@ def test_services_policies_and_budgets_select_pods_that_exist_by_ports_that_they
         found = selected(objects, policy["spec"]["podSelector"]["matchLabels"])
         known = {port for one in found for there in one["ports"] for port in (there["name"], there["containerPort"])}
         assert {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]} <= known
+        assert all(rule["from"] for rule in policy["spec"]["ingress"]), "a rule without senders admits everybody"
         peers = [
             peer["podSelector"] for rule in policy["spec"]["ingress"] for peer in rule["from"] if "podSelector" in peer
         ]
@@ -101,19 +116,35 @@ def test_probes_and_ingresses_name_ports_that_exist_and_only_v2_is_let_in(object
             assert path["backend"]["service"]["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
 
 
+def test_a_gateway_lets_in_what_the_ingress_does(objects, directory):
+    assert bool(of_kind(objects, "HTTPRoute")) == (directory.name == "gateway")
+    for route in of_kind(objects, "HTTPRoute"):
+        [parent] = route["spec"]["parentRefs"]
+        [gateway] = of_kind(objects, "Gateway", parent["name"])
+        [listener] = gateway["spec"]["listeners"]
+        [ingress, *_] = of_kind(objects, "Ingress")
+        assert [one["name"] for one in listener["tls"]["certificateRefs"]] == [ingress["spec"]["tls"][0]["secretName"]]
+        assert route["spec"]["hostnames"] == [rule["host"] for rule in ingress["spec"]["rules"]]
+        [rule] = route["spec"]["rules"]
+        assert [match["path"] for match in rule["matches"]] == [{"type": "PathPrefix", "value": "/v2"}]
+        assert rule["timeouts"]["request"] == "0s"
+        [backend] = rule["backendRefs"]
+        [service] = of_kind(objects, "Service", backend["name"])
+        assert [port["port"] for port in service["spec"]["ports"]] == [backend["port"]]
+
+
 def test_the_monitor_finds_one_service_that_has_its_port(objects, directory):
     for monitor in of_kind(objects, "ServiceMonitor"):
         wanted = monitor["spec"]["selector"]["matchLabels"].items()
         [service] = [s for s in of_kind(objects, "Service") if wanted <= s["metadata"].get("labels", {}).items()]
         ports = {port["name"] for port in service["spec"]["ports"]}
         assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
-    assert bool(of_kind(objects, "ServiceMonitor")) == (directory.name != "base")
+    assert bool(of_kind(objects, "ServiceMonitor")) == (directory.parent.name == "two-regions")
 
 
 def secret_of_the_guide():
     """What the operator is told to put into the secret, by key."""
-    guide = (ROOT / "docs" / "operations.md").read_text()
-    [command] = re.findall(r"create secret generic concord (?:.*\\\n)*.*", guide)
+    [command] = re.findall(r"create secret generic concord (?:.*\\\n)*.*", GUIDE)
     return dict(re.findall(r"--from-literal=([a-z-]+)=(\S+)", command))
 
 
@@ -122,7 +153,7 @@ def test_the_secret_is_the_one_that_the_guide_makes_and_is_nowhere_in_the_files(
     wanted = {
         (entry["valueFrom"]["secretKeyRef"]["name"], entry["valueFrom"]["secretKeyRef"]["key"])
         for _, container in pods(objects)
-        for entry in container["env"]
+        for entry in container.get("env", [])
         if "secretKeyRef" in entry.get("valueFrom", {})
     }
     assert wanted == made
@@ -133,7 +164,7 @@ def test_what_a_setting_is_put_together_from_comes_before_it(objects):
     """Kubernetes leaves $(NAME) as it is where NAME comes later, and a patch puts its entries first."""
     for _, container in pods(objects):
         known = set()
-        for entry in container["env"]:
+        for entry in container.get("env", []):
             assert set(re.findall(r"\$\((\w+)\)", entry.get("value", ""))) <= known
             known.add(entry["name"])
 
@@ -158,13 +189,77 @@ def test_an_instance_takes_the_settings_and_advertises_its_own_name_and_the_inte
     assert config.address[1] == ports["registry"] and config.internal_address[1] == ports["internal"]
     assert config.advertise == f"http://concord-1.{spec['serviceName']}.concord.svc:{ports['internal']}"
     assert given["CONCORD_URL"].endswith(f":{ports['internal']}")
-    host, port = config.redis[0].rpartition("@")[2].split(":")
-    [redis] = of_kind(objects, "Service", host)
-    assert redis["spec"]["ports"][0]["port"] == int(port)
+    names = {labels.get("statefulset.kubernetes.io/pod-name") for labels, _ in pods(objects)}
+    for url in config.redis:
+        host, port = url.rpartition("@")[2].split(":")
+        pod, service_name = host.split(".")
+        [redis] = of_kind(objects, "Service", service_name)
+        assert pod in names and redis["spec"]["clusterIP"] == "None"
+        assert redis["spec"]["ports"][0]["port"] == int(port)
+    [redis_pods] = of_kind(objects, "StatefulSet", "concord-redis")
+    assert len(config.redis) == redis_pods["spec"]["replicas"]
     hosts = {rule["host"] for ingress in of_kind(objects, "Ingress") for rule in ingress["spec"]["rules"]}
     assert hosts == set(config.name)
     for site in of_kind(objects, "Service", "concord-site"):
         assert config.advertise_site.endswith(f":{site['spec']['ports'][0]['port']}")
+
+
+def test_load_balancers_are_private_and_closed_until_an_operator_puts_ranges_in(objects):
+    for service in of_kind(objects, "Service"):
+        assert service["spec"].get("type", "ClusterIP") in ("ClusterIP", "LoadBalancer")
+        if service["spec"].get("type") == "LoadBalancer":
+            annotations = service["metadata"]["annotations"]
+            assert annotations["service.beta.kubernetes.io/aws-load-balancer-scheme"] == "internal"
+            assert annotations["networking.gke.io/load-balancer-type"] == "Internal"
+            assert annotations["service.beta.kubernetes.io/azure-load-balancer-internal"] == "true"
+            assert service["spec"]["externalTrafficPolicy"] == "Local"
+            [policy] = of_kind(objects, "NetworkPolicy", service["metadata"]["name"])
+            blocks = [peer["ipBlock"]["cidr"] for rule in policy["spec"]["ingress"] for peer in rule["from"]]
+            assert blocks == service["spec"]["loadBalancerSourceRanges"]
+    for policy in of_kind(objects, "NetworkPolicy"):
+        for peer in (peer for rule in policy["spec"]["ingress"] for peer in rule["from"]):
+            if "ipBlock" in peer:
+                assert any(ipaddress.ip_network(peer["ipBlock"]["cidr"]).subnet_of(net) for net in NOBODYS)
+
+
+def test_other_regions_reach_the_balancer_and_one_redis_and_no_instance_itself(objects, directory):
+    shown = [one["spec"]["selector"] for one in of_kind(objects, "Service") if one["spec"].get("type")]
+    assert len(shown) == (2 if directory.parent.name == "two-regions" else 0)
+    reached = [labels for selector in shown for labels, _ in pods(objects) if selector.items() <= labels.items()]
+    assert {labels["app.kubernetes.io/component"] for labels in reached} <= {"site", "redis"}
+    assert len([labels for labels in reached if labels["app.kubernetes.io/component"] == "redis"]) == len(shown) // 2
+
+
+def test_one_pod_of_each_kind_may_be_away_and_another_is_there(objects):
+    for one in objects:
+        if containers(one):
+            labels = one["spec"]["template"]["metadata"]["labels"]
+            budgets = [
+                budget["spec"]["maxUnavailable"]
+                for budget in of_kind(objects, "PodDisruptionBudget")
+                if budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
+            ]
+            assert budgets == [1] and one["spec"]["replicas"] >= 2, one["metadata"]["name"]
+
+
+def test_images_are_pinned(objects):
+    images = {container["image"] for _, container in pods(objects)}
+    images |= set(re.findall(r"^ARG BASE=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    assert len(images) >= 3
+    assert all(re.fullmatch(r"[a-z-]+:\d+\.\d+\.\d+(-[a-z-]+)?", image) for image in images), images
+
+
+def test_what_must_exist_first_is_on_the_checklist(objects):
+    _, _, rest = GUIDE.partition("### What must exist first")
+    checklist = rest.partition("\n#")[0]
+    needed = {secret for one in of_kind(objects, "Ingress") for secret in [one["spec"]["tls"][0]["secretName"]]}
+    needed |= {one["spec"]["ingressClassName"] for one in of_kind(objects, "Ingress")}
+    needed |= {one["apiVersion"].partition("/")[0] for one in objects if one["apiVersion"] not in BUILT_IN}
+    for policy in of_kind(objects, "NetworkPolicy"):
+        for peer in (peer for rule in policy["spec"]["ingress"] for peer in rule["from"]):
+            needed |= set(peer.get("namespaceSelector", {}).get("matchLabels", {}).values())
+    needed |= {f"{instances(objects)['replicas']} nodes", "StorageClass", "concord-registry:", "LoadBalancer"}
+    assert {word for word in needed if word not in checklist} == set()
 
 
 def test_there_is_time_to_drain(objects):
@@ -207,20 +302,25 @@ def test_growing_from_one_region_to_two_renames_no_site():
     """Restarted one after the other, instances of two names would stand behind one balancer."""
     [before], [after] = (
         [entry["value"] for entry in environment(build(ROOT / "k8s" / name)) if entry["name"] == "CONCORD_SITE"]
-        for name in BUILT[:2]
+        for name in (BUILT[0], REGIONS[0])
     )
     assert before == after == "eu"
 
 
 def test_regions_differ_in_what_a_region_is_and_in_nothing_else():
-    eu, us = (yaml.safe_dump_all(build(ROOT / "k8s" / name)) for name in BUILT[1:])
+    eu, us = (yaml.safe_dump_all(build(ROOT / "k8s" / name)) for name in REGIONS)
     assert eu != us
-    assert re.sub(r"\beu\.|: eu$", "", eu, flags=re.M) == re.sub(r"\bus\.|: us$", "", us, flags=re.M)
+    own_eu, own_us = r"\beu\.|: eu$|198\.51\.100", r"\bus\.|: us$|203\.0\.113"
+    assert re.sub(own_eu, "", eu, flags=re.M) == re.sub(own_us, "", us, flags=re.M)
 
 
-@pytest.mark.skipif(shutil.which("kustomize") is None, reason="only where kustomize is; the objects are checked anyway")
+@pytest.mark.skipif(
+    not (shutil.which("kustomize") or shutil.which("kubectl")),
+    reason="only where kustomize or kubectl is; the objects are checked anyway",
+)
 def test_kustomize_builds_the_same(directory, objects):
-    done = subprocess.run(["kustomize", "build", str(directory)], capture_output=True, text=True, check=True)
+    command = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]
+    done = subprocess.run([*command, str(directory)], capture_output=True, text=True, check=True)
     assert _sorted(yaml.safe_load_all(done.stdout)) == _sorted(objects)
 
 

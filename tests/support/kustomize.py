@@ -45,12 +45,13 @@ def read(file: Path) -> list[Any]:
 
 
 def _patch(objects: list[Object], file: Path, target: dict[str, str] | None) -> None:
-    [patch] = read(file)
     if target is None:
-        found = [one for one in objects if _identity(one) == _identity(patch)]
-        assert len(found) == 1, f"{file} fits {len(found)} objects"
-        _merge(found[0], patch)
+        for patch in read(file):
+            fitting = [one for one in objects if _identity(one) == _identity(patch)]
+            assert len(fitting) == 1, f"{file} fits {len(fitting)} objects"
+            _merge(fitting[0], patch)
         return
+    [patch] = read(file)
     found = [one for one in objects if one["kind"] == target["kind"]]
     assert found, f"{file} fits nothing"
     for one in found:

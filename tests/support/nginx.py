@@ -15,9 +15,10 @@ from tests.support.server import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "docs" / "nginx.conf"
+SHIPPED_FOR_SITES = ROOT / "docs" / "nginx-site.conf"
 INGRESSES = ROOT / "k8s" / "base"
+REGIONS = ROOT / "k8s" / "components" / "regions"
 AROUND = """
-daemon off;
 worker_processes 1;
 pid {directory}/pid;
 error_log {directory}/error.log;
@@ -32,25 +33,6 @@ http {{
     include {directory}/concord.conf;
 }}
 """
-WITHIN_SITE = """
-upstream instances {{
-    {servers}
-    keepalive 32;
-}}
-server {{
-    listen {address};
-    client_max_body_size 0;
-    proxy_http_version 1.1;
-    proxy_set_header Connection "";
-    proxy_set_header Host $http_host;
-    proxy_request_buffering off;
-    proxy_buffering off;
-    proxy_connect_timeout 2s;
-    location / {{ proxy_pass http://instances; }}
-}}
-"""
-
-
 INGRESS = """
 upstream concord {{
     server {backend};
@@ -79,13 +61,17 @@ DIRECTIVES = {
     "proxy-next-upstream-timeout": "proxy_next_upstream_timeout {}s",
 }
 """What ingress-nginx makes of its annotations."""
+_BACKENDS = re.compile(r"    server 10\.1\.0\.\d(:\d+.*\n)")
 _LOCATION = re.compile(r'location (?:~\*? )?"?\^?(/v2[^"\s]*)"? \{[^}]*?proxy_pass http://concord;')
 
 
 class Server:
     """One nginx with a configuration of its own. Use as a context manager."""
 
-    def __init__(self, directory: Path, host: str, port: int, text: str, namespace: str | None = None) -> None:
+    def __init__(
+        self, directory: Path, host: str, port: int, text: str, namespace: str | None = None, whole: bool = False
+    ) -> None:
+        """`text` is a file of conf.d, or nginx.conf itself where it is `whole`."""
         need(shutil.which("nginx") is not None, "nginx is missing")
         directory.mkdir(exist_ok=True)
         self.address = f"{host}:{port}"
@@ -93,11 +79,12 @@ class Server:
         self._directory = directory
         self._on_host = ["ip", "netns", "exec", namespace] if namespace else []
         (directory / "concord.conf").write_text(text)
-        (directory / "nginx.conf").write_text(AROUND.format(directory=directory))
+        (directory / "nginx.conf").write_text(text if whole else AROUND.format(directory=directory))
 
     def __enter__(self) -> "Server":
         log = self._directory / "error.log"
         command = [*self._on_host, "nginx", "-c", str(self._directory / "nginx.conf"), "-e", str(log)]
+        command += ["-g", "daemon off;"]
         self._process = subprocess.Popen(command)
         return self
 
@@ -127,12 +114,14 @@ def for_clients(directory: Path, addresses: Sequence[str]) -> Server:
 
 
 def _of_nginx_conf(addresses: Sequence[str], listen: str) -> str:
-    left = iter(addresses)
-    text, backends = SHIPPED.read_text(), re.compile(r"    server 10\.1\.0\.\d(:5000.*\n)")
-    shipped = backends.findall(text)
-    assert len(addresses) <= len(shipped)
-    text = backends.sub(lambda line: line[0].replace(_address(line[0]), one) if (one := next(left, "")) else "", text)
+    text = _with_backends(SHIPPED.read_text(), addresses)
     return re.sub(r"\n *ssl_.*", "", text).replace("listen 443 ssl;", f"listen {listen};")
+
+
+def _with_backends(text: str, addresses: Sequence[str]) -> str:
+    left = iter(addresses)
+    assert len(addresses) <= len(_BACKENDS.findall(text))
+    return _BACKENDS.sub(lambda line: line[0].replace(_address(line[0]), one) if (one := next(left, "")) else "", text)
 
 
 def _of_ingress(backend: str, listen: str) -> str:
@@ -172,10 +161,27 @@ def naming_locations(directory: Path, shipped: str) -> Server:
     return Server(directory, "127.0.0.1", port, text)
 
 
-def for_other_sites(directory: Path, host: str, namespace: str, addresses: Sequence[str]) -> Server:
-    """The one address of a site, on a host of its own: `--advertise-site` names it."""
-    servers = "\n    ".join(f"server {address} max_fails=1 fail_timeout=1s;" for address in addresses)
-    return Server(directory, host, 5000, WITHIN_SITE.format(servers=servers, address=f"{host}:5000"), namespace)
+def for_other_sites(
+    directory: Path, host: str, namespace: str | None, addresses: Sequence[str], port: int = 5000, ranges: str = "all"
+) -> Server:
+    """The one address of a site, perhaps on a host of its own, as docs/nginx-site.conf configures it."""
+    text = _with_backends(SHIPPED_FOR_SITES.read_text(), addresses).replace("192.0.2.0/24", ranges)
+    text = text.replace("listen 10.1.0.2:5001;", f"listen {host}:{port};")
+    return Server(directory, host, port, text, namespace)
+
+
+def for_other_regions(directory: Path, address: str, port: int) -> Server:
+    """The same of a region in Kubernetes: the configuration of k8s/components/regions."""
+    [text] = [one["data"]["nginx.conf"] for one in kustomize.build(REGIONS) if one["kind"] == "ConfigMap"]
+    for shipped, here in {
+        "server concord-site-instances:5001;": f"server {address};",
+        "listen 5001;": f"listen 127.0.0.1:{port};",
+        "/tmp/": f"{directory}/",  # first, since the directory may be in there
+        "/dev/stderr": f"{directory}/error.log",
+    }.items():
+        assert shipped in text
+        text = text.replace(shipped, here)
+    return Server(directory, "127.0.0.1", port, text, whole=True)
 
 
 def _address(line: str) -> str:
