@@ -31,6 +31,7 @@ from registry.cluster.members import Members
 from registry.cluster.messages import Heartbeat
 from registry.manifest import parse_manifest
 from registry.names import Repository, digest_of
+from registry.steps import in_one_piece
 from registry.system.clock import SystemClock
 from registry.system.disk import SystemDisk
 from registry.system.no_bus import SilentBus
@@ -104,7 +105,7 @@ def push(catalog: Catalog, number: int, repository: str, tx: Transaction) -> Cha
         manifest_fact(digest, MEDIA_TYPE, len(body), number + 1, writer),
         blob_fact(f"sha256:{number:064x}", 2, number + 1, writer),
     )
-    store_body(tx, digest, body, parse_manifest(body, MEDIA_TYPE))
+    in_one_piece(store_body(tx, digest, body, parse_manifest(body, MEDIA_TYPE)))
     return documents.write(tx, document_name(Repository(repository)), [], facts, (body,))
 
 

@@ -14,6 +14,7 @@ What one update consists of:
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import count, repeat
 from typing import NamedTuple
 
 from crdt.errors import Malformed
@@ -26,6 +27,8 @@ _STRINGS = 8
 _HAS_ORIGIN = 0x80
 _ROOT_BY_NAME = 1
 _STRING = 119
+_ONE_BYTE = 0x80
+"""Lengths below this are varints of one byte."""
 
 Range = tuple[int, int]
 """A first clock and a length."""
@@ -65,7 +68,7 @@ def own_delta(writer: int, clock: int, texts: Sequence[str], deleted: Iterable[t
         doomed.setdefault(owner, []).append(at)
     if not texts:
         doomed.setdefault(writer, []).append(clock)
-    added = [Added(writer, at, text) for at, text in enumerate(texts, clock)]
+    added = list(map(Added, repeat(writer), count(clock), texts))
     return Delta({writer: (clock, len(texts) or 1)}, added, {owner: _ranges(doomed[owner]) for owner in sorted(doomed)})
 
 
@@ -100,16 +103,36 @@ def encode_own(delta: Delta) -> bytes:
         write_bytes(out, root_name(writer).encode())
     write_varint(out, length)
     for _, _, text in delta.added:
+        raw = text.encode()
         out.append(_STRING)
-        write_bytes(out, text.encode())
+        if len(raw) < _ONE_BYTE:
+            out.append(len(raw))
+            out += raw
+        else:
+            write_bytes(out, raw)
     write_varint(out, len(delta.deleted))
     for owner, ranges in delta.deleted.items():
         write_varint(out, owner)
         write_varint(out, len(ranges))
-        for first, count in ranges:
+        for first, length in ranges:
             write_varint(out, first)
-            write_varint(out, count)
+            write_varint(out, length)
     return bytes(out)
+
+
+def own_span(data: bytes) -> Range:
+    """Return the clocks that an update made by `encode_own` covers, without reading what follows its first struct."""
+    _, at = read_varint(data, 2)  # one client with one struct, and the writer
+    clock, at = read_varint(data, at)
+    info, at = read_byte(data, at)
+    if info & _HAS_ORIGIN:
+        _, at = read_varint(data, at)
+        _, at = read_varint(data, at)
+    else:
+        _, at = read_byte(data, at)
+        _, at = read_bytes(data, at, 16)
+    entries, _ = read_varint(data, at)
+    return clock, entries
 
 
 def decode_delta(data: bytes) -> Delta:

@@ -6,6 +6,9 @@ environment variables that look like settings and are none
 errors      what can go wrong, as the OCI error a client is told
 names       the grammar of repositories, tags and digests
 manifest    reading manifests and indexes
+stored_manifest reading those that are stored: what collection has to keep for them
+json_objects JSON objects whose keys mean the same to every reader
+steps       work in bounded steps, between which the event loop turns
 policy      who is to hold what, by repository
 policy_reach which rules of a policy can never apply
 redis_address how a Redis is written down

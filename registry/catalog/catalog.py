@@ -16,6 +16,7 @@ from registry.catalog.tries import TrieCache
 from registry.catalog.view import COLUMNS, LiveFact
 from registry.errors import StorageFailed
 from registry.seams import Clock, Disk
+from registry.steps import Steps
 
 log = logging.getLogger("concord.catalog")
 
@@ -106,25 +107,25 @@ class Catalog:
         """
         now_ms = self._clock.now_ms()
 
-        def operation(tx: Transaction) -> Applied:
+        def operation(tx: Transaction) -> Steps[Applied]:
             if sender is not None:
                 for writer in incoming.delta.spans:
                     bind_writer(tx, writer, sender)
-            return take_in(tx, self.documents, incoming, now_ms)
+            return (yield from take_in(tx, self.documents, incoming, now_ms))
 
         try:
-            applied = await self.database.write(operation)
+            applied = await self.database.write_in_steps(operation)
         except WriterReused:
             log.error("%s was written to under our writer; this process goes on under another", incoming.document)
             self.retire_writer()
-            applied = await self.database.write(operation)
+            applied = await self.database.write_in_steps(operation)
         if applied.fresh:
             self.on_taken_in(applied, sender)
         return applied
 
     async def heal(self, document: str, vector: Vector, theirs: list[tuple[int, int, str]]) -> None:
         """Bring a document together with another replica's, see `forks`."""
-        await self.database.write(lambda tx: heal(tx, self.documents, document, vector, theirs))
+        await self.database.write_in_steps(lambda tx: heal(tx, self.documents, document, vector, theirs))
 
     def facts(self, document: str) -> tuple[State, list[tuple[int, int, str]]]:
         """A document's state and its live facts, each (writer, clock, text), as of the same commit."""

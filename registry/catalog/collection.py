@@ -7,11 +7,12 @@ manifest is on its way, or what a deleted manifest left behind. Manifest bodies 
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from registry.catalog.database import Database, Transaction
+from registry.catalog.database import Database, Reads, Transaction
 from registry.catalog.documents import Documents
 from registry.catalog.queries import KIND
-from registry.manifest import UNREADABLE
 from registry.names import Digest
+from registry.steps import ROWS_A_STEP, Steps
+from registry.stored_manifest import UNREADABLE
 
 _IN_USE = """
 SELECT 1 FROM parts p CROSS JOIN facts f ON f.kind = 'm' AND f.key = p.manifest WHERE p.part = ? LIMIT 1
@@ -49,24 +50,29 @@ class Unused(NamedTuple):
     size: int
 
 
-def unused_content(database: Database, after: str, limit: int) -> list[Unused]:
+# A page of these walks all content or bodies where few are of the kind, so they are read aside.
+
+
+async def unused_content(database: Reads, after: str, limit: int) -> list[Unused]:
     """Up to `limit`, behind the digest `after`, in order."""
-    return [Unused(Digest(digest), size) for digest, size in database.rows(_UNUSED, (after, limit))]
+    rows = await database.rows_aside(_UNUSED, (after, limit))
+    return [Unused(Digest(digest), size) for digest, size in rows]
 
 
-def linked_content(database: Database, after: str, limit: int) -> list[Unused]:
+async def linked_content(database: Reads, after: str, limit: int) -> list[Unused]:
     """Content on this disk that is linked somewhere."""
-    return [Unused(Digest(digest), size) for digest, size in database.rows(_LINKED, (after, limit))]
+    rows = await database.rows_aside(_LINKED, (after, limit))
+    return [Unused(Digest(digest), size) for digest, size in rows]
 
 
-def unused_bodies(database: Database, after: str, limit: int) -> list[Digest]:
+async def unused_bodies(database: Reads, after: str, limit: int) -> list[Digest]:
     """Manifest bodies that no live fact names."""
-    return [Digest(digest) for (digest,) in database.rows(_BODIES, (after, limit))]
+    return [Digest(digest) for (digest,) in await database.rows_aside(_BODIES, (after, limit))]
 
 
-def named_bodies(database: Database, after: str, limit: int) -> list[Digest]:
+async def named_bodies(database: Reads, after: str, limit: int) -> list[Digest]:
     """Manifest bodies on this disk that a live fact names."""
-    return [Digest(digest) for (digest,) in database.rows(_NAMED, (after, limit))]
+    return [Digest(digest) for (digest,) in await database.rows_aside(_NAMED, (after, limit))]
 
 
 def unreadable_manifest(database: Database) -> tuple[str, Digest] | None:
@@ -89,24 +95,30 @@ def links_of(source: Database | Transaction, digest: Digest) -> frozenset[bytes]
     return frozenset(hashed for (hashed,) in rows)
 
 
-def drop_links(tx: Transaction, documents: Documents, digests: Iterable[Digest]) -> None:
-    """Delete every live link of some blobs, one operation for each repository."""
+def drop_links(tx: Transaction, documents: Documents, digests: Iterable[Digest]) -> Steps[None]:
+    """Delete every live link of some blobs, one operation for each repository, in bounded steps."""
     found: dict[str, list[tuple[int, int]]] = {}
     sql = (
         "SELECT d.name, f.writer, f.clock FROM facts f CROSS JOIN documents d ON d.id = f.document "
         "WHERE f.kind = 'b' AND f.key = ?"
     )
     for digest in digests:
-        for name, writer, clock in tx.rows(sql, (digest,)):
+        for number, (name, writer, clock) in enumerate(tx.rows(sql, (digest,)), 1):
             found.setdefault(name, []).append((writer, clock))
-    for name, identities in found.items():
-        documents.write(tx, name, identities, [])
+            if number % ROWS_A_STEP == 0:
+                yield
+    for number, (name, identities) in enumerate(found.items()):
+        if number:
+            yield
+        yield from documents.write_in_steps(tx, name, identities, [])
 
 
-def drop_bodies(tx: Transaction, digests: Iterable[Digest]) -> int:
+def drop_bodies(tx: Transaction, digests: Iterable[Digest]) -> Steps[int]:
     """Forget manifests' bodies, but for those that a live fact names by now. Answers how many."""
     count = 0
-    for digest in digests:
+    for number, digest in enumerate(digests):
+        if number:
+            yield
         if tx.row("SELECT 1 FROM facts WHERE kind = 'm' AND key = ? LIMIT 1", (digest,)) is None:
             tx.execute("DELETE FROM manifests WHERE digest = ?", (digest,))
             tx.execute("DELETE FROM parts WHERE manifest = ?", (digest,))

@@ -14,12 +14,14 @@ from crdt.vector import Vector
 from registry.catalog.database import Transaction
 from registry.catalog.documents import Documents
 from registry.catalog.view import all_observed
+from registry.steps import Steps, in_pages
 
 
 def heal(
     tx: Transaction, documents: Documents, name: str, vector: Vector, theirs: Iterable[tuple[int, int, str]]
-) -> Change | None:
-    """Bring a document together with another replica's live facts, each (writer, clock, text), as of `vector`.
+) -> Steps[Change | None]:
+    """Bring a document together with another replica's live facts, each (writer, clock, text), as of `vector`; in
+    steps.
 
     Answers None where the two do not differ, or one of them has gone on: what only one has seen is no contradiction,
     and deleting it would undo writes.
@@ -33,7 +35,9 @@ def heal(
     if not split:
         return None
     texts = {text for identity in split for text in (ours.get(identity), others.get(identity)) if text is not None}
-    return documents.write(tx, name, split, [_under(text, documents.writer) for text in sorted(texts)])
+    writer = documents.begin(tx)
+    facts = yield from in_pages(lambda text: _under(text, writer), sorted(texts))
+    return (yield from documents.write_in_steps(tx, name, split, facts, writer=writer))
 
 
 def _under(text: str, writer: int) -> Fact:

@@ -5,12 +5,13 @@ Joins are CROSS JOINs, which SQLite carries out in the order they are written: i
 large repositories are, walks all manifests of one to find a tag.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import apsw
 
 from registry.catalog.database import Reads
+from registry.manifest import PartRow
 from registry.names import Digest, Repository, Tag
 
 KIND = "repository/"
@@ -135,6 +136,14 @@ class Queries:
         row = self._database.row(_BY_DIGEST, (digest, KIND + repository))
         return ManifestRow(*row) if row else None
 
+    def refers_to(self, repository: Repository, manifest: Digest) -> bool:
+        """Return whether a live fact of a repository refers to a manifest."""
+        sql = (
+            "SELECT 1 FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = 'm' AND f.key = ? "
+            "WHERE d.name = ? LIMIT 1"
+        )
+        return self._database.row(sql, (manifest, document_name(repository))) is not None
+
     def has_seen(self, repository: Repository, writer: int, clock: int) -> bool:
         """Whether everything is here that a writer has said of a repository before `clock`."""
         sql = (
@@ -142,6 +151,20 @@ class Queries:
             "WHERE d.name = ?"
         )
         return self._database.row(sql, (writer, clock, document_name(repository))) is not None
+
+    def without_body(self, repository: Repository, digests: Sequence[Digest]) -> list[Digest]:
+        """Return those of some manifests that are referred to in a repository and whose bodies are not here."""
+        sql = (
+            "SELECT 1 FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = 'm' AND f.key = ?1 "
+            "WHERE d.name = ?2 AND NOT EXISTS (SELECT 1 FROM manifests WHERE digest = ?1) LIMIT 1"
+        )
+        name = document_name(repository)
+        return [digest for digest in digests if self._database.row(sql, (digest, name)) is not None]
+
+    def parts_of(self, manifest: Digest) -> list[PartRow]:
+        """Return what a manifest refers to, whose body is here: at most MAX_PARTS of it."""
+        sql = "SELECT kind, part, required FROM parts WHERE manifest = ?"
+        return [PartRow(kind, part, bool(required)) for kind, part, required in self._database.rows(sql, (manifest,))]
 
     def blob(self, repository: Repository, digest: Digest) -> BlobRow | None:
         row = self._database.row(_BLOB, (digest, KIND + repository))
@@ -155,13 +178,13 @@ class Queries:
         """Whether a blob's content is on this disk."""
         return self._database.row("SELECT 1 FROM content WHERE digest = ?", (digest,)) is not None
 
-    def links_not_held(self, after: str, limit: int) -> list[Digest]:
+    async def links_not_held(self, after: str, limit: int) -> list[Digest]:
         """Up to `limit` linked blobs, behind the digest `after`, in order, whose content is not on this disk."""
         sql = (
             "SELECT DISTINCT f.key FROM facts f WHERE f.kind = 'b' AND f.key > ? "
             "AND NOT EXISTS (SELECT 1 FROM content c WHERE c.digest = f.key) ORDER BY f.key LIMIT ?"
         )
-        return [Digest(key) for (key,) in self._database.rows(sql, (after, limit))]
+        return [Digest(key) for (key,) in await self._database.rows_aside(sql, (after, limit))]
 
     def links_of(self, digest: Digest) -> list[tuple[Repository, tuple[int, int]]]:
         """Where a blob is linked: repositories, each with the size and the writer."""
@@ -243,8 +266,9 @@ class Queries:
         )
         return [(name.removeprefix(KIND), tag) for name, tag in self._database.rows(sql, (limit,))]
 
-    def conflict_count(self) -> int:
-        return int(self._database.row("SELECT COUNT(*) FROM conflicts")[0])
+    async def conflict_count(self) -> int:
+        ((count,),) = await self._database.rows_aside("SELECT COUNT(*) FROM conflicts")
+        return int(count)
 
     async def counts(self) -> dict[str, int]:
         """How much there is, over all repositories and on this disk. Of a million blobs it takes a tenth of a

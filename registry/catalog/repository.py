@@ -15,8 +15,14 @@ from registry.catalog.documents import Documents
 from registry.catalog.queries import document_name
 from registry.catalog.view import Identity, LiveFact, observed, observed_tags_of
 from registry.errors import BlobUnknown, ManifestBlobUnknown, ManifestInvalid, ManifestUnknown
-from registry.manifest import MAX_PARTS, Manifest, parse_manifest
+from registry.manifest import MAX_PARTS, Manifest
 from registry.names import Digest, Repository, Tag, algorithm_of, digest_of
+from registry.steps import ROWS_A_STEP, Steps
+from registry.stored_manifest import UNREADABLE
+
+MAX_PARTS_READ = 100_000
+"""Parts that are looked at for one push over all levels, those that several manifests share once for each: what nested
+indexes share could else be multiplied without bound. 0.2 s of processor time, in steps."""
 
 
 class Pushed(NamedTuple):
@@ -30,8 +36,8 @@ class Pushed(NamedTuple):
 
 def push_manifest(
     tx: Transaction, documents: Documents, repository: Repository, pushed: Pushed, sparse: bool, now_ms: int
-) -> Change:
-    """Store a manifest and point tags at it.
+) -> Steps[Change]:
+    """Store a manifest and point tags at it, in bounded steps.
 
     Raises ManifestBlobUnknown with every missing part, unless `sparse`, and ManifestInvalid for one that stands on more
     parts than can be looked up in a moment.
@@ -39,29 +45,36 @@ def push_manifest(
     name = document_name(repository)
     document = documents.document_id(tx, name)
     found = _Observed(tx, document)
-    missing = found.add_parts(pushed.manifest)
+    missing = yield from found.add_parts(pushed.manifest)
     if missing and not sparse:
         raise ManifestBlobUnknown("the manifest refers to content that is not in this repository", missing)
     found.add(MANIFEST, pushed.digest)
     for tag in pushed.tags:
         found.add(TAG, tag)
-    time, writer = documents.clock.tick(now_ms), documents.writer
-    kept = found.repeated(time, writer, without=pushed.digest)
+    time, writer = documents.clock.tick(now_ms), documents.begin(tx)
+    kept = yield from found.repeated(time, writer, without=pushed.digest)
     own = manifest_fact(pushed.digest, pushed.manifest.media_type, len(pushed.body), time, writer)
     tags = [tag_fact(tag, pushed.digest, time, writer) for tag in dict.fromkeys(pushed.tags)]
-    store_body(tx, pushed.digest, pushed.body, pushed.manifest)
-    return documents.write(tx, name, _identities(found.facts), [*tags, own, *kept], (pushed.body,))
+    yield from store_body(tx, pushed.digest, pushed.body, pushed.manifest)
+    facts, observed_ones = [*tags, own, *kept], _identities(found.facts)
+    return (yield from documents.write_in_steps(tx, name, observed_ones, facts, (pushed.body,), writer))
 
 
-def store_body(tx: Transaction, digest: Digest, body: bytes, manifest: Manifest) -> None:
-    """Keep a manifest's body, with what the referrers API tells of it."""
+def store_body(tx: Transaction, digest: Digest, body: bytes, manifest: Manifest) -> Steps[None]:
+    """Keep a manifest's body, what it refers to, and what the referrers API tells of it."""
     tx.execute(
         "INSERT OR IGNORE INTO manifests (digest, body, subject, artifact_type, annotations) VALUES (?, ?, ?, ?, ?)",
         (digest, body, manifest.subject, manifest.artifact_type, manifest.annotations),
     )
     if tx.changes():
-        for part in manifest.names():
-            tx.execute("INSERT OR IGNORE INTO parts (manifest, part) VALUES (?, ?)", (digest, part))
+        parts = manifest.parts()
+        for at in range(0, len(parts), ROWS_A_STEP):
+            if at:
+                yield
+            tx.execute_many(
+                "INSERT OR IGNORE INTO parts (manifest, kind, part, required) VALUES (?, ?, ?, ?)",
+                ((digest, *part) for part in parts[at : at + ROWS_A_STEP]),
+            )
     tx.execute("DELETE FROM wanted WHERE digest = ?", (digest,))
 
 
@@ -107,15 +120,16 @@ def delete_tag(tx: Transaction, documents: Documents, repository: Repository, ta
     return documents.write(tx, document_name(repository), _identities(facts), [])
 
 
-def delete_manifest(tx: Transaction, documents: Documents, repository: Repository, digest: Digest) -> Change:
-    """Delete a manifest's reference and every tag that points at it. Raises ManifestUnknown."""
+def delete_manifest(tx: Transaction, documents: Documents, repository: Repository, digest: Digest) -> Steps[Change]:
+    """Delete a manifest's reference and every tag that points at it, in bounded steps. Raises ManifestUnknown."""
     facts = _observed_in(tx, documents, repository, MANIFEST, digest)
     if not facts:
         raise ManifestUnknown("there is no such manifest", {"digest": digest})
     name = document_name(repository)
     document = documents.document_id(tx, name)
     assert document is not None, "a document with live facts exists"
-    return documents.write(tx, name, _identities(facts + observed_tags_of(tx, document, digest)), [])
+    facts += yield from observed_tags_of(tx, document, digest)
+    return (yield from documents.write_in_steps(tx, name, _identities(facts), []))
 
 
 def delete_blob(tx: Transaction, documents: Documents, repository: Repository, digest: Digest) -> Change:
@@ -142,6 +156,7 @@ class _Observed:
         self._tx = tx
         self._document = document
         self._latest: dict[tuple[str, str], LiveFact | None] = {}
+        self._parts_read = 0
         self.facts: list[LiveFact] = []
 
     def add(self, kind: str, key: str) -> bool:
@@ -154,39 +169,45 @@ class _Observed:
             self.facts += found
         return self._latest[kind, key] is not None
 
-    def add_parts(self, manifest: Manifest) -> list[dict[str, str]]:
+    def add_parts(self, manifest: Manifest) -> Steps[list[dict[str, str]]]:
         """Observe what a manifest stands on, at all levels, each manifest once. Answers what is missing.
 
         Only what the manifest itself names can be missing: its children were complete when they were pushed, or were
         pushed to a registry that takes incomplete ones.
         """
-        missing = [part.digest for part in manifest.blobs if not self.add(BLOB, part.digest) and part.required]
-        pending: list[Digest] = []
-        for child in manifest.children:
-            if (MANIFEST, child.digest) not in self._latest:
-                (pending if self.add(MANIFEST, child.digest) else missing).append(child.digest)
+        missing: list[str] = []
+        pending: list[str] = []
+        for number, (kind, digest, required) in enumerate(manifest.parts(), 1):
+            if not self.add(kind, digest):
+                missing += [digest] if required else []
+            elif kind == MANIFEST:
+                pending.append(digest)
+            if number % ROWS_A_STEP == 0:
+                yield
         while pending:
-            stored = self._stored(pending.pop())
-            for part in stored.blobs if stored else ():
-                self.add(BLOB, part.digest)
-            for child in stored.children if stored else ():
-                if (MANIFEST, child.digest) not in self._latest and self.add(MANIFEST, child.digest):
-                    pending.append(child.digest)
+            yield from self._add_parts_of(pending.pop(), pending)
         return [{"digest": digest} for digest in dict.fromkeys(missing)]
 
-    def _stored(self, digest: Digest) -> Manifest | None:
-        """A child's body, read; None while it is on its way here."""
-        row = self._tx.row("SELECT body FROM manifests WHERE digest = ?", (digest,))
-        try:
-            fact = self._latest[MANIFEST, digest]
-            return parse_manifest(row[0], fact.media_type) if row and fact else None
-        except ManifestInvalid:
-            return None
+    def _add_parts_of(self, manifest: str, pending: list[str]) -> Steps[None]:
+        """Observe what a stored manifest refers to, as far as its body is here. Its body is not read."""
+        for kind, part in self._tx.rows("SELECT kind, part FROM parts WHERE manifest = ?", (manifest,)):
+            is_new = (kind, part) not in self._latest
+            if is_new and part != UNREADABLE and self.add(kind, part) and kind == MANIFEST:
+                pending.append(part)
+            self._parts_read += 1
+            if self._parts_read % ROWS_A_STEP == 0:
+                yield
+        if self._parts_read > MAX_PARTS_READ:
+            raise ManifestInvalid(
+                f"the manifests below this one refer to more than {MAX_PARTS_READ} parts, counted for each"
+            )
 
-    def repeated(self, time: int, writer: int, without: Digest) -> list[Fact]:
+    def repeated(self, time: int, writer: int, without: Digest) -> Steps[list[Fact]]:
         """The observed references and links, said again. Where several facts say one thing, the latest is repeated."""
         again: list[Fact] = []
-        for (kind, key), fact in self._latest.items():
+        for number, ((kind, key), fact) in enumerate(self._latest.items(), 1):
+            if number % ROWS_A_STEP == 0:
+                yield
             if fact is None:
                 continue
             if kind == BLOB:

@@ -5,11 +5,12 @@ transaction that also sets the version; a database of a newer version than this 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import apsw
 
 from registry.errors import CannotStart
-from registry.manifest import read_stored
+from registry.stored_manifest import read_stored_in_one_piece
 
 _FIRST = """
 CREATE TABLE meta (
@@ -170,24 +171,45 @@ _SEQUENCES = "ALTER TABLE members ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0
 # What the operators of members call them, so that one that is gone can still be told by its name.
 _NAMES = "ALTER TABLE members ADD COLUMN name TEXT NOT NULL DEFAULT '';"
 
+# What manifests refer to, each part with the kind of the facts that link it (b for blobs, m for manifests), and whether
+# it has to be in the registry. So neither a push of an index nor a question about one reads its children's bodies.
+_PARTS_BY_KIND = """
+DROP TABLE parts;
+CREATE TABLE parts (
+    manifest TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    part TEXT NOT NULL,
+    required INTEGER NOT NULL,
+    PRIMARY KEY (manifest, kind, part)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX parts_by_part ON parts (part);
+"""
+
 
 def _fill_parts(connection: apsw.Connection) -> None:
-    rows = connection.execute(
-        "SELECT DISTINCT m.digest, f.media_type FROM manifests m, facts f WHERE f.kind = 'm' AND f.key = m.digest"
-    ).fetchall()
-    for digest, media_type in rows:
-        ((body,),) = connection.execute("SELECT body FROM manifests WHERE digest = ?", (digest,))
-        for part in read_stored(body, str(media_type)).names():
-            connection.execute("INSERT OR IGNORE INTO parts (manifest, part) VALUES (?, ?)", (digest, part))
+    """Read the parts of every body that is here: also of one that no fact names now, since a push may name it again."""
+    digests = connection.execute("SELECT digest FROM manifests").fetchall()
+    for (digest,) in digests:
+        rows: list[Any] = connection.execute(
+            "SELECT m.body, f.media_type FROM manifests m LEFT JOIN facts f ON f.kind = 'm' AND f.key = m.digest "
+            "WHERE m.digest = ? LIMIT 1",
+            (digest,),
+        ).fetchall()
+        body, media_type = rows[0]
+        connection.executemany(
+            "INSERT INTO parts (manifest, kind, part, required) VALUES (?, ?, ?, ?)",
+            ((digest, *part) for part in read_stored_in_one_piece(body, media_type).parts()),
+        )
 
 
 MIGRATIONS: list[tuple[str, Callable[[apsw.Connection], None] | None]] = [
     (_FIRST, None),
-    (_PARTS, _fill_parts),
+    (_PARTS, None),
     (_CONTENT_BY_CHECK, None),
     (_CONTENT_BY_USE, None),
     (_SEQUENCES, None),
     (_NAMES, None),
+    (_PARTS_BY_KIND, _fill_parts),
 ]
 """What each version adds: tables, and what fills them from what is there."""
 VERSION = len(MIGRATIONS)

@@ -4,7 +4,9 @@ Kept are tagged manifests and young ones, and whatever belongs to a kept one: th
 is about, and its referrers, over all levels.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import apsw
 
 from crdt.clock import COUNTER_BITS
 from registry.catalog.database import Database, Transaction
@@ -13,6 +15,7 @@ from registry.catalog.queries import document_name
 from registry.catalog.repository import delete_manifest
 from registry.errors import ManifestUnknown
 from registry.names import Digest, Repository
+from registry.steps import Steps
 
 _MANIFESTS = """
 SELECT m.key, MAX(m.time), EXISTS (
@@ -21,6 +24,8 @@ SELECT m.key, MAX(m.time), EXISTS (
 FROM documents d CROSS JOIN facts m ON m.document = d.id AND m.kind = 'm' LEFT JOIN manifests b ON b.digest = m.key
 WHERE d.name = ? GROUP BY m.key
 """
+DELETED_A_STEP = 8
+"""Manifests that are deleted before the loop turns: each is an operation of its own, of 0.3 ms."""
 _TAGGED = """
 SELECT 1 FROM documents d CROSS JOIN facts t ON t.document = d.id AND t.kind = 't' AND t.digest = ? WHERE d.name = ?
 """
@@ -33,12 +38,19 @@ class _Manifest(NamedTuple):
     subject: str | None
 
 
-def untagged(database: Database, repository: Repository, before_ms: int) -> list[Digest]:
-    """The manifests of a repository that can go, referred to last before a time (wall milliseconds)."""
-    with database.one_step():
-        rows = [_Manifest(*row) for row in database.rows(_MANIFESTS, (document_name(repository),))]
-        parts = {row.digest: database.rows("SELECT part FROM parts WHERE manifest = ?", (row.digest,)) for row in rows}
-    belongs: dict[str, set[str]] = {row.digest: {part for (part,) in parts[row.digest]} for row in rows}
+async def untagged(database: Database, repository: Repository, before_ms: int) -> list[Digest]:
+    """Return the manifests of a repository that can go, referred to last before a time (wall milliseconds). They are
+    read aside, since a repository may have any number of them."""
+    return await database.read_aside(lambda connection: _untagged(connection, repository, before_ms))
+
+
+def _untagged(connection: apsw.Connection, repository: Repository, before_ms: int) -> list[Digest]:
+    found: Any = connection.execute(_MANIFESTS, (document_name(repository),))
+    rows = [_Manifest(*row) for row in found]
+    belongs: dict[str, set[str]] = {}
+    for row in rows:
+        parts: Any = connection.execute("SELECT part FROM parts WHERE manifest = ?", (row.digest,))
+        belongs[row.digest] = {part for (part,) in parts}
     for row in rows:
         if row.subject is not None and row.subject in belongs:
             belongs[row.subject].add(row.digest)
@@ -52,13 +64,15 @@ def untagged(database: Database, repository: Repository, before_ms: int) -> list
     return [row.digest for row in rows if row.digest not in kept]
 
 
-def remove_untagged(tx: Transaction, documents: Documents, repository: Repository, digests: list[Digest]) -> int:
-    """Delete manifests that have not been tagged meanwhile. Answers how many there were."""
+def remove_untagged(tx: Transaction, documents: Documents, repository: Repository, digests: list[Digest]) -> Steps[int]:
+    """Delete manifests that have not been tagged meanwhile, in bounded steps. Answers how many there were."""
     count = 0
-    for digest in digests:
+    for number, digest in enumerate(digests, 1):
+        if number % DELETED_A_STEP == 0:
+            yield
         if tx.row(_TAGGED, (digest, document_name(repository))) is None:
             try:
-                delete_manifest(tx, documents, repository, digest)
+                yield from delete_manifest(tx, documents, repository, digest)
                 count += 1
             except ManifestUnknown:
                 pass  # somebody has deleted it

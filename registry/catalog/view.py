@@ -1,11 +1,12 @@
 """The view: live facts as rows. It is made from what updates add and delete, never by reading documents."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from crdt.delta import Delta
 from crdt.fact import BLOB, MANIFEST, TAG, Fact, fact_hash
 from registry.catalog.database import Transaction
+from registry.steps import ROWS_A_STEP, Steps
 
 Identity = tuple[int, int]
 """A fact's writer and clock: by these it can be deleted."""
@@ -57,10 +58,21 @@ def all_observed(tx: Transaction, document: int) -> list[LiveFact]:
     return [LiveFact(*row) for row in tx.execute(f"SELECT {COLUMNS} FROM facts WHERE document = ?", (document,))]
 
 
-def observed_tags_of(tx: Transaction, document: int, digest: str) -> list[LiveFact]:
-    """The live tag facts that point at a manifest."""
-    sql = f"SELECT {COLUMNS} FROM facts WHERE document = ? AND kind = 't' AND digest = ?"
-    return [LiveFact(*row) for row in tx.execute(sql, (document, digest))]
+def observed_tags_of(tx: Transaction, document: int, digest: str) -> Steps[list[LiveFact]]:
+    """Return the live tag facts that point at a manifest, read in bounded steps: any number of tags may."""
+    found: list[LiveFact] = []
+    sql = (
+        f"SELECT {COLUMNS} FROM facts WHERE document = ? AND kind = 't' AND digest = ? "
+        "AND (key, time, writer, clock) > (?, ?, ?, ?) ORDER BY key, time, writer, clock LIMIT ?"
+    )
+    last: tuple[str, int, int, int] = ("", -1, -1, -1)
+    while rows := tx.rows(sql, (document, digest, *last, ROWS_A_STEP)):
+        found += (LiveFact(*row) for row in rows)
+        last = (found[-1].key, found[-1].time, found[-1].writer, found[-1].clock)
+        if len(rows) < ROWS_A_STEP:
+            break
+        yield
+    return found
 
 
 class Read(NamedTuple):
@@ -70,8 +82,8 @@ class Read(NamedTuple):
     facts: Sequence[Fact]
 
 
-def update_view(tx: Transaction, document: int, read: Read, vector: dict[int, int]) -> Effect:
-    """Bring the rows of `document`, which was at `vector`, to what they are after an update.
+def update_view(tx: Transaction, document: int, read: Read, vector: dict[int, int]) -> Steps[Effect]:
+    """Bring the rows of `document`, which was at `vector`, to what they are after an update, in bounded steps.
 
     Entries that the vector already counts are live or deleted here and stay as they are.
     """
@@ -80,7 +92,7 @@ def update_view(tx: Transaction, document: int, read: Read, vector: dict[int, in
     tags: set[str] = set()
     links: list[Fact] = []
     latest = (0, 0)
-    for (writer, clock, text), fact in zip(read.delta.added, read.facts, strict=True):
+    for number, ((writer, clock, text), fact) in enumerate(zip(read.delta.added, read.facts, strict=True), 1):
         if clock >= vector.get(writer, 0):
             hashed = fact_hash(text)
             _insert(tx, document, fact, writer, clock, hashed)
@@ -90,22 +102,52 @@ def update_view(tx: Transaction, document: int, read: Read, vector: dict[int, in
                 tags.add(fact.key)
             elif fact.kind == BLOB:
                 links.append(fact)
-    for writer, ranges in read.delta.deleted.items():
-        for first, length in ranges:
-            for kind, key, hashed in tx.rows(
-                "DELETE FROM facts WHERE document = ? AND writer = ? AND clock BETWEEN ? AND ? "
-                "RETURNING kind, key, hash",
-                (document, writer, first, first + length - 1),
-            ):
-                removed.append(hashed)
-                if kind == TAG:
-                    tags.add(key)
-    for tag in tags:
+        if number % ROWS_A_STEP == 0:
+            yield
+    for number, (writer, first, last) in enumerate(_deleted_ranges(tx, document, read.delta), 1):
+        for kind, key, hashed in tx.rows(
+            "DELETE FROM facts WHERE document = ? AND writer = ? AND clock BETWEEN ? AND ? RETURNING kind, key, hash",
+            (document, writer, first, last),
+        ):
+            removed.append(hashed)
+            if kind == TAG:
+                tags.add(key)
+        if last - first + 1 >= ROWS_A_STEP or number % ROWS_A_STEP == 0:
+            yield
+    for number, tag in enumerate(tags, 1):
         _note_conflict(tx, document, tag)
-    for hashed in set(removed) & set(added):
-        removed.remove(hashed)
-        added.remove(hashed)
-    return Effect(removed, added, latest, links)
+        if number % ROWS_A_STEP == 0:
+            yield
+    both = set(removed) & set(added)
+    return Effect(_each_once_less(removed, both), _each_once_less(added, both), latest, links)
+
+
+def _each_once_less(hashes: list[bytes], less: set[bytes]) -> list[bytes]:
+    """Return `hashes` without the first of each that is in `less`."""
+    pending = set(less)
+    left = []
+    for hashed in hashes:
+        if hashed in pending:
+            pending.remove(hashed)
+        else:
+            left.append(hashed)
+    return left
+
+
+def _deleted_ranges(tx: Transaction, document: int, delta: Delta) -> Iterator[tuple[int, int, int]]:
+    """Yield the deleted clocks as (writer, first, last), each range with few live facts: one range in an update may
+    cover all that a writer has ever written."""
+    sql = (
+        f"SELECT clock FROM facts WHERE document = ? AND writer = ? AND clock BETWEEN ? AND ? "
+        f"ORDER BY clock LIMIT 1 OFFSET {ROWS_A_STEP}"
+    )
+    for writer, ranges in delta.deleted.items():
+        for first, length in ranges:
+            last = first + length - 1
+            while last - first >= ROWS_A_STEP and (row := tx.row(sql, (document, writer, first, last))):
+                yield writer, first, row[0] - 1
+                first = row[0]
+            yield writer, first, last
 
 
 def _insert(tx: Transaction, document: int, fact: Fact, writer: int, clock: int, hashed: bytes) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -114,7 +115,7 @@ async def _import(source: Path, data: Path, bundle: Bundle) -> Moved:
             await catalog.take_in(Incoming(document.name, update, decode_delta(update), {}))
         for file in bundle.bodies.values():
             body = (source / file).read_bytes()
-            await catalog.database.write(lambda tx, body=body: keep_wanted_body(tx, body))  # type: ignore[misc]
+            await catalog.database.write_in_steps(partial(keep_wanted_body, body=body))
     finally:
         await catalog.stop()
     return moved(bundle, new, [])

@@ -99,7 +99,7 @@ class Bodies:
         async with asyncio.timeout(TOGETHER_S):
             answer = await self._peers.ask_url(url, "/manifests", question, ManifestsAnswer, member.instance)
         keep = (partial(keep_wanted_body, body=body) for body in answer.bodies)
-        return any(await asyncio.gather(*map(self._catalog.database.write, keep)))
+        return any(await asyncio.gather(*map(self._catalog.database.write_in_steps, keep)))
 
     def close(self) -> None:
         for task in self._fetching.values():
@@ -136,7 +136,7 @@ class Bodies:
                 log.error("%s gave wrong bytes for %s", member.shown, digest)
                 continue
             try:
-                if not await self._catalog.database.write(partial(keep_wanted_body, body=body)):
+                if not await self._catalog.database.write_in_steps(partial(keep_wanted_body, body=body)):
                     self._tried.discard(digest)  # its manifest was deleted meanwhile, and may be pushed again at once
             except StorageFailed as error:
                 log.error("a manifest body could not be kept: %s", error)

@@ -181,6 +181,7 @@ class Cluster:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.liveness.close()
         self.sync.close()
+        self.copies.close()
         self.locate.close()
         self.fetch.close()
         self.contents.close()

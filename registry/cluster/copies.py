@@ -9,7 +9,7 @@ computes the same (see `ranking`).
 import asyncio
 import logging
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import NamedTuple
 
 from crdt.fact import Fact
@@ -21,6 +21,7 @@ from registry.cluster.ranking import Candidate, designated
 from registry.errors import ContentUnreachable, StorageFailed
 from registry.names import Digest, Repository
 from registry.policy import Policy
+from registry.steps import ROWS_A_STEP
 
 log = logging.getLogger("concord.copies")
 
@@ -64,6 +65,9 @@ class Copies:
         self._fetch = fetch
         self._mib_s = mib_s
         self._due: OrderedDict[Digest, Link] = OrderedDict()
+        self._linked: deque[tuple[Repository, list[Fact]]] = deque()
+        """New links of large changes that have not been looked at yet, in pages."""
+        self._choosing: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._gone_over_at = -GO_OVER_S
         self._gone_over_with: list[Candidate] = []
@@ -87,6 +91,7 @@ class Copies:
         """Keep no more copies here."""
         self._keeps = self._counts = False
         self._due.clear()
+        self._linked.clear()
 
     def designated(self, repository: Repository, digest: Digest) -> list[Candidate]:
         return designated(self._policy.of(repository).copies, digest, self.candidates())
@@ -96,6 +101,22 @@ class Copies:
         if not self._keeps or not document.startswith(KIND):
             return
         repository = Repository(document.removeprefix(KIND))
+        if len(links) <= ROWS_A_STEP and not self._linked:
+            self._choose(repository, links)
+            return
+        for at in range(0, len(links), ROWS_A_STEP):
+            self._linked.append((repository, links[at : at + ROWS_A_STEP]))
+        if self._choosing is None or self._choosing.done():
+            self._choosing = asyncio.create_task(self._choose_all())
+
+    async def _choose_all(self) -> None:
+        """Look at the links of large changes, a page before each turn of the loop."""
+        while self._linked:
+            self._choose(*self._linked.popleft())
+            await asyncio.sleep(0)
+
+    def _choose(self, repository: Repository, links: list[Fact]) -> None:
+        """Note which of some new links are to be fetched."""
         for fact in links:
             link = Link(Digest(fact.key), fact.size, fact.writer)
             if self._lacks(link.digest) and self._is_mine(repository, link.digest):
@@ -104,6 +125,10 @@ class Copies:
                     return
                 self._due[link.digest] = link
                 self._wake.set()
+
+    def close(self) -> None:
+        if self._choosing is not None:
+            self._choosing.cancel()
 
     @property
     def due(self) -> int:
@@ -159,7 +184,7 @@ class Copies:
     async def _go_over(self) -> None:
         """Fetch whatever is to be here and is not, slowly."""
         lacking, soon, last = 0, False, ""
-        while digests := self._queries.links_not_held(last, PAGE):
+        while digests := await self._queries.links_not_held(last, PAGE):
             for digest in digests:
                 repositories = self._queries.links_of(digest)
                 mine = [row for name, row in repositories if self._is_mine(name, digest)]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from crdt.change import MAX_DELTA_BYTES, Change, decode_change, encode_change
-from crdt.delta import decode_delta
+from crdt.delta import decode_delta, own_span
 from crdt.errors import CrdtError, Malformed, Unauthentic
 from crdt.frame import CHANGE, CONFIRMATION, HEARTBEAT, MAX_FRAME_BYTES, Frame, seal, unseal
 from crdt.gate import Gate, requirements
@@ -288,7 +288,7 @@ class Gossip:
 def _fitted(change: Change) -> Change:
     """What of a change goes into a frame: one that is too large is only announced, and bodies go while they fit."""
     if not _is_carried(change):
-        first, length = decode_delta(change.delta).spans[change.writer]
+        first, length = own_span(change.delta)
         return change._replace(bodies=(), delta=b"", needs={change.writer: first + length})
     bodies, room = [], BODY_ROOM_BYTES
     for body in change.bodies:

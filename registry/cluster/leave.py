@@ -103,7 +103,7 @@ class Leave:
         """Bring it the manifests that no frame has brought there: it may not come to fetch them. Raises
         PeerUnreachable."""
         last = ""
-        while page := named_bodies(self._catalog.database, last, PAGE):
+        while page := await named_bodies(self._catalog.database, last, PAGE):
             answer = await self._peers.ask(member, "/bodies", BodiesQuestion(list(page)), BodiesAnswer, ANSWER_S)
             for digest in sorted(set(page) - set(answer.held)):
                 body = self._catalog.queries.body(digest)
@@ -115,7 +115,7 @@ class Leave:
         """Hand over what only we hold. Answers how much of it there still is."""
         await self._contents.look_again()
         left, last = 0, ""
-        while page := linked_content(self._catalog.database, last, PAGE):
+        while page := await linked_content(self._catalog.database, last, PAGE):
             for digest, size in page:
                 if not await self._is_kept(digest):
                     taken = await self._give(digest, size)

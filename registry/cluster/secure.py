@@ -13,7 +13,8 @@ from functools import partial
 from typing import NamedTuple
 
 from crdt.change import Change
-from crdt.delta import decode_delta
+from crdt.delta import own_span
+from crdt.fact import BLOB, MANIFEST
 from registry.catalog.queries import Queries, document_name
 from registry.cluster.bodies import Bodies
 from registry.cluster.copies import Copies
@@ -23,11 +24,12 @@ from registry.cluster.messages import SecureAnswer, SecureQuestion, TakeAnswer
 from registry.cluster.peers import Peers
 from registry.cluster.ranking import Candidate, ranked
 from registry.cluster.sync import Sync
-from registry.errors import ContentUnreachable, ManifestInvalid, NotSecured, StorageFailed
-from registry.manifest import MAX_PARTS, parse_manifest
+from registry.errors import ContentUnreachable, NotSecured, StorageFailed
+from registry.manifest import MAX_PARTS
 from registry.names import Digest, Repository, parse_digest, parse_repository
 from registry.policy import LOCAL, Policy, Rule
 from registry.seams import PeerUnreachable
+from registry.steps import ROWS_A_STEP
 
 SLICE_S = 4.0
 ANSWER_S = SLICE_S + 2.0
@@ -91,7 +93,7 @@ class Secure:
         if not groups:
             return
         reached: list[Candidate] = [self._own] if self._keeps else []
-        first, length = decode_delta(push.delta).spans[push.writer]
+        first, length = own_span(push.delta)
         question = SecureQuestion(repository, digest, push.writer, first + length)
         tasks = [asyncio.create_task(self._reach(group, question, reached)) for group in groups]
         try:
@@ -221,10 +223,10 @@ class Secure:
         if not self._keeps:
             return SecureAnswer(False)
         repository, digest = parse_repository(question.repository), parse_digest(question.digest)
-        if self._queries.manifest(repository, digest) is None and asker is not None:
+        if not self._queries.refers_to(repository, digest) and asker is not None:
             await self._sync.refresh(document_name(repository), [asker])
         has_seen = question.clock > 0 and self._queries.has_seen(repository, question.writer, question.clock)
-        if self._queries.manifest(repository, digest) is None:
+        if not self._queries.refers_to(repository, digest):
             return SecureAnswer(has_seen)  # seen first, and not there after that: it was deleted
         try:
             async with asyncio.timeout(SLICE_S):
@@ -244,24 +246,24 @@ class Secure:
         pending, seen = [digest], {digest}
         while pending and len(seen) <= MAX_PARTS:
             current = pending.pop()
-            row = self._queries.manifest(repository, current)
-            if row is None:
+            if not self._queries.refers_to(repository, current):
                 continue  # a part that was never pushed, which a sparse registry allows
-            body = row.body or await self._bodies.fetch(current)
-            if body is None:
+            if not self._queries.has_body(current):
+                await self._bodies.fetch(current)
+            if not self._queries.has_body(current):
                 yield current
                 continue
-            try:
-                manifest = parse_manifest(body, row.media_type)
-            except ManifestInvalid:
-                continue  # of a kind that this version does not know: it refers to nothing
-            for part in manifest.blobs:
-                blob = self._queries.blob(repository, part.digest) if part.digest not in seen else None
+            for number, (kind, part, _) in enumerate(self._queries.parts_of(current), 1):
+                if number % ROWS_A_STEP == 0:
+                    await asyncio.sleep(0)
+                if part in seen:
+                    continue
+                seen.add(part)
+                blob = self._queries.blob(repository, part) if kind == BLOB else None
                 if blob is not None and not blob.held:
-                    yield part.digest
-                seen.add(part.digest)
-            pending += [part.digest for part in manifest.children if part.digest not in seen]
-            seen.update(part.digest for part in manifest.children)
+                    yield part
+                elif kind == MANIFEST:
+                    pending.append(part)
 
     async def _take(self, repository: Repository, digest: Digest) -> None:
         row = self._queries.blob(repository, digest)

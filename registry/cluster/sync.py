@@ -27,12 +27,11 @@ from crdt.catchup import (
     catch_up,
     exchange_now,
 )
-from crdt.delta import decode_delta
 from crdt.errors import CrdtError, Malformed
 from crdt.vector import Vector, decode_vector, encode_vector
 from registry.catalog.catalog import Catalog
 from registry.catalog.documents import Early
-from registry.catalog.incoming import Incoming, note_writers
+from registry.catalog.incoming import Incoming, decode_aside, note_writers
 from registry.catalog.members import Reached, save_reached
 from registry.cluster import messages as m
 from registry.cluster.locate import MISS_BOUND_S
@@ -261,7 +260,7 @@ class Sync:
     async def _apply(self, member: Member, document: str, update: bytes) -> None:
         """Apply a member's diff. Raises CrdtError for one that does not fit."""
         try:
-            applied = await self._catalog.take_in(Incoming(document, update, decode_delta(update), {}))
+            applied = await self._catalog.take_in(Incoming(document, update, await decode_aside(update), {}))
         except Early:
             raise Malformed(f"{member.shown} has sent a diff of {document} that does not continue ours") from None
         if applied.fresh:

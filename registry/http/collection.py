@@ -64,10 +64,10 @@ async def _untagged(instance: Instance, age_s: float, dry: bool) -> dict[str, li
     before_ms = instance.clock.now_ms() - int(age_s * 1000)
     while repositories := catalog.queries.repositories(last, PAGE):
         for repository in repositories:
-            digests = untagged(catalog.database, repository, before_ms)
+            digests = await untagged(catalog.database, repository, before_ms)
             for at in range(0, len(digests) if not dry else 0, AT_ONCE):
                 page = digests[at : at + AT_ONCE]
-                await catalog.database.write(
+                await catalog.database.write_in_steps(
                     partial(remove_untagged, documents=catalog.documents, repository=repository, digests=page)
                 )
             if digests:

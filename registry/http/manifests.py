@@ -22,8 +22,9 @@ from registry.errors import (
 from registry.http.asked import content_headers, etag_of, matches
 from registry.http.request import media_type, small_body
 from registry.instance import Instance
-from registry.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from registry.manifest import MAX_MANIFEST_BYTES, Manifest, read_pushed
 from registry.names import Digest, Repository, Tag, algorithm_of, digest_of, is_tag, parse_digest, parse_tag
+from registry.steps import ROWS_A_STEP, Steps, paced
 
 MAX_TAGS = 100
 ASK_AGAIN_S = 0.5
@@ -86,7 +87,7 @@ async def put(instance: Instance, request: Request, repository: Repository, refe
         computed = digest_of(body, algorithm_of(digest) if digest else "sha256")
         if digest is not None and computed != digest:
             raise DigestInvalid("the manifest has another digest", {"digest": digest})
-        manifest = parse_manifest(body, media_type(request))
+        manifest = await paced(read_pushed(body, media_type(request)))
         change = await _push(instance, repository, Pushed(computed, body, manifest, tags))
     await instance.cluster.settle(change)
     del body  # holders are waited for now, and who waits keeps nothing of it in memory
@@ -114,22 +115,24 @@ async def _push(instance: Instance, repository: Repository, pushed: Pushed) -> C
     now, sparse = instance.clock.now_ms(), instance.config.sparse
     await _fetch_children(instance, repository, pushed.manifest)
 
-    def push(tx: Transaction) -> Change:
+    def push(tx: Transaction) -> Steps[Change]:
         return push_manifest(tx, instance.catalog.documents, repository, pushed, sparse, now)
 
     try:
-        return await instance.catalog.database.write(push)
+        return await instance.catalog.database.write_in_steps(push)
     except ManifestBlobUnknown:
         await instance.cluster.learn_for_miss(repository)
-        return await instance.catalog.database.write(push)
+        return await instance.catalog.database.write_in_steps(push)
 
 
 async def _fetch_children(instance: Instance, repository: Repository, manifest: Manifest) -> None:
     """An index is pushed together with all its children stand on, so the bodies of its children have to be here."""
-    for part in manifest.children:
-        row = instance.catalog.queries.manifest(repository, part.digest)
-        if row is not None and row.body is None:
-            await instance.cluster.bodies.fetch(part.digest)
+    for at in range(0, len(manifest.children), ROWS_A_STEP):
+        page = [part.digest for part in manifest.children[at : at + ROWS_A_STEP]]
+        for digest in instance.catalog.queries.without_body(repository, page):
+            await instance.cluster.bodies.fetch(digest)
+        if len(page) == ROWS_A_STEP:
+            await asyncio.sleep(0)
 
 
 async def delete(instance: Instance, request: Request, repository: Repository, reference: str) -> Response:
@@ -140,10 +143,10 @@ async def delete(instance: Instance, request: Request, repository: Repository, r
     await instance.cluster.learn_for_delete(repository)
     documents = instance.catalog.documents
 
-    def remove(tx: Transaction) -> Change:
+    def remove(tx: Transaction) -> Steps[Change]:
         if digest is not None:
-            return delete_manifest(tx, documents, repository, digest)
+            return (yield from delete_manifest(tx, documents, repository, digest))
         return delete_tag(tx, documents, repository, Tag(reference))
 
-    await instance.cluster.settle(await instance.catalog.database.write(remove))
+    await instance.cluster.settle(await instance.catalog.database.write_in_steps(remove))
     return Response(status_code=202)

@@ -1,6 +1,7 @@
 """What instances answer each other: one question after the other, from committed state and this disk alone, so that
 questions cannot go round in circles. `peers` has seen to it that the asker is a member."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -9,11 +10,10 @@ from typing import NamedTuple, TypeVar
 import msgspec
 from starlette.responses import Response
 
-from crdt.delta import decode_delta
 from crdt.errors import DocumentBroken, Malformed
 from crdt.vector import decode_vector, encode_vector
 from registry.catalog.documents import Early
-from registry.catalog.incoming import Incoming, keep_wanted_body, note_writers
+from registry.catalog.incoming import Incoming, decode_aside, keep_wanted_body, note_writers
 from registry.cluster import messages as m
 from registry.cluster.sessions import Session
 from registry.http.replication import MAX_PARTS, own_standing
@@ -25,6 +25,7 @@ log = logging.getLogger("concord.peers")
 T = TypeVar("T")
 
 MAX_DIFFS_BYTES = 16 * 1024 * 1024
+DECODED_A_STEP = 16
 MAX_BODIES_BYTES = 256 * 1024  # a slow line is to get through some
 
 
@@ -112,16 +113,18 @@ async def _updates(instance: Instance, asked: Asked, question: m.Updates) -> m.U
     """Take in what another instance says we lack. Each update stands for itself."""
     await instance.catalog.database.write(lambda tx: note_writers(tx, question.writers))
     early = []
-    for _, update in question.documents:
-        decode_delta(update)  # nothing is applied where any is malformed
+    for number, (_, update) in enumerate(question.documents, 1):
+        await decode_aside(update)  # nothing is applied where any is malformed
+        if number % DECODED_A_STEP == 0:
+            await asyncio.sleep(0)
     for name, update in question.documents:
         try:
-            applied = await instance.catalog.take_in(Incoming(name, update, decode_delta(update), {}))
+            applied = await instance.catalog.take_in(Incoming(name, update, await decode_aside(update), {}))
             instance.cluster.advanced(name, applied.vector)
         except Early:
             early.append(name)
     for body in question.bodies:
-        await instance.catalog.database.write(partial(keep_wanted_body, body=body))
+        await instance.catalog.database.write_in_steps(partial(keep_wanted_body, body=body))
     return m.UpdatesAnswer(early)
 
 

@@ -13,20 +13,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from crdt.clock import COUNTER_BITS
+from crdt.fact import BLOB, MANIFEST
 from registry.catalog.content import lacking
 from registry.catalog.queries import Queries
 from registry.cluster.members import Member
 from registry.cluster.messages import ReplicationAnswer, ReplicationQuestion
-from registry.errors import ManifestInvalid, ManifestUnknown
+from registry.errors import ManifestUnknown
 from registry.http.answers import JsonResponse
 from registry.instance import Instance
-from registry.manifest import Manifest, parse_manifest
 from registry.names import Digest, parse_repository, parse_tag
 from registry.seams import PeerUnreachable
+from registry.steps import ROWS_A_STEP
+from registry.stored_manifest import UNREADABLE
 
 PREFIX = "/_concord/replication/"
 TEMPLATE = "/_concord/replication/<name>/<tag>"
 MAX_PARTS = 2000  # a few milliseconds to look up
+MAX_LOOKED_UP = 100_000
+"""Parts that are read over all levels, those that several manifests share once for each."""
 MAX_LISTED = 20
 ANSWER_S = 2.0
 
@@ -55,7 +59,7 @@ async def replication(instance: Instance, request: Request) -> Response:
     name, _, reference = request.scope["path"].removeprefix(PREFIX).rpartition("/")
     repository, tag = parse_repository(name), parse_tag(reference)
     facts = instance.catalog.queries.facts_of_tag(repository, tag)
-    parts = parts_of(instance.catalog.queries, facts[0].digest) if facts else Parts([], [], False)
+    parts = await parts_of(instance.catalog.queries, facts[0].digest) if facts else Parts([], [], False)
     question = ReplicationQuestion(repository, tag, parts.manifests, parts.blobs)
     own = Standing(
         instance.catalog.instance_id,
@@ -87,28 +91,24 @@ async def replication(instance: Instance, request: Request) -> Response:
     )
 
 
-def parts_of(queries: Queries, digest: Digest) -> Parts:
-    """Walk down from a manifest, as far as MAX_PARTS."""
+async def parts_of(queries: Queries, digest: Digest) -> Parts:
+    """Walk down from a manifest, as far as MAX_PARTS, in bounded steps. No body is read."""
     manifests, blobs, whole = {digest: None}, dict[str, None](), True
-    waiting = [digest]
-    while waiting and len(manifests) + len(blobs) <= MAX_PARTS:
-        manifest = _read(queries.body(waiting.pop()))
-        whole &= manifest is not None
-        if manifest is not None:
-            blobs |= {part.digest: None for part in manifest.blobs if part.required}
-            found = [part.digest for part in manifest.children if part.digest not in manifests]
-            manifests |= dict.fromkeys(found)
-            waiting += found
+    waiting, looked_up = [digest], 0
+    while waiting and len(manifests) + len(blobs) <= MAX_PARTS and looked_up <= MAX_LOOKED_UP:
+        current = waiting.pop()
+        parts = queries.parts_of(current)
+        whole &= queries.has_body(current) and all(part.digest != UNREADABLE for part in parts)
+        blobs |= {part.digest: None for part in parts if part.kind == BLOB and part.required}
+        found = [part.digest for part in parts if part.kind == MANIFEST and part.digest not in manifests]
+        manifests |= dict.fromkeys(found)
+        waiting += found
+        before, looked_up = looked_up, looked_up + len(parts) + 1
+        if looked_up // ROWS_A_STEP > before // ROWS_A_STEP:
+            await asyncio.sleep(0)
     kept = list[str](manifests)[:MAX_PARTS]
-    return Parts(kept, list(blobs)[: MAX_PARTS - len(kept)], whole and len(manifests) + len(blobs) <= MAX_PARTS)
-
-
-def _read(body: bytes | None) -> Manifest | None:
-    """None for a body that is not here, or of a newer version."""
-    try:
-        return parse_manifest(body, None) if body is not None else None
-    except ManifestInvalid:
-        return None
+    whole &= not waiting and len(manifests) + len(blobs) <= MAX_PARTS
+    return Parts(kept, list(blobs)[: MAX_PARTS - len(kept)], whole)
 
 
 def own_standing(instance: Instance, question: ReplicationQuestion) -> ReplicationAnswer:

@@ -38,7 +38,7 @@ def released_unseen() -> Bug:
     async def release(self: Collect, digests: Iterable[Any]) -> list[Any]:
         given = list(digests)
         dropping = partial(drop_links, documents=self._catalog.documents, digests=given)
-        await self._catalog.database.write(dropping)
+        await self._catalog.database.write_in_steps(dropping)
         return given
 
     return patch.object(Collect, "release", release)

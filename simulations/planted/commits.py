@@ -14,23 +14,23 @@ from simulations.planted.bug import nothing
 
 def told_before_commit() -> AbstractContextManager[Any]:
     """Frames leave before the commit."""
-    write = Documents.write
+    write = Documents.write_in_steps
 
     def hasty(self: Documents, tx: Any, *arguments: Any, **named: Any) -> Any:
-        change = write(self, tx, *arguments, **named)
+        change = yield from write(self, tx, *arguments, **named)
         tx.after_commit.pop()
         self.on_change(change)
         return change
 
-    return patch.object(Documents, "write", hasty)
+    return patch.object(Documents, "write_in_steps", hasty)
 
 
 def answered_before_commit() -> AbstractContextManager[Any]:
     """Whoever writes is told before the disk has it."""
     run_operation = Database._run
 
-    def hasty(self: Database, operation: Any, future: Any, transactions: Any, results: Any) -> None:
-        run_operation(self, operation, future, transactions, results)
+    async def hasty(self: Database, operation: Any, future: Any, transactions: Any, results: Any) -> None:
+        await run_operation(self, operation, future, transactions, results)
         if results and results[-1][0] is future and not future.done():
             future.set_result(results[-1][1])
 

@@ -62,24 +62,26 @@ def what_was_seen_ignored() -> AbstractContextManager[Any]:
 
 def push_split() -> AbstractContextManager[Any]:
     """A push is two operations: the tag, and what it stands on."""
-    write = Documents.write
+    write = Documents.write_in_steps
 
-    def split(self: Documents, tx: Any, name: str, deleted: Any, facts: Any, bodies: Any = ()) -> Any:
+    def split(
+        self: Documents, tx: Any, name: str, deleted: Any, facts: Any, bodies: Any = (), writer: Any = None
+    ) -> Any:
         tags = [fact for fact in facts if fact.kind == "t"]
         others = [fact for fact in facts if fact.kind != "t"]
         if not tags or not others:
-            return write(self, tx, name, deleted, facts, bodies)
-        write(self, tx, name, deleted, tags)
-        return write(self, tx, name, [], others, bodies)
+            return (yield from write(self, tx, name, deleted, facts, bodies, writer))
+        yield from write(self, tx, name, deleted, tags, (), writer)
+        return (yield from write(self, tx, name, [], others, bodies, writer))
 
-    return patch.object(Documents, "write", split)
+    return patch.object(Documents, "write_in_steps", split)
 
 
 def emptied_document_dropped() -> AbstractContextManager[Any]:
     record = Documents._record
 
     def forgetful(self: Documents, tx: Any, name: str, row: Any, *rest: Any) -> Any:
-        answer = record(self, tx, name, row, *rest)
+        answer = yield from record(self, tx, name, row, *rest)
         if tx.row("SELECT facts FROM documents WHERE id = ?", (row.id,))[0] == 0:
             for table in ("vectors", "log", "snapshots"):
                 tx.execute(f"DELETE FROM {table} WHERE document = ?", (row.id,))

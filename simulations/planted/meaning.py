@@ -15,6 +15,7 @@ from crdt.delta import decode_delta
 from registry.cluster.cluster import Cluster
 from registry.http.direct import DirectAnswers
 from registry.manifest import Manifest
+from registry.steps import Steps
 from simulations.planted.bug import Bug, nothing, nothing_async, together
 
 
@@ -40,7 +41,8 @@ def miss_without_asking() -> Bug:
 def push_of_the_tag_alone() -> Bug:
     """A push says its tag and manifest, and not again what they stand on."""
 
-    def silent(self: Any, time: int, writer: int, without: Any) -> list[Any]:
+    def silent(self: Any, time: int, writer: int, without: Any) -> Steps[list[Any]]:
+        yield from ()
         self.facts = [fact for fact in self.facts if fact.kind == "t" or fact.key == without]
         return []
 
@@ -109,6 +111,9 @@ def list_without_its_last() -> Bug:
 
 def referrers_lost() -> Bug:
     """The subjects of manifests that came from elsewhere are forgotten."""
-    return patch.object(
-        incoming, "read_stored", lambda body, media_type: Manifest(media_type, (), (), None, None, None)
-    )
+
+    def read_stored(body: bytes, media_type: str) -> Steps[Manifest]:
+        yield from ()
+        return Manifest(media_type, (), (), None, None, None)
+
+    return patch.object(incoming, "read_stored", read_stored)

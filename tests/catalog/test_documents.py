@@ -7,11 +7,15 @@ from crdt.delta import decode_delta, encode_delta
 from crdt.document import Document
 from crdt.fact import blob_fact, fact_hash, manifest_fact, parse_fact, tag_fact
 from crdt.trie import build
+from registry.catalog import schema
+from registry.catalog.collection import is_in_use
 from registry.catalog.documents import Early, WriterReused
 from registry.catalog.incoming import ForeignWriter, Incoming, bind_writer, take_in
 from registry.catalog.membership import forget_member
 from registry.catalog.view import all_observed
 from registry.errors import StorageFailed
+from registry.manifest import OCI_IMAGE, OCI_INDEX
+from registry.names import digest_of
 from tests.catalog.test_database import CommitCounter
 from tests.support.seams import StillClock, opened_catalog
 
@@ -25,7 +29,7 @@ async def write(catalog, facts, deleted=(), name=NAME) -> Change:
 
 async def apply(catalog, raw, needs=None, name=NAME):
     incoming = Incoming(name, raw, decode_delta(raw), needs or {})
-    return await catalog.database.write(lambda tx: take_in(tx, catalog.documents, incoming, 0))
+    return await catalog.database.write_in_steps(lambda tx: take_in(tx, catalog.documents, incoming, 0))
 
 
 def tag(catalog, name, digest=D[0], time=1):
@@ -306,3 +310,41 @@ async def test_all_observed_facts_are_those_of_the_document(tmp_path):
     await write(catalog, facts)
     seen = await catalog.database.write(lambda tx: all_observed(tx, catalog.documents.document_id(tx, NAME)))
     assert {parse_fact(fact.text()) for fact in seen} == set(facts)
+
+
+async def test_what_a_stored_manifest_refers_to_by_any_reading_is_in_use(tmp_path):
+    """One that an instance without the check has taken: clients that ignore case pull the other layers."""
+    catalog = await opened_catalog(tmp_path)
+    parts = [f'{{"mediaType":"x","digest":"{digest}","size":1}}' for digest in D]
+    body = (
+        f'{{"schemaVersion":2,"mediaType":"{OCI_IMAGE}","config":{parts[0]},'
+        f'"layers":[{parts[1]}],"Layers":[{parts[2]}],"layers":[{parts[3]}]}}'
+    ).encode()
+    fact = manifest_fact(digest_of(body), OCI_IMAGE, len(body), 1, 77)
+    raw = encode_delta(77, 0, [fact.text()], [])
+    incoming = Incoming(NAME, raw, decode_delta(raw), {}, [body])
+    await catalog.take_in(incoming)
+    assert [is_in_use(catalog.database, digest) for digest in D] == [True] * 4 + [False] * 6
+
+
+async def test_parts_of_stored_manifests_are_read_again_by_the_migration_that_keeps_their_kinds(tmp_path, monkeypatch):
+    """Also of a body that no fact names now: a push that names it again does not read its parts."""
+    before = schema.MIGRATIONS.index((schema._PARTS_BY_KIND, schema._fill_parts))
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:before])
+        patched.setattr(schema, "VERSION", before)
+        catalog = await opened_catalog(tmp_path)
+        config, layer = (f'{{"mediaType":"x","digest":"{digest}","size":1}}' for digest in D[:2])
+        members = f'"schemaVersion":2,"mediaType":"{OCI_IMAGE}","config":{config},"layers":[],"Layers":[{layer}]'
+        image = f"{{{members}}}".encode()
+        child = f'{{"mediaType":"{OCI_IMAGE}","digest":"{digest_of(image)}","size":1}}'
+        index = f'{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[{child}]}}'.encode()
+        await write(catalog, [manifest_fact(digest_of(image), OCI_IMAGE, len(image), 1, catalog.documents.writer)])
+        rows = [(digest_of(body), body) for body in (image, index)]
+        sql = "INSERT INTO manifests (digest, body) VALUES (?, ?)"
+        await catalog.database.write(lambda tx: tx.execute_many(sql, rows))
+        await catalog.stop()
+    catalog = await opened_catalog(tmp_path)
+    parts = {(part.kind, part.digest) for part in catalog.queries.parts_of(digest_of(image))}
+    assert parts == {("b", D[0]), ("b", D[1])}
+    assert catalog.queries.parts_of(digest_of(index)) == [("m", digest_of(image), True)]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crdt.delta import decode_delta, encode_delta, own_delta
+from crdt.delta import decode_delta, encode_delta, own_delta, own_span
 from crdt.document import Document
 from crdt.errors import DocumentBroken, Malformed
 from crdt.fact import tag_fact
@@ -182,3 +182,12 @@ def test_mutated_updates_are_refused_or_harmless():
         except DocumentBroken as error:
             raise AssertionError(f"passed the check and broke a document: {bytes(mutant).hex()}") from error
     assert accepted > 100
+
+
+@pytest.mark.parametrize("clock", [0, 1, 127, 128, 2**30])
+@pytest.mark.parametrize("count", [0, 1, 200])
+def test_own_span_is_what_the_whole_update_covers(clock, count):
+    writer = MAX_WRITER - 1
+    texts = [tag_fact(f"t{number}", "sha256:" + "0" * 64, 1, writer).text() for number in range(count)]
+    raw = encode_delta(writer, clock, texts, [(5, 3)])
+    assert own_span(raw) == decode_delta(raw).spans[writer]

@@ -75,8 +75,34 @@ def test_unusual_images_are_accepted(client, repository, more):
 
 def test_foreign_layers_need_not_be_here(client, repository):
     push_blobs(client, repository, IMAGE)
-    foreign = images.descriptor(b"elsewhere", "application/x", urls=["https://example.com/x"])
-    assert put(client, repository, fields(IMAGE, layers=[foreign])).status == 201
+    for media_type in (
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+    ):
+        for more in ({"urls": ["https://example.com/x"]}, {}):
+            foreign = images.descriptor(b"elsewhere", media_type, **more)
+            assert put(client, repository, fields(IMAGE, layers=[foreign])).status == 201
+
+
+def test_a_layer_with_urls_has_to_be_here_unless_its_type_is_non_distributable(client, repository):
+    push_blobs(client, repository, IMAGE)
+    layer = images.descriptor(b"elsewhere", "application/vnd.oci.image.layer.v1.tar+gzip", urls=["https://example.com"])
+    answer = put(client, repository, fields(IMAGE, layers=[layer]))
+    assert (answer.status, answer.code) == (404, "MANIFEST_BLOB_UNKNOWN")
+    assert answer.json()["errors"][0]["detail"] == [{"digest": layer["digest"]}]
+
+
+@pytest.mark.parametrize("more", [b',"Layers":[]}', b',"layers":[]}', b',"Config":null}', b',"SUBJECT":null}'])
+def test_keys_that_readers_take_differently_are_refused(client, repository, more):
+    push_blobs(client, repository, IMAGE)
+    answer = put(client, repository, IMAGE.body[:-1] + more)
+    assert (answer.status, answer.code) == (400, "MANIFEST_INVALID")
+    assert client.get(f"/v2/{repository}/manifests/v1").status == 404
+
+
+def test_keys_of_annotations_are_free(client, repository):
+    push_blobs(client, repository, IMAGE)
+    assert put(client, repository, fields(IMAGE, annotations={"layers": "1", "Layers": "2"})).status == 201
 
 
 def test_one_blob_as_config_and_layer(client, repository):

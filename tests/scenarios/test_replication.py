@@ -8,7 +8,9 @@ import pytest
 
 from registry.catalog.queries import Queries
 from registry.cluster.messages import ReplicationAnswer
+from registry.http import replication
 from registry.http.replication import MAX_PARTS, Parts, Standing, _shown, parts_of
+from registry.manifest import parse_manifest
 from registry.names import digest_of
 from tests.support import images
 from tests.support.server import running_cluster, wait_until
@@ -119,30 +121,42 @@ class Bodies(Queries):
     """Manifests by their digest, without a database."""
 
     def __init__(self, *bodies):
-        self._bodies = {digest_of(body): body for body in bodies}
+        self._parts = {digest_of(body): parse_manifest(body, None).parts() for body in bodies}
         self.reads = 0
 
-    def body(self, digest):
+    def has_body(self, digest):
+        return digest in self._parts
+
+    def parts_of(self, manifest):
         self.reads += 1
-        return self._bodies.get(digest)
+        return self._parts.get(manifest, [])
 
 
-def test_parts_of_an_index_whose_child_is_not_here_are_not_all():
-    assert parts_of(Bodies(INDEX.body, IMAGES[0].body), INDEX.digest).whole is False
-    assert parts_of(Bodies(INDEX.body, *(image.body for image in IMAGES)), INDEX.digest).whole is True
+async def test_parts_of_an_index_whose_child_is_not_here_are_not_all():
+    assert (await parts_of(Bodies(INDEX.body, IMAGES[0].body), INDEX.digest)).whole is False
+    assert (await parts_of(Bodies(INDEX.body, *(image.body for image in IMAGES)), INDEX.digest)).whole is True
 
 
-def test_parts_are_bounded():
+async def test_parts_that_manifests_share_are_looked_up_no_further_than_a_bound(monkeypatch):
+    monkeypatch.setattr(replication, "MAX_LOOKED_UP", 100)
+    children = [images.image(number, layers=9) for number in range(30)]
+    index = images.index(*children)
+    bodies = Bodies(index.body, *(child.body for child in children))
+    parts = await parts_of(bodies, index.digest)
+    assert parts.whole is False and bodies.reads < 15
+
+
+async def test_parts_are_bounded():
     many = images.index(*(images.image(number, layers=1) for number in range(MAX_PARTS + 5)))
-    parts = parts_of(Bodies(many.body), many.digest)
+    parts = await parts_of(Bodies(many.body), many.digest)
     assert (len(parts.manifests) + len(parts.blobs), parts.whole) == (MAX_PARTS, False)
 
 
-def test_manifests_within_manifests_are_walked_no_further_than_that():
+async def test_manifests_within_manifests_are_walked_no_further_than_that():
     deepest = chain = [images.image("deep")]
     for _ in range(MAX_PARTS + 50):
         chain = [*chain, images.index(chain[-1])]
     bodies = Bodies(*(image.body for image in chain))
-    parts = parts_of(bodies, chain[-1].digest)
+    parts = await parts_of(bodies, chain[-1].digest)
     assert (bodies.reads, len(parts.manifests), parts.whole) == (MAX_PARTS, MAX_PARTS, False)
     assert deepest[0].digest not in parts.manifests

@@ -13,6 +13,7 @@ needs       what a test needs of the machine
 proxy       a plain round-robin load balancer
 images      images, indexes and artifacts made in memory
 engines     docker, podman, skopeo, buildah and an ORAS client
+turns       how long the event loop goes without turning
 seams       the real disk, watched or made to fail, and a clock that stands still
 layouts     images as OCI layouts on disk
 writing     a document that pycrdt itself writes
