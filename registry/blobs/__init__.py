@@ -9,6 +9,7 @@ quarantine  damaged files, moved out of the way
 space       how much room the file system has
 uploads     resumable uploads
 upload_session one of them in memory
+upload_memory one bound on what of all of them is in memory
 upload_hashes their hashing state, kept while files are closed, taken up again in bounded steps
 upload_places the bounded table of them, and which gives way when it is full
 """

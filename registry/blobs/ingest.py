@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from registry.blobs.checks import Checks
 from registry.blobs.jobs import in_executor
+from registry.blobs.upload_memory import UploadMemory
 from registry.errors import StorageFailed
 from registry.seams import Disk, DiskFile
 
@@ -33,11 +34,18 @@ class Ingest:
     """One file being received. Not for concurrent use. After an error it must be dropped or rewound."""
 
     def __init__(
-        self, disk: Disk, file: DiskFile, checks: Checks, on_written: Callable[[], None] | None = None
+        self,
+        disk: Disk,
+        file: DiskFile,
+        checks: Checks,
+        on_written: Callable[[], None] | None = None,
+        memory: UploadMemory | None = None,
     ) -> None:
-        """With `on_written`, bytes are written as soon as possible and it is told whenever more can be read back."""
+        """With `on_written`, bytes are written as soon as possible and it is told whenever more can be read back. What
+        is not written yet counts in `memory`."""
         self._disk = disk
         self._on_written = on_written
+        self._memory = memory
         self.file = file
         self.checks = checks
         self.size = checks.size
@@ -65,9 +73,16 @@ class Ingest:
             self._parts.append(bytearray(data))
         self._gathered += len(data)
         self.size += len(data)
+        if self._memory is not None:
+            self._memory.take(self, len(data))
         idle = self._on_written is not None and (self._job is None or self._job.done())
         if idle or self._gathered >= PIECE_BYTES:
             await self._hand_over()
+
+    def write_out(self) -> None:
+        """Begin to write what has gathered, unless something is being written or has failed. Does not wait."""
+        if self._parts and (self._job is None or (self._job.done() and self._job.exception() is None)):
+            self._begin(self._take(self._gathered_parts()))
 
     async def flush(self) -> None:
         """Wait until all bytes are hashed and written."""
@@ -88,7 +103,7 @@ class Ingest:
 
     async def rewind(self, mark: Mark) -> None:
         """Go back to a mark, giving up everything after it."""
-        self._parts, self._gathered = [], 0
+        self._drop_gathered()
         await self._give_up()
         await self._run(lambda: self.file.truncate(mark.size))
         self.size, self.checks, self._written = mark.size, mark.checks.copy(), mark.size
@@ -96,17 +111,29 @@ class Ingest:
 
     async def close(self) -> None:
         """Close the file, once nothing is under way any more."""
-        self._parts = []
+        self._drop_gathered()
         await self._give_up()
         self.file.close()
+
+    def _gathered_parts(self) -> list[bytes | bytearray | memoryview]:
+        """Take what has gathered."""
+        parts, self._parts, self._gathered = self._parts, [], 0
+        return parts
+
+    def _drop_gathered(self) -> None:
+        dropped_bytes, self._parts, self._gathered = self._gathered, [], 0
+        self._release(dropped_bytes)
+
+    def _release(self, size_bytes: int) -> None:
+        if self._memory is not None and size_bytes:
+            self._memory.release(self, size_bytes)
 
     async def _hand_over(self) -> None:
         await self._settle()
         if self._written - self._synced >= SYNCED_AT_ONCE_BYTES and (self._syncing is None or self._syncing.done()):
             await self._settle_sync()
             self._syncing, self._synced = asyncio.ensure_future(in_executor(self.file.sync)), self._written
-        parts, self._parts, self._gathered = self._parts, [], 0
-        self._begin(self._take(parts))
+        self._begin(self._take(self._gathered_parts()))
 
     async def _run(self, job: Callable[[], None]) -> None:
         await self._settle()
@@ -123,12 +150,13 @@ class Ingest:
             self._on_written()
 
     async def _settle(self) -> None:
-        """Wait for the job under way. It is shielded: a cancelled job would go on in its thread, on a closed file."""
-        if self._job is not None:
+        """Wait for the job under way, and one that has followed it meanwhile. It is shielded: a cancelled job would go
+        on in its thread, on a closed file."""
+        while (job := self._job) is not None:
             try:
-                await asyncio.shield(self._job)
+                await asyncio.shield(job)
             finally:
-                if self._job.done():
+                if job.done() and self._job is job:
                     self._job = None
 
     async def _settle_sync(self) -> None:
@@ -149,6 +177,12 @@ class Ingest:
 
     async def _take(self, parts: list[bytes | bytearray | memoryview]) -> None:
         """Hash and write a piece. What could not be written counts as not hashed either."""
+        try:
+            await self._hash_and_store(parts)
+        finally:
+            self._release(sum(map(len, parts)))
+
+    async def _hash_and_store(self, parts: list[bytes | bytearray | memoryview]) -> None:
         before = self.checks.copy()
         checks = self.checks
         jobs = (

@@ -9,6 +9,7 @@ from registry.blobs.ingest import Ingest
 from registry.blobs.jobs import in_executor
 from registry.blobs.store import UPLOADS, BlobStore
 from registry.blobs.upload_hashes import Hasher, KeptHashes, OtherHashes
+from registry.blobs.upload_memory import UploadMemory
 from registry.catalog.content import UploadRow
 from registry.errors import CLOSE, BlobUploadUnknown, StorageFailed, TooManyUploads
 from registry.names import Digest, Repository
@@ -27,6 +28,7 @@ class Session:
         store: BlobStore,
         hasher: Hasher,
         kept: KeptHashes,
+        memory: UploadMemory,
         upload: str,
         repository: Repository,
         row: UploadRow | None,
@@ -39,6 +41,7 @@ class Session:
         self._store = store
         self._hasher = hasher
         self._kept = kept
+        self._memory = memory
         self._others = OtherHashes()
         self._row = row
         self.is_named = row is not None
@@ -94,7 +97,7 @@ class Session:
         if self._ingest is None:
             file = await in_executor(self._open_file)
             try:
-                self._ingest = Ingest(self._store.disk, file, await self._checks(file))
+                self._ingest = Ingest(self._store.disk, file, await self._checks(file), memory=self._memory)
             except BaseException:
                 file.close()
                 raise

@@ -20,6 +20,7 @@ from registry.blobs.ingest import RESERVE_BYTES, Ingest, Mark
 from registry.blobs.jobs import in_executor
 from registry.blobs.store import UPLOADS, BlobStore
 from registry.blobs.upload_hashes import Hasher, KeptHashes
+from registry.blobs.upload_memory import UploadMemory
 from registry.blobs.upload_places import UploadPlaces
 from registry.blobs.upload_session import Preempted, Session
 from registry.catalog.catalog import Catalog
@@ -79,7 +80,7 @@ class Uploads:
         self._catalog = catalog
         self._store = store
         self._clock = clock
-        self._hasher, self._kept = Hasher(), KeptHashes()
+        self._hasher, self._kept, self.memory = Hasher(), KeptHashes(), UploadMemory()
         self._places = UploadPlaces(most)
         self._being_preempted: set[str] = set()
         self._none_before_s = 0.0
@@ -222,7 +223,7 @@ class Uploads:
         if upload_has_ended(self._catalog.database, upload):
             raise BlobUploadUnknown("this upload was finished, cancelled, or preempted by others")
         row = find_upload(self._catalog.database, upload)
-        return Session(self._store, self._hasher, self._kept, upload, repository, row)
+        return Session(self._store, self._hasher, self._kept, self.memory, upload, repository, row)
 
     def _next_to_preempt(self) -> str:
         """Return the upload that gives way next. Raises TooManyUploads where all are at work."""
@@ -329,7 +330,11 @@ class Uploads:
     async def _copy(self, body: AsyncIterator[bytes], session: Session, ingest: Ingest, span: Span | None) -> None:
         end = ingest.size + span.length if span is not None else None
         async with session.preemptible():
-            async for data in body:
+            while True:
+                await self.memory.wait_for_room()
+                data = await anext(body, None)
+                if data is None:
+                    break
                 if end is not None and ingest.size + len(data) > end:
                     raise SizeInvalid("the body is longer than it was said to be")
                 self.check_room()

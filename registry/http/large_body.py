@@ -13,24 +13,43 @@ FIRST_BYTES = 64 * 1024
 MOST_BYTES = 1024 * 1024
 """So much is taken at once, and before the application asks for it."""
 KEPT_BUFFERS = 16
+MAX_LENT_BYTES = 64 * 1024 * 1024
+"""Over all connections, for buffers that are larger than `FIRST_BYTES`."""
+
+
+class _Buffer(bytearray):
+    """Memory that counts as long as anybody has a view of it."""
+
+    lent_bytes = 0
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__(size_bytes)
+        _Buffer.lent_bytes += size_bytes
+
+    def __del__(self) -> None:
+        type(self).lent_bytes -= len(self)
 
 
 class Buffers:
-    """Memory of `MOST_BYTES` each, used again: filling new one with zeros would cost as much as receiving into it."""
+    """Memory for bodies, bounded over all connections. Buffers of `MOST_BYTES` are used again: filling new ones with
+    zeros would cost as much as receiving into them."""
 
     def __init__(self) -> None:
-        self._kept: deque[bytearray] = deque()
+        self._kept: deque[_Buffer] = deque()
 
-    def get(self) -> memoryview:
-        """Memory for one body. It may be given out again when nobody has a view of it, or of a part of it, any more;
-        where so many are in use already, it is not kept."""
-        for _ in range(len(self._kept)):
-            buffer = self._kept[0]
-            self._kept.rotate(-1)
-            if _is_free(buffer):
-                return memoryview(buffer)
-        buffer = bytearray(MOST_BYTES)
-        if len(self._kept) < KEPT_BUFFERS:
+    def get(self, size_bytes: int) -> memoryview:
+        """Memory for one body, of `FIRST_BYTES` where the bound is reached. It may be given out again when nobody has
+        a view of it, or of a part of it, any more."""
+        if size_bytes == MOST_BYTES:
+            for _ in range(len(self._kept)):
+                buffer = self._kept[0]
+                self._kept.rotate(-1)
+                if _is_free(buffer):
+                    return memoryview(buffer)
+        if size_bytes <= FIRST_BYTES or _Buffer.lent_bytes + size_bytes > MAX_LENT_BYTES:
+            return memoryview(bytearray(FIRST_BYTES))
+        buffer = _Buffer(size_bytes)
+        if size_bytes == MOST_BYTES and len(self._kept) < KEPT_BUFFERS:
             self._kept.append(buffer)
         return memoryview(buffer)
 
@@ -105,8 +124,7 @@ class LargeBody(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._filled == len(self._piece):
-            is_large = self._next_bytes == MOST_BYTES
-            room = BUFFERS.get() if is_large else memoryview(bytearray(self._next_bytes))
+            room = BUFFERS.get(self._next_bytes)
             self._piece, self._filled = room[: self.to_come], 0
         return self._piece[self._filled :]
 

@@ -9,6 +9,7 @@ import struct
 import pytest
 import uvloop
 
+from registry.http import large_body
 from registry.http.large_body import FIRST_BYTES, KEPT_BUFFERS, MOST_BYTES, Buffers, LargeBody
 from registry.workers.server import Server
 
@@ -77,20 +78,31 @@ def test_who_sends_little_holds_little():
 
 def test_memory_with_a_view_of_any_part_is_not_given_to_anybody_else():
     buffers = Buffers()
-    first, second = buffers.get(), buffers.get()
+    first, second = buffers.get(MOST_BYTES), buffers.get(MOST_BYTES)
     assert first.obj is not second.obj
     part = first[10:20]
     whole, _ = first.obj, first.release()
-    assert buffers.get().obj is not whole
+    assert buffers.get(MOST_BYTES).obj is not whole
     part.release()
-    assert any(buffers.get().obj is whole for _ in range(KEPT_BUFFERS))
+    assert any(buffers.get(MOST_BYTES).obj is whole for _ in range(KEPT_BUFFERS))
 
 
 def test_only_so_much_memory_is_kept():
     buffers = Buffers()
-    held = [buffers.get() for _ in range(3 * KEPT_BUFFERS)]
+    held = [buffers.get(MOST_BYTES) for _ in range(3 * KEPT_BUFFERS)]
     assert len({id(view.obj) for view in held}) == 3 * KEPT_BUFFERS
     assert len(buffers._kept) == KEPT_BUFFERS
+
+
+def test_fast_bodies_of_many_connections_share_a_bound_and_go_on_in_small_pieces(monkeypatch):
+    buffers, before = Buffers(), large_body._Buffer.lent_bytes
+    monkeypatch.setattr(large_body, "MAX_LENT_BYTES", before + 20 * MOST_BYTES)
+    held = [buffers.get(size) for size in (MOST_BYTES, MOST_BYTES // 2, 2 * FIRST_BYTES) for _ in range(50)]
+    sizes = [len(view) for view in held]
+    assert sum(size for size in sizes if size > FIRST_BYTES) <= 20 * MOST_BYTES
+    assert sizes.count(MOST_BYTES) == 20 and sizes.count(FIRST_BYTES) == 130
+    del held[KEPT_BUFFERS:]
+    assert len(buffers.get(MOST_BYTES // 2)) == MOST_BYTES // 2, "what is given back is lent again"
 
 
 class Counting:
