@@ -10,39 +10,46 @@ from typing import Any
 from unittest.mock import patch
 
 import crdt.catchup as catchup
+import crdt.trie as trie
 import registry.blobs.checked as checked
 import registry.blobs.checks as checks
 import registry.blobs.ingest as ingest
 import registry.blobs.quarantine as quarantine
 import registry.blobs.store as store
-import registry.blobs.upload_session as upload_session
-import registry.blobs.uploads as uploads
+import registry.blobs.upload_hashes as upload_hashes
+import registry.catalog.documents as documents
 import registry.catalog.replica as replica
+import registry.catalog.repository as repository
+import registry.catalog.view as view
 import registry.cluster.collect as collect
 import registry.cluster.contents as contents
 import registry.cluster.copies as copies
 import registry.cluster.fetch as fetch
 import registry.cluster.gossip as gossip
 import registry.cluster.scrub as scrub
+import registry.cluster.secure as secure
 import registry.cluster.sync as sync
 import registry.http.direct as direct
 import registry.http.questions as questions
 import registry.http.referrers as referrers
 import registry.http.tags as tags
 import registry.instance as instance
+import registry.steps as steps
 
 SMALL: tuple[tuple[Any, str, float], ...] = (
     *((module, "CHECK_SPAN_BYTES", 128) for module in (checks, checked, quarantine, scrub, fetch)),
     (contents, "WHOLE_BYTES", 40),
     (store, "READ_BYTES", 128),
-    (upload_session, "READ_BYTES", 128),
-    (uploads, "HASHED_AT_ONCE_BYTES", 128),
+    (upload_hashes, "STEP_BYTES", 128),
     (fetch, "READ_BYTES", 128),
     (ingest, "PIECE_BYTES", 256),
     (direct, "LARGEST_BYTES", 40),
     (gossip, "MAX_DELTA_BYTES", 620),
     (gossip, "MAX_NEEDS", 4),
     (gossip, "BODY_ROOM_BYTES", 565),
+    *((module, "ROWS_A_STEP", 1) for module in (steps, view, documents, repository, secure)),
+    (documents, "HASHES_A_STEP", 2),
+    (trie, "STEP_ENTRIES", 1),
     (replica, "SNAPSHOT_AFTER_COUNT", 8),
     (replica, "SNAPSHOT_AFTER_BYTES", 4096),
     (replica, "CHANGES_PER_ANSWER", 2),
