@@ -19,6 +19,7 @@ manifest_memory how many bytes of manifests may be in memory at once
 refusals    counting refused pushes, and saying in the log which were
 full_disk   a disk that is full, told from one that fails
 log_limit   a bound on how many lines one kind of event may write to the log
+backup_note a note in a data directory of its last backup
 measures    what is counted while the registry runs
 system/     the real things behind the seams
 catalog/    SQLite: update log, snapshots and the view that reads are answered from

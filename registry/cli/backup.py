@@ -14,19 +14,23 @@ import hashlib
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import apsw
+import msgspec
 
+from registry.backup_note import FILE, BackupNote
 from registry.blobs.store import READ_BYTES, content_path
 from registry.catalog import schema
 from registry.catalog.catalog import PATH
-from registry.cli.catalog_file import READ_ONLY, open_read_only
+from registry.cli.catalog_file import READ_ONLY, instance_of
 from registry.cli.target import PART, Target
 from registry.errors import CannotStart
 from registry.names import ALGORITHMS, Digest, algorithm_of, is_digest
+from registry.system.clock import SystemClock
 
 RESTORING = "restoring"
 
@@ -51,7 +55,7 @@ class Done(NamedTuple):
 
 def backup(source: Path, directory: Path, copy: bool = False) -> Done:
     """Bring a backup up to date. Raises CannotStart for what is no data directory, or no backup of it."""
-    _check_is_backup_of(_instance(source), directory)
+    _check_is_backup_of(instance_of(source), directory)
     target, part = Target(directory), directory / (PATH + PART)
     _copy_catalog(source / PATH, part)
     known, new, missing = _contents(part), 0, []
@@ -69,7 +73,21 @@ def backup(source: Path, directory: Path, copy: bool = False) -> Done:
         if path not in kept:
             target.remove(path)
     sizes = sum(content.size for content in known if content_path(content.digest) in kept)
-    return Done(len(kept), sizes, new, missing)
+    done = Done(len(kept), sizes, new, missing)
+    _note(source, directory, done)
+    return done
+
+
+def _note(source: Path, directory: Path, done: Done) -> None:
+    """Leave a note for the instance to show. A directory that may only be read is backed up without one."""
+    now_ms = SystemClock().now_ms()
+    note = BackupNote(now_ms, done.contents, done.size_bytes, len(done.missing), str(directory.absolute()))
+    part = source / f"{FILE}{PART}"
+    try:
+        part.write_bytes(msgspec.json.encode(note))
+        part.replace(source / FILE)
+    except OSError as error:
+        print(f"the backup could not be noted in {source}: {error.strerror}", file=sys.stderr)
 
 
 def _check_is_backup_of(instance: str, target: Path) -> None:
@@ -78,7 +96,7 @@ def _check_is_backup_of(instance: str, target: Path) -> None:
         raise CannotStart(f"{target / PATH} is a link; nothing is written there")
     if (target / "lock").exists() or (target.exists() and not (target / PATH).exists() and any(target.iterdir())):
         raise CannotStart(f"{target} is neither empty nor a backup")
-    if (target / PATH).exists() and _instance(target) != instance:
+    if (target / PATH).exists() and instance_of(target) != instance:
         raise CannotStart(f"{target} is a backup of another instance; each needs a directory of its own")
 
 
@@ -105,18 +123,6 @@ def restore(source: Path, data: Path) -> Done:
     _put(part, data / PATH)
     target.remove(RESTORING)
     return Done(len(known) - len(missing), sum(c.size for c in known if c.digest not in set(missing)), new, missing)
-
-
-def _instance(data: Path) -> str:
-    """Whose catalog is in a directory."""
-    catalog = open_read_only(data)
-    try:
-        row: Any = catalog.execute("SELECT value FROM meta WHERE key = 'instance'").fetchone()
-        return str(row[0]) if row else ""
-    except apsw.Error as error:
-        raise CannotStart(f"the catalog in {data} cannot be read: {error}") from None
-    finally:
-        catalog.close()
 
 
 def _is_there(source: Path, target: Target, content: Content) -> bool:

@@ -1,6 +1,7 @@
 """Opening a data directory's catalog to read it, also while an instance runs on it."""
 
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -25,3 +26,24 @@ def open_read_only(data: Path) -> apsw.Connection:
         connection.close()
         raise CannotStart(f"the catalog in {data} was made by a newer version of Concord")
     return connection
+
+
+def instance_of(data: Path) -> str:
+    """Return whose catalog is in a directory. Raises CannotStart."""
+    catalog = open_read_only(data)
+    try:
+        row: Any = catalog.execute("SELECT value FROM meta WHERE key = 'instance'").fetchone()
+        return str(row[0]) if row else ""
+    except apsw.Error as error:
+        raise CannotStart(f"the catalog in {data} cannot be read: {error}") from None
+    finally:
+        catalog.close()
+
+
+def succession(old: str, new: str) -> str:
+    """What is to be done about an instance whose data another one goes on with."""
+    which = f"the old one ({old})" if old else "the old one (concord status at another instance shows its id)"
+    return (
+        f"this directory is instance {new} now. If {which} will not come back, remove it once the new one runs, else "
+        f"collection waits for it for ever: concord forget URL {old[:12] or 'ID'}"
+    )

@@ -13,6 +13,7 @@ from registry.cli.backup import restore as run_restore
 from registry.cli.bundle import Moved
 from registry.cli.bundle_export import export_bundle
 from registry.cli.bundle_import import import_bundle
+from registry.cli.catalog_file import instance_of, succession
 from registry.cli.commands import CHECKING, Data, Json, app, print_json
 from registry.cli.verify import DataDirectory
 from registry.cluster.keys import ClusterKey
@@ -68,6 +69,7 @@ def restore(
     """Make a data directory of a backup, with all content checked. It is another instance: start it beside the others,
     and forget the one that is gone."""
     done = run_restore(source, data)
+    print(succession(instance_of(source), instance_of(data)))
     _report(f"{done.contents} contents, {done.size_bytes} bytes", done.missing)
 
 
@@ -82,6 +84,7 @@ def rebuild(data: Data = Path("data")) -> None:
         done = run_rebuild(data)
     if done.aside is not None:
         print(f"the catalog that was there is {done.aside}")
+    print(succession(done.before, instance_of(data)))
     _report(f"{done.contents} contents, {done.size_bytes} bytes", done.wrong)
 
 

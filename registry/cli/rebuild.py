@@ -16,7 +16,7 @@ from registry.blobs.checks import Checks
 from registry.blobs.store import READ_BYTES
 from registry.catalog.catalog import PATH, Catalog
 from registry.catalog.content import add_content
-from registry.cli.catalog_file import open_read_only
+from registry.cli.catalog_file import instance_of, open_read_only
 from registry.errors import CannotStart
 from registry.names import ALGORITHMS, Digest, is_digest
 from registry.system.clock import SystemClock
@@ -34,6 +34,8 @@ class Rebuilt(NamedTuple):
     """Files that cannot be read, or have other bytes than their names say; they are left where they are, unused."""
     aside: Path | None
     """Where the catalog that was there is now."""
+    before: str
+    """Whose catalog that was, empty where that cannot be read any more."""
 
 
 def rebuild(data: Path) -> Rebuilt:
@@ -46,11 +48,19 @@ def rebuild(data: Path) -> Rebuilt:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     count, size_bytes, wrong = asyncio.run(_rebuild(data, part))
+    before = _owner_before(data)
     aside = _put_aside(data)
     (part / PATH).rename(data / PATH)
     SystemDisk(data).sync_directory(".")
     shutil.rmtree(part)
-    return Rebuilt(count, size_bytes, wrong, aside)
+    return Rebuilt(count, size_bytes, wrong, aside, before)
+
+
+def _owner_before(data: Path) -> str:
+    try:
+        return instance_of(data)
+    except (CannotStart, apsw.Error):
+        return ""
 
 
 def _is_whole(data: Path) -> bool:

@@ -23,6 +23,7 @@ def lines(answer: dict[str, Any]) -> Iterator[str]:
     """The room on the disk, and the policy's rules where there is more to them than the defaults."""
     disk = answer["disk"]
     yield f"{size(disk['free_bytes'])} free of {size(disk['total_bytes'])} on the disk"
+    yield _last(answer["last"], answer["time_ms"])
     died = {role: count for role, count in answer["process_deaths"].items() if count}
     if died:
         counts = ", ".join(f"{count} as {role}" for role, count in died.items())
@@ -34,6 +35,19 @@ def lines(answer: dict[str, Any]) -> Iterator[str]:
         text = f"{rule['repositories']}: copies {rule['copies']}, acknowledge {rule['acknowledge']}"
         never = f"; [bold]never applies[/]: {escape(rule['never_applies'])}" if rule["never_applies"] else ""
         yield f"policy {escape(text)}{never}"
+
+
+def _last(last: dict[str, Any], now_ms: int) -> str:
+    """When upkeep was done, and the last backup made."""
+    backup = last["backup"]
+    damaged = f", [bold]{backup['missing']} contents missing in it[/]" if backup and backup["missing"] else ""
+    parts = [
+        f"last collection {_heard(last['collection_ms'], now_ms)}",
+        f"last full check of content {_heard(last['scrub_ms'], now_ms)}",
+        f"oldest check {_heard(last['oldest_check_ms'], now_ms)}",
+        f"last backup {_heard(backup['ended_ms'], now_ms) if backup else 'never'}{damaged}",
+    ]
+    return ", ".join(parts)
 
 
 def members(listed: list[dict[str, Any]], now_ms: int) -> RenderableType:
@@ -63,9 +77,24 @@ def members(listed: list[dict[str, Any]], now_ms: int) -> RenderableType:
     return table
 
 
+def leaving(answer: dict[str, Any]) -> Iterator[str]:
+    """How far a decommission is, what is left, and who refuses it."""
+    left = answer["held_by_nobody_else"]
+    yield f"{answer['handed_over']} contents handed over, {left} to go ({size(answer['left_bytes'])})"
+    if answer["waits_for"]:
+        yield f"  it waits for {answer['waits_for']}"
+    for one in answer["refused_by"]:
+        yield f"  {named(one)} refuses: {one['reason']}"
+    for digest in answer["examples"]:
+        yield f"  {digest} is held by no other instance"
+    if left > len(answer["examples"]) > 0:
+        yield f"  and {left - len(answer['examples'])} more"
+
+
 def size(count: int) -> str:
-    """Bytes in GiB, or in MiB where those are few."""
-    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count * 1024 / GIB:.0f} MiB"
+    """Bytes in GiB, MiB where those are few, or as they are."""
+    mib = GIB // 1024
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / mib:.0f} MiB" if count >= mib else f"{count} bytes"
 
 
 def when(ms: int) -> str:

@@ -12,6 +12,7 @@ from registry.cli.client import NoAnswer, act, ask
 from registry.cli.commands import CHECKING, LOCAL, LONG_S, Json, KeyFile, Url, app, print_json
 from registry.cli.scrub import begin_scrub, wait_for_scrub
 from registry.cli.signing import cluster_secrets
+from registry.cli.standing import leaving
 
 
 @app.command(epilog="Example: concord scrub --wait http://10.0.0.5:5000")
@@ -104,8 +105,12 @@ def forget(
 def leave(url: Url = LOCAL, config: KeyFile = None) -> None:
     """Have an instance leave for good: it hands over what only it holds, is forgotten, and ends."""
     answer = act(url, "/_concord/leave", {}, cluster_secrets(config))
+    shown = ""
     while not answer["left"]:
-        print(f"{answer['handed_over']} contents handed over, {answer['held_by_nobody_else']} to go")
+        now = "\n".join(leaving(answer))
+        if now != shown:
+            print(now, flush=True)
+        shown = now
         time.sleep(2)
         try:
             answer = ask(url, "/_concord/leave")

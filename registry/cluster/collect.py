@@ -137,6 +137,8 @@ class Collect:
         self.removed = 0
         self.removed_bytes = 0
         self.last: Report | None = None
+        self.ended_at: float | None = None
+        """Loop time of the end of the last pass that was no dry run."""
 
     # What protects content
 
@@ -204,6 +206,8 @@ class Collect:
                 decided = {one.digest for one in decisions}
                 decisions += [Decision(*one, False, blocked) for one in ripe if one.digest not in decided]
             self.last = Report(sorted(decisions), bodies, blocked)
+            if not dry:
+                self.ended_at = _now()
             return self.last
 
     async def _candidates(self) -> list[Unused]:

@@ -31,6 +31,8 @@ LOOK_S = 0.1
 WRITES_S = 60.0
 """How long writes that are at work are waited for. Those that end later are refused, since they may be lost."""
 ANSWER_S = 6.0
+MAX_EXAMPLES = 20
+"""Contents that are named of those that nobody takes: enough to see what they have in common."""
 
 
 class Leave:
@@ -48,6 +50,11 @@ class Leave:
         self.handed_over = 0
         self.left = 0
         """Contents that nobody else holds, as far as was seen in the pass before."""
+        self.left_bytes = 0
+        self.examples: list[Digest] = []
+        """Some of those contents."""
+        self.refused_by: dict[str, str] = {}
+        """Instances that did not take a content when they were asked last, and why."""
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -81,7 +88,7 @@ class Leave:
 
     async def _hand_over_all(self) -> None:
         while True:
-            self.left = await self._pass()
+            await self._pass()
             if not self.left and self._members.reachable():
                 return
             await asyncio.sleep(AGAIN_S)
@@ -96,7 +103,7 @@ class Leave:
                     if await self._peers.stays(member, ANSWER_S):
                         return True
                 except PeerUnreachable as error:
-                    log.warning("%s could not be told everything: %s", member.shown, error)
+                    self._refused(member, "all that is known here", str(error))
         return False
 
     async def _give_bodies(self, member: Member) -> None:
@@ -111,18 +118,30 @@ class Leave:
                     await self._peers.ask(member, "/updates", Updates([], {}, [body]), UpdatesAnswer, ANSWER_S)
             last = page[-1]
 
-    async def _pass(self) -> int:
-        """Hand over what only we hold. Answers how much of it there still is."""
+    @property
+    def waits_for(self) -> str:
+        """What keeps this instance from leaving, beside contents that nobody takes; empty when nothing does."""
+        reachable = {member.instance for member in self._members.reachable()}
+        if not self.under_way or reachable & {one.instance for one in self._members.keepers()}:
+            return ""
+        if reachable:
+            return "another instance that keeps copies: those that can be reached are front ends, or leave too"
+        return "another instance that can be reached: none can now"
+
+    async def _pass(self) -> None:
+        """Hand over what only we hold, and note what of it there still is."""
         await self._contents.look_again()
-        left, last = 0, ""
+        left, last = [], ""
         while page := await linked_content(self._catalog.database, last, PAGE):
             for digest, size in page:
                 if not await self._is_kept(digest):
-                    taken = await self._give(digest, size)
-                    self.handed_over += taken
-                    left += not taken
+                    if await self._give(digest, size):
+                        self.handed_over += 1
+                    else:
+                        left.append((digest, size))
             last = page[-1].digest
-        return left
+        self.left, self.left_bytes = len(left), sum(size for _, size in left)
+        self.examples = [digest for digest, _ in left[:MAX_EXAMPLES]]
 
     async def _is_kept(self, digest: Digest) -> bool:
         """Whether somebody who stays holds a content."""
@@ -154,8 +173,18 @@ class Leave:
         try:
             while True:
                 answer = await self._peers.ask(member, "/take", question, TakeAnswer, ANSWER_S)
-                if answer.held or not answer.under_way:
-                    return answer.held
+                if answer.held:
+                    self.refused_by.pop(member.instance, None)
+                    return True
+                if not answer.under_way:
+                    self._refused(member, question.digest, answer.reason or "it does not say why")
+                    return False
         except PeerUnreachable as error:
-            log.warning("%s did not take %s: %s", member.shown, question.digest, error)
+            self._refused(member, question.digest, str(error))
             return False
+
+    def _refused(self, member: Member, what: str, reason: str) -> None:
+        """Note why a member does not take something over. One that goes on refusing is one line in the log."""
+        if self.refused_by.get(member.instance) != reason:
+            log.warning("%s did not take %s: %s", member.shown, what, reason)
+        self.refused_by[member.instance] = reason

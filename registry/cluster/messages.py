@@ -195,6 +195,8 @@ class TakeQuestion(msgspec.Struct):
 class TakeAnswer(msgspec.Struct):
     held: bool
     under_way: bool = False
+    reason: Text = ""
+    """Why it is not taken, empty when it is or is on its way."""
 
 
 class RelyQuestion(msgspec.Struct):

@@ -31,6 +31,7 @@ from registry.policy import LOCAL, Policy, Rule
 from registry.seams import PeerUnreachable
 from registry.steps import ROWS_A_STEP
 
+MAX_REASON = 500
 SLICE_S = 4.0
 ANSWER_S = SLICE_S + 2.0
 SLOW_S = 5.0
@@ -207,7 +208,7 @@ class Secure:
     async def take(self, digest: Digest, size: int, asker: str) -> TakeAnswer:
         """Take one content over. Answers within SLICE_S; what has begun goes on."""
         if not self._keeps:
-            return TakeAnswer(False)
+            return TakeAnswer(False, reason="it keeps no copies: it is a front end, or leaves too")
         try:
             async with asyncio.timeout(SLICE_S):
                 if not self._queries.is_held(digest):
@@ -215,8 +216,8 @@ class Secure:
             return TakeAnswer(True)
         except TimeoutError:
             return TakeAnswer(False, True)
-        except (ContentUnreachable, TransferFailed, StorageFailed):
-            return TakeAnswer(False)
+        except (ContentUnreachable, TransferFailed, StorageFailed) as error:
+            return TakeAnswer(False, reason=str(error)[:MAX_REASON])
 
     async def hold(self, question: SecureQuestion, asker: Member | None) -> SecureAnswer:
         """Take everything a manifest stands on. Answers within SLICE_S how far it is; what has begun goes on."""

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from registry.errors import Unsupported
 from registry.http.administration import Outcome
 from registry.http.answers import JsonResponse
+from registry.http.standing import remaining
 from registry.instance import Instance
 
 
@@ -55,4 +56,5 @@ def _leaving(instance: Instance) -> dict[str, Any]:
         "left": cluster.has_left,
         "handed_over": cluster.leave.handed_over,
         "held_by_nobody_else": cluster.leave.left,
+        **remaining(instance),
     }

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from registry import __version__
-from registry.http.standing import last_heard_ms
+from registry.http.standing import Upkeep, last_heard_ms, upkeep
 from registry.instance import Instance
 from registry.refusals import REASONS
 
@@ -43,7 +43,7 @@ SKEW = "; two wall clocks are compared, so it holds their difference"
 async def metrics(instance: Instance, request: Request) -> Response:
     """All figures, in the text format of Prometheus, or as OpenMetrics when that is asked for."""
     await instance.cluster.space.look()
-    figures = Figures(instance, await instance.catalog.queries.counts())
+    figures = Figures(instance, await instance.catalog.queries.counts(), await upkeep(instance))
     if OPENMETRICS in request.headers.get("accept", ""):
         said = openmetrics.generate_latest(figures)  # type: ignore[no-untyped-call]  # of a library without types there
         return Response(said, headers={"Content-Type": openmetrics.CONTENT_TYPE_LATEST})
@@ -53,9 +53,10 @@ async def metrics(instance: Instance, request: Request) -> Response:
 class Figures(Collector):
     """Of one instance, as they are now, and what the process adds."""
 
-    def __init__(self, instance: Instance, counts: Mapping[str, int]) -> None:
+    def __init__(self, instance: Instance, counts: Mapping[str, int], done: Upkeep) -> None:
         self._instance = instance
         self._counts = counts
+        self._done = done
 
     def collect(self) -> Iterator[Metric]:
         yield from _state(self._instance, self._counts)
@@ -69,6 +70,7 @@ class Figures(Collector):
         yield from _traffic(self._instance)
         yield from _between_instances(self._instance)
         yield from _upkeep(self._instance)
+        yield from _done(self._done)
         yield from _members(self._instance)
         yield from _delays(self._instance)
         yield from self._instance.metrics.collect()
@@ -163,6 +165,19 @@ def _upkeep(instance: Instance) -> Iterator[Metric]:
     yield _gauge("collection_blocked", "1 while nothing can be collected; the status says why", blocked)
     yield _counter("content_damaged", "contents found damaged and put aside", contents.quarantine.found)
     yield _counter("content_repaired", "damaged contents that are whole again", contents.mended)
+
+
+def _done(done: Upkeep) -> Iterator[Metric]:
+    """When upkeep was done last; nothing for what was not yet."""
+    backup = done.backup
+    for name, what, at_ms in (
+        ("last_collection", "when a collection last ended, since the start", done.collection_ms),
+        ("last_scrub", "when a full check of all content last ended, since the start", done.scrub_ms),
+        ("oldest_check", "when the content was checked whose check is the longest ago", done.oldest_check_ms),
+        ("last_backup", "when a backup of this data directory last ended", backup.ended_ms if backup else None),
+    ):
+        if at_ms is not None:
+            yield _gauge(f"{name}_timestamp_seconds", what, at_ms / 1000)
 
 
 def _members(instance: Instance) -> Iterator[Metric]:

@@ -18,7 +18,7 @@ from registry.errors import NameUnknown, Unsupported
 from registry.http.administration import Outcome
 from registry.http.answers import JsonResponse
 from registry.http.request import small_body
-from registry.http.standing import member_standing, own_standing, policy
+from registry.http.standing import member_standing, own_standing, policy, upkeep
 from registry.instance import Instance
 from registry.names import Repository, Tag, parse_repository
 
@@ -42,6 +42,7 @@ async def status(instance: Instance, request: Request) -> Response:
     """Who this is, what it has, whom it knows and how they stand."""
     cluster, catalog = instance.cluster, instance.catalog
     await cluster.space.look()
+    done = await upkeep(instance)
     counts = await catalog.queries.counts()
     return JsonResponse(
         {
@@ -76,6 +77,12 @@ async def status(instance: Instance, request: Request) -> Response:
                 "contents": cluster.collect.removed,
                 "bytes": cluster.collect.removed_bytes,
                 "blocked": cluster.collect.last.blocked if cluster.collect.last else "",
+            },
+            "last": {
+                "collection_ms": done.collection_ms,
+                "scrub_ms": done.scrub_ms,
+                "oldest_check_ms": done.oldest_check_ms,
+                "backup": done.backup,
             },
             "confirmations_missed": cluster.confirmations.missed,
             "content_damaged": cluster.contents.quarantine.found,

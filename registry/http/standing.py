@@ -1,7 +1,9 @@
 """What the status says of this instance and of the others beside what they hold: names, room, policy, clocks."""
 
-from typing import Any
+import asyncio
+from typing import Any, NamedTuple
 
+from registry.backup_note import BackupNote, read_note
 from registry.blobs.space import DiskSpace
 from registry.cluster.members import Member
 from registry.instance import Instance
@@ -16,6 +18,28 @@ def own_standing(instance: Instance) -> dict[str, Any]:
         "refused_pushes": dict(instance.refusals.counts),
         "process_deaths": dict(instance.process_deaths()),
     }
+
+
+class Upkeep(NamedTuple):
+    """When upkeep was done last, in milliseconds of the own wall clock; None for what was not since the start."""
+
+    collection_ms: int | None
+    scrub_ms: int | None
+    oldest_check_ms: int | None
+    """Of all content, the time of the check that is the longest ago."""
+    backup: BackupNote | None
+
+
+async def upkeep(instance: Instance) -> Upkeep:
+    cluster = instance.cluster
+    ended_at, last = cluster.collect.ended_at, cluster.scrub.last
+    ago_s = asyncio.get_running_loop().time() - ended_at if ended_at is not None else None
+    return Upkeep(
+        int(instance.clock.now_ms() - ago_s * 1000) if ago_s is not None else None,
+        last.ended_ms if last is not None else None,
+        cluster.scrub.oldest_check_ms(),
+        await read_note(instance.disk),
+    )
 
 
 def policy(instance: Instance) -> list[dict[str, str]]:
@@ -44,6 +68,21 @@ def member_standing(instance: Instance, member: Member) -> dict[str, Any]:
         "policy_agrees": cluster.watch.policy_agrees(member),
         "clock_offset_s": round(offset_s, 3) if offset_s is not None else None,
         "disk": {"free_bytes": free_bytes, "total_bytes": total_bytes} if total_bytes else None,
+    }
+
+
+def remaining(instance: Instance) -> dict[str, Any]:
+    """What is left of a decommission, and who refuses to take it."""
+    leave, members = instance.cluster.leave, instance.cluster.members
+    refusing = [(members.get(other), other, reason) for other, reason in sorted(leave.refused_by.items())]
+    return {
+        "left_bytes": leave.left_bytes,
+        "examples": leave.examples,
+        "waits_for": leave.waits_for,
+        "refused_by": [
+            {"instance": other, "name": member.beat.name if member is not None else "", "reason": reason}
+            for member, other, reason in refusing
+        ],
     }
 
 

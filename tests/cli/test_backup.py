@@ -1,6 +1,8 @@
 """Backups while serving, starting again from one, and a catalog that is lost."""
 
+import re
 import threading
+import time
 
 import apsw
 import pytest
@@ -151,7 +153,9 @@ def test_a_catalog_that_is_lost_or_damaged_ends_the_start_and_is_rebuilt_from_pe
         assert "concord rebuild" in eu.log.read_text()
         done = concord("rebuild", "--data", eu.data)
         assert done.returncode == 0 and "3 contents" in done.stdout, done
+        assert "If the old one (concord status at another instance shows its id) will not come back" in done.stdout
         eu.start()
+        assert f"this directory is instance {eu.status()['instance']} now" in done.stdout
         wait_until(lambda: eu.client.tags("app") == ["v1"], 15)
         us.kill()
         assert eu.client.pull("app", "v1") == image.body
@@ -231,3 +235,61 @@ def test_a_file_that_cannot_be_read_does_not_end_a_rebuild(tmp_path):
     unreadable.mkdir()
     done = concord("rebuild", "--data", tmp_path / "data")
     assert done.returncode == 1 and str(unreadable) in done.stdout and done.stdout.count("3 contents") == 1
+
+
+def test_a_restore_names_the_old_id_that_is_to_be_removed_and_the_new_one(tmp_path):
+    with running_server(tmp_path / "data") as server:
+        server.client.push("app", "v1", images.image("named"))
+        old = server.status()["instance"]
+        concord("backup", "--data", server.data, tmp_path / "backup")
+    done = concord("restore", tmp_path / "backup", "--data", tmp_path / "again")
+    with running_server(tmp_path / "again") as again:
+        new = again.status()["instance"]
+    assert f"this directory is instance {new} now. If the old one ({old}) will not come back, remove it" in done.stdout
+    assert f"concord forget URL {old[:12]}" in done.stdout
+
+
+def test_a_rebuild_names_the_old_id_where_it_can_still_be_read(tmp_path):
+    with running_server(tmp_path / "data") as server:
+        for number in range(20):
+            server.client.push(f"app{number}", "v1", images.image(("rebuilt", number)))
+        old = server.status()["instance"]
+        assert server.stop() == 0
+    catalog = tmp_path / "data" / "catalog.sqlite"
+    content = bytearray(catalog.read_bytes())
+    content[-20_000:] = b"\xaa" * 20_000
+    catalog.write_bytes(content)
+    done = concord("rebuild", "--data", tmp_path / "data")
+    assert done.returncode == 0 and f"If the old one ({old}) will not come back" in done.stdout, done
+
+
+def test_the_last_backup_is_shown_by_the_instance_it_was_made_of(tmp_path):
+    with running_server(tmp_path / "data") as server:
+        assert server.status()["last"]["backup"] is None
+        assert b"last_backup" not in server.client.get("/metrics").body
+        assert "last backup never" in concord("status", server.url).stdout
+        server.client.push("app", "v1", images.image("backed up", layers=1))
+        assert concord("backup", "--data", server.data, tmp_path / "backup").returncode == 0
+        note = server.status()["last"]["backup"]
+        assert abs(note["ended_ms"] / 1000 - time.time()) < 60
+        assert (note["contents"], note["missing"], note["target"]) == (2, 0, str(tmp_path / "backup"))
+        assert b"\nconcord_last_backup_timestamp_seconds 1" in server.client.get("/metrics").body
+        assert re.search(r"last backup \d+ s ago", concord("status", server.url).stdout)
+        (server.data / "last_backup.json").write_text("nonsense")
+        assert server.status()["last"]["backup"] is None
+
+
+def test_the_last_collection_and_the_last_check_are_shown(tmp_path):
+    with running_server(tmp_path / "data") as server:
+        server.client.push("app", "v1", images.image("checked", layers=1))
+        before = server.status()["last"]
+        assert (before["collection_ms"], before["scrub_ms"]) == (None, None)
+        assert abs(before["oldest_check_ms"] / 1000 - time.time()) < 60, "it was checked as it came"
+        assert concord("gc", "--dry-run", server.url).returncode == 0
+        assert server.status()["last"]["collection_ms"] is None
+        assert concord("gc", server.url).returncode == 0
+        assert concord("scrub", "--wait", server.url).returncode == 0
+        last = server.status()["last"]
+        assert abs(last["collection_ms"] / 1000 - time.time()) < 60 and abs(last["scrub_ms"] / 1000 - time.time()) < 60
+        for name in (b"last_collection", b"last_scrub", b"oldest_check"):
+            assert b"\nconcord_" + name + b"_timestamp_seconds 1" in server.client.get("/metrics").body

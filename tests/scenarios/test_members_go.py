@@ -4,6 +4,8 @@ import contextlib
 import itertools
 import json
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,6 +18,11 @@ from tests.support.server import running_cluster, wait_until
 
 def forget(server, instance):
     return server.client.request("POST", "/_concord/forget", json.dumps({"instance": instance}).encode())
+
+
+def report(server):
+    """What an instance says that leaves."""
+    return server.client.get("/_concord/leave").json()
 
 
 def knows(server):
@@ -138,3 +145,53 @@ def test_a_client_that_drips_does_not_keep_an_instance_from_leaving(tmp_path):
             wait_until(lambda: leaving.client.request("POST", "/_concord/leave", b"").status == 200)
             assert leaving.process.wait(30) == 0
             leaving.process = None
+
+
+def test_who_leaves_says_what_is_left_and_who_refuses_to_take_it(tmp_path):
+    with running_cluster(tmp_path, ["eu", "us"]) as cluster:
+        leaving, stays = cluster.servers
+        stays.stop()
+        stays.environment |= {"CONCORD_FRONT_END": "1", "CONCORD_INSTANCE_NAME": "us-1"}
+        stays.start()
+        cluster.wait_acquainted()
+        image = images.image("nobody takes it", layers=2, layer_bytes=50_000)
+        leaving.client.push("app", "v1", image)
+        command = [sys.executable, "-m", "registry", "leave", leaving.url]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+            try:
+                wait_until(lambda: report(leaving)["held_by_nobody_else"])
+                answer = report(leaving)
+                assert answer["held_by_nobody_else"] == len(image.blobs) and not answer["left"]
+                assert set(answer["examples"]) == {sha256(blob) for blob in image.blobs}
+                assert answer["left_bytes"] == sum(map(len, image.blobs))
+                assert answer["waits_for"].startswith("another instance that keeps copies")
+                stays.kill()
+                wait_until(lambda: report(leaving)["waits_for"].startswith("another instance that can be reached"), 30)
+                stays.environment["CONCORD_FRONT_END"] = "0"
+                stays.start()
+                assert leaving.process.wait(60) == 0
+                leaving.process = None
+                said = running.communicate(timeout=30)[0]
+            finally:
+                running.kill()
+        assert f"0 contents handed over, {len(image.blobs)} to go ({answer['left_bytes']} bytes)" in said
+        assert f"  {sha256(image.blobs[0])} is held by no other instance" in said
+        assert "  it waits for another instance that keeps copies" in said
+        assert said.endswith("it has left\n")
+        assert stays.client.pull("app", "v1") == image.body
+
+
+def test_who_leaves_names_an_instance_whose_disk_is_full(tmp_path):
+    constants = {"registry.blobs.ingest.RESERVE_BYTES": 2**62, "registry.cluster.fetch.RESERVE_BYTES": 2**62}
+    with running_cluster(tmp_path, ["eu", "us"]) as cluster:
+        leaving, stays = cluster.servers
+        stays.stop()
+        stays._constants = constants
+        stays.environment["CONCORD_INSTANCE_NAME"] = "us-1"
+        stays.start()
+        cluster.wait_acquainted()
+        leaving.client.push("app", "v1", images.image("no room for it", layers=1, layer_bytes=50_000))
+        assert leaving.client.request("POST", "/_concord/leave", b"").status == 200
+        (refusal,) = wait_until(lambda: report(leaving)["refused_by"])
+        assert (refusal["instance"], refusal["name"]) == (stays.status()["instance"], "us-1")
+        assert "room" in refusal["reason"] or "full" in refusal["reason"], refusal
