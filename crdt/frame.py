@@ -14,7 +14,7 @@ Whoever has the cluster key is a member and is trusted by the others; the MAC ke
 
 import hmac
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -30,6 +30,7 @@ HEARTBEAT = 2
 CONFIRMATION = 3
 
 _HEADER = struct.Struct(">BB8s16sQQ")
+_CLUSTER = slice(2, 10)
 
 
 class FrameKey(NamedTuple):
@@ -56,6 +57,17 @@ def seal(frame: Frame, key: FrameKey) -> bytes:
     head = _HEADER.pack(VERSION, frame.kind, key.cluster, frame.sender, frame.start, frame.sequence)
     signed = head + frame.payload
     return signed + blake3(signed, key=key.secret).digest()
+
+
+def refusal(data: bytes, clusters: Collection[bytes]) -> str | None:
+    """Why `data` cannot be a frame of these clusters, by its first bytes alone; None where it can.
+
+    "malformed" is what `unseal` calls Malformed, and "unauthentic" what it calls Unauthentic. Costs a quarter of a
+    microsecond, while a MAC costs more the longer a frame is.
+    """
+    if not _HEADER.size + MAC_SIZE <= len(data) <= MAX_FRAME_BYTES or data[0] != VERSION:
+        return "malformed"
+    return None if data[_CLUSTER] in clusters else "unauthentic"
 
 
 def unseal(data: bytes, keys: Sequence[FrameKey]) -> Frame:

@@ -16,6 +16,7 @@ forwarded   who a request comes from, where it comes through proxies
 seams       the four interfaces through which all I/O goes: clock, bus, peer transport, disk
 request_ids the id of a request, which follows it through logs and to other instances
 manifest_memory how many bytes of manifests may be in memory at once
+loop_share  bounding the share of the event loop that work for strangers takes
 refusals    counting refused pushes, and saying in the log which were
 full_disk   a disk that is full, told from one that fails
 log_limit   a bound on how many lines one kind of event may write to the log

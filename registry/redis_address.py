@@ -10,6 +10,7 @@ The last two name Sentinels, which are asked where the master NAME is, anew at e
 those of the master. redis-py has no such form of its own.
 """
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
@@ -18,6 +19,7 @@ from registry.addresses import MAX_PORT, PERCENT_ENCODE
 
 SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
 SENTINEL_PORT = 26379
+_DATABASE = re.compile(r"[0-9]{0,9}", re.ASCII)
 
 
 class Sentinels(NamedTuple):
@@ -26,6 +28,7 @@ class Sentinels(NamedTuple):
     hosts: list[tuple[str, int]]
     master: str
     database: int
+    """Pub/sub has none: this number is put into the channels' names, see `system.bus`."""
     user: str | None
     password: str | None
     sentinel_password: str | None
@@ -59,6 +62,7 @@ def check_address(url: str) -> None:
     elif not url.startswith("unix://"):
         _check_whole(url)
         _check_server(url)
+    database_of(url)
     _check_trusted(url)
 
 
@@ -77,6 +81,17 @@ def _check_server(url: str) -> None:
         raise ValueError(f"the port of a Redis address is a number up to {MAX_PORT}; {PERCENT_ENCODE}") from None
     if not parts.hostname:
         raise ValueError(f"a Redis address names no host (IPv6 addresses stand in brackets); {PERCENT_ENCODE}")
+
+
+def database_of(url: str) -> int:
+    """The number of the database in an address. Raises ValueError where what stands there is none."""
+    if names_sentinels(url):
+        return parse_sentinels(url).database
+    _, path, query = _parts(url)
+    text = parse_qs(query).get("db", [""])[0] or ("" if url.startswith("unix://") else path.strip("/"))
+    if not _DATABASE.fullmatch(text):
+        raise ValueError(f"a Redis address ends in the number of a database, or without one; {PERCENT_ENCODE}")
+    return int(text or 0)
 
 
 def is_encrypted(url: str) -> bool:
@@ -115,7 +130,7 @@ def parse_sentinels(url: str) -> Sentinels:
     login, _, hosts = netloc.rpartition("@")
     user, _, password = login.partition(":")
     master, _, database = path.strip("/").partition("/")
-    if not master or not hosts or not (database or "0").isdigit():
+    if not master or not hosts or not _DATABASE.fullmatch(database):
         raise ValueError("an address with Sentinels is redis+sentinel://HOST:PORT,…/NAME, with the master's name")
     query = parse_qs(text, strict_parsing=bool(text))
     return Sentinels(

@@ -6,6 +6,7 @@ hashing, growing files, retries, timeouts) lives above the seams. Timers are asy
 DiskFile are made in the loop's executor wherever they may take long.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
@@ -28,6 +29,9 @@ class Clock(Protocol):
 
 class Bus(Protocol):
     """A channel on which every instance hears every frame, or does not: nothing is promised."""
+
+    refused: Counter[str]
+    """Messages that were dropped by their first bytes, by reason."""
 
     def publish(self, frame: bytes, site: str | None = None) -> None:
         """Send to every instance, or to those of one site. Never waits and never fails; what cannot be sent is lost."""

@@ -7,7 +7,7 @@ seconds, as the real transport does.
 
 import asyncio
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -444,6 +444,7 @@ class SimulatedBus:
         self._cluster = clusters[0]
         self._channels = [name for cluster in clusters for name in (cluster, f"{cluster}:{site}")]
         self.on_publish: Callable[[bytes], None] = lambda frame: None
+        self.refused: Counter[str] = Counter()
 
     def publish(self, frame: bytes, site: str | None = None) -> None:
         self._life.check()

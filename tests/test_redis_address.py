@@ -2,7 +2,7 @@
 
 import pytest
 
-from registry.redis_address import Sentinels, check_address, parse_sentinels, passwords, shown
+from registry.redis_address import Sentinels, check_address, database_of, parse_sentinels, passwords, shown
 
 
 def test_an_address_with_sentinels_says_everything():
@@ -41,3 +41,19 @@ def test_a_file_of_authorities_has_to_be_there(scheme, tmp_path):
     check_address(f"{scheme}?ssl_ca_certs={tmp_path / 'ca.pem'}")
     with pytest.raises(ValueError, match="without TLS"):
         check_address(f"{scheme.replace('rediss', 'redis')}?ssl_ca_certs={tmp_path / 'ca.pem'}")
+
+
+@pytest.mark.parametrize(
+    ("url", "database"),
+    [("redis://a", 0), ("redis://a/", 0), ("rediss://a:1/12", 12), ("unix:///run/redis", 0), ("unix:///redis?db=2", 2),
+     ("redis://a?db=3", 3), ("redis+sentinel://a/main", 0), ("redis+sentinel://a/main/4", 4)],
+)  # fmt: skip
+def test_database_of_an_address_is_its_number(url, database):
+    check_address(url)
+    assert database_of(url) == database
+
+
+@pytest.mark.parametrize("url", ["redis://a/x", "redis://a/1/2", "redis://a/-1", "redis://a?db=x", "redis://a/\u0661"])
+def test_database_that_is_no_number_is_refused(url):
+    with pytest.raises(ValueError, match="number of a database"):
+        check_address(url)

@@ -9,6 +9,7 @@ acceptance      which addresses accept the cluster key, and which refuse it
 liveness        proof that members are alive, and the record of them on disk
 membership_log  log lines for members that join and members that are removed
 peers           asking another instance
+intake          taking frames from the bus, those of strangers for a bounded share of the event loop
 gossip          frames out after a commit, frames in through the gate
 confirmations   waiting until the own site has seen a write
 clock_offsets   how far the clocks of other members are from the own one

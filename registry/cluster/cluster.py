@@ -90,7 +90,7 @@ class Cluster:
         self.members.on_heard.append(self._heard)
         self.membership_log = MembershipLog(self.members)
         self.confirmations = Confirmations(self.members)
-        self.gossip = Gossip(catalog, bus, keys, self.members, self.confirmations, catalog.start_number)
+        self.gossip = Gossip(catalog, bus, keys, self.members, self.confirmations, catalog.start_number, clock)
         self.peers = Peers(transport, self.members, clock, keys)
         self.sync = Sync(catalog, self.peers, self.members)
         self.delays = Delays(self.members, clock)

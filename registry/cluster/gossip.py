@@ -24,11 +24,13 @@ from registry.catalog.catalog import Catalog
 from registry.catalog.documents import Early
 from registry.catalog.incoming import ForeignWriter, Incoming
 from registry.cluster.confirmations import Confirmations
+from registry.cluster.intake import Intake
 from registry.cluster.keys import ClusterKey
 from registry.cluster.members import Member, Members
 from registry.cluster.messages import Confirmation, Heartbeat
 from registry.errors import StorageFailed
-from registry.seams import Bus
+from registry.log_limit import STRANGERS_S, LogLimit
+from registry.seams import Bus, Clock
 
 log = logging.getLogger("concord.gossip")
 
@@ -62,6 +64,7 @@ class Gossip:
         members: Members,
         confirmations: Confirmations,
         start: int,
+        clock: Clock,
     ) -> None:
         self._catalog = catalog
         self._bus = bus
@@ -78,8 +81,9 @@ class Gossip:
         self._applying = asyncio.Semaphore(MAX_APPLYING)
         self._tasks: set[asyncio.Task[None]] = set()
         self._to_confirm: dict[str, tuple[Member, list[int]]] = {}
-        self.frames: Counter[str] = Counter()
-        """Frames received, by what became of them."""
+        self._intake = Intake(bus, clock)
+        self._frames: Counter[str] = Counter()
+        self._refusals = {outcome: LogLimit(clock, 1, STRANGERS_S) for outcome in ("malformed", "unauthentic")}
         self._awaiting: dict[str, list[_Awaited]] = {}
         self.on_incomplete: Callable[[str, str], None] = lambda instance, document: None
         """Told the sender and the document of a change that could not be applied from its frame: a diff is due."""
@@ -121,36 +125,54 @@ class Gossip:
         """Take in frames for ever."""
         holding = asyncio.create_task(self._watch_held())
         try:
-            async for data in self._bus.listen():
-                await self.receive(data)
+            await self._intake.run(self.receive)
         finally:
             holding.cancel()
             for task in list(self._tasks):
                 task.cancel()
 
-    async def receive(self, data: bytes) -> None:
-        """Take in one frame. Whatever it holds, this does not raise."""
+    @property
+    def frames(self) -> Counter[str]:
+        """Frames received, by what became of them."""
+        return self._frames + self._bus.refused
+
+    async def receive(self, data: bytes) -> bool:
+        """Take in one frame. Whatever it holds, this does not raise. Return whether it brought anything."""
         try:
             frame = unseal(data, self._keys)
             sender = frame.sender.hex()
             if sender == self._catalog.instance_id:
                 self._receive_own(frame)
             elif frame.kind == CHANGE:
-                await self._receive_change(frame, sender)
+                return await self._receive_change(frame, sender)
             elif frame.kind == HEARTBEAT:
-                beat = msgspec.msgpack.decode(frame.payload, type=Heartbeat)
-                if beat.start != frame.start:
-                    raise Malformed("a heartbeat of another start than its frame")
-                self._count("heartbeat" if self._members.hear(sender, beat, frame.sequence, on_bus=True) else "stale")
+                return self._receive_heartbeat(frame, sender)
             elif frame.kind == CONFIRMATION:
                 self._receive_confirmation(frame, sender)
             else:
                 self._count("unknown kind")
-        except Unauthentic:
-            self._count("unauthentic")
+                return False
+        except Unauthentic as error:
+            self._refuse("unauthentic", error)
+            return False
         except (Malformed, msgspec.DecodeError, UnicodeDecodeError) as error:
-            self._count("malformed")
-            log.warning("refused a frame: %s", error)
+            self._refuse("malformed", error)
+            return False
+        return True
+
+    def _refuse(self, outcome: str, error: Exception) -> None:
+        self._count(outcome)
+        fields = self._refusals[outcome].admit()
+        if fields is not None:
+            log.warning("refused a frame on the bus: %s", error, extra={"fields": fields})
+
+    def _receive_heartbeat(self, frame: Frame, sender: str) -> bool:
+        beat = msgspec.msgpack.decode(frame.payload, type=Heartbeat)
+        if beat.start != frame.start:
+            raise Malformed("a heartbeat of another start than its frame")
+        fresh = self._members.hear(sender, beat, frame.sequence, on_bus=True) is not None
+        self._count("heartbeat" if fresh else "stale")
+        return fresh
 
     def _receive_own(self, frame: Frame) -> None:
         """Our own frames come back. Under another start they are echoes of our last one, or somebody runs as us."""
@@ -161,7 +183,7 @@ class Gossip:
         elif echo:
             self._count("own")
         else:
-            if not self.frames["twin"]:
+            if not self._frames["twin"]:
                 log.error(
                     "another process runs as this instance (%s): was its directory copied?", self._catalog.instance_id
                 )
@@ -169,7 +191,7 @@ class Gossip:
             self.on_twin(frame.start)
 
     def _count(self, outcome: str) -> None:
-        self.frames[outcome] += 1
+        self._frames[outcome] += 1
 
     def _receive_confirmation(self, frame: Frame, sender: str) -> None:
         said = msgspec.msgpack.decode(frame.payload, type=Confirmation)
@@ -178,16 +200,23 @@ class Gossip:
             self._count("confirmation")
             self._confirmations.confirmed(member, said.sequences, said.applied)
 
-    async def _receive_change(self, frame: Frame, sender: str) -> None:
-        change = decode_change(frame.payload)
+    async def _receive_change(self, frame: Frame, sender: str) -> bool:
+        """Return whether it may bring anything: a frame that was recorded and sent again is to cost no transaction."""
         member = self._members.get(sender)
         if member is not None and member.applied.seen(frame.start, frame.sequence):
             self._count("duplicate")
-            return
+            return False
+        if member is not None and frame.start < member.applied.start:
+            self._count("stale")
+            return False  # what was before its present incarnation comes by a diff, where it is not here
+        if member is None and not self._intake.admits_stranger():
+            self._count("of strangers")
+            return False
+        change = decode_change(frame.payload)
         if not change.delta:
             self._count("announced")
             self._await(change.document, [_Awaited(frame, change.needs)])
-            return
+            return True
         delta = decode_delta(change.delta)
         if set(delta.spans) != {change.writer} or delta.spans[change.writer][0] != change.clock:
             raise Malformed("a change whose delta is not its writer's")
@@ -195,6 +224,7 @@ class Gossip:
         await self._applying.acquire()
         task = self._spawn(self._apply(frame, incoming))
         task.add_done_callback(lambda _: self._applying.release())
+        return True
 
     async def _apply(self, frame: Frame, incoming: Incoming) -> None:
         try:

@@ -1,11 +1,15 @@
 """What an instance without Redis has in the place of a bus."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 
 
 class SilentBus:
     """No bus at all: nobody is told and nobody is heard."""
+
+    def __init__(self) -> None:
+        self.refused: Counter[str] = Counter()
 
     def publish(self, frame: bytes, site: str | None = None) -> None:
         pass

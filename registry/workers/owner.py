@@ -12,6 +12,7 @@ import apsw
 import uvloop
 from prometheus_client import ProcessCollector
 
+from crdt.frame import refusal
 from registry import __version__
 from registry.cluster.keys import ClusterKey
 from registry.config import Config
@@ -145,5 +146,6 @@ def _bus(config: Config) -> Bus:
         return SilentBus()
     from registry.system.bus import RedisBus  # loads a library that takes a moment
 
-    clusters = [ClusterKey(key.get_secret_value()).cluster for key in config.cluster_key]
-    return RedisBus(config.redis, clusters, config.site)
+    keys = [ClusterKey(key.get_secret_value()) for key in config.cluster_key]
+    on_wire = frozenset(key.frames.cluster for key in keys)
+    return RedisBus(config.redis, [key.cluster for key in keys], config.site, partial(refusal, clusters=on_wire))

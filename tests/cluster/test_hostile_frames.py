@@ -198,3 +198,28 @@ def test_a_change_that_deletes_what_is_not_here_is_held_without_effort(target):
     before = server.status()["frames"].get("overdue", 0)
     assert outcome(target, early) == ({"held": 1}, False)
     wait_until(lambda: server.status()["frames"].get("overdue", 0) == before + 1)
+
+
+def test_recorded_changes_of_an_earlier_incarnation_are_stale(target):
+    """Each cost a transaction whenever it was sent again."""
+
+    def pushed(clock, start, sequence):
+        delta = encode_delta(121, clock, [fact(f"v{clock}", 121)], [])
+        payload = change(delta, clock=clock, writer=121, document="repository/earlier")
+        return frame(payload, sequence, sender=bytes([10] * 16), start=start)
+
+    beat = msgspec.msgpack.encode(Heartbeat("us", "http://127.0.0.1:9", "", "1", 5, 0, 0, bytes(16), {}))
+    assert outcome(target, frame(beat, 1, HEARTBEAT, bytes([10] * 16), 5)) == ({"heartbeat": 1}, False)
+    earlier, later = pushed(0, 4, 80), pushed(1, 5, 1)
+    assert outcome(target, earlier) == ({"applied": 1}, True)
+    assert outcome(target, later) == ({"applied": 1}, True)
+    assert outcome(target, earlier, later) == ({"stale": 1, "duplicate": 1}, False)
+
+
+def test_recorded_changes_of_strangers_cost_few_transactions(target):
+    genuine = frame(change(encode_delta(131, 0, [fact("v1", 131)], []), writer=131, document="repository/stranger"), 90)
+    assert outcome(target, genuine) == ({"applied": 1}, True)
+    counted, changed = outcome(target, *[genuine] * 10_000)
+    assert not changed
+    assert counted["of strangers"] > 5000, "of 200 a second"
+    assert set(counted) <= {"of strangers", "duplicate", "heartbeat"}

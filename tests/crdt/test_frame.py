@@ -3,7 +3,7 @@ import random
 import pytest
 
 from crdt.errors import CrdtError, Malformed, Unauthentic
-from crdt.frame import CHANGE, MAX_FRAME_BYTES, Frame, FrameKey, seal, unseal
+from crdt.frame import CHANGE, MAX_FRAME_BYTES, Frame, FrameKey, refusal, seal, unseal
 
 KEY, OLD, FOREIGN = (FrameKey(bytes([n] * 8), bytes([n] * 32)) for n in (1, 2, 3))
 FRAME = Frame(CHANGE, bytes(range(16)), 7, 9, b"payload")
@@ -44,6 +44,29 @@ def test_unseal_refuses_forged_and_random_frames():
         data = drawn.randbytes(drawn.randrange(200))
         with pytest.raises(CrdtError):
             unseal(data, [KEY])
+
+
+def test_refusal_by_the_first_bytes_is_what_unseal_would_say():
+    drawn, keys = random.Random(3), [KEY, OLD]
+    clusters, seen = {key.cluster for key in keys}, set()
+    genuine = [seal(FRAME, key) for key in (KEY, OLD, FOREIGN)]
+    for _ in range(20_000):
+        data = bytearray(drawn.choice([*genuine, drawn.randbytes(drawn.randrange(200))]))
+        for _ in range(drawn.randrange(3)):
+            if data:
+                data[drawn.randrange(len(data))] = drawn.randrange(256)
+        why = refusal(bytes(data), clusters)
+        try:
+            unseal(bytes(data), keys)
+            said = None
+        except Malformed:
+            said = "malformed"
+        except Unauthentic:
+            said = "unauthentic"
+        assert why == said or (why is None and said == "unauthentic"), "only the MAC is left to unseal"
+        seen.add((why, said))
+    assert len(seen) == 4
+    assert refusal(bytes([1]) + bytes(MAX_FRAME_BYTES), clusters) == "malformed"
 
 
 @pytest.mark.parametrize("data", [b"", bytes(50), bytes(MAX_FRAME_BYTES + 1)])

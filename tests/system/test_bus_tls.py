@@ -11,7 +11,7 @@ from registry.errors import CannotStart
 from registry.system.bus import RedisBus
 from tests.support.needs import need
 from tests.support.server import Redis, free_port
-from tests.system.test_bus import Listener
+from tests.system.test_bus import Listener, anything
 
 
 class TlsRedis(Redis):
@@ -61,7 +61,7 @@ def tls_server():
 async def said_of(url, caplog):
     """What is logged once of an address that is not heard."""
     caplog.set_level(logging.INFO, "concord.bus")
-    listener = Listener(RedisBus([url], ["c"], "eu"))
+    listener = Listener(RedisBus([url], ["c"], "eu", anything))
     await listener.until(lambda heard: caplog.records)
     assert not any(listener.bus.servers().values())
     await listener.close()
@@ -70,7 +70,7 @@ async def said_of(url, caplog):
 
 
 async def test_frames_go_through_a_redis_with_tls(redis, tmp_path):
-    bus = RedisBus([f"rediss://127.0.0.1:{redis.tls_port}?ssl_ca_certs={tmp_path / 'cert.pem'}"], ["c"], "eu")
+    bus = RedisBus([f"rediss://127.0.0.1:{redis.tls_port}?ssl_ca_certs={tmp_path / 'cert.pem'}"], ["c"], "eu", anything)
     assert list(bus.servers()) == [f"rediss://127.0.0.1:{redis.tls_port}"]
     listener = await Listener(bus).ready()
     bus.publish(b"frame \x00\xff")
@@ -99,7 +99,7 @@ async def test_a_trusted_certificate_of_another_host_is_refused(redis, tmp_path,
 
 def test_an_unknown_option_in_an_address_is_a_reason_not_to_start():
     with pytest.raises(CannotStart, match=r"rediss://a:6379 has an unknown option: .*ssl_ca_cert"):
-        RedisBus(["rediss://:s3cret@a/?ssl_ca_cert=/etc/ca.pem"], ["c"], "eu")
+        RedisBus(["rediss://:s3cret@a/?ssl_ca_cert=/etc/ca.pem"], ["c"], "eu", anything)
 
 
 async def test_sentinels_and_their_master_by_tls(redis, tmp_path):
@@ -111,7 +111,9 @@ async def test_sentinels_and_their_master_by_tls(redis, tmp_path):
     (directory / "conf").write_text("\n".join(settings))
     sentinel = subprocess.Popen([tls_server(), directory / "conf", "--sentinel"], stdout=subprocess.DEVNULL)
     try:
-        bus = RedisBus([f"rediss+sentinel://127.0.0.1:{port}/main?ssl_ca_certs={tmp_path / 'cert.pem'}"], ["c"], "eu")
+        bus = RedisBus(
+            [f"rediss+sentinel://127.0.0.1:{port}/main?ssl_ca_certs={tmp_path / 'cert.pem'}"], ["c"], "eu", anything
+        )
         await (await Listener(bus).ready()).close()
     finally:
         sentinel.kill()
