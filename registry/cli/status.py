@@ -67,6 +67,7 @@ def _lines(answer: dict[str, Any], before: Seen | None, now_s: float) -> Iterato
     if key["refused_by"]:
         accepted = f"{key['accepted_by']} other instances accept it" if key["accepted_by"] else "no instance accepts it"
         yield f"[bold red]cluster key refused[/] by {escape(', '.join(key['refused_by']))}; {accepted}"
+    yield from _addresses(answer)
     copies, collected = answer["copies"], answer["collected"]
     if copies["due"] or copies["lacking"]:
         yield f"{copies['due']} copies on their way here, {copies['lacking']} that could not be had"
@@ -78,6 +79,19 @@ def _lines(answer: dict[str, Any], before: Seen | None, now_s: float) -> Iterato
         yield _rates(before.answer, answer, now_s - before.at_s)
     for server, heard in answer["bus"].items():
         yield f"bus {escape(server)}: {'heard' if heard else '[bold]not heard[/bold]'}"
+
+
+def _addresses(answer: dict[str, Any]) -> Iterator[str]:
+    address = answer["address"]
+    if address["problem"]:
+        where = escape(address["advertise"])
+        yield f"[bold red]no instance reaches this one[/] at {where}: {escape(address['problem'])}"
+    if address["site_problem"]:
+        where = escape(address["advertise_site"])
+        yield f"[bold red]other sites do not reach this one[/] at {where}: {escape(address['site_problem'])}"
+    for shared in answer["shared_addresses"]:
+        ids = ", ".join(instance[:12] for instance in shared["instances"])
+        yield f"[bold red]address of several instances[/]: {escape(shared['address'])}: {ids}"
 
 
 def _rates(before: dict[str, Any], answer: dict[str, Any], seconds: float) -> str:

@@ -10,6 +10,8 @@ liveness        proof that members are alive, and the record of them on disk
 membership_log  log lines for members that join and members that are removed
 peers           asking another instance
 intake          taking frames from the bus, those of strangers for a bounded share of the event loop
+reachability    whether other instances reach this one at the address it advertises
+shared_addresses addresses that more than one instance advertises
 gossip          frames out after a commit, frames in through the gate
 confirmations   waiting until the own site has seen a write
 clock_offsets   how far the clocks of other members are from the own one

@@ -36,6 +36,7 @@ from registry.cluster.members import HEARTBEAT_S, Member, Members
 from registry.cluster.membership_log import MembershipLog
 from registry.cluster.messages import Heartbeat, Hello
 from registry.cluster.peers import Peers
+from registry.cluster.reachability import Reachability
 from registry.cluster.scrub import Scrub
 from registry.cluster.secure import Secure
 from registry.cluster.sync import Sync
@@ -113,6 +114,7 @@ class Cluster:
         self.sync.on_advanced = self.advanced
         catalog.on_taken_in = self._taken_in
         self._addresses = list(config.peer)
+        self.reachability = Reachability(self.members, self.peers, self.heartbeat, self._addresses)
         self._tasks: list[asyncio.Task[None]] = []
         self._ahead_since: dict[str, float] = {}
         self._records = MemberRecords()
@@ -165,6 +167,7 @@ class Cluster:
             self.evict.run,
             self.scrub.run,
             self.watch.run,
+            self.reachability.run,
             self._beat,
             self._introduce,
             self._join,
@@ -207,7 +210,7 @@ class Cluster:
     @property
     def ready(self) -> bool:
         """Whether this instance shows what its site shows."""
-        if self.peers.acceptance.is_wrong:
+        if self.peers.acceptance.is_wrong or self.reachability.is_in_doubt:
             return False
         return self._joined and not self.leave.under_way and not self._behind()
 

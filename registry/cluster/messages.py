@@ -289,6 +289,22 @@ class HeldAnswer(msgspec.Struct):
     stays: bool = True
 
 
+class ReachQuestion(msgspec.Struct):
+    """Does the answerer reach the asker at the address it advertises? See `reachability`."""
+
+    site: Text
+    advertise: Text
+    advertise_site: Text
+
+
+class ReachAnswer(msgspec.Struct):
+    instance: InstanceId
+    """The answerer."""
+    reached: bool
+    problem: str = ""
+    """What it met instead."""
+
+
 class ReplicationQuestion(msgspec.Struct):
     """How far one tag and what it stands on have come."""
 

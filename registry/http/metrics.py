@@ -146,6 +146,10 @@ def _between_instances(instance: Instance) -> Iterator[Metric]:
         "cluster_key_wrong", "1 while an address refuses the cluster key and no member accepts it", key.is_wrong
     )
     yield _gauge("cluster_key_refusals", "addresses that refuse this instance's cluster key", len(key.refusing()))
+    reach = cluster.reachability
+    yield _gauge("address_unreached", "1 while members answer and none reaches this instance", reach.is_unreached)
+    yield _gauge("site_address_unreached", "1 while another site does not reach this one", bool(reach.site_problem))
+    yield _gauge("addresses_shared", "addresses that more than one known instance advertises", len(reach.shared.found))
     refused = "requests in the name of other instances that were refused"
     yield _counters("peer_requests_refused", refused, "reason", FROM_ZERO["refused"] | instance.refused_peers)
 

@@ -18,7 +18,7 @@ from registry.errors import NameUnknown, Unsupported
 from registry.http.administration import Outcome
 from registry.http.answers import JsonResponse
 from registry.http.request import small_body
-from registry.http.standing import member_standing, own_standing, policy, upkeep
+from registry.http.standing import addresses, member_standing, own_standing, policy, upkeep
 from registry.instance import Instance
 from registry.names import Repository, Tag, parse_repository
 
@@ -61,6 +61,7 @@ async def status(instance: Instance, request: Request) -> Response:
                 "accepted_by": cluster.peers.acceptance.accepting,
                 "refused_by": cluster.peers.acceptance.refusing(),
             },
+            **addresses(instance),
             "members": [_member(instance, m.instance) for m in cluster.members.all()],
             "bus": cluster.bus.servers(),
             "frames": dict(cluster.gossip.frames),

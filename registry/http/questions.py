@@ -180,6 +180,10 @@ async def _take(instance: Instance, asked: Asked, question: m.TakeQuestion) -> m
     return await instance.cluster.secure.take(parse_digest(question.digest), question.size, asked.session.client)
 
 
+async def _reach(instance: Instance, asked: Asked, question: m.ReachQuestion) -> m.ReachAnswer:
+    return await instance.cluster.reachability.attempt(asked.session.client, question)
+
+
 async def _replication(instance: Instance, asked: Asked, question: m.ReplicationQuestion) -> m.ReplicationAnswer:
     if len(question.manifests) + len(question.blobs) > MAX_PARTS:
         raise Malformed("a question about too many parts")
@@ -202,5 +206,6 @@ QUESTIONS: dict[str, Callable[[Instance, Asked], Awaitable[Response]]] = {
     "/take": _answering(m.TakeQuestion, _take),
     "/relied": _answering(m.RelyQuestion, _relied),
     "/release": _answering(m.ReleaseQuestion, _release),
+    "/reach": _answering(m.ReachQuestion, _reach),
     "/replication": _answering(m.ReplicationQuestion, _replication),
 }

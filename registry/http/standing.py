@@ -42,6 +42,25 @@ async def upkeep(instance: Instance) -> Upkeep:
     )
 
 
+def addresses(instance: Instance) -> dict[str, Any]:
+    """Fields of the status about addresses: how peers find this instance's, and which are advertised more than once."""
+    reachability, beat = instance.cluster.reachability, instance.cluster.heartbeat()
+    reached = None if not reachability.problem and reachability.reached_by is None else not reachability.problem
+    return {
+        "address": {
+            "advertise": beat.advertise,
+            "reached": reached,
+            "reached_by": reachability.reached_by,
+            "problem": reachability.problem,
+            "advertise_site": beat.advertise_site,
+            "site_problem": reachability.site_problem,
+        },
+        "shared_addresses": [
+            {"address": address, "instances": ids} for address, ids in reachability.shared.found.items()
+        ],
+    }
+
+
 def policy(instance: Instance) -> list[dict[str, str]]:
     """The rules in their order. `never_applies` says why one of them can be for no repository."""
     rules = instance.cluster.policy

@@ -1,0 +1,99 @@
+"""Instances whose advertised address leads nowhere, or to another instance."""
+
+import pytest
+
+from tests.scenarios.test_wrong_key import figure, is_ready
+from tests.support.server import free_port, running_cluster, wait_until
+
+
+@pytest.fixture(params=[True, False], ids=["with-redis", "without-redis"])
+def three(request, tmp_path):
+    with running_cluster(tmp_path, ["eu", "eu", "eu"], with_redis=request.param) as cluster:
+        yield cluster
+
+
+def restart(server, **settings):
+    server.stop()
+    for name, value in settings.items():
+        server.environment[f"CONCORD_{name.upper()}"] = value
+    server.start(wait=False)
+
+
+def address_of(server):
+    try:
+        return server.status()["address"]
+    except OSError:
+        return {"problem": "", "site_problem": "", "reached": None}
+
+
+def joins_and_is_not_ready(server):
+    """Whether it is not ready for its address, not because it has just started."""
+    wait_until(lambda: server.log.read_text().rpartition(" serves http")[2].count("this instance has joined"))
+    return is_ready(server) is False
+
+
+def shared_at(server):
+    return {shared["address"]: set(shared["instances"]) for shared in server.status()["shared_addresses"]}
+
+
+def test_an_instance_that_nobody_reaches_at_its_address_is_not_ready_and_says_why(three):
+    first, second, third = three.servers
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    restart(third, advertise=nowhere)
+    problem = wait_until(lambda: address_of(third)["problem"])
+    assert nowhere in problem and joins_and_is_not_ready(third)
+    assert third.status()["address"]["reached"] is False and figure(third, "address_unreached") == 1
+    assert f"no instance reaches this one at {nowhere}" in third.log.read_text()
+    for server in (first, second):
+        assert is_ready(server), "one wrong address does not take its neighbours out"
+        assert server.status()["address"]["reached"] is True and figure(server, "address_unreached") == 0
+
+    restart(third, advertise=third.url)
+    third.wait_ready()
+    wait_until(lambda: address_of(third)["reached"])
+    assert figure(third, "address_unreached") == 0
+
+
+def test_an_instance_that_advertises_the_address_of_another_is_not_ready_and_all_warn(three):
+    first, second, third = three.servers
+    ids = [server.status()["instance"] for server in three.servers]
+    restart(third, advertise=first.url)
+    problem = wait_until(lambda: address_of(third)["problem"])
+    assert f"another instance than {ids[2]} answers at {first.url}" in problem and joins_and_is_not_ready(third)
+    for server in three.servers:
+        wait_until(lambda server=server: shared_at(server).get(first.url) == {ids[0], ids[2]})
+        assert figure(server, "addresses_shared") == 1
+        said = f"2 instances advertise the address {first.url}"
+        wait_until(lambda server=server, said=said: said in server.log.read_text(), 30)
+    assert is_ready(first) and is_ready(second)
+
+
+def test_instances_that_all_advertise_a_wrong_address_are_all_not_ready(tmp_path):
+    """They find each other by --peer, and could not fetch anything from each other."""
+    with running_cluster(tmp_path, ["eu", "eu"], with_redis=False) as cluster:
+        for server in cluster.servers:
+            server.stop()
+        for server in cluster.servers:
+            server.environment["CONCORD_ADVERTISE"] = "http://127.0.0.1:1"
+            server.start(wait=False)
+        for server in cluster.servers:
+            wait_until(lambda server=server: address_of(server)["problem"])
+            assert joins_and_is_not_ready(server)
+
+
+def test_an_instance_alone_is_ready_whatever_it_advertises(tmp_path):
+    with running_cluster(tmp_path, ["eu"], advertise="http://127.0.0.1:1") as cluster:
+        assert is_ready(cluster[0]) and cluster[0].status()["address"]["reached"] is None
+
+
+def test_a_site_address_that_leads_nowhere_is_shown_and_keeps_nobody_from_being_ready(tmp_path):
+    """Its balancer may wait for the instance to be ready."""
+    with running_cluster(tmp_path, ["eu", "us"]) as cluster:
+        eu, us = cluster.servers
+        nowhere = f"http://127.0.0.1:{free_port()}"
+        restart(eu, advertise_site=nowhere)
+        eu.wait_ready()
+        assert nowhere in wait_until(lambda: address_of(eu)["site_problem"])
+        assert is_ready(eu) and figure(eu, "site_address_unreached") == 1
+        assert f"another site does not reach this one at {nowhere}" in eu.log.read_text()
+        assert is_ready(us)
