@@ -22,6 +22,7 @@ specification ("Error codes") and no others.
       TooManyTags            414  MANIFEST_INVALID
       TooManyUploads         429  TOOMANYREQUESTS
       TooManyManifests       429  TOOMANYREQUESTS
+      NothingHere            404  UNSUPPORTED
       Unsupported            400, 404, 405, 413, 415, 500  UNSUPPORTED
       Denied                 403  DENIED
       StorageFailed          503  DENIED
@@ -168,6 +169,16 @@ class Unsupported(OciError):
     def __init__(self, message: str, status: int = 400, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message, None, headers)
         self.status = status
+
+
+class NothingHere(OciError):
+    """No resource has this path, at this listener. Its detail tells it from 404s that say more of a resource."""
+
+    status = 404
+    reason = "nothing-here"
+
+    def __init__(self) -> None:
+        super().__init__("there is nothing here", {"reason": self.reason})
 
 
 class Denied(OciError):

@@ -6,6 +6,7 @@ upkeep      commands that have them do something
 directory   commands that work on data directories
 commands    what all commands share
 serve       running an instance: sockets, lock, signals
+start_errors reasons not to start, in the format of the log
 logs        what an instance says, as text or JSON
 demo        three instances and a Redis on this machine
 status      how an instance stands, once or followed

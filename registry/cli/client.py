@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -13,7 +15,18 @@ if TYPE_CHECKING:
     import aiohttp
 
 TIMEOUT_S = 10
+OWN = "/_concord/"
+INTERNAL = (
+    "; where an instance has --listen-internal, status and administration are served there alone, so ask it at that "
+    "address (CONCORD_URL)"
+)
 JSON = {"Content-Type": "application/json"}
+
+
+class Trust:
+    """Who may sign the certificates of instances, or of proxies in front of them, beside those the system trusts."""
+
+    authorities: Path | None = None
 
 
 class NoAnswer(Exception):
@@ -47,7 +60,7 @@ async def _ask(
         _connected(url, timeout_s) as (session, address),
         session.request(method, address + path, params=parameters, data=body, headers=JSON if body else {}) as response,
     ):
-        return _read(address, response.status, await response.read())
+        return _read(address, path, response.status, await response.read())
 
 
 async def _act(url: str, path: str, body: bytes, secrets: Sequence[str], timeout_s: float) -> Any:
@@ -67,10 +80,10 @@ async def _act(url: str, path: str, body: bytes, secrets: Sequence[str], timeout
         async with http.post(address + path, data=body, headers={**JSON, **signature}) as response:
             content, mac = await response.read(), response.headers.get("Concord-MAC")
         if response.status == 403 and secrets and session is None:
-            raise NoAnswer(f"{address} does not accept the cluster key, and {_message(content)}", 403)
-        decoded = _read(address, response.status, content)
+            raise NoAnswer(f"{_shown(address)} does not accept the cluster key, and {_message(content)}", 403)
+        decoded = _read(address, path, response.status, content)
         if session is not None and not signing.is_authentic(session, response.status, content, mac):
-            raise NoAnswer(f"{address} gave an answer that is not signed with the cluster key")
+            raise NoAnswer(f"{_shown(address)} gave an answer that is not signed with the cluster key")
         return decoded
 
 
@@ -80,24 +93,61 @@ async def _connected(url: str, timeout_s: float) -> AsyncIterator[tuple["aiohttp
     address = (url if "://" in url else f"http://{url}").rstrip("/")
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise NoAnswer(f"{url!r} is no address of an instance, such as http://10.0.0.5:5000")
+        raise NoAnswer(f"{_shown(url)!r} is no address of an instance, such as http://10.0.0.5:5000")
     import aiohttp  # most commands ask nobody, and it takes a tenth of a second to load
 
+    shown, limit = _shown(address), aiohttp.ClientTimeout(total=timeout_s)
     try:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session:
+        async with aiohttp.ClientSession(timeout=limit, connector=aiohttp.TCPConnector(ssl=_trusted())) as session:
             yield session, address
     except TimeoutError:
-        raise NoAnswer(f"{address} does not answer within {timeout_s:g} s") from None
+        raise NoAnswer(f"{shown} does not answer within {timeout_s:g} s") from None
+    except (aiohttp.ClientSSLError, ssl.SSLError) as error:
+        raise NoAnswer(f"{shown} cannot be trusted: {error}; --ca FILE names who signs its certificate") from None
     except aiohttp.ClientConnectorError as error:
-        raise NoAnswer(f"{address} cannot be reached: {_reason(error.os_error)}") from None
+        raise NoAnswer(f"{shown} cannot be reached: {_reason(error.os_error)}") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise NoAnswer(f"{address} cannot be asked: {str(error) or type(error).__name__}") from None
+        raise NoAnswer(f"{shown} cannot be asked: {str(error) or type(error).__name__}") from None
 
 
-def _read(address: str, status: int, content: bytes) -> Any:
+def _trusted() -> ssl.SSLContext | bool:
+    """Raises NoAnswer for a file that names nobody."""
+    if Trust.authorities is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=Trust.authorities)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror if error.errno and not isinstance(error, ssl.SSLError) else "it holds no certificates"
+        raise NoAnswer(f"the file {Trust.authorities} that --ca names cannot be used: {reason}") from None
+
+
+def _shown(address: str) -> str:
+    """An address without user and password."""
+    scheme, mark, rest = address.rpartition("://")
+    place, slash, path = rest.partition("/")
+    return scheme + mark + place.rpartition("@")[2] + slash + path
+
+
+def _read(address: str, path: str, status: int, content: bytes) -> Any:
     if status not in (200, 202):
-        raise NoAnswer(f"{address} answered {status}: {_message(content)}", status)
+        hint = INTERNAL if status == 404 and path.startswith(OWN) and _is_elsewhere(content) else ""
+        raise NoAnswer(f"{_shown(address)} answered {status}: {_message(content)}{hint}", status)
     return msgspec.json.decode(content)
+
+
+def _is_elsewhere(content: bytes) -> bool:
+    """Return whether a 404 says that there is no such path, rather than something of what is behind it."""
+    try:
+        return bool(msgspec.json.decode(content)["errors"][0]["detail"]["reason"] == "nothing-here")
+    except (msgspec.DecodeError, KeyError, IndexError, TypeError):
+        return not _is_answer(content)
+
+
+def _is_answer(content: bytes) -> bool:
+    try:
+        return bool(msgspec.json.decode(content)["errors"][0]["code"])
+    except (msgspec.DecodeError, KeyError, IndexError, TypeError):
+        return False
 
 
 def _reason(error: OSError) -> str:

@@ -1,13 +1,18 @@
 """What all commands share: the application they belong to, their common options, and how they print."""
 
+import functools
+import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from registry.cli.client import Trust
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,12 +28,33 @@ KeyFile = Annotated[
     Path | None,
     typer.Option("--config", help="a TOML file with the cluster key to sign with, unless CONCORD_CLUSTER_KEY is set"),
 ]
+_Authorities = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca", envvar="CONCORD_CA", help="a file with the certificates of who may sign an instance's, for https://"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for machines")]
 LOCAL = "http://127.0.0.1:5000"
 LONG_S = 600.0
 """How long an answer may take that needs much work."""
 Data = Annotated[Path, typer.Option(envvar="CONCORD_DATA", help="the data directory")]
 CHECKING = (TextColumn("checking"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+
+
+def asks_instances(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the option --ca."""
+
+    @functools.wraps(command)
+    def asking(*args: Any, ca: Path | None = None, **options: Any) -> None:
+        Trust.authorities = ca
+        command(*args, **options)
+
+    signature = inspect.signature(command)
+    option = inspect.Parameter("ca", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_Authorities)
+    asking.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
+    asking.__annotations__ = {**command.__annotations__, "ca": _Authorities}
+    return asking
 
 
 def print_json(value: object) -> None:

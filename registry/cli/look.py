@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from registry.cli.client import ask
-from registry.cli.commands import LOCAL, LONG_S, Json, Url, app, out, print_json
+from registry.cli.commands import LOCAL, LONG_S, Json, Url, app, asks_instances, out, print_json
 from registry.cli.compare import compare_instances
 from registry.cli.replication import is_everywhere, replication_of
 from registry.cli.replication import show as show_replication
@@ -15,6 +15,7 @@ from registry.cli.status import watch as watch_status
 
 
 @app.command(epilog="Example: concord status http://10.0.0.5:5000")
+@asks_instances
 def status(
     url: Url = LOCAL,
     json: Json = False,
@@ -31,6 +32,7 @@ def status(
 
 
 @app.command(epilog="Example: concord replication app/web:v1 http://10.0.0.5:5000")
+@asks_instances
 def replication(
     image: Annotated[str, typer.Argument(metavar="REPOSITORY:TAG", help="the tag to look for")],
     url: Url = LOCAL,
@@ -50,6 +52,7 @@ def replication(
 
 
 @app.command(epilog="Example: concord digest --json http://10.0.0.5:5000")
+@asks_instances
 def digest(
     url: Url = LOCAL,
     repository: Annotated[str | None, typer.Option(help="show one repository's digest and its tags' facts")] = None,
@@ -91,6 +94,7 @@ def _show_sums(answer: dict[str, Any], json: bool) -> None:
 
 
 @app.command(epilog="Example: concord diff http://eu.example:5000 http://us.example:5000")
+@asks_instances
 def diff(
     first: Annotated[str, typer.Argument(help="address of an instance")],
     second: Annotated[str, typer.Argument(help="address of another")],
@@ -118,6 +122,7 @@ def diff(
 
 
 @app.command(epilog="Example: concord conflicts http://10.0.0.5:5000")
+@asks_instances
 def conflicts(url: Url = LOCAL, json: Json = False) -> None:
     """List tags that several sites pushed unseen by each other.
 

@@ -13,27 +13,40 @@ from registry import __version__
 from registry.cli.client import NoAnswer
 from registry.cli.commands import app
 from registry.cli.demo import demo as run_demo
+from registry.cli.start_errors import refuse, wants_json
 from registry.config import Config, load_config
 from registry.errors import CannotStart
+
+_USAGE_ERRORS = typer.BadParameter.__bases__
+"""The base of all of them, of which the library makes no name public."""
 
 
 def run() -> None:
     """The entry point: errors that a person can act on are one line."""
+    as_json = wants_json(sys.argv[1:])
     try:
+        if as_json:
+            _run_plainly()
         app()
     except (CannotStart, NoAnswer) as error:
-        _fail(str(error))
+        refuse(str(error), as_json)
     except OSError as error:
         if error.filename is None:
             raise
-        _fail(f"{error.filename} cannot be used: {error.strerror}")
+        refuse(f"{error.filename} cannot be used: {error.strerror}", as_json)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _fail(message: str) -> NoReturn:
-    print(f"concord: {message}", file=sys.stderr)
-    sys.exit(2)
+def _run_plainly() -> NoReturn:
+    """Without the library's own way of showing that a command is misspelt. Raises CannotStart for that."""
+    try:
+        status = app(standalone_mode=False)
+    except Exception as error:
+        if not isinstance(error, _USAGE_ERRORS):
+            raise
+        raise CannotStart(error.format_message()) from None  # type: ignore[attr-defined]  # its base has it
+    sys.exit(status if isinstance(status, int) else 0)
 
 
 def _settings_as_options(command: Callable[..., None]) -> Callable[..., None]:

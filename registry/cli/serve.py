@@ -36,11 +36,22 @@ def serve(config: Config) -> None:
         _check_catalog(config.data)
         workers = config.workers or min(_cores(), MAX_WORKERS)
         if workers == 1:
-            run_owner(config, Sockets(public, internal), (signal.SIGTERM, signal.SIGINT), Callbacks())
+            _run_alone(config, Sockets(public, internal))
             return
         status = Supervisor(config, public, internal, workers).run()
     if status:
         sys.exit(status)
+
+
+def _run_alone(config: Config, sockets: Sockets) -> None:
+    """In one process. What nobody expected is a line of the log, as it is in several processes."""
+    try:
+        run_owner(config, sockets, (signal.SIGTERM, signal.SIGINT), Callbacks())
+    except CannotStart:
+        raise
+    except Exception:
+        log.exception("this process has failed")
+        sys.exit(1)
 
 
 def _warn(config: Config) -> None:

@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from registry.cli.client import NoAnswer, act, ask
-from registry.cli.commands import CHECKING, LOCAL, LONG_S, Json, KeyFile, Url, app, print_json
+from registry.cli.commands import CHECKING, LOCAL, LONG_S, Json, KeyFile, Url, app, asks_instances, print_json
 from registry.cli.scrub import begin_scrub, wait_for_scrub
 from registry.cli.signing import cluster_secrets
 from registry.cli.standing import leaving
 
 
 @app.command(epilog="Example: concord scrub --wait http://10.0.0.5:5000")
+@asks_instances
 def scrub(
     url: Url = LOCAL,
     wait: Annotated[bool, typer.Option("--wait", help="wait for the end, and say what was found")] = False,
@@ -40,6 +41,7 @@ def scrub(
 
 
 @app.command(epilog="Example: concord gc --dry-run --untagged-older-than 30d http://10.0.0.5:5000")
+@asks_instances
 def gc(
     url: Url = LOCAL,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be done, and why")] = False,
@@ -88,6 +90,7 @@ def _show_collection(answer: dict[str, Any], url: str) -> None:
 
 
 @app.command(epilog="Example: concord forget http://10.0.0.5:5000 3f2a91")
+@asks_instances
 def forget(
     url: Annotated[str, typer.Argument(help="address of an instance")],
     instance: Annotated[str, typer.Argument(help="the id of the one that is gone, or a beginning of it")],
@@ -102,6 +105,7 @@ def forget(
 
 
 @app.command(epilog="Example: concord leave http://10.0.0.5:5000")
+@asks_instances
 def leave(url: Url = LOCAL, config: KeyFile = None) -> None:
     """Have an instance leave for good: it hands over what only it holds, is forgotten, and ends."""
     answer = act(url, "/_concord/leave", {}, cluster_secrets(config))

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from registry.blobs.uploads import ClientGone
 from registry.cluster.fetch import TransferFailed
 from registry.cluster.peers import PREFIX as PEERS
-from registry.errors import ContentUnreachable, Ending, OciError, Unsupported
+from registry.errors import ContentUnreachable, Ending, NothingHere, OciError, Unsupported
 from registry.forwarded import TrustedProxies
 from registry.full_disk import storage_failure
 from registry.http import administration, collection, membership, metrics, own, peers, replication
@@ -148,7 +148,7 @@ class App:
                 return await administration.carry_out(
                     self._instance, request, name, act, is_internal=not self._registry
                 )
-        raise Unsupported("there is nothing here", 404)
+        raise NothingHere
 
 
 def _taken_apart(path: str) -> Path | None:

@@ -14,7 +14,7 @@ from registry.instance import Instance
 
 
 class ForgetQuestion(msgspec.Struct, forbid_unknown_fields=True):
-    """Which instance: its id, or a beginning of it that no other has."""
+    """Which instance: its name, its id, or a beginning of that, which no other has."""
 
     instance: str
 
@@ -26,10 +26,11 @@ async def forget(instance: Instance, body: bytes) -> Outcome:
     except (msgspec.DecodeError, RecursionError) as error:
         raise Unsupported(f"the question is malformed: {error}", 400) from None
     members = instance.cluster.members
-    found = [member for member in members.all() if question.instance and member.instance.startswith(question.instance)]
+    wanted = question.instance
+    found = [one for one in members.all() if wanted and (one.instance.startswith(wanted) or one.beat.name == wanted)]
     if len(found) != 1:
-        what = "several instances begin" if found else "no other instance is known whose id begins"
-        raise Unsupported(f"{what} with {question.instance[:40]!r}", 404)
+        what = "several instances have" if found else "no other instance is known that has"
+        raise Unsupported(f"{what} the name {wanted[:70]!r} or an id that begins so", 404)
     if found[0].live:
         raise Unsupported("this instance is live; have it leave (concord leave), or stop it", 409)
     await instance.cluster.forget(found[0].instance)

@@ -106,7 +106,7 @@ class Supervisor:
         for child in (self._owner, *(self._readers if self._has_answered else ())):
             if not child.pid and time.monotonic() >= child.due_at and self._ending_since is None:
                 child.born_at = time.monotonic()
-                child.pid = _fork(child.run)
+                child.pid = _fork(child.run, self._config.log_format == "json")
 
     def _tell(self, what: bytes) -> None:
         """In the owner: let the supervisor know. The signal has it look at once."""
@@ -194,7 +194,7 @@ class Supervisor:
                 os.kill(child.pid, signal.SIGKILL if at_once else END)
 
 
-def _fork(run: Callable[[], int]) -> int:
+def _fork(run: Callable[[], int], logs_json: bool) -> int:
     """The process id of a child, which ends when `run` has. It dies with us, and hears us alone."""
     parent = os.getpid()
     sys.stderr.flush()
@@ -210,7 +210,10 @@ def _fork(run: Callable[[], int]) -> int:
         if os.getppid() == parent:
             code = run()
     except CannotStart as error:
-        print(f"concord: {error}", file=sys.stderr)
+        if logs_json:
+            logging.getLogger("concord").error("%s", error)
+        else:
+            print(f"concord: {error}", file=sys.stderr)
         code = CANNOT_START
     except BaseException:
         log.exception("a process has failed")

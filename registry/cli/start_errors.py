@@ -1,0 +1,53 @@
+"""Reasons not to start, in the format of the log: whatever reads JSON lines reads them, too.
+
+The format is a setting itself, and settings may be what is wrong; so it is looked for where settings come from, without
+checking the others. Text is one line that begins with `concord:`, as for all commands.
+"""
+
+import logging
+import os
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from registry.cli.logs import JsonFormatter
+
+CANNOT_START = 2
+VARIABLE = "CONCORD_LOG_FORMAT"
+
+
+def wants_json(words: Sequence[str]) -> bool:
+    """Return whether a command runs an instance whose log is JSON, by its words, the environment, or its file."""
+    if words[:1] != ["serve"]:
+        return False
+    said: object = _option(words, "--log-format") or os.environ.get(VARIABLE)
+    file = _option(words, "--config")
+    if said is None and file is not None:
+        try:
+            said = tomllib.loads(Path(file).read_text()).get("log_format")
+        except (OSError, ValueError):
+            return False
+    return said == "json"
+
+
+def _option(words: Sequence[str], name: str) -> str | None:
+    """The last value of an option, in either of its spellings."""
+    value = None
+    for at, word in enumerate(words):
+        if word.startswith(f"{name}="):
+            value = word.partition("=")[2]
+        elif word == name and at + 1 < len(words):
+            value = words[at + 1]
+    return value
+
+
+def refuse(message: str, as_json: bool) -> NoReturn:
+    """Say why there is no start, and end."""
+    if as_json:
+        record = logging.LogRecord("concord", logging.ERROR, "", 0, "%s", (message,), None)
+        print(JsonFormatter([]).format(record), file=sys.stderr)
+    else:
+        print(f"concord: {message}", file=sys.stderr)
+    sys.exit(CANNOT_START)
