@@ -18,6 +18,7 @@ import registry.blobs.quarantine as quarantine
 import registry.blobs.store as store
 import registry.blobs.upload_hashes as upload_hashes
 import registry.catalog.documents as documents
+import registry.catalog.referrers as few_referrers
 import registry.catalog.replica as replica
 import registry.catalog.repository as repository
 import registry.catalog.view as view
@@ -63,7 +64,8 @@ SMALL: tuple[tuple[Any, str, float], ...] = (
     (collect, "PAGE", 2),
     (copies, "PAGE", 2),
     (tags, "PAGE", 2),
-    (referrers, "PAGE", 1),
+    (referrers, "PAGE_BYTES", 1),
+    (few_referrers, "FEW", 1),
 )
 """Modules, constants, and what they are in a run of small sizes."""
 

@@ -123,6 +123,8 @@ class Sweep:
                 self._run.judge(_refuse, f"{kind} of {repository} at {node.name}: a page of {len(entries)}")
             listed += [entry["digest"] if isinstance(entry, dict) else entry for entry in entries]
             begun = _next(answer)
+        if kind == "referrers":
+            listed.sort()  # the newest come first
         what = f"{kind} of {repository} at {node.name}"
         self._run.judge(lists.check_list, what, listed, expected)
 

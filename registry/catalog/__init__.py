@@ -10,6 +10,7 @@ repository   what a push, a delete or a mount changes
 incoming     taking in what other instances send
 forks        healing a document that a writer used twice has split
 queries      what pulls and lists read
+referrers    what refers to a manifest, newest first
 content      which content files are on this disk, and uploads that are under way
 collection   content that no manifest names, and giving it up
 untagged     manifests that nobody would miss

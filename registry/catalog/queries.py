@@ -41,16 +41,6 @@ class BlobRow(NamedTuple):
     """Whether the content is on this disk."""
 
 
-class ReferrerRow(NamedTuple):
-    """A live manifest that names a subject."""
-
-    digest: Digest
-    media_type: str
-    size: int
-    artifact_type: str | None
-    annotations: bytes | None
-
-
 class TagFact(NamedTuple):
     """One live fact about a tag."""
 
@@ -96,17 +86,6 @@ WHERE d.name = ? AND f.key BETWEEN ? AND ? ORDER BY f.key, f.time DESC, f.writer
 _WANTED = """
 SELECT DISTINCT w.digest FROM wanted w
 CROSS JOIN facts f ON f.document = w.document AND f.kind = 'm' AND f.key = w.digest
-"""
-_REFERRERS = """
-SELECT m.digest, COALESCE(LENGTH(m.annotations), 0)
-FROM documents d CROSS JOIN manifests m CROSS JOIN facts f ON f.document = d.id AND f.kind = 'm' AND f.key = m.digest
-WHERE d.name = ? AND m.subject = ? AND m.digest > ? GROUP BY m.digest ORDER BY m.digest LIMIT ?
-"""
-_REFERRER = """
-SELECT m.digest, f.media_type, f.size, m.artifact_type, m.annotations
-FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = 'm' AND f.key = ?
-CROSS JOIN manifests m ON m.digest = f.key
-WHERE d.name = ? ORDER BY f.time DESC, f.writer DESC LIMIT 1
 """
 # A document of another kind, such as that of the members, is no repository; its facts are facts like any.
 _DOCUMENTS = f"""
@@ -214,16 +193,6 @@ class Queries:
         sql = "SELECT name FROM documents WHERE facts > 0 AND name > ? AND name < ? ORDER BY name LIMIT ?"
         rows = self._database.rows(sql, (KIND + after, KIND[:-1] + "0", limit))
         return [Repository(name.removeprefix(KIND)) for (name,) in rows]
-
-    def referrer_sizes(self, repository: Repository, subject: Digest, after: str, limit: int) -> dict[Digest, int]:
-        """Up to `limit` live manifests whose subject is `subject`, behind the digest `after`, in order; and the bytes
-        of their annotations."""
-        return dict(self._database.rows(_REFERRERS, (KIND + repository, subject, after, limit)))
-
-    def referrer(self, repository: Repository, digest: Digest) -> ReferrerRow | None:
-        """A live manifest, as its subject's referrers are shown."""
-        row = self._database.row(_REFERRER, (digest, KIND + repository))
-        return ReferrerRow(*row) if row else None
 
     def body(self, digest: Digest) -> bytes | None:
         row = self._database.row("SELECT body FROM manifests WHERE digest = ?", (digest,))

@@ -202,6 +202,21 @@ def _fill_parts(connection: apsw.Connection) -> None:
         )
 
 
+# Bodies are the last column: SQLite reads a row from its beginning, and a list of referrers needs none of their bodies.
+_BODIES_LAST = """
+CREATE TABLE ordered (
+    digest TEXT PRIMARY KEY,
+    subject TEXT,
+    artifact_type TEXT,
+    annotations BLOB,
+    body BLOB NOT NULL
+) STRICT;
+INSERT INTO ordered SELECT digest, subject, artifact_type, annotations, body FROM manifests ORDER BY rowid;
+DROP TABLE manifests;
+ALTER TABLE ordered RENAME TO manifests;
+CREATE INDEX manifests_by_subject ON manifests (subject) WHERE subject IS NOT NULL;
+"""
+
 MIGRATIONS: list[tuple[str, Callable[[apsw.Connection], None] | None]] = [
     (_FIRST, None),
     (_PARTS, None),
@@ -210,6 +225,7 @@ MIGRATIONS: list[tuple[str, Callable[[apsw.Connection], None] | None]] = [
     (_SEQUENCES, None),
     (_NAMES, None),
     (_PARTS_BY_KIND, _fill_parts),
+    (_BODIES_LAST, None),
 ]
 """What each version adds: tables, and what fills them from what is there."""
 VERSION = len(MIGRATIONS)

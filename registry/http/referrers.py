@@ -1,95 +1,84 @@
 """What refers to a manifest (OCI distribution specification, "Listing Referrers" and "Referrers Tag Schema").
 
-Manifests whose subject is the one asked about, and what lists pushed under the tag schema name besides: of all live
-facts about such a tag, since two sites that each pushed a list have both said something true.
+One page holds as much as one manifest may, so that a client that reads only one finds what there is up to that size;
+beyond it, the newest.
 """
 
-from typing import Any
-
+import apsw
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from registry.catalog.queries import Queries, ReferrerRow
-from registry.http.answers import JsonResponse, next_link
+from registry.catalog.referrers import (
+    BEGINNING,
+    Listed,
+    Position,
+    Question,
+    Referrer,
+    has_few_referrers,
+    walk_referrers,
+)
+from registry.errors import Unsupported
+from registry.http.answers import next_link
 from registry.instance import Instance
-from registry.manifest import OCI_INDEX
-from registry.names import Digest, Repository, Tag, is_digest
+from registry.manifest import MAX_MANIFEST_BYTES, OCI_INDEX
+from registry.names import Digest, Repository
 
-PAGE_BYTES = 1024 * 1024
-PAGE = 1000
-ENTRY_BYTES = 200
-"""About what an entry takes beside its annotations."""
+PAGE_BYTES = MAX_MANIFEST_BYTES
+_HEAD = f'{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":['.encode()
+_TAIL = b"]}"
+
+
+class Page(msgspec.Struct):
+    """One page of a list: its entries as JSON, and where the next page begins, if there is one."""
+
+    entries: list[bytes]
+    behind: Position | None
 
 
 async def list_referrers(instance: Instance, request: Request, repository: Repository, subject: Digest) -> Response:
     """GET of a manifest's referrers, those of one artifactType if that is asked for."""
     wanted = request.query_params.get("artifactType")
-    last = request.query_params.get("last", "")
+    last = request.query_params.get("last")
+    position = BEGINNING if last is None else Position.parse(last)
+    if position is None:
+        raise Unsupported('invalid "last": expected the one of a link to a next page', 400)
+    database = instance.catalog.database
     if not instance.catalog.queries.repository_exists(repository):
         await instance.cluster.learn_for_miss(repository)
-    entries, after = _page(instance.catalog.queries, repository, subject, last, wanted)
+    question = Question(repository, subject, wanted, position)
+    with database.one_step():
+        page = _page(database.reading, question) if has_few_referrers(database, question) else None
+    if page is None:
+        page = await database.read_aside(lambda connection: _page(connection, question))
     headers = {"Content-Type": OCI_INDEX}
     if wanted is not None:
         headers["OCI-Filters-Applied"] = "artifactType"
-    if after is not None:
-        parameters = {"last": after} | ({"artifactType": wanted} if wanted is not None else {})
+    if page.behind is not None:
+        parameters = {"last": page.behind.text()} | ({"artifactType": wanted} if wanted is not None else {})
         headers |= next_link(f"/v2/{repository}/referrers/{subject}", parameters)
-    return JsonResponse({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}, headers=headers)
+    return Response(_HEAD + b",".join(page.entries) + _TAIL, headers=headers)
 
 
-def _page(
-    queries: Queries, repository: Repository, subject: Digest, last: str, wanted: str | None
-) -> tuple[list[dict[str, Any]], str | None]:
-    """Descriptors in the order of their digests, and the digest behind which the next page begins, if there is one."""
-    sizes = queries.referrer_sizes(repository, subject, last, PAGE)
-    listed = _listed_by_tag(queries, repository, subject)
-    digests = sorted({*sizes, *(digest for digest in listed if digest > last)})[:PAGE]
-    entries: list[dict[str, Any]] = []
-    size = 0
-    for digest in digests:
-        size += sizes.get(digest, ENTRY_BYTES)
-        if size > PAGE_BYTES and digest != digests[0]:
-            return entries, last
-        entry = _entry(queries, repository, digest, listed.get(digest))
-        if entry is not None and (wanted is None or entry.get("artifactType") == wanted):
-            entries.append(entry)
-        last = digest
-    return entries, last if len(digests) == PAGE else None
+def _page(connection: apsw.Connection, question: Question) -> Page:
+    """Read as many entries as a page holds, at least one where there are any."""
+    size = len(_HEAD) + len(_TAIL)
+    entries: list[bytes] = []
+    before: Listed | None = None
+    for listed in walk_referrers(connection, question):
+        entry = _descriptor(listed.referrer)
+        size += len(entry) + 1
+        if before is not None and size > PAGE_BYTES:
+            return Page(entries, before.behind)
+        entries.append(entry)
+        before = listed
+    return Page(entries, None)
 
 
-def _entry(
-    queries: Queries, repository: Repository, digest: Digest, listed: dict[str, Any] | None
-) -> dict[str, Any] | None:
-    """What is said of a referrer: by itself, or by the list that names it if it is in this repository."""
-    row = queries.referrer(repository, digest) if listed is None else None
-    if row is not None:
-        return _descriptor(row)
-    return listed if queries.manifest(repository, digest) else None
-
-
-def _descriptor(row: ReferrerRow) -> dict[str, Any]:
-    descriptor: dict[str, Any] = {"mediaType": row.media_type, "digest": row.digest, "size": row.size}
+def _descriptor(row: Referrer) -> bytes:
+    descriptor: dict[str, object] = {"mediaType": row.media_type, "digest": row.digest, "size": row.size}
     if row.artifact_type:
         descriptor["artifactType"] = row.artifact_type
     if row.annotations:
-        descriptor["annotations"] = msgspec.json.decode(row.annotations)
-    return descriptor
-
-
-def _listed_by_tag(queries: Queries, repository: Repository, subject: Digest) -> dict[Digest, dict[str, Any]]:
-    """Entries of the lists under the subject's tag."""
-    tag = Tag(subject.replace(":", "-", 1)[: len("sha256-") + 64])
-    entries: dict[Digest, dict[str, Any]] = {}
-    for fact in queries.facts_of_tag(repository, tag):
-        body = queries.body(fact.digest)
-        try:
-            content = msgspec.json.decode(body) if body else None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            continue  # the catalog keeps what other versions accepted
-        listed = content.get("manifests") if isinstance(content, dict) else None
-        for entry in listed if isinstance(listed, list) else []:
-            digest = entry.get("digest") if isinstance(entry, dict) else None
-            if isinstance(digest, str) and is_digest(digest):
-                entries.setdefault(Digest(digest), entry)
-    return entries
+        descriptor["annotations"] = msgspec.Raw(row.annotations)
+    return msgspec.json.encode(descriptor)

@@ -3,7 +3,7 @@
 import apsw
 import pytest
 
-from registry.catalog import queries, schema
+from registry.catalog import queries, referrers, schema
 
 FACTS_ABOUT_A_KEY = {
     "observed": "SELECT kind FROM facts WHERE document = ? AND kind = ? AND key = ? ORDER BY time, writer",
@@ -14,8 +14,7 @@ FACTS_ABOUT_A_KEY = {
     "by digest": queries._BY_DIGEST,
     "blob": queries._BLOB,
     "anywhere": queries._ANYWHERE,
-    "referrers": queries._REFERRERS,
-    "referrer": queries._REFERRER,
+    "referrer": referrers._ROW,
 }
 RANGES = {
     "tags": queries._TAGS,
@@ -35,6 +34,14 @@ def connection():
 def plan(connection, sql):
     rows = connection.execute(f"EXPLAIN QUERY PLAN {sql}", (None,) * sql.count("?"))
     return [row[3] for row in rows]
+
+
+def test_referrers_are_found_by_subject_and_by_the_list_of_the_tag(connection):
+    """What is found is sorted; apart from that, nothing is walked but the referrers themselves."""
+    for sql in (referrers._COUNT, referrers._LIVE):
+        rows = connection.execute(f"EXPLAIN QUERY PLAN {sql}", (None,) * 4)
+        scans = [row[3] for row in rows if row[3].startswith("SCAN")]
+        assert not [step for step in scans if not step.startswith(("SCAN r", "SCAN (subquery"))], scans
 
 
 @pytest.mark.parametrize("name", [*FACTS_ABOUT_A_KEY, *RANGES])

@@ -157,8 +157,25 @@ def test_lists_pushed_under_the_tag_schema_are_included(client, repository):
     assert client.put_manifest(repository, tag, body, images.OCI_INDEX).status == 201
     new = images.artifact(b"new style", "application/new", IMAGE)
     client.push(repository, "new", new)
-    digests = [entry["digest"] for entry in referrers(client, repository, IMAGE.digest)]
-    assert digests == sorted([old.digest, new.digest])
+    assert [entry["digest"] for entry in referrers(client, repository, IMAGE.digest)] == [new.digest, old.digest]
+
+
+def test_a_list_under_the_tag_schema_does_not_outrank_what_the_manifest_says(client, repository):
+    """Anybody who may push a tag could else hide a signature, or give one another type."""
+    client.push(repository, "v1", IMAGE)
+    signature = images.artifact(b"signature", "application/signature", IMAGE, annotations={"who": "the manifest"})
+    other = images.artifact(b"other", "application/other")
+    for number, one in enumerate((signature, other)):
+        client.push(repository, f"one-{number}", one)
+    said = {"artifactType": "application/forged", "annotations": {"who": "the list"}}
+    listed = [one.descriptor(**said) | {"size": 1, "mediaType": images.OCI_INDEX} for one in (signature, other)]
+    body = json.dumps({"schemaVersion": 2, "mediaType": images.OCI_INDEX, "manifests": listed}).encode()
+    assert client.put_manifest(repository, IMAGE.digest.replace(":", "-"), body, images.OCI_INDEX).status == 201
+    found = {entry["digest"]: entry for entry in referrers(client, repository, IMAGE.digest)}
+    genuine = signature.descriptor(artifactType="application/signature", annotations={"who": "the manifest"})
+    assert found == {signature.digest: genuine, other.digest: other.descriptor(artifactType="application/other")}
+    for kind, expected in (("application/signature", [genuine]), ("application/forged", [])):
+        assert referrers(client, repository, IMAGE.digest, f"?artifactType={kind}") == expected
 
 
 def test_entries_of_a_list_whose_manifests_are_not_there_are_left_out(tmp_path):
@@ -172,17 +189,54 @@ def test_entries_of_a_list_whose_manifests_are_not_there_are_left_out(tmp_path):
         assert [entry["digest"] for entry in referrers(server.client, "app", IMAGE.digest)] == [there.digest]
 
 
-def test_many_referrers_come_by_pages(client, repository):
-    pushed = set()
+def push_referrers(client, repository, count, kind="a/b", pad=0):
+    """Push artifacts one after the other. Answers their digests."""
     client.push_blob(repository, b"{}")
     client.push_blob(repository, b"many")
-    for number in range(30):
-        one = images.artifact(b"many", "a/b", IMAGE, annotations={"n": str(number), "pad": "x" * 100_000})
+    pushed = []
+    for number in range(count):
+        one = images.artifact(b"many", kind, IMAGE, annotations={"n": str(number), "pad": "x" * pad})
         assert client.put_manifest(repository, one.digest, one.body, one.media_type).status == 201
-        pushed.add(one.digest)
-    entries, pages = follow(client, f"/v2/{repository}/referrers/{IMAGE.digest}", "manifests")
-    assert {entry["digest"] for entry in entries} == pushed
-    assert len(entries) == 30
-    assert len(pages) > 1
-    filtered, _ = follow(client, f"/v2/{repository}/referrers/{IMAGE.digest}?artifactType=a/b", "manifests")
-    assert len(filtered) == 30
+        pushed.append(one.digest)
+    return pushed
+
+
+def test_referrers_come_on_one_page_while_they_fit_a_manifest_of_4_mib(client, repository):
+    pushed = push_referrers(client, repository, 30, pad=100_000)
+    path = f"/v2/{repository}/referrers/{IMAGE.digest}"
+    entries, pages = follow(client, path, "manifests")
+    assert ([entry["digest"] for entry in entries], pages) == (pushed[::-1], [30])
+    assert len(client.get(path).body) <= 4 * 1024 * 1024
+    more = push_referrers(client, repository, 20, "a/more", pad=100_000)
+    entries, pages = follow(client, path, "manifests")
+    assert [entry["digest"] for entry in entries] == [*more[::-1], *pushed[::-1]]
+    assert len(pages) == 2 and pages[0] > 35
+    filtered, pages = follow(client, f"{path}?artifactType=a/b", "manifests")
+    assert ([entry["digest"] for entry in filtered], pages) == (pushed[::-1], [30])
+
+
+def test_referrers_are_filtered_before_the_list_is_cut(client, repository):
+    """A signature is found however many others are pushed beside it: more than any page held before."""
+    (signature,) = push_referrers(client, repository, 1, "application/signature")
+    push_referrers(client, repository, 1200, "application/noise")
+    path = f"/v2/{repository}/referrers/{IMAGE.digest}"
+    answer = client.get(f"{path}?artifactType=application/signature")
+    assert [entry["digest"] for entry in answer.json()["manifests"]] == [signature]
+    assert "Link" not in answer.headers
+    assert len(client.get(path).json()["manifests"]) == 1201
+
+
+@pytest.mark.parametrize("last", ["x", "", "0.0.0", "-1.0.0.", "0.0.0.sha256:abc", "0.0.0." + "a" * 300])
+def test_a_malformed_position_in_a_list_of_referrers_is_400(client, repository, last):
+    client.push(repository, "v1", IMAGE)
+    answer = client.get(f"/v2/{repository}/referrers/{IMAGE.digest}?last={last}")
+    assert (answer.status, answer.code) == (400, "UNSUPPORTED")
+
+
+def test_referrers_by_pages_are_each_once_and_newest_first(tmp_path):
+    constants = {"registry.http.referrers.PAGE_BYTES": 900, "registry.catalog.referrers.FEW": 5}
+    with running_server(tmp_path / "data", constants=constants) as server:
+        pushed = push_referrers(server.client, "app", 20)
+        entries, pages = follow(server.client, f"/v2/app/referrers/{IMAGE.digest}", "manifests")
+        assert [entry["digest"] for entry in entries] == pushed[::-1]
+        assert len(pages) > 5
