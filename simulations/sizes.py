@@ -17,6 +17,7 @@ import registry.blobs.ingest as ingest
 import registry.blobs.quarantine as quarantine
 import registry.blobs.store as store
 import registry.blobs.upload_hashes as upload_hashes
+import registry.blobs.upload_memory as upload_memory
 import registry.catalog.documents as documents
 import registry.catalog.referrers as few_referrers
 import registry.catalog.replica as replica
@@ -42,6 +43,7 @@ SMALL: tuple[tuple[Any, str, float], ...] = (
     (contents, "WHOLE_BYTES", 40),
     (store, "READ_BYTES", 128),
     (upload_hashes, "STEP_BYTES", 128),
+    (upload_memory, "MAX_BYTES", 100),
     (fetch, "READ_BYTES", 128),
     (ingest, "PIECE_BYTES", 256),
     (direct, "LARGEST_BYTES", 40),
