@@ -9,6 +9,7 @@ from prometheus_client.registry import CollectorRegistry
 
 from crdt.errors import DocumentBroken
 from registry.blobs.checked import Damage, Damaged
+from registry.blobs.leftovers import Leftovers
 from registry.blobs.store import BlobStore
 from registry.blobs.uploads import Uploads
 from registry.catalog.catalog import Catalog
@@ -27,6 +28,8 @@ from registry.seams import Bus, Clock, Disk, PeerTransport
 log = logging.getLogger("concord.instance")
 
 UPKEEP_S = 30.0
+SWEEP_EVERY_S = 24 * 3600.0
+"""What leaves files behind is a kill, and after a start there is a sweep anyway."""
 
 
 class Instance:
@@ -51,6 +54,7 @@ class Instance:
         self._in_place = in_place
         self.catalog = Catalog(disk, clock)
         self.store = BlobStore(disk, self.catalog.database)
+        self.leftovers = Leftovers(self.store, self.catalog.database)
         self.uploads = Uploads(self.catalog, self.store, clock, config.max_uploads)
         self.cluster: Cluster
         self.upload_keys: Sequence[bytes] = ()
@@ -70,6 +74,8 @@ class Instance:
         """How many processes of this instance have died and were replaced, by role."""
         self.draining = False
         self._upkeep: asyncio.Task[None] | None = None
+        self._sweep_due_s = 0.0
+        """When files without rows are looked for next, in steady seconds: soon after the start, and now and then."""
         self._large_logs: dict[str, None] = {}
         """Documents that are due for a snapshot, in the order in which that was found."""
         self._mending: set[asyncio.Task[object]] = set()
@@ -77,6 +83,7 @@ class Instance:
     async def start(self) -> None:
         self.store.prepare()
         self.uploads.prepare()  # frees what nobody needs, before anything is written
+        await self.leftovers.begin()
         await self.catalog.start()
         secrets = [key.get_secret_value() for key in self.config.cluster_key] or [self.catalog.secret.hex()]
         keys = [ClusterKey(secret) for secret in secrets]
@@ -133,6 +140,9 @@ class Instance:
                         self._is_due(document)  # behind the others
                         raise
                 await self.uploads.tidy()
+                if self.clock.steady_s() >= self._sweep_due_s:
+                    self._sweep_due_s = self.clock.steady_s() + SWEEP_EVERY_S
+                    await self.leftovers.sweep()
             except StorageFailed as error:
                 log.error("upkeep failed: %s", error)
             except Exception:

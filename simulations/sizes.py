@@ -62,6 +62,7 @@ SMALL: tuple[tuple[Any, str, float], ...] = (
     (questions, "MAX_DIFFS_BYTES", 700),
     (sync, "AUDIT_S", 2.0),
     (instance, "UPKEEP_S", 2.0),
+    (instance, "SWEEP_EVERY_S", 3.0),
     (collect, "BATCH", 2),
     (collect, "PAGE", 2),
     (copies, "PAGE", 2),

@@ -7,6 +7,7 @@ store       where content files are, publishing them crash-safely, reading them
 checked     reading content of which every byte is checked first
 quarantine  damaged files, moved out of the way
 space       how much room the file system has
+leftovers   files without a row, which a killed process leaves behind
 uploads     resumable uploads
 upload_session one of them in memory
 upload_memory one bound on what of all of them is in memory

@@ -5,6 +5,7 @@ from functools import partial
 
 import msgspec
 
+from registry.blobs.leftovers import Swept
 from registry.catalog.untagged import remove_untagged, untagged
 from registry.errors import Unsupported
 from registry.http.administration import Outcome
@@ -32,6 +33,7 @@ async def collect(instance: Instance, body: bytes) -> Outcome:
     if age_s is not None and not 0 <= age_s < 1e10:
         raise Unsupported("untagged_older_than_s is no number of seconds", 400)
     removed = await _untagged(instance, age_s, question.dry_run) if age_s is not None else {}
+    swept = Swept(0, 0) if question.dry_run else await instance.leftovers.sweep()
     report = await instance.cluster.collect.once(question.dry_run)
     return Outcome(
         {
@@ -43,6 +45,8 @@ async def collect(instance: Instance, body: bytes) -> Outcome:
             "would_be_removed": sum(one.would_be_removed for one in report.decisions),
             "would_be_removed_bytes": sum(one.size for one in report.decisions if one.would_be_removed),
             "bodies": report.bodies,
+            "leftover_files": swept.files,
+            "leftover_bytes": swept.bytes,
             "decisions_count": len(report.decisions),
             "decisions": [one._asdict() for one in report.decisions[:MAX_DECISIONS]],
         },
@@ -52,6 +56,7 @@ async def collect(instance: Instance, body: bytes) -> Outcome:
             "removed": report.removed,
             "removed_bytes": report.removed_bytes,
             "bodies": report.bodies,
+            "leftover_files": swept.files,
             "blocked": report.blocked or "no",
         },
     )

@@ -165,6 +165,9 @@ def _upkeep(instance: Instance) -> Iterator[Metric]:
     yield _counter("evicted_bytes", "bytes of these", evict.evicted_bytes)
     yield _counter("collected", "contents removed that no manifest names", collect.removed)
     yield _counter("collected_bytes", "bytes of these", collect.removed_bytes)
+    leftovers = instance.leftovers
+    yield _counter("leftovers_removed", "content files that the catalog did not know, removed", leftovers.removed)
+    yield _counter("leftovers_removed_bytes", "bytes of these", leftovers.removed_bytes)
     blocked = bool(collect.last and collect.last.blocked)
     yield _gauge("collection_blocked", "1 while nothing can be collected; the status says why", blocked)
     yield _counter("content_damaged", "contents found damaged and put aside", contents.quarantine.found)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 import threading
 import time
@@ -12,7 +13,7 @@ from tests.cli.test_cli import concord
 from tests.scenarios.test_copies import holders, path_of
 from tests.support import images
 from tests.support.client import sha256
-from tests.support.server import running_cluster, wait_until
+from tests.support.server import running_cluster, running_server, wait_until
 
 NOW = {"gc_grace_s": "0", "gc_every_s": "0"}
 
@@ -212,3 +213,21 @@ def test_pushes_against_collections_over_shared_layers(tmp_path):
         assert not lost
         assert sum(removing) >= REMOVING
         assert len(refused) <= PUSHES // 100, "a push that was told that a layer is there is rarely refused"
+
+
+def test_a_file_that_a_kill_left_is_removed_by_a_collection_beside_workers(tmp_path):
+    with running_server(tmp_path / "data", workers="2") as server:
+        blob = os.urandom(1000)
+        server.client.push_blob("app", blob)
+        left = os.urandom(2000)
+        path = path_of(server, sha256(left))
+        server.kill()
+        path.write_bytes(left)
+        server.start()
+        assert server.client.head(f"/v2/app/blobs/{sha256(left)}").status == 404
+        dry = server.client.request("POST", "/_concord/gc", b'{"dry_run": true}').json()
+        assert (dry["leftover_files"], path.exists()) == (0, True)
+        done = server.client.request("POST", "/_concord/gc", b"{}").json()
+        assert (done["leftover_files"], done["leftover_bytes"]) == (1, 2000)
+        assert not path.exists() and server.client.get(f"/v2/app/blobs/{sha256(blob)}").body == blob
+        assert b"concord_leftovers_removed_bytes_total 2000.0" in server.client.get("/metrics").body
