@@ -26,7 +26,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from registry.http.direct import Headers
-from registry.http.heads import without_offer
+from registry.http.heads import transfer_coding_status, without_offer
 from registry.http.large_body import LargeBody
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -41,6 +41,7 @@ UNREAD_S = 60.0
 _HEAD_END = b"\r\n\r\n"
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _OK = b"HTTP/1.1 200 OK\r\n"
+_NOT_IMPLEMENTED = b"HTTP/1.1 501 Not Implemented\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _REFUSED = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -243,6 +244,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._clear_deadline()
         if is_tunnel:  # what follows it is not HTTP
             self._refuse(_REFUSED)
+            return
+        status = transfer_coding_status(self.parser.get_http_version(), self.headers)
+        if status:
+            self._refuse(_REFUSED if status == 400 else _NOT_IMPLEMENTED)
             return
         if len(self.pipeline) >= MAX_PIPELINED:  # behind a body whose end only the parser finds
             self._refuse(_REFUSED)
