@@ -30,7 +30,6 @@ from registry.cli.catalog_file import READ_ONLY, instance_of
 from registry.cli.target import PART, Target
 from registry.errors import CannotStart
 from registry.names import ALGORITHMS, Digest, algorithm_of, is_digest
-from registry.system.clock import SystemClock
 
 RESTORING = "restoring"
 
@@ -73,14 +72,11 @@ def backup(source: Path, directory: Path, copy: bool = False) -> Done:
         if path not in kept:
             target.remove(path)
     sizes = sum(content.size for content in known if content_path(content.digest) in kept)
-    done = Done(len(kept), sizes, new, missing)
-    _note(source, directory, done)
-    return done
+    return Done(len(kept), sizes, new, missing)
 
 
-def _note(source: Path, directory: Path, done: Done) -> None:
+def note_backup(source: Path, directory: Path, done: Done, now_ms: int) -> None:
     """Leave a note for the instance to show. A directory that may only be read is backed up without one."""
-    now_ms = SystemClock().now_ms()
     note = BackupNote(now_ms, done.contents, done.size_bytes, len(done.missing), str(directory.absolute()))
     part = source / f"{FILE}{PART}"
     try:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from registry.cli.backup import backup as run_backup
+from registry.cli.backup import note_backup
 from registry.cli.backup import restore as run_restore
 from registry.cli.bundle import Moved
 from registry.cli.bundle_export import export_bundle
@@ -18,6 +19,7 @@ from registry.cli.commands import CHECKING, Data, Json, app, print_json
 from registry.cli.verify import DataDirectory
 from registry.cluster.keys import ClusterKey
 from registry.config import load_config
+from registry.system.clock import SystemClock
 
 
 @app.command(epilog="Example: concord verify --data /var/lib/concord")
@@ -58,6 +60,7 @@ def backup(
     Content is linked where the file system can, and else copied once.
     """
     done = run_backup(data, target, copy)
+    note_backup(data, target, done, SystemClock().now_ms())
     _report(f"{done.contents} contents, {done.size_bytes} bytes, {done.new} of them new", done.missing)
 
 

@@ -143,4 +143,5 @@ def conflicts(url: Url = LOCAL, json: Json = False) -> None:
 def _when(fact: dict[str, Any]) -> str:
     """When and where a tag was pushed, as far as that is known."""
     at = datetime.fromtimestamp(fact["time_ms"] / 1000, UTC).isoformat(" ", "seconds").removesuffix("+00:00")
-    return f"{at} UTC at {fact['site'] or 'instance ' + (fact['instance'] or 'unknown')[:12]}"
+    name = f"{fact['name']}, " if fact["name"] else ""
+    return f"{at} UTC at {name}{fact['site'] or 'instance ' + (fact['instance'] or 'unknown')[:12]}"

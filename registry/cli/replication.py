@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from registry.cli.client import NoAnswer, ask
+from registry.cli.standing import named
 
 FACTS = {"wins": "yes", "older": "another one", "none": "no"}
 
@@ -33,7 +34,7 @@ def show(answer: dict[str, Any]) -> RenderableType:
     digest = Column("missing", overflow="fold")
     table = Table("instance", "site", "this tag", "manifest", "manifests", "blobs", digest)
     for one in answer["instances"]:
-        table.add_row(one["instance"][:12], one["site"], *_cells(answer, one))
+        table.add_row(named(one), escape(one["site"]), *_cells(answer, one))
     return Group(head, table)
 
 

@@ -86,6 +86,7 @@ class Cluster:
         self.bus = bus
         self.keys = keys
         self.members = Members(catalog.instance_id, config.site)
+        self.members.own_name = config.instance_name
         self.members.remember(all_members(catalog.database), all_reached(catalog.database))
         self.members.forget(forgotten_members(catalog.database) - {catalog.instance_id})
         self.members.on_heard.append(self._heard)

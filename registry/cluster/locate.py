@@ -138,4 +138,5 @@ class Locate:
             return "it was uploaded to this instance, whose disk does not have it"
         member = self._members.get(instance)
         site = f" at site {member.beat.site}" if member is not None and member.beat.site else ""
-        return f"it was uploaded to instance {instance[:12]}{site}, and no instance that has it can be reached"
+        shown = member.shown if member is not None else f"instance {instance}"
+        return f"it was uploaded to {shown}{site}, and no instance that has it can be reached"

@@ -173,6 +173,7 @@ class Members:
     def __init__(self, own_instance: str, own_site: str) -> None:
         self.own_instance = own_instance
         self.own_site = own_site
+        self.own_name = ""
         self._members: dict[str, Member] = {}
         self.forgotten: set[str] = set()
         """Instances that are gone for good."""
@@ -235,6 +236,13 @@ class Members:
 
     def get(self, instance: str) -> Member | None:
         return self._members.get(instance)
+
+    def name_of(self, instance: str | None) -> str:
+        """What an instance is called; empty where it has no name, or is not known."""
+        if instance == self.own_instance:
+            return self.own_name
+        member = self._members.get(instance or "")
+        return member.beat.name if member is not None else ""
 
     def all(self) -> list[Member]:
         return [self._members[instance] for instance in sorted(self._members)]

@@ -192,7 +192,10 @@ class Secure:
         else:
             count, wanted, what = len(reached), rule.acknowledge.number, "instances hold"
         detail |= {"reached": count, "wanted": wanted}
-        detail["holders"] = [{"instance": one.instance, "site": one.site} for one in reached]
+        name_of = self._members.name_of
+        detail["holders"] = [
+            {"instance": one.instance, "name": name_of(one.instance), "site": one.site} for one in reached
+        ]
         return NotSecured(
             f"the push is here and visible, but only {count} of the {wanted} {what} it that its policy asks for "
             f"({rule.acknowledge}); the same push waits again",

@@ -237,6 +237,7 @@ def _fact(instance: Instance, fact: TagFact) -> dict[str, Any]:
         "time": f"{fact.time:016x}",
         "writer": f"{fact.writer:x}",
         "instance": owner,
+        "name": instance.cluster.members.name_of(owner),
         "site": _site_of(instance, owner),
     }
 

@@ -86,7 +86,10 @@ async def replication(instance: Instance, request: Request) -> Response:
             "manifests": len(parts.manifests),
             "blobs": len(parts.blobs),
             "whole": parts.whole,
-            "instances": [_shown(standing, winner, parts) for standing in standings],
+            "instances": [
+                {"name": instance.cluster.members.name_of(standing.instance)} | _shown(standing, winner, parts)
+                for standing in standings
+            ],
         }
     )
 

@@ -149,7 +149,8 @@ async def _pass_on(
 def _gone(owner: Member | None) -> BlobUploadUnknown | UploadUnreachable:
     if owner is None or not (owner.live or owner.may_be_restarting):
         return BlobUploadUnknown("the instance that has this upload's bytes is gone; begin again")
-    return UploadUnreachable("the instance that has this upload's bytes does not answer", {"instance": owner.instance})
+    detail = {"instance": owner.instance, "name": owner.beat.name}
+    return UploadUnreachable("the instance that has this upload's bytes does not answer", detail)
 
 
 def _new_upload(instance: Instance) -> UploadId:

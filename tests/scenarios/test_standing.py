@@ -7,6 +7,7 @@ import pytest
 
 from tests.cli.test_cli import concord
 from tests.http.test_metrics import samples
+from tests.support import images
 from tests.support.server import Cluster, wait_until
 
 CLOCK = "(lambda real: lambda: real() + 5_000_000_000)(time.time_ns)"
@@ -49,6 +50,17 @@ def test_instances_are_shown_by_their_names(trio):
     assert f"eu-1 ({other}) is heard, at site eu" in trio[0].log.read_text()
     about = [dict(labels) for (name, labels) in samples(trio[0]) if name == "concord_member_info"]
     assert {one["name"] for one in about} == {"eu-1", "eu-2"}
+
+
+def test_facts_and_replication_name_instances(trio):
+    trio[1].client.push("app", "v1", images.image("named"))
+    trio.wait_agreed()
+    fact = trio[0].client.get("/_concord/digest?repository=app").json()["tags"]["v1"][0]
+    assert (fact["name"], fact["instance"]) == ("eu-1", trio[1].status()["instance"])
+    assert "at eu-1, eu" in concord("digest", "--repository", "app", trio[0].url).stdout
+    shown = concord("replication", "app:v1", trio[0].url).stdout
+    for name, server in zip(("eu-0", "eu-1", "eu-2"), trio.servers, strict=True):
+        assert f"{name} ({server.status()['instance'][:12]})" in shown
 
 
 def test_a_policy_that_differs_is_shown_and_warned_about(trio):
