@@ -37,6 +37,7 @@ ANSWERS = {
     "/take": (m.TakeQuestion, m.TakeAnswer),
     "/relied": (m.RelyQuestion, m.RelyAnswer),
     "/release": (m.ReleaseQuestion, m.ReleaseAnswer),
+    "/reach": (m.ReachQuestion, m.ReachAnswer),
     "/replication": (m.ReplicationQuestion, m.ReplicationAnswer),
 }
 """Question and answer, by path."""
