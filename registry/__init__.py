@@ -14,6 +14,7 @@ policy_reach which rules of a policy can never apply
 redis_address how a Redis is written down
 forwarded   who a request comes from, where it comes through proxies
 seams       the four interfaces through which all I/O goes: clock, bus, peer transport, disk
+read_lease  until when the processes of an instance may answer reads
 request_ids the id of a request, which follows it through logs and to other instances
 manifest_memory how many bytes of manifests may be in memory at once
 loop_share  bounding the share of the event loop that work for strangers takes

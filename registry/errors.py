@@ -30,6 +30,7 @@ specification ("Error codes") and no others.
         DiskBudgetUsed       503
       NotSecured             503  DENIED
       Leaving                503  DENIED
+      NotCurrent             503  DENIED
 """
 
 from collections.abc import Mapping
@@ -238,6 +239,16 @@ class Leaving(OciError):
     status = 503
     code = "DENIED"
     reason = "leaving"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, None, {"Retry-After": "1"})
+
+
+class NotCurrent(OciError):
+    """A read at an instance that cannot tell whether it shows what its site shows. Its neighbours can answer."""
+
+    status = 503
+    code = "DENIED"
 
     def __init__(self, message: str) -> None:
         super().__init__(message, None, {"Retry-After": "1"})

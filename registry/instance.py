@@ -22,6 +22,7 @@ from registry.log_limit import LogLimit
 from registry.manifest_memory import Receiving
 from registry.measures import Traffic
 from registry.names import Digest
+from registry.read_lease import ReadLease
 from registry.refusals import Refusals
 from registry.seams import Bus, Clock, Disk, PeerTransport
 
@@ -42,15 +43,17 @@ class Instance:
         disk: Disk,
         bus: Bus,
         transport: PeerTransport,
+        lease: ReadLease | None = None,
         in_place: bool = False,
     ) -> None:
-        """Opens the catalog; `in_place` of a process that has just died. Raises CannotStart, and what a damaged
-        database raises."""
+        """Opens the catalog. `lease` is shared with the other processes, if there are any; `in_place` of a process that
+        has just died. Raises CannotStart, and what a damaged database raises."""
         self.config = config
         self.clock = clock
         self.disk = disk
         self._bus = bus
         self.transport = transport
+        self.lease = lease or ReadLease(clock.steady_s)
         self._in_place = in_place
         self.catalog = Catalog(disk, clock)
         self.store = BlobStore(disk, self.catalog.database)
@@ -89,7 +92,15 @@ class Instance:
         keys = [ClusterKey(secret) for secret in secrets]
         self.upload_keys = [key.uploads for key in keys]
         self.cluster = Cluster(
-            self.config, self.catalog, self.store, self.clock, self._bus, self.transport, keys, self._in_place
+            self.config,
+            self.catalog,
+            self.store,
+            self.clock,
+            self._bus,
+            self.transport,
+            keys,
+            self.lease,
+            self._in_place,
         )
         evict = self.cluster.evict
         self.uploads.check_room, self.uploads.on_published = evict.check_room, evict.came

@@ -32,6 +32,7 @@ from registry.cluster.peers import PeerRefused, Peers
 from registry.cluster.sessions import Session
 from registry.config import Config
 from registry.http.questions import QUESTIONS, Asked
+from registry.read_lease import ReadLease
 from simulations.life import Life
 from simulations.loop import VirtualLoop
 from simulations.network import CONNECT_S, Network, RedisServers, SimulatedBus, SimulatedTransport, Weather
@@ -145,7 +146,7 @@ class Part(Cluster):
         transport = SimulatedTransport(deployment.network, life)
         bus = SimulatedBus(deployment.redis, life, [KEY.cluster], site)
         catalog = cast(Catalog, self.catalog)
-        super().__init__(config, catalog, cast(Any, None), clock, bus, transport, [KEY])
+        super().__init__(config, catalog, cast(Any, None), clock, bus, transport, [KEY], ReadLease(clock.steady_s))
         self.cluster = self
         self.peers = self.sync._peers = Questions(deployment, self, transport, clock)
         self.catalog.on_reached = lambda *reached: deployment.reached(self, *reached)

@@ -148,7 +148,9 @@ class Node:
 
     def _processes(self, instance: Instance) -> Processes:
         assert self.disk is not None, "an instance has a disk"
-        reading = Reading(Reads(self.disk, PATH), self.disk, instance.clock, instance.config.check_after_s, False)
+        reading = Reading(
+            Reads(self.disk, PATH), self.disk, instance.clock, instance.lease, instance.config.check_after_s, False
+        )
         return Processes(instance, reading)
 
     def _config(self) -> Config:

@@ -68,6 +68,8 @@ def _lines(answer: dict[str, Any], before: Seen | None, now_s: float) -> Iterato
         accepted = f"{key['accepted_by']} other instances accept it" if key["accepted_by"] else "no instance accepts it"
         yield f"[bold red]cluster key refused[/] by {escape(', '.join(key['refused_by']))}; {accepted}"
     yield from _addresses(answer)
+    if waits_for := answer.get("reads_wait_for"):
+        yield f"reads [bold]wait[/bold] for {escape(', '.join(waits_for))} of the same site"
     copies, collected = answer["copies"], answer["collected"]
     if copies["due"] or copies["lacking"]:
         yield f"{copies['due']} copies on their way here, {copies['lacking']} that could not be had"

@@ -13,7 +13,9 @@ intake          taking frames from the bus, those of strangers for a bounded sha
 reachability    whether other instances reach this one at the address it advertises
 shared_addresses addresses that more than one instance advertises
 gossip          frames out after a commit, frames in through the gate
-confirmations   waiting until the own site has seen a write
+confirmations   commit acknowledgements inside the site, and who is excluded for want of them
+site_push       changes pushed to the site's members where the bus does not deliver them in time
+site_lease      the read lease that the members of a site renew for each other
 clock_offsets   how far the clocks of other members are from the own one
 watch           telling in the log how the other members stand
 delays          how long changes took to get here

@@ -39,11 +39,14 @@ from registry.cluster.peers import Peers
 from registry.cluster.reachability import Reachability
 from registry.cluster.scrub import Scrub
 from registry.cluster.secure import Secure
+from registry.cluster.site_lease import SiteLease
+from registry.cluster.site_push import SitePush
 from registry.cluster.sync import Sync
 from registry.cluster.watch import Watch
 from registry.config import Config
 from registry.errors import StorageFailed
 from registry.names import Digest, Repository
+from registry.read_lease import ReadLease
 from registry.seams import Bus, Clock, PeerTransport, PeerUnreachable
 
 log = logging.getLogger("concord.cluster")
@@ -76,6 +79,7 @@ class Cluster:
         bus: Bus,
         transport: PeerTransport,
         keys: Sequence[ClusterKey],
+        lease: ReadLease,
         in_place: bool = False,
     ) -> None:
         """`in_place` of a process that has just died: clients are to wait for a moment only."""
@@ -99,6 +103,7 @@ class Cluster:
         self.locate = Locate(self.peers, self.members)
         self.fetch = Fetch(store, catalog.database, self.peers, self.members, self.locate, clock, config.hold_s)
         self.bodies = Bodies(catalog, self.peers, self.members, self.locate, self.sync)
+        self._keep_site_current(config, lease)
         self._keep_content(config, store)
         self.space = DiskSpace(store.disk)
         self.offsets = ClockOffsets(clock)
@@ -122,8 +127,6 @@ class Cluster:
         self._silent: set[str] = set()
         """Addresses of which it was said that nobody answers there."""
         self._joined = False
-        self.answers_clients = asyncio.Event()
-        """Set when this instance has joined, or has tried for as long as clients wait."""
         self._began = asyncio.get_running_loop().time()
         self._greeting: asyncio.TimerHandle | None = None
         self._outdoing: asyncio.Task[None] | None = None
@@ -131,6 +134,16 @@ class Cluster:
         self._latest_twin = 0
         self._told_at: dict[str, float] = {}
         self._telling: set[asyncio.Task[None]] = set()
+
+    def _keep_site_current(self, config: Config, lease: ReadLease) -> None:
+        """What makes one registry of the instances of a site."""
+        self.answers_clients = asyncio.Event()
+        """Set when this instance has joined, or has tried for as long as clients wait."""
+        self.site_push = SitePush(self.peers, self.members, self.confirmations, self.gossip)
+        self.site_lease = SiteLease(
+            lease, self._clock, self.members, self.peers, self.sync, self.confirmations, self.gossip,
+            self.heartbeat, self.answers_clients, bool(config.redis or config.peer),
+        )  # fmt: skip
 
     def _keep_content(self, config: Config, store: BlobStore) -> None:
         """Who holds content, how long, and whether it is right."""
@@ -158,9 +171,11 @@ class Cluster:
 
     def start(self) -> None:
         """Begin the tasks."""
-        asyncio.get_running_loop().call_later(self._clients_wait_s, self.answers_clients.set)
+        asyncio.get_running_loop().call_later(self._clients_wait_s, self._answer_clients)
         for work in (
             self.gossip.run,
+            self.site_lease.run,
+            self.site_push.run,
             self.sync.run,
             self.bodies.run,
             self.copies.run,
@@ -184,6 +199,7 @@ class Cluster:
             self._greeting.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.liveness.close()
+        self.site_push.close()
         self.sync.close()
         self.copies.close()
         self.locate.close()
@@ -213,7 +229,7 @@ class Cluster:
         """Whether this instance shows what its site shows."""
         if self.peers.acceptance.is_wrong or self.reachability.is_in_doubt:
             return False
-        return self._joined and not self.leave.under_way and not self._behind()
+        return self._joined and not self.leave.under_way and self.site_lease.is_in_step and not self._behind()
 
     def heartbeat(self) -> Heartbeat:
         config = self._config
@@ -406,7 +422,11 @@ class Cluster:
             await asyncio.sleep(JOIN_LOOK_S)
         self._joined = True
         self.membership_log.joined()
+        self._answer_clients()
+
+    def _answer_clients(self) -> None:
         self.answers_clients.set()
+        self.site_lease.wanted()
 
     # What comes in
 
@@ -437,6 +457,8 @@ class Cluster:
             loop.call_later(LOOK_AGAIN_S, self._look_again, member, beat)
         else:
             self._ahead_since.pop(member.instance, None)
+        if member.is_new:
+            self.site_lease.wanted()
 
     def _greet(self) -> None:
         """Let newcomers know who is here, rather than after up to two seconds."""

@@ -8,7 +8,7 @@ is counted by its reason.
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
@@ -39,6 +39,8 @@ MAX_NEEDS = 1000  # entries of at most 16 bytes
 BODY_ROOM_BYTES = MAX_FRAME_BYTES - MAX_DELTA_BYTES - 32 * 1024
 HOLD_CHECK_S = 0.02
 MAX_AWAITING = 10_000
+RECENT_FRAMES = 1024
+RECENT_BYTES = 8 * 1024 * 1024
 OWN_ECHO_S = 10.0
 
 
@@ -74,6 +76,9 @@ class Gossip:
         self.start = start
         self.changes = 0
         """How many changes this process has published."""
+        self._recent: deque[tuple[int, bytes]] = deque()
+        """The last changes' frames, by sequence number, for members that the bus does not reach."""
+        self._recent_bytes = 0
         self._began = asyncio.get_running_loop().time()
         self._heartbeats = 0
         self._gate: Gate[tuple[Frame, Incoming]] = Gate()
@@ -94,6 +99,8 @@ class Gossip:
     def begin_again(self, start: int) -> None:
         """Speak under another start from now on, as a process does that has just begun."""
         self.start, self.changes, self._heartbeats = start, 0, 0
+        self._recent.clear()
+        self._recent_bytes = 0
         self._confirmations.begin_again()
 
     # Out
@@ -102,8 +109,23 @@ class Gossip:
         """Tell the others of a change that is committed here. Never waits and never fails."""
         self.changes += 1
         payload = encode_change(_fitted(change))
-        self._send(CHANGE, self.changes, payload)
+        self._keep(self.changes, self._send(CHANGE, self.changes, payload))
         self._confirmations.published(change.commit, self.changes)
+
+    def _keep(self, sequence: int, frame: bytes) -> None:
+        self._recent.append((sequence, frame))
+        self._recent_bytes += len(frame)
+        while len(self._recent) > RECENT_FRAMES or self._recent_bytes > RECENT_BYTES:
+            self._recent_bytes -= len(self._recent.popleft()[1])
+
+    def recent_frame(self, sequence: int) -> bytes:
+        """The frame of a change of ours, or nothing where it is too long ago."""
+        first = self._recent[0][0] if self._recent else sequence + 1
+        return self._recent[sequence - first][1] if 0 <= sequence - first < len(self._recent) else b""
+
+    @property
+    def own_instance(self) -> str:
+        return self._catalog.instance_id
 
     def beat(self, heartbeat: Heartbeat) -> int:
         """Publish a heartbeat. Answers its number."""
@@ -115,9 +137,11 @@ class Gossip:
         self._heartbeats += 1
         return self._heartbeats
 
-    def _send(self, kind: int, sequence: int, payload: bytes, site: str | None = None) -> None:
+    def _send(self, kind: int, sequence: int, payload: bytes, site: str | None = None) -> bytes:
         frame = Frame(kind, bytes.fromhex(self._catalog.instance_id), self.start, sequence, payload)
-        self._bus.publish(seal(frame, self._keys[0]), site)
+        sealed = seal(frame, self._keys[0])
+        self._bus.publish(sealed, site)
+        return sealed
 
     # In
 
@@ -173,6 +197,15 @@ class Gossip:
         fresh = self._members.hear(sender, beat, frame.sequence, on_bus=True) is not None
         self._count("heartbeat" if fresh else "stale")
         return fresh
+
+    async def receive_pushed(self, data: bytes, sender: str) -> Frame | None:
+        """Take in a frame that its sender has pushed by a request. Returns it; None for what is no change of that
+        sender. Raises Unauthentic and Malformed."""
+        frame = unseal(data, self._keys)
+        if frame.kind != CHANGE or frame.sender.hex() != sender:
+            return None
+        await self._receive_change(frame, sender)
+        return frame
 
     def _receive_own(self, frame: Frame) -> None:
         """Our own frames come back. Under another start they are echoes of our last one, or somebody runs as us."""

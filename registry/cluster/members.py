@@ -90,6 +90,10 @@ class Member:
         """Whether the last request got no answer. Those who cannot wait leave it alone until it has answered again."""
         return self._backoff_s > 0
 
+    def touch(self) -> None:
+        """It has sent an authentic request: it is alive."""
+        self.heard_at = _now()
+
     def answered(self) -> None:
         """A request got an answer."""
         self.give_chance()

@@ -67,6 +67,28 @@ class Confirmation(msgspec.Struct):
     """All changes up to this one are committed."""
 
 
+class FramesQuestion(msgspec.Struct):
+    """Frames of the sender's changes, which the bus has not brought. Answered by a `Confirmation`."""
+
+    frames: Annotated[list[bytes], msgspec.Meta(max_length=1000)]
+
+
+class LeaseQuestion(msgspec.Struct):
+    """May the sender, of the same site, answer reads for a moment?"""
+
+    start: Count
+    """The sender's incarnation."""
+    applied: tuple[Count, Count]
+    """An incarnation of the receiver, and the number up to which every change of it is committed at the sender."""
+
+
+class LeaseAnswer(msgspec.Struct):
+    sequence: Count
+    heartbeat: Heartbeat
+    """Its number of changes is what the lease's holder has to have committed before it answers a read."""
+    granted: bool
+
+
 class Hello(msgspec.Struct):
     """Two instances that do not hear each other on the bus introduce themselves."""
 

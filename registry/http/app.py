@@ -45,7 +45,10 @@ ADMINISTRATION: dict[tuple[str, str], tuple[str, Act]] = {
     ("POST", "/_concord/scrub"): ("scrub", own.begin_scrub),
 }
 """What changes or costs an instance much, and is not answered to everybody: names for the log, and handlers."""
+API = PREFIX.encode()
 OWN_PATHS = frozenset(path for _, path in (*OWN, *ADMINISTRATION))
+NOT_OF_ROWS = frozenset({"base", "uploads", "upload"})
+"""Resources of the API whose answers do not tell what the rows of documents hold."""
 
 
 class App:
@@ -76,6 +79,8 @@ class App:
         waiting; None where the application has to be called. The server asks this first."""
         instance = self._instance
         if not self._registry or instance.config.log_requests or not instance.cluster.answers_clients.is_set():
+            return None
+        if not target.startswith(API) or not instance.lease.allows_read():
             return None
         return self._direct.answer(method, target, headers)
 
@@ -120,6 +125,12 @@ class App:
             log.exception("a request failed: %s %s", request.method, request.scope["path"])
             return error_response(Unsupported("something went wrong here; it was logged", 500), is_head)
 
+    async def _wait_for_lease(self, request: Request) -> None:
+        """Rows may lack what the site has acknowledged. Raises NotCurrent, and ClientGone as `_wait_to_answer` does."""
+        await self._instance.cluster.site_lease.await_read()
+        if request.method == "DELETE" and await request.is_disconnected():
+            raise ClientGone
+
     async def _wait_to_answer(self, request: Request) -> None:
         """What was here when this instance ended may be out of date, and balancers send requests as soon as it listens.
         Raises ClientGone for a delete whose client has given up meanwhile: it may have deleted elsewhere since, and
@@ -133,6 +144,8 @@ class App:
             if self._registry:
                 if not self._instance.cluster.answers_clients.is_set():
                     await self._wait_to_answer(request)
+                if path.resource not in NOT_OF_ROWS and not self._instance.lease.allows_read():
+                    await self._wait_for_lease(request)
                 return await answer(self._instance, request, path)
         elif self._internal:
             own = request.scope["path"]

@@ -137,6 +137,12 @@ def _between_instances(instance: Instance) -> Iterator[Metric]:
     yield _counters("catch_ups", "exchanges with other instances, by how they ended", "outcome", rounds)
     missed = cluster.confirmations.missed
     yield _counter("confirmations_missed", "members of this site, or the bus, not waited for any longer", missed)
+    yield _counter("site_exclusions", "members of this site excluded from reads", cluster.confirmations.excluded)
+    yield _counter("site_pushes", "changes pushed to members that the bus did not reach", cluster.site_push.pushed)
+    lease = cluster.site_lease
+    yield _gauge("read_lease_valid", "1 while reads may be answered from this instance's rows", instance.lease.is_valid)
+    yield _counter("read_lease_waits", "reads that waited for the read lease", lease.waited)
+    yield _counter("read_lease_refusals", "reads refused for want of the read lease", lease.refused)
     yield _counter("fetched_bytes", "bytes of content fetched from other instances", cluster.fetch.fetched_bytes)
     yield _counter("peer_requests", "requests of other instances that were answered", instance.answered_peers)
     through = "contents, or parts, that had no room here and were passed through from their holders"

@@ -86,6 +86,8 @@ async def status(instance: Instance, request: Request) -> Response:
                 "backup": done.backup,
             },
             "confirmations_missed": cluster.confirmations.missed,
+            "site_exclusions": cluster.confirmations.excluded,
+            "reads_wait_for": cluster.site_lease.waits_for(),
             "content_damaged": cluster.contents.quarantine.found,
             "content_repaired": cluster.contents.mended,
             "requests": instance.traffic.total(),

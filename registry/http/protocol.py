@@ -179,7 +179,7 @@ class BoundedProtocol(HttpToolsProtocol):
                     return
                 rest = memoryview(piece)[offer.args[0] :]
                 head = without_offer(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
-                self.parser = _parser(self)
+                self.parser = new_parser(self)
                 waiting += [rest, head] if rest else [head]
             except httptools.HttpParserError:
                 self.send_400_response("Invalid HTTP request received.")
@@ -208,7 +208,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if not body.to_come:
             self._large = None
             self.transport.set_protocol(self)
-            self.parser = _parser(self)  # the other one waits for the body, and there is no way to tell it
+            self.parser = new_parser(self)  # the other one waits for the body, and there is no way to tell it
             self.on_message_complete()
 
     def _receives(self, body: LargeBody) -> Callable[[], Awaitable[Any]]:
@@ -373,7 +373,7 @@ class BoundedProtocol(HttpToolsProtocol):
             super().timeout_keep_alive_handler()
 
 
-def _parser(protocol: BoundedProtocol) -> httptools.HttpRequestParser:
+def new_parser(protocol: BoundedProtocol) -> httptools.HttpRequestParser:
     """A parser as uvicorn makes it."""
     parser = httptools.HttpRequestParser(protocol)
     with contextlib.suppress(AttributeError):  # httptools before 0.6.3

@@ -16,6 +16,7 @@ from registry.catalog.documents import Early
 from registry.catalog.incoming import Incoming, decode_aside, keep_wanted_body, note_writers
 from registry.cluster import messages as m
 from registry.cluster.sessions import Session
+from registry.cluster.site_push import take_pushed
 from registry.http.replication import MAX_PARTS, own_standing
 from registry.instance import Instance
 from registry.names import parse_digest
@@ -190,8 +191,19 @@ async def _replication(instance: Instance, asked: Asked, question: m.Replication
     return own_standing(instance, question)
 
 
+async def _lease(instance: Instance, asked: Asked, question: m.LeaseQuestion) -> m.LeaseAnswer:
+    return instance.cluster.site_lease.grant(asked.session.client, question)
+
+
+async def _frames(instance: Instance, asked: Asked, question: m.FramesQuestion) -> m.Confirmation:
+    cluster = instance.cluster
+    return await take_pushed(cluster.gossip, cluster.members, asked.session.client, question.frames)
+
+
 QUESTIONS: dict[str, Callable[[Instance, Asked], Awaitable[Response]]] = {
     "/hello": _answering(m.Hello, _hello),
+    "/lease": _answering(m.LeaseQuestion, _lease),
+    "/frames": _answering(m.FramesQuestion, _frames),
     "/changes": _answering(m.ChangesQuestion, _changes),
     "/summaries": _answering(m.SummariesQuestion, _summaries),
     "/names": _answering(m.NamesQuestion, _names),

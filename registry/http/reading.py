@@ -24,12 +24,14 @@ from registry.http.answers import StreamResponse
 from registry.http.asked import asked_part
 from registry.http.direct import DirectAnswers, Headers, plain_path
 from registry.http.exchange import Exchange
-from registry.http.routes import TEMPLATES
+from registry.http.routes import PREFIX, TEMPLATES
 from registry.measures import Traffic
 from registry.names import Digest, parse_digest, parse_repository
+from registry.read_lease import ReadLease
 from registry.request_ids import RequestIds
 from registry.seams import Clock, Disk
 
+API = PREFIX.encode()
 MAX_NOTED = 10_000
 
 
@@ -41,10 +43,12 @@ class Reading:
         database: Reads,
         disk: Disk,
         clock: Clock,
+        lease: ReadLease,
         check_after_s: float,
         log_requests: bool,
         proxies: TrustedProxies = NO_PROXIES,
     ) -> None:
+        self.lease = lease
         self._database = database
         self._queries = Queries(database)
         self._store = BlobStore(disk, database)
@@ -64,12 +68,14 @@ class Reading:
 
     def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
         """As `App.direct`."""
-        return None if self._log_requests else self._direct.answer(method, target, headers)
+        if self._log_requests or not target.startswith(API) or not self.lease.allows_read():
+            return None
+        return self._direct.answer(method, target, headers)
 
     def stream(self, method: str, target: bytes, headers: Headers) -> StreamResponse | None:
         """A blob, or a part of it, as an answer that sends it; None where the owner has to answer."""
         path = plain_path(target) if method == "GET" else None
-        if path is None or path.resource != "blob":
+        if path is None or path.resource != "blob" or not self.lease.allows_read():
             return None
         try:
             return self._blob(path.name, path.reference, headers)

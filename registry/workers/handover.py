@@ -6,6 +6,7 @@ the owner the one that receives. The pair outlives an owner, so whoever takes it
     C, bytes; one descriptor    a connection, and what has come on it and was not answered
     C; two descriptors          the same, with more bytes than go into a message: they are in the second, a memory file
     N, MessagePack              notes
+    L                           a read waits for the read lease
 """
 
 import array
@@ -28,7 +29,7 @@ MESSAGE_BYTES = 128 * 1024
 MAX_AT_ONCE = 64
 NOTED_AT_ONCE = 200
 """Of each kind, so that notes fit into a message, whatever the digests."""
-_CONNECTION, _NOTES = b"C", b"N"
+_CONNECTION, _NOTES, _LEASE_WANTED = b"C", b"N", b"L"
 _DESCRIPTOR_SIZE = array.array("i").itemsize
 
 
@@ -76,6 +77,10 @@ class Sender:
         """False when that cannot be done now."""
         return self._send(_NOTES + msgspec.msgpack.encode(notes), [])
 
+    def want_lease(self) -> None:
+        """Let the owner know that a read waits for the read lease. It would find out by itself, a moment later."""
+        self._send(_LEASE_WANTED, [])
+
     def _send(self, message: bytes, descriptors: list[int]) -> bool:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         try:
@@ -96,8 +101,10 @@ class Receiver:
         receiving: socket.socket,
         on_connection: Callable[[socket.socket, bytes], None],
         on_notes: Callable[[Notes], None],
+        on_lease_wanted: Callable[[], None],
     ) -> None:
         self._socket = receiving
+        self._on_lease_wanted = on_lease_wanted
         self._on_connection = on_connection
         self._on_notes = on_notes
 
@@ -136,6 +143,8 @@ class Receiver:
                 os.close(descriptor)
         elif message[:1] == _NOTES:
             self._on_notes(msgspec.msgpack.decode(message[1:], type=Notes))
+        elif message == _LEASE_WANTED:
+            self._on_lease_wanted()
         elif descriptors:
             data = message[1:] if len(descriptors) == 1 else _content(descriptors[1])
             self._on_connection(socket.socket(fileno=descriptors[0]), data)

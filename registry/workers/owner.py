@@ -19,6 +19,7 @@ from registry.config import Config
 from registry.errors import CannotStart, StorageFailed
 from registry.http.app import App
 from registry.instance import Instance
+from registry.read_lease import ReadLease
 from registry.seams import Bus
 from registry.system.clock import SystemClock
 from registry.system.disk import SystemDisk
@@ -43,6 +44,8 @@ class Sockets:
     internal: socket.socket | None
     receiving: socket.socket | None = None
     """Where readers pass connections on; None without readers."""
+    lease: ReadLease | None = None
+    """The read lease that readers share; None without readers."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,9 @@ async def _serve(
     if config.redis or config.peer:
         transport.open()  # now, when nobody waits for the loop
     try:
-        instance = Instance(config, SystemClock(), SystemDisk(config.data), _bus(config), transport, in_place)
+        instance = Instance(
+            config, SystemClock(), SystemDisk(config.data), _bus(config), transport, sockets.lease, in_place
+        )
         await instance.start()
     except (apsw.NotADBError, apsw.CorruptError) as error:
         raise CannotStart(f"the catalog in {config.data} is damaged ({error}); {WAYS_OUT}") from None
@@ -120,7 +125,7 @@ def _receiver(instance: Instance, server: Server, receiving: socket.socket) -> R
         instance.traffic.under_way += notes.under_way
         instance.learn(notes.used, notes.damaged)
 
-    receiver = Receiver(receiving, server.adopt, note)
+    receiver = Receiver(receiving, server.adopt, note, instance.cluster.site_lease.wanted)
     receiver.start()
     return receiver
 

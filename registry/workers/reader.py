@@ -13,8 +13,9 @@ from registry.catalog.catalog import PATH
 from registry.catalog.database import Reads
 from registry.config import Config
 from registry.forwarded import TrustedProxies
-from registry.http.protocol import BoundedProtocol
-from registry.http.reading import Reading
+from registry.http.protocol import BoundedProtocol, new_parser
+from registry.http.reading import API, Reading
+from registry.read_lease import READ_WAIT_S, ReadLease
 from registry.system.clock import SystemClock
 from registry.system.disk import SystemDisk
 from registry.workers.handover import NOTED_AT_ONCE, Notes, Sender
@@ -25,20 +26,21 @@ NOTES_EVERY_S = 1.0
 TRY_AGAIN_S = 0.01
 OWNER_COMES_S = 10.0
 MAX_WAITING = 1000
+LOOK_AGAIN_S = 0.003
 _NO_OWNER = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n"
 
 
-def run_reader(config: Config, public: socket.socket, sending: socket.socket) -> int:
+def run_reader(config: Config, public: socket.socket, sending: socket.socket, lease: ReadLease) -> int:
     """Serve until the signal END. Answers the exit status."""
-    uvloop.run(_serve(config, public, Sender(sending)))
+    uvloop.run(_serve(config, public, Sender(sending), lease))
     return 0
 
 
-async def _serve(config: Config, public: socket.socket, sender: Sender) -> None:
+async def _serve(config: Config, public: socket.socket, sender: Sender, lease: ReadLease) -> None:
     disk = SystemDisk(config.data)
     catalog = Reads(disk, PATH)
     proxies = TrustedProxies(config.proxies)
-    reading = Reading(catalog, disk, SystemClock(), config.check_after_s, config.log_requests, proxies)
+    reading = Reading(catalog, disk, SystemClock(), lease, config.check_after_s, config.log_requests, proxies)
     server = Server(reading, partial(ReaderProtocol, waiting=Waiting(sender)))
 
     def end() -> None:
@@ -87,6 +89,10 @@ class Waiting:
         if self._timer is None:
             self._timer = loop.call_later(TRY_AGAIN_S, self._try_again)
 
+    def want_lease(self) -> None:
+        """Let the owner know that a read waits for the read lease."""
+        self._sender.want_lease()
+
     def _try_again(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = None
@@ -111,6 +117,8 @@ class ReaderProtocol(BoundedProtocol):
         self._given = bytearray()
         """What the parser was given of the present request."""
         self._is_leaving = False
+        self._waits_since: float | None = None
+        """Since when the present request, which a reader may answer, waits for the read lease."""
 
     def _takes_next(self) -> bool:
         return not self._is_leaving and super()._takes_next()
@@ -120,8 +128,27 @@ class ReaderProtocol(BoundedProtocol):
         super()._give(piece)
         if not self._in_message and not self._is_leaving:
             self._given.clear()
-        if self._is_leaving:
+        if self._waits_since is not None:
+            self._for_owner.want_lease()
+            self._await_lease()
+        elif self._is_leaving:
             self._pass_on()
+
+    def _await_lease(self) -> None:
+        """Take the request up again from its beginning once reads are allowed."""
+        assert self._waits_since is not None, "the request waits"
+        if self.transport.is_closing():
+            return
+        if self._reading.lease.allows_read():
+            self._waits_since, self._is_leaving = None, False
+            self._waiting[:0] = self._given
+            self._given.clear()
+            self.parser = new_parser(self)
+            self._go_on()
+        elif self.loop.time() - self._waits_since > READ_WAIT_S:
+            self.refuse_for_want_of_an_owner()
+        else:
+            self.loop.call_later(LOOK_AGAIN_S, self._await_lease)
 
     def on_message_begin(self) -> None:
         if not self._is_leaving:
@@ -146,6 +173,10 @@ class ReaderProtocol(BoundedProtocol):
             has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
             method = "" if has_body else self.parser.get_method().decode("ascii")
             stream = self._reading.stream(method, self.url, self.headers)
+            is_read = method in ("GET", "HEAD") and self.url.startswith(API)
+            if is_read and not self._reading.lease.allows_read():
+                self._waits_since = self.loop.time()
+                stream = None
         if stream is None:
             self._is_leaving, self._in_message = True, False
             self.flow.pause_reading()

@@ -20,6 +20,8 @@ from functools import partial
 
 from registry.config import Config
 from registry.errors import CannotStart
+from registry.read_lease import ReadLease
+from registry.system.clock import SystemClock
 from registry.workers.deaths import PRIMARY, WORKER, Deaths
 from registry.workers.handover import channel
 from registry.workers.owner import Callbacks, Sockets, run_owner
@@ -61,7 +63,8 @@ class Supervisor:
         self._receiving, self._sending = channel()
         self._hearing, self._telling = os.pipe()
         os.set_blocking(self._hearing, False)
-        self._sockets = Sockets(public, internal, self._receiving)
+        self._lease = ReadLease(SystemClock().steady_s)
+        self._sockets = Sockets(public, internal, self._receiving, self._lease)
         self._deaths = Deaths()
         started, answering, closing = (partial(self._tell, what) for what in (_STARTED, _ANSWERING, _CLOSING))
         callbacks = Callbacks(started, answering, closing, self._deaths.counts)
@@ -137,7 +140,7 @@ class Supervisor:
         """In a reader."""
         if self._sockets.internal is not None:
             self._sockets.internal.close()
-        return run_reader(self._config, self._sockets.public, self._sending)
+        return run_reader(self._config, self._sockets.public, self._sending, self._lease)
 
     def _reap(self) -> None:
         while True:

@@ -1,7 +1,7 @@
-"""An answered write is visible at every ready instance of its site.
+"""An answered write is visible at every instance of its site that may answer reads.
 
-Checked as the answer leaves. An instance that misses a write in 50 ms is given up on, and takes itself out of service
-when it learns so; therefore this is checked only while nothing has disturbed the world for a while.
+Checked as the answer leaves: whatever has been disturbed before, an instance that holds a valid read lease shows the
+write. Only a network that separates members of one site is outside the promise.
 """
 
 from simulations.checkers import Violation
@@ -23,7 +23,7 @@ def check_site(operation: Operation, nodes: list[Node], history: History, writte
         vector = seen.vector if seen is not None else {}
         if _is_behind(vector, reference.vector if reference else {}, written):
             continue  # by operations that left nothing behind, so that no digest told: it asks for them now
-        if node.instance.ready and own and all(clock >= vector.get(writer, 0) for writer, clock in own):
+        if node.instance.lease.is_valid and own and all(clock >= vector.get(writer, 0) for writer, clock in own):
             raise Violation(f"{operation} was answered while {node.name} of the same site does not show it")
 
 

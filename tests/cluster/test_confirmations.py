@@ -2,7 +2,8 @@ import asyncio
 
 import pytest
 
-from registry.cluster.confirmations import PATIENCE_S, Confirmations
+from registry.catalog.members import MemberRow
+from registry.cluster.confirmations import LAPSE_S, PATIENCE_S, PUSH_AFTER_S, READMITTED_CHANGES, Confirmations
 from registry.cluster.members import Members
 from tests.cluster.test_members import OTHER, OWN, THIRD, beat
 
@@ -123,3 +124,122 @@ async def test_the_bus_is_waited_for_while_it_is_heard():
     confirmations.echoed(None)
     confirmations.published(13, 4)
     assert await waited_s(confirmations, 13) >= PATIENCE_S * 0.9
+
+
+# Exclusion
+
+
+async def excluded(site):
+    """A member that has acknowledged nothing, after its leases have lapsed."""
+    members, confirmations = site
+    confirmations.published(10, 1)
+    confirmations.confirmed(members.get(OTHER), [1], 1)
+    await confirmations.wait(10)
+    return members, confirmations, members.get(THIRD)
+
+
+async def test_a_write_that_a_member_misses_waits_until_its_leases_have_lapsed(site):
+    members, confirmations = site
+    confirmations.published(10, 1)
+    confirmations.published(11, 2)
+    confirmations.confirmed(members.get(OTHER), [1, 2], 2)
+    assert LAPSE_S <= await waited_s(confirmations, 10) < LAPSE_S + PATIENCE_S * 3
+    assert await waited_s(confirmations, 11) < PATIENCE_S, "an exclusion is waited for once"
+    assert (confirmations.missed, confirmations.excluded) == (1, 1)
+
+
+async def test_a_member_that_acknowledges_late_is_not_excluded(site):
+    members, confirmations = site
+    confirmations.published(10, 1)
+    confirmations.confirmed(members.get(OTHER), [1], 1)
+    waiting = asyncio.create_task(confirmations.wait(10))
+    await asyncio.sleep(PATIENCE_S * 2)
+    assert not waiting.done()
+    confirmations.confirmed(members.get(THIRD), [1], 1)
+    await asyncio.wait_for(waiting, 0.01)
+    await asyncio.sleep(LAPSE_S)
+    assert confirmations.excluded == 0
+
+
+async def test_a_member_that_missed_the_patience_is_granted_no_lease(site):
+    members, confirmations = site
+    confirmations.published(10, 1)
+    assert confirmations.may_hold_lease(members.get(THIRD), 0)
+    await asyncio.sleep(PATIENCE_S * 1.2)
+    assert not confirmations.may_hold_lease(members.get(THIRD), 0)
+    assert confirmations.may_hold_lease(members.get(OTHER), 1)
+
+
+async def test_a_lapse_that_was_called_off_does_not_end_a_later_one(site):
+    members, confirmations = site
+    confirmations.published(10, 1)
+    confirmations.confirmed(members.get(OTHER), [1], 1)
+    await asyncio.sleep(PATIENCE_S * 1.2)
+    confirmations.confirmed(members.get(THIRD), [1], 1)
+    await asyncio.sleep(LAPSE_S * 0.7)
+    confirmations.published(11, 2)
+    confirmations.confirmed(members.get(OTHER), [2], 2)
+    assert await waited_s(confirmations, 11) >= LAPSE_S
+
+
+async def test_a_member_that_keeps_step_again_and_hangs_at_once_holds_up_no_write_for_ever(site):
+    """The lapse was called off, and nothing else ended the wait of a change that had missed the patience meanwhile."""
+    members, confirmations = site
+    for sequence in (1, 2):
+        confirmations.published(9 + sequence, sequence)
+    confirmations.confirmed(members.get(OTHER), [1, 2], 2)
+    await asyncio.sleep(PATIENCE_S * 1.2)
+    confirmations.confirmed(members.get(THIRD), [1], 1)
+    assert await asyncio.wait_for(waited_s(confirmations, 11), LAPSE_S * 2) >= LAPSE_S * 0.9
+
+
+async def test_an_excluded_member_that_asks_for_a_lease_is_waited_for_again(site):
+    members, confirmations, late = await excluded(site)
+    assert confirmations.may_hold_lease(late, 0), "it has what it lacks before it answers a read"
+    confirmations.published(11, 2)
+    confirmations.confirmed(members.get(OTHER), [2], 2)
+    waiting = asyncio.create_task(confirmations.wait(11))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    confirmations.confirmed(late, [2], 2)
+    await asyncio.wait_for(waiting, 0.01)
+
+
+async def test_an_excluded_member_that_lacks_much_is_not_waited_for(site):
+    _, confirmations, late = await excluded(site)
+    for sequence in range(2, READMITTED_CHANGES + 3):
+        confirmations.published(10 + sequence, sequence)
+    assert not confirmations.may_hold_lease(late, 0)
+
+
+async def test_an_instance_that_has_just_started_waits_for_members_that_its_last_incarnation_knew():
+    """They may hold leases that it does not know of."""
+    members = Members(OWN, "eu")
+    members.remember([MemberRow(OTHER, "eu", "http://other", "", "", 1, 0)], {})
+    confirmations = Confirmations(members)
+    confirmations.published(10, 1)
+    assert await waited_s(confirmations, 10) >= LAPSE_S
+
+
+# Direct pushes
+
+
+async def test_a_change_that_the_bus_has_not_delivered_in_time_is_due_to_be_pushed(site):
+    members, confirmations = site
+    confirmations.published(10, 1)
+    confirmations.confirmed(members.get(OTHER), [1], 1)
+    assert confirmations.unacknowledged() == {}
+    await asyncio.wait_for(confirmations.push_is_due.wait(), PUSH_AFTER_S * 2)
+    assert confirmations.unacknowledged() == {THIRD: [1]}
+
+
+async def test_changes_are_pushed_at_once_to_a_member_that_the_bus_does_not_reach(site):
+    members, confirmations = site
+    confirmations.published(10, 1)
+    await asyncio.sleep(PUSH_AFTER_S * 1.2)
+    confirmations.confirmed(members.get(OTHER), [1], 1)
+    confirmations.confirmed(members.get(THIRD), [1], 1)
+    confirmations.push_is_due.clear()
+    confirmations.published(11, 2)
+    assert confirmations.push_is_due.is_set()
+    assert confirmations.unacknowledged() == {OTHER: [2], THIRD: [2]}

@@ -23,6 +23,8 @@ from tests.support.server import KEY, Redis, running_server, wait_until
 RELEASES = sorted(GOLDEN.iterdir())
 ANSWERS = {
     "/hello": (m.Hello, m.Hello),
+    "/lease": (m.LeaseQuestion, m.LeaseAnswer),
+    "/frames": (m.FramesQuestion, m.Confirmation),
     "/changes": (m.ChangesQuestion, m.ChangesAnswer),
     "/summaries": (m.SummariesQuestion, m.SummariesAnswer),
     "/names": (m.NamesQuestion, m.NamesAnswer),

@@ -18,7 +18,8 @@ class Owner:
     def __init__(self, receiving):
         self.connections: list[bytes] = []
         self.notes: list[Notes] = []
-        self.receiver = Receiver(receiving, self.take, self.notes.append)
+        self.wanted: list[bool] = []
+        self.receiver = Receiver(receiving, self.take, self.notes.append, lambda: self.wanted.append(True))
 
     def take(self, connection, data):
         connection.sendall(b"taken")
