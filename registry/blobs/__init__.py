@@ -8,6 +8,7 @@ checked     reading content of which every byte is checked first
 quarantine  damaged files, moved out of the way
 space       how much room the file system has
 leftovers   files without a row, which a killed process leaves behind
+resent      streams that are sent again from their beginning
 uploads     resumable uploads
 upload_session one of them in memory
 upload_memory one bound on what of all of them is in memory

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from crdt.change import Change
 from registry.blobs.ingest import RESERVE_BYTES, Ingest, Mark
 from registry.blobs.jobs import in_executor
+from registry.blobs.resent import refusing_resent
 from registry.blobs.store import UPLOADS, BlobStore
 from registry.blobs.upload_hashes import Hasher, KeptHashes
 from registry.blobs.upload_memory import UploadMemory
@@ -315,6 +316,8 @@ class Uploads:
             raise ChunkOutOfOrder("the chunk does not continue the upload", {"size": session.size})
         ingest = await session.open()
         before = ingest.mark()
+        if span is None and session.size:
+            body = refusing_resent(body, ingest.file, session.size)
         try:
             await self._copy(body, session, ingest, span)
         except SizeInvalid:

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import os
 import socket
 
 import pytest
@@ -281,3 +282,31 @@ def test_two_requests_for_one_upload_take_turns(alone, repository):
     with ThreadPoolExecutor(2) as pool:
         assert sorted(pool.map(send, [b"a", b"b"])) == [202, 416]
     assert offset(alone.client, location) == "0-299999"
+
+
+@pytest.mark.parametrize("method", ["PATCH", "PUT"])
+@pytest.mark.parametrize("size", [10, 300_000], ids=["small", "large"])
+def test_a_stream_sent_again_from_its_beginning_is_416_at_once(alone, client, repository, method, size):
+    """It was appended, and the push failed at its end, when the digest was compared."""
+    content = os.urandom(size)
+    location = client.begin_upload(repository)
+    location = client.request("PATCH", location, iter([content[: size // 2]])).headers["Location"]
+    target = with_digest(location, sha256(content)) if method == "PUT" else location
+    with socket.create_connection((client.host, client.port), timeout=5) as connection:
+        head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {2 * size}\r\n\r\n"
+        connection.sendall(head.encode() + content)  # the rest never comes
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += connection.recv(4096)
+    assert received.startswith(b"HTTP/1.1 416 ")
+    assert f"range: 0-{size // 2 - 1}\r\n".encode() in received.lower() and b"location:" in received.lower()
+    assert client.request(method, target, content).status == 416
+    assert offset(client, location) == f"0-{size // 2 - 1}"
+    assert client.request("PUT", with_digest(location, sha256(content)), content[size // 2 :]).status == 201
+
+
+def test_streams_that_continue_without_a_content_range_are_appended(client, repository):
+    location = client.begin_upload(repository)
+    for first in range(0, len(CONTENT), 350):
+        location = client.request("PATCH", location, iter([CONTENT[first : first + 350]])).headers["Location"]
+    assert client.request("PUT", with_digest(location, sha256(CONTENT)), b"").status == 201
