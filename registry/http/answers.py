@@ -21,10 +21,8 @@ class JsonResponse(Response):
         return msgspec.json.encode(content)
 
 
-def error_response(error: OciError, is_head: bool) -> Response:
-    """An error in the form of the OCI distribution specification ("Error codes"); HEAD gets no body."""
-    if is_head:
-        return Response(status_code=error.status, headers=error.headers)
+def error_response(error: OciError) -> Response:
+    """An error in the form of the OCI distribution specification ("Error codes")."""
     entry = {"code": error.code, "message": error.message}
     if error.detail is not None:
         entry["detail"] = error.detail
@@ -60,6 +58,11 @@ class StreamResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        if scope["method"] == "HEAD":
+            await anext(self._pieces, None)  # a generator that is not begun would keep what it holds
+            await self._pieces.aclose()  # type: ignore[attr-defined]  # all are generators
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         leaving = asyncio.ensure_future(_until_gone(receive))
         try:
             async for piece in self._pieces:

@@ -105,25 +105,24 @@ class App:
             raise
         if exchange.is_answering:
             raise CutOff("this instance has ended") from None
-        await error_response(Ending(), scope["method"] == "HEAD")(scope, exchange.receive, exchange.send)
+        await error_response(Ending())(scope, exchange.receive, exchange.send)
 
     async def _answer(self, request: Request, path: Path | None) -> Response:
-        is_head = request.method == "HEAD"
         try:
             return await self._handle(request, path)
         except OciError as error:
-            return error_response(error, is_head)
+            return error_response(error)
         except TransferFailed as error:
-            return error_response(ContentUnreachable(str(error)), is_head)
+            return error_response(ContentUnreachable(str(error)))
         except ClientGone:
             return Response(status_code=408)
         except Exception as error:
             if _is_of_the_disk(error):
                 failure = storage_failure("this instance's storage does not answer", error)
                 log.error("storage failed: %s", failure)
-                return error_response(failure, is_head)
+                return error_response(failure)
             log.exception("a request failed: %s %s", request.method, request.scope["path"])
-            return error_response(Unsupported("something went wrong here; it was logged", 500), is_head)
+            return error_response(Unsupported("something went wrong here; it was logged", 500))
 
     async def _wait_for_lease(self, request: Request) -> None:
         """Rows may lack what the site has acknowledged. Raises NotCurrent, and ClientGone as `_wait_to_answer` does."""
@@ -148,12 +147,13 @@ class App:
                     await self._wait_for_lease(request)
                 return await answer(self._instance, request, path)
         elif self._internal:
-            own = request.scope["path"]
+            own, method = request.scope["path"], request.method
             if own.startswith(PEERS):
                 return await peers.answer(self._instance, request)
-            if own.startswith(replication.PREFIX) and request.method == "GET":
+            method = "GET" if method == "HEAD" else method  # the server sends no body to HEAD
+            if own.startswith(replication.PREFIX) and method == "GET":
                 return await replication.replication(self._instance, request)
-            handler = OWN.get((request.method, own))
+            handler = OWN.get((method, own))
             if handler is not None:
                 return await handler(self._instance, request)
             name, act = ADMINISTRATION.get((request.method, own), ("", None))

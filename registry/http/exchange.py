@@ -44,7 +44,7 @@ class Exchange:
             self._first = self._clock.steady_s() - self._begun
             self._status = message["status"]
             message["headers"].append((RAW_HEADER, self._id.encode()))
-        else:
+        elif self._scope["method"] != "HEAD":
             self._sent += len(message["body"])
         return self._send(message)
 

@@ -229,7 +229,7 @@ async def _upload(instance: Instance, request: Request, asked: Asked) -> Respons
         with instance.cluster.leave.writing(), instance.refusals.noting(repository, question.method):
             response = await carry_out(instance, wanted)
     except OciError as error:
-        response = error_response(error, is_head=False)
+        response = error_response(error)
     headers = {name: value for name, value in response.headers.items() if name != "content-length"}
     return Response(msgspec.msgpack.encode(m.UploadAnswer(response.status_code, headers, bytes(response.body))))
 

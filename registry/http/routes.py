@@ -117,12 +117,12 @@ async def _continue_upload(instance: Instance, request: Request, path: Path) -> 
 
 
 HANDLERS: dict[str, dict[str, Handler]] = {
-    "base": {"GET": _base, "HEAD": _base},
+    "base": {"GET": _base},
     "catalog": {"GET": _catalog},
     "tags": {"GET": _tags},
     "referrers": {"GET": _referrers},
-    "manifest": {"GET": _get_manifest, "HEAD": _get_manifest, "PUT": _put_manifest, "DELETE": _delete_manifest},
-    "blob": {"GET": _get_blob, "HEAD": _get_blob, "DELETE": _delete_blob},
+    "manifest": {"GET": _get_manifest, "PUT": _put_manifest, "DELETE": _delete_manifest},
+    "blob": {"GET": _get_blob, "DELETE": _delete_blob},
     "uploads": {"POST": _begin_upload},
     "upload": {
         "GET": _continue_upload,
@@ -131,6 +131,9 @@ HANDLERS: dict[str, dict[str, Handler]] = {
         "DELETE": _continue_upload,
     },
 }
+for _handlers in HANDLERS.values():
+    if "GET" in _handlers:
+        _handlers["HEAD"] = _handlers["GET"]  # the server sends no body to HEAD
 
 
 async def answer(instance: Instance, request: Request, path: Path) -> Response:

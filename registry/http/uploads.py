@@ -69,12 +69,13 @@ async def begin(instance: Instance, request: Request, repository: Repository) ->
 
 
 async def continue_upload(instance: Instance, request: Request, repository: Repository, upload_id: str) -> Response:
-    """PATCH, PUT, GET and DELETE of an upload."""
+    """PATCH, PUT, GET, HEAD and DELETE of an upload."""
     upload = open_upload_id(upload_id, repository, instance.upload_keys)
     digest = parse_digest(request.query_params.get("digest", "")) if request.method == "PUT" else None
     has_body = request.method in ("PATCH", "PUT")
     span = content_range(request) if has_body else None
-    method, network = cast(Method, request.method), client_network(request.scope)
+    method = cast(Method, "GET" if request.method == "HEAD" else request.method)
+    network = client_network(request.scope)
     asked = UploadRequest(method, repository, upload, digest, span, body_stream(request), network)
     if upload.owner == instance.catalog.instance_id:
         return await carry_out(instance, asked)
