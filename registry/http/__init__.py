@@ -6,6 +6,7 @@ direct       manifests, small blobs that are here and pages of tags, answered wi
 reading      what a process answers that only reads
 protocol     HTTP on the wire, with bounds on a request's head
 heads        what a parser leaves to look at in a request's head
+closing      how a connection ends without harm to its last answer
 large_body   bodies of pushes, received without a copy
 exchange     one request and its answer, measured as they pass
 request      reading requests: bodies in time, headers, numbers

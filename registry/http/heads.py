@@ -1,21 +1,76 @@
 """Request heads: what RFC 9110 and RFC 9112 leave to a server once a parser has taken a head apart."""
 
+import re
 from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
+
+VERSIONS = ("1.0", "1.1")
 
 _OFFER = b"upgrade"
+_NAME = rb"[A-Za-z0-9._~-]{1,255}"
+_ADDRESS = rb"\[[0-9A-Fa-f:.]{2,45}\]"
+_HOST = re.compile(rb"(?:%b|%b)(?::([0-9]{1,5})?)?\Z" % (_NAME, _ADDRESS))
+MAX_PORT = 65535
 
 
-def transfer_coding_status(version: str, headers: Iterable[tuple[bytes, bytes]]) -> int:
-    """Return 0 for a body that is sent plain or chunked, else the status that refuses its coding (RFC 9112, section
-    6.1): 501 for a coding other than chunked, which would be stored as if it were the content, and 400 for faulty
-    framing."""
-    fields = [value for name, value in headers if name == b"transfer-encoding"]
-    if not fields:
-        return 0
-    codings = [coding.strip().lower() for coding in b",".join(fields).split(b",")]
+class Refusal(NamedTuple):
+    """An answer that the application has no part in, after which a connection ends."""
+
+    status: int
+    reason: str
+    """For the client to read."""
+
+
+NO_HTTP = Refusal(400, "invalid HTTP request")
+NO_TUNNEL = Refusal(405, "CONNECT is not supported: this server is no proxy")
+TOO_LARGE = Refusal(431, "the header fields, or the trailers, are too large")
+NO_HOST = Refusal(400, "the Host header field is missing")
+MANY_HOSTS = Refusal(400, "the request has more than one Host header field")
+INVALID_HOST = Refusal(400, "invalid Host header field: expected NAME or NAME:PORT")
+OTHER_CODING = Refusal(501, "unsupported transfer coding: expected chunked alone")
+FAULTY_CODING = Refusal(400, "invalid Transfer-Encoding: expected chunked once, in HTTP/1.1")
+OTHER_VERSION = Refusal(505, "unsupported version of HTTP: expected 1.0 or 1.1")
+
+
+def refusal_of(version: str, headers: Iterable[tuple[bytes, bytes]]) -> Refusal | None:
+    """Return why a head has to be refused, or None.
+
+    Host (RFC 9112, section 3.2): exactly one in HTTP/1.1 and none or one in HTTP/1.0, and valid. Names are those of
+    DNS, with the underscore. The delimiters that RFC 3986 also lets stand in a name are in no host's, and a comma
+    there comes from two fields that were joined.
+    """
+    if version not in VERSIONS:
+        return OTHER_VERSION
+    host, codings = None, b""
+    for name, value in headers:
+        if name == b"host":
+            if host is not None:
+                return MANY_HOSTS
+            host = value
+        elif name == b"transfer-encoding":
+            codings += b"," + value
+    if host is None:
+        if version == "1.1":
+            return NO_HOST
+    elif not _is_valid(host):
+        return INVALID_HOST
+    return _refusal_of_codings(version, codings[1:]) if codings else None
+
+
+@lru_cache(100)
+def _is_valid(host: bytes) -> bool:
+    found = _HOST.match(host)
+    return found is not None and int(found[1] or 0) <= MAX_PORT
+
+
+def _refusal_of_codings(version: str, listed: bytes) -> Refusal | None:
+    """Return why a body's transfer codings have to be refused (RFC 9112, section 6.1). One other than chunked would be
+    stored as if it were the content."""
+    codings = [coding.strip().lower() for coding in listed.split(b",")]
     if any(coding != b"chunked" for coding in codings):
-        return 501
-    return 0 if len(codings) == 1 and version == "1.1" else 400
+        return OTHER_CODING
+    return None if len(codings) == 1 and version == "1.1" else FAULTY_CODING
 
 
 def without_offer(method: bytes, target: bytes, version: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:

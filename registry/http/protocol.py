@@ -11,6 +11,10 @@ body would be taken for the next request. The head is therefore parsed once more
 Requests go to the parser one head at a time, so that of a connection one is under way and what follows waits as bytes,
 and so that whoever sends many at once does not keep others waiting: after some, everybody else has a turn.
 
+Answers go out in the order of their requests. What is refused waits for the answers to earlier requests, which may have
+been carried out: its refusal would be read as the answer to one of them. A refusal that would stand within an answer,
+or behind the answer to the same request, is not sent.
+
 A request for which the application has a direct answer (`http.direct`) is answered where its head ends. That is a third
 of the cost of a task, a scope and messages.
 
@@ -19,14 +23,17 @@ A large body whose length is known goes past the parser (`http.large_body`).
 
 import asyncio
 import contextlib
+import http
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from registry.http.closing import LingeringTransport, ending_with_the_connection
 from registry.http.direct import Headers
-from registry.http.heads import transfer_coding_status, without_offer
+from registry.http.heads import NO_HTTP, NO_TUNNEL, TOO_LARGE, Refusal, refusal_of, without_offer
 from registry.http.large_body import LargeBody
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -37,12 +44,12 @@ LARGE_BODY_BYTES = 256 * 1024
 MAX_LENGTH_DIGITS = 18
 UNREAD_S = 60.0
 """How long somebody may read nothing of what was sent."""
+LINGER_BYTES = 4 * 1024 * 1024
+"""What is still taken in, and discarded, behind a refusal: the largest manifest, which clients send before they
+read."""
 
 _HEAD_END = b"\r\n\r\n"
-_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _OK = b"HTTP/1.1 200 OK\r\n"
-_NOT_IMPLEMENTED = b"HTTP/1.1 501 Not Implemented\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-_REFUSED = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class AnswersDirectly(Protocol):
@@ -59,7 +66,12 @@ class BoundedProtocol(HttpToolsProtocol):
     _in_message = False
     """Whether the parser has the beginning of a request and not yet its end."""
     _in_head = False
+    _running: RequestResponseCycle | None = None
+    """The request whose answer is next, or was the last one."""
     _refused = False
+    """Whether nothing more is taken."""
+    _refusal = b""
+    """The last answer, for which no earlier one is under way."""
     _answered = False
     """Whether the present request was answered where its head ended."""
     _progress = False
@@ -84,7 +96,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """What has come and the parser has not been given."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(LingeringTransport(transport, self._has_unread))
         self._set_deadline()
         if self._waiting:
             self.loop.call_soon(self._go_on)  # uvloop reads after this whatever is paused in it
@@ -98,6 +110,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()  # it would keep what was not read
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         if not self._waiting and self._is_one_piece(data):
             self._give(data)  # as nearly always, and without a copy
         else:
@@ -106,8 +120,6 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _is_one_piece(self, data: bytes) -> bool:
         """Whether the parser may have all of it at once: some of a body, or the one head that it is."""
-        if self._refused:
-            return False
         if self._in_message:
             return not self._in_head
         end = data.find(_HEAD_END)
@@ -159,7 +171,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._tail = (self._tail + piece)[-3:] if self._in_head else b""
         self._fruitless_bytes = 0 if self._progress else self._fruitless_bytes + len(piece)
         if self._fruitless_bytes > MAX_HEAD_BYTES:
-            self._refuse(_TOO_LARGE)
+            self._refuse(TOO_LARGE)
         elif self._deadline is None and (self._in_head or (self.timeout_keep_alive_task is None and self._is_idle())):
             self._set_deadline()
         if self._large is not None:
@@ -182,7 +194,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.parser = new_parser(self)
                 waiting += [rest, head] if rest else [head]
             except httptools.HttpParserError:
-                self.send_400_response("Invalid HTTP request received.")
+                self._refuse(NO_HTTP)
                 return
 
     def _begin_large(self, body: LargeBody) -> None:
@@ -237,21 +249,22 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        is_tunnel = self.parser.get_method() == b"CONNECT"
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        is_tunnel = method == b"CONNECT"
         if self.parser.should_upgrade() and not is_tunnel:
             return  # the head comes again, without the offer
-        self._in_head, self._progress = False, True
+        self._progress = True
         self._clear_deadline()
-        if is_tunnel:  # what follows it is not HTTP
-            self._refuse(_REFUSED)
-            return
-        status = transfer_coding_status(self.parser.get_http_version(), self.headers)
-        if status:
-            self._refuse(_REFUSED if status == 400 else _NOT_IMPLEMENTED)
+        refusal = NO_TUNNEL if is_tunnel else refusal_of(version, self.headers)
+        if refusal is not None:
+            self._refuse(refusal, has_body=method != b"HEAD")
             return
         if len(self.pipeline) >= MAX_PIPELINED:  # behind a body whose end only the parser finds
-            self._refuse(_REFUSED)
+            self._refuse()  # a client repeats what was not answered (RFC 9112, section 9.3.2)
             return
+        self._in_head = False
+        if version == "1.0":
+            self.expect_100_continue = False  # it knows no interim answers
         self._answered = self._answer_directly()
         if not self._answered:
             self._call_application()
@@ -264,6 +277,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if length:
             self._large = LargeBody(length, self)
             cast(Any, self.cycle).receive = self._receives(self._large)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]
+        self._running = cycle
+        if cycle.scope["http_version"] == "1.0":
+            app = ending_with_the_connection(app, cycle)
+        super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
 
     def _large_length(self) -> int:
         """How long the body is, if it goes past the parser; else 0. It cannot where the parser has some of it already,
@@ -292,7 +311,7 @@ class BoundedProtocol(HttpToolsProtocol):
         parts += (b"connection: close\r\n\r\n" if is_last else b"\r\n", body)
         self.transport.write(b"".join(parts))
         if is_last:
-            self.transport.close()
+            self._lingering.close_now()  # there is no body to come
         else:
             super().on_response_complete()
         return True
@@ -314,7 +333,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._large.drop()
         vars(self.cycle).pop("receive", None)  # of a large body, which would keep itself
         super().on_response_complete()
-        if self._waiting:
+        if self._refused and not self._is_answering():
+            self._end_refused()
+        elif self._waiting:
             self.loop.call_soon(self._go_on)
 
     def answer_the_last(self) -> None:
@@ -328,15 +349,68 @@ class BoundedProtocol(HttpToolsProtocol):
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
-    def _refuse(self, answer: bytes) -> None:
+    def _is_answering(self) -> bool:
+        """Whether an answer is under way or to come."""
+        running = self._running
+        is_running = running is not None and not (running.response_complete or running.disconnected)
+        return is_running or bool(self.pipeline)
+
+    def _has_unread(self) -> bool:
+        """Whether the client may be sending what nothing will read."""
+        return self._in_message or bool(self._waiting)
+
+    @property
+    def _lingering(self) -> LingeringTransport:
+        return cast(LingeringTransport, self.transport)
+
+    def _refuse(self, refusal: Refusal | None = None, has_body: bool = True) -> None:
+        """Take nothing more, and end the connection behind the answers to earlier requests. The refusal, if there is
+        one, is the last answer."""
+        if self._refused:
+            return
         self._refused = True
-        if not self.transport.is_closing():
-            self.transport.write(answer)
-            self.transport.close()
+        self._waiting.clear()
+        if self._in_message and not self._in_head and not self._give_up_present():
+            refusal = None
+        if refusal is not None:
+            self._refusal = self._rendered(refusal, has_body)
+        if not self._is_answering():
+            self._end_refused()
+        elif refusal is None:
+            (self.pipeline[0][0] if self.pipeline else cast(Any, self._running)).keep_alive = False
+
+    def _give_up_present(self) -> bool:
+        """Give up the request of whose body the parser has a part. False where it has an answer, or some of one."""
+        cycle = self.cycle
+        if self.pipeline and self.pipeline[0][0] is cycle:
+            self.pipeline.popleft()  # it was not begun
+            self.cycle = self.pipeline[0][0] if self.pipeline else cast(Any, self._running)
+            return True
+        if cycle.response_started:
+            return False
+        cycle.disconnected = True
+        cycle.message_event.set()
+        return True
+
+    def _rendered(self, refusal: Refusal, has_body: bool) -> bytes:
+        body = refusal.reason.encode() + b"\n"
+        head = [f"HTTP/1.1 {refusal.status} {http.HTTPStatus(refusal.status).phrase}\r\n".encode()]
+        head += [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
+        head += [b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n" % len(body)]
+        return b"".join([*head, b"connection: close\r\n\r\n", body if has_body else b""])
+
+    def _end_refused(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self._refusal:
+            self.transport.write(self._refusal)
+            self._lingering.linger(LINGER_BYTES)
+        else:
+            self._lingering.close_now()
 
     def _set_deadline(self) -> None:
         self._clear_deadline()
-        self._deadline = self.loop.call_later(HEAD_S, self.transport.close)
+        self._deadline = self.loop.call_later(HEAD_S, self._refuse)
 
     def _clear_deadline(self) -> None:
         if self._deadline is not None:

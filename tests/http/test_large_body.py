@@ -38,7 +38,7 @@ def receive(body, data):
 @pytest.mark.parametrize("seed", range(20))
 def test_all_that_came_is_given_and_nothing_behind_it(seed):
     drawn = random.Random(seed)
-    content, behind = drawn.randbytes(drawn.randrange(1, 6 * MOST_BYTES)), b"GET / HTTP/1.1\r\n\r\n"
+    content, behind = drawn.randbytes(drawn.randrange(1, 6 * MOST_BYTES)), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     body, left, given = LargeBody(len(content), Connection()), content + behind, b""
     beginning = drawn.randrange(min(len(content), 300_000))
     body.put(left[:beginning])
@@ -134,7 +134,7 @@ async def test_nothing_is_kept_of_a_connection_that_is_reset():
         ours = socket.create_connection(listening.getsockname())
         theirs, _ = listening.accept()
     theirs.setblocking(False)
-    server.adopt(theirs, b"GET / HTTP/1.1\r\n\r\n")
+    server.adopt(theirs, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     reader, writer = await asyncio.open_connection(sock=ours)
     await reader.readuntil(b"\r\n\r\n")
     (connection,) = server.server_state.connections
@@ -165,7 +165,7 @@ async def flood(length):
         theirs, _ = listening.accept()
     theirs.setblocking(False)
     ours.setblocking(False)
-    server.adopt(theirs, b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % length + bytes(200_000))
+    server.adopt(theirs, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % length + bytes(200_000))
     sent, silent = 0, 0
     while sent < most and silent < 20:
         try:
@@ -178,11 +178,11 @@ async def flood(length):
     assert sent < most / 2
 
 
-@pytest.mark.parametrize("behind", [b"", b"GET / HTTP/1.1\r\n\r\n"], ids=["alone", "with the next request"])
+@pytest.mark.parametrize("behind", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["alone", "with the next request"])
 async def test_a_body_that_has_come_whole_with_its_head_is_given_whole(behind):
     server = loaded(Counting())
     ours, theirs = socket.socketpair()
-    server.adopt(theirs, b"POST / HTTP/1.1\r\nContent-Length: 300000\r\n\r\n" + bytes(300_000) + behind)
+    server.adopt(theirs, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n" + bytes(300_000) + behind)
     reader, writer = await asyncio.open_connection(sock=ours)
     for expected in (b" 300000", b"      0") if behind else (b" 300000",):
         await reader.readuntil(b"\r\n\r\n")
