@@ -22,6 +22,7 @@ specification ("Error codes") and no others.
       TooManyTags            414  MANIFEST_INVALID
       TooManyUploads         429  TOOMANYREQUESTS
       TooManyManifests       429  TOOMANYREQUESTS
+      TooManyAnswers         429  TOOMANYREQUESTS
       NothingHere            404  UNSUPPORTED
       Unsupported            400, 404, 405, 413, 415, 500  UNSUPPORTED
       Denied                 403  DENIED
@@ -141,6 +142,16 @@ class TooManyManifests(OciError):
 
     def __init__(self, message: str, headers: Mapping[str, str]) -> None:
         super().__init__(message, None, {"Retry-After": "2", **headers})
+
+
+class TooManyAnswers(OciError):
+    """More bytes of answers at once than this instance keeps in memory. They are read, or cut off."""
+
+    status = 429
+    code = "TOOMANYREQUESTS"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, None, {"Retry-After": "2"})
 
 
 class ManifestUnknown(OciError):

@@ -11,6 +11,7 @@ large_body   bodies of pushes, received without a copy
 exchange     one request and its answer, measured as they pass
 request      reading requests: bodies in time, headers, numbers
 answers      writing answers: errors, content, paged lists
+sending      one bound on answers in memory while they are sent
 asked        what a GET of content asks for: conditions, a part
 ranges       the Range header
 blobs        pulling, mounting and deleting blobs

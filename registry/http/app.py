@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from registry.blobs.uploads import ClientGone
 from registry.cluster.fetch import TransferFailed
 from registry.cluster.peers import PREFIX as PEERS
-from registry.errors import ContentUnreachable, Ending, NothingHere, OciError, Unsupported
+from registry.errors import ContentUnreachable, Ending, NothingHere, OciError, TooManyAnswers, Unsupported
 from registry.forwarded import TrustedProxies
 from registry.full_disk import storage_failure
 from registry.http import administration, collection, membership, metrics, own, peers, replication
@@ -21,6 +21,7 @@ from registry.http.answers import CutOff, error_response
 from registry.http.direct import DirectAnswers, Headers
 from registry.http.exchange import Exchange
 from registry.http.routes import PREFIX, TEMPLATES, Path, answer, parse_path
+from registry.http.sending import Sending
 from registry.instance import Instance
 from registry.names import Digest
 from registry.request_ids import RequestIds
@@ -59,6 +60,7 @@ class App:
         self._registry = registry
         self._internal = internal
         self._ids = RequestIds(instance.clock)
+        self._sending = Sending()
         self._proxies = TrustedProxies(instance.config.proxies)
         self._direct = DirectAnswers(
             instance.catalog.database,
@@ -93,8 +95,8 @@ class App:
         route = _route(scope["path"]) if path is None else TEMPLATES[path.resource]
         with exchange.counted(instance.traffic, route, instance.config.log_requests and path is not None):
             try:
-                response = await self._answer(Request(scope, exchange.receive), path)
-                await response(scope, exchange.receive, exchange.send)
+                response = await self._answer_within_memory(Request(scope, exchange.receive), path)
+                await self._sending.send(response, scope, exchange.receive, exchange.send)
             except asyncio.CancelledError:
                 await self._cut_off(scope, exchange)
 
@@ -106,6 +108,21 @@ class App:
         if exchange.is_answering:
             raise CutOff("this instance has ended") from None
         await error_response(Ending())(scope, exchange.receive, exchange.send)
+
+    async def _answer_within_memory(self, request: Request, path: Path | None) -> Response:
+        """An answer for which there is room in memory. One that has to wait is dropped and found again: only then does
+        waiting take no memory. That changes nothing, as it is a read."""
+        sending = self._sending
+        response = await self._answer(request, path)
+        while request.method == "GET" and path is not None and not sending.has_room(len(response.body)):
+            size_bytes = len(response.body)
+            del response
+            try:
+                await sending.wait_for_room(size_bytes)
+            except TooManyAnswers as error:
+                return error_response(error)
+            response = await self._answer(request, path)
+        return response
 
     async def _answer(self, request: Request, path: Path | None) -> Response:
         try:

@@ -3,7 +3,7 @@
 No task is begun for these, nobody is asked, and nothing is waited for. An answer is kept, and is given again as long as
 its repository has not changed since, of which the catalog's number for the repository's last change tells: one short
 query, whichever process has written. Whatever is not plain (a condition, a range, a query, content that is elsewhere or
-due to be checked, a miss) is left to the routes.
+due to be checked, a miss) is left to the routes, and so is what is large: its memory is bounded over all requests.
 
 Bodies are compared with their digest when they are taken up, so what is kept is right whatever the disk does later.
 """
@@ -152,7 +152,7 @@ class DirectAnswers:
             row = self._queries.manifest(repository, parse_digest(reference))
         else:
             row = self._queries.manifest_by_tag(repository, reference) if is_tag(reference) else None
-        if row is None or row.body is None or not _has_digest(row.body, row.digest):
+        if row is None or row.body is None or len(row.body) > LARGEST_BYTES or not _has_digest(row.body, row.digest):
             return None
         headers = content_headers(row.digest) | {"Content-Type": row.media_type, "Content-Length": str(row.size)}
         return self._ready("manifest", repository, headers, row.body)
@@ -182,7 +182,7 @@ class DirectAnswers:
     def _ready(self, resource: str, repository: Repository, headers: dict[str, str], body: bytes) -> Direct | None:
         document = document_name(repository)
         changed = self._changed(document)
-        if changed is None or any(_CONTROL.search(value) for value in headers.values()):
+        if changed is None or len(body) > LARGEST_BYTES or any(_CONTROL.search(value) for value in headers.values()):
             return None
         return Direct(TEMPLATES[resource], on_the_wire(headers), body, document, changed, None)
 
