@@ -24,4 +24,5 @@ rebuild     a new catalog where it is lost
 bundle      repositories as files, for a site without a network: what there is in one
 bundle_export  making one
 bundle_import  taking one in
+bundle_staging  a verified copy of a bundle, each file of which is read once
 """

@@ -27,7 +27,7 @@ from registry.blobs.store import READ_BYTES, content_path
 from registry.catalog import schema
 from registry.catalog.catalog import PATH
 from registry.cli.catalog_file import READ_ONLY, instance_of
-from registry.cli.target import PART, Target
+from registry.cli.target import PART, Target, open_plain
 from registry.errors import CannotStart
 from registry.names import ALGORITHMS, Digest, algorithm_of, is_digest
 
@@ -134,6 +134,10 @@ def _is_there(source: Path, target: Target, content: Content) -> bool:
 
 def _copy_catalog(source: Path, target: Path) -> None:
     """As of one moment: the whole in one step, which in WAL mode keeps no writer waiting."""
+    file = open_plain(source)
+    if file is None:
+        raise CannotStart(f"{source} is no catalog: a link, or no regular file")
+    file.close()
     try:
         reading = apsw.Connection(f"{source.absolute().as_uri()}?mode=ro", flags=READ_ONLY)
         (version,) = reading.execute("PRAGMA user_version").fetchone()  # type: ignore[misc]
@@ -224,7 +228,10 @@ def _link(source: Path, target: Target, path: str) -> bool:
 
 
 def _copy(source: Path, target: Target, path: str) -> None:
-    with source.open("rb") as reading, target.create(path) as writing:
+    reading = open_plain(source)
+    if reading is None:
+        raise FileNotFoundError(source)
+    with reading, target.create(path) as writing:
         shutil.copyfileobj(reading, writing, READ_BYTES)
         writing.flush()
         os.fsync(writing.fileno())

@@ -14,7 +14,7 @@ from registry.blobs.store import READ_BYTES, content_path
 from registry.catalog.queries import KIND
 from registry.cli.bundle import LIST, MAC, VERSION, Bundle, DocumentFile, Moved, is_right, mac_of, moved
 from registry.cli.catalog_file import open_read_only
-from registry.cli.target import PART, Target
+from registry.cli.target import PART, Directory, Target
 from registry.cluster.keys import ClusterKey
 from registry.errors import CannotStart
 from registry.names import Digest
@@ -50,7 +50,7 @@ def _export(
     documents = _documents(reading, patterns)
     if patterns and not any(name.startswith(KIND) for _, name in documents):
         raise CannotStart(f"no repository is matched by {', '.join(patterns)}")
-    target = Target(directory)
+    source, target = Directory(data), Target(directory)
     bundle, new, wrong = Bundle(VERSION, [], {}, {}), 0, []
     for document, name in documents:
         update = _update_of(reading, document)
@@ -68,7 +68,7 @@ def _export(
         path = content_path(Digest(digest))
         if is_right(target.open(path), Digest(digest), size):
             continue
-        if not _copy(data / path, target, path):
+        if not _copy(source, target, path):
             del bundle.contents[digest]  # collected or evicted meanwhile
         elif not is_right(target.open(path + PART), Digest(digest), size):
             target.drop(path)
@@ -83,13 +83,13 @@ def _export(
     return moved(bundle, new, wrong)
 
 
-def _copy(source: Path, target: Target, path: str) -> bool:
-    """False when it is not there."""
-    try:
-        with source.open("rb") as reading, target.create(path) as writing:
-            shutil.copyfileobj(reading, writing, READ_BYTES)
-    except FileNotFoundError:
+def _copy(source: Directory, target: Target, path: str) -> bool:
+    """False when it is not there, or no regular file."""
+    reading = source.open(path)
+    if reading is None:
         return False
+    with reading, target.create(path) as writing:
+        shutil.copyfileobj(reading, writing, READ_BYTES)
     return True
 
 

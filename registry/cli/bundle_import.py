@@ -1,18 +1,17 @@
 """Taking a bundle into a data directory that no instance runs on.
 
-Everything is verified before anything is taken in, and what a bundle says merges with what is there as if it had come
-from another instance. But a bundle brings repositories: it has no say about the cluster and its members. Documents of
-kinds that this version does not know are kept and passed on, as everywhere, and mean nothing to it.
+Everything is verified before anything is taken in, and what is taken in is what was verified: each file is read once,
+into a copy (see `bundle_staging`). What a bundle says merges with what is there as if it had come from another
+instance. But a bundle brings repositories: it has no say about the cluster and its members. Documents of kinds that
+this version does not know are kept and passed on, as everywhere, and mean nothing to it.
 """
 
 import asyncio
 import hashlib
 import hmac
-import os
 import re
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 from blake3 import blake3
@@ -21,13 +20,15 @@ from crdt.delta import decode_delta
 from crdt.errors import CrdtError
 from crdt.gate import admit
 from registry.blobs.checks import Checks
-from registry.blobs.store import READ_BYTES, content_path
+from registry.blobs.store import content_path
 from registry.catalog import membership, queries
-from registry.catalog.catalog import Catalog
-from registry.catalog.content import add_content, held_size
+from registry.catalog.catalog import PATH, Catalog
+from registry.catalog.content import add_content
 from registry.catalog.incoming import Incoming, keep_wanted_body, note_writers
-from registry.cli.bundle import LIST, MAC, VERSION, Bundle, Moved, is_right, mac_of, moved
-from registry.cli.target import open_plain
+from registry.cli.bundle import LIST, MAC, VERSION, Bundle, Moved, mac_of, moved
+from registry.cli.bundle_staging import Staging, hash_file, open_file, read_file
+from registry.cli.catalog_file import open_read_only
+from registry.cli.target import Directory
 from registry.cluster.keys import ClusterKey
 from registry.errors import CannotStart, NameInvalid
 from registry.manifest import MAX_MANIFEST_BYTES
@@ -35,6 +36,11 @@ from registry.names import Digest, algorithm_of, is_digest, parse_repository
 from registry.system.clock import SystemClock
 from registry.system.disk import SystemDisk
 
+MAX_LIST_BYTES = 1024 * 1024 * 1024
+"""Of `bundle.json`: some 100 bytes for each content, so that ten million fit."""
+MAX_MAC_BYTES = 1024
+MAX_DOCUMENT_BYTES = 1024 * 1024 * 1024
+"""As much as one document may have on its way between instances."""
 _OTHER_KIND = re.compile(r"[a-z][a-z0-9-]{0,62}/[\x21-\x7e]{1,255}")
 """Documents of kinds that a newer version may have."""
 _FILE = re.compile(r"documents/[0-9]{1,9}|bodies/[0-9a-f]{64,128}")
@@ -42,16 +48,28 @@ _FILE = re.compile(r"documents/[0-9]{1,9}|bodies/[0-9a-f]{64,128}")
 
 def import_bundle(source: Path, data: Path, keys: list[ClusterKey]) -> Moved:
     """Take in a bundle. Raises CannotStart for one that is not whole, or not of this cluster; it changes nothing."""
-    bundle = _verified(source, keys)
-    return asyncio.run(_import(source, data, bundle))
-
-
-def _verified(source: Path, keys: list[ClusterKey]) -> Bundle:
+    files = Directory(source)
+    bundle = _listed(source, files, keys)
+    staging = Staging(data)
     try:
-        said = (source / LIST).read_bytes()
-        mac = (source / MAC).read_bytes()
-    except OSError as error:
-        raise CannotStart(f"{source} is no bundle: {error.strerror}: {error.filename}") from None
+        checks = _staged(source, files, bundle, staging, _held(data))
+    except (CannotStart, OSError):
+        staging.clear()
+        raise
+    done = asyncio.run(_import(data, bundle, staging, checks))
+    staging.clear()
+    return done
+
+
+def _listed(source: Path, files: Directory, keys: list[ClusterKey]) -> Bundle:
+    """What a bundle says is in it."""
+    if not source.is_dir():
+        raise CannotStart(f"{source} is no bundle: there is no such directory")
+    said, mac = read_file(files, LIST, MAX_LIST_BYTES), read_file(files, MAC, MAX_MAC_BYTES)
+    for name, found in ((LIST, said), (MAC, mac)):
+        if found is None:
+            raise CannotStart(f"{source} is no bundle: it has no {name}, or one that is no regular file")
+    assert said is not None and mac is not None, "else it was refused"
     signers: list[ClusterKey | None] = [*keys] or [None]
     if not any(hmac.compare_digest(mac, mac_of(said, key).encode()) for key in signers):
         raise CannotStart(f"the bundle {source} was not made with this cluster's key, or was changed")
@@ -63,9 +81,6 @@ def _verified(source: Path, keys: list[ClusterKey]) -> Bundle:
         raise CannotStart(f"the bundle {source} was made by a newer version of Concord")
     for document in bundle.documents:
         _check_name(source, document.name)
-    wrong = _wrong_files(source, bundle)
-    if wrong:
-        raise CannotStart(f"the bundle {source} is damaged: {', '.join(wrong[:3])}" + (" …" if wrong[3:] else ""))
     return bundle
 
 
@@ -82,63 +97,72 @@ def _check_name(source: Path, name: str) -> None:
         raise CannotStart(f"the bundle {source} brings {name[:100]!r}, which is no name of a document") from None
 
 
-def _wrong_files(source: Path, bundle: Bundle) -> list[str]:
-    wrong = []
+def _staged(
+    source: Path, files: Directory, bundle: Bundle, staging: Staging, held: frozenset[str]
+) -> dict[Digest, Checks]:
+    """Copy what is right, each file read once. Return the checks of the contents that are not here yet. Raises
+    CannotStart where anything is wrong."""
+    wrong, checks = [], dict[Digest, Checks]()
     for document in bundle.documents:
-        update = _bytes(source / document.file) if _FILE.fullmatch(document.file) else None
+        update = read_file(files, document.file, MAX_DOCUMENT_BYTES) if _FILE.fullmatch(document.file) else None
         if update is None or blake3(update).hexdigest() != document.hash or not _is_whole(update):
             wrong.append(document.file)
+        else:
+            staging.keep(document.file, update)
     for digest, file in bundle.bodies.items():
-        body = _bytes(source / file, MAX_MANIFEST_BYTES) if _FILE.fullmatch(file) else None
+        body = read_file(files, file, MAX_MANIFEST_BYTES) if _FILE.fullmatch(file) else None
         if body is None or not is_digest(digest) or _hex(digest, body) != digest.partition(":")[2]:
             wrong.append(file)
-    for digest, size in bundle.contents.items():
-        if not is_digest(digest) or not is_right(_opened(source / content_path(Digest(digest))), Digest(digest), size):
-            wrong.append(digest)
-    return wrong
+        else:
+            staging.keep(file, body)
+    for name, size in bundle.contents.items():
+        found = _staged_content(files, name, size, staging, held) if is_digest(name) else None
+        if found is None:
+            wrong.append(name)
+        elif name not in held:
+            checks[Digest(name)] = found
+    if wrong:
+        raise CannotStart(f"the bundle {source} is damaged: {', '.join(wrong[:3])}" + (" …" if wrong[3:] else ""))
+    return checks
 
 
-async def _import(source: Path, data: Path, bundle: Bundle) -> Moved:
-    clock, disk = SystemClock(), SystemDisk(data)
-    catalog, new = Catalog(disk, clock), 0
+def _staged_content(files: Directory, name: str, size: int, staging: Staging, held: frozenset[str]) -> Checks | None:
+    digest = Digest(name)
+    if name in held:
+        return hash_file(open_file(files, content_path(digest)), digest, size)
+    return staging.keep_content(files, digest, size)
+
+
+def _held(data: Path) -> frozenset[str]:
+    """The contents that are in the data directory."""
+    if not (data / PATH).exists():
+        return frozenset()
+    catalog = open_read_only(data)
+    try:
+        return frozenset(str(digest) for (digest,) in catalog.execute("SELECT digest FROM content"))
+    finally:
+        catalog.close()
+
+
+async def _import(data: Path, bundle: Bundle, staging: Staging, checks: dict[Digest, Checks]) -> Moved:
+    clock = SystemClock()
+    catalog = Catalog(SystemDisk(data), clock)
     await catalog.start()
     try:
-        for digest, size in bundle.contents.items():
-            if held_size(catalog.database, Digest(digest)) is None:
-                checks = _place(source, data, Digest(digest))
-                row = (Digest(digest), size, checks.per_mib(), clock.now_ms())
-                await catalog.database.write(lambda tx, row=row: add_content(tx, *row))  # type: ignore[misc]
-                new += 1
+        for digest, found in checks.items():
+            staging.place(digest)
+            row = (digest, found.size, found.per_mib(), clock.now_ms())
+            await catalog.database.write(lambda tx, row=row: add_content(tx, *row))  # type: ignore[misc]
         for document in bundle.documents:
-            update = (source / document.file).read_bytes()
+            update = staging.read(document.file)
             await catalog.database.write(lambda tx, writers=document.writers: note_writers(tx, writers))  # type: ignore[misc]
             await catalog.take_in(Incoming(document.name, update, decode_delta(update), {}))
         for file in bundle.bodies.values():
-            body = (source / file).read_bytes()
+            body = staging.read(file)
             await catalog.database.write_in_steps(partial(keep_wanted_body, body=body))
     finally:
         await catalog.stop()
-    return moved(bundle, new, [])
-
-
-def _place(source: Path, data: Path, digest: Digest) -> Checks:
-    """Copy a content file to its place, durably; what was copied is verified once more."""
-    place = data / content_path(digest)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    part = data / f"import-{digest.replace(':', '-')}"
-    checks = Checks(algorithm_of(digest))
-    with (source / content_path(digest)).open("rb") as reading, part.open("wb") as writing:
-        while piece := reading.read(READ_BYTES):
-            checks.update(piece)
-            writing.write(piece)
-        writing.flush()
-        os.fsync(writing.fileno())
-    if checks.digest() != digest:
-        part.unlink()
-        raise CannotStart(f"the bundle changed while it was read: {digest}")
-    part.replace(place)
-    SystemDisk(data).sync_directory(str(place.parent.relative_to(data)))
-    return checks
+    return moved(bundle, len(checks), [])
 
 
 def _is_whole(update: bytes) -> bool:
@@ -147,24 +171,6 @@ def _is_whole(update: bytes) -> bool:
         return admit({}, decode_delta(update), {}) is not None
     except CrdtError:
         return False
-
-
-def _opened(path: Path) -> BinaryIO | None:
-    try:
-        return open_plain(path)
-    except OSError:
-        return None
-
-
-def _bytes(path: Path, limit_bytes: int | None = None) -> bytes | None:
-    """A file; None where there is none, or one above the limit."""
-    file = _opened(path)
-    if file is None:
-        return None
-    with file:
-        if limit_bytes is not None and os.fstat(file.fileno()).st_size > limit_bytes:
-            return None
-        return file.read()
 
 
 def _hex(digest: str, body: bytes) -> str:

@@ -1,9 +1,9 @@
-"""Writing into a directory that somebody else may have prepared: a stick, a share, a place in /tmp.
+"""Reading and writing in a directory that somebody else may have prepared: a stick, a share, a place in /tmp.
 
-Nothing outside it is written, replaced or removed, whatever links lie in it, also while they are exchanged: directories
-are opened one below the other and never through a symbolic link, and a file is made anew under another name and then
-takes the place of what is there, which is only a name. The directory itself may be a link: it is the one that was asked
-for.
+Only regular files are read, and nothing outside it is written, replaced or removed, whatever links lie in it, also
+while they are exchanged: directories are opened one below the other and never through a symbolic link, and a file is
+made anew under another name and then takes the place of what is there, which is only a name. The directory itself may
+be a link: it is the one that was asked for.
 """
 
 import errno
@@ -46,12 +46,10 @@ def open_plain(path: Path | str, directory: int | None = None) -> BinaryIO | Non
     return os.fdopen(descriptor, "rb")
 
 
-class Target:
-    """A directory to write into. Paths in it are relative, with slashes. Raises CannotStart for a link on the way."""
+class Directory:
+    """A directory to read from. Paths in it are relative, with slashes. Raises CannotStart for a link on the way."""
 
     def __init__(self, directory: Path) -> None:
-        """Makes it where it is not there."""
-        directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
 
     @contextmanager
@@ -80,7 +78,7 @@ class Target:
             return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise CannotStart(f"{path} is no directory but a link or a file; nothing is written there") from None
+                raise CannotStart(f"{path} is no directory but a link or a file; it is not followed") from None
             error.filename = str(path)
             raise
 
@@ -107,6 +105,15 @@ class Target:
                 return sorted(os.listdir(place.directory))
         except (CannotStart, FileNotFoundError):
             return []
+
+
+class Target(Directory):
+    """A directory to write into."""
+
+    def __init__(self, directory: Path) -> None:
+        """Makes it where it is not there."""
+        directory.mkdir(parents=True, exist_ok=True)
+        super().__init__(directory)
 
     def create(self, path: str) -> BinaryIO:
         """A file that is on its way to `path`, see `put`."""

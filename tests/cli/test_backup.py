@@ -1,5 +1,6 @@
 """Backups while serving, starting again from one, and a catalog that is lost."""
 
+import os
 import re
 import threading
 import time
@@ -293,3 +294,20 @@ def test_the_last_collection_and_the_last_check_are_shown(tmp_path):
         assert abs(last["collection_ms"] / 1000 - time.time()) < 60 and abs(last["scrub_ms"] / 1000 - time.time()) < 60
         for name in (b"last_collection", b"last_scrub", b"oldest_check"):
             assert b"\nconcord_" + name + b"_timestamp_seconds 1" in server.client.get("/metrics").body
+
+
+@pytest.mark.parametrize("put", [lambda file: file.symlink_to("/dev/zero"), os.mkfifo], ids=["endless", "pipe"])
+@pytest.mark.parametrize("what", ["catalog.sqlite", "blobs/*/*/*"])
+def test_a_backup_with_something_that_is_no_regular_file_does_not_hold_up_a_restore(tmp_path, what, put):
+    with running_server(tmp_path / "data") as server:
+        server.client.push("app", "v1", images.image("backed up"))
+        empty = server.client.push_blob("app", b"")
+    assert concord("backup", "--data", tmp_path / "data", tmp_path / "backup").returncode == 0
+    file = next(tmp_path.glob(f"backup/blobs/*/*/{empty[7:]}" if "blobs" in what else f"backup/{what}"))
+    file.unlink()
+    put(file)
+    done = concord("restore", tmp_path / "backup", "--data", tmp_path / "again")
+    if what == "catalog.sqlite":
+        assert done.returncode == 2 and "concord: " in done.stderr, done
+    else:
+        assert done.returncode == 1 and f"{empty}: missing" in done.stdout, done

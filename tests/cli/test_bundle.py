@@ -8,6 +8,7 @@ import pytest
 from blake3 import blake3
 
 from crdt.delta import encode_delta
+from registry.cli import bundle_import
 from registry.cli.bundle import mac_of
 from registry.cli.bundle_export import export_bundle
 from registry.cli.bundle_import import import_bundle
@@ -175,14 +176,94 @@ def test_a_document_before_which_something_is_missing_changes_nothing(there, bun
     assert not any(there.iterdir())
 
 
-@pytest.mark.parametrize("what", ["documents/0", "bodies/*", "blobs/sha256/*/*"])
-@pytest.mark.parametrize("put", [lambda file: file.symlink_to("/dev/zero"), os.mkfifo], ids=["endless", "pipe"])
-def test_what_is_no_file_is_not_read_for_ever(there, bundle, what, put):
+def link_to_itself(file):
+    """The same bytes, but elsewhere."""
+    file.with_name("elsewhere").write_bytes(file.with_name(f"{file.name}.kept").read_bytes())
+    file.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [("documents/0", "damaged"), ("bodies/*", "damaged"), ("blobs/sha256/*/*", "damaged"),
+     ("bundle.json", "no regular file"), ("bundle.mac", "no regular file")],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "put", [lambda file: file.symlink_to("/dev/zero"), os.mkfifo, os.mkdir, link_to_itself],
+    ids=["endless", "pipe", "directory", "link"],
+)  # fmt: skip
+def test_what_is_no_regular_file_is_not_read(there, bundle, what, says, put):
     file = next(bundle.glob(what))
-    file.unlink()
+    file.rename(file.with_name(f"{file.name}.kept"))
     put(file)
+    with pytest.raises(CannotStart, match=says):
+        import_bundle(bundle, there, [])
+    assert not any(there.iterdir())
+
+
+@pytest.mark.parametrize("above", ["documents", "bodies", "blobs", "blobs/sha256"])
+def test_what_lies_behind_a_link_is_not_read(tmp_path, there, bundle, above):
+    (bundle / above).rename(tmp_path / "elsewhere")
+    (bundle / above).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(CannotStart, match="damaged"):
         import_bundle(bundle, there, [])
+    assert not any(there.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("what", "bound", "says"),
+    [("bundle.json", "MAX_LIST_BYTES", "no bundle.json"), ("bundle.mac", "MAX_MAC_BYTES", "no bundle.mac"),
+     ("documents/0", "MAX_DOCUMENT_BYTES", "damaged"), ("bodies/*", "MAX_MANIFEST_BYTES", "damaged")],
+)  # fmt: skip
+def test_a_file_beyond_its_bound_is_refused_before_it_is_in_memory(there, bundle, monkeypatch, what, bound, says):
+    monkeypatch.setattr(f"registry.cli.bundle_import.{bound}", 10_000)
+    os.truncate(next(bundle.glob(what)), 1 << 40)
+    with pytest.raises(CannotStart, match=says):
+        import_bundle(bundle, there, [])
+    assert not any(there.iterdir())
+
+
+def test_content_that_goes_on_beyond_its_size_is_not_read_to_its_end(there, bundle):
+    os.truncate(next(bundle.glob("blobs/sha256/*/*")), 1 << 40)
+    with pytest.raises(CannotStart, match="damaged"):
+        import_bundle(bundle, there, [])
+    assert not any(there.iterdir())
+
+
+@pytest.mark.parametrize("what", ["documents/0", "bodies/*", "blobs/sha256/*/*"])
+def test_what_is_exchanged_after_it_was_verified_is_not_taken_in(tmp_path, there, bundle, what, monkeypatch):
+    """Everything was read again, and documents and bodies were not compared again."""
+    evil = images.image("evil", layer_bytes=2000)
+    with running_server(tmp_path / "evil") as server:
+        server.client.push("app", "v1", evil)
+    export_bundle(tmp_path / "evil", tmp_path / "evil-bundle", [], [])
+    exchanged = []
+
+    async def exchange(*arguments, import_=bundle_import._import):
+        for file in bundle.glob(what):
+            file.write_bytes(next((tmp_path / "evil-bundle").glob(what)).read_bytes())
+            exchanged.append(file)
+        return await import_(*arguments)
+
+    monkeypatch.setattr(bundle_import, "_import", exchange)
+    import_bundle(bundle, there, [])
+    assert exchanged
+    with running_server(there) as server:
+        assert server.client.pull("app", "v1") == images.image("unsigned", layer_bytes=2000).body
+    assert concord("verify", "--data", there, "--digests").returncode == 0
+
+
+def test_an_import_that_was_broken_off_goes_on_and_leaves_nothing_behind(there, bundle, monkeypatch):
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(bundle_import, "_import", die)
+        import_bundle(bundle, there, [])
+    assert sorted(path.name for path in there.iterdir()) == ["import"]
+    (contents,) = [{p.stat().st_ino for p in there.glob("import/blobs/*/*/*")}]
+    assert import_bundle(bundle, there, []).new == len(contents) > 0
+    assert {path.stat().st_ino for path in there.glob("blobs/*/*/*")} == contents, "they were not copied again"
+    assert not (there / "import").exists()
 
 
 def test_a_bundle_of_another_cluster_is_refused(tmp_path, carried):
