@@ -18,7 +18,15 @@ from registry.cluster.members import Member
 from registry.cluster.messages import UploadAnswer, UploadQuestion
 from registry.cluster.peers import SessionRefused
 from registry.cluster.upload_ids import RANDOM_SIZE, UploadId, new_upload_name, open_upload_id, seal_upload_id
-from registry.errors import CLOSE, BlobUploadInvalid, BlobUploadUnknown, ChunkOutOfOrder, Ending, UploadUnreachable
+from registry.errors import (
+    CLOSE,
+    BlobUploadInvalid,
+    BlobUploadUnknown,
+    ChunkOutOfOrder,
+    Ending,
+    NameInvalid,
+    UploadUnreachable,
+)
 from registry.forwarded import client_network
 from registry.http.blobs import mount_blob
 from registry.http.repeatable import RepeatableBody
@@ -52,8 +60,7 @@ async def begin(instance: Instance, request: Request, repository: Repository) ->
     query = request.query_params
     if "mount" in query:
         digest = parse_digest(query["mount"])
-        source = parse_repository(query["from"]) if query.get("from") else None
-        if await mount_blob(instance, repository, digest, source) is not None:
+        if await _mount(instance, repository, digest, query.get("from", "")):
             return _created(repository, digest)
     elif query.get("digest-algorithm", "sha256") not in ALGORITHMS:
         raise BlobUploadInvalid("this digest algorithm is not supported", {"supported": sorted(ALGORITHMS)})
@@ -66,6 +73,17 @@ async def begin(instance: Instance, request: Request, repository: Repository) ->
         asked = UploadRequest("PUT", repository, upload, digest, None, body_stream(request), network)
         return await carry_out(instance, asked)
     return _under_way(instance, repository, upload.name, 0, 202)
+
+
+async def _mount(instance: Instance, repository: Repository, digest: Digest, source: str) -> bool:
+    """Mount a blob, and return False where it has to be uploaded (OCI distribution specification, "Mounting a blob from
+    another repository"). That holds for a source that no repository here can have: clients also name what they know
+    of other registries, whose names have another grammar."""
+    try:
+        repository_of_source = parse_repository(source) if source else None
+    except NameInvalid:
+        return False
+    return await mount_blob(instance, repository, digest, repository_of_source) is not None
 
 
 async def continue_upload(instance: Instance, request: Request, repository: Repository, upload_id: str) -> Response:
