@@ -80,6 +80,11 @@ class Policy:
         return rules_without_effect([rule.repositories for rule in self.rules[:-1]])
 
     @property
+    def sites(self) -> frozenset[str]:
+        """The sites that rules name."""
+        return frozenset(site for rule in self.rules for site, _ in rule.copies.sites)
+
+    @property
     def copies_anything(self) -> bool:
         """Whether any content has to be anywhere of its own accord."""
         return any(rule.copies != Copies() for rule in self.rules)

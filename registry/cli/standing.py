@@ -35,6 +35,13 @@ def lines(answer: dict[str, Any]) -> Iterator[str]:
         text = f"{rule['repositories']}: copies {rule['copies']}, acknowledge {rule['acknowledge']}"
         never = f"; [bold]never applies[/]: {escape(rule['never_applies'])}" if rule["never_applies"] else ""
         yield f"policy {escape(text)}{never}"
+    yield from _empty_sites(answer)
+
+
+def _empty_sites(answer: dict[str, Any]) -> Iterator[str]:
+    sites = answer["copies"]["sites_without_instances"]
+    if sites:
+        yield f"[bold]no known instance keeps copies[/] at {escape(', '.join(sites))}, where the policy wants some"
 
 
 def _last(last: dict[str, Any], now_ms: int) -> str:

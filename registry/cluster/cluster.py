@@ -108,7 +108,7 @@ class Cluster:
         self.space = DiskSpace(store.disk)
         self.offsets = ClockOffsets(clock)
         self.watch = Watch(
-            self.members, self.policy.digest, clock, self.offsets, self.space,
+            self.members, self.policy, not config.front_end, clock, self.offsets, self.space,
             lambda member: self.peers.ask(member, "/hello", self.hello(member), Hello, timeout_s=HEARTBEAT_S),
         )  # fmt: skip
         self.gossip.on_twin = self.twin_seen

@@ -13,12 +13,15 @@ from registry.blobs.space import DiskSpace
 from registry.cluster.clock_offsets import ClockOffsets
 from registry.cluster.members import HEARTBEAT_S, Member, Members
 from registry.cluster.messages import Hello
+from registry.policy import Policy
 from registry.seams import Clock, PeerUnreachable
 
 log = logging.getLogger("concord.members")
 
 SPACE_S = 30.0
 """Seconds between two looks at the disk's room for heartbeats."""
+ACQUAINTED_S = 30.0
+"""After this an instance has heard of all that live, and a site of which it knows nobody is worth a line."""
 UNANSWERED_S = 5.0
 """A member that answers no request for less than this is restarting, and not worth a line."""
 
@@ -40,10 +43,16 @@ class Watch:
     """The task that looks at all members every two seconds."""
 
     def __init__(
-        self, members: Members, policy_digest: str, clock: Clock, offsets: ClockOffsets, space: DiskSpace, ask: Ask
-    ) -> None:
+        self, members: Members, policy: Policy, keeps: bool, clock: Clock, offsets: ClockOffsets, space: DiskSpace,
+        ask: Ask,
+    ) -> None:  # fmt: skip
+        """`keeps` of an instance that keeps copies itself."""
         self._members = members
-        self._policy_digest = policy_digest
+        self._policy = policy
+        self._own_sites = {members.own_site} if keeps else set()
+        self._began = _now()
+        self._empty_sites: set[str] = set()
+        """Sites of which was told that nobody there keeps copies."""
         self._clock = clock
         self._offsets = offsets
         self._space = space
@@ -65,7 +74,12 @@ class Watch:
 
     def policy_agrees(self, member: Member) -> bool | None:
         """Return whether a member has the same policy; None where it has not said which it has."""
-        return member.beat.policy == self._policy_digest if member.beat.policy else None
+        return member.beat.policy == self._policy.digest if member.beat.policy else None
+
+    def empty_sites(self) -> list[str]:
+        """Return the sites that the policy wants copies at and where no known instance keeps any, such as misspelt
+        ones."""
+        return sorted(self._policy.sites - self._own_sites - {one.site for one in self._members.keepers()})
 
     def look(self) -> None:
         """Tell what has changed since the last look."""
@@ -74,6 +88,8 @@ class Watch:
         for instance in gone:
             del self._told[instance]
         self._offsets.forget(gone)
+        if _now() >= self._began + ACQUAINTED_S:
+            self._tell_sites()
         for member in members:
             if member.heard_at is not None:  # one that is known from the disk alone may have been away for long
                 told = self._told.get(member.instance)
@@ -81,6 +97,14 @@ class Watch:
                     told = self._told[member.instance] = _Told(member.beat.start)
                     log.info("%s is heard, at site %s", member.shown, member.beat.site or "-")
                 self._look_at(member, told)
+
+    def _tell_sites(self) -> None:
+        empty = set(self.empty_sites())
+        for site in sorted(empty - self._empty_sites):
+            log.warning("the policy wants copies at site %s, where no known instance keeps any", site)
+        for site in sorted(self._empty_sites - empty):
+            log.info("an instance at site %s keeps copies now, as the policy wants", site)
+        self._empty_sites = empty
 
     def _look_at(self, member: Member, told: _Told) -> None:
         self._tell_life(member, told)

@@ -69,6 +69,7 @@ async def status(instance: Instance, request: Request) -> Response:
             "copies": {
                 "policy": policy(instance),
                 "policy_digest": cluster.policy.digest,
+                "sites_without_instances": cluster.watch.empty_sites(),
                 "due": cluster.copies.due,
                 "lacking": cluster.copies.lacking,
                 "copied": cluster.copies.copied,

@@ -8,11 +8,13 @@ import pytest
 from registry.cluster.clock_offsets import ClockOffsets
 from registry.cluster.members import PRESUMED_DEAD_S, Members
 from registry.cluster.messages import Heartbeat
-from registry.cluster.watch import UNANSWERED_S, Watch
+from registry.cluster.watch import ACQUAINTED_S, UNANSWERED_S, Watch
+from registry.policy import Policy, parse_rule
 from tests.support.seams import StillClock
 
 OTHER = "1" * 32
-POLICY = "ab" * 8
+POLICY = Policy((parse_rule("*", 2, "local"),))
+MISSPELT = Policy((parse_rule("prod/*", "eu=1,ue=1", "local"), *POLICY.rules))
 
 
 class Watched:
@@ -27,13 +29,16 @@ class Watched:
         self.clock = StillClock()
         self.offsets = ClockOffsets(self.clock)
         self.members = Members("0" * 32, "eu")
-        self.watch = Watch(self.members, POLICY, self.clock, self.offsets, None, None)
+        self.begin(POLICY)
         self._sequence = 0
+
+    def begin(self, policy):
+        self.watch = Watch(self.members, policy, True, self.clock, self.offsets, None, None)
 
     def hear(self, start=1, **more):
         self._sequence += 1
-        more = {"name": "eu-2", "policy": POLICY} | more
-        beat = Heartbeat("eu", "http://o:1", "", "1", start, 0, 0, bytes(16), {}, **more)
+        more = {"name": "eu-2", "policy": POLICY.digest} | more
+        beat = Heartbeat(more.pop("site", "eu"), "http://o:1", "", "1", start, 0, 0, bytes(16), {}, **more)
         return self.members.hear(OTHER, beat, self._sequence, on_bus=False)
 
     def look(self):
@@ -85,7 +90,8 @@ async def test_a_member_that_is_heard_and_does_not_answer_is_a_line_with_the_rea
 
 async def test_a_member_with_another_policy_is_a_warning_until_it_has_the_same(watched):
     watched.hear(policy="cd" * 8)
-    assert "has another policy than this instance" in watched.look()[1]
+    _, warned = watched.look()
+    assert "has another policy than this instance" in warned
     assert watched.watch.policy_agrees(watched.members.get(OTHER)) is False
     watched.hear()
     assert watched.look() == [f"eu-2 ({OTHER}) has the same policy again"]
@@ -99,7 +105,21 @@ async def test_a_clock_that_is_more_than_a_second_off_is_a_warning_until_it_is_r
     for start, (ahead_ms, said) in enumerate(steps, 1):
         member = watched.hear(start=start, now_ms=watched.clock.now_ms() + ahead_ms)
         watched.offsets.asked(member, watched.clock.steady_s(), member.beat)
-        assert any(said in line for line in watched.look())
+        assert sum(said in line for line in watched.look()) == 1
+
+
+async def test_a_site_of_the_policy_where_nobody_keeps_copies_is_a_warning_until_somebody_does(watched):
+    watched.begin(MISSPELT)
+    watched.hear(policy=MISSPELT.digest)
+    assert watched.watch.empty_sites() == ["ue"]
+    assert len(watched.look()) == 1, "others may not have been heard yet"
+    watched.now += ACQUAINTED_S
+    watched.hear(policy=MISSPELT.digest)
+    assert watched.look() == ["the policy wants copies at site ue, where no known instance keeps any"]
+    watched.hear(site="ue", front_end=True, policy=MISSPELT.digest)
+    assert watched.look() == []
+    watched.hear(site="ue", policy=MISSPELT.digest)
+    assert watched.look() == ["an instance at site ue keeps copies now, as the policy wants"]
 
 
 async def test_a_member_that_was_forgotten_leaves_nothing_behind(watched):
