@@ -11,6 +11,7 @@ incoming     taking in what other instances send
 forks        healing a document that a writer used twice has split
 queries      what pulls and lists read
 referrers    what refers to a manifest, newest first
+wrong_sizes  facts that state another size than what is on this disk has
 content      which content files are on this disk, and uploads that are under way
 collection   content that no manifest names, and giving it up
 untagged     manifests that nobody would miss

@@ -14,6 +14,7 @@ from registry.catalog.queries import Queries
 from registry.catalog.replica import DocumentReplica
 from registry.catalog.tries import TrieCache
 from registry.catalog.view import COLUMNS, LiveFact
+from registry.catalog.wrong_sizes import WrongSizes
 from registry.errors import StorageFailed
 from registry.seams import Clock, Disk
 from registry.steps import Steps
@@ -43,6 +44,8 @@ class Catalog:
         """Whether the state digest at this start was that of the last orderly end; None after any other end."""
         self.replica = DocumentReplica(self.database)
         self.queries = Queries(self.database)
+        self.wrong_sizes = WrongSizes(self.queries.instance_of)
+        self.database.on_wrong_size = self.wrong_sizes.report
         self.on_taken_in: Callable[[Applied, str | None], None] = lambda applied, sender: None
         """Told of every update from elsewhere that brought something, once it is durable."""
 

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from crdt.fact import BLOB
 from registry.catalog.database import Reads, Transaction
+from registry.catalog.wrong_sizes import compare_content
 from registry.names import Digest, Repository
 
 
@@ -40,6 +42,7 @@ class UploadRow(NamedTuple):
 
 def add_content(tx: Transaction, digest: Digest, size: int, checks: bytes, now_ms: int) -> None:
     """A content file is in its place, verified and durable."""
+    compare_content(tx, BLOB, digest, size)
     tx.execute(
         "INSERT OR REPLACE INTO content (digest, size, checks, checked_ms, used_ms) VALUES (?1, ?2, ?3, ?4, ?4)",
         (digest, size, checks, now_ms),

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import apsw
 
@@ -38,6 +38,15 @@ _IN_MEMORY = 2
 be full, or read-only as in a container, while the data directory is not."""
 
 
+class WrongSize(NamedTuple):
+    """A size that a fact states of a content or a manifest, and the one that is right, see `wrong_sizes`."""
+
+    digest: str
+    stated: int
+    size: int
+    writer: int
+
+
 class Transaction:
     """One operation inside a group: SQL, and what is to happen once the group is durable."""
 
@@ -45,6 +54,7 @@ class Transaction:
         self._connection = connection
         self.after_commit: list[Callable[[], None]] = []
         self.after_rollback: list[Callable[[], None]] = []
+        self.wrong_sizes: list[WrongSize] = []
 
     def execute(self, sql: str, bindings: tuple[Any, ...] = ()) -> apsw.Cursor:
         return self._connection.execute(sql, bindings)
@@ -140,6 +150,8 @@ class Database(Reads):
         self._queue: list[_Waiting] = []
         self._committing: asyncio.Task[None] | None = None
         self.on_failed_commit: list[Callable[[], None]] = []
+        self.on_wrong_size: Callable[[WrongSize], None] = lambda wrong: None
+        """Told of each wrong size that an operation has noticed, once it is durable."""
 
     async def write(self, operation: Operation[T]) -> T:
         """Run `operation` in the next group and wait until it is durable.
@@ -185,6 +197,8 @@ class Database(Reads):
                     future.set_result(result)  # its waiter goes on after the calls below
             for transaction in transactions:
                 _call_all(transaction.after_commit)
+                for wrong in transaction.wrong_sizes:
+                    self.on_wrong_size(wrong)
 
     async def _run(
         self,

@@ -28,6 +28,7 @@ class ManifestRow(NamedTuple):
     digest: Digest
     media_type: str
     size: int
+    """Of the body where it is here; else what the fact says."""
     writer: int
     body: bytes | None
 
@@ -36,6 +37,7 @@ class BlobRow(NamedTuple):
     """A live blob link."""
 
     size: int
+    """Of the content where it is on this disk; else what the link says."""
     writer: int
     held: bool
     """Whether the content is on this disk."""
@@ -50,7 +52,7 @@ class TagFact(NamedTuple):
 
 
 _BY_TAG = """
-SELECT m.key, m.media_type, m.size, t.writer, b.body
+SELECT m.key, m.media_type, COALESCE(LENGTH(b.body), m.size), t.writer, b.body
 FROM documents d
 CROSS JOIN facts t ON t.document = d.id AND t.kind = 't' AND t.key = ?
 CROSS JOIN facts m ON m.document = d.id AND m.kind = 'm' AND m.key = t.digest
@@ -58,21 +60,21 @@ LEFT JOIN manifests b ON b.digest = m.key
 WHERE d.name = ? ORDER BY t.time DESC, t.writer DESC, m.time DESC, m.writer DESC LIMIT 1
 """
 _BY_DIGEST = """
-SELECT m.key, m.media_type, m.size, m.writer, b.body
+SELECT m.key, m.media_type, COALESCE(LENGTH(b.body), m.size), m.writer, b.body
 FROM documents d
 CROSS JOIN facts m ON m.document = d.id AND m.kind = 'm' AND m.key = ?
 LEFT JOIN manifests b ON b.digest = m.key
 WHERE d.name = ? ORDER BY m.time DESC, m.writer DESC LIMIT 1
 """
 _BLOB = """
-SELECT f.size, f.writer, c.digest IS NOT NULL
+SELECT COALESCE(c.size, f.size), f.writer, c.digest IS NOT NULL
 FROM documents d
 CROSS JOIN facts f ON f.document = d.id AND f.kind = 'b' AND f.key = ?
 LEFT JOIN content c ON c.digest = f.key
 WHERE d.name = ? ORDER BY f.time DESC, f.writer DESC LIMIT 1
 """
 _ANYWHERE = """
-SELECT f.size, f.writer, c.digest IS NOT NULL
+SELECT COALESCE(c.size, f.size), f.writer, c.digest IS NOT NULL
 FROM facts f LEFT JOIN content c ON c.digest = f.key WHERE f.kind = 'b' AND f.key = ? LIMIT 1
 """
 _TAGS = """

@@ -46,7 +46,7 @@ WHERE ?4 IS NULL OR m.artifact_type = ?4
 GROUP BY r.digest ORDER BY latest DESC, r.digest
 """
 _ROW = """
-SELECT f.media_type, f.size, m.artifact_type, m.annotations
+SELECT f.media_type, COALESCE(LENGTH(m.body), f.size), m.artifact_type, m.annotations
 FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = 'm' AND f.key = ?
 LEFT JOIN manifests m ON m.digest = f.key
 WHERE d.name = ? ORDER BY f.time DESC, f.writer DESC LIMIT 1

@@ -14,6 +14,7 @@ from registry.catalog.database import Transaction
 from registry.catalog.documents import Documents
 from registry.catalog.queries import document_name
 from registry.catalog.view import Identity, LiveFact, observed, observed_tags_of
+from registry.catalog.wrong_sizes import compare_content
 from registry.errors import BlobUnknown, ManifestBlobUnknown, ManifestInvalid, ManifestUnknown
 from registry.manifest import MAX_PARTS, Manifest
 from registry.names import Digest, Repository, Tag, algorithm_of, digest_of
@@ -67,6 +68,7 @@ def store_body(tx: Transaction, digest: Digest, body: bytes, manifest: Manifest)
         (digest, body, manifest.subject, manifest.artifact_type, manifest.annotations),
     )
     if tx.changes():
+        compare_content(tx, MANIFEST, digest, len(body))
         parts = manifest.parts()
         for at in range(0, len(parts), ROWS_A_STEP):
             if at:
@@ -109,7 +111,10 @@ def link_again(
     """Say the link of a blob again, so that it outlives who is about to drop the one that is there; None where there is
     none any more."""
     found = _observed_in(tx, documents, repository, BLOB, digest)
-    return link_blob(tx, documents, repository, digest, found[-1].size, now_ms) if found else None
+    if not found:
+        return None
+    size = _size_here(tx, BLOB, digest)
+    return link_blob(tx, documents, repository, digest, found[-1].size if size is None else size, now_ms)
 
 
 def delete_tag(tx: Transaction, documents: Documents, repository: Repository, tag: Tag) -> Change:
@@ -143,6 +148,17 @@ def delete_blob(tx: Transaction, documents: Documents, repository: Repository, d
 def _observed_in(tx: Transaction, documents: Documents, repository: Repository, kind: str, key: str) -> list[LiveFact]:
     document = documents.document_id(tx, document_name(repository))
     return observed(tx, document, kind, key) if document is not None else []
+
+
+def _size_here(tx: Transaction, kind: str, digest: str) -> int | None:
+    """Return the size of a content or body that is on this disk; None of one that is not. A size that another instance
+    has stated is not repeated as ours where ours is known."""
+    sql = {
+        BLOB: "SELECT size FROM content WHERE digest = ?",
+        MANIFEST: "SELECT LENGTH(body) FROM manifests WHERE digest = ?",
+    }.get(kind)
+    row = tx.row(sql, (digest,)) if sql is not None else None
+    return row[0] if row is not None else None
 
 
 def _identities(facts: Iterable[LiveFact]) -> list[Identity]:
@@ -210,8 +226,10 @@ class _Observed:
                 yield
             if fact is None:
                 continue
+            here = _size_here(self._tx, kind, key)
+            size = fact.size if here is None else here
             if kind == BLOB:
-                again.append(blob_fact(key, fact.size, time, writer))
+                again.append(blob_fact(key, size, time, writer))
             elif kind == MANIFEST and key != without:
-                again.append(manifest_fact(key, fact.media_type, fact.size, time, writer))
+                again.append(manifest_fact(key, fact.media_type, size, time, writer))
         return again

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from crdt.delta import Delta
 from crdt.fact import BLOB, MANIFEST, TAG, Fact, fact_hash
 from registry.catalog.database import Transaction
+from registry.catalog.wrong_sizes import compare_fact
 from registry.steps import ROWS_A_STEP, Steps
 
 Identity = tuple[int, int]
@@ -156,6 +157,7 @@ def _insert(tx: Transaction, document: int, fact: Fact, writer: int, clock: int,
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (document, fact.kind, fact.key, fact.time, writer, clock, fact.digest, fact.media_type, fact.size, hashed),
     )
+    compare_fact(tx, fact)
     if fact.kind == MANIFEST:
         tx.execute(
             "INSERT OR IGNORE INTO wanted (digest, document) "

@@ -17,7 +17,7 @@ from registry.blobs.quarantine import MAX_FILES, Quarantine
 from registry.blobs.store import BlobStore
 from registry.catalog.catalog import Catalog
 from registry.catalog.content import ContentRow, content_checked, find_content, is_due, note_checked
-from registry.cluster.fetch import Fetch, Transfer, TransferFailed
+from registry.cluster.fetch import Fetch, SizeDiffers, Transfer, TransferFailed
 from registry.errors import ContentUnreachable, StorageFailed
 from registry.names import Digest
 from registry.seams import Clock
@@ -65,7 +65,8 @@ class Contents:
 
     async def read(self, digest: Digest, size: int, writer: int, part: Part) -> Pieces:
         """A part of a content that `writer` has linked, wherever it is; from its holder through to the reader where it
-        has no room here. Raises ContentUnreachable, TransferFailed, StorageFailed.
+        has no room here. Raises ContentUnreachable, TransferFailed, StorageFailed; SizeDiffers, before the first piece,
+        where the content has another size.
 
         Several tries, since what was damaged is mended meanwhile and then read here.
         """
@@ -74,14 +75,19 @@ class Contents:
         no_room, received = False, None
         for _ in range(TRIES):
             try:
-                pieces = self._held(digest, Part(offset, end - offset))
+                pieces = self._held(digest, Part(offset, end - offset), size)
                 if pieces is None:
                     uploader = self._catalog.queries.instance_of(writer)
                     if no_room or not self._fetch.fits(digest, size):
                         pieces = self._fetch.through(digest, size, uploader, offset, end, received)
                     else:
                         transfer = self._fetch.transfer(digest, size, uploader)
-                        await transfer.until(size if size <= WHOLE_BYTES else min(offset + 1, size))
+                        if transfer.size != size:  # begun for another link
+                            raise SizeDiffers(digest, size, transfer.size)
+                        if size:
+                            await transfer.until(size if size <= WHOLE_BYTES else min(offset + 1, size))
+                        else:
+                            await transfer.finished()  # that it is empty is not proved before
                         pieces = transfer.read(offset, end - offset)
                 async with aclosing(pieces):
                     async for piece in pieces:
@@ -90,6 +96,12 @@ class Contents:
             except Damaged as damage:
                 await self.damaged(digest, damage)
                 continue
+            except SizeDiffers as differs:
+                if differs.size == size:  # of a transfer that was begun for another link
+                    continue
+                if offset > part.offset:
+                    raise TransferFailed(str(differs)) from None
+                raise
             except StorageFailed:
                 # A read that fails alone, in the middle of a transfer that may turn out bad, has no clean end.
                 is_alone = transfer is not None and not transfer.verified and transfer.failure is None
@@ -189,11 +201,14 @@ class Contents:
             await self.damaged(digest, damage)
             raise
 
-    def _held(self, digest: Digest, part: Part) -> Pieces | None:
-        """A part of content that is on this disk, checked if that is due. None where it is not here."""
+    def _held(self, digest: Digest, part: Part, size: int | None = None) -> Pieces | None:
+        """A part of content that is on this disk, checked if that is due. None where it is not here. Raises SizeDiffers
+        where it has another size than `size`."""
         found = content_checked(self._catalog.database, digest) if digest not in self._store.suspects else None
         if found is None:
             return None
+        if size is not None and found[0] != size:
+            raise SizeDiffers(digest, size, found[0])
         if self._is_older(found[1], self._check_after_ms):
             return self._checked(digest, part)
         return self._store.read(self._store.open(digest), *part)

@@ -161,7 +161,7 @@ class Copies:
         try:
             if await self._locate.anywhere(link.digest) is not None:
                 if self._lacks(link.digest):  # else it has come while others were asked
-                    await self._fetch.transfer(link.digest, link.size, uploader).finished()
+                    await self._fetch.bring(link.digest, link.size, uploader)
                     self.copied += 1
                 return True
         except (ContentUnreachable, TransferFailed, StorageFailed) as error:

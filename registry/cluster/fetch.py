@@ -28,7 +28,7 @@ from registry.cluster.members import Member, Members
 from registry.cluster.peers import Peers
 from registry.cluster.through import Passage
 from registry.errors import ContentUnreachable, StorageFailed
-from registry.names import Digest, algorithm_of
+from registry.names import Digest, algorithm_of, digest_of
 from registry.seams import Clock, DiskFile, PeerUnreachable
 
 log = logging.getLogger("concord.fetch")
@@ -51,6 +51,14 @@ class _Distrust(NamedTuple):
 
 class TransferFailed(Exception):
     """A transfer ended without the content. Readers that have passed bytes on must break off."""
+
+
+class SizeDiffers(TransferFailed):
+    """A content has another size than was stated. Nothing of it was given out."""
+
+    def __init__(self, digest: Digest, stated: int, size: int) -> None:
+        super().__init__(f"{digest} was stated to have {stated} bytes, and has {size}")
+        self.size = size
 
 
 class Transfer:
@@ -314,14 +322,24 @@ class Fetch:
         loop = asyncio.get_running_loop()
         sources: list[Member] = []
         progress, progressed_at = ingest.size, loop.time()
+        if not transfer.size and digest_of(b"", algorithm_of(transfer.digest)) != transfer.digest:
+            size = await self._locate.anywhere(transfer.digest)
+            if size:
+                raise self._differs(transfer, size)
         while await self._lacks(transfer, ingest):
+            found: set[int] = set()
             async with aclosing(self._locate.holders(transfer.digest, uploader=uploader)) as holders:
                 async for member, size in holders:
-                    if size == transfer.size and not self._is_distrusted(member, transfer.digest):
+                    if self._is_distrusted(member, transfer.digest):
+                        continue
+                    found.add(size)
+                    if size == transfer.size:
                         sources.append(member)
                         while await self._receive_from(member, transfer, ingest, "content"):
                             if not await self._lacks(transfer, ingest):
                                 return sources
+            if len(found) == 1 and transfer.size not in found and not ingest.size:
+                raise self._differs(transfer, found.pop())
             for member, size in await self._locate.damaged(transfer.digest) if ingest.size == progress else []:
                 # Copies that are damaged at different places make a whole one, a MiB at a time.
                 while size == transfer.size and await self._receive_from(member, transfer, ingest, "remains"):
@@ -336,6 +354,18 @@ class Fetch:
                 )
             await asyncio.sleep(LOOK_AGAIN_S)
         return sources
+
+    def _differs(self, transfer: Transfer, size: int) -> SizeDiffers:
+        differs = SizeDiffers(transfer.digest, transfer.size, size)
+        log.error("a link states a wrong size: %s", differs)
+        return differs
+
+    async def bring(self, digest: Digest, size: int, uploader: str | None) -> None:
+        """Return once a content is here, whatever size was stated of it. Raises what ended the transfer."""
+        try:
+            await self.transfer(digest, size, uploader).finished()
+        except SizeDiffers as differs:
+            await self.transfer(digest, differs.size, uploader).finished()
 
     async def _lacks(self, transfer: Transfer, ingest: Ingest | Passage) -> bool:
         """Whether there are bytes to receive, after what a damaged copy has of them."""

@@ -215,7 +215,7 @@ class Secure:
         try:
             async with asyncio.timeout(SLICE_S):
                 if not self._queries.is_held(digest):
-                    await self._fetch.transfer(digest, size, asker).finished()
+                    await self._fetch.bring(digest, size, asker)
             return TakeAnswer(True)
         except TimeoutError:
             return TakeAnswer(False, True)
@@ -272,7 +272,7 @@ class Secure:
     async def _take(self, repository: Repository, digest: Digest) -> None:
         row = self._queries.blob(repository, digest)
         if row is not None and not row.held:
-            await self._fetch.transfer(digest, row.size, self._queries.instance_of(row.writer)).finished()
+            await self._fetch.bring(digest, row.size, self._queries.instance_of(row.writer))
 
 
 def _place(member: Member) -> Place:

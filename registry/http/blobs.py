@@ -16,7 +16,8 @@ from registry.catalog.database import Transaction
 from registry.catalog.queries import BlobRow
 from registry.catalog.repository import delete_blob, link_again, link_blob
 from registry.cluster.contents import WHOLE_BYTES, Part
-from registry.errors import BlobUnknown, ContentUnreachable
+from registry.cluster.fetch import SizeDiffers
+from registry.errors import BlobUnknown, ContentUnreachable, RangeInvalid
 from registry.http.answers import StreamResponse
 from registry.http.asked import AskedPart, asked_part, blob_headers, content_headers, etag_of, matches
 from registry.instance import Instance
@@ -29,19 +30,32 @@ async def get_blob(instance: Instance, request: Request, repository: Repository,
     if request.method == "HEAD":
         if matches(request.headers.get("if-none-match"), etag_of(digest)):
             return Response(status_code=304, headers=content_headers(digest))
-        if not row.held and await instance.cluster.locate.before_upload(digest) is None:
+        size = row.size if row.held else await instance.cluster.locate.before_upload(digest)
+        if size is None:
             raise BlobUnknown("no instance that has this blob can be reached", {"digest": digest})
         await _protect(instance, repository, digest)
-        return Response(headers=blob_headers(digest, row.size))
-    asked = asked_part(request.headers, digest, row.size)
-    if asked is None:
-        return Response(status_code=304, headers=content_headers(digest))
+        return Response(headers=blob_headers(digest, size))
     try:
-        return await _content(instance, digest, row, asked)
+        try:
+            return await _get(instance, request, digest, row)
+        except SizeDiffers as differs:  # the link states another size than the content has
+            return await _get(instance, request, digest, row._replace(size=differs.size))
+        except RangeInvalid:  # by the size that the link states, unless the content is here
+            size = None if row.held else await instance.cluster.locate.anywhere(digest)
+            if size is None or size == row.size:
+                raise
+            return await _get(instance, request, digest, row._replace(size=size))
     except ContentUnreachable:
         if instance.catalog.queries.blob(repository, digest) is None:  # deleted or collected while it was waited for
             raise BlobUnknown("there is no such blob in this repository any more", {"digest": digest}) from None
         raise
+
+
+async def _get(instance: Instance, request: Request, digest: Digest, row: BlobRow) -> Response:
+    asked = asked_part(request.headers, digest, row.size)
+    if asked is None:
+        return Response(status_code=304, headers=content_headers(digest))
+    return await _content(instance, digest, row, asked)
 
 
 async def _protect(instance: Instance, repository: Repository, digest: Digest) -> None:
@@ -100,9 +114,10 @@ async def mount_blob(
         row = find()
     if row is None:
         return None
-    if not row.held and await instance.cluster.locate.within_miss_bound(digest) is None:
+    size = row.size if row.held else await instance.cluster.locate.within_miss_bound(digest)
+    if size is None:
         return None
-    now, size = instance.clock.now_ms(), row.size
+    now = instance.clock.now_ms()
 
     def link(tx: Transaction) -> Change | None:
         if not is_linked(tx, digest):

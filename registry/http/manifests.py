@@ -43,7 +43,8 @@ async def get(instance: Instance, request: Request, repository: Repository, refe
         return Response(status_code=304, headers=headers)
     headers["Content-Type"] = row.media_type
     if request.method == "HEAD":
-        return Response(headers=headers | {"Content-Length": str(row.size)})
+        body = row.body if row.body is not None else await instance.cluster.bodies.fetch(row.digest)
+        return Response(headers=headers | {"Content-Length": str(row.size if body is None else len(body))})
     body = await instance.cluster.bodies.checked(row.digest, row.body) if row.body is not None else None
     return Response(body or await _body_from_peers(instance, repository, row), headers=headers)
 

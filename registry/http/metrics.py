@@ -136,6 +136,8 @@ def _between_instances(instance: Instance) -> Iterator[Metric]:
     rounds = FROM_ZERO["catch_ups"] | cluster.sync.rounds
     yield _counters("catch_ups", "exchanges with other instances, by how they ended", "outcome", rounds)
     missed = cluster.confirmations.missed
+    wrong_sizes = instance.catalog.wrong_sizes.count
+    yield _counter("wrong_sizes", "facts that state another size than what is on this disk has", wrong_sizes)
     yield _counter("confirmations_missed", "members of this site, or the bus, not waited for any longer", missed)
     yield _counter("site_exclusions", "members of this site excluded from reads", cluster.confirmations.excluded)
     yield _counter("site_pushes", "changes pushed to members that the bus did not reach", cluster.site_push.pushed)

@@ -140,7 +140,9 @@ async def test_push_of_an_index_reads_no_bodies_of_its_children(tmp_path):
     catalog.database._writing.exec_trace = lambda cursor, sql, bindings: seen.append(sql) or True
     change = await push(catalog, index(*children), "v1")
     catalog.database._writing.exec_trace = None
-    assert seen and not [sql for sql in seen if sql.startswith("SELECT") and "body" in sql]
+    # The length of a body is in the head of its row.
+    reads = [sql.replace("LENGTH(body)", "") for sql in seen if sql.startswith("SELECT")]
+    assert reads and not [sql for sql in reads if "body" in sql]
     said = {entry.text.split("\0")[1] for entry in decode_delta(change.delta).added}
     assert {digest(number) for number in range(4)} | {digest_of(child) for child in children} <= said
 
