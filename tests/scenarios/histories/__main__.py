@@ -16,7 +16,11 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=1, help="how many seeds, from --seed on")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long each run makes faults")
     parser.add_argument("--faults", default="", help=f"kinds of faults, by commas: {', '.join(LASTS_S)}")
-    parser.add_argument("--results", type=Path, help="a file to which each run appends a line of JSON")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        help="each run appends a line of JSON to this file; histories with anomalies go beside it",
+    )
     parser.add_argument("--keep", type=Path, help="a directory for data, logs and the history")
     parser.add_argument("--planted", default="", help="a bug of simulations.planted that all instances have")
     given = parser.parse_args()
@@ -33,6 +37,8 @@ def main() -> int:
             dump(outcome, kept / "history.jsonl")
         if given.results:
             append(report, given.results)
+            if report.anomalies:
+                dump(outcome, given.results.with_suffix(f".{seed}.history.jsonl"))
         chosen = f" --faults {given.faults}" if given.faults else ""
         print(*describe(report), sep="\n")
         print(f"repeat: python -m {__package__} --seed {seed} --seconds {given.seconds:g}{chosen}", flush=True)

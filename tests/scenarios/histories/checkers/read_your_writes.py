@@ -4,10 +4,15 @@ The promise has one exception, a partition inside the site, because a member tha
 other fault is covered: a primary that hangs, a bus that is gone, kills, clocks.
 """
 
+import bisect
+
 from simulations.order import Order
 from tests.scenarios.histories.checkers.found import Found, describe
 from tests.scenarios.histories.history import READS, SHARED, History, Operation
 
+LATEST = 64
+"""So many acknowledged writes before a read it is compared with: what is older than earlier ones is older than these,
+too."""
 UPLOADS_KEPT_S = 10.0
 """Blobs without a manifest may be collected after their grace (`members.SETTINGS`), which is a little longer."""
 
@@ -41,9 +46,8 @@ def _check_uploads(history: History, push: Operation, found: Found) -> None:
 
 def _check_read(history: History, order: Order, acknowledged: list[Operation], read: Operation, found: Found) -> None:
     must_show, stale, excused = False, None, False
-    for write in acknowledged:
-        if write.end >= read.begin:
-            break
+    before = bisect.bisect_left(acknowledged, read.begin, key=lambda write: write.end)
+    for write in acknowledged[max(before - LATEST, 0) : before]:
         if write.site != read.site:
             continue
         covered = read.is_ready and not history.is_parted(read.site, write.begin, read.end)
