@@ -20,6 +20,7 @@ seams. `python -m simulations --help` runs it.
     habits       what clients do, and how often
     odd_uploads  clients that make mistakes
     slow_upload  one upload that goes on through a whole run
+    pipeline     clients that push a tag and pull it at once elsewhere, beside faults by which instances lag
     workload     clients: pushes, pulls, retags, deletes, mounts, uploads in chunks
     history      what clients were told and what instances committed
     order        what is certain about the order of writes, seen from outside

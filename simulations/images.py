@@ -67,9 +67,16 @@ def _artifact(subject: Image) -> Image:
     return Image(json.dumps(body).encode(), OCI_IMAGE, (b"{}", b"an sbom"))
 
 
+def _bare(number: int) -> Image:
+    body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [], "annotations": {"number": str(number)}}
+    return Image(json.dumps(body).encode(), OCI_INDEX)
+
+
 ALL_IMAGES = [_image(number) for number in range(IMAGES)]
 ALL_INDEXES = [_index(ALL_IMAGES[:2]), _index(ALL_IMAGES[1:4])]
 ALL_ARTIFACTS = [_artifact(ALL_IMAGES[0])]
+BARE = [_bare(number) for number in range(8)]
+"""Manifests that stand on nothing, so that a push of one is one request."""
 
 
 def _parts(image: Image) -> Parts:
@@ -77,7 +84,7 @@ def _parts(image: Image) -> Parts:
     return Parts(tuple(map(digest_of, image.blobs)), tuple(digest_of(one.body) for one in image.children), subject)
 
 
-PARTS = {digest_of(image.body): _parts(image) for image in (*ALL_IMAGES, *ALL_INDEXES, *ALL_ARTIFACTS)}
+PARTS = {digest_of(image.body): _parts(image) for image in (*ALL_IMAGES, *ALL_INDEXES, *ALL_ARTIFACTS, *BARE)}
 """By the digests of all manifests that are ever pushed."""
 
 

@@ -24,6 +24,8 @@ class Life:
         self.number = number
         self.alive = True
         self.paused = False
+        self.disk_is_late_s = 0.0
+        """How much later than usual jobs of its executor are done, as on a disk that stalls."""
         self.on_death: list[Callable[[], None]] = []
         self._waiting: list[asyncio.Handle] = []
 
@@ -41,6 +43,12 @@ class Life:
         """Raises Died in what still runs of a dead instance."""
         if not self.alive:
             raise Died(repr(self))
+
+    def part(self, name: str) -> "Life":
+        """A process that ends with this one, and may stand still alone."""
+        part = Life(f"{self.name} {name}", self.number)
+        self.on_death.append(part.end)
+        return part
 
     def holds_back(self, handle: asyncio.Handle) -> bool:
         """Whether a callback must not run now. One of a paused instance is kept for later."""
@@ -103,6 +111,8 @@ class LivingTimer(asyncio.TimerHandle):
 
 def run_living(handle: Any) -> None:
     """Run a callback, unless its instance does not."""
+    if handle._cancelled:  # between its instance's going on and now
+        return
     life = handle._context.get(LIFE)
     if life is not None and (life.paused or not life.alive) and life.holds_back(handle):
         return

@@ -15,7 +15,7 @@ from asyncio import base_events
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from simulations.life import LivingHandle, LivingTimer
+from simulations.life import LIFE, LivingHandle, LivingTimer
 
 RESOLUTION_S = 1e-6  # finer ones do not survive addition to large times, and the loop would spin
 MOST_AT_ONCE_S = 86_400.0
@@ -71,13 +71,21 @@ class VirtualLoop(base_events.BaseEventLoop):
     def run_in_executor(  # type: ignore[override]
         self, executor: object, func: Callable[..., Any], *args: Any
     ) -> "asyncio.Future[Any]":
-        """Run a blocking job now, and let its result be known a moment later."""
+        """Run a blocking job now, or when a disk that stalls lets it, and let its result be known a moment later."""
         future = self.create_future()
-        try:
-            result, error = func(*args), None
-        except Exception as raised:
-            result, error = None, raised
-        self.call_later(self.executor_delay_s(), _settle, future, result, error)
+        life = LIFE.get()
+
+        def work() -> None:
+            try:
+                result, error = func(*args), None
+            except Exception as raised:
+                result, error = None, raised
+            self.call_later(self.executor_delay_s(), _settle, future, result, error)
+
+        if life is not None and life.disk_is_late_s:
+            self.call_later(life.disk_is_late_s, work)
+        else:
+            work()
         return future
 
     def call_soon(  # type: ignore[override]

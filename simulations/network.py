@@ -28,6 +28,8 @@ CONTENT = f"{PEERS}content/"
 REMAINS = f"{PEERS}remains/"
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
+Accepting = Callable[[], Life]
+"""Draws the process that takes a connection."""
 
 
 class Weather:
@@ -218,7 +220,7 @@ class Network:
 
     def __init__(self, weather: Weather) -> None:
         self.weather = weather
-        self._served: dict[str, tuple[Life, Application]] = {}
+        self._served: dict[str, tuple[Life, Application, Accepting]] = {}
         self._exchanges: dict[Life, list[Exchange]] = {}
         self.sniffed: dict[str, str] = {}
         """For each place, the token of a session with it, as anybody on the way can see it."""
@@ -235,8 +237,9 @@ class Network:
         self.on_flip: Callable[[str], Any] = lambda digest: None
         """Told of content that arrives with other bits."""
 
-    def serve(self, place: str, life: Life, application: Application) -> None:
-        self._served[place] = (life, application)
+    def serve(self, place: str, life: Life, application: Application, accepting: Accepting | None = None) -> None:
+        """Serve a place for a life, each connection in the process that `accepting` names."""
+        self._served[place] = (life, application, accepting or (lambda: life))
         life.on_death.append(lambda: self._gone(place, life))
 
     def _gone(self, place: str, life: Life) -> None:
@@ -278,7 +281,7 @@ class Network:
         self.sniffed[place] = dict(headers).get("Concord-Session", self.sniffed.get(place, ""))
         for call in self.on_request:
             call(source, place, "/" + path)
-        life, application = served
+        life, application, accepting = served
         exchange = Exchange(self, source, place)
         exchange.has_mac = path.startswith(PEERS) and not path.startswith((CONTENT, REMAINS))
         self._record(source, method, url, headers, body)
@@ -287,7 +290,7 @@ class Network:
         if caller is not None:
             caller.on_death.append(exchange.leave)
         scope = _scope(method, "/" + path, headers, body, is_client=caller is None)
-        nobodys(lambda: _spawn(in_life(life), _serve(application, scope, exchange)))
+        nobodys(lambda: _spawn(in_life(accepting()), _serve(application, scope, exchange)))
         sending = asyncio.create_task(self._send(exchange, body))
         try:
             await self._head(exchange, sending)

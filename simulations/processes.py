@@ -1,8 +1,13 @@
-"""The processes of one instance: its owner, and a reader beside it, at which every second request arrives.
+"""The processes of one instance: its primary, and a worker beside it.
 
-What a reader does not answer goes to the owner with its connection, so here the owner answers it. The server's manners
-(`http.protocol`) are kept: what has a direct answer gets it before the application is called.
+Each takes every second connection, and all of them while the other one stands still, as processes do that listen on one
+socket. The worker answers what it can, and hands every other request over to the primary with its connection, which
+then waits until the primary runs. Reads that need the read lease wait for it at the worker. The server's manners
+(`http.protocol`, `workers.reader`) are kept: what has a direct answer gets it before the application is called.
 """
+
+import asyncio
+from collections.abc import Callable
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -10,32 +15,54 @@ from registry.http.app import App
 from registry.http.direct import Headers
 from registry.http.reading import Reading
 from registry.instance import Instance
+from registry.read_lease import READ_WAIT_S
+from simulations.life import LIFE, Life, in_life, nobodys
+
+LOOK_AGAIN_S = 0.003
+"""As `workers.reader` looks."""
+Asked = tuple[str, bytes, Headers]
 
 
 class Processes:
-    """See the module: an ASGI application."""
+    """See the module: an ASGI application, called in the life of the process that has accepted the connection."""
 
-    def __init__(self, instance: Instance, reading: Reading) -> None:
+    def __init__(self, instance: Instance, reading: Reading, primary: Life, worker: Life) -> None:
         self._instance = instance
         self._app = App(instance)
         self._reading = reading
-        self._requests = 0
+        self._primary = primary
+        self._worker = worker
+        self._connections = 0
+
+    def accepting(self) -> Life:
+        """The process that takes the next connection."""
+        self._connections += 1
+        workers_begin = self._instance.cluster.answers_clients.is_set()
+        is_workers = workers_begin and (self._connections % 2 == 1 or self._primary.paused)
+        return self._worker if is_workers and not self._worker.paused else self._primary
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         query = scope["query_string"]
         asked = scope["method"], scope["raw_path"] + (b"?" + query if query else b""), scope["headers"]
-        self._requests += 1
-        reads = self._requests % 2 and self._instance.cluster.answers_clients.is_set()  # readers begin then
-        if reads and await self._read(asked, scope, receive, send):
-            return
+        if LIFE.get() is self._primary:
+            await self._answer(asked, scope, receive, send)
+        elif not await self._read(asked, scope, receive, send):
+            await self._hand_over(asked, scope, receive, send)
+
+    async def _answer(self, asked: Asked, scope: Scope, receive: Receive, send: Send) -> None:
+        """In the primary."""
         direct = self._app.direct(*asked)
         if direct is not None:
             await _send_directly(direct, send)
         else:
             await self._app(scope, receive, send)
 
-    async def _read(self, asked: tuple[str, bytes, Headers], scope: Scope, receive: Receive, send: Send) -> bool:
+    async def _read(self, asked: Asked, scope: Scope, receive: Receive, send: Send) -> bool:
+        """In the worker. Return whether it has answered."""
         try:
+            if not await self._has_lease(asked[0]):
+                await _refuse(send)
+                return True
             direct = self._reading.direct(*asked)
             stream = self._reading.stream(*asked) if direct is None else None
             if direct is not None:
@@ -44,13 +71,45 @@ class Processes:
                 await self._reading.serve(stream, scope, receive, send)
             return direct is not None or stream is not None
         finally:
-            self._tell()
+            self._tell_primary(self._note)
 
-    def _tell(self) -> None:
-        """Let the owner know what it has to."""
+    async def _has_lease(self, method: str) -> bool:
+        """Wait for the read lease where a request needs it."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + READ_WAIT_S
+        if method not in ("GET", "HEAD") or self._reading.lease.allows_read():
+            return True
+        self._tell_primary(self._instance.cluster.site_lease.wanted)
+        while not self._reading.lease.allows_read():
+            if loop.time() > until:
+                return False
+            await asyncio.sleep(LOOK_AGAIN_S)
+        return True
+
+    def _tell_primary(self, what: Callable[[], None]) -> None:
+        """Have the primary do something as soon as it runs."""
+        nobodys(lambda: asyncio.get_running_loop().call_soon(what, context=in_life(self._primary)))
+
+    def _note(self) -> None:
+        """In the primary: learn what the worker has noted."""
         self._instance.learn(self._reading.used, self._reading.damaged)
         self._reading.used.clear()
         self._reading.damaged.clear()
+
+    async def _hand_over(self, asked: Asked, scope: Scope, receive: Receive, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+
+        async def work() -> None:
+            try:
+                await self._answer(asked, scope, receive, send)
+            except Exception as error:
+                over.set_exception(error)
+            else:
+                over.set_result(None)
+
+        nobodys(lambda: loop.create_task(work(), context=in_life(self._primary)))
+        await over
 
 
 async def _send_directly(direct: tuple[bytes, bytes], send: Send) -> None:
@@ -59,3 +118,11 @@ async def _send_directly(direct: tuple[bytes, bytes], send: Send) -> None:
     start: Message = {"type": "http.response.start", "status": 200, "headers": headers}
     await send(start)
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _refuse(send: Send) -> None:
+    """As `workers.reader` does for want of a primary."""
+    headers = [(b"retry-after", b"2"), (b"content-length", b"0")]
+    start: Message = {"type": "http.response.start", "status": 503, "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

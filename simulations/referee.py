@@ -22,12 +22,13 @@ from simulations.checkers.deletes import DELETES, Deletes
 from simulations.checkers.holders import Holders
 from simulations.checkers.identities import Identities
 from simulations.checkers.misses import HEARD_S, TOLD_BY_HTTP_S, Misses
+from simulations.checkers.read_your_writes import SETTLE_S, ReadYourWrites
 from simulations.checkers.readiness import Readiness
 from simulations.checkers.stamps import Stamps
 from simulations.checkers.vectors import Vectors
 from simulations.checkers.winners import Winners
 from simulations.evictions import BUDGET_GIB, REFUSED
-from simulations.faults import BODY_BROKEN, BUS_CUT, BUS_KINDS, FORGED_TAG
+from simulations.faults import BODY_BROKEN, BUS_CUT, BUS_KINDS, FORGED_TAG, PARTS_NO_SITE
 from simulations.history import Commit, Fact, History, Identity, Operation, Seen, Written
 from simulations.life import Died
 from simulations.lost import Lost
@@ -89,6 +90,7 @@ class Referee:
         self.readiness = Readiness(self.world, self.history, self.commits)
         self.stamps = Stamps()
         self.winners = Winners()
+        self.read_your_writes = ReadYourWrites(self._is_parted)
         self.lost = Lost(self.world)
         self.identities = Identities()
         copies = 2 if "two-copies" in plan.conditions else 1
@@ -255,6 +257,14 @@ class Referee:
         recent = any(now - at_s <= CALM_S for kind, at_s in self._disturbed_s.items() if kind not in kinds)
         return not recent and not self._striking.keys() - kinds
 
+    def _is_parted(self, site: str, begin: float, end: float) -> bool:
+        """Whether something may have parted instances of a site since a time, or just before. What has parted them
+        once it was over counts, too, so that nothing is asked too much."""
+        if self._striking.keys() - PARTS_NO_SITE:
+            return True
+        parted = (at_s for kind, at_s in self._disturbed_s.items() if kind and kind not in PARTS_NO_SITE)
+        return begin <= max(parted, default=-SETTLE_S) + SETTLE_S
+
     def begin(
         self, client: str, kind: str, node: Node, repository: str, reference: str = "", digest: str = ""
     ) -> Operation:
@@ -266,6 +276,8 @@ class Referee:
             self.misses.begin(operation, self._tellers(node))
         elif kind in DELETES:
             self.deletes.begin(operation, [node.name, *self._asked_at_once(node)])
+        is_ready = node.instance is not None and node.started and node.instance.ready
+        self.read_your_writes.begin(operation, node.site, is_ready)
         self.world.trace("ask", kind, node.name, repository, reference)
         return operation
 
@@ -277,6 +289,9 @@ class Referee:
             operation.said = answer.body.decode(errors="replace")
         (node,) = (node for node in [*self.world.nodes, *self.world.gone] if node.name == operation.node)
         self._observe(node)
+        if answer is not None:
+            shown = answer.headers.get("docker-content-digest", "") if operation.status == 200 else ""
+            self.judge(self.read_your_writes.end, operation, shown)
         if operation.status is None:
             if self.calm:
                 self.violate(f"{operation} in calm weather")

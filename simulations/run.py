@@ -18,13 +18,14 @@ from typing import Any
 from simulations import evictions, leaving
 from simulations.checkers import bounds, convergence
 from simulations.checkers.readiness import LOOK_S
-from simulations.faults import BUS_CUT, FAULTS, MANGLING
+from simulations.faults import BUS_CUT, FAULTS, LAG_FAULTS, MANGLING
 from simulations.guard import guarded
 from simulations.habits import live
 from simulations.history import Operation
 from simulations.images import ALL_IMAGES
 from simulations.life import Died, nobodys
 from simulations.paths import counted
+from simulations.pipeline import Pipeline
 from simulations.plan import Outcome, Plan, drawn_plan
 from simulations.referee import CALM_S, Referee
 from simulations.sizes import shrunk
@@ -69,7 +70,7 @@ class Run(Referee):
         await asyncio.gather(*(self.restart(node) for node in self.world.nodes))
         await asyncio.sleep(2.5)
         slow, going_on = self._begin_slow_upload()
-        busy = self._be_busy(), self._collect("busy", self.plan.fault_s)
+        busy = self._be_busy(), self._collect("busy", self.plan.fault_s), self._run_pipelines()
         await asyncio.gather(*busy, *map(self._strike, self.plan.faults))
         await self._heal()
         await self._converge()
@@ -99,6 +100,18 @@ class Run(Referee):
         for client in clients if "collect" in self.plan.conditions else ():
             client.collects = True
         await asyncio.gather(*(live(client, operations, pause_s) for client in clients))
+
+    async def _run_pipelines(self) -> None:
+        """Beside faults that make an instance lag its site."""
+        if not LAG_FAULTS & set(self.plan.faults):
+            return
+
+        def make_client(name: str) -> Client:
+            return Client(name, self.world.network, self._places, self, f"{self.plan.seed} {name}")
+
+        pipelines = [Pipeline(make_client, f"pipeline {site}", site) for site in sorted(set(self.plan.sites))]
+        until = self.world.loop.now + self.plan.fault_s
+        await asyncio.gather(*(pipeline.run_until(until) for pipeline in pipelines))
 
     def _begin_slow_upload(self) -> "tuple[SlowUpload, asyncio.Task[None]]":
         drawn = random.Random(f"{self.plan.seed} slow upload")

@@ -63,6 +63,8 @@ class Node:
         self.begun_s = 0.0
         """When the present life began."""
         self.life: Life | None = None
+        self.worker: Life | None = None
+        """The process beside the primary, which ends with it."""
         self.instance: Instance | None = None
         self.started = False
         """Whether this life has come so far as to serve."""
@@ -135,7 +137,8 @@ class Node:
             await self.instance.start()
             self.started = True
             place = self.name if connected else f"{self.name}-alone"
-            world.network.serve(place, life, self._processes(self.instance))
+            processes = self._processes(self.instance, life)
+            world.network.serve(place, life, processes, processes.accepting)
         except Died:
             pass
         except Exception:
@@ -146,12 +149,13 @@ class Node:
             if not starting.done():
                 nobodys(partial(starting.set_result, None))
 
-    def _processes(self, instance: Instance) -> Processes:
+    def _processes(self, instance: Instance, life: Life) -> Processes:
         assert self.disk is not None, "an instance has a disk"
         reading = Reading(
             Reads(self.disk, PATH), self.disk, instance.clock, instance.lease, instance.config.check_after_s, False
         )
-        return Processes(instance, reading)
+        self.worker = life.part("worker")
+        return Processes(instance, reading, life, self.worker)
 
     def _config(self) -> Config:
         return Config.model_construct(
@@ -201,15 +205,18 @@ class Node:
         """A copy of the disk as it is."""
         return self.disk.image(False) if self.up and self.disk is not None else self.image
 
-    def pause(self) -> None:
-        if self.up and self.life is not None and not self.life.paused:
-            self.world.trace("pause", self.life)
-            self.life.paused = True
+    def pause(self, primary_alone: bool = False) -> None:
+        """Let all processes stand still, or the primary alone."""
+        for life in (self.life,) if primary_alone else (self.life, self.worker):
+            if self.up and life is not None and not life.paused:
+                self.world.trace("pause", life)
+                life.paused = True
 
     def resume(self) -> None:
-        if self.life is not None and self.life.paused:
-            self.world.trace("resume", self.life)
-            self.life.resume(self.world.loop)
+        for life in (self.life, self.worker):
+            if life is not None and life.paused:
+                self.world.trace("resume", life)
+                life.resume(self.world.loop)
 
 
 class World:

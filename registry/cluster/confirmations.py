@@ -161,7 +161,7 @@ class Confirmations:
         for sequence, wait in self._waits.items():
             if now >= wait.push_at_s:
                 late |= wait.missing
-            for instance in (wait.missing & late) - self._behind - {BUS}:
+            for instance in sorted((wait.missing & late) - self._behind - {BUS}):
                 changes = due.setdefault(instance, [])
                 if len(changes) < MAX_BATCH_CHANGES:
                     changes.append(sequence)
@@ -212,7 +212,7 @@ class Confirmations:
             wait.missing.discard(BUS)
             self.missed += 1
         wait.is_overdue = True
-        for instance in late - {BUS} - self._lapsing.keys():
+        for instance in sorted(late - {BUS} - self._lapsing.keys()):
             self._lapse(instance)
             self.missed += 1
         self._release(wait)

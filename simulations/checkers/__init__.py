@@ -13,6 +13,8 @@ stamps         the time of a push is later than what was seen, and near its cloc
 holders        whoever makes room or leaves gives up no last copy
 identities     every instance has an id and writers of its own, and nobody waits for who is gone for good
 lists          lists hold what the facts say
+read_your_writes
+               a pull that begins after a write was answered at its site shows that write or a later one
 visibility     an answered write is visible at every ready instance of its site
 misses         a tag that is there, or at one that can be asked, is not answered with 404
 convergence    after healing all agree: facts, views, digests, conflicts, content

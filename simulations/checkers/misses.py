@@ -21,12 +21,18 @@ class Misses:
         self._history = history
         self._commits = commits
         self._since: dict[tuple[str, str, Identity], float] = {}
+        self._absent: dict[tuple[str, str, str], float] = {}
+        """When a tag was last seen to come out of use at an instance: it may be back by the end of a pull."""
         self._before: dict[int, dict[str, set[object]]] = {}
 
     def note(self, commit: Commit, now_s: float) -> None:
         """An instance's document has changed."""
         for identity in commit.after.facts.keys() - commit.before.facts.keys():
             self._since[commit.node.name, commit.document, identity] = now_s
+        before, after = ({fact.key for fact in seen.facts.values()} for seen in (commit.before, commit.after))
+        for kind, name in before - after:
+            if kind == "t":
+                self._absent[commit.node.name, commit.document, name] = now_s
 
     def begin(self, operation: Operation, bounds_s: Mapping[str, float]) -> None:
         """A tag is asked for. `bounds_s` are the instances that can tell of it, the one that is asked among them, and
@@ -43,15 +49,15 @@ class Misses:
                     raise Violation(f"{operation}, while {node} had it all along")
 
     def _there(self, operation: Operation, now_s: float, bounds_s: Mapping[str, float]) -> dict[str, set[object]]:
-        """For each instance what it has of the tag: whether there is one at the instance that is asked, and at others
-        the facts that nobody has ended."""
+        """For each instance what it has of the tag: at the instance that is asked since when there is one, and at
+        others the facts that nobody has ended."""
         document, tag = f"repository/{operation.repository}", operation.reference
         found: dict[str, set[object]] = {}
         for node, bound_s in bounds_s.items():
             seen = self._history.of(node).get(document, Seen())
             facts = [identity for identity, fact in seen.facts.items() if fact.key == ("t", tag)]
             if node == operation.node:
-                found[node] = {tag} if facts else set()
+                found[node] = {self._absent.get((node, document, tag), 0.0)} if facts else set()
             else:
                 told = [at for at in facts if now_s - self._since.get((node, document, at), 0.0) >= bound_s]
                 found[node] = {identity for identity in told if (document, identity) not in self._commits.gone}

@@ -16,8 +16,10 @@ __all__ = [
     "BUS_KINDS",
     "FAULTS",
     "FORGED_TAG",
+    "LAG_FAULTS",
     "MANGLING",
     "MEMBER_FAULTS",
+    "PARTS_NO_SITE",
     "Fault",
     "Stage",
 ]
@@ -30,7 +32,9 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "power-cut-at-call": (deaths.at_call(True, "power cut at a disk call"), ("power cut at a disk call",)),
     "kill-at-call": (deaths.at_call(False, "kill at a disk call"), ("kill at a disk call",)),
     "hang": (deaths.hang, ("hang",)),
+    "hang-primary": (deaths.hang_of_the_primary, ("hang of the primary",)),
     "hang-in-commit": (deaths.hang_in_a_commit, ("hang in a commit",)),
+    "slow-disk": (disks.slow_disk, ("slow disk",)),
     "eio": (disks.failing(errno.EIO, "EIO"), ("EIO",)),
     "enospc": (disks.failing(errno.ENOSPC, "ENOSPC"), ("ENOSPC",)),
     "edquot": (disks.failing(errno.EDQUOT, "EDQUOT"), ("EDQUOT",)),
@@ -46,6 +50,8 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "slow": (links.slow_place, ("slow place",)),
     "stalled-redis": (links.stalled_redis, ("every Redis stalled", "one Redis of several stalled")),
     "bus-cut": (links.bus_cut, (BUS_CUT,)),
+    "site-bus-cut": (links.site_bus_cut, ("bus of a site cut",)),
+    "deaf": (links.deaf, ("deaf instance",)),
     "clock-jump": (clocks.clock_jump, ("clock jump",)),
     "clock-drift": (clocks.clock_drift, ("clock drift",)),
     "clock-still": (clocks.clock_stands_still, ("clock stands still",)),
@@ -71,10 +77,19 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
 MEMBER_FAULTS = {"leave", "forgotten", "restored"}
 """Faults that change who is a member."""
 BUS_FAULTS = {
-    *("loss", "duplication", "stalled-redis", "bus-cut"),
+    *("loss", "duplication", "stalled-redis", "bus-cut", "site-bus-cut"),
     *("forged-frames", "mangled-frames", "forged-requests", "replayed-requests"),
 }
 """Faults that leave requests alone."""
 MANGLING = {"forged-frames", "mangled-frames", "forged-requests", "changed-answers", "new-key"}
 """Faults after which something is refused as unauthentic, rightly or because a key was exchanged in haste."""
 BUS_KINDS = {kind for name in BUS_FAULTS for kind in FAULTS[name][1]}
+LAG_FAULTS = {"hang-primary", "site-bus-cut", "deaf", "slow-disk", "hang"}
+"""Faults that make an instance lag its site while clients read from it: pipelines run beside them."""
+PARTS_NO_SITE = {
+    *BUS_KINDS,
+    *("kill", "kill at a disk call", "power cut", "power cut at an answer", "power cut at a frame"),
+    *("power cut at a disk call", "hang", "hang of the primary", "hang in a commit", "deaf instance", "slow disk"),
+    *("clock jump", "clock drift", "clock stands still", "new instance", "long absence"),
+}
+"""Kinds of faults that are no excuse for a stale read."""

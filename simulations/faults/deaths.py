@@ -103,6 +103,15 @@ async def hang(stage: Stage, drawn: random.Random) -> None:
         node.resume()
 
 
+async def hang_of_the_primary(stage: Stage, drawn: random.Random) -> None:
+    """The primary stands still, and its worker goes on answering: for a moment, or for longer than leases last."""
+    if node := one_of(stage, drawn):
+        stage.fired("hang of the primary")
+        node.pause(primary_alone=True)
+        await asyncio.sleep(drawn.choice((0.1, 0.6, 2.0, 6.0)) * (0.5 + drawn.random()))
+        node.resume()
+
+
 async def hang_in_a_commit(stage: Stage, drawn: random.Random) -> None:
     """A process stands still between its check and its commit."""
     node = one_of(stage, drawn)

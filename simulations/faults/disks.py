@@ -141,3 +141,15 @@ async def disk_destroyed(stage: Stage, drawn: random.Random) -> None:
         stage.fired("disk destroyed")
         await asyncio.sleep(0.2 + 3 * drawn.random())
         await stage.restart(node)
+
+
+async def slow_disk(stage: Stage, drawn: random.Random) -> None:
+    """A disk stalls: what is to be written is written late, for a while, and the instance goes on meanwhile."""
+    node = one_of(stage, drawn)
+    if node is None or node.life is None:
+        return
+    life = node.life
+    life.disk_is_late_s = drawn.choice((0.04, 0.3, 1.5, 3.0))
+    stage.fired("slow disk")
+    await asyncio.sleep(2 + 6 * drawn.random())
+    life.disk_is_late_s = 0.0

@@ -68,6 +68,26 @@ async def stalled_redis(stage: Stage, drawn: random.Random) -> None:
     redis.stalled -= stalled
 
 
+async def site_bus_cut(stage: Stage, drawn: random.Random) -> None:
+    """The instances of one site, or one of them, neither reach nor hear any Redis server, while requests get through
+    and the other sites have their bus."""
+    node = drawn.choice(stage.world.nodes)
+    near = [other.name for other in stage.world.nodes if other.site == node.site]
+    cut = near if drawn.random() < 0.7 else [node.name]
+    pairs = [pair for name in cut for server in stage.world.redis.names for pair in ((name, server), (server, name))]
+    await _blocked(stage, drawn, pairs, "bus of a site cut")
+
+
+async def deaf(stage: Stage, drawn: random.Random) -> None:
+    """An instance misses acknowledgements and is excluded, while clients go on to read from it: it hears nothing on the
+    bus, and is slow to answer requests, by less than leases last."""
+    weather, node = stage.world.weather, drawn.choice(stage.world.nodes)
+    pairs = [(server, node.name) for server in stage.world.redis.names]
+    weather.slow[node.name] = drawn.choice((0.05, 0.1, 0.2))
+    await _blocked(stage, drawn, pairs, "deaf instance")
+    weather.slow.pop(node.name, None)
+
+
 async def bus_cut(stage: Stage, drawn: random.Random) -> None:
     """Nobody hears anybody on the bus for a while, and requests get through."""
     redis = stage.world.redis

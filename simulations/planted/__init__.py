@@ -4,7 +4,7 @@ Each replaces a function or takes away a protection for the time of a run; the r
 each stands what brings it to light: the faults, and within how many seeds.
 """
 
-from simulations.planted import absence, collection, commits, disk, documents, keys, meaning, members, network
+from simulations.planted import absence, collection, commits, disk, documents, keys, leases, meaning, members, network
 from simulations.planted.bug import Planted
 
 _SLOWLY = ("one-way", "reorder", "slow")
@@ -21,6 +21,7 @@ _COPIED = (("operations", 12), ("between_sites_s", 0.08), ("conditions", ("two-c
 _EVICTING = (("operations", 20), ("clients", 4), ("conditions", ("evict",)))
 _EVICTING_COPIES = (("operations", 20), ("clients", 4), ("conditions", ("evict", "two-copies")))
 _LEAVING = (("operations", 25), ("fault_s", 12.0), ("clients", 4))
+_SITE = ("eu", "eu", "eu")
 _LASTING = (*_LONG, ("calm_operations", 0))
 
 PLANTED = [
@@ -126,5 +127,9 @@ PLANTED = [
     Planted("forgotten for a moment", members.forgotten_for_a_moment, ("forgotten",), 6),
     Planted("restored as the same", members.restored_as_the_same, ("restored",), 12),
     Planted("restored with its writer", members.restored_with_its_writer, ("restored",), 6),
+    Planted("leases ignored", leases.leases_ignored, ("hang-primary",), 6, _SITE),
+    Planted("lapse not awaited", leases.lapse_not_awaited, ("hang-primary", "deaf"), 12, _SITE),
+    Planted("excluded members hold leases", leases.excluded_hold_leases, ("slow-disk",), 12, _SITE),
+    Planted("leases that last", leases.leases_that_last, ("hang-primary",), 12, _SITE),
     Planted("bodies not fetched", absence.bodies_not_fetched, ("loss", "absence"), 8),
 ]
