@@ -384,7 +384,7 @@ class Cluster:
         except (PeerUnreachable, TimeoutError) as error:
             if url not in self._silent:
                 self._silent.add(url)
-                log.warning("no hello from %s: %s", url, error or "no answer in time")
+                log.warning("no hello from %s: %s", url, str(error).removeprefix(f"{url} ") or "no answer in time")
             return
         if url in self._silent:
             self._silent.discard(url)

@@ -20,15 +20,16 @@ class MembershipLog:
     def __init__(self, members: Members) -> None:
         """`members` holds those that the disk knows: they have joined before."""
         self._members = members
-        self._known = {member.instance for member in members.all()}
+        self._names = {member.instance: member.beat.name for member in members.all()}
+        """Names of members, also of those that are being removed."""
         members.on_heard.append(self._heard)
 
     def _heard(self, member: Member) -> None:
-        if member.instance not in self._known:
-            self._known.add(member.instance)
-            beat = member.beat
-            fields = {"instance": member.instance, "site": beat.site, "version": beat.version}
+        beat = member.beat
+        if member.instance not in self._names:
+            fields = _who(member.instance, beat.name) | {"site": beat.site, "version": beat.version}
             log.info("joined the cluster: %s", self._members.url(member), extra={"fields": fields})
+        self._names[member.instance] = beat.name
 
     def joined(self) -> None:
         """Log that this instance has joined its cluster, or goes on without the others."""
@@ -42,7 +43,13 @@ class MembershipLog:
         """Log that members are gone for good, and which instance stated it."""
         writers = removals(catalog.database)
         for instance in sorted(instances):
-            self._known.discard(instance)
+            name = self._names.pop(instance, "")
             stated_by = catalog.queries.instance_of(writers[instance]) if instance in writers else None
-            fields = {"instance": instance, "by": f"instance {stated_by or 'unknown'}"}
+            fields = _who(instance, name) | {"by": f"instance {stated_by or 'unknown'}"}
+            if by_name := self._members.name_of(stated_by):
+                fields["by_name"] = by_name
             log.warning("removed from the cluster for good", extra={"fields": fields})
+
+
+def _who(instance: str, name: str) -> dict[str, str]:
+    return {"instance": instance} | ({"name": name} if name else {})
