@@ -20,6 +20,7 @@ clock_offsets   how far the clocks of other members are from the own one
 watch           telling in the log how the other members stand
 delays          how long changes took to get here
 sync            catching up with others, and asking them what they know more
+read_repair     what is asked of them before a miss is answered, once for many misses
 locate          who has a content
 fetch           content from a peer: one transfer, many readers
 through         content that has no room here, on its way to one reader

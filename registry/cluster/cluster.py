@@ -218,7 +218,7 @@ class Cluster:
     async def learn_for_miss(self, repository: Repository) -> None:
         """Before a miss is answered: ask who may know more of a repository. What is missing may be here after that,
         by an answer or by a frame that came meanwhile."""
-        await self.sync.refresh(document_name(repository), self.sync.hinted())
+        await self.sync.read_repair.before_miss(document_name(repository), self.sync.hinted())
 
     async def learn_for_delete(self, repository: Repository) -> None:
         """Before a delete: fetch what reachable members know more, so that it deletes that too."""

@@ -37,6 +37,7 @@ from registry.cluster import messages as m
 from registry.cluster.locate import MISS_BOUND_S
 from registry.cluster.members import Member, Members
 from registry.cluster.peers import Peers
+from registry.cluster.read_repair import ReadRepair
 from registry.errors import StorageFailed
 from registry.seams import PeerUnreachable
 
@@ -77,7 +78,8 @@ class Sync:
         self._due: dict[_Due, asyncio.Task[None]] = {}
         self._due_again: dict[_Due, str] = {}
         """What came due while it was being asked for, and from whom."""
-        self._asking: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._asking: dict[tuple[str, str], asyncio.Task[bool]] = {}
+        self.read_repair = ReadRepair(self._learn)
         self._audited: dict[str, float] = {}
         self.rounds: Counter[str] = Counter()
         """Catching up, by how it ended."""
@@ -119,6 +121,7 @@ class Sync:
     def close(self) -> None:
         for task in [*self._running.values(), *self._due.values(), *self._asking.values()]:
             task.cancel()
+        self.read_repair.close()
 
     # With one member
 
@@ -311,22 +314,36 @@ class Sync:
         if asked:
             await asyncio.wait(asked, timeout=MISS_BOUND_S)
 
-    def _asking_once(self, member: Member, document: str) -> "asyncio.Task[None]":
+    def _asking_once(self, member: Member, document: str) -> "asyncio.Task[bool]":
         key = (member.instance, document)
         task = self._asking.get(key)
         if task is None:
-            task = self._asking[key] = asyncio.create_task(self._learn(member, document))
+            task = self._asking[key] = asyncio.create_task(self._learn(member, [document]))
             task.add_done_callback(lambda _: self._asking.pop(key, None))
         return task
 
-    async def _learn(self, member: Member, document: str) -> None:
+    async def _learn(self, member: Member, documents: list[str]) -> bool:
+        """Take in what a member knows more of some documents. Answers whether it has answered."""
         try:
-            vector = self._catalog.replica.state(document).vector
-            (diff,) = await self._diffs(member, [(document, vector)], timeout_s=SLOW_ANSWER_S)
-            if diff.update:
-                await self._apply(member, document, diff.update)
+            vectors = [(document, self._catalog.replica.state(document).vector) for document in documents]
+            for (document, ours), diff in zip(
+                vectors, await self._diffs(member, vectors, timeout_s=SLOW_ANSWER_S), strict=True
+            ):
+                await self._learn_from(member, document, ours, diff, is_alone=len(documents) == 1)
+            return True
         except (PeerUnreachable, CrdtError, StorageFailed, ValueError) as error:
-            log.debug("%s could not be asked about %s: %s", member.shown, document, error)
+            log.debug("%s could not be asked about %s: %s", member.shown, ", ".join(documents), error)
+            return False
+
+    async def _learn_from(self, member: Member, document: str, ours: Vector, diff: Diff, is_alone: bool) -> None:
+        """Take in one diff of several; one that was left out, since all were too long for one answer, alone."""
+        if diff.update:
+            try:
+                await self._apply(member, document, diff.update)
+            except CrdtError as error:
+                log.debug("the diff of %s from %s does not fit: %s", document, member.shown, error)
+        elif not is_alone and any(ours.get(writer, 0) < clock for writer, clock in diff.state.vector.items()):
+            await self._learn(member, [document])
 
     def hinted(self) -> list[Member]:
         """Members to ask before a miss is answered: those of our site, and those known to have published more."""
