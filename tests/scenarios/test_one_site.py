@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from registry.cluster.members import PRESUMED_DEAD_S
 from tests.support import images
 from tests.support.client import Client
 from tests.support.processes import children, owner_of, standing_still
@@ -79,6 +80,14 @@ def test_a_member_whose_primary_hangs_for_a_moment_answers_who_has_asked_meanwhi
         connection.request("GET", "/v2/app/manifests/live")
         assert connection.getresponse().headers["Docker-Content-Digest"] == NEW.digest
         connection.close()
+
+
+def test_a_member_that_stood_still_until_its_neighbour_seemed_dead_asks_it_first(pair, workers):
+    """What it had not heard for all that time, it took for gone, and it answered alone."""
+    with hung(pair[1], workers):
+        pair[0].client.push("app", "live", NEW)
+        time.sleep(PRESUMED_DEAD_S + 0.5)
+    assert shown(pair[1], timeout_s=20) == NEW.digest
 
 
 def test_a_member_that_was_excluded_is_waited_for_again_once_it_answers_reads(pair, workers):
