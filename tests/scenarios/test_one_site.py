@@ -11,7 +11,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from registry.cluster.members import PRESUMED_DEAD_S
 from tests.support import images
 from tests.support.client import Client
 from tests.support.processes import children, owner_of, standing_still
@@ -82,11 +81,14 @@ def test_a_member_whose_primary_hangs_for_a_moment_answers_who_has_asked_meanwhi
         connection.close()
 
 
-def test_a_member_that_stood_still_until_its_neighbour_seemed_dead_asks_it_first(pair, workers):
-    """What it had not heard for all that time, it took for gone, and it answered alone."""
+def test_a_member_that_stood_still_while_a_dead_neighbour_came_back_asks_it_first(pair, workers):
+    """It read alone before, and would go on so."""
+    pair[0].kill()
+    wait_until(lambda: not any(member["live"] for member in pair[1].status()["members"]))
+    assert shown(pair[1], timeout_s=20) == OLD.digest
     with hung(pair[1], workers):
+        pair[0].start()
         pair[0].client.push("app", "live", NEW)
-        time.sleep(PRESUMED_DEAD_S + 0.5)
     assert shown(pair[1], timeout_s=20) == NEW.digest
 
 
