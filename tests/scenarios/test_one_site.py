@@ -101,25 +101,34 @@ def test_a_member_that_was_excluded_is_waited_for_again_once_it_answers_reads(pa
         assert shown(pair[1], timeout_s=20) == image.digest
 
 
-def test_who_was_excluded_by_an_instance_that_has_restarted_since_shows_nothing_that_is_out_of_date(pair, workers):
-    """The new incarnation does not know whom the last one has excluded."""
-    with hung(pair[1], workers):
-        pair[0].client.push("app", "live", NEW)
-        pair[0].kill()
-        pair[0].start(wait=False)
-        wait_until(lambda: shown(pair[0]) == NEW.digest)
-    assert shown(pair[1], timeout_s=20) == NEW.digest
-
-
-def test_who_was_excluded_by_an_instance_that_is_gone_asks_the_others_first(workers, tmp_path):
-    with running_cluster(tmp_path, ["eu", "eu", "eu"], workers=str(workers)) as cluster:
+@pytest.fixture
+def quiet(workers, tmp_path):
+    """Three instances that tell each other of no change: what one lacks it has to ask for."""
+    settings = {"workers": str(workers), "constants": {"registry.cluster.confirmations.PUSH_AFTER_S": 600.0}}
+    with running_cluster(tmp_path, ["eu", "eu", "eu"], with_redis=False, **settings) as cluster:
         cluster[0].client.push("app", "live", OLD)
         cluster.wait_agreed()
-        assert shown(cluster[1], timeout_s=20) == OLD.digest
-        with hung(cluster[1], workers):
-            cluster[0].client.push("app", "live", NEW)
-            cluster[0].kill()
-        assert shown(cluster[1], timeout_s=20) == NEW.digest
+        assert [shown(server, timeout_s=20) for server in cluster.servers] == [OLD.digest] * 3
+        yield cluster
+
+
+def test_who_was_excluded_by_an_instance_that_has_restarted_since_catches_up_with_it_first(quiet, workers):
+    """The new incarnation does not know whom the last one excluded."""
+    with hung(quiet[1], workers):
+        quiet[2].kill()
+        quiet[0].client.push("app", "live", NEW)
+        quiet[0].kill()
+        quiet[0].start(wait=False)
+        wait_until(lambda: shown(quiet[0]) == NEW.digest)
+    assert shown(quiet[1], timeout_s=20) == NEW.digest
+
+
+def test_who_was_excluded_by_an_instance_that_is_gone_asks_the_others_first(quiet, workers):
+    with hung(quiet[1], workers):
+        quiet[0].client.push("app", "live", NEW)
+        assert shown(quiet[2], timeout_s=20) == NEW.digest
+        quiet[0].kill()
+    assert shown(quiet[1], timeout_s=20) == NEW.digest
 
 
 def test_reads_go_on_a_moment_after_a_member_has_died(pair):
