@@ -116,13 +116,13 @@ class Contents:
     async def open(self, digest: Digest, size: int, writer: int, part: Part) -> Pieces:
         """As `read`, with the first piece read: what is damaged there, or cannot be had at all, shows before anything
         is answered. Raises what that raises."""
-        return await _begun(self.read(digest, size, writer, part))
+        return await begun(self.read(digest, size, writer, part))
 
     async def open_held(self, digest: Digest, part: Part) -> Pieces | None:
         """A part of a content from this disk alone, its first piece read; None when it is not here, or is damaged
         there."""
         try:
-            return await _begun(self._telling(digest, part))
+            return await begun(self._telling(digest, part))
         except Damaged:
             return None
 
@@ -152,7 +152,7 @@ class Contents:
         if path is None or row is None:
             return None
         try:
-            return await _begun(CheckedFile(self._store.disk.open(path), row).read(*part))
+            return await begun(CheckedFile(self._store.disk.open(path), row).read(*part))
         except (Damaged, OSError):
             return None
 
@@ -236,7 +236,7 @@ class Contents:
             log.warning("a check could not be noted: %s", error)
 
 
-async def _begun(pieces: Pieces) -> Pieces:
+async def begun(pieces: Pieces) -> Pieces:
     """The same pieces, the first of which has been read."""
     first = await anext(pieces, b"")
     return _joined(first, pieces)

@@ -14,6 +14,7 @@ answers      writing answers: errors, content, paged lists
 sending      one bound on answers in memory while they are sent
 asked        what a GET of content asks for: conditions, a part
 ranges       the Range header
+multipart    several ranges in one answer
 blobs        pulling, mounting and deleting blobs
 uploads      pushing blobs, at whichever instance a request arrives
 repeatable   an upload's body on its way to another instance, which may have to go again

@@ -1,11 +1,13 @@
 """What a GET of content asks for: all of it, a part, or only whether it is another one (RFC 9110, sections 13 and 14).
 And the headers of the answer."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from starlette.datastructures import Headers
 
-from registry.http.ranges import parse_range
+from registry.http.multipart import BOUNDARY_SIZE, Multipart
+from registry.http.ranges import parse_ranges
 from registry.names import Digest
 
 
@@ -16,20 +18,34 @@ class AskedPart(NamedTuple):
     length: int
     status: int
     headers: dict[str, str]
+    multipart: Multipart | None = None
+    """The parts, where there are several; `first` and `length` are then those of the answer's body."""
 
 
-def asked_part(request: Headers, digest: Digest, size: int) -> AskedPart | None:
-    """What a GET of a blob asks for; None where the client has it already. Raises RangeInvalid."""
+def asked_part(request: Headers, digest: Digest, size: int, entropy: Callable[[int], bytes]) -> AskedPart | None:
+    """What a GET of a blob asks for; None where the client has it already. Raises RangeInvalid. `entropy` returns so
+    many unpredictable bytes."""
     etag = etag_of(digest)
     if matches(request.get("if-none-match"), etag):
         return None
+    ranges = parse_ranges(request.get("range"), size) if request.get("if-range") in (None, etag) else None
+    if ranges is None:
+        return whole(digest, size)
     headers = blob_headers(digest, size)
-    part = parse_range(request.get("range"), size) if request.get("if-range") in (None, etag) else None
-    if part is None:
-        return AskedPart(0, size, 200, headers)
+    if len(ranges) > 1:
+        multipart = Multipart(ranges, size, entropy(BOUNDARY_SIZE).hex())
+        headers["Content-Type"] = f"multipart/byteranges; boundary={multipart.boundary}"
+        headers["Content-Length"] = str(multipart.length())
+        return AskedPart(0, multipart.length(), 206, headers, multipart)
+    (part,) = ranges
     headers["Content-Range"] = f"bytes {part.first}-{part.first + part.length - 1}/{size}"
     headers["Content-Length"] = str(part.length)
     return AskedPart(part.first, part.length, 206, headers)
+
+
+def whole(digest: Digest, size: int) -> AskedPart:
+    """All of a blob."""
+    return AskedPart(0, size, 200, blob_headers(digest, size))
 
 
 def etag_of(digest: Digest) -> str:

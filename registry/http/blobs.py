@@ -15,11 +15,13 @@ from registry.catalog.collection import is_linked
 from registry.catalog.database import Transaction
 from registry.catalog.queries import BlobRow
 from registry.catalog.repository import delete_blob, link_again, link_blob
-from registry.cluster.contents import WHOLE_BYTES, Part
+from registry.cluster.contents import WHOLE_BYTES, Part, begun
 from registry.cluster.fetch import SizeDiffers
 from registry.errors import BlobUnknown, ContentUnreachable, RangeInvalid
 from registry.http.answers import StreamResponse
-from registry.http.asked import AskedPart, asked_part, blob_headers, content_headers, etag_of, matches
+from registry.http.asked import AskedPart, asked_part, blob_headers, content_headers, etag_of, matches, whole
+from registry.http.multipart import GAP_BYTES, Multipart, Pieces, assembled
+from registry.http.ranges import ByteRange, is_ascending
 from registry.instance import Instance
 from registry.names import Digest, Repository
 
@@ -52,7 +54,7 @@ async def get_blob(instance: Instance, request: Request, repository: Repository,
 
 
 async def _get(instance: Instance, request: Request, digest: Digest, row: BlobRow) -> Response:
-    asked = asked_part(request.headers, digest, row.size)
+    asked = asked_part(request.headers, digest, row.size, instance.clock.entropy)
     if asked is None:
         return Response(status_code=304, headers=content_headers(digest))
     return await _content(instance, digest, row, asked)
@@ -91,12 +93,30 @@ async def find_blob(instance: Instance, repository: Repository, digest: Digest) 
 
 async def _content(instance: Instance, digest: Digest, row: BlobRow, asked: AskedPart) -> Response:
     """A part of a blob's content, from this disk or from wherever it is."""
-    contents, part = instance.cluster.contents, Part(asked.first, asked.length)
     instance.cluster.evict.used(digest)
+    if asked.multipart is not None:
+        if row.held or is_ascending(asked.multipart.ranges):
+            return await _parts(instance, digest, row, asked, asked.multipart)
+        asked = whole(digest, row.size)
+    contents, part = instance.cluster.contents, Part(asked.first, asked.length)
     if asked.length <= WHOLE_BYTES:
         pieces = [piece async for piece in contents.read(digest, row.size, row.writer, part)]
         return Response(b"".join(pieces), asked.status, asked.headers)
     return StreamResponse(await contents.open(digest, row.size, row.writer, part), asked.status, asked.headers)
+
+
+async def _parts(instance: Instance, digest: Digest, row: BlobRow, asked: AskedPart, multipart: Multipart) -> Response:
+    """Several parts of a blob's content. What is not on this disk is read in one run, since content that has no room
+    here comes whole from its holder for each read."""
+    contents = instance.cluster.contents
+
+    def read(span: ByteRange) -> Pieces:
+        return contents.read(digest, row.size, row.writer, Part(span.first, span.length))
+
+    pieces = assembled(multipart, GAP_BYTES if row.held else row.size, read)
+    if row.held and asked.length <= WHOLE_BYTES:
+        return Response(b"".join([piece async for piece in pieces]), asked.status, asked.headers)
+    return StreamResponse(await begun(pieces), asked.status, asked.headers)
 
 
 async def mount_blob(

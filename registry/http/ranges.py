@@ -1,11 +1,20 @@
 """The Range header (RFC 9110, section 14)."""
 
 import re
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from registry.errors import RangeInvalid
 
-_RANGE = re.compile(r"(\d{0,19})-(\d{0,19})\Z")
+MAX_RANGES = 1024
+"""As many as podman asks for in one request. More are ignored, and the content is sent whole: what each costs beside
+its bytes is bounded with them."""
+MAX_UNORDERED = 16
+"""So many may come in another order than that of the content, which is a sign of a broken client or an attack (section
+14.2)."""
+
+_RANGE = re.compile(r"(\d{0,19})-(\d{0,19})\Z", re.ASCII)
 
 
 class ByteRange(NamedTuple):
@@ -14,19 +23,63 @@ class ByteRange(NamedTuple):
     first: int
     length: int
 
+    @property
+    def end(self) -> int:
+        return self.first + self.length
+
 
 def parse_range(header: str | None, size: int) -> ByteRange | None:
     """The part of a content of `size` bytes that a request asks for; None where it is answered whole.
 
-    That is so without the header, for units that are not bytes, and for several ranges at once, which need not be
-    honoured. Raises RangeInvalid for a range that is malformed or lies outside.
+    That is so without the header, for units that are not bytes, and for several ranges at once. Raises RangeInvalid for
+    a range that is malformed or lies outside.
     """
-    if header is None:
+    listed = _listed(header)
+    if header is None or listed is None or "," in listed:
         return None
-    unit, equals, ranges = header.partition("=")
-    if not equals or unit.strip().lower() != "bytes" or "," in ranges:
+    found = _parse(listed.strip(), header, size)
+    if found is None:
+        raise _invalid(header, size)
+    return found
+
+
+def parse_ranges(header: str | None, size: int) -> list[ByteRange] | None:
+    """Return the parts of a content of `size` bytes that a request asks for, in its order; None where the content is
+    answered whole.
+
+    Ranges that overlap become one, so that no byte is sent twice. Others stay apart, even where one begins behind
+    another: podman counts the parts. Ranges outside of the content are left out. Raises RangeInvalid where a range is
+    malformed, or none is left.
+    """
+    listed = _listed(header)
+    if header is None or listed is None:
         return None
-    found = _RANGE.match(ranges.strip())
+    texts = [text.strip() for text in listed.split(",")]
+    if len(texts) > 1:
+        texts = [text for text in texts if text]  # a list may have empty elements
+    if len(texts) > MAX_RANGES:
+        return None
+    found = [_parse(text, header, size) for text in texts]
+    ranges = _coalesced([one for one in found if one is not None])
+    if not ranges:
+        raise _invalid(header, size)
+    return ranges if len(ranges) <= MAX_UNORDERED or is_ascending(ranges) else None
+
+
+def is_ascending(ranges: Sequence[ByteRange]) -> bool:
+    """Whether ranges come in the order of the content."""
+    return all(before.first < behind.first for before, behind in pairwise(ranges))
+
+
+def _listed(header: str | None) -> str | None:
+    """What stands behind `bytes=`; None where that does not stand there."""
+    unit, equals, listed = (header or "").partition("=")
+    return listed if equals and unit.strip().lower() == "bytes" else None
+
+
+def _parse(text: str, header: str, size: int) -> ByteRange | None:
+    """One range, or None where it lies outside. Raises RangeInvalid where it is malformed."""
+    found = _RANGE.match(text)
     if found is None or found[1] == found[2] == "":
         raise _invalid(header, size)
     if found[1] == "":
@@ -38,9 +91,20 @@ def parse_range(header: str | None, size: int) -> ByteRange | None:
         if found[2] and int(found[2]) < first:
             raise _invalid(header, size)
         length = last - first + 1
-    if length <= 0 or first >= size:
-        raise _invalid(header, size)
-    return ByteRange(first, length)
+    return ByteRange(first, length) if length > 0 and first < size else None
+
+
+def _coalesced(ranges: list[ByteRange]) -> list[ByteRange]:
+    """The same bytes, each once, every range where the first of those that it is made of stood."""
+    merged: list[tuple[int, ByteRange]] = []
+    for place, one in sorted(enumerate(ranges), key=lambda placed: placed[1]):
+        before_place, before = merged[-1] if merged else (0, None)
+        if before is not None and one.first < before.end:
+            end = max(before.end, one.end)
+            merged[-1] = min(place, before_place), ByteRange(before.first, end - before.first)
+        else:
+            merged.append((place, one))
+    return [one for _, one in sorted(merged)]
 
 
 def _invalid(header: str, size: int) -> RangeInvalid:

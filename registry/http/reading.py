@@ -8,6 +8,7 @@ has to know of it is noted, and told it now and then.
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 
 import apsw
 from starlette.datastructures import Headers as HeaderView
@@ -24,6 +25,8 @@ from registry.http.answers import StreamResponse
 from registry.http.asked import asked_part
 from registry.http.direct import DirectAnswers, Headers, plain_path
 from registry.http.exchange import Exchange
+from registry.http.multipart import GAP_BYTES, Pieces, assembled
+from registry.http.ranges import ByteRange
 from registry.http.routes import PREFIX, TEMPLATES
 from registry.measures import Traffic
 from registry.names import Digest, parse_digest, parse_repository
@@ -91,12 +94,20 @@ class Reading:
             return None
         if digest in self._store.suspects:
             return None  # the owner was told, and sees to it
-        asked = asked_part(HeaderView(raw=list(headers)), digest, row.size)
+        asked = asked_part(HeaderView(raw=list(headers)), digest, row.size, self._clock.entropy)
         if asked is None:
             return None
-        pieces = self._store.read(self._store.open(digest), asked.first, asked.length)
+        file = self._store.open(digest)
+        if asked.multipart is None:
+            pieces = self._store.read(file, asked.first, asked.length)
+        else:
+            file.close()  # each run of parts opens it
+            pieces = assembled(asked.multipart, GAP_BYTES, partial(self._read, digest))
         self._note_used(digest)
         return StreamResponse(self._watched(digest, pieces), asked.status, asked.headers)
+
+    def _read(self, digest: Digest, span: ByteRange) -> Pieces:
+        return self._store.read(self._store.open(digest), span.first, span.length)
 
     async def _watched(
         self, digest: Digest, pieces: AsyncGenerator[bytes | bytearray, None]

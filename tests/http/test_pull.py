@@ -98,8 +98,8 @@ def test_a_range_outside_or_malformed_is_416_and_does_not_carry_the_length(pulle
     assert answer.headers["Content-Length"] == str(len(answer.body))
 
 
-@pytest.mark.parametrize("header", ["bytes=0-1,5-6", "lines=1-2", "nonsense"])
-def test_several_ranges_and_other_units_are_answered_whole(pulled, header):
+@pytest.mark.parametrize("header", ["lines=1-2", "nonsense"])
+def test_units_other_than_bytes_are_answered_whole(pulled, header):
     answer = pulled.get(f"/v2/pull/app/blobs/{sha256(BLOB)}", Range=header)
     assert (answer.status, answer.body) == (200, BLOB)
 
