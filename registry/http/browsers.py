@@ -38,6 +38,14 @@ def refuse_other_sites(headers: Headers) -> None:
             raise Denied("a web page of another origin made a browser send this (Origin)")
 
 
+def refuse_posts_of_other_sites(headers: Headers) -> None:
+    """Raise Denied for a POST that a page of another site made a browser send, where pages of the own site may come
+    through a proxy that changes `Host`: what `Sec-Fetch-Site` says decides, and `Origin` where it says nothing."""
+    if "sec-fetch-site" in headers:
+        headers = Headers(raw=[(name, value) for name, value in headers.raw if name != b"origin"])
+    refuse_other_sites(headers)
+
+
 def refuse_form_types(headers: Headers) -> None:
     """Raise Unsupported (415) for a body of a type that a page may send without a preflight."""
     for value in headers.getlist("content-type"):

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from registry.errors import NameUnknown, Unsupported
 from registry.http import blobs, manifests, referrers, tags, uploads
 from registry.http.answers import JsonResponse
+from registry.http.browsers import refuse_posts_of_other_sites
 from registry.instance import Instance
 from registry.names import parse_digest, parse_repository
 
@@ -151,5 +152,7 @@ async def answer(instance: Instance, request: Request, path: Path) -> Response:
         raise Unsupported(f"{request.method} is not supported here", 405, allowed)
     if request.method in ("GET", "HEAD"):
         return await handler(instance, request, path)
+    if request.method == "POST":  # browsers ask with a preflight, which is never answered, before all other writes
+        refuse_posts_of_other_sites(request.headers)
     with instance.cluster.leave.writing(), instance.refusals.noting(path.name, request.method):
         return await handler(instance, request, path)

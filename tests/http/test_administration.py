@@ -12,6 +12,7 @@ from registry.log_limit import AT_ONCE
 from tests.cli.test_cli import concord
 from tests.cluster.test_hostile_peers import Peer
 from tests.support import images
+from tests.support.client import sha256
 from tests.support.needs import need
 from tests.support.network import Network
 from tests.support.server import KEY, Server, running_server
@@ -97,6 +98,17 @@ def test_acts_that_a_web_page_has_a_browser_ask_for_are_refused(server, act, bro
     assert server.client.get(f"/v2/app/manifests/{digest}").status == 200
     assert not server.client.get("/_concord/leave").json()["leaving"]
     assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "page", [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}, {"Origin": "null"}]
+)
+def test_an_upload_that_a_web_page_has_a_browser_send_is_refused(server, page):
+    """A POST is all that a page can have a browser send without a preflight, and with a digest it is a whole upload."""
+    body = repr(page).encode()
+    answer = server.client.request("POST", f"/v2/app/blobs/uploads/?digest={sha256(body)}", body, page)
+    assert answer.status == 403 and answer.code == "DENIED"
+    assert server.client.head(f"/v2/app/blobs/{sha256(body)}").status == 404
 
 
 def test_a_preflight_is_not_answered(server):

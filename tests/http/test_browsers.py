@@ -12,6 +12,7 @@ from registry.http.browsers import (
     refuse_form_types,
     refuse_other_hosts,
     refuse_other_sites,
+    refuse_posts_of_other_sites,
 )
 
 
@@ -51,6 +52,16 @@ def test_requests_without_a_page_and_of_the_own_page_are_not_refused():
     refuse_other_sites(headers(("host", "a.example:5000"), ("sec-fetch-site", "none")))
     own = ("origin", "http://A.example:5000"), ("sec-fetch-site", "same-origin")
     refuse_other_sites(headers(("host", "a.example:5000"), *own))
+
+
+def test_a_post_of_the_own_page_may_come_through_a_proxy_that_changes_the_host():
+    page = ("origin", "https://ui.example"), ("host", "10.0.0.5:5000")
+    refuse_posts_of_other_sites(headers(*page, ("sec-fetch-site", "same-origin")))
+    for site in ("cross-site", "same-site"):
+        with pytest.raises(Denied):
+            refuse_posts_of_other_sites(headers(*page, ("sec-fetch-site", site)))
+    with pytest.raises(Denied):
+        refuse_posts_of_other_sites(headers(*page))
 
 
 @pytest.mark.parametrize(
