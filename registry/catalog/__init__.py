@@ -7,6 +7,7 @@ tries        the hash tries behind the state digests, cached
 view         live facts: what documents mean, and the only thing reads touch
 replica      what other replicas ask of the documents
 repository   what a push, a delete or a mount changes
+reassert     undoing deletes: asserting anew what an older copy says
 incoming     taking in what other instances send
 forks        healing a document that a writer used twice has split
 queries      what pulls and lists read

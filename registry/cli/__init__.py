@@ -24,5 +24,6 @@ rebuild     a new catalog where it is lost
 bundle      repositories as files, for a site without a network: what there is in one
 bundle_export  making one
 bundle_import  taking one in
+undo        what an older copy holds and was deleted since
 bundle_staging  a verified copy of a bundle, each file of which is read once
 """

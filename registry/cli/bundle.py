@@ -9,6 +9,7 @@
 `bundle_export` makes them and `bundle_import` takes them in. Both go on where they were broken off.
 """
 
+from collections.abc import Sequence
 from typing import BinaryIO, NamedTuple
 
 import msgspec
@@ -56,6 +57,12 @@ class Moved(NamedTuple):
     """Contents that were not in the target yet."""
     wrong: list[Digest]
     """Contents that were damaged and are left out."""
+    deleted: Sequence[str] = ()
+    """What the bundle holds and was deleted here since: tags, and manifests without one."""
+    moved: Sequence[str] = ()
+    """Tags of the bundle that point elsewhere here."""
+    lacking: Sequence[Digest] = ()
+    """Contents of what was asserted anew that are neither in the bundle nor here."""
 
 
 def moved(bundle: Bundle, new: int, wrong: list[Digest]) -> Moved:

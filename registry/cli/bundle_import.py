@@ -29,6 +29,7 @@ from registry.cli.bundle import LIST, MAC, VERSION, Bundle, Moved, mac_of, moved
 from registry.cli.bundle_staging import Staging, hash_file, open_file, read_file
 from registry.cli.catalog_file import open_read_only
 from registry.cli.target import Directory
+from registry.cli.undo import Undo
 from registry.cluster.keys import ClusterKey
 from registry.errors import CannotStart, NameInvalid
 from registry.manifest import MAX_MANIFEST_BYTES
@@ -46,8 +47,9 @@ _OTHER_KIND = re.compile(r"[a-z][a-z0-9-]{0,62}/[\x21-\x7e]{1,255}")
 _FILE = re.compile(r"documents/[0-9]{1,9}|bodies/[0-9a-f]{64,128}")
 
 
-def import_bundle(source: Path, data: Path, keys: list[ClusterKey]) -> Moved:
-    """Take in a bundle. Raises CannotStart for one that is not whole, or not of this cluster; it changes nothing."""
+def import_bundle(source: Path, data: Path, keys: list[ClusterKey], reassert: bool = False) -> Moved:
+    """Take in a bundle; with `reassert`, what was deleted since as new assertions. Raises CannotStart for a bundle that
+    is not whole, or not of this cluster; it changes nothing."""
     files = Directory(source)
     bundle = _listed(source, files, keys)
     staging = Staging(data)
@@ -56,7 +58,7 @@ def import_bundle(source: Path, data: Path, keys: list[ClusterKey]) -> Moved:
     except (CannotStart, OSError):
         staging.clear()
         raise
-    done = asyncio.run(_import(data, bundle, staging, checks))
+    done = asyncio.run(_import(data, bundle, staging, checks, reassert))
     staging.clear()
     return done
 
@@ -144,10 +146,11 @@ def _held(data: Path) -> frozenset[str]:
         catalog.close()
 
 
-async def _import(data: Path, bundle: Bundle, staging: Staging, checks: dict[Digest, Checks]) -> Moved:
+async def _import(data: Path, bundle: Bundle, staging: Staging, checks: dict[Digest, Checks], reassert: bool) -> Moved:
     clock = SystemClock()
     catalog = Catalog(SystemDisk(data), clock)
     await catalog.start()
+    undo = Undo(catalog, reassert)
     try:
         for digest, found in checks.items():
             staging.place(digest)
@@ -155,14 +158,19 @@ async def _import(data: Path, bundle: Bundle, staging: Staging, checks: dict[Dig
             await catalog.database.write(lambda tx, row=row: add_content(tx, *row))  # type: ignore[misc]
         for document in bundle.documents:
             update = staging.read(document.file)
+            delta = decode_delta(update)
             await catalog.database.write(lambda tx, writers=document.writers: note_writers(tx, writers))  # type: ignore[misc]
-            await catalog.take_in(Incoming(document.name, update, decode_delta(update), {}))
+            await undo.before(document.name, delta)
+            await catalog.take_in(Incoming(document.name, update, delta, {}))
+            await undo.after(document.name)
         for file in bundle.bodies.values():
             body = staging.read(file)
             await catalog.database.write_in_steps(partial(keep_wanted_body, body=body))
+        lacking = undo.lacking()
     finally:
         await catalog.stop()
-    return moved(bundle, len(checks), [])
+    done = moved(bundle, len(checks), [])
+    return done._replace(deleted=undo.since.deleted, moved=undo.since.moved, lacking=tuple(lacking))
 
 
 def _is_whole(update: bytes) -> bool:

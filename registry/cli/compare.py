@@ -74,7 +74,7 @@ def _repository(first: str, second: str, document: str) -> RepositoryDifference:
     if not document.startswith(KIND):
         return RepositoryDifference(document, [])  # of a newer version
     name = document.removeprefix(KIND)
-    one, other = _tag_facts(first, name), _tag_facts(second, name)
+    one, other = tag_facts(first, name), tag_facts(second, name)
     tags = [
         TagDifference(tag, _winner(one.get(tag)), _winner(other.get(tag)))
         for tag in sorted(one.keys() | other.keys())
@@ -87,7 +87,7 @@ def _winner(facts: list[dict[str, Any]] | None) -> str | None:
     return str(facts[0]["digest"]) if facts else None
 
 
-def _tag_facts(url: str, repository: str) -> dict[str, list[dict[str, Any]]]:
+def tag_facts(url: str, repository: str) -> dict[str, list[dict[str, Any]]]:
     """All live tag facts of a repository, by tag; none where there is no such repository."""
     found: dict[str, list[dict[str, Any]]] = {}
     last = ""

@@ -16,6 +16,7 @@ from registry.cli.bundle_export import export_bundle
 from registry.cli.bundle_import import import_bundle
 from registry.cli.catalog_file import instance_of, succession
 from registry.cli.commands import CHECKING, Data, Json, app, print_json
+from registry.cli.undo import show, since_backup
 from registry.cli.verify import DataDirectory
 from registry.cluster.keys import ClusterKey
 from registry.config import load_config
@@ -68,10 +69,19 @@ def backup(
 def restore(
     source: Annotated[Path, typer.Argument(help="a backup")],
     data: Data = Path("data"),
+    beside: Annotated[
+        str | None, typer.Option(metavar="URL", help="an instance that runs: name what was deleted there since")
+    ] = None,
 ) -> None:
     """Make a data directory of a backup, with all content checked. It is another instance: start it beside the others,
-    and forget the one that is gone."""
+    and forget the one that is gone. What was deleted since the backup was made stays deleted."""
     done = run_restore(source, data)
+    if beside is None:
+        print("what was deleted since the backup was made stays deleted where others know of it: --beside URL names it")
+    else:
+        since = since_backup(data, beside)
+        show(f"not at {beside}, and gone here once this instance joins if they were deleted there", since.deleted)
+        show(f"tags that point elsewhere at {beside}", since.moved)
     print(succession(instance_of(source), instance_of(data)))
     _report(f"{done.contents} contents, {done.size_bytes} bytes", done.missing)
 
@@ -107,13 +117,23 @@ def export_(
 def import_(
     source: Annotated[Path, typer.Argument(help="a bundle")],
     data: Data = Path("data"),
+    reassert: Annotated[
+        bool, typer.Option("--reassert", help="bring back what was deleted since, as if it were pushed again")
+    ] = False,
 ) -> None:
-    """Take a bundle into a data directory that no instance runs on. It merges with what is there."""
+    """Take a bundle into a data directory that no instance runs on. It merges with what is there: what was deleted
+    since the bundle was made stays deleted, and is named."""
     from registry.workers.sockets import locked
 
     with locked(data):
-        done = import_bundle(source, data, _keys())
+        done = import_bundle(source, data, _keys(), reassert)
     _show_moved(done)
+    if reassert:
+        show("brought back, since they had been deleted", done.deleted)
+    else:
+        show("deleted here since the bundle was made, and still deleted (--reassert brings them back)", done.deleted)
+    show("tags of the bundle that point elsewhere here, and go on doing so", done.moved)
+    show("contents that are neither in the bundle nor here; another instance has to have them", done.lacking)
 
 
 def _show_moved(done: Moved) -> None:

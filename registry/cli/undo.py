@@ -1,0 +1,123 @@
+"""What a bundle or a backup holds and was deleted since: naming it, and bringing it back.
+
+Deletes win over what they observed, so nothing of that comes back by itself when an older copy merges with the others.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from crdt.delta import Delta
+from crdt.fact import BLOB, MANIFEST, TAG, Fact, parse_fact
+from registry.catalog.catalog import Catalog
+from registry.catalog.content import held_size
+from registry.catalog.queries import KIND
+from registry.catalog.reassert import compare, reassert
+from registry.cli.catalog_file import open_read_only
+from registry.cli.client import ask
+from registry.cli.compare import tag_facts
+from registry.names import Digest
+
+MAX_NAMED = 50
+_TAGS = """
+SELECT d.name, d.digest, f.key, f.digest FROM facts f JOIN documents d ON d.id = f.document
+WHERE f.kind = 't' ORDER BY d.name, f.key, f.time, f.writer
+"""
+
+
+class Since(NamedTuple):
+    """What has happened since an older copy was made to what it holds."""
+
+    deleted: list[str]
+    """Tags, as `repository:tag`, and manifests, as `repository@digest`."""
+    moved: list[str]
+    """Tags that point elsewhere."""
+
+    def add(self, document: str, absent: Iterable[Fact], moved: Iterable[Fact]) -> None:
+        name = document.removeprefix(KIND)
+        tags = [fact for fact in absent if fact.kind == TAG]
+        tagged = {fact.digest for fact in tags}
+        self.deleted.extend(f"{name}:{fact.key}" for fact in tags)
+        self.deleted.extend(f"{name}@{f.key}" for f in absent if f.kind == MANIFEST and f.key not in tagged)
+        self.moved.extend(f"{name}:{fact.key}" for fact in moved)
+
+
+class Undo:
+    """One import's part in this: it knows what was live before the bundle was taken in, and after."""
+
+    def __init__(self, catalog: Catalog, reasserts: bool) -> None:
+        self._catalog = catalog
+        self._reasserts = reasserts
+        self._older: list[Fact] = []
+        self._before: list[Fact] = []
+        self._blobs: set[Digest] = set()
+        self.since = Since([], [])
+
+    async def before(self, document: str, delta: Delta) -> None:
+        """Note what of a repository is not here before the bundle's document is taken in."""
+        self._older = [parse_fact(entry.text) for entry in delta.added] if document.startswith(KIND) else []
+        self._before = (await self._compare(document)).absent if self._reasserts else []
+
+    async def after(self, document: str) -> None:
+        """Note what is not here all the same once it was taken in, and assert it anew if that is asked for; what came
+        with the bundle is asserted anew as well, since others may know that it was deleted."""
+        older = await self._compare(document)
+        self.since.add(document, older.absent, older.moved)
+        if self._before:
+            documents, facts = self._catalog.documents, self._before
+            self._blobs |= {Digest(fact.key) for fact in facts if fact.kind == BLOB}
+            await self._catalog.database.write_in_steps(lambda tx: reassert(tx, documents, document, facts))
+
+    async def _compare(self, document: str) -> Any:
+        documents, older = self._catalog.documents, self._older
+        return await self._catalog.database.write_in_steps(lambda tx: compare(tx, documents, document, older))
+
+    def lacking(self) -> list[Digest]:
+        """Contents of what was asserted anew that are neither in the bundle nor here."""
+        return sorted(digest for digest in self._blobs if held_size(self._catalog.database, digest) is None)
+
+
+def since_backup(data: Path, url: str) -> Since:
+    """Compare the tags of a restored directory with those of a running instance. Raises NoAnswer and CannotStart."""
+    catalog = open_read_only(data)
+    try:
+        rows: list[Any] = catalog.execute(_TAGS).fetchall()
+    finally:
+        catalog.close()
+    repositories: dict[str, dict[str, str]] = {}
+    digests: dict[str, str] = {}
+    for document, digest, tag, manifest in rows:
+        name = document.removeprefix(KIND)
+        repositories.setdefault(name, {})[tag] = manifest  # the last one wins
+        digests[name] = digest.hex()
+    theirs, since = _repository_digests(url), Since([], [])
+    for name, tags in repositories.items():
+        if theirs.get(name) == digests[name]:
+            continue
+        live = tag_facts(url, name) if name in theirs else {}
+        for tag, manifest in tags.items():
+            if tag not in live:
+                since.deleted.append(f"{name}:{tag}")
+            elif manifest not in {fact["digest"] for fact in live[tag]}:
+                since.moved.append(f"{name}:{tag}")
+    return since
+
+
+def _repository_digests(url: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    last = ""
+    while last is not None:
+        page = ask(url, "/_concord/digest", {"repositories": "", "last": last})
+        found |= page["repositories"]
+        last = page["last"]
+    return found
+
+
+def show(title: str, names: Sequence[str]) -> None:
+    """Print names below a title, as many as can be read."""
+    if names:
+        print(f"{title}:")
+        for name in names[:MAX_NAMED]:
+            print(f"  {name}")
+        if len(names) > MAX_NAMED:
+            print(f"  and {len(names) - MAX_NAMED} more")
