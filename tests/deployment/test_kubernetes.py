@@ -188,6 +188,7 @@ def test_an_instance_takes_the_settings_and_advertises_its_own_name_and_the_inte
     ports = {port["name"]: port["containerPort"] for port in spec["template"]["spec"]["containers"][0]["ports"]}
     assert config.address[1] == ports["registry"] and config.internal_address[1] == ports["internal"]
     assert config.advertise == f"http://concord-1.{spec['serviceName']}.concord.svc:{ports['internal']}"
+    assert config.instance_name == "concord-1"
     assert given["CONCORD_URL"].endswith(f":{ports['internal']}")
     names = {labels.get("statefulset.kubernetes.io/pod-name") for labels, _ in pods(objects)}
     for url in config.redis:
