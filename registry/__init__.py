@@ -4,6 +4,7 @@ config      what an operator may set
 addresses   parsing addresses and host names that an operator writes down
 environment variables that look like settings and are none
 errors      what can go wrong, as the OCI error a client is told
+ending      ending tasks that may lose a cancellation
 names       the grammar of repositories, tags and digests
 manifest    reading manifests and indexes
 stored_manifest reading those that are stored: what collection has to keep for them

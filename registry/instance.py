@@ -17,6 +17,7 @@ from registry.cluster.cluster import Cluster
 from registry.cluster.keys import ClusterKey
 from registry.cluster.sessions import SeenRequests
 from registry.config import Config
+from registry.ending import end
 from registry.errors import StorageFailed
 from registry.log_limit import LogLimit
 from registry.manifest_memory import Receiving
@@ -76,6 +77,8 @@ class Instance:
         self.process_deaths: Callable[[], Mapping[str, int]] = dict
         """How many processes of this instance have died and were replaced, by role."""
         self.draining = False
+        self.begins_uploads = True
+        """Whether a new upload may begin here: not once a balancer has had time to learn that this instance drains."""
         self._upkeep: asyncio.Task[None] | None = None
         self._sweep_due_s = 0.0
         """When files without rows are looked for next, in steady seconds: soon after the start, and now and then."""
@@ -114,8 +117,7 @@ class Instance:
     async def close(self) -> None:
         """Stop the tasks, and finish the writes that are under way."""
         if self._upkeep is not None:
-            self._upkeep.cancel()
-            await asyncio.gather(self._upkeep, return_exceptions=True)
+            await end([self._upkeep])
             await self.cluster.close()
         await self.catalog.stop()
 

@@ -28,6 +28,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import RedisError
 
 from crdt.frame import MAX_FRAME_BYTES
+from registry.ending import end
 from registry.errors import CannotStart
 from registry.log_limit import STRANGERS_S, LogLimit
 from registry.loop_share import LoopShare
@@ -79,9 +80,7 @@ class RedisBus:
             while True:
                 yield await self._heard.take()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
 
     def servers(self) -> dict[str, bool]:
         return {server.name: server.connected for server in self._servers}

@@ -1,9 +1,11 @@
 """Draining: an instance ends in order, within the time that whoever stops it gives.
 
 Told to end, the instance is not ready at once. Uploads and requests under way go on for `drain_s` together; the
-instance listens as long as uploads are at work, so that those that were begun here are finished here. Requests that do
-not end by then are cut off: an upload is answered 503 and its bytes are kept, an answer that has begun breaks. The
-process has ended `ENDING_S` later at most, so that nothing kills it as it writes.
+instance listens as long as uploads are at work, so that those that were begun here are finished here. After
+`BEGINS_UPLOADS_S` it begins no more of them, since under constant pushes it would never be without: a balancer that
+does not look at readiness goes on to the next instance. Requests that do not end by then are cut off: an upload is
+answered 503 and its bytes are kept, an answer that has begun breaks. The process has ended `ENDING_S` later at most, so
+that nothing kills it as it writes.
 """
 
 import asyncio
@@ -16,6 +18,9 @@ from registry.workers.server import Server
 log = logging.getLogger("concord")
 
 LOOK_S = 0.2
+BEGINS_UPLOADS_S = 5.0
+"""How long new uploads are still begun: until a balancer that looks every two seconds knows that this instance is not
+ready, and only then clients that it sends here would see the 503. Half of a shorter drain."""
 ENDING_S = 3.0
 """How long the process takes to end after `drain_s`, at most: 1.4 s alone, and 2.1 s with workers, of which 2 s is how
 long workers may go on after the listener has closed; the rest is for a slow machine."""
@@ -53,7 +58,9 @@ class Drain:
         """Both waits share the time there is."""
         loop = asyncio.get_running_loop()
         until = loop.time() + drain_s
+        begins_until = until - drain_s + min(BEGINS_UPLOADS_S, drain_s / 2)
         while loop.time() < until and self._instance.uploads.at_work:
+            self._instance.begins_uploads = loop.time() < begins_until
             await asyncio.sleep(min(LOOK_S, until - loop.time()))
         for server in self._servers:
             server.finishes_until, server.drain_s = until, drain_s
