@@ -44,6 +44,7 @@ from registry.cluster.site_push import SitePush
 from registry.cluster.sync import Sync
 from registry.cluster.watch import Watch
 from registry.config import Config
+from registry.ending import end
 from registry.errors import StorageFailed
 from registry.names import Digest, Repository
 from registry.read_lease import ReadLease
@@ -89,7 +90,7 @@ class Cluster:
         self._clock = clock
         self.bus = bus
         self.keys = keys
-        self.members = Members(catalog.instance_id, config.site)
+        self.members = Members(catalog.instance_id, config.site, config.advertise_site)
         self.members.own_name = config.instance_name
         self.members.remember(all_members(catalog.database), all_reached(catalog.database))
         self.members.forget(forgotten_members(catalog.database) - {catalog.instance_id})
@@ -193,11 +194,9 @@ class Cluster:
     async def close(self) -> None:
         for task in [*self._telling, *([self._outdoing] if self._outdoing else [])]:
             task.cancel()
-        for task in self._tasks:
-            task.cancel()
         if self._greeting is not None:
             self._greeting.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         self.liveness.close()
         self.site_push.close()
         self.sync.close()

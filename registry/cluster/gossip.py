@@ -294,7 +294,7 @@ class Gossip:
         for member, sequences in confirming.values():
             start = member.beat.start
             said = Confirmation(member.instance, start, sequences, member.applied.upto(start))
-            self._send(CONFIRMATION, 0, msgspec.msgpack.encode(said), self._members.own_site)
+            self._send(CONFIRMATION, 0, msgspec.msgpack.encode(said), member.site_name)
 
     def advanced(self, document: str, vector: Vector) -> None:
         """A document has reached `vector`, by a frame or by a diff: apply what was held for that."""

@@ -10,11 +10,16 @@ still arrive: after a request that failed it is not asked again for a moment, an
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
+
+import msgspec
 
 from registry.catalog.members import MemberRow, Reached
 from registry.cluster.messages import Heartbeat
 from registry.cluster.ranking import Candidate
+
+log = logging.getLogger("concord.members")
 
 HEARTBEAT_S = 2.0
 PRESUMED_DEAD_S = 3 * HEARTBEAT_S + 0.5
@@ -36,6 +41,8 @@ class Member:
     def __init__(self, instance: str) -> None:
         self.instance = instance
         self.beat = Heartbeat("", "", "", "", 0, 0, 0, b"", {})
+        self.site_name = ""
+        """What it calls its site: its bus listens to that. `beat.site` is what this instance calls it."""
         self.sequence = 0
         self.heard_at: float | None = None
         """Loop time of its last heartbeat that counts; None until it has answered a request."""
@@ -174,10 +181,12 @@ class Progress:
 class Members:
     """All other instances of the cluster that were ever heard of."""
 
-    def __init__(self, own_instance: str, own_site: str) -> None:
+    def __init__(self, own_instance: str, own_site: str, shared_address: str = "") -> None:
+        """`shared_address` is where other sites reach any instance of the own one; empty where there is none."""
         self.own_instance = own_instance
         self.own_site = own_site
         self.own_name = ""
+        self._shared_address = shared_address
         self._members: dict[str, Member] = {}
         self.forgotten: set[str] = set()
         """Instances that are gone for good."""
@@ -195,7 +204,7 @@ class Members:
         for row in rows:
             member = self._members.setdefault(row.instance, Member(row.instance))
             place = (row.site, row.advertise, row.advertise_site, row.version)
-            member.beat = Heartbeat(*place, row.start, 0, 0, b"", {}, name=row.name)
+            self._place(member, Heartbeat(*place, row.start, 0, 0, b"", {}, name=row.name))
             member.sequence = row.sequence
             member.reached = reached.get(row.instance)
             member.seen_ms = row.seen_ms
@@ -215,7 +224,8 @@ class Members:
         if beat.start == member.beat.start and sequence <= member.sequence:
             return None
         begins = not member.live or beat.start != member.proven_start
-        member.beat, member.sequence = beat, sequence
+        self._place(member, beat)
+        member.sequence = sequence
         if on_bus and begins:
             self.on_unproven(member)
             return member
@@ -227,6 +237,16 @@ class Members:
         for call in self.on_heard:
             call(member)
         return member
+
+    def _place(self, member: Member, beat: Heartbeat) -> None:
+        """Take a member's heartbeat for the present one. Instances behind one shared address are one site, whatever
+        each of them calls it: while a site is renamed by one restart after the other, clients reach both names."""
+        is_renamed = self._shared_address and beat.advertise_site == self._shared_address and beat.site != self.own_site
+        if is_renamed and member.site_name != beat.site:
+            words = "%s calls its site %r, and this one is called %r: with the same --advertise-site they are one site"
+            log.warning(words, member.instance, beat.site, self.own_site)
+        member.site_name = beat.site
+        member.beat = msgspec.structs.replace(beat, site=self.own_site) if is_renamed else beat
 
     def forget(self, instances: Iterable[str]) -> None:
         """Know some instances no more, and never again."""

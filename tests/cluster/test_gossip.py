@@ -1,14 +1,22 @@
-"""What goes into a frame, and what is only announced."""
+"""What goes into a frame, what is only announced, and where confirmations go."""
 
 import os
+from types import SimpleNamespace
+
+import pytest
 
 from crdt.change import MAX_DELTA_BYTES, Change, encode_change
 from crdt.delta import encode_delta
 from crdt.fact import tag_fact
-from crdt.frame import MAX_FRAME_BYTES
+from crdt.frame import CHANGE, MAX_FRAME_BYTES, Frame
 from crdt.vector import MAX_CLOCK, MAX_WRITER
-from registry.cluster.gossip import _fitted, fits_a_frame
+from registry.cluster.confirmations import Confirmations
+from registry.cluster.gossip import Gossip, _fitted, fits_a_frame
+from registry.cluster.keys import ClusterKey
+from registry.cluster.members import Members
+from registry.cluster.messages import Heartbeat
 from tests.support.client import sha256
+from tests.support.seams import StillClock
 
 ROOM_BYTES = MAX_FRAME_BYTES - 200
 DELTA = encode_delta(5, 7, [tag_fact("v1", sha256(b"x"), 1, 5).text()], [])
@@ -51,3 +59,19 @@ def test_whatever_is_carried_fits():
     for sizes in ([160 * 1024], [100, 200_000, 100], [1000] * 64, [4 * 1024 * 1024]):
         fitted = _fitted(change(delta, needs, [os.urandom(size) for size in sizes]))
         assert len(encode_change(fitted)) <= ROOM_BYTES
+
+
+@pytest.mark.parametrize("called", ["eu", "old"])
+async def test_a_confirmation_goes_to_where_the_member_listens_whatever_it_calls_the_site(called):
+    """While a site is renamed, its members listen under two names."""
+    own, other, shared = "0" * 32, "1" * 32, "http://site:1"
+    published = []
+    bus = SimpleNamespace(publish=lambda frame, site=None: published.append(site))
+    catalog = SimpleNamespace(instance_id=own, documents=SimpleNamespace())
+    members = Members(own, "eu", shared)
+    gossip = Gossip(catalog, bus, [ClusterKey("a" * 16)], members, Confirmations(members), 1, StillClock())
+    beat = Heartbeat(called, "http://other:1", shared, "1", 1, 0, 0, bytes(16), {})
+    assert members.hear(other, beat, 1, on_bus=False)
+    gossip._applied(Frame(CHANGE, bytes.fromhex(other), 1, 1, b""))
+    gossip._confirm()
+    assert published == [called]

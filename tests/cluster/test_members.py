@@ -120,6 +120,31 @@ async def test_members_of_other_sites_are_reached_at_their_sites_address(members
     assert members.reachable() == [near, far]
 
 
+async def test_members_behind_the_own_shared_address_are_of_the_own_site_whatever_they_call_it(caplog):
+    members = Members(OWN, "eu", "http://site:1")
+    for sequence in (1, 2):
+        near = members.hear(OTHER, beat(site="old", advertise_site="http://site:1"), sequence, on_bus=False)
+    far = members.hear(THIRD, beat(site="us", advertise_site="http://site:2"), 1, on_bus=False)
+    assert members.of_own_site() == [near]
+    assert (near.beat.site, near.site_name) == ("eu", "old")
+    assert (far.beat.site, far.site_name) == ("us", "us")
+    assert (members.url(near), members.url(far)) == ("http://other:1", "http://site:2")
+    assert len([record for record in caplog.records if OTHER in record.getMessage()]) == 1, "it is logged once"
+
+
+async def test_instances_without_a_shared_address_are_of_the_site_that_they_name():
+    members = Members(OWN, "eu")
+    assert members.hear(OTHER, beat(site="us"), 1, on_bus=False).beat.site == "us"
+    assert members.of_own_site() == []
+
+
+async def test_a_member_that_the_disk_knows_is_of_the_own_site_by_its_shared_address(members):
+    members = Members(OWN, "eu", "http://site:1")
+    row = MemberRow(OTHER, "old", "http://other:1", "http://site:1", "1", 5, 1000)
+    members.remember([row], {})
+    assert (members.get(OTHER).beat.site, members.get(OTHER).site_name) == ("eu", "old")
+
+
 async def test_the_number_of_members_is_bounded(members, monkeypatch):
     monkeypatch.setattr("registry.cluster.members.MAX_MEMBERS", 2)
     for number in range(1, 5):

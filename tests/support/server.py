@@ -200,11 +200,18 @@ class Server:
 class Cluster:
     """Several instances and the Redis between them."""
 
-    def __init__(self, directory: Path, sites: Sequence[str], with_redis: bool = True, **settings: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        sites: Sequence[str],
+        with_redis: bool = True,
+        ports: Sequence[int] = (),
+        **settings: str,
+    ) -> None:
         self.directory = directory
         self.redis = Redis(directory) if with_redis else None
         redis = [self.redis.url] if self.redis else []
-        ports = [free_port() for _ in sites]
+        ports = ports or [free_port() for _ in sites]
         addresses = [f"http://127.0.0.1:{port}" for port in ports]
         self.servers = [
             Server(
