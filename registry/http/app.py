@@ -23,6 +23,7 @@ from registry.http.exchange import Exchange
 from registry.http.routes import PREFIX, TEMPLATES, Path, answer, parse_path
 from registry.http.sending import Sending
 from registry.instance import Instance
+from registry.log_limit import LogLimit
 from registry.names import Digest
 from registry.request_ids import RequestIds
 
@@ -61,6 +62,7 @@ class App:
         self._internal = internal
         self._ids = RequestIds(instance.clock)
         self._sending = Sending()
+        self._failures = LogLimit(instance.clock)
         self._proxies = TrustedProxies(instance.config.proxies)
         self._direct = DirectAnswers(
             instance.catalog.database,
@@ -136,7 +138,8 @@ class App:
         except Exception as error:
             if _is_of_the_disk(error):
                 failure = storage_failure("this instance's storage does not answer", error)
-                log.error("storage failed: %s", failure)
+                if (left_out := self._failures.admit()) is not None:
+                    log.error("storage failed: %s", failure, extra={"fields": left_out})
                 return error_response(failure)
             log.exception("a request failed: %s %s", request.method, request.scope["path"])
             return error_response(Unsupported("something went wrong here; it was logged", 500))

@@ -19,8 +19,10 @@ from collections.abc import Callable
 import msgspec
 
 from registry.blobs.checked import Damage
+from registry.log_limit import STRANGERS_S, LogLimit
 from registry.measures import Counted
 from registry.names import Digest
+from registry.seams import Clock
 
 log = logging.getLogger("concord.workers")
 
@@ -102,7 +104,9 @@ class Receiver:
         on_connection: Callable[[socket.socket, bytes], None],
         on_notes: Callable[[Notes], None],
         on_lease_wanted: Callable[[], None],
+        clock: Clock,
     ) -> None:
+        self._lost = LogLimit(clock, at_once=1, every_s=STRANGERS_S)
         self._socket = receiving
         self._on_lease_wanted = on_lease_wanted
         self._on_connection = on_connection
@@ -138,9 +142,13 @@ class Receiver:
         for _, _, data in rights:
             descriptors.frombytes(data[: len(data) - len(data) % _DESCRIPTOR_SIZE])
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            log.error("a connection is lost: this process may not open any more files")
             for descriptor in descriptors:
                 os.close(descriptor)
+            if (left_out := self._lost.admit()) is not None:  # whoever connects often enough causes this
+                log.error(
+                    "a connection is lost: this process may not open any more files; raise its limit (ulimit -n)",
+                    extra={"fields": left_out},
+                )
         elif message[:1] == _NOTES:
             self._on_notes(msgspec.msgpack.decode(message[1:], type=Notes))
         elif message == _LEASE_WANTED:

@@ -125,7 +125,7 @@ def _receiver(instance: Instance, server: Server, receiving: socket.socket) -> R
         instance.traffic.under_way += notes.under_way
         instance.learn(notes.used, notes.damaged)
 
-    receiver = Receiver(receiving, server.adopt, note, instance.cluster.site_lease.wanted)
+    receiver = Receiver(receiving, server.adopt, note, instance.cluster.site_lease.wanted, instance.clock)
     receiver.start()
     return receiver
 

@@ -1,7 +1,9 @@
 """Connections and notes on their way from readers to the owner."""
 
 import asyncio
+import contextlib
 import os
+import resource
 import socket
 
 import pytest
@@ -10,6 +12,7 @@ from registry.blobs.checked import Damage
 from registry.measures import Counted
 from registry.names import Digest
 from registry.workers.handover import INLINE_BYTES, NOTED_AT_ONCE, Notes, Receiver, Sender, channel
+from tests.support.seams import StillClock
 
 
 class Owner:
@@ -19,7 +22,8 @@ class Owner:
         self.connections: list[bytes] = []
         self.notes: list[Notes] = []
         self.wanted: list[bool] = []
-        self.receiver = Receiver(receiving, self.take, self.notes.append, lambda: self.wanted.append(True))
+        self.clock = StillClock()
+        self.receiver = Receiver(receiving, self.take, self.notes.append, lambda: self.wanted.append(True), self.clock)
 
     def take(self, connection, data):
         connection.sendall(b"taken")
@@ -103,3 +107,36 @@ async def test_what_an_owner_has_not_taken_is_its_successors(ends):
         successor.receiver.start()
         await until(lambda: successor.connections)
         assert client.recv(10) == b"taken"
+
+
+@contextlib.contextmanager
+def no_descriptor_left():
+    """This process may open no more files, as long as this lasts."""
+    before, opened = resource.getrlimit(resource.RLIMIT_NOFILE), []
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, before[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                opened.append(os.open("/dev/null", os.O_RDONLY))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+async def test_connections_lost_for_want_of_descriptors_are_one_line_a_minute(ends, caplog):
+    owner, sender = ends
+    for lost, lines in ((20, 1), (20, 1), (1, 2)):
+        clients = [pass_on(sender, b"GET") for _ in range(lost)]
+        with no_descriptor_left():
+            while owner.receiver._receive_one():
+                pass
+        for client in clients:
+            client.settimeout(5)
+            assert client.recv(10) == b"", "nobody has it, and its client learns of that"
+            client.close()
+        assert caplog.text.count("a connection is lost") == lines and not owner.connections
+        owner.clock.at_ms += 31_000
+    assert caplog.records[-1].fields == {"left_out_before": 39}
