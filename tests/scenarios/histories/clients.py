@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from simulations.order import LISTED
@@ -67,19 +68,26 @@ class Recorder:
         return answer
 
     def _on_kept(self, member: Member, method: str, path: str, timeout_s: float) -> Answer:
-        """As balancers do it: a worker that has the connection answers as long as it can."""
-        connection = self._kept.get(member.number)
-        if connection is None:
-            connection = http.client.HTTPConnection(member.server.host, member.server.port, timeout=timeout_s)
-            self._kept[member.number] = connection
+        """As balancers do it: a worker that has the connection answers as long as it can. A read on a connection whose
+        process has ended meanwhile is sent again on a new one."""
+        kept = self._kept.pop(member.number, None)
+        if kept is not None:
+            with suppress(ConnectionError):
+                return self._ask(kept, member, method, path)
+        fresh = http.client.HTTPConnection(member.server.host, member.server.port, timeout=timeout_s)
+        return self._ask(fresh, member, method, path)
+
+    def _ask(self, connection: http.client.HTTPConnection, member: Member, method: str, path: str) -> Answer:
+        """Send a read, and keep the connection where it was answered."""
         try:
             connection.request(method, path)
             response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read())
+            answer = Answer(response.status, response.headers, response.read())
         except BaseException:
             connection.close()
-            del self._kept[member.number]
             raise
+        self._kept[member.number] = connection
+        return answer
 
     def also(self, operation: Operation, keys: list[str]) -> None:
         """Note an operation under all keys that it may have changed."""
