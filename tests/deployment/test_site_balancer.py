@@ -7,7 +7,7 @@ import pytest
 
 from tests.support import images, kustomize, nginx
 from tests.support.client import sha256, with_digest
-from tests.support.server import Cluster, free_port, running_server
+from tests.support.server import Cluster, free_port, running_server, wait_until
 
 SHIPPED = ["nginx-site.conf", "balancer.yaml"]
 CONTENT = os.urandom(5_000_000)
@@ -53,7 +53,7 @@ def test_an_upload_above_nginx_default_limit_is_forwarded_between_sites(sites, r
     patched = us.request("PATCH", location, CONTENT[1000:])
     assert patched.status == 202, (patched, balancer.errors)
     assert us.request("PUT", with_digest(patched.headers["Location"], sha256(CONTENT)), b"").status == 201
-    assert us.get(f"/v2/{repository}/blobs/{sha256(CONTENT)}").body == CONTENT
+    wait_until(lambda: us.get(f"/v2/{repository}/blobs/{sha256(CONTENT)}").body == CONTENT)  # sites do not wait
 
 
 def test_content_and_manifests_come_through_the_balancer(sites, repository):
