@@ -50,6 +50,15 @@ def test_layers_of_any_size_pass_and_nothing_but_v2_does(nginx, repository):
         assert nginx.client.get(path).status == 404
 
 
+def test_as_many_ranges_as_podman_asks_for_pass(nginx, repository):
+    content = bytes(range(256)) * 4096 * 16
+    nginx.client.push_blob(repository, content)
+    ranges = ",".join(f"{10_000_000 + 5_000 * n}-{10_000_000 + 5_000 * n + 99}" for n in range(1024))
+    answer = nginx.client.get(f"/v2/{repository}/blobs/{sha256(content)}", Range=f"bytes={ranges}")
+    assert (answer.status, answer.headers.get_content_type()) == (206, "multipart/byteranges")
+    assert len(ranges) > 16 * 1024 and len(answer.body) < 400_000
+
+
 @pytest.mark.usefixtures("whole_again")
 def test_manifests_are_put_while_one_of_three_is_dead(site, nginx, repository):
     image = images.image()
