@@ -58,7 +58,7 @@ PLANTED = [
     Planted("reached though it failed", network.reached_though_it_failed, ("partition", "loss", "reset"), 40),
     Planted("twin ignored", network.twin_ignored, ("clone", "stalled-redis", "partition"), 40),
     Planted(
-        "delete of the winner alone", meaning.delete_of_the_winner_alone, ("partition", "loss"), 12, chosen=_CROWDED
+        "delete of the winner alone", meaning.delete_of_the_winner_alone, ("partition", "loss"), 24, chosen=_CROWDED
     ),
     Planted("delete without asking", meaning.delete_without_asking, ("bus-cut",), 12, chosen=_LONG),
     Planted("answers kept for ever", meaning.answers_kept_for_ever, (), 6),
