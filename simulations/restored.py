@@ -18,8 +18,7 @@ def restored(disk: Image, scratch: Path, drawn: random.Random) -> Image:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
     chance = SimpleNamespace(token_hex=lambda size: drawn.randbytes(size).hex(), token_bytes=drawn.randbytes)
-    clock = SimpleNamespace(now_ms=lambda: 0)  # the time that is noted of a backup decides nothing
-    with patch.object(command, "secrets", chance), patch.object(command, "SystemClock", lambda: clock):
+    with patch.object(command, "secrets", chance):
         command.backup(scratch / "data", scratch / "backup")
         command.restore(scratch / "backup", scratch / "again")
     again = scratch / "again"
