@@ -23,7 +23,9 @@ def test_an_ordinary_restart_logs_that_the_peer_is_back_and_no_exceptions(tmp_pa
         cluster.wait_agreed()
         others = [cluster[0], cluster[2]]
         for other in others:
-            wait_until(lambda other=other: f"instance {name} was restarted and is back" in other.log.read_text())
+            # On a busy machine a start may take so long that it is presumed dead meanwhile.
+            back = re.compile(rf"instance {name} (was restarted and is back|is back after \d+ s)")
+            wait_until(lambda other=other, back=back: back.search(other.log.read_text()), 60)
         for server in cluster.servers:
             raw = [line for line in server.log.read_text().splitlines() if RAW.search(line)]
             assert raw == []
@@ -41,7 +43,7 @@ def test_a_peer_that_was_away_is_said_to_be_silent_and_to_be_back(tmp_path):
 def test_a_redis_that_is_away_is_said_in_words(tmp_path):
     with running_cluster(tmp_path, ["eu"]) as cluster:
         cluster.redis.kill()
-        wait_until(lambda: "is not heard: " in cluster[0].log.read_text())
+        wait_until(lambda: "is not heard: " in cluster[0].log.read_text(), 60)
         cluster.redis.start()
-        wait_until(lambda: cluster[0].log.read_text().count("is heard") == 2)
+        wait_until(lambda: cluster[0].log.read_text().count("is heard") >= 2, 60)
         assert [line for line in cluster[0].log.read_text().splitlines() if RAW.search(line)] == []
