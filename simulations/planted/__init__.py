@@ -81,7 +81,7 @@ PLANTED = [
         "clients answered at once", absence.clients_answered_at_once, ("kill", "absence"), 12, ("eu", "eu"), _CROWDED
     ),
     Planted("never behind", absence.never_behind, ("one-way", "loss"), 12, ("eu", "eu", "eu"), _CROWDED),
-    Planted("gaps not seen", absence.gaps_not_seen, ("loss",), 12, ("eu", "eu", "eu"), _SPARSE),
+    Planted("gaps not seen", absence.gaps_not_seen, ("loss",), 24, ("eu", "us", "ap"), _SPARSE),
     Planted("copies not waited for", collection.copies_not_waited_for, ("disk-destroyed",), 24, ("eu", "us"), _COPIED),
     Planted("nobody asked", collection.nobody_asked, ("bus-cut",), 24, ("eu", "eu"), _COLLECTED),
     Planted("pins ignored", collection.pins_ignored, (), 24, chosen=_COLLECTED),
