@@ -7,7 +7,7 @@ import pytest
 
 from tests.clients.test_push_here_pull_there import await_tag
 from tests.support import images
-from tests.support.engines import run
+from tests.support.engines import Failed, run
 from tests.support.needs import need_go_client
 
 ORAS_TYPE = "application/vnd.example.report"
@@ -60,3 +60,72 @@ def test_artifact_attached_by_oras_is_copied_with_its_image(attached, oras, push
     assert entry["digest"] == attached
     oras("pull", "--plain-http", f"{eu.address}/{repository}/copy@{attached}", "--output", str(tmp_path / "out"))
     assert (tmp_path / "out" / "report.txt").read_text() == "no faults found"
+
+
+@pytest.fixture
+def cosign(tmp_path):
+    """Run cosign with keys of its own, without Sigstore's services. Return what it prints."""
+    path = need_go_client("cosign", "github.com/sigstore/cosign/v2/cmd/cosign")
+    nowhere = {f"{scheme}_PROXY": "http://127.0.0.1:9" for scheme in ("HTTP", "HTTPS")} | {"NO_PROXY": "127.0.0.1"}
+    environment = os.environ | nowhere | {"HOME": str(tmp_path), "COSIGN_PASSWORD": "", "COSIGN_EXPERIMENTAL": "1"}
+
+    def command(*words):
+        return run([path, *words], env=environment, cwd=tmp_path)
+
+    for name in ("right", "wrong"):
+        command("generate-key-pair", "--output-key-prefix", name)
+    return command
+
+
+def sign(cosign, reference, *options):
+    cosign("sign", "--yes", "--key", "right.key", "--tlog-upload=false", "--allow-http-registry", *options, reference)
+
+
+def verify(cosign, reference, key, *options):
+    cosign("verify", "--key", f"{key}.pub", "--insecure-ignore-tlog", "--allow-http-registry", *options, reference)
+
+
+def by_tag(cosign, reference, digest, client, repository):
+    """A tag of the image's digest names the signature."""
+    sign(cosign, reference)
+    assert f"{digest.replace(':', '-')}.sig" in client.tags(repository)
+    return ()
+
+
+def by_referrers(cosign, reference, digest, client, repository):
+    """The signature has the image as its subject, and no tag."""
+    sign(cosign, reference, "--registry-referrers-mode=oci-1-1")
+    (entry,) = client.get(f"/v2/{repository}/referrers/{digest}").json()["manifests"]
+    assert entry["artifactType"] == "application/vnd.dev.cosign.artifact.sig.v1+json"
+    assert client.tags(repository) == ["v1"]
+    return ("--experimental-oci11",)
+
+
+@pytest.mark.parametrize("way", [by_tag, by_referrers])
+def test_signature_by_cosign_is_verified_from_another_site(way, cosign, pushed, three_sites, repository):
+    eu, us, _ = three_sites.servers
+    image = f"{us.address}/{repository}@{pushed.digest}"
+    with pytest.raises(Failed, match="no signatures found"):
+        verify(cosign, image, "right")
+    options = way(cosign, f"{eu.address}/{repository}@{pushed.digest}", pushed.digest, eu.client, repository)
+    three_sites.wait_agreed()
+    verify(cosign, image, "right", *options)
+    with pytest.raises(Failed, match=r"invalid signature|no signatures found"):
+        verify(cosign, image, "wrong", *options)
+
+
+def test_artifact_attached_by_cosign_is_a_referrer_at_another_site(cosign, pushed, three_sites, repository, tmp_path):
+    """An SBOM as an artifact of OCI 1.1, whose type is that of its config."""
+    eu, us, _ = three_sites.servers
+    sbom = b'{"spdxVersion": "SPDX-2.3"}'
+    (tmp_path / "sbom.json").write_bytes(sbom)
+    options = "--sbom", "sbom.json", "--type", "spdx", "--input-format", "json", "--allow-http-registry"
+    image = f"{eu.address}/{repository}@{pushed.digest}"
+    cosign("attach", "sbom", *options, "--registry-referrers-mode=oci-1-1", image)
+    three_sites.wait_agreed()
+    (entry,) = us.client.get(f"/v2/{repository}/referrers/{pushed.digest}").json()["manifests"]
+    assert entry["artifactType"] == "application/vnd.dev.cosign.artifact.sbom.v1+json"
+    manifest = json.loads(us.client.pull(repository, entry["digest"]))
+    assert manifest["subject"]["digest"] == pushed.digest
+    (layer,) = manifest["layers"]
+    assert us.client.get(f"/v2/{repository}/blobs/{layer['digest']}").body == sbom
