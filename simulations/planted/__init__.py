@@ -62,7 +62,7 @@ PLANTED = [
     ),
     Planted("delete without asking", meaning.delete_without_asking, ("bus-cut",), 12, chosen=_LONG),
     Planted("answers kept for ever", meaning.answers_kept_for_ever, (), 6),
-    Planted("miss without asking", meaning.miss_without_asking, ("bus-cut",), 12, ("eu", "eu"), _LONG),
+    Planted("miss without asking", meaning.miss_without_asking, ("bus-cut",), 12, ("eu", "us", "ap"), _LONG),
     Planted("push of the tag alone", meaning.push_of_the_tag_alone, (), 2),
     Planted("push beside the older", meaning.push_beside_the_older, (), 3),
     Planted("lowest time wins", meaning.lowest_time_wins, ("bus-cut",), 24, ("eu", "us"), _LONG),
