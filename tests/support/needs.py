@@ -18,5 +18,5 @@ def need_go_client(name: str, package: str) -> str:
     a client takes CI minutes of each run."""
     path = shutil.which(name)
     if path is None:
-        pytest.skip(f"{name} is missing: go install {package}@latest")
+        pytest.skip(f"{name} is missing: build {package} with Go")
     return path
