@@ -9,6 +9,7 @@ EDQUOT), and the whole instance can die at the n-th of them.
 import errno
 import random
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -81,7 +82,8 @@ class Names:
         self._durable: dict[str, Platter] = {}
         self._pending: list[tuple[str | None, str | None, Platter]] = []
         """What went: (old name, new name, bytes); either name may be None."""
-        self.directories = {"."}
+        self.directories: dict[str, set[str]] = defaultdict(set)
+        """The names of directories, by the directory that they are in."""
 
     def change(self, old: str | None, new: str | None, platter: Platter) -> None:
         if old is not None:
@@ -181,7 +183,9 @@ class SimulatedDisk:
     # What the registry uses
 
     def make_directory(self, path: str) -> None:
-        self._names.directories.add(path)
+        while "/" in path:
+            path, _, name = path.rpartition("/")
+            self._names.directories[path].add(name)
 
     def create(self, path: str) -> SimulatedFile:
         self.call("create", path)
@@ -210,8 +214,7 @@ class SimulatedDisk:
     def names(self, path: str) -> list[str]:
         inside = f"{path}/"
         files = {name[len(inside) :] for name in self._names.now if name.startswith(inside)}
-        below = {name[len(inside) :].partition("/")[0] for name in self._names.directories if name.startswith(inside)}
-        return sorted({name for name in files if "/" not in name} | below)
+        return sorted({name for name in files if "/" not in name} | self._names.directories[path])
 
     def free(self) -> int:
         return ROOM_BYTES
