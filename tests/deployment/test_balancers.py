@@ -2,9 +2,14 @@
 repository is called. Names may consist of the words that paths are made of (OCI distribution specification, "Pulling
 manifests"), and a layer that is taken for a manifest is limited, buffered and repeated."""
 
+import contextlib
 import http.client
+import http.server
 import itertools
+import json
 import socket
+import threading
+from collections import Counter
 
 import pytest
 
@@ -94,3 +99,81 @@ def test_a_layer_streams_to_the_instance_and_a_manifest_comes_whole(balancer, in
         wait_until(lambda: instance.upload_bytes() > before)
     large = balancer.client.put_manifest(name, "large", b" " * (5 * 1024 * 1024 + 1), images.OCI_IMAGE)
     assert large.status == 413
+
+
+class Stub(http.server.BaseHTTPRequestHandler):
+    """An instance that serves every pull, and answers every push with the status that its server says."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self._answer(200)
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.pushes[self.path] += 1
+        self._answer(self.server.push_status)
+
+    do_PUT = do_POST
+
+    def _answer(self, status):
+        body = json.dumps({"errors": [{"code": "DENIED", "message": "the disk is full"}]} if status == 503 else {})
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def stubs():
+    """Three instances whose disks are full."""
+    with contextlib.ExitStack() as stack:
+        servers = []
+        for _ in range(3):
+            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stub)
+            server.daemon_threads, server.push_status, server.pushes = True, 503, Counter()
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(server.server_close)
+            stack.callback(server.shutdown)
+            servers.append(server)
+        yield servers
+
+
+@pytest.fixture
+def balanced_stubs(stubs, tmp_path):
+    addresses = [f"127.0.0.1:{server.server_address[1]}" for server in stubs]
+    with nginx.for_clients(tmp_path / "nginx", addresses) as server:
+        yield server.wait_listening()
+
+
+PUSHES = [("POST", "/v2/app/blobs/uploads/", None), ("PUT", "/v2/app/manifests/v1", b"{}")]
+PULLS = ["/v2/", "/v2/app/tags/list", f"/v2/app/blobs/{DIGESTS[0]}", "/v2/app/manifests/v1"]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), PUSHES)
+def test_pulls_pass_while_all_instances_refuse_pushes(balanced_stubs, stubs, method, path, body):
+    """A refusal says nothing about the instance's health: were it counted as a failure, one push would put every
+    instance out of use for all clients."""
+    pulled: Counter[int] = Counter()
+    refused: Counter[tuple[int, bool]] = Counter()
+    for _ in range(10):
+        answer = balanced_stubs.client.request(method, path, body)
+        refused[answer.status, b"the disk is full" in answer.body] += 1
+        pulled.update(balanced_stubs.client.get(pull).status for pull in PULLS for _ in range(2))
+    assert pulled == {200: 10 * 2 * len(PULLS)}
+    assert refused == {(503, True): 10}, "the client is told the reason"
+    assert [server.pushes[path] for server in stubs] == [10] * 3, "every instance is tried, once"
+
+
+@pytest.mark.parametrize(("method", "path", "body"), PUSHES)
+def test_a_push_that_one_instance_refuses_goes_on_to_another(balanced_stubs, stubs, method, path, body):
+    for server in stubs[1:]:
+        server.push_status = 201
+    for _ in range(12):
+        assert balanced_stubs.client.request(method, path, body).status == 201
+    assert stubs[0].pushes[path] > 1, "it is asked again"

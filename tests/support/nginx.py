@@ -61,8 +61,8 @@ DIRECTIVES = {
     "proxy-next-upstream-timeout": "proxy_next_upstream_timeout {}s",
 }
 """What ingress-nginx makes of its annotations."""
-_BACKENDS = re.compile(r"    server 10\.1\.0\.\d(:\d+.*\n)")
-_LOCATION = re.compile(r'location (?:~\*? )?"?\^?(/v2[^"\s]*)"? \{[^}]*?proxy_pass http://concord;')
+_BACKENDS = re.compile(r"    server (10\.1\.0\.\d:\d+) .*\n")
+_LOCATION = re.compile(r'location (?:~\*? )?"?\^?(/v2[^"\s]*)"? \{[^}]*?(proxy_pass http://\w+;)')
 
 
 class Server:
@@ -119,9 +119,11 @@ def _of_nginx_conf(addresses: Sequence[str], listen: str) -> str:
 
 
 def _with_backends(text: str, addresses: Sequence[str]) -> str:
-    left = iter(addresses)
-    assert len(addresses) <= len(_BACKENDS.findall(text))
-    return _BACKENDS.sub(lambda line: line[0].replace(_address(line[0]), one) if (one := next(left, "")) else "", text)
+    """Return `text` with these addresses in place of the shipped ones, in every upstream, and no line for the rest."""
+    shipped = list(dict.fromkeys(_BACKENDS.findall(text)))
+    assert len(addresses) <= len(shipped)
+    here = dict(zip(shipped, addresses, strict=False))
+    return _BACKENDS.sub(lambda line: line[0].replace(line[1], here[line[1]]) if line[1] in here else "", text)
 
 
 def _of_ingress(backend: str, listen: str) -> str:
@@ -154,7 +156,7 @@ def naming_locations(directory: Path, shipped: str) -> Server:
     text = _of_nginx_conf(["127.0.0.1:1"], address) if shipped == "nginx.conf" else _of_ingress("127.0.0.1:1", address)
     text, number = _LOCATION.subn(
         # A dollar would begin a variable.
-        lambda found: found[0].replace("proxy_pass http://concord;", f"return 200 '{found[1].rstrip('$')}';"),
+        lambda found: found[0].replace(found[2], f"return 200 '{found[1].rstrip('$')}';"),
         text,
     )
     assert number == 3, f"{shipped} has a location for manifests, one for beginning uploads, and one for the rest"
@@ -182,7 +184,3 @@ def for_other_regions(directory: Path, address: str, port: int) -> Server:
         assert shipped in text
         text = text.replace(shipped, here)
     return Server(directory, "127.0.0.1", port, text, whole=True)
-
-
-def _address(line: str) -> str:
-    return line.split()[1]
