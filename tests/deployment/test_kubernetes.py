@@ -84,6 +84,14 @@ def test_names_are_unique(objects):
     assert len(names) == len(set(names))
 
 
+def test_each_container_defines_each_variable_once(objects):
+    """Server-side apply refuses a list whose keys repeat."""
+    for one in objects:
+        for container in containers(one):
+            names = [variable["name"] for variable in container.get("env", [])]
+            assert len(names) == len(set(names)), (one["metadata"]["name"], names)
+
+
 def test_services_policies_and_budgets_select_pods_that_exist_by_ports_that_they_have(objects):
     for service in of_kind(objects, "Service"):
         [container] = selected(objects, service["spec"]["selector"])
