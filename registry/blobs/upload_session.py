@@ -37,6 +37,7 @@ class Session:
         self.path = f"{UPLOADS}/{upload}"
         self.repository = row.repository if row else repository
         self.lock = asyncio.Lock()
+        self._turns = 0
         self.used_ms = 0
         self._store = store
         self._hasher = hasher
@@ -51,6 +52,22 @@ class Session:
         self._ingest: Ingest | None = None
         self._receiving: asyncio.Timeout | None = None
         self._is_preempted = False
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Hold the lock for a request."""
+        self._turns += 1
+        try:
+            async with self.lock:
+                yield
+        finally:
+            self._turns -= 1
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a request has its turn or waits for it. Else the lock is free for who takes it without a pause: a
+        lock that is unlocked alone may have been promised to a request."""
+        return self._turns > 0 or self.lock.locked()
 
     @asynccontextmanager
     async def preemptible(self) -> AsyncIterator[None]:

@@ -114,7 +114,7 @@ class Uploads:
     def at_work(self) -> bool:
         """Whether a request of an upload is under way, or was a moment ago, so that its client's next one will come."""
         now_ms = self._clock.now_ms()
-        return any(one.lock.locked() or now_ms - one.used_ms < PAUSE_MS for one in self._sessions.values())
+        return any(one.is_at_work or now_ms - one.used_ms < PAUSE_MS for one in self._sessions.values())
 
     def size(self, upload: str, repository: Repository) -> int:
         """How many bytes an upload has. Raises BlobUploadUnknown."""
@@ -195,8 +195,7 @@ class Uploads:
             if now_ms - session.used_ms > IDLE_MS:
                 await self._forget_idle(session)
         for row in self._given_up(now_ms):
-            if find_upload(self._catalog.database, row.id) == row:
-                await self.cancel(row.id, row.repository)
+            await self._expire(row)
         self._count_all()
         await self._catalog.database.write(lambda tx: forget_ended_uploads(tx, now_ms - 2 * EXPIRY_MS))
 
@@ -205,6 +204,17 @@ class Uploads:
         expired = expired_uploads(self._catalog.database, now_ms - EXPIRY_MS)
         self._expired_since = {row: self._expired_since.get(row, now_s) for row in expired}
         return [row for row in expired if now_s - self._expired_since[row] >= LOOKS_EXPIRED_S]
+
+    async def _expire(self, row: UploadRow) -> None:
+        """Give up an upload that is still as `row` says. A request at work on it is not waited for: what that brings
+        is acknowledged, and is a day younger."""
+        session = self._sessions.get(row.id)
+        if session is not None and session.is_at_work:
+            return
+        with suppress(BlobUploadUnknown):  # it has ended meanwhile
+            async with self._turn(row.id, row.repository, takes_place=False) as session:
+                if find_upload(self._catalog.database, row.id) == row:
+                    await self._discard(session)
 
     async def _session(self, upload: str, repository: Repository, network: str | None, takes_place: bool) -> Session:
         """Return an upload's session, begun if there is none. Raises BlobUploadUnknown and TooManyUploads."""
@@ -242,7 +252,7 @@ class Uploads:
         session = self._sessions.get(upload)
         if upload in self._being_preempted:
             return False
-        if session is None or not session.lock.locked():
+        if session is None or not session.is_at_work:
             return True
         return session.is_preemptible and idle_s >= STALLED_S
 
@@ -252,7 +262,7 @@ class Uploads:
         self._being_preempted.add(upload)
         try:
             session = self._sessions.get(upload)
-            if session is not None and session.lock.locked():
+            if session is not None and session.is_at_work:
                 session.preempt()
                 async with session.lock:
                     return
@@ -284,7 +294,7 @@ class Uploads:
         """An upload for one request alone. Only here, what leaves it in an unknown state ends or forgets it."""
         while True:
             session = await self._session(upload, repository, network, takes_place)
-            async with session.lock:
+            async with session.turn():
                 if self._sessions.get(upload) is not session:
                     continue  # it ended, or was given up, while we waited for our turn
                 self._idle.pop(upload, None)
@@ -406,7 +416,7 @@ class Uploads:
 
     async def _forget_idle(self, session: Session) -> None:
         """The same where no request is at work."""
-        if not session.lock.locked():
+        if not session.is_at_work:
             async with session.lock:
                 if self._sessions.get(session.id) is session:
                     await self._forget(session)

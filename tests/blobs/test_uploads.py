@@ -188,6 +188,56 @@ async def test_uploads_that_do_not_grow_for_a_day_are_given_up(site):
         site.uploads.size("u1", APP)
 
 
+async def test_tidy_beside_a_request_at_work_on_an_old_upload_keeps_what_it_brings_and_does_not_wait(site):
+    """The row is of the last save: a request of hours looked too old, and what it was answered for was discarded."""
+    await site.uploads.append("u1", APP, body(CONTENT[:1000]), None)
+    gate = asyncio.Event()
+
+    async def slow():
+        yield CONTENT[1000:2000]
+        await gate.wait()
+        yield CONTENT[2000:3000]
+
+    site.clock.at_ms += int(23.5 * 3600 * 1000)
+    patch = asyncio.create_task(site.uploads.append("u1", APP, slow(), None))
+    while site.uploads.size("u1", APP) < 2000:
+        await asyncio.sleep(0)
+    for hours in (1, 2):
+        site.clock.at_ms += hours * 3600 * 1000
+        await asyncio.wait_for(site.uploads.tidy(), 10)
+    gate.set()
+    assert await patch == 3000
+    await site.uploads.tidy()
+    assert site.uploads.has_bytes("u1")
+    await site.uploads.finish("u1", APP, DIGEST, body(CONTENT[3000:]), None)
+    assert site.held()
+
+
+async def test_tidy_beside_a_request_that_was_promised_its_turn_does_not_wait_for_it(site):
+    """Between two requests the lock is free for a turn of the loop, and already promised."""
+    await site.uploads.append("u1", APP, body(CONTENT[:1000]), None)
+    session, gate = site.uploads._sessions["u1"], asyncio.Event()
+
+    async def slow():
+        await gate.wait()
+        yield CONTENT[1000:]
+
+    for hours in (25, 2):
+        await session.lock.acquire()
+        patch = asyncio.create_task(site.uploads.append("u1", APP, slow(), None))
+        await asyncio.sleep(0)
+        site.clock.at_ms += hours * 3600 * 1000
+        session.lock.release()
+        assert not session.lock.locked()
+        await asyncio.wait_for(site.uploads.tidy(), 10)
+        if hours == 25:
+            patch.cancel()
+            await asyncio.gather(patch, return_exceptions=True)
+            session = site.uploads._sessions.setdefault("u1", site.uploads._found("u1", APP))
+    gate.set()
+    assert await patch == len(CONTENT)
+
+
 async def test_a_clock_that_jumps_ends_no_upload_that_goes_on(site, monkeypatch):
     """A clock that was set years ahead made every upload look as if it had not grown for a day."""
     started_ms = site.clock.at_ms
