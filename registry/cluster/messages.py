@@ -325,6 +325,8 @@ class ReachAnswer(msgspec.Struct):
     reached: bool
     problem: str = ""
     """What it met instead."""
+    through_site: bool = False
+    """It tried `advertise_site`, so the verdict says nothing about `advertise`."""
 
 
 class ReplicationQuestion(msgspec.Struct):

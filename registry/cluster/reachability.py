@@ -10,7 +10,8 @@ instance that is cut off stays ready, as one that is alone does. An address that
 
 Other sites' instances come through `--advertise-site` where there is one. It stands for the whole site, and its
 balancer may wait for this instance to be ready before it sends anything, so what they find is logged and shown and
-takes no readiness away.
+takes no readiness away. Which address was tried is in the answer: an address of `--peer`, or one that others told, may
+be that of an instance of any site.
 """
 
 import asyncio
@@ -83,7 +84,7 @@ class Reachability:
         """Return whether this instance must not be ready: unreached for longer than it may be, or not asked yet."""
         if self._unreached_since is not None:
             return not self._was_reached or _now() - self._unreached_since >= GRACE_S
-        return not self._is_checked and _now() < self._began + FIRST_CHECK_S and bool(self._members.reachable())
+        return not self._is_checked and _now() < self._began + FIRST_CHECK_S and self._has_near_members()
 
     async def run(self) -> None:
         """Check the address, for ever."""
@@ -96,7 +97,8 @@ class Reachability:
                     await self._wake.wait()
 
     async def check(self) -> None:
-        """Have one peer try the address; where it does not reach this instance, others too."""
+        """Have one peer try the address; where it does not reach this instance, others too. One of another site that
+        comes through `--advertise-site` is asked beside them."""
         beat = self._heartbeat()
         question = ReachQuestion(beat.site, beat.advertise, beat.advertise_site)
         members = self._rotated(self._members.reachable())
@@ -108,25 +110,26 @@ class Reachability:
         verdicts, site_verdicts = await asyncio.gather(
             self._ask(places[:1], question), self._ask([(self._members.url(m), m.instance) for m in far[:1]], question)
         )
-        if not any(verdict.reached for verdict in verdicts):
+        if not any(verdict.reached and not verdict.through_site for verdict in verdicts):
             verdicts += await self._ask(places[1:MAX_ASKED], question)
         self._is_checked = self._is_checked or bool(places)
-        self._note(beat.advertise, verdicts)
-        self._note_site(beat.advertise_site, site_verdicts)
+        verdicts += site_verdicts
+        self._note(beat.advertise, [verdict for verdict in verdicts if not verdict.through_site])
+        self._note_site(beat.advertise_site, [verdict for verdict in verdicts if verdict.through_site])
 
     async def attempt(self, instance: str, question: ReachQuestion) -> ReachAnswer:
         """Try another instance's address for it, as this one would for content. Members alone can ask for that."""
         own = self._members.own_instance
-        through_site = question.site != self._members.own_site and question.advertise_site
+        through_site = question.site != self._members.own_site and bool(question.advertise_site)
         url = question.advertise_site if through_site else question.advertise
         try:
             async with asyncio.timeout(ATTEMPT_S):
                 await self._peers.ask_url(url, "/held", HeldQuestion(NO_CONTENT), HeldAnswer, instance)
         except TimeoutError:
-            return ReachAnswer(own, False, f"{url} gives no answer within {ATTEMPT_S:g} s")
+            return ReachAnswer(own, False, f"{url} gives no answer within {ATTEMPT_S:g} s", through_site)
         except PeerUnreachable as error:
-            return ReachAnswer(own, False, str(error))
-        return ReachAnswer(own, True)
+            return ReachAnswer(own, False, str(error), through_site)
+        return ReachAnswer(own, True, "", through_site)
 
     def _heard(self, member: Member) -> None:
         if member.is_new and self.reached_by is None:
@@ -137,6 +140,11 @@ class Reachability:
         self._rounds += 1
         first = self._rounds % len(members) if members else 0
         return members[first:] + members[:first]
+
+    def _has_near_members(self) -> bool:
+        """Return whether members are live that would try `--advertise`: nobody else has a say in readiness."""
+        beat = self._heartbeat()
+        return any(not self._comes_through_site(member, beat) for member in self._members.reachable())
 
     def _comes_through_site(self, member: Member, beat: Heartbeat) -> bool:
         return bool(beat.advertise_site) and member.beat.site != beat.site
@@ -176,12 +184,14 @@ class Reachability:
             self.reached_by, self.problem, self._unreached_since = None, "", None
 
     def _note_site(self, address: str, verdicts: list[ReachAnswer]) -> None:
-        for verdict in verdicts:
-            if verdict.problem and not self.site_problem:
-                log.warning("another site does not reach this one at %s: %s", address, verdict.problem)
-            elif self.site_problem and not verdict.problem:
-                log.warning("another site reaches this one at %s now", address)
-            self.site_problem = verdict.problem
+        if not verdicts:
+            return
+        problem = next((verdict.problem for verdict in verdicts if not verdict.reached), "")
+        if problem and not self.site_problem:
+            log.warning("another site does not reach this one at %s: %s", address, problem)
+        elif self.site_problem and not problem:
+            log.warning("another site reaches this one at %s now", address)
+        self.site_problem = problem
 
 
 def _now() -> float:

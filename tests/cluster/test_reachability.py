@@ -6,13 +6,14 @@ import logging
 import pytest
 
 from registry.cluster.members import HEARTBEAT_S, Members
-from registry.cluster.messages import Heartbeat, ReachAnswer
+from registry.cluster.messages import Heartbeat, HeldAnswer, ReachAnswer, ReachQuestion
 from registry.cluster.reachability import FIRST_CHECK_S, FORGET_S, GRACE_S, SAY_AGAIN_S, Reachability
 from registry.seams import PeerUnreachable
 from simulations.loop import VirtualLoop
 
 OWN, NEAR, OTHER, FAR = ("0" * 31 + digit for digit in "1234")
 HERE = "http://10.0.0.1:5000"
+FAR_URL = "http://10.2.0.1:5000"
 
 
 def beat(site, advertise, advertise_site="", start=1):
@@ -33,7 +34,10 @@ class Asked:
         if reached is None:
             raise PeerUnreachable("no answer")
         by = instance or OWN if reached != "other" else OTHER
-        return ReachAnswer(by, reached is True, "" if reached is True else "nobody is there")
+        if url == FAR_URL:
+            by = FAR
+        through_site = by == FAR and bool(question.advertise_site)
+        return ReachAnswer(by, reached is True, "" if reached is True else "nobody is there", through_site)
 
 
 class Bench:
@@ -175,6 +179,59 @@ async def test_another_site_without_site_address_counts():
     bench.peers.answers[FAR] = False
     await check_for(bench, 2, (FAR, "us"))
     assert bench.reachability.is_in_doubt
+
+
+@virtually
+async def test_reachability_far_instance_at_a_configured_address_takes_no_readiness_away():
+    """`--peer` at an instance of another site, whose way back is the site's balancer, which waits for readiness."""
+    bench = Bench(advertise_site="http://eu.example", addresses=[FAR_URL])
+    bench.peers.answers[FAR_URL] = False
+    for members in [(), ((FAR, "us", "http://us-1:5000", "http://us.example"),)]:
+        await check_for(bench, GRACE_S + 2, *members)
+        assert not bench.reachability.is_in_doubt and not bench.reachability.problem
+        assert bench.reachability.site_problem == "nobody is there"
+
+
+@virtually
+async def test_reachability_site_address_reached_does_not_stand_for_the_own_address():
+    bench = Bench(advertise_site="http://eu.example", addresses=[FAR_URL, "http://10.0.0.9:5000"])
+    bench.peers.answers |= {FAR_URL: True, "http://10.0.0.9:5000": "other"}
+    await bench.reachability.check()
+    assert bench.reachability.is_in_doubt and not bench.reachability.site_problem
+
+
+@virtually
+async def test_reachability_far_members_alone_keep_no_start_waiting():
+    bench = Bench(advertise_site="http://eu.example")
+    bench.hear((FAR, "us"))
+    assert not bench.reachability.is_in_doubt
+    bench.hear((FAR, "us"), (NEAR, "eu"))
+    assert bench.reachability.is_in_doubt
+
+
+@pytest.mark.parametrize("leads", [True, False], ids=["reached", "unreached"])
+@pytest.mark.parametrize(
+    ("site", "advertise_site", "tried"),
+    [("us", "http://us.example", "http://us.example"), ("us", "", HERE), ("eu", "http://eu.example", HERE)],
+)
+def test_attempt_answer_says_which_address_was_tried(site, advertise_site, tried, leads):
+    asked = []
+
+    async def ask_url(url, path, question, answer, instance=""):
+        asked.append(url)
+        if not leads:
+            raise PeerUnreachable("nobody is there")
+        return HeldAnswer(None)
+
+    @virtually
+    async def test():
+        bench = Bench()
+        bench.peers.ask_url = ask_url
+        answer = await bench.reachability.attempt(FAR, ReachQuestion(site, HERE, advertise_site))
+        assert asked == [tried]
+        assert (answer.reached, answer.through_site) == (leads, tried != HERE)
+
+    test()
 
 
 @virtually

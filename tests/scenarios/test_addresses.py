@@ -97,3 +97,17 @@ def test_a_site_address_that_leads_nowhere_is_shown_and_keeps_nobody_from_being_
         assert is_ready(eu) and figure(eu, "site_address_unreached") == 1
         assert f"another site does not reach this one at {nowhere}" in eu.log.read_text()
         assert is_ready(us)
+
+
+def test_only_instance_of_a_site_with_a_far_peer_becomes_ready_behind_a_balancer_that_waits_for_it(tmp_path):
+    """The peer is asked at its own address and comes back through the balancer, which is empty until then."""
+    with running_cluster(tmp_path, ["eu", "us"]) as cluster:
+        eu, us = cluster.servers
+        nowhere = f"http://127.0.0.1:{free_port()}"
+        restart(us, advertise_site=us.url)
+        us.wait_ready()
+        restart(eu, advertise_site=nowhere, peer=us.url)
+        assert nowhere in wait_until(lambda: address_of(eu)["site_problem"])
+        eu.wait_ready()
+        assert not address_of(eu)["problem"] and figure(eu, "address_unreached") == 0
+        assert "no instance reaches this one" not in eu.log.read_text()
