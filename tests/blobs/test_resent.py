@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from registry.blobs.resent import COMPARED_BYTES, refusing_resent
+from registry.blobs.resent import COMPARED_BYTES, LEAST_COMPARED_BYTES, refusing_resent
 from registry.errors import ChunkOutOfOrder
 
 CONTENT = random.Random(7).randbytes(3 * COMPARED_BYTES)
@@ -33,7 +33,7 @@ async def appended(content, there, piece_bytes):
     return b"".join([bytes(piece) async for piece in refusing_resent(body(), file, len(there))])
 
 
-@pytest.mark.parametrize("there", [1, 7, 1000, COMPARED_BYTES, 2 * COMPARED_BYTES])
+@pytest.mark.parametrize("there", [LEAST_COMPARED_BYTES, COMPARED_BYTES, 2 * COMPARED_BYTES])
 @pytest.mark.parametrize("piece_bytes", [1, 1000, 10**6])
 async def test_a_stream_that_begins_as_the_upload_does_is_out_of_order(there, piece_bytes):
     with pytest.raises(ChunkOutOfOrder):
@@ -49,10 +49,18 @@ async def test_a_stream_that_differs_is_appended_whole(there, piece_bytes):
         assert await appended(content, CONTENT[:there], piece_bytes) == content
 
 
+@pytest.mark.parametrize("there", [b"a", CONTENT[:1000], CONTENT[: LEAST_COMPARED_BYTES - 1], bytes(COMPARED_BYTES)])
+@pytest.mark.parametrize("piece_bytes", [1, 1000, 10**6])
+async def test_a_continuation_that_may_begin_as_the_upload_does_by_chance_is_appended(there, piece_bytes):
+    """An upload of one byte, continued by a body with the same one first, was refused."""
+    assert await appended(there + CONTENT, there, piece_bytes) == there + CONTENT
+
+
 @pytest.mark.parametrize("piece_bytes", [1, 1000])
 async def test_a_body_that_is_too_short_to_be_the_stream_again_is_appended(piece_bytes):
-    assert await appended(bytes(10), bytes(11), piece_bytes) == bytes(10)
-    assert await appended(b"", bytes(11), piece_bytes) == b""
+    there = CONTENT[: LEAST_COMPARED_BYTES + 1]
+    assert await appended(there[:-1], there, piece_bytes) == there[:-1]
+    assert await appended(b"", there, piece_bytes) == b""
 
 
 async def test_a_body_that_is_refused_is_read_no_further_than_it_is_compared():
@@ -62,9 +70,9 @@ async def test_a_body_that_is_refused_is_read_no_further_than_it_is_compared():
         nonlocal given
         while True:
             given += 1024
-            yield bytes(1024)
+            yield CONTENT[given - 1024 : given]
 
     with pytest.raises(ChunkOutOfOrder):
-        async for _ in refusing_resent(body(), File(bytes(COMPARED_BYTES)), 10**9):
+        async for _ in refusing_resent(body(), File(CONTENT[:COMPARED_BYTES]), 10**9):
             pass
     assert given == COMPARED_BYTES

@@ -299,7 +299,7 @@ def test_two_requests_for_one_upload_take_turns(alone, repository):
 
 
 @pytest.mark.parametrize("method", ["PATCH", "PUT"])
-@pytest.mark.parametrize("size", [10, 300_000], ids=["small", "large"])
+@pytest.mark.parametrize("size", [10_000, 300_000], ids=["small", "large"])
 def test_a_stream_sent_again_from_its_beginning_is_416_at_once(alone, client, repository, method, size):
     """It was appended, and the push failed at its end, when the digest was compared."""
     content = os.urandom(size)
