@@ -62,7 +62,7 @@ class App:
         self._internal = internal
         self._ids = RequestIds(instance.clock)
         self._sending = Sending()
-        self._failures = LogLimit(instance.clock)
+        self._failures, self._bugs, self._cut_offs = (LogLimit(instance.clock) for _ in range(3))
         self._proxies = TrustedProxies(instance.config.proxies)
         self._direct = DirectAnswers(
             instance.catalog.database,
@@ -95,7 +95,8 @@ class App:
         request_id = self._ids.of(scope["headers"])
         exchange = Exchange(scope, receive, send, request_id, instance.clock)
         route = _route(scope["path"]) if path is None else TEMPLATES[path.resource]
-        with exchange.counted(instance.traffic, route, instance.config.log_requests and path is not None):
+        is_logged = instance.config.log_requests and path is not None
+        with exchange.counted(instance.traffic, route, is_logged, self._cut_offs):
             try:
                 response = await self._answer_within_memory(Request(scope, exchange.receive), path)
                 await self._sending.send(response, scope, exchange.receive, exchange.send)
@@ -141,7 +142,9 @@ class App:
                 if (left_out := self._failures.admit()) is not None:
                     log.error("storage failed: %s", failure, extra={"fields": left_out})
                 return error_response(failure)
-            log.exception("a request failed: %s %s", request.method, request.scope["path"])
+            if (left_out := self._bugs.admit()) is not None:
+                fields = {"fields": left_out}
+                log.exception("a request failed: %s %s", request.method, request.scope["path"], extra=fields)
             return error_response(Unsupported("something went wrong here; it was logged", 500))
 
     async def _wait_for_lease(self, request: Request) -> None:

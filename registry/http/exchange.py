@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from starlette.types import Message, Receive, Scope, Send
 
 from registry.http.answers import CutOff
+from registry.log_limit import LogLimit
 from registry.measures import Served, Traffic
 from registry.request_ids import CURRENT, RAW_HEADER
 from registry.seams import Clock
@@ -60,15 +61,17 @@ class Exchange:
         return Served(route, method, self._status, self._first, self._received, self._sent)
 
     @contextmanager
-    def counted(self, traffic: Traffic, route: str, is_logged: bool) -> Iterator[None]:
-        """While it is served."""
+    def counted(self, traffic: Traffic, route: str, is_logged: bool, cut_off: LogLimit) -> Iterator[None]:
+        """While it is served. `cut_off` bounds the lines about answers that were cut off, which clients can cause."""
         CURRENT.set(self._id)  # every request is served in a task of its own
         traffic.under_way += 1
         try:
             yield
         except CutOff as error:
             traffic.cut_off += 1
-            log.warning("an answer to %s was cut off: %s", self._scope["path"], error)
+            if (left_out := cut_off.admit()) is not None:
+                fields = {"fields": left_out}
+                log.warning("an answer to %s was cut off: %s", self._scope["path"], error, extra=fields)
             raise
         finally:
             traffic.under_way -= 1

@@ -28,6 +28,7 @@ from registry.http.exchange import Exchange
 from registry.http.multipart import GAP_BYTES, Pieces, assembled
 from registry.http.ranges import ByteRange
 from registry.http.routes import PREFIX, TEMPLATES
+from registry.log_limit import LogLimit
 from registry.measures import Traffic
 from registry.names import Digest, parse_digest, parse_repository
 from registry.read_lease import ReadLease
@@ -60,6 +61,7 @@ class Reading:
         self._log_requests = log_requests
         self._proxies = proxies
         self._ids = RequestIds(clock)
+        self._cut_offs = LogLimit(clock)
         self.traffic = Traffic()
         self.used: set[Digest] = set()
         """Blobs that were read, for the owner to know."""
@@ -134,5 +136,5 @@ class Reading:
         """Send an answer, and count it."""
         self._proxies.resolve(scope)
         exchange = Exchange(scope, receive, send, self._ids.of(scope["headers"]), self._clock)
-        with exchange.counted(self.traffic, TEMPLATES["blob"], self._log_requests):
+        with exchange.counted(self.traffic, TEMPLATES["blob"], self._log_requests, self._cut_offs):
             await response(scope, exchange.receive, exchange.send)

@@ -1,0 +1,48 @@
+"""Lines in the log about requests that clients can make fail, or be cut off, as often as they like."""
+
+import logging
+from unittest.mock import MagicMock
+
+import pytest
+from starlette.requests import Request
+
+from registry.http.answers import CutOff
+from registry.http.app import App
+from registry.http.exchange import Exchange
+from registry.log_limit import AT_ONCE, EVERY_S, LogLimit
+from registry.measures import Traffic
+from tests.support.seams import StillClock
+
+SCOPE = {"type": "http", "method": "GET", "path": "/v2/app/blobs/x", "headers": []}
+
+
+def told(caplog, text):
+    return [record.fields for record in caplog.records if text in record.getMessage()]
+
+
+def test_counted_when_many_answers_are_cut_off_counts_all_and_logs_few(caplog):
+    clock, traffic = StillClock(), Traffic()
+    limit = LogLimit(clock)
+    for number in range(5 * AT_ONCE + 1):
+        if number == 5 * AT_ONCE:
+            clock.at_ms += int(EVERY_S * 1000)
+        exchange = Exchange(SCOPE, MagicMock(), MagicMock(), "an-id", clock)
+        with pytest.raises(CutOff), exchange.counted(traffic, "blob", False, limit):
+            raise CutOff("its client read it slowly")
+    assert traffic.cut_off == 5 * AT_ONCE + 1
+    assert told(caplog, "was cut off") == [{}] * AT_ONCE + [{"left_out_before": 4 * AT_ONCE}]
+
+
+async def test_app_when_many_requests_fail_answers_500_and_logs_few_with_their_trace(caplog, monkeypatch):
+    async def fails(request, path):
+        raise ZeroDivisionError
+
+    instance = MagicMock()
+    instance.clock, instance.config.proxies = StillClock(), ()
+    app = App(instance)
+    monkeypatch.setattr(app, "_handle", fails)
+    with caplog.at_level(logging.ERROR):
+        answers = [await app._answer(Request(SCOPE), None) for _ in range(3 * AT_ONCE)]
+    assert {answer.status_code for answer in answers} == {500}
+    assert told(caplog, "a request failed") == [{}] * AT_ONCE
+    assert caplog.text.count("Traceback") == AT_ONCE
