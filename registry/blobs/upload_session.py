@@ -104,6 +104,11 @@ class Session:
             return self._ingest.size
         return self._row.size if self._row else 0
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no bytes and never had a durable one."""
+        return self.durable is None and self.size == 0
+
     def check_repository(self, repository: Repository) -> None:
         """Raises BlobUploadUnknown for any repository but its own."""
         if self.repository != repository:

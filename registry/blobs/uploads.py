@@ -155,10 +155,8 @@ class Uploads:
         """
         async with self._turn(upload, repository, network) as session:
             await self._receive(session, body, span)
-            if not session.size:  # nothing to keep, so it takes nobody's place
-                await self._forget(session)
-                return 0
-            await self._save(session)
+            if session.size:  # else there is nothing to keep, see `_turn`
+                await self._save(session)
             return session.size
 
     async def finish(
@@ -273,7 +271,7 @@ class Uploads:
                 return
             with suppress(BlobUploadUnknown):  # it has ended meanwhile
                 await self.cancel(upload, repository)
-            self.preempted += 1
+                self.preempted += 1
         finally:
             self._being_preempted.discard(upload)
 
@@ -300,7 +298,8 @@ class Uploads:
                 self._idle.pop(upload, None)
                 try:
                     yield session
-                except (StorageFailed, Preempted):
+                except (StorageFailed, Preempted) as error:
+                    self.preempted += isinstance(error, Preempted)
                     await self._discard(session)
                     raise
                 except asyncio.CancelledError:
@@ -308,8 +307,11 @@ class Uploads:
                     raise
                 finally:
                     if self._sessions.get(upload) is session:
-                        self._use(session)
-                        self._idle[upload] = session
+                        if session.is_empty:  # there is nothing to keep, so it takes nobody's place
+                            await self._forget(session)
+                        else:
+                            self._use(session)
+                            self._idle[upload] = session
                 session.used_ms = self._clock.now_ms()
             await self._close_idle()
             return
@@ -334,8 +336,9 @@ class Uploads:
             await ingest.rewind(before)
             raise
         except ClientGone:
-            await ingest.sync()
-            await self._save(session)
+            if session.size:
+                await ingest.sync()
+                await self._save(session)
             raise
         await ingest.sync()
         return before

@@ -12,7 +12,14 @@ from registry.blobs.ingest import RESERVE_BYTES
 from registry.blobs.store import BlobStore, content_path
 from registry.blobs.uploads import ClientGone, Span, Uploads
 from registry.catalog.catalog import Catalog
-from registry.errors import BlobUploadUnknown, DigestInvalid, SizeInvalid, StorageFailed, TooManyUploads
+from registry.errors import (
+    BlobUploadUnknown,
+    ChunkOutOfOrder,
+    DigestInvalid,
+    SizeInvalid,
+    StorageFailed,
+    TooManyUploads,
+)
 from registry.names import Digest, Repository
 from tests.support.seams import StillClock, WatchedDisk
 
@@ -355,6 +362,7 @@ async def test_an_upload_when_all_others_are_at_work_is_refused_and_no_longer_wh
     await site.uploads.finish("more", APP, DIGEST, body(CONTENT), None)
     with pytest.raises(TooManyUploads, match="slowly") as preempted:
         await tasks[1]
+    assert site.uploads.preempted == 1, "those at work are counted too"
     assert preempted.value.headers["Connection"] == "close"
     stalled.set()
     assert await tasks[0] == len(CONTENT), "what makes progress is not preempted"
@@ -414,6 +422,21 @@ async def test_what_was_refused_or_broken_off_gives_its_place_back(site):
     site.disk.failing.clear()
     assert site.uploads.held_bytes == 0
     await fill(site)
+
+
+async def test_a_request_that_brings_no_byte_keeps_nothing_and_no_place(site):
+    """A row, a file and a place for a day, for each request that was cut before its first byte."""
+    for number in range(3):
+        with pytest.raises(ClientGone):
+            await site.uploads.append(f"cut-{number}", APP, body(gone=True), None)
+        with pytest.raises(ChunkOutOfOrder):
+            await site.uploads.append(f"misplaced-{number}", APP, body(b"x"), Span(5, 1))
+        with pytest.raises(SizeInvalid):
+            await site.uploads.append(f"short-{number}", APP, body(), Span(0, 1))
+    assert site.uploads.count == 0 and not site.disk.names("uploads")
+    assert site.catalog.database.row("SELECT COUNT(*) FROM uploads") == (0,)
+    await site.uploads.finish("cut-0", APP, DIGEST, body(CONTENT), None)
+    assert site.held()
 
 
 async def test_a_client_that_leaves_keeps_the_place_of_what_it_brought(site):
