@@ -50,7 +50,8 @@ MAX_HEARD_BYTES = 32 * 1024 * 1024
 """What was read and not yet taken: as much as Redis itself keeps for a subscriber before it cuts it off."""
 READ_BYTES = 64 * 1024
 READING_SHARE = 0.2
-"""Of the event loop. Reading takes some 2 µs for a short message, so genuine traffic stays far below it."""
+"""Of the event loop, for all servers together. Reading takes some 2 µs for a short message, so genuine traffic stays
+far below it."""
 STATE_LOG_S = 10.0
 """A Redis that is restarted says so at once; one that cuts subscribers off twice a second, every ten seconds."""
 
@@ -67,7 +68,8 @@ class RedisBus:
         self.refused: Counter[str] = Counter()
         self._heard = _Heard()
         channels = [channel for name in clusters for channel in (name, f"{name}:{site}")]
-        self._servers = [_Server(url, channels, self._heard, refusal, self.refused) for url in urls]
+        share = LoopShare(READING_SHARE)
+        self._servers = [_Server(url, channels, self._heard, share, refusal, self.refused) for url in urls]
 
     def publish(self, frame: bytes, site: str | None = None) -> None:
         channel = self._cluster if site is None else f"{self._cluster}:{site}"
@@ -124,7 +126,13 @@ class _Server:
     """One Redis server."""
 
     def __init__(
-        self, url: str, channels: Sequence[str], heard: _Heard, refusal: Refusal, refused: Counter[str]
+        self,
+        url: str,
+        channels: Sequence[str],
+        heard: _Heard,
+        share: LoopShare,
+        refusal: Refusal,
+        refused: Counter[str],
     ) -> None:
         database = database_of(url)
         self.name = shown(url) + (f" (database {database})" if database else "")
@@ -133,13 +141,12 @@ class _Server:
         self._probe = f"{channels[0]}:probe:{secrets.token_hex(8)}"
         self._subscribed = [self._prefix + channel for channel in (*channels, self._probe)]
         self._echo_channel = self._subscribed[-1].encode()
-        self._heard, self._refusal, self._refused = heard, refusal, refused
+        self._heard, self._share, self._refusal, self._refused = heard, share, refusal, refused
         self._queue: deque[tuple[str, bytes]] = deque()
         self._queued_bytes = 0
         self._filled = asyncio.Event()
         self._probed: dict[bytes, float] = {}
         """Loop times of the probes that have not come back to the present subscription."""
-        self._share = LoopShare(READING_SHARE)
         clock = SystemClock()
         self._lost, self._found = (LogLimit(clock, 1, STATE_LOG_S) for _ in range(2))
         self._unpublished, self._strange = (LogLimit(clock, 1, STRANGERS_S) for _ in range(2))

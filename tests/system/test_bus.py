@@ -245,8 +245,10 @@ while True:
 """
 
 
-async def test_reading_a_flood_takes_its_share_of_the_loop_and_no_more(redis, monkeypatch):
-    """Each read costs more than usual here, so that the flood is more than there is time for."""
+@pytest.mark.parametrize("flooded", [1, 2])
+async def test_reading_a_flood_takes_its_share_of_the_loop_and_no_more(tmp_path, monkeypatch, flooded):
+    """However many servers are flooded. Each read costs more than usual here, so that the flood is more than there is
+    time for."""
     spent_s = 0.0
 
     def slow_sorted(server, parser, data, sorted_=_Server._sorted):
@@ -259,20 +261,30 @@ async def test_reading_a_flood_takes_its_share_of_the_loop_and_no_more(redis, mo
         return frames
 
     monkeypatch.setattr(_Server, "_sorted", slow_sorted)
-    bus = RedisBus([redis.url], ["c"], "eu", lambda message: "malformed")
+    floods = []
+    for number in range(flooded):
+        (tmp_path / str(number)).mkdir()
+    servers = [Redis(tmp_path / str(number)).start() for number in range(flooded)]
+    bus = RedisBus([server.url for server in servers], ["c"], "eu", lambda message: "malformed")
     listener = Listener(bus)
-    flood = subprocess.Popen([sys.executable, "-c", FLOOD, str(redis.port)])
     try:
         async with asyncio.timeout(10):
-            while bus.refused["malformed"] < 1000:
+            while not all(bus.servers().values()):
+                await asyncio.sleep(0.01)
+        floods += [subprocess.Popen([sys.executable, "-c", FLOOD, str(server.port)]) for server in servers]
+        async with asyncio.timeout(10):
+            while bus.refused["malformed"] < 1000 * flooded:
                 await asyncio.sleep(0.01)
         spent_s, begun_s = 0.0, time.perf_counter()
         await asyncio.sleep(2)
         share = spent_s / (time.perf_counter() - begun_s)
     finally:
-        flood.kill()
-        flood.wait()
+        for process in floods:
+            process.kill()
+            process.wait()
         await listener.close()
+        for server in servers:
+            server.kill()
     assert READING_SHARE * 0.5 < share < READING_SHARE * 1.2
 
 
