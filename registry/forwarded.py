@@ -22,7 +22,9 @@ _SCHEMES = ("http", "https")
 
 
 def parse_proxies(texts: Iterable[str]) -> tuple[Network, ...]:
-    """Return networks from addresses and networks such as `10.0.0.0/8`. Raises ValueError."""
+    """Return networks from addresses and networks, such as `10.1.0.2` or `10.1.0.0/29`. Raises ValueError.
+
+    They must hold proxies alone: a client in one of them writes its own address."""
     networks: list[Network] = []
     for text in texts:
         try:
