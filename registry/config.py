@@ -210,6 +210,12 @@ class Config(BaseSettings):
         return parse_address(self.listen)
 
     @property
+    def own_url(self) -> str:
+        """Where the other instances of the site reach this one."""
+        host, port = self.address
+        return self.advertise or f"http://{host}:{port}"
+
+    @property
     def internal_address(self) -> tuple[str, int] | None:
         return parse_address(self.listen_internal) if self.listen_internal else None
 

@@ -14,6 +14,7 @@ reachability    whether other instances reach this one at the address it adverti
 shared_addresses addresses that more than one instance advertises
 gossip          frames out after a commit, frames in through the gate
 confirmations   commit acknowledgements inside the site, and who is excluded for want of them
+introductions   hellos to members that another member names, sent at once
 site_push       changes pushed to the site's members where the bus does not deliver them in time
 site_lease      the read lease that the members of a site renew for each other
 clock_offsets   how far the clocks of other members are from the own one

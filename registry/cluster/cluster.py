@@ -28,6 +28,7 @@ from registry.cluster.delays import Delays
 from registry.cluster.evict import Evict
 from registry.cluster.fetch import Fetch
 from registry.cluster.gossip import Gossip
+from registry.cluster.introductions import Introductions
 from registry.cluster.keys import ClusterKey
 from registry.cluster.leave import Leave
 from registry.cluster.liveness import LivenessProbe, MemberRecords
@@ -137,13 +138,13 @@ class Cluster:
         self._telling: set[asyncio.Task[None]] = set()
 
     def _keep_site_current(self, config: Config, lease: ReadLease) -> None:
-        """What makes one registry of the instances of a site."""
         self.answers_clients = asyncio.Event()
         """Set when this instance has joined, or has tried for as long as clients wait."""
+        self.introductions = Introductions(self.members, self._config.own_url, self._say_hello)
         self.site_push = SitePush(self.peers, self.members, self.confirmations, self.gossip)
         self.site_lease = SiteLease(
             lease, self._clock, self.members, self.peers, self.sync, self.confirmations, self.gossip,
-            self.heartbeat, self.answers_clients, bool(config.redis or config.peer),
+            self.heartbeat, self.answers_clients, bool(config.redis or config.peer), self.introductions.meet,
         )  # fmt: skip
 
     def _keep_content(self, config: Config, store: BlobStore) -> None:
@@ -199,6 +200,7 @@ class Cluster:
         await end(self._tasks)
         self.liveness.close()
         self.site_push.close()
+        self.introductions.close()
         self.sync.close()
         self.copies.close()
         self.locate.close()
@@ -232,10 +234,9 @@ class Cluster:
 
     def heartbeat(self) -> Heartbeat:
         config = self._config
-        host, port = config.address
         return Heartbeat(
             site=config.site,
-            advertise=config.advertise or f"http://{host}:{port}",
+            advertise=self._config.own_url,
             advertise_site=config.advertise_site,
             version=__version__,
             start=self.gossip.start,
@@ -262,6 +263,7 @@ class Cluster:
             self.twin_seen(hello.heartbeat.start)
         self.twin_seen(hello.known_start)  # a directory that was put back, on a machine whose clock is behind, too
         self.members.hear(hello.instance, hello.heartbeat, hello.sequence, on_bus=False)
+        self.introductions.hear_of(hello.members)
         for url in hello.members:
             if url and url not in self._addresses and len(self._addresses) < MAX_ADDRESSES:
                 self._addresses.append(url)
@@ -414,6 +416,7 @@ class Cluster:
                 await self.sync.catch_up_soon(min(reachable, key=lambda member: member.beat.joining))
             caught_up = reachable and all(await asyncio.gather(*(self.sync.catch_up_soon(m) for m in reachable)))
             # Who is heard first may have just started, too, and have nothing yet.
+            caught_up = caught_up and not self.introductions.pending
             if caught_up and all(m in reachable for m in self.members.of_own_site() if m.reachable):
                 break
             if not near and loop.time() > begun + alone_s:

@@ -9,12 +9,17 @@ A change that the bus has not brought to a member within 25 ms is pushed to it d
 misses 50 ms is *excluded*: from that moment it is granted no read lease (`site_lease`), and the answer leaves once
 every lease that it may hold has lapsed. So it answers no client from rows that lack an acknowledged change. That costs
 one exclusion about a second, however many writes wait, and later writes nothing. The member is waited for again once it
-has everything that was published here.
+has everything that had been published when it was excluded.
 
-Bounds: a bus that hangs costs one write 50 ms. A member that hangs costs the writes of one second that second.
+A member that is slow is not excluded as long as it acknowledges each change within 250 ms: leases that are granted to
+it meanwhile put its exclusion off, so a write waits at most 250 ms, and the time of a lease.
+
+Bounds: a bus that hangs costs one write 50 ms. A member that hangs costs the writes of one second at most 1.3 s. One
+that hangs again within a minute stays excluded for a second, and twice as long each time.
 """
 
 import asyncio
+import math
 from collections.abc import Collection
 
 from registry.cluster.members import Member, Members
@@ -25,8 +30,11 @@ PUSH_AFTER_S = 0.025
 """Half of the patience: a direct push takes a few milliseconds."""
 LAPSE_S = LEASE_S * 1.05
 """Leases that were granted before an exclusion have ended after this, also where two clocks drift apart by 5 %."""
-READMITTED_CHANGES = 256
-"""A member that lacks no more is readmitted when it asks for a lease: it has them before it answers a read again."""
+KEEPS_STEP_S = 0.25
+"""A member that acknowledges each change within this is slow, and not hung: it is granted leases, and waited for."""
+EXCLUDED_AGAIN_S = 60.0
+MAX_PAUSE_S = 30.0
+"""A member that is excluded again and again is readmitted later each time: each exclusion costs writes a second."""
 MAX_BATCH_CHANGES = 64
 OFF_BUS_S = 2.0
 """So long changes are pushed at once to a member that the bus did not reach. Then one change tries the bus again."""
@@ -58,6 +66,12 @@ class Confirmations:
         """Members that missed the patience, whose leases have not lapsed yet."""
         self._behind: set[str] = set()
         """Members that are not waited for: excluded ones, and the bus."""
+        self._returns: dict[str, tuple[int, float]] = {}
+        """For excluded members: up to which change they must have everything to return, and not before when."""
+        self._pauses: dict[str, tuple[float, float]] = {}
+        """When members were excluded last, and for how long at least."""
+        self._acknowledged_s: dict[str, float] = {}
+        """When members acknowledged something last."""
         self._off_bus_until: dict[str, float] = {}
         """Members that the bus did not reach in time: changes are pushed to them at once, until this loop time."""
         self._began = asyncio.get_running_loop().time()
@@ -107,24 +121,27 @@ class Confirmations:
             await wait.done.wait()
 
     def begin_again(self) -> None:
-        """Changes are counted anew, under another incarnation: nobody has missed any of those."""
+        """Changes are counted anew, under another incarnation. What waits is answered when all leases have lapsed."""
         for wait in self._waits.values():
-            wait.done.set()
+            asyncio.get_running_loop().call_later(LAPSE_S, wait.done.set)
         self._waits.clear()
         self._sequence_of.clear()
-        for instance in [*self._lapsing, *self._behind]:
-            self._readmit(instance)
+        for lapse in self._lapsing.values():
+            lapse.cancel()
+        self._lapsing.clear()
+        self._behind.clear()
+        self._returns.clear()
         self._published = 0
 
     # What members say
 
     def confirmed(self, member: Member, sequences: Collection[int], applied: int) -> None:
         """A member of our site has committed changes of ours, and all of them up to `applied`."""
+        if sequences:
+            self._acknowledged_s[member.instance] = asyncio.get_running_loop().time()
         for sequence in sequences:
             self._confirm(member.instance, sequence)
-        if applied >= self._published or applied in sequences:
-            # It has everything up to a change that it was just told of: it keeps step again.
-            self._readmit(member.instance)
+        self.caught_up(member, applied)
 
     def echoed(self, sequence: int | None) -> None:
         """A frame of ours has come back from the bus: this change, or a heartbeat."""
@@ -133,25 +150,27 @@ class Confirmations:
             self._confirm(BUS, sequence)
 
     def caught_up(self, member: Member, applied: int) -> None:
-        """A member of our site says how far it is, by a heartbeat or when it asks for a lease."""
-        if applied >= self._published:
-            for sequence in list(self._waits):
-                self._confirm(member.instance, sequence)
+        """A member of our site says that it has all our changes up to `applied`."""
+        for sequence in [sequence for sequence in self._waits if sequence <= applied]:
+            self._confirm(member.instance, sequence)
+        if self._may_return(member.instance, applied):
             self._readmit(member.instance)
+        if member.instance in self._lapsing:
+            self._reconsider(member.instance)
 
     def may_hold_lease(self, member: Member, applied: int) -> bool:
         """Whether a member that asks for a read lease, and has all our changes up to `applied`, may have one. Once it
         may, every write waits for it."""
+        instance, now = member.instance, asyncio.get_running_loop().time()
         self.caught_up(member, applied)
-        if member.instance in self._lapsing:
+        if instance in self._behind:
             return False
-        if self._published - applied > READMITTED_CHANGES:
-            return False
-        for wait in self._waits.values():
-            if wait.is_overdue:
-                wait.missing.discard(member.instance)  # it commits that before it uses the lease
-                self._release(wait)
-        self._readmit(member.instance)
+        if instance in self._lapsing:
+            waited_s = now - self._oldest_s(instance, now)
+            silent_s = now - self._acknowledged_s.get(instance, -math.inf)
+            if waited_s >= KEEPS_STEP_S or silent_s >= KEEPS_STEP_S:
+                return False
+            self._lapse(instance)  # the lease that it gets now has to end, too
         return True
 
     def unacknowledged(self) -> dict[str, list[int]]:
@@ -167,12 +186,32 @@ class Confirmations:
                     changes.append(sequence)
         return due
 
+    def _may_return(self, instance: str, applied: int) -> bool:
+        needed, not_before_s = self._returns.get(instance, (0, 0.0))
+        is_due = asyncio.get_running_loop().time() >= not_before_s
+        return instance in self._behind and applied >= needed and is_due
+
     def _readmit(self, instance: str) -> None:
+        """Wait for an excluded member again. What has waited for long does not: it commits that before it reads."""
         self._behind.discard(instance)
-        if instance in self._lapsing:
+        for wait in self._waits.values():
+            if wait.is_overdue:
+                wait.missing.discard(instance)
+                self._release(wait)
+
+    def _reconsider(self, instance: str) -> None:
+        """A member whose leases are lapsing has acknowledged something."""
+        now = asyncio.get_running_loop().time()
+        oldest_s = self._oldest_s(instance, now)
+        if oldest_s == now:
             self._lapsing.pop(instance).cancel()
-        if any(wait.is_overdue and instance in wait.missing for wait in self._waits.values()):
+        elif now - oldest_s < KEEPS_STEP_S:
             self._lapse(instance)
+
+    def _oldest_s(self, instance: str, now: float) -> float:
+        """When the oldest change was published that is overdue and lacks a member's acknowledgement, or now."""
+        overdue = (w.push_at_s for w in self._waits.values() if w.is_overdue and instance in w.missing)
+        return min((at_s - PUSH_AFTER_S for at_s in overdue), default=now)
 
     def _confirm(self, instance: str, sequence: int) -> None:
         wait = self._waits.get(sequence)
@@ -229,13 +268,20 @@ class Confirmations:
             asyncio.get_running_loop().call_later(PATIENCE_S, self._forget, sequence, wait)
 
     def _lapse(self, instance: str) -> None:
-        """Grant a member no more leases, and exclude it when those it has have ended."""
+        """Exclude a member when all leases that it has have ended."""
+        if instance in self._lapsing:
+            self._lapsing[instance].cancel()
         self._lapsing[instance] = asyncio.get_running_loop().call_later(LAPSE_S, self._exclude, instance)
 
     def _exclude(self, instance: str) -> None:
         """The leases of a member that missed the patience have lapsed."""
+        now = asyncio.get_running_loop().time()
         del self._lapsing[instance]
         self._behind.add(instance)
         self.excluded += 1
+        last_s, pause_s = self._pauses.get(instance, (-EXCLUDED_AGAIN_S, 0.0))
+        pause_s = min(max(pause_s * 2, 1.0), MAX_PAUSE_S) if now - last_s < EXCLUDED_AGAIN_S else 0.0
+        self._pauses[instance] = now, pause_s
+        self._returns[instance] = self._published, now + pause_s
         for wait in self._waits.values():
             self._release(wait)

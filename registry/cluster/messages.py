@@ -87,6 +87,8 @@ class LeaseAnswer(msgspec.Struct):
     heartbeat: Heartbeat
     """Its number of changes is what the lease's holder has to have committed before it answers a read."""
     granted: bool
+    site: list[Text] = []
+    """Addresses of the living members of the site, as the answerer knows them: the asker may have missed a newcomer."""
 
 
 class Hello(msgspec.Struct):

@@ -19,7 +19,8 @@ same second on monotonic clocks: the holder from when it asked, the granter from
 """
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Awaitable, Callable
 
 from registry.cluster.confirmations import Confirmations
 from registry.cluster.gossip import Gossip
@@ -42,6 +43,8 @@ RETRY_S = 0.05
 FRAMES_S = 0.03
 """So long frames may take that are on their way. Then the holder asks for what it lacks."""
 LOOK_AGAIN_S = 0.003
+ASK_AGAIN_S = 0.25
+"""How often a read that waits says so: a lease that nobody has asked for in a second is not renewed."""
 TICK_S = 0.1
 IDLE_TICK_S = 0.25
 READY_S = 0.5
@@ -53,9 +56,9 @@ OUT_OF_STEP_S = 0.3
 class _Granter:
     """One other member of the site, as the one that grants."""
 
-    def __init__(self, member: Member, until_s: float) -> None:
+    def __init__(self, member: Member) -> None:
         self.member = member
-        self.until_s = until_s
+        self.until_s = 0.0
         """Until when reads may go on as far as this member is concerned."""
         self.in_use = False
         """Whether that is by its lease. Else it is out, or new."""
@@ -92,7 +95,10 @@ class SiteLease:
         heartbeat: Callable[[], Heartbeat],
         answers_clients: asyncio.Event,
         may_have_neighbours: bool,
+        meet: Callable[[list[str]], Awaitable[None]],
     ) -> None:
+        """`meet` introduces this instance to members at addresses that it does not know."""
+        self._meet = meet
         self._lease = lease
         self._clock = clock
         self._members = members
@@ -108,7 +114,8 @@ class SiteLease:
         self._wake = asyncio.Event()
         self._valid = asyncio.Event()
         self._blocked_since_s: float | None = None
-        self._ticked_s = clock.steady_s()
+        self._ticked_s = -LEASE_S * 2
+        """When this ran last. A process that has just started stood still until now."""
         self.granted = 0
         """Leases granted to other members."""
         self.waited = 0
@@ -123,15 +130,17 @@ class SiteLease:
 
     async def acquire(self, timeout_s: float = READ_WAIT_S) -> bool:
         """Wait until reads are allowed. Returns False where they are not in time."""
-        deadline = asyncio.get_running_loop().time() + timeout_s
-        while not self._lease.allows_read():
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while not self._lease.allows_read():  # and notes each time that somebody still asks
+            left_s = deadline - loop.time()
+            if left_s <= 0:
+                return False
             self._valid.clear()
             self._wake.set()
-            try:
-                async with asyncio.timeout_at(deadline):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, ASK_AGAIN_S)):
                     await self._valid.wait()
-            except TimeoutError:
-                return False
         return True
 
     async def await_read(self) -> None:
@@ -175,7 +184,8 @@ class SiteLease:
             member.touch()
             granted = self._confirmations.may_hold_lease(member, applied if start == beat.start else 0)
         self.granted += granted
-        return LeaseAnswer(self._gossip.next_heartbeat(), beat, granted)
+        site = [self._members.url(member) for member in self._members.of_own_site()]
+        return LeaseAnswer(self._gossip.next_heartbeat(), beat, granted, site)
 
     # Holding
 
@@ -240,7 +250,7 @@ class SiteLease:
         for member in self._members.all() if stood_still else self._members.of_own_site():
             granter = self._granters.get(member.instance)
             if member.beat.site == self._members.own_site and (granter is None or granter.member is not member):
-                self._granters[member.instance] = _Granter(member, 0.0 if stood_still else now + LEASE_S)
+                self._granters[member.instance] = _Granter(member)
         for instance, granter in list(self._granters.items()):
             is_known = self._members.get(instance) is granter.member
             if not is_known or granter.is_gone or granter.member.beat.site != self._members.own_site:
@@ -265,12 +275,14 @@ class SiteLease:
             granter.ask_at_s = self._clock.steady_s() + RETRY_S
             self._wake.set()
         granter.missed = 0
+        await self._meet(answer.site)
         self._members.hear(member.instance, answer.heartbeat, answer.sequence, on_bus=False)
         has_lapsed = granter.until_s < asked_s
         if answer.heartbeat.joining:
             # It acknowledges nothing yet. What its last incarnation did is here, if the lease of that has not lapsed.
             granter.out_of_step_since_s = None
-            if not (granter.was_in_use and has_lapsed):
+            has_all = member.applied.upto(answer.heartbeat.start) >= answer.heartbeat.changes
+            if answer.granted and has_all and not (granter.was_in_use and has_lapsed):
                 granter.until_s = asked_s + LEASE_S
             return
         beat = answer.heartbeat
@@ -326,6 +338,9 @@ class SiteLease:
 
     async def _resync(self) -> None:
         """Catch up with every member whose lease is in use."""
-        for granter in list(self._granters.values()):
+
+        async def reach(granter: _Granter) -> None:
             while granter.in_use and not await self._sync.reach(granter.member):
                 await asyncio.sleep(RETRY_S)
+
+        await asyncio.gather(*map(reach, self._granters.values()))

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from registry.catalog.members import MemberRow
-from registry.cluster.confirmations import LAPSE_S, PATIENCE_S, PUSH_AFTER_S, READMITTED_CHANGES, Confirmations
+from registry.cluster.confirmations import KEEPS_STEP_S, LAPSE_S, PATIENCE_S, PUSH_AFTER_S, Confirmations
 from registry.cluster.members import Members
 from tests.cluster.test_members import OTHER, OWN, THIRD, beat
 
@@ -193,9 +193,10 @@ async def test_a_member_that_keeps_step_again_and_hangs_at_once_holds_up_no_writ
     assert await asyncio.wait_for(waited_s(confirmations, 11), LAPSE_S * 2) >= LAPSE_S * 0.9
 
 
-async def test_an_excluded_member_that_asks_for_a_lease_is_waited_for_again(site):
+async def test_an_excluded_member_that_has_what_it_lacked_is_waited_for_again(site):
     members, confirmations, late = await excluded(site)
-    assert confirmations.may_hold_lease(late, 0), "it has what it lacks before it answers a read"
+    assert not confirmations.may_hold_lease(late, 0), "a member that cannot store anything would return each time"
+    assert confirmations.may_hold_lease(late, 1)
     confirmations.published(11, 2)
     confirmations.confirmed(members.get(OTHER), [2], 2)
     waiting = asyncio.create_task(confirmations.wait(11))
@@ -205,11 +206,81 @@ async def test_an_excluded_member_that_asks_for_a_lease_is_waited_for_again(site
     await asyncio.wait_for(waiting, 0.01)
 
 
-async def test_an_excluded_member_that_lacks_much_is_not_waited_for(site):
-    _, confirmations, late = await excluded(site)
-    for sequence in range(2, READMITTED_CHANGES + 3):
+async def test_a_member_that_is_excluded_again_soon_returns_later(site):
+    members, confirmations, late = await excluded(site)
+    assert confirmations.may_hold_lease(late, 1)
+    confirmations.published(11, 2)
+    confirmations.confirmed(members.get(OTHER), [2], 2)
+    await confirmations.wait(11)
+    assert not confirmations.may_hold_lease(late, 2)
+    await asyncio.sleep(1.05)
+    assert confirmations.may_hold_lease(late, 2)
+
+
+async def test_a_slow_member_that_keeps_step_is_granted_leases_and_not_excluded(site):
+    """There is always a change that has missed the patience. It was refused leases for as long as clients pushed."""
+    members, confirmations = site
+    late, lag_s, granted = members.get(THIRD), PATIENCE_S * 2.5, []
+    for sequence in range(1, 60):
         confirmations.published(10 + sequence, sequence)
-    assert not confirmations.may_hold_lease(late, 0)
+        confirmations.confirmed(members.get(OTHER), [sequence], sequence)
+        asyncio.get_running_loop().call_later(lag_s, confirmations.confirmed, late, [sequence], sequence)
+        await asyncio.sleep(0.025)
+        granted.append(confirmations.may_hold_lease(late, max(0, sequence - 6)))
+    assert granted.count(True) > 45
+    assert confirmations.excluded == 0
+
+
+async def test_a_lease_that_is_granted_to_a_slow_member_is_waited_for(site):
+    members, confirmations = site
+    late, loop = members.get(THIRD), asyncio.get_running_loop()
+    confirmations.published(10, 1)
+    confirmations.confirmed(members.get(OTHER), [1], 1)
+    await asyncio.sleep(PATIENCE_S * 1.2)
+    confirmations.confirmed(late, [1], 1)
+    confirmations.published(11, 2)
+    confirmations.confirmed(members.get(OTHER), [2], 2)
+    await asyncio.sleep(PATIENCE_S * 2)
+    granted_at = loop.time()
+    assert confirmations.may_hold_lease(late, 1)
+    await confirmations.wait(11)
+    assert loop.time() - granted_at >= LAPSE_S * 0.99
+
+
+async def test_a_member_that_takes_longer_than_a_slow_one_may_is_excluded_in_bounded_time(site):
+    """Its acknowledgements put the exclusion off for ever."""
+    members, confirmations = site
+    late, loop = members.get(THIRD), asyncio.get_running_loop()
+    for sequence in range(1, 100):
+        confirmations.published(10 + sequence, sequence)
+        confirmations.confirmed(members.get(OTHER), [sequence], sequence)
+        loop.call_later(0.8, confirmations.confirmed, late, [sequence], sequence)
+        if sequence == 20:
+            waiting, begun = asyncio.create_task(confirmations.wait(10 + sequence)), loop.time()
+        await asyncio.sleep(0.02)
+    await asyncio.wait_for(waiting, 0.1)
+    assert confirmations.excluded >= 1
+    assert loop.time() - begun < KEEPS_STEP_S + LAPSE_S + 2.0
+
+
+async def test_a_change_whose_acknowledgement_was_lost_is_acknowledged_by_a_later_one(site):
+    members, confirmations = site
+    confirmations.published(10, 1)
+    confirmations.published(11, 2)
+    confirmations.confirmed(members.get(OTHER), [1, 2], 2)
+    confirmations.confirmed(members.get(THIRD), [2], 2)
+    assert await waited_s(confirmations, 10) < PATIENCE_S / 2
+
+
+async def test_what_waits_when_changes_are_counted_anew_is_answered_when_leases_have_lapsed(site):
+    _, confirmations = site
+    confirmations.published(10, 1)
+    waiting = asyncio.create_task(confirmations.wait(10))
+    await asyncio.sleep(0)
+    confirmations.begin_again()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(waiting), LAPSE_S * 0.9)
+    await asyncio.wait_for(waiting, LAPSE_S)
 
 
 async def test_an_instance_that_has_just_started_waits_for_members_that_its_last_incarnation_knew():

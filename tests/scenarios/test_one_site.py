@@ -14,7 +14,7 @@ import pytest
 from tests.support import images
 from tests.support.client import Client
 from tests.support.processes import children, owner_of, standing_still
-from tests.support.server import running_cluster, wait_until
+from tests.support.server import Server, running_cluster, wait_until
 
 OLD, NEW = images.image("old", layer_bytes=1000), images.image("new", layer_bytes=1000)
 EXCLUSION_S = 2.5
@@ -183,3 +183,27 @@ def test_an_idle_site_asks_for_no_leases(pair):
     time.sleep(4.0)
     after = [server.status()["peer_requests"] for server in pair.servers]
     assert sum(after) - sum(before) <= 4, "a message a second at most"
+
+
+def test_a_newcomer_that_was_told_of_one_member_meets_the_others_before_it_answers_clients(tmp_path):
+    """It acknowledged what the members that it had not met did not show."""
+    with running_cluster(tmp_path, ["eu", "eu"], with_redis=False) as cluster:
+        newcomer = Server(tmp_path / "new", "eu", peers=[cluster[0].url])
+        try:
+            newcomer.start()
+            for turn in range(20):
+                newcomer.client.push("app", f"t{turn}", OLD)
+                assert [shown(server, f"t{turn}", timeout_s=20) for server in cluster.servers] == [OLD.digest] * 2
+        finally:
+            newcomer.kill()
+
+
+def test_who_stood_still_while_a_newcomer_joined_meets_it_before_it_answers_reads(pair, workers, tmp_path):
+    newcomer = Server(tmp_path / "new", "eu", redis=[pair.redis.url], workers="1")
+    try:
+        with hung(pair[1], workers):
+            newcomer.start()
+            newcomer.client.push("app", "live", NEW)
+        assert shown(pair[1], timeout_s=20) == NEW.digest
+    finally:
+        newcomer.kill()
