@@ -5,14 +5,15 @@ Until there are accounts, an act is carried out for
  - whoever signs with the cluster key, in a session as between instances (`cluster.sessions`): the holder of the key can
    write any fact anyway;
  - a client of the internal listener (`--listen-internal`), which is on a private network;
- - a client on this host, over a loopback address.
+ - a client on this host, over a loopback address, where the instance has no cluster key or listens there alone.
 
-A reverse proxy on this host makes every client look like one on this host. So a request counts as local only where
-nothing says that it was passed on: no forwarding header, an address that is none of `--trusted-proxies`, and a `Host`
-that names the loopback network, as what is typed on this host does and what is typed elsewhere does not. A proxy that
-sends no such header and replaces `Host` (nginx without `proxy_set_header`) cannot be told from a local client: name it
-in `--trusted-proxies`, use `--listen-internal`, where the public listener has no administration at all, or pass nothing
-but `/v2/` on.
+A relay on this host makes every client look like one on this host. So a request counts as local only where nothing says
+that it was passed on: no header of a proxy, an address that is none of `--trusted-proxies`, and a `Host` that names the
+loopback network. That tells proxies that say what they do, and browsers. The client writes `Host`, so a relay that adds
+no header (a TCP relay, a TLS terminator, `ssh -R`) cannot be told from a local client. Therefore an instance of a
+cluster that listens on other than the loopback network demands the signature of local clients too; one that listens on
+the loopback network, for want of another way to it, does not, and needs `--listen-internal` or `--trusted-proxies`
+where there is a relay.
 
 What a browser is made to send is refused first (`browsers`), whoever asks; `Host` is not looked at where the request is
 signed, since no page has the key.
@@ -27,6 +28,7 @@ from starlette.responses import Response
 
 from crdt.errors import Malformed, Unauthentic
 from registry.cluster.sessions import sign_answer
+from registry.config import Config
 from registry.errors import Denied, OciError, Unsupported
 from registry.http.answers import JsonResponse
 from registry.http.browsers import (
@@ -47,8 +49,12 @@ log = logging.getLogger("concord.administration")
 
 MAX_QUESTION_BYTES = 4096
 MAX_NAME_CHARACTERS = 200
-FORWARDING = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
-"""Headers by which proxies say that they pass a request on."""
+HOW_TO_SIGN = "CONCORD_CLUSTER_KEY or --config of the command line"
+FORWARDING = frozenset({
+    "cf-connecting-ip", "forwarded", "true-client-ip", "via", "x-client-ip", "x-envoy-external-address", "x-real-ip",
+})  # fmt: skip
+"""Headers by which proxies say that they pass a request on, beside those that begin with `FORWARDED`."""
+FORWARDED = "x-forwarded-"
 
 
 class Outcome(NamedTuple):
@@ -116,20 +122,30 @@ def _identify(instance: Instance, request: Request, asked: Asked | None, client:
     if is_internal:
         refuse_other_hosts(request.headers, own_names(instance.config))
         return Asker("unnamed", client, "internal listener")
-    if _is_local(instance, request, client):
-        return Asker("unnamed", client, "loopback")
-    raise Denied(
-        "administrative requests are answered to clients on the instance's own host, on --listen-internal, "
-        "and where they are signed with the cluster key (CONCORD_CLUSTER_KEY or --config of the command line)"
-    )
+    if not _is_local(instance, request, client):
+        raise Denied(
+            "administrative requests are answered to clients on the instance's own host, on --listen-internal, "
+            f"and where they are signed with the cluster key ({HOW_TO_SIGN})"
+        )
+    if _wants_signature(instance.config):
+        raise Denied(
+            "this instance has a cluster key and does not listen on the loopback network alone, so that a client on "
+            f"its own host may be a relay for others: sign with the cluster key ({HOW_TO_SIGN})"
+        )
+    return Asker("unnamed", client, "loopback")
 
 
 def _is_local(instance: Instance, request: Request, client: str) -> bool:
-    passed_on = any(name in request.headers for name in FORWARDING)
+    passed_on = any(name in FORWARDING or name.startswith(FORWARDED) for name in request.headers)
     if passed_on or not is_loopback(client) or not is_loopback(host_name(request.headers)):
         return False
     address = ip_of(client)
     return not any(address in network for network in instance.config.proxies)
+
+
+def _wants_signature(config: Config) -> bool:
+    """Return whether clients on the instance's own host sign: where they can, and need not come by a relay."""
+    return bool(config.cluster_key) and not is_loopback(config.address[0].strip("[]"))
 
 
 def _too_long() -> OciError:

@@ -128,6 +128,14 @@ PROXIES = {
     "forwarded": {"Forwarded": "for=127.0.0.1"},
     "via": {"Via": "1.1 proxy"},
     "x-forwarded-proto": {"X-Forwarded-Proto": "https"},
+    "x-forwarded-port": {"X-Forwarded-Port": "443"},
+    "x-forwarded-server": {"X-Forwarded-Server": "proxy"},
+    "x-forwarded-ssl": {"X-Forwarded-Ssl": "on"},
+    "x-forwarded-anything": {"X-Forwarded-Client-Cert": ""},
+    "cf-connecting-ip": {"CF-Connecting-IP": "127.0.0.1"},
+    "true-client-ip": {"True-Client-IP": "127.0.0.1"},
+    "x-client-ip": {"X-Client-IP": "127.0.0.1"},
+    "x-envoy-external-address": {"X-Envoy-External-Address": "127.0.0.1"},
     "host-of-the-registry": {"Host": "registry.example.com"},
     "address-of-the-host": {"Host": "10.1.0.5"},
 }
@@ -141,6 +149,24 @@ def test_what_a_proxy_on_the_same_host_passes_on_is_not_local(server, passed_on)
 def test_a_trusted_proxy_is_no_local_client(tmp_path):
     with running_server(tmp_path / "data", trusted_proxies="127.0.0.0/8") as server:
         assert post(server, "gc").status == 403
+
+
+@pytest.mark.parametrize("clustered", [True, False])
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_acts_unsigned_local_client_is_refused_where_a_clustered_instance_listens_elsewhere_too(
+    tmp_path, host, clustered
+):
+    """A relay on the host that adds no header cannot be told from a local client, and `Host` is the stranger's."""
+    advertise = {"advertise": "http://node-1.example:5000"} if clustered else {}
+    with running_server(tmp_path / "data", host=host, clustered=clustered, **advertise) as running:
+        local = f"http://127.0.0.1:{running.port}"
+        refused = clustered and host == "0.0.0.0"
+        for act in ACTS:
+            for claimed in ({"Host": "localhost"}, {"Host": "127.0.0.1"}):
+                answer = post(running, act, JSON | claimed)
+                assert (answer.status == 403) is refused, answer
+                assert not refused or "CONCORD_CLUSTER_KEY" in answer.json()["errors"][0]["message"]
+        assert concord("gc", local, CONCORD_CLUSTER_KEY=KEY).returncode == 0
 
 
 def test_an_act_is_one_line_with_who_asked_and_what_came_of_it(server):
