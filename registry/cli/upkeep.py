@@ -89,11 +89,11 @@ def _show_collection(answer: dict[str, Any], url: str) -> None:
         print("nothing was changed: this was a dry run")
 
 
-@app.command(epilog="Example: concord forget http://10.0.0.5:5000 3f2a91")
+@app.command(epilog="Example: concord forget http://10.0.0.5:5000 3f2a91c4")
 @asks_instances
 def forget(
     url: Annotated[str, typer.Argument(help="address of an instance")],
-    instance: Annotated[str, typer.Argument(help="the id of the one that is gone, or a beginning of it")],
+    instance: Annotated[str, typer.Argument(help="name or id of the one that is gone, or 8 digits or more of the id")],
     config: KeyFile = None,
 ) -> None:
     """Say that an instance is gone for good, so that nobody waits for it any more.

@@ -6,15 +6,20 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from registry.cluster.members import Member
 from registry.errors import Unsupported
 from registry.http.administration import Outcome
 from registry.http.answers import JsonResponse
 from registry.http.standing import remaining
 from registry.instance import Instance
 
+MIN_PREFIX_DIGITS = 8
+"""Hexadecimal digits of an id that stand for it. A mistyped name, such as `be`, is then no beginning of an id, as a
+removal cannot be undone."""
+
 
 class ForgetQuestion(msgspec.Struct, forbid_unknown_fields=True):
-    """Which instance: its name, its id, or a beginning of that, which no other has."""
+    """Which instance: its name, its id, or a beginning of its id that no other has, of `MIN_PREFIX_DIGITS` or more."""
 
     instance: str
 
@@ -26,15 +31,27 @@ async def forget(instance: Instance, body: bytes) -> Outcome:
     except (msgspec.DecodeError, RecursionError) as error:
         raise Unsupported(f"the question is malformed: {error}", 400) from None
     members = instance.cluster.members
-    wanted = question.instance
-    found = [one for one in members.all() if wanted and (one.instance.startswith(wanted) or one.beat.name == wanted)]
+    found = _named(members.all(), question.instance)
     if len(found) != 1:
         what = "several instances have" if found else "no other instance is known that has"
-        raise Unsupported(f"{what} the name {wanted[:70]!r} or an id that begins so", 404)
+        raise Unsupported(
+            f"{what} the name {question.instance[:70]!r}, or an id that is that or begins with that "
+            f"({MIN_PREFIX_DIGITS} digits at least)",
+            404,
+        )
     if found[0].live:
         raise Unsupported("this instance is live; have it leave (concord leave), or stop it", 409)
     await instance.cluster.forget(found[0].instance)
     return Outcome({"forgotten": found[0].instance}, {"instance": found[0].instance})
+
+
+def _named(members: list[Member], wanted: str) -> list[Member]:
+    """Return the members that a person means: those of that very id or name; only where there is none, those whose id
+    begins so."""
+    exact = [member for member in members if wanted and wanted in (member.instance, member.beat.name)]
+    if exact or len(wanted) < MIN_PREFIX_DIGITS:
+        return exact
+    return [member for member in members if member.instance.startswith(wanted)]
 
 
 async def leave(instance: Instance, body: bytes) -> Outcome:
