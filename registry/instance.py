@@ -119,6 +119,7 @@ class Instance:
         if self._upkeep is not None:
             await end([self._upkeep])
             await self.cluster.close()
+        await self.leftovers.mark.settle()
         await self.catalog.stop()
 
     @property

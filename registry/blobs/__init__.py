@@ -7,6 +7,7 @@ store       where content files are, publishing them crash-safely, reading them
 checked     reading content of which every byte is checked first
 quarantine  damaged files, moved out of the way
 space       how much room the file system has
+content_mark  how far the catalog had come, kept beside the content
 leftovers   files without a row, which a killed process leaves behind
 resent      streams that are sent again from their beginning
 uploads     resumable uploads

@@ -9,8 +9,8 @@ queue. Workers read by rows. What a failed commit leaves is not removed by this 
 the next start.
 
 A catalog that is new in a directory with content, because the old one was lost, knows none of the files; they are what
-`concord rebuild` takes in. So files are removed only where the catalog has known all of them from its beginning, and
-never many at once.
+`concord rebuild` takes in. One that was put back from a copy does not know the newest, see `content_mark`. So files are
+removed only where the catalog has known all of them from its beginning, and never many at once.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import apsw
 
+from registry.blobs.content_mark import ContentMark
 from registry.blobs.jobs import in_executor
 from registry.blobs.store import BlobStore, content_path
 from registry.catalog.database import Database, Transaction
@@ -49,6 +50,7 @@ class Leftovers:
     def __init__(self, store: BlobStore, database: Database) -> None:
         self._store = store
         self._database = database
+        self.mark = ContentMark(store.disk, database)
         self._lock = asyncio.Lock()
         self._is_doubtful = False
         """Whether a commit has failed, so that rows may come back."""
@@ -59,9 +61,25 @@ class Leftovers:
         self._is_doubtful = True
 
     async def begin(self) -> None:
-        """Note on a catalog that is new whether it knows all files there are. Call before the catalog is started."""
-        if self._database.row("SELECT 1 FROM meta WHERE key = 'instance'") is not None:
-            return
+        """Note on the catalog whether it knows all files there are. Call before the catalog is started. Raises
+        StorageFailed."""
+        is_new = self._database.row("SELECT 1 FROM meta WHERE key = 'instance'") is None
+        if is_new:
+            knows_all = await self._is_without_files()
+        elif knows_all := self._knows_all():
+            knows_all = await self.mark.fits()
+            if not knows_all:
+                log.warning(
+                    "the catalog is older than the content beside it, or its mark is gone; content files that it does "
+                    "not know are not used and not removed; concord rebuild takes them in if the catalog is moved away"
+                )
+        in_line = not is_new and knows_all == self._knows_all()
+        await self.mark.begin(_KNOWN, knows_all, in_line)
+
+    def _knows_all(self) -> bool:
+        return self._database.row("SELECT 1 FROM meta WHERE key = ?", (_KNOWN,)) is not None
+
+    async def _is_without_files(self) -> bool:
         for algorithm in ALGORITHMS:
             for first in range(0, 256, DIRECTORIES_AT_ONCE):
                 if await in_executor(partial(self._list, algorithm, first)):
@@ -69,12 +87,12 @@ class Leftovers:
                         "the catalog is new and there are content files that it does not know; "
                         "they are not used and not removed; concord rebuild takes them in"
                     )
-                    return
-        await self._database.write(lambda tx: tx.execute("INSERT INTO meta (key, value) VALUES (?, 1)", (_KNOWN,)))
+                    return False
+        return True
 
     async def sweep(self) -> Swept:
         """Remove files without rows. Raises StorageFailed."""
-        if self._database.row("SELECT 1 FROM meta WHERE key = ?", (_KNOWN,)) is None:
+        if not self._knows_all():
             return Swept(0, 0)
         async with self._lock:
             found = await self._find()

@@ -10,6 +10,10 @@ from registry.catalog.database import Reads, Transaction
 from registry.catalog.wrong_sizes import compare_content
 from registry.names import Digest, Repository
 
+CONTENTS_ADDED = "contents added"
+"""Key of the catalog for how many contents were ever added to it."""
+_COUNT = "INSERT INTO meta (key, value) VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET value = value + 1"
+
 
 class ContentRow(NamedTuple):
     """A content file on this disk."""
@@ -47,6 +51,8 @@ def add_content(tx: Transaction, digest: Digest, size: int, checks: bytes, now_m
         "INSERT OR REPLACE INTO content (digest, size, checks, checked_ms, used_ms) VALUES (?1, ?2, ?3, ?4, ?4)",
         (digest, size, checks, now_ms),
     )
+    tx.execute(_COUNT, (CONTENTS_ADDED,))
+    tx.adds_content = True
 
 
 def note_used(tx: Transaction, used: Mapping[Digest, int]) -> None:

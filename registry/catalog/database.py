@@ -55,6 +55,7 @@ class Transaction:
         self.after_commit: list[Callable[[], None]] = []
         self.after_rollback: list[Callable[[], None]] = []
         self.wrong_sizes: list[WrongSize] = []
+        self.adds_content = False
 
     def execute(self, sql: str, bindings: tuple[Any, ...] = ()) -> apsw.Cursor:
         return self._connection.execute(sql, bindings)
@@ -152,6 +153,8 @@ class Database(Reads):
         self.on_failed_commit: list[Callable[[], None]] = []
         self.on_wrong_size: Callable[[WrongSize], None] = lambda wrong: None
         """Told of each wrong size that an operation has noticed, once it is durable."""
+        self.on_content_added: Callable[[], None] = lambda: None
+        """Told that contents were added, once that is durable."""
 
     async def write(self, operation: Operation[T]) -> T:
         """Run `operation` in the next group and wait until it is durable.
@@ -199,6 +202,8 @@ class Database(Reads):
                 _call_all(transaction.after_commit)
                 for wrong in transaction.wrong_sizes:
                     self.on_wrong_size(wrong)
+            if any(transaction.adds_content for transaction in transactions):
+                self.on_content_added()
 
     async def _run(
         self,

@@ -23,6 +23,7 @@ import apsw
 import msgspec
 
 from registry.backup_note import FILE, BackupNote
+from registry.blobs.content_mark import LINE
 from registry.blobs.store import READ_BYTES, content_path
 from registry.catalog import schema
 from registry.catalog.catalog import PATH
@@ -184,6 +185,7 @@ def _rename(catalog: Path) -> None:
     with connection:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'instance'", (secrets.token_hex(16),))
         connection.execute("UPDATE meta SET value = ? WHERE key = 'secret'", (secrets.token_bytes(32),))
+        connection.execute("DELETE FROM meta WHERE key = ?", (LINE,))  # the new directory has no mark yet
         for table in ("uploads", "ended_uploads", "reached"):
             connection.execute(f"DELETE FROM {table}")
     connection.close()

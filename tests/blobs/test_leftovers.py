@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from registry.blobs import leftovers
+from registry.blobs import content_mark, leftovers
 from registry.blobs.leftovers import Leftovers, Swept
 from registry.blobs.store import BlobStore, content_path
 from registry.blobs.uploads import Uploads
@@ -125,6 +125,69 @@ async def test_a_new_catalog_in_a_directory_with_content_removes_nothing_ever(si
         assert (site.root / content_path(DIGEST)).exists()
         await again.catalog.database.close()
     assert caplog.text.count("concord rebuild") == 1
+
+
+async def test_sweep_with_an_older_catalog_put_back_removes_nothing_ever(tmp_path, caplog):
+    """The older catalog has known all files from its beginning too, as far as it knows."""
+    site = await Site(tmp_path / "data").open()
+    saved = {}
+
+    async def push_then_save(name, contents):
+        for content in contents:
+            digest = Digest("sha256:" + hashlib.sha256(content).hexdigest())
+            await site.uploads.finish(content.hex(), APP, digest, body(content), None)
+        await stop(site)
+        saved[name] = {file.name: file.read_bytes() for file in site.root.glob("catalog.sqlite*")}
+
+    async def put_back(name):
+        for file in site.root.glob("catalog.sqlite*"):
+            file.unlink()
+        for file, content in saved[name].items():
+            (site.root / file).write_bytes(content)
+        again = await Site(site.root).open()
+        assert await again.leftovers.sweep() == Swept(0, 0)
+        return again
+
+    await push_then_save("old", [b"old"])
+    site = await Site(site.root).open()
+    await push_then_save("new", [b"new %d" % number for number in range(20)])
+    site = await put_back("old")
+    await push_then_save("fork", [b"fork %d" % number for number in range(5)])
+    site = await put_back("fork")
+    await stop(site)
+    site = await put_back("new")  # has more content than that, and lacks what was pushed beside it
+    await stop(site)
+    assert len(list(site.root.glob("blobs/sha256/*/*"))) == 26
+    assert caplog.text.count("older than the content") == 2
+
+
+async def stop(site):
+    await site.leftovers.mark.settle()
+    await site.catalog.stop()
+
+
+async def test_sweep_after_kills_and_with_the_newest_catalog_put_back_removes_what_was_left(site, monkeypatch):
+    monkeypatch.setattr(content_mark, "MOST_LINES", 3)
+    for number in range(10):
+        content = b"%d" % number
+        digest = Digest("sha256:" + hashlib.sha256(content).hexdigest())
+        await site.uploads.finish(f"u{number}", APP, digest, body(content), None)
+        if number % 4 == 3:
+            await site.leftovers.mark.settle()
+            await site.catalog.database.close()  # as a kill would
+            site = await Site(site.root).open()
+    left = site.leave(b"left")
+    assert (await site.leftovers.sweep()).files == 1 and not left.exists()
+
+
+async def test_sweep_where_the_mark_is_gone_removes_nothing(site):
+    await stop(site)
+    (site.root / content_mark.FILE).unlink()
+    left = site.leave(b"left")
+    for _ in range(2):
+        again = await Site(site.root).open()
+        assert await again.leftovers.sweep() == Swept(0, 0) and left.exists()
+        await stop(again)
 
 
 async def test_a_sweep_that_would_remove_more_than_there_is_removes_nothing(site, monkeypatch, caplog):
