@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Annotated, Any, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -146,7 +147,16 @@ class Part(Cluster):
         transport = SimulatedTransport(deployment.network, life)
         bus = SimulatedBus(deployment.redis, life, [KEY.cluster], site)
         catalog = cast(Catalog, self.catalog)
-        super().__init__(config, catalog, cast(Any, None), clock, bus, transport, [KEY], ReadLease(clock.steady_s))
+        super().__init__(
+            config,
+            catalog,
+            cast(Any, SimpleNamespace(disk=None)),
+            clock,
+            bus,
+            transport,
+            [KEY],
+            ReadLease(clock.steady_s),
+        )
         self.cluster = self
         self.peers = self.sync._peers = Questions(deployment, self, transport, clock)
         self.catalog.on_reached = lambda *reached: deployment.reached(self, *reached)

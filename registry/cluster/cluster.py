@@ -403,23 +403,23 @@ class Cluster:
     async def _join(self) -> None:
         """Catch up with the own site before being ready, unless nobody is there."""
         loop, begun = asyncio.get_running_loop(), self._began
-        alone = not self._config.redis and not self._addresses and not self.members.all()
+        standalone = not self._config.redis and not self._addresses and not self.members.all()
         known = any(member.beat.site == self._config.site for member in self.members.all())
         alone_s = HEARTBEAT_S + JOIN_ALONE_S if known else JOIN_ALONE_S  # by then who lives has been heard
-        while not alone and loop.time() < begun + JOIN_S:
+        while not standalone and loop.time() < begun + JOIN_S:
             near = self.members.of_own_site()
             reachable = [member for member in near if member.reachable]
-            if near and not reachable and loop.time() > begun + JOIN_UNREACHED_S:
+            alone = not near and not self.members.claimed_of_own_site()
+            if not alone and not reachable and loop.time() > begun + JOIN_UNREACHED_S:
                 break
             if reachable and not self._catalog.replica.commit_number():
-                # All of it once, and then what the others have more.
                 await self.sync.catch_up_soon(min(reachable, key=lambda member: member.beat.joining))
             caught_up = reachable and all(await asyncio.gather(*(self.sync.catch_up_soon(m) for m in reachable)))
             # Who is heard first may have just started, too, and have nothing yet.
             caught_up = caught_up and not self.introductions.pending
             if caught_up and all(m in reachable for m in self.members.of_own_site() if m.reachable):
                 break
-            if not near and loop.time() > begun + alone_s:
+            if alone and loop.time() > begun + alone_s:
                 break
             await asyncio.sleep(JOIN_LOOK_S)
         self._joined = True

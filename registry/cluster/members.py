@@ -55,6 +55,8 @@ class Member:
         """Its commit number up to which we have everything, for one of its starts."""
         self.asked_at: list[float] = []
         """Loop times of the questions that it has not answered yet."""
+        self.claimed_at: float | None = None
+        """Loop time of its last heartbeat that was no proof of life."""
         self.proven_start = 0
         """The incarnation that has answered a request: heartbeats on the bus keep that one live, and no other."""
         self.answers_in_s = 0.0
@@ -227,6 +229,7 @@ class Members:
         self._place(member, beat)
         member.sequence = sequence
         if on_bus and begins:
+            member.claimed_at = _now()
             self.on_unproven(member)
             return member
         if on_bus:
@@ -287,6 +290,15 @@ class Members:
     def on_bus(self) -> list[Member]:
         """Live members whose heartbeats come on the bus."""
         return [m for m in self.live() if m.on_bus_at is not None and _now() - m.on_bus_at < SILENT_S]
+
+    def claimed_of_own_site(self) -> bool:
+        """Whether heartbeats on the bus name a member of the site that has not proved lately that it is alive."""
+        return any(
+            member.beat.site == self.own_site
+            and member.claimed_at is not None
+            and _now() - member.claimed_at < PRESUMED_DEAD_S
+            for member in self._members.values()
+        )
 
     def of_own_site(self) -> list[Member]:
         return [member for member in self.live() if member.beat.site == self.own_site]

@@ -65,7 +65,7 @@ def test_an_instance_on_all_addresses_answers_both_families(tmp_path):
         for host in ("127.0.0.1", "::1"):
             client = Client(host, server.port)
             wait_until(lambda client=client: answers(client))
-        for client in ("client=127.0.0.1\n", "client=::1\n"):
+        for client in ("client=127.0.0.1 ", "client=::1 "):
             wait_until(lambda client=client: client in server.log.read_text())
     finally:
         server.kill()

@@ -47,7 +47,7 @@ def test_instances_are_shown_by_their_names(trio):
     assert f"eu-0, instance {first['instance']} at site eu" in shown
     assert f"eu-1 ({other[:12]})" in shown
     assert f"eu-0, instance {first['instance']} at site eu, serves" in trio[0].log.read_text()
-    assert f"eu-1 ({other}) is heard, at site eu" in trio[0].log.read_text()
+    wait_until(lambda: f"eu-1 ({other}) is heard, at site eu" in trio[0].log.read_text())
     assert f"instance={other} name=eu-1 site=eu" in trio[0].log.read_text()
     about = [dict(labels) for (name, labels) in samples(trio[0]) if name == "concord_member_info"]
     assert {one["name"] for one in about} == {"eu-1", "eu-2"}

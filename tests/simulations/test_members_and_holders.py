@@ -370,7 +370,7 @@ def test_what_a_copy_has_answered_does_not_count_as_said_by_the_other():
 
 def test_keys_are_exchanged_one_after_the_other():
     """Two exchanges at once left instances with different keys, and no request between them is authentic then."""
-    outcome = run(drawn_plan(3813))
+    outcome = run(drawn_plan(3813, faults=("new-key", "rolling-key")))
     assert outcome.violations == []
     assert outcome.fired["new key"]
     assert outcome.fired["rolling key"]
