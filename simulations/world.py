@@ -159,7 +159,7 @@ class Node:
 
     def _config(self) -> Config:
         return Config.model_construct(
-            listen=f"{self.name}:80",
+            listen="127.0.0.1:80",  # operators are on its host, and sign nothing
             site=self.site,
             redis=["simulated"],
             advertise=f"http://{self.name}",
