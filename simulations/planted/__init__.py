@@ -62,7 +62,6 @@ PLANTED = [
     ),
     Planted("delete without asking", meaning.delete_without_asking, ("bus-cut",), 12, chosen=_LONG),
     Planted("answers kept for ever", meaning.answers_kept_for_ever, (), 6),
-    Planted("miss without asking", meaning.miss_without_asking, ("bus-cut",), 12, ("eu", "us", "ap"), _LONG),
     Planted("push of the tag alone", meaning.push_of_the_tag_alone, (), 2),
     Planted("push beside the older", meaning.push_beside_the_older, (), 3),
     Planted("lowest time wins", meaning.lowest_time_wins, ("bus-cut",), 24, ("eu", "us"), _LONG),
@@ -81,7 +80,6 @@ PLANTED = [
         "clients answered at once", absence.clients_answered_at_once, ("kill", "absence"), 12, ("eu", "eu"), _CROWDED
     ),
     Planted("never behind", absence.never_behind, ("one-way", "loss"), 12, ("eu", "eu", "eu"), _CROWDED),
-    Planted("gaps not seen", absence.gaps_not_seen, ("loss",), 24, ("eu", "us", "ap"), _SPARSE),
     Planted("copies not waited for", collection.copies_not_waited_for, ("disk-destroyed",), 24, ("eu", "us"), _COPIED),
     Planted("nobody asked", collection.nobody_asked, ("bus-cut",), 24, ("eu", "eu"), _COLLECTED),
     Planted("pins ignored", collection.pins_ignored, (), 24, chosen=_COLLECTED),

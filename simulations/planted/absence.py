@@ -6,7 +6,6 @@ from unittest.mock import patch
 
 from registry.cluster.bodies import Bodies
 from registry.cluster.cluster import Cluster
-from registry.cluster.members import Progress
 from registry.http.app import App
 from simulations.planted.bug import Bug
 
@@ -48,13 +47,3 @@ def clients_answered_at_once() -> Bug:
 
 def never_behind() -> Bug:
     return patch.object(Cluster, "_behind", lambda self: False)
-
-
-def gaps_not_seen() -> Bug:
-    """Whoever has applied a change counts all before it as applied."""
-
-    def careless(self: Progress, start: int, sequence: int) -> None:
-        if self._enter(start):
-            self._upto = max(self._upto, sequence)
-
-    return patch.object(Progress, "note", careless)
