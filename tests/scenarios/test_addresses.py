@@ -28,7 +28,7 @@ def address_of(server):
 
 def joins_and_is_not_ready(server):
     """Whether it is not ready for its address, not because it has just started."""
-    wait_until(lambda: server.log.read_text().rpartition(" serves http")[2].count("this instance has joined"))
+    wait_until(lambda: server.log.read_text().rpartition(" serves http")[2].count("this instance has joined"), 45)
     return is_ready(server) is False
 
 
