@@ -65,7 +65,7 @@ class Confirmations:
         self._lapsing: dict[str, asyncio.TimerHandle] = {}
         """Members that missed the patience, whose leases have not lapsed yet."""
         self._behind: set[str] = set()
-        """Members that are not waited for: excluded ones, and the bus."""
+        """Excluded members, which are not waited for."""
         self._returns: dict[str, tuple[int, float]] = {}
         """For excluded members: up to which change they must have everything to return, and not before when."""
         self._pauses: dict[str, tuple[float, float]] = {}

@@ -176,11 +176,10 @@ class SiteLease:
         start, applied = question.applied
         member = self._members.get(instance)
         granted = False
-        if member is None or member.beat.site != self._members.own_site:
-            pass  # it introduces itself first
-        elif question.start != member.proven_start:
+        is_near = member is not None and member.beat.site == self._members.own_site  # else it introduces itself first
+        if member is not None and is_near and question.start != member.proven_start:
             self._members.on_unproven(member)  # writes would not wait for it
-        else:
+        elif member is not None and is_near:
             member.touch()
             granted = self._confirmations.may_hold_lease(member, applied if start == beat.start else 0)
         self.granted += granted
