@@ -63,8 +63,9 @@ class SitePush:
         excluded."""
         while sequences := self._confirmations.unacknowledged().get(instance):
             member = self._members.get(instance)
-            if member is None:
-                return
+            if member is None:  # removed; its exclusion ends the wait
+                await asyncio.sleep(RETRY_S)
+                continue
             try:
                 await self._push(member, sequences)
             except PeerUnreachable as error:

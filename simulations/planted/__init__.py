@@ -108,9 +108,13 @@ PLANTED = [
         _EVICTING_COPIES,
     ),
     Planted("own copy evicted", members.own_copy_evicted, (), 3, ("eu", "eu", "us", "us"), _EVICTING_COPIES),
+    Planted("nothing handed over", members.nothing_handed_over, ("leave",), 6, chosen=_LEAVING),
+    Planted("writes while leaving", members.writes_while_leaving, ("leave",), 24, chosen=_LEAVING),
     Planted(
         "leavers relied on", members.leavers_relied_on, ("leave",), 40, chosen=(("operations", 10), ("clients", 4))
     ),
+    Planted("nobody told of the end", members.nobody_told, ("leave", "bus-cut"), 12, chosen=_LEAVING),
+    Planted("old id kept", members.old_id_kept, ("forgotten",), 3),
     Planted(
         "old writer kept",
         members.old_writer_kept,
