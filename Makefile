@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= $(shell expr $$(nproc) + 1)
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format reference bench clean
 
 demo: $(VENV)/demo  ## three instances at three sites, and a Redis between them
 	$(BIN)/concord demo
@@ -21,6 +21,9 @@ check: $(VENV)/dev  ## lint and types
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+reference: $(VENV)/dev  ## write docs/reference from the code
+	$(BIN)/python -m tests.support.reference
 
 bench: $(VENV)/dev  ## figures beside Debian's docker-registry
 	$(BIN)/python -m benchmarks

@@ -24,12 +24,14 @@ Listed = Annotated[list[str], NoDecode]
 
 
 class PolicyRule(BaseModel, extra="forbid"):
-    """One `[[policy]]` table. What it does not say is as it is for every repository."""
+    """One `[[policy]]` table. What it leaves out is as the settings say."""
 
-    repositories: str
-    copies: str | int | None = None
-    sites: dict[str, int] | None = None
-    acknowledge: str | int | None = None
+    repositories: str = Field(
+        description="Repositories that the rule is for. `*` stands for any characters, slashes included."
+    )
+    copies: str | int | None = Field(None, description="As the setting `copies`. A rule has `copies` or `sites`.")
+    sites: dict[str, int] | None = Field(None, description="How many instances hold content at each site.")
+    acknowledge: str | int | None = Field(None, description="As the setting `acknowledge`.")
 
 
 class Config(BaseSettings):
@@ -37,56 +39,132 @@ class Config(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CONCORD_", extra="forbid", toml_file=None)
 
-    listen: str = Field("127.0.0.1:5000", description="HOST:PORT to serve on")
-    data: Path = Field(Path("data"), description="the data directory")
-    site: str = Field("", description="the label of the place this instance runs at")
-    instance_name: str = Field("", description="what this instance is called wherever its id is shown")
-    redis: Listed = Field([], description="Redis servers to gossip through; any one that works is enough")
-    advertise: str = Field("", description="this instance's address inside its site")
-    advertise_site: str = Field("", description="an address behind which any instance of the site answers other sites")
-    peer: Listed = Field([], description="addresses of other instances, to find them without Redis")
-    name: Listed = Field([], description="host names this registry goes by, for containerd's ?ns=")
-    cluster_key: Annotated[list[SecretStr], NoDecode] = Field(
-        [], description="secrets that join a cluster: the first signs, all verify"
+    listen: str = Field(
+        "127.0.0.1:5000",
+        description="HOST:PORT to serve on. An IPv6 address stands in brackets; `[::]` accepts IPv4 too.",
     )
-    sparse: bool = Field(False, description="accept manifests whose parts are missing")
-    hold_s: float = Field(20.0, ge=0, le=50, description="how long a GET waits for a holder of content, in seconds")
+    data: Path = Field(
+        Path("data"), description="Data directory. It must be on a local file system: SQLite keeps a write-ahead log."
+    )
+    site: str = Field("", description="Label of the place this instance runs at, such as `eu`.")
+    instance_name: str = Field(
+        "",
+        description="Name shown beside the instance id in status, metrics and logs of all instances. The host's name "
+        "is a good choice.",
+    )
+    redis: Listed = Field(
+        [],
+        description="Redis servers to gossip through; one that works is enough. `redis://`, `rediss://` (TLS, with "
+        "`?ssl_ca_certs=FILE`), `unix://`, or Sentinels: `redis+sentinel://HOST:PORT,HOST:PORT/NAME`. A database "
+        "number (`/3`) separates channels. Percent-encode special characters of a password (`%2F` for `/`).",
+    )
+    advertise: str = Field(
+        "",
+        description="URL at which other instances of the site reach this one; `http://` and `--listen` by default. "
+        "It must lead here also while this instance is not ready.",
+    )
+    advertise_site: str = Field(
+        "",
+        description="URL behind which any instance of the site answers other sites. Instances with the same URL are "
+        "one site, also while the site is renamed.",
+    )
+    peer: Listed = Field([], description="URLs of other instances, to find them without Redis.")
+    name: Listed = Field(
+        [],
+        description="Host names (HOST or HOST:PORT) of this registry, for containerd's `?ns=`. Requests for any other "
+        "name are answered 404.",
+    )
+    cluster_key: Annotated[list[SecretStr], NoDecode] = Field(
+        [],
+        description="Secrets that join a cluster, 16 characters or more each: the first signs, all verify. Separate "
+        "keys by commas in the environment; in a file, a list holds each key whole.",
+    )
+    sparse: bool = Field(False, description="Accept manifests whose blobs or child manifests are missing.")
+    hold_s: float = Field(20.0, ge=0, le=50, description="Seconds that a GET waits for a holder of the content.")
     copies: str = Field(
-        "on demand", description="how many instances hold content: a number, everywhere, on demand, or eu=2,us=1"
+        "on demand",
+        description="How many instances hold content: a number, `everywhere`, `on demand`, or by site: `eu=2,us=1`.",
     )
     acknowledge: str = Field(
-        "local", description="who must hold a push before it is answered: local, a number of holders, each-site"
+        "local",
+        description="Write concern: the holders that a push needs before it is acknowledged. `local`, `each-site` or a "
+        "number of holders.",
     )
-    acknowledge_s: float = Field(25.0, gt=0, le=300, description="how long a push waits for that, in seconds")
-    policy: list[PolicyRule] = Field([], description="copies and acknowledge for some repositories")
-    front_end: bool = Field(False, description="keep no copies here: only fetch, and serve what was fetched")
+    acknowledge_s: float = Field(
+        25.0, gt=0, le=300, description="Seconds that a push waits for its write concern before it is answered 503."
+    )
+    policy: list[PolicyRule] = Field(
+        [],
+        description="Rules for some repositories, as `[[policy]]` tables in the file. The first that matches counts.",
+    )
+    front_end: bool = Field(
+        False, description="Run as a proxy instance: keep no copies here, only fetch content and serve it."
+    )
     disk_budget_gib: float = Field(
-        0.0, ge=0, description="evict content that others hold when there is more here, in GiB; 0 for no bound"
+        0.0,
+        ge=0,
+        description="GiB that content and uploads may take; 0 for no bound. Above nine tenths of it, content that "
+        "other instances hold is evicted, least recently used first; what would exceed it is refused.",
     )
-    max_uploads: int = Field(10_000, ge=1, description="how many uploads may be under way at once")
-    copy_mib_s: float = Field(100.0, gt=0, description="how fast content follows when members come and go, in MiB/s")
-    gc_every_s: float = Field(3600.0, ge=0, description="how often unused content is looked for, 0 for only on demand")
-    gc_grace_s: float = Field(86400.0, ge=0, description="how long content that no manifest names is kept, in seconds")
+    max_uploads: int = Field(
+        10_000,
+        ge=1,
+        description="Uploads under way at once. One more preempts the longest idle upload of the client network that "
+        "has the most.",
+    )
+    copy_mib_s: float = Field(
+        100.0, gt=0, description="MiB/s at which content is replicated when instances join or go."
+    )
+    gc_every_s: float = Field(
+        3600.0, ge=0, description="Seconds between garbage collections; 0 to collect by command only."
+    )
+    gc_grace_s: float = Field(
+        86400.0, ge=0, description="Grace period in seconds: unreferenced content is kept for so long."
+    )
     check_after_s: float = Field(
-        86400.0, ge=0, description="content is checked as it is read when its last check is so many seconds ago"
+        86400.0,
+        ge=0,
+        description="Content is verified as it is read if its last check is so many seconds ago; 0: always.",
     )
-    scrub_mib_s: float = Field(20.0, ge=0, description="MiB per second that the background check reads; 0 is off")
-    scrub_every_s: float = Field(7 * 86400.0, gt=0, description="seconds after which content is checked again")
-    scrub_at_start: bool = Field(False, description="check all content when the instance starts")
+    scrub_mib_s: float = Field(
+        20.0,
+        ge=0,
+        description="MiB/s that the scrubber reads at most; 0 is off. A scrub by command then reads 20 MiB/s.",
+    )
+    scrub_every_s: float = Field(
+        7 * 86400.0, gt=0, description="Seconds after which the scrubber verifies content again."
+    )
+    scrub_at_start: bool = Field(False, description="Scrub all content when the instance starts, while it serves.")
     workers: int = Field(
         0,
         ge=0,
         le=64,
-        description="processes that serve; one owns the instance, the others read; 0: one for each core, at most 8",
+        description="Processes that serve: one primary, the others workers. 0 is one for each core, or each core of a "
+        "container's share, at most 8. Each worker keeps up to 16 MiB of answers in memory.",
     )
-    listen_internal: str = Field("", description="HOST:PORT for /_concord, /metrics and health alone")
+    listen_internal: str = Field(
+        "",
+        description="HOST:PORT for `/_concord`, `/metrics`, `/healthz` and `/readyz` alone. Other instances must reach "
+        "it: `--advertise` names it.",
+    )
     trusted_proxies: Listed = Field(
-        [], description="addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed"
+        [],
+        description="Addresses of load balancers whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted. Never "
+        "name a network that clients are in: they could then choose the address that they are known by.",
     )
-    drain_s: float = Field(60.0, ge=0, description="how long uploads and requests may go on when told to end")
-    log_format: Literal["text", "json"] = Field("text", description="how log lines are written: text or json")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
-    log_requests: bool = Field(False, description="log every request of the OCI API")
+    drain_s: float = Field(
+        60.0,
+        ge=0,
+        description="Seconds that uploads and requests may go on after SIGTERM; the image sets 6. Whatever stops the "
+        "instance must wait 3 s longer before it kills.",
+    )
+    log_format: Literal["text", "json"] = Field("text", description="Format of log lines.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
+    log_requests: bool = Field(
+        False,
+        description="Log every request of the OCI API. Manifests and small blobs then take the slow path, at a fifth "
+        "of the requests a second.",
+    )
 
     @field_validator("peer", "name", "cluster_key", "trusted_proxies", mode="before")
     @classmethod

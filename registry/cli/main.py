@@ -68,7 +68,8 @@ def _option(name: str, field: FieldInfo) -> Any:
     kind: Any = field.annotation if is_list or field.annotation in (bool, float, Path) else str
     default = "" if is_list or is_flag or field.default == "" else f" (default: {field.default})"
     spelled = f"{dashed}/--no-{dashed.removeprefix('--')}" if is_flag else dashed
-    return Annotated[kind | None, typer.Option(spelled, help=f"{field.description}{default}", show_default=False)]
+    summary = (field.description or "").partition(". ")[0].removesuffix(".").replace("`", "")  # the reference has all
+    return Annotated[kind | None, typer.Option(spelled, help=f"{summary}{default}", show_default=False)]
 
 
 @app.command(

@@ -24,7 +24,8 @@ class Question(msgspec.Struct, forbid_unknown_fields=True):
 
 
 async def collect(instance: Instance, body: bytes) -> Outcome:
-    """Remove untagged manifests if asked for, and then all content that can be removed now."""
+    """Collect garbage now, and remove content files that a killed process left. The JSON body may have `dry_run` and
+    `untagged_older_than_s`: untagged manifests of that age are deleted first."""
     try:
         question = msgspec.json.decode(body or b"{}", type=Question)
     except (msgspec.DecodeError, RecursionError) as error:

@@ -25,7 +25,8 @@ class ForgetQuestion(msgspec.Struct, forbid_unknown_fields=True):
 
 
 async def forget(instance: Instance, body: bytes) -> Outcome:
-    """Say that another instance is gone for good: nobody waits for it any more."""
+    """Remove a member that is gone for good. `instance` of the JSON body is its name, its id, or 8 digits or more of
+    that."""
     try:
         question = msgspec.json.decode(body, type=ForgetQuestion)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -55,7 +56,7 @@ def _named(members: list[Member], wanted: str) -> list[Member]:
 
 
 async def leave(instance: Instance, body: bytes) -> Outcome:
-    """Begin to leave for good."""
+    """Begin to decommission this instance."""
     if not instance.cluster.members.all():
         raise Unsupported("there is no other instance that could take over what is here", 409)
     instance.cluster.begin_to_leave()
@@ -63,7 +64,7 @@ async def leave(instance: Instance, body: bytes) -> Outcome:
 
 
 async def leaving(instance: Instance, request: Request) -> Response:
-    """How far leaving is."""
+    """Return the progress of the decommission."""
     return JsonResponse(_leaving(instance))
 
 

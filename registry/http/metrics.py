@@ -41,7 +41,7 @@ SKEW = "; two wall clocks are compared, so it holds their difference"
 
 
 async def metrics(instance: Instance, request: Request) -> Response:
-    """All figures, in the text format of Prometheus, or as OpenMetrics when that is asked for."""
+    """Return all metrics in the text format of Prometheus, or as OpenMetrics if the request accepts that."""
     await instance.cluster.space.look()
     figures = Figures(instance, await instance.catalog.queries.counts(), await upkeep(instance))
     if OPENMETRICS in request.headers.get("accept", ""):

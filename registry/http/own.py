@@ -29,17 +29,17 @@ MAX_QUESTION_BYTES = 64 * 1024
 
 
 async def health(instance: Instance, request: Request) -> Response:
-    """Whether the process answers at all."""
+    """Return 200 while the process answers."""
     return PlainTextResponse("ok\n")
 
 
 async def readiness(instance: Instance, request: Request) -> Response:
-    """Whether a load balancer should send requests here. Asks nobody, so it cannot hang."""
+    """Return 200 if a load balancer should send requests here, else 503. It asks no other instance."""
     return PlainTextResponse("ready\n") if instance.ready else PlainTextResponse("not ready\n", 503)
 
 
 async def status(instance: Instance, request: Request) -> Response:
-    """Who this is, what it has, whom it knows and how they stand."""
+    """Return this instance's state, its members and their state."""
     cluster, catalog = instance.cluster, instance.catalog
     await cluster.space.look()
     done = await upkeep(instance)
@@ -118,8 +118,9 @@ def _member(instance: Instance, other: str) -> dict[str, Any]:
 
 
 async def digest(instance: Instance, request: Request) -> Response:
-    """The state digest: of the registry (`root`), of each repository (?repositories), of one and its tag facts
-    (?repository=NAME). Lists are paged by `last`. And the two sums of the content (?content, ?content=PREFIX)."""
+    """Return the state digest as `root`; with `?repositories` that of each repository, with `?repository=NAME` that of
+    one with its tag facts. Lists are paged by `last`. `?content=PREFIX` sums up the content that the manifests need and
+    that the disk holds, with what is missing and what dangles; 404 if no repository's name begins with the prefix."""
     prefix = request.query_params.get("content")
     if prefix is not None:
         if prefix and not instance.catalog.queries.any_begins(prefix):
@@ -164,7 +165,8 @@ class PlacesQuestion(msgspec.Struct):
 
 
 async def compare(instance: Instance, request: Request) -> Response:
-    """Summaries of places in the trie over all documents (see crdt.audit), by which two instances are compared."""
+    """Return summaries of places in the Merkle trie over all documents (`crdt.audit`), by which `concord diff` compares
+    two instances."""
     body = await small_body(request, MAX_QUESTION_BYTES, Unsupported("the question is too long", 413))
     replica = instance.catalog.replica
     try:
@@ -189,7 +191,7 @@ async def compare(instance: Instance, request: Request) -> Response:
 
 
 async def conflicts(instance: Instance, request: Request) -> Response:
-    """Tags that were pushed at several sites unseen by each other: the winner, and the others."""
+    """List conflicts: tags that several sites pushed concurrently, each with the winner and the others."""
     queries = instance.catalog.queries
     listed = []
     for number, (repository, tag) in enumerate(queries.conflicts(limit=PAGE), 1):
@@ -212,12 +214,12 @@ def _conflict(instance: Instance, repository: Repository, tag: Tag, facts: list[
 
 
 async def scrub(instance: Instance, request: Request) -> Response:
-    """How far the full pass is that was asked for, how the last one ended, and what was found since the start."""
+    """Return how far a requested scrub is (`running`), what the last one found (`last`), and totals since the start."""
     return JsonResponse(_scrub(instance))
 
 
 async def begin_scrub(instance: Instance, body: bytes) -> Outcome:
-    """Check all content now. One that is under way already is the one that was asked for."""
+    """Begin to scrub all content; 202. If a scrub is under way already, `begun` is false."""
     begun = instance.cluster.scrub.begin()
     return Outcome(_scrub(instance) | {"begun": begun}, {"begun": begun}, 202)
 

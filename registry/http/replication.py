@@ -55,7 +55,7 @@ class Standing(NamedTuple):
 
 
 async def replication(instance: Instance, request: Request) -> Response:
-    """How far one tag has come, at every known member."""
+    """Return which members have the tag as it is, its manifest, and how much of what the manifest refers to."""
     name, _, reference = request.scope["path"].removeprefix(PREFIX).rpartition("/")
     repository, tag = parse_repository(name), parse_tag(reference)
     facts = instance.catalog.queries.facts_of_tag(repository, tag)

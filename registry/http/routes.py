@@ -132,6 +132,31 @@ HANDLERS: dict[str, dict[str, Handler]] = {
         "DELETE": _continue_upload,
     },
 }
+SUMMARIES: dict[str, dict[str, str]] = {
+    "base": {"GET": "Return 200: this registry speaks version 2 of the API."},
+    "catalog": {"GET": "List repositories, in pages by `n` and `last`."},
+    "tags": {"GET": "List the tags of a repository, in pages by `n` and `last`."},
+    "referrers": {"GET": "List the manifests whose subject is this digest, filtered by `artifactType`."},
+    "manifest": {
+        "GET": "Return a manifest by tag or digest.",
+        "PUT": "Push a manifest. It is answered 201 once the site has committed it and its write concern is met.",
+        "DELETE": "Delete a tag; by digest, a manifest and every tag that points at it.",
+    },
+    "blob": {
+        "GET": "Return a blob or ranges of it, fetched from a holder if it is not here.",
+        "DELETE": "Delete the link of a blob to this repository.",
+    },
+    "uploads": {
+        "POST": "Begin an upload, or push the body at once with `digest`. `mount` and `from` link a blob that is there."
+    },
+    "upload": {
+        "GET": "Return how many bytes of the upload are durable.",
+        "PATCH": "Append a chunk, or stream the whole blob.",
+        "PUT": "End the upload: verify the blob against `digest` and link it.",
+        "DELETE": "Cancel the upload.",
+    },
+}
+"""What each handler does, by resource and method: the reference is generated from this."""
 for _handlers in HANDLERS.values():
     if "GET" in _handlers:
         _handlers["HEAD"] = _handlers["GET"]  # the server sends no body to HEAD

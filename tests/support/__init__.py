@@ -19,4 +19,5 @@ layouts     images as OCI layouts on disk
 writing     a document that pycrdt itself writes
 golden      what later versions must still understand, made by this one
 replica     replicas in memory, made of crdt/ alone
+reference   the pages of docs/reference, generated from the code
 """

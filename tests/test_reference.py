@@ -1,0 +1,31 @@
+"""docs/reference says what the code says: every setting, command, metric and route, with a description."""
+
+import re
+
+import pytest
+
+from registry.config import Config, PolicyRule
+from registry.http.routes import HANDLERS, SUMMARIES
+from tests.support.reference import DIRECTORY, PAGES
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_what_the_code_declares(name):
+    assert (DIRECTORY / name).read_text() == PAGES[name](), f"docs/reference/{name} is out of date: run make reference"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_row_has_a_description(name):
+    rows = [line for line in (DIRECTORY / name).read_text().splitlines() if line.startswith("| `")]
+    assert rows
+    assert [row for row in rows if not re.search(r"\| [^|]*\w[^|]* \|$", row.replace("\\|", ""))] == []
+
+
+def test_every_setting_has_a_description():
+    fields = {**Config.model_fields, **PolicyRule.model_fields}
+    assert [name for name, field in fields.items() if not field.description] == []
+
+
+def test_every_route_has_a_summary():
+    methods = {resource: set(handlers) - {"HEAD"} for resource, handlers in HANDLERS.items()}
+    assert methods == {resource: set(summaries) for resource, summaries in SUMMARIES.items()}
