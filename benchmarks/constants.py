@@ -1,4 +1,4 @@
-"""What one instance needs for one tag, one change and one heartbeat: the constants of docs/scale.md.
+"""What one instance needs for one tag, one change and one heartbeat: the constants of docs/internals/scale.md.
 
     python -m benchmarks.constants [--tags N] [--repositories N]
 
