@@ -329,7 +329,6 @@ class Cluster:
             before = self._catalog.instance_id
             await self._catalog.rename()
             self.members.own_instance = self._catalog.instance_id
-            self.peers.begin_again()
             self.gossip.begin_again(self._catalog.start_number)
             log.warning(
                 "instance %s was forgotten; it goes on as %s with all it has", before, self.members.own_instance

@@ -85,10 +85,6 @@ class Peers:
         member.answered()
         return decoded
 
-    def begin_again(self) -> None:
-        """Open every session anew: they name an instance that we are no more."""
-        self._sessions.clear()
-
     async def ask_url(self, url: str, path: str, question: object, answer: type[T], instance: str = "") -> T:
         """POST a question to an address, whoever answers there. The caller bounds the time."""
         body = msgspec.msgpack.encode(question)
@@ -211,8 +207,10 @@ class Peers:
         async with self._opening.setdefault(at, asyncio.Lock()):
             now = asyncio.get_running_loop().time()
             session, renew_at = self._sessions.get(at, (None, 0.0))
-            if session is None or now > renew_at or session.start < start:
-                session = await self._open(url, instance)
+            is_usable = session is not None and now <= renew_at and session.start >= start
+            # An instance that was removed goes on under another id, also while a session is being opened.
+            while session is None or not is_usable or session.client != self._members.own_instance:
+                session, is_usable = await self._open(url, instance), True
                 self._sessions[at] = session, now + RENEW_S
             return session
 

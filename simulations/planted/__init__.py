@@ -4,7 +4,19 @@ Each replaces a function or takes away a protection for the time of a run; the r
 each stands what brings it to light: the faults, and within how many seeds.
 """
 
-from simulations.planted import absence, collection, commits, disk, documents, keys, leases, meaning, members, network
+from simulations.planted import (
+    absence,
+    acts,
+    collection,
+    commits,
+    disk,
+    documents,
+    keys,
+    leases,
+    meaning,
+    members,
+    network,
+)
 from simulations.planted.bug import Planted
 
 _SLOWLY = ("one-way", "reorder", "slow")
@@ -14,7 +26,6 @@ _LONG = (("operations", 40), ("fault_s", 16.0), ("clients", 4))
 _SMALL = (("operations", 15), ("clients", 3), ("conditions", ("small",)))
 _BROKEN = (("operations", 30), ("clients", 4), ("fault_s", 20.0), ("conditions", ("small",)))
 _LOST = (("operations", 4), ("conditions", ("small", "lose-one")))
-_SPARSE = (("operations", 8), ("fault_s", 20.0), ("clients", 2))
 _COLLECTED = (*_LONG, ("conditions", ("collect",)))
 _FAR = (("operations", 12), ("fault_s", 24.0), ("clients", 4), ("between_sites_s", 0.2), ("conditions", ("collect",)))
 _COPIED = (("operations", 24), ("between_sites_s", 0.08), ("conditions", ("two-copies",)))
@@ -62,6 +73,7 @@ PLANTED = [
     ),
     Planted("delete without asking", meaning.delete_without_asking, ("bus-cut",), 12, chosen=_LONG),
     Planted("answers kept for ever", meaning.answers_kept_for_ever, (), 6),
+    Planted("miss without asking", meaning.miss_without_asking, (), 1, ("eu", "us"), act=acts.pull_elsewhere),
     Planted("push of the tag alone", meaning.push_of_the_tag_alone, (), 2),
     Planted("push beside the older", meaning.push_beside_the_older, (), 3),
     Planted("lowest time wins", meaning.lowest_time_wins, ("bus-cut",), 24, ("eu", "us"), _LONG),
@@ -80,6 +92,7 @@ PLANTED = [
         "clients answered at once", absence.clients_answered_at_once, ("kill", "absence"), 12, ("eu", "eu"), _CROWDED
     ),
     Planted("never behind", absence.never_behind, ("one-way", "loss"), 12, ("eu", "eu", "eu"), _CROWDED),
+    Planted("gaps not seen", absence.gaps_not_seen, (), 1, ("eu", "us"), act=acts.pull_after_a_gap),
     Planted("copies not waited for", collection.copies_not_waited_for, ("disk-destroyed",), 24, ("eu", "us"), _COPIED),
     Planted("nobody asked", collection.nobody_asked, ("bus-cut",), 24, ("eu", "eu"), _COLLECTED),
     Planted("pins ignored", collection.pins_ignored, (), 24, chosen=_COLLECTED),

@@ -4,10 +4,12 @@ import asyncio
 from typing import Any
 from unittest.mock import patch
 
+from registry.cluster import sync
 from registry.cluster.bodies import Bodies
 from registry.cluster.cluster import Cluster
+from registry.cluster.members import Progress
 from registry.http.app import App
-from simulations.planted.bug import Bug
+from simulations.planted.bug import Bug, together
 
 
 async def never(*arguments: Any) -> None:
@@ -47,3 +49,13 @@ def clients_answered_at_once() -> Bug:
 
 def never_behind() -> Bug:
     return patch.object(Cluster, "_behind", lambda self: False)
+
+
+def gaps_not_seen() -> Bug:
+    """Whoever has applied a change counts all before it as applied."""
+
+    def careless(self: Progress, start: int, sequence: int) -> None:
+        if self._enter(start):
+            self._upto = max(self._upto, sequence)
+
+    return together(patch.object(Progress, "note", careless), patch.object(sync, "ROUND_S", 30.0))

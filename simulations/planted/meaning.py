@@ -12,6 +12,7 @@ import registry.http.tags as tags
 import registry.http.uploads as uploads
 from crdt.clock import HybridClock
 from crdt.delta import decode_delta
+from registry.cluster import sync
 from registry.cluster.cluster import Cluster
 from registry.http.direct import DirectAnswers
 from registry.manifest import Manifest
@@ -32,6 +33,16 @@ def delete_without_asking() -> Bug:
 def answers_kept_for_ever() -> Bug:
     """What was answered once is answered again, whatever has happened to the repository."""
     return patch.object(DirectAnswers, "_is_current", lambda self, kept: True)
+
+
+def miss_without_asking() -> Bug:
+    """Nor does a heartbeat that tells of more lead to a question, and rounds of anti-entropy are rare."""
+    return together(
+        patch.object(Cluster, "learn_for_miss", nothing_async),
+        patch.object(Cluster, "_look_again", nothing),
+        patch.object(Cluster, "_meet", nothing),
+        patch.object(sync, "ROUND_S", 30.0),
+    )
 
 
 def push_of_the_tag_alone() -> Bug:

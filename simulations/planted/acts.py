@@ -1,0 +1,47 @@
+"""Short scenarios for bugs that drawn plans seldom bring to light."""
+
+import asyncio
+
+from simulations.images import ALL_IMAGES
+from simulations.run import Run
+from simulations.workload import Client
+
+KNOWN_S = 2.5
+"""After so long every instance knows the others."""
+TOLD_S = 6.5
+"""After so long a heartbeat, or a question in place of one, has told every instance that another has published more."""
+
+
+async def _begin(playing: Run) -> Client:
+    world = playing.world
+    await asyncio.gather(*(playing.restart(node) for node in world.nodes))
+    await asyncio.sleep(KNOWN_S)
+    return Client("client", world.network, lambda: world.nodes, playing, f"{playing.plan.seed} client")
+
+
+async def _push(work: Client, playing: Run, repository: str) -> None:
+    while not await work.push(playing.world.nodes[0], repository, "v1", ALL_IMAGES[0]):
+        pass  # clients cancel an upload now and then
+
+
+async def pull_elsewhere(playing: Run) -> None:
+    """Push at one site, and pull at another one that no frame reaches."""
+    work = await _begin(playing)
+    playing.world.redis.stalled |= set(playing.world.redis.names)
+    await _push(work, playing, "app")
+    await asyncio.sleep(TOLD_S)
+    await work.pull_manifest(playing.world.nodes[1], "app", "v1")
+
+
+async def pull_after_a_gap(playing: Run) -> None:
+    """Pull at a site that missed the frames of one push, and has the frames of a later one."""
+    world = playing.world
+    work = await _begin(playing)
+    for server in world.redis.names:
+        world.weather.block(server, world.nodes[1].name)
+    await _push(work, playing, "app")
+    for server in world.redis.names:
+        world.weather.unblock(server, world.nodes[1].name)
+    await _push(work, playing, "lib")
+    await asyncio.sleep(TOLD_S)
+    await work.pull_manifest(world.nodes[1], "app", "v1")
