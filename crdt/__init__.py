@@ -15,5 +15,7 @@ simulation) does the rest. A newcomer reads the modules in this order:
     audit      finding what two tries hold differently
     catchup    a replica catching up with a peer, step by step
     frame      one authenticated message on the bus
+    header     the header fields of a frame, by which later versions say more
+    revisions  how far a frame's sender was in other documents, as a header field
     gate       holding changes that arrive before what they depend on
 """

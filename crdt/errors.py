@@ -3,6 +3,7 @@
 CrdtError
   Malformed        the bytes are not what they should be; whoever made them is at fault
   Unauthentic      the bytes are not from a member of this cluster
+  NotUnderstood    the bytes are from a later version, which says that they are to be refused where it is not understood
   DocumentBroken   pycrdt could not take an update that passed every check
 """
 
@@ -17,6 +18,10 @@ class Malformed(CrdtError):
 
 class Unauthentic(CrdtError):
     """A frame whose cluster or MAC is not ours."""
+
+
+class NotUnderstood(CrdtError):
+    """An authentic frame with a critical header field that this version does not know. It changes nothing."""
 
 
 class DocumentBroken(CrdtError):

@@ -10,10 +10,16 @@ Every fact of every kind ends with its time (16 hexadecimal digits, see `clock`)
 a kind this version does not know, or one whose fields it cannot read, is kept, digested and passed on like any other
 and never interpreted: a newer version may join first.
 
+A kind that begins with `!` is critical: whoever does not understand such a fact must not act on the rest of its
+document as if the fact were not there (as with critical extensions of X.509 certificates, RFC 5280 section 4.2). It
+keeps and passes on the fact all the same. The flag is part of the text, and so of every delta, snapshot, diff, bundle,
+backup and digest.
+
 Which of several live facts of one tag wins is decided by (time, writer as a number), the highest, everywhere the same.
 """
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -23,6 +29,9 @@ MANIFEST = "m"
 BLOB = "b"
 FORGOTTEN = "f"
 OTHER = "?"
+"""Facts that are not understood, and may be ignored."""
+CRITICAL = "!"
+"""Facts that are not understood, and must not be ignored; also the mark with which such kinds begin."""
 
 HASH_SIZE = 16
 MAX_TEXT_BYTES = 1024
@@ -94,24 +103,70 @@ def writer_of(text: str) -> int | None:
     return int(field, 16) if _WRITER.match(field) else None
 
 
-def parse_fact(text: str) -> Fact:
-    """Read one fact. Never fails: what cannot be read is a fact of the kind OTHER."""
-    fields = text.split("\0")
-    if len(fields) >= 4 and _TIME.match(fields[-2]) and _WRITER.match(fields[-1]):
-        time, writer = int(fields[-2], 16), int(fields[-1], 16)
-        if time <= MAX_TIME:
-            match fields[:-2]:
-                case ["t", tag, digest] if _TAG.match(tag) and _DIGEST.match(digest):
-                    return Fact(TAG, tag, digest, "", 0, time, writer)
-                case ["f", instance] if _INSTANCE.match(instance):
-                    return Fact(FORGOTTEN, instance, "", "", 0, time, writer)
-                case ["b", digest, size] if _DIGEST.match(digest) and _is_size(size):
-                    return Fact(BLOB, digest, "", "", int(size), time, writer)
-                case ["m", digest, media_type, size] if (
-                    _DIGEST.match(digest) and _MEDIA_TYPE.match(media_type) and _is_size(size)
-                ):
-                    return Fact(MANIFEST, digest, "", media_type, int(size), time, writer)
-    return Fact(OTHER, text, "", "", 0, 0, 0)
+FactReader = Callable[[Sequence[str], int, int], Fact | None]
+"""Reads the fields between a fact's kind and its time, with its time and writer; None where they cannot be read."""
+
+
+def _read_tag(fields: Sequence[str], time: int, writer: int) -> Fact | None:
+    match fields:
+        case [tag, digest] if _TAG.match(tag) and _DIGEST.match(digest):
+            return Fact(TAG, tag, digest, "", 0, time, writer)
+    return None
+
+
+def _read_manifest(fields: Sequence[str], time: int, writer: int) -> Fact | None:
+    match fields:
+        case [digest, media_type, size] if _DIGEST.match(digest) and _MEDIA_TYPE.match(media_type) and _is_size(size):
+            return Fact(MANIFEST, digest, "", media_type, int(size), time, writer)
+    return None
+
+
+def _read_blob(fields: Sequence[str], time: int, writer: int) -> Fact | None:
+    match fields:
+        case [digest, size] if _DIGEST.match(digest) and _is_size(size):
+            return Fact(BLOB, digest, "", "", int(size), time, writer)
+    return None
+
+
+def _read_forgotten(fields: Sequence[str], time: int, writer: int) -> Fact | None:
+    match fields:
+        case [instance] if _INSTANCE.match(instance):
+            return Fact(FORGOTTEN, instance, "", "", 0, time, writer)
+    return None
+
+
+KINDS: Mapping[str, FactReader] = {
+    TAG: _read_tag,
+    MANIFEST: _read_manifest,
+    BLOB: _read_blob,
+    FORGOTTEN: _read_forgotten,
+}
+"""The kinds of facts that this version understands."""
+
+
+def parse_fact(text: str, kinds: Mapping[str, FactReader] = KINDS) -> Fact:
+    """Read one fact. Never fails: what cannot be read is a fact of the kind CRITICAL or OTHER."""
+    kind, *fields = text.split("\0")
+    read = kinds.get(kind)
+    if read is not None and len(fields) >= 2 and _TIME.match(fields[-2]) and _WRITER.match(fields[-1]):
+        time = int(fields[-2], 16)
+        fact = read(fields[:-2], time, int(fields[-1], 16)) if time <= MAX_TIME else None
+        if fact is not None:
+            return fact
+    return Fact(CRITICAL if text.startswith(CRITICAL) else OTHER, text, "", "", 0, 0, 0)
+
+
+def kind_of(text: str) -> str:
+    """Return the kind that a fact's text names, understood or not."""
+    return text.partition("\0")[0]
+
+
+def by_writer(fact: Fact, writer: int) -> Fact:
+    """Return the same statement, said by another writer."""
+    if fact.text() == fact.key:  # not understood, or of a kind that is kept as its text
+        key = f"{fact.key.rpartition(chr(0))[0]}\0{writer:x}"
+        return fact._replace(key=key, writer=writer if fact.writer else 0)
+    return fact._replace(writer=writer)
 
 
 def fact_hash(text: str) -> bytes:

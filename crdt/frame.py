@@ -6,6 +6,7 @@
     sender    16 bytes    instance id
     start     8 bytes     when the sending process started; grows with every start
     sequence  8 bytes     counts the frames of that start
+    header    its size and its fields, see `header`
     payload   the rest
     MAC       32 bytes    keyed BLAKE3 over all before it
 
@@ -20,8 +21,9 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from crdt.errors import Malformed, Unauthentic
+from crdt.header import NO_FIELDS, Field, decode_fields, encode_fields, require_understood
 
-VERSION = 1
+VERSION = 2
 MAC_SIZE = 32
 MAX_FRAME_BYTES = 256 * 1024
 
@@ -29,7 +31,8 @@ CHANGE = 1
 HEARTBEAT = 2
 CONFIRMATION = 3
 
-_HEADER = struct.Struct(">BB8s16sQQ")
+_PREAMBLE = struct.Struct(">BB8s16sQQ")
+_SMALLEST = _PREAMBLE.size + len(NO_FIELDS) + MAC_SIZE
 _CLUSTER = slice(2, 10)
 
 
@@ -50,12 +53,14 @@ class Frame(NamedTuple):
     start: int
     sequence: int
     payload: bytes
+    fields: tuple[Field, ...] = ()
+    """In ascending order of their numbers, those of later versions among them."""
 
 
 def seal(frame: Frame, key: FrameKey) -> bytes:
     """The frame as bytes, signed."""
-    head = _HEADER.pack(VERSION, frame.kind, key.cluster, frame.sender, frame.start, frame.sequence)
-    signed = head + frame.payload
+    head = _PREAMBLE.pack(VERSION, frame.kind, key.cluster, frame.sender, frame.start, frame.sequence)
+    signed = head + (encode_fields(frame.fields) if frame.fields else NO_FIELDS) + frame.payload
     return signed + blake3(signed, key=key.secret).digest()
 
 
@@ -65,20 +70,27 @@ def refusal(data: bytes, clusters: Collection[bytes]) -> str | None:
     "malformed" is what `unseal` calls Malformed, and "unauthentic" what it calls Unauthentic. Costs a quarter of a
     microsecond, while a MAC costs more the longer a frame is.
     """
-    if not _HEADER.size + MAC_SIZE <= len(data) <= MAX_FRAME_BYTES or data[0] != VERSION:
+    if not _SMALLEST <= len(data) <= MAX_FRAME_BYTES or data[0] != VERSION:
         return "malformed"
     return None if data[_CLUSTER] in clusters else "unauthentic"
 
 
-def unseal(data: bytes, keys: Sequence[FrameKey]) -> Frame:
-    """The frame in `data`. Raises Malformed for what is no frame, Unauthentic for what no key of ours signed."""
-    if not _HEADER.size + MAC_SIZE <= len(data) <= MAX_FRAME_BYTES:
+def unseal(data: bytes, keys: Sequence[FrameKey], understood: Collection[int] = ()) -> Frame:
+    """Return the frame in `data`. `understood` are the header fields on which this version acts.
+
+    Raises Malformed for what is no frame, Unauthentic for what no key of ours signed, NotUnderstood for a frame with a
+    critical header field that is not understood.
+    """
+    if not _SMALLEST <= len(data) <= MAX_FRAME_BYTES:
         raise Malformed("a frame of an impossible size")
-    version, kind, cluster, sender, start, sequence = _HEADER.unpack_from(data)
+    version, kind, cluster, sender, start, sequence = _PREAMBLE.unpack_from(data)
     if version != VERSION:
         raise Malformed(f"a frame of version {version}")
     signed, mac = data[:-MAC_SIZE], data[-MAC_SIZE:]
     for key in keys:
         if key.cluster == cluster and hmac.compare_digest(mac, blake3(signed, key=key.secret).digest()):
-            return Frame(kind, sender, start, sequence, signed[_HEADER.size :])
+            fields, at = decode_fields(signed, _PREAMBLE.size)
+            if fields:
+                require_understood(fields, understood)
+            return Frame(kind, sender, start, sequence, signed[at:], fields)
     raise Unauthentic("a frame that no key of this cluster signed")

@@ -1,6 +1,7 @@
 """Concord, an OCI container registry for many sites at once.
 
 config      what an operator may set
+abilities   what this version understands, and what it says of that to the others
 addresses   parsing addresses and host names that an operator writes down
 environment variables that look like settings and are none
 errors      what can go wrong, as the OCI error a client is told

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from prometheus_client.registry import CollectorRegistry
 
 from crdt.errors import DocumentBroken
+from registry.abilities import OWN, Abilities
 from registry.blobs.checked import Damage, Damaged
 from registry.blobs.leftovers import Leftovers
 from registry.blobs.store import BlobStore
@@ -46,9 +47,11 @@ class Instance:
         transport: PeerTransport,
         lease: ReadLease | None = None,
         in_place: bool = False,
+        abilities: Abilities = OWN,
     ) -> None:
         """Opens the catalog. `lease` is shared with the other processes, if there are any; `in_place` of a process that
-        has just died. Raises CannotStart, and what a damaged database raises."""
+        has just died; `abilities` are those of this version, but in simulations of a later one. Raises CannotStart, and
+        what a damaged database raises."""
         self.config = config
         self.clock = clock
         self.disk = disk
@@ -56,7 +59,8 @@ class Instance:
         self.transport = transport
         self.lease = lease or ReadLease(clock.steady_s)
         self._in_place = in_place
-        self.catalog = Catalog(disk, clock)
+        self.abilities = abilities
+        self.catalog = Catalog(disk, clock, abilities.kinds)
         self.store = BlobStore(disk, self.catalog.database)
         self.leftovers = Leftovers(self.store, self.catalog.database)
         self.uploads = Uploads(self.catalog, self.store, clock, config.max_uploads)
@@ -104,6 +108,7 @@ class Instance:
             keys,
             self.lease,
             self._in_place,
+            self.abilities,
         )
         evict = self.cluster.evict
         self.uploads.check_room, self.uploads.on_published = evict.check_room, evict.came

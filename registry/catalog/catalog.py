@@ -1,10 +1,11 @@
 """The whole catalog of one data directory, opened."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from crdt.catchup import State
 from crdt.clock import HybridClock
+from crdt.fact import KINDS, FactReader
 from crdt.vector import Vector
 from registry.catalog.database import Database, Transaction
 from registry.catalog.documents import Applied, Documents, WriterReused
@@ -34,8 +35,10 @@ class Catalog:
     one.
     """
 
-    def __init__(self, disk: Disk, clock: Clock) -> None:
+    def __init__(self, disk: Disk, clock: Clock, kinds: Mapping[str, FactReader] = KINDS) -> None:
+        """`kinds` are those of facts that this version understands."""
         self._clock = clock
+        self._kinds = kinds
         self.database = Database(disk, PATH)
         self.instance_id = ""
         self.secret = b""
@@ -54,7 +57,7 @@ class Catalog:
         fresh = self._clock.entropy(16).hex(), self._clock.entropy(32)
         identity = await self.database.write(lambda tx: _begin(tx, *fresh, self._clock))
         self.instance_id, self.secret, self.start_number = identity
-        self.documents = Documents(TrieCache(), HybridClock(), self.instance_id, self._drawn_writer())
+        self.documents = Documents(TrieCache(), HybridClock(), self.instance_id, self._drawn_writer(), self._kinds)
         self.database.on_failed_commit.append(self.retire_writer)
         await self._compare_with_the_last_end()
 

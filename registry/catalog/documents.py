@@ -5,7 +5,7 @@ live facts. All of it changes together, in one transaction. Writes and updates n
 pycrdt: our own operations are encoded directly, and the check of every update yields what it says.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -13,7 +13,7 @@ from blake3 import blake3
 from crdt.change import Change
 from crdt.clock import HybridClock
 from crdt.delta import Delta, encode_own, own_delta
-from crdt.fact import Fact, parse_fact
+from crdt.fact import KINDS, Fact, FactReader, parse_fact
 from crdt.gate import admit
 from crdt.trie import DIGEST_SIZE, Node, build_in_steps, update_in_steps
 from crdt.vector import Vector
@@ -64,9 +64,18 @@ def document_key(name: str) -> bytes:
 class Documents:
     """The write side. One process writes under one writer, which it registers first and never uses again."""
 
-    def __init__(self, tries: TrieCache, clock: HybridClock, instance: str, writer: int) -> None:
+    def __init__(
+        self,
+        tries: TrieCache,
+        clock: HybridClock,
+        instance: str,
+        writer: int,
+        kinds: Mapping[str, FactReader] = KINDS,
+    ) -> None:
         self._tries = tries
         self.clock = clock
+        self.kinds = kinds
+        """The kinds of facts that are understood."""
         self._instance = instance
         self.writer = writer
         self._registered = False
@@ -156,7 +165,7 @@ class Documents:
             raise WriterReused(name)
         if after == vector and not (yield from self._deletes_live(tx, row.id, delta)):
             return Applied(vector, row.digest, False)
-        facts = yield from in_pages(lambda entry: parse_fact(entry.text), delta.added)
+        facts = yield from in_pages(lambda entry: parse_fact(entry.text, self.kinds), delta.added)
         _, digest, latest = yield from self._record(tx, name, row, vector, raw, Read(delta, facts), now_ms)
         return Applied(after, digest, True, latest)
 

@@ -9,7 +9,7 @@ Nothing that anybody saw is lost; what contradicts itself shows as a conflict.
 from collections.abc import Iterable
 
 from crdt.change import Change
-from crdt.fact import OTHER, Fact, parse_fact
+from crdt.fact import by_writer, parse_fact
 from crdt.vector import Vector
 from registry.catalog.database import Transaction
 from registry.catalog.documents import Documents
@@ -36,13 +36,5 @@ def heal(
         return None
     texts = {text for identity in split for text in (ours.get(identity), others.get(identity)) if text is not None}
     writer = documents.begin(tx)
-    facts = yield from in_pages(lambda text: _under(text, writer), sorted(texts))
+    facts = yield from in_pages(lambda text: by_writer(parse_fact(text, documents.kinds), writer), sorted(texts))
     return (yield from documents.write_in_steps(tx, name, split, facts, writer=writer))
-
-
-def _under(text: str, writer: int) -> Fact:
-    """The same statement, said by another writer."""
-    fact = parse_fact(text)
-    if fact.kind == OTHER:
-        return fact._replace(key=f"{text.rpartition(chr(0))[0]}\0{writer:x}")
-    return fact._replace(writer=writer)

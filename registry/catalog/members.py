@@ -6,7 +6,8 @@ from typing import NamedTuple
 from registry.catalog.database import Database, Transaction
 
 _ALL = """
-SELECT instance, site, advertise, advertise_site, version, start, seen_ms, sequence, name FROM members ORDER BY instance
+SELECT instance, site, advertise, advertise_site, version, start, seen_ms, sequence, name, capabilities
+FROM members ORDER BY instance
 """
 
 
@@ -21,6 +22,8 @@ class MemberRow(NamedTuple):
     sequence: int = 0
     """The number of its last heartbeat of that incarnation."""
     name: str = ""
+    capabilities: str = ""
+    """In order, separated by spaces."""
 
 
 class Reached(NamedTuple):
@@ -34,7 +37,7 @@ def save_members(tx: Transaction, members: Iterable[MemberRow]) -> None:
     for member in members:
         tx.execute(
             "INSERT OR REPLACE INTO members (instance, site, advertise, advertise_site, version, start, seen_ms, "
-            "sequence, name) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "sequence, name, capabilities) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             member,
         )
 

@@ -217,6 +217,9 @@ ALTER TABLE ordered RENAME TO manifests;
 CREATE INDEX manifests_by_subject ON manifests (subject) WHERE subject IS NOT NULL;
 """
 
+# What members can do, so that it is known of those that are away, too.
+_CAPABILITIES = "ALTER TABLE members ADD COLUMN capabilities TEXT NOT NULL DEFAULT '';"
+
 MIGRATIONS: list[tuple[str, Callable[[apsw.Connection], None] | None]] = [
     (_FIRST, None),
     (_PARTS, None),
@@ -226,6 +229,7 @@ MIGRATIONS: list[tuple[str, Callable[[apsw.Connection], None] | None]] = [
     (_NAMES, None),
     (_PARTS_BY_KIND, _fill_parts),
     (_BODIES_LAST, None),
+    (_CAPABILITIES, None),
 ]
 """What each version adds: tables, and what fills them from what is there."""
 VERSION = len(MIGRATIONS)

@@ -57,14 +57,14 @@ def _last(last: dict[str, Any], now_ms: int) -> str:
     return ", ".join(parts)
 
 
-def members(listed: list[dict[str, Any]], now_ms: int) -> RenderableType:
-    """The other instances as a table."""
+def members(listed: list[dict[str, Any]], now_ms: int, capabilities: list[str]) -> RenderableType:
+    """The other instances as a table. `capabilities` are those of the instance that was asked."""
     if not listed:
         return "no other instances are known"
     address = Column("address", overflow="fold")
     table = Table(
-        "instance", "site", address, "version", "live", "heard", "agrees", "lacking here", "last delay", "policy",
-        "clock", "disk free",
+        "instance", "site", address, "version", "capabilities", "live", "heard", "agrees", "lacking here", "last delay",
+        "policy", "clock", "disk free",
     )  # fmt: skip
     for member in listed:
         table.add_row(
@@ -72,6 +72,7 @@ def members(listed: list[dict[str, Any]], now_ms: int) -> RenderableType:
             escape(member["site"]),
             escape(member["address"]),
             escape(member["version"]),
+            _capabilities(member.get("capabilities", []), capabilities),
             "yes" if member["reachable"] else "not reached" if member["live"] else "no",
             _heard(member["last_heard_ms"], now_ms),
             "yes" if member["agrees"] else "not yet",
@@ -82,6 +83,11 @@ def members(listed: list[dict[str, Any]], now_ms: int) -> RenderableType:
             f"{size(member['disk']['free_bytes'])} of {size(member['disk']['total_bytes'])}" if member["disk"] else "-",
         )
     return table
+
+
+def _capabilities(found: list[str], own: list[str]) -> str:
+    """The list where it is not that of the instance that was asked."""
+    return "same" if found == own else escape(", ".join(found)) or "none"
 
 
 def leaving(answer: dict[str, Any]) -> Iterator[str]:

@@ -27,7 +27,9 @@ class Seen(NamedTuple):
 
 def show(answer: dict[str, Any], before: Seen | None = None, now_s: float = 0.0) -> RenderableType:
     """A status; with an earlier one, rates since that."""
-    return Group(*_lines(answer, before, now_s), standing.members(answer["members"], answer["time_ms"]))
+    capabilities = answer.get("capabilities", [])
+    members = standing.members(answer["members"], answer["time_ms"], capabilities)
+    return Group(*_lines(answer, before, now_s), members)
 
 
 def watch(console: Console, url: str, interval_s: float) -> None:
@@ -62,6 +64,8 @@ def _lines(answer: dict[str, Any], before: Seen | None, now_s: float) -> Iterato
         f"({answer['blob_bytes']} bytes), {answer['uploads']} uploads, {answer['conflicts']} conflicts, "
         f"{answer['manifests_missing']} manifests on their way here"
     )
+    if answer.get("capabilities"):
+        yield f"capabilities {escape(', '.join(answer['capabilities']))}"
     yield from standing.lines(answer)
     key = answer["cluster_key"]
     if key["refused_by"]:

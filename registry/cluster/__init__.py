@@ -34,5 +34,6 @@ secure          waiting until enough instances hold a push, and being one of the
 collect         removing content that nothing refers to, while everybody pushes
 evict           making room on a disk with a budget
 leave           handing over what only this instance holds
+supervised      background tasks that begin again when they fail
 cluster         the above, put together, with the tasks that keep it going
 """

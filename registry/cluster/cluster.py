@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from crdt.change import Change
 from crdt.fact import Fact
 from crdt.vector import Vector
 from registry import __version__
+from registry.abilities import OWN, Abilities
 from registry.blobs.space import DiskSpace
 from registry.blobs.store import BlobStore
 from registry.catalog.catalog import Catalog
@@ -42,6 +42,7 @@ from registry.cluster.scrub import Scrub
 from registry.cluster.secure import Secure
 from registry.cluster.site_lease import SiteLease
 from registry.cluster.site_push import SitePush
+from registry.cluster.supervised import run_supervised
 from registry.cluster.sync import Sync
 from registry.cluster.watch import Watch
 from registry.config import Config
@@ -63,7 +64,6 @@ JOIN_S = 30.0
 CLIENTS_WAIT_S = 10.0
 CLIENTS_WAIT_IN_PLACE_S = 0.5  # so that another takes a dead process's place within a second
 MAX_ADDRESSES = 1000
-RESTART_S = 1.0
 LEAVING_S = 2.0
 GIB = 1024**3
 OUTDO_S = 5.0
@@ -83,10 +83,12 @@ class Cluster:
         keys: Sequence[ClusterKey],
         lease: ReadLease,
         in_place: bool = False,
+        abilities: Abilities = OWN,
     ) -> None:
         """`in_place` of a process that has just died: clients are to wait for a moment only."""
         self._clients_wait_s = CLIENTS_WAIT_IN_PLACE_S if in_place else CLIENTS_WAIT_S
         self._config = config
+        self._abilities = abilities
         self._catalog = catalog
         self._clock = clock
         self.bus = bus
@@ -98,8 +100,10 @@ class Cluster:
         self.members.on_heard.append(self._heard)
         self.membership_log = MembershipLog(self.members)
         self.confirmations = Confirmations(self.members)
-        self.gossip = Gossip(catalog, bus, keys, self.members, self.confirmations, catalog.start_number, clock)
-        self.peers = Peers(transport, self.members, clock, keys)
+        self.gossip = Gossip(
+            catalog, bus, keys, self.members, self.confirmations, catalog.start_number, clock, abilities
+        )
+        self.peers = Peers(transport, self.members, clock, keys, abilities)
         self.sync = Sync(catalog, self.peers, self.members)
         self.delays = Delays(self.members, clock)
         self.locate = Locate(self.peers, self.members)
@@ -190,7 +194,7 @@ class Cluster:
             self._introduce,
             self._join,
         ):
-            self._tasks.append(asyncio.create_task(_insist(work)))
+            self._tasks.append(asyncio.create_task(run_supervised(work)))
 
     async def close(self) -> None:
         for task in [*self._telling, *([self._outdoing] if self._outdoing else [])]:
@@ -250,6 +254,7 @@ class Cluster:
             policy=self.policy.digest,
             now_ms=self._clock.now_ms(),
             disk=(self.space.free_bytes, self.space.total_bytes),
+            capabilities=list(self._abilities.capabilities),
         )
 
     def hello(self, to: Member | None = None) -> Hello:
@@ -347,7 +352,7 @@ class Cluster:
             self.copies.stop()
             self.secure.stop()
             self.evict.stop()
-            self._tasks.append(asyncio.create_task(_insist(self._leave)))
+            self._tasks.append(asyncio.create_task(run_supervised(self._leave)))
 
     async def _leave(self) -> None:
         self.gossip.beat(self.heartbeat())
@@ -485,15 +490,3 @@ class Cluster:
             if since is not None and member.ahead and now - since > BEHIND_S:
                 return True
         return False
-
-
-async def _insist(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a task to its end, if it has one, and begin it again when it fails."""
-    while True:
-        try:
-            return await work()
-        except StorageFailed as error:
-            log.error("%s; trying again", error)
-        except Exception:
-            log.exception("a background task failed and is begun again")
-        await asyncio.sleep(RESTART_S)

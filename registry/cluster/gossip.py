@@ -16,10 +16,12 @@ import msgspec
 
 from crdt.change import MAX_DELTA_BYTES, Change, decode_change, encode_change
 from crdt.delta import decode_delta, own_span
-from crdt.errors import CrdtError, Malformed, Unauthentic
+from crdt.errors import CrdtError, Malformed, NotUnderstood, Unauthentic
 from crdt.frame import CHANGE, CONFIRMATION, HEARTBEAT, MAX_FRAME_BYTES, Frame, seal, unseal
 from crdt.gate import Gate, requirements
+from crdt.header import CAPABILITIES, Field
 from crdt.vector import Vector, covers
+from registry.abilities import OWN, Abilities
 from registry.catalog.catalog import Catalog
 from registry.catalog.documents import Early
 from registry.catalog.incoming import ForeignWriter, Incoming
@@ -42,6 +44,8 @@ MAX_AWAITING = 10_000
 RECENT_FRAMES = 1024
 RECENT_BYTES = 8 * 1024 * 1024
 OWN_ECHO_S = 10.0
+REFUSED = ("malformed", "unauthentic", "critical field")
+"""What became of frames that were refused before anything was done with them."""
 
 
 class _Awaited(NamedTuple):
@@ -67,8 +71,13 @@ class Gossip:
         confirmations: Confirmations,
         start: int,
         clock: Clock,
+        abilities: Abilities = OWN,
     ) -> None:
         self._catalog = catalog
+        self._understood = abilities.critical_fields
+        self._capabilities = (Field(CAPABILITIES, abilities.as_bits()),)
+        self.fields_of: Callable[[Change], tuple[Field, ...]] = lambda change: ()
+        """What else the header of a change's frame says. This version has nothing to say there."""
         self._bus = bus
         self._keys = [key.frames for key in keys]
         self._members = members
@@ -88,7 +97,7 @@ class Gossip:
         self._to_confirm: dict[str, tuple[Member, list[int]]] = {}
         self._intake = Intake(bus, clock)
         self._frames: Counter[str] = Counter()
-        self._refusals = {outcome: LogLimit(clock, 1, STRANGERS_S) for outcome in ("malformed", "unauthentic")}
+        self._refusals = {outcome: LogLimit(clock, 1, STRANGERS_S) for outcome in REFUSED}
         self._awaiting: dict[str, list[_Awaited]] = {}
         self.on_incomplete: Callable[[str, str], None] = lambda instance, document: None
         """Told the sender and the document of a change that could not be applied from its frame: a diff is due."""
@@ -109,7 +118,7 @@ class Gossip:
         """Tell the others of a change that is committed here. Never waits and never fails."""
         self.changes += 1
         payload = encode_change(_fitted(change))
-        self._keep(self.changes, self._send(CHANGE, self.changes, payload))
+        self._keep(self.changes, self._send(CHANGE, self.changes, payload, fields=self.fields_of(change)))
         self._confirmations.published(change.commit, self.changes)
 
     def _keep(self, sequence: int, frame: bytes) -> None:
@@ -137,8 +146,11 @@ class Gossip:
         self._heartbeats += 1
         return self._heartbeats
 
-    def _send(self, kind: int, sequence: int, payload: bytes, site: str | None = None) -> bytes:
-        frame = Frame(kind, bytes.fromhex(self._catalog.instance_id), self.start, sequence, payload)
+    def _send(
+        self, kind: int, sequence: int, payload: bytes, site: str | None = None, fields: tuple[Field, ...] = ()
+    ) -> bytes:
+        sender = bytes.fromhex(self._catalog.instance_id)
+        frame = Frame(kind, sender, self.start, sequence, payload, self._capabilities + fields)
         sealed = seal(frame, self._keys[0])
         self._bus.publish(sealed, site)
         return sealed
@@ -163,7 +175,7 @@ class Gossip:
     async def receive(self, data: bytes) -> bool:
         """Take in one frame. Whatever it holds, this does not raise. Return whether it brought anything."""
         try:
-            frame = unseal(data, self._keys)
+            frame = unseal(data, self._keys, self._understood)
             sender = frame.sender.hex()
             if sender == self._catalog.instance_id:
                 self._receive_own(frame)
@@ -178,6 +190,9 @@ class Gossip:
                 return False
         except Unauthentic as error:
             self._refuse("unauthentic", error)
+            return False
+        except NotUnderstood as error:
+            self._refuse("critical field", error)
             return False
         except (Malformed, msgspec.DecodeError, UnicodeDecodeError) as error:
             self._refuse("malformed", error)
@@ -200,8 +215,12 @@ class Gossip:
 
     async def receive_pushed(self, data: bytes, sender: str) -> Frame | None:
         """Take in a frame that its sender has pushed by a request. Returns it; None for what is no change of that
-        sender. Raises Unauthentic and Malformed."""
-        frame = unseal(data, self._keys)
+        sender, or has a critical field that is not understood. Raises Unauthentic and Malformed."""
+        try:
+            frame = unseal(data, self._keys, self._understood)
+        except NotUnderstood as error:
+            self._refuse("critical field", error)
+            return None
         if frame.kind != CHANGE or frame.sender.hex() != sender:
             return None
         await self._receive_change(frame, sender)

@@ -76,9 +76,10 @@ class MemberRecords:
 def _row(member: Member, now_ms: int) -> MemberRow:
     beat = member.beat
     place = (beat.site, beat.advertise, beat.advertise_site, beat.version)
-    return MemberRow(member.instance, *place, beat.start, now_ms, member.sequence, beat.name)
+    capabilities = " ".join(member.capabilities)
+    return MemberRow(member.instance, *place, beat.start, now_ms, member.sequence, beat.name, capabilities)
 
 
 def _identity(row: MemberRow) -> tuple[str | int, ...]:
     """What is saved as soon as it changes."""
-    return (*row[:6], row.name)
+    return (*row[:6], row.name, row.capabilities)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from registry.abilities import in_order
 from registry.catalog.members import MemberRow, Reached
 from registry.cluster.messages import Heartbeat
 from registry.cluster.ranking import Candidate
@@ -74,6 +75,11 @@ class Member:
     def shown(self) -> str:
         """Its name and its id, as people read them."""
         return f"{self.beat.name} ({self.instance})" if self.beat.name else f"instance {self.instance}"
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """What it said in its last heartbeat that it can do, in order; also what is unknown here."""
+        return in_order(self.beat.capabilities)
 
     @property
     def silent_s(self) -> float | None:
@@ -206,7 +212,10 @@ class Members:
         for row in rows:
             member = self._members.setdefault(row.instance, Member(row.instance))
             place = (row.site, row.advertise, row.advertise_site, row.version)
-            self._place(member, Heartbeat(*place, row.start, 0, 0, b"", {}, name=row.name))
+            self._place(
+                member,
+                Heartbeat(*place, row.start, 0, 0, b"", {}, name=row.name, capabilities=row.capabilities.split()),
+            )
             member.sequence = row.sequence
             member.reached = reached.get(row.instance)
             member.seen_ms = row.seen_ms

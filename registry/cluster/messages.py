@@ -13,6 +13,7 @@ from crdt.catchup import Changes, Diff, State
 from crdt.errors import Malformed
 from crdt.trie import DIGEST_SIZE, Prefix
 from crdt.vector import decode_vector, encode_vector
+from registry.abilities import MAX_CAPABILITIES, MAX_NAME
 from registry.cluster.sessions import NONCE_SIZE
 from registry.names import Digest, parse_digest
 
@@ -23,6 +24,9 @@ InstanceId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 StateDigest = Annotated[bytes, msgspec.Meta(min_length=DIGEST_SIZE, max_length=DIGEST_SIZE)]
 Nonce = Annotated[bytes, msgspec.Meta(min_length=NONCE_SIZE, max_length=NONCE_SIZE)]
 Text = Annotated[str, msgspec.Meta(max_length=2000)]
+Capability = Annotated[str, msgspec.Meta(pattern=rf"^[a-z][a-z0-9-]{{0,{MAX_NAME - 1}}}\Z")]
+Capabilities = Annotated[list[Capability], msgspec.Meta(max_length=MAX_CAPABILITIES)]
+"""See `abilities`; in order."""
 
 
 class Heartbeat(msgspec.Struct, omit_defaults=True):
@@ -54,6 +58,7 @@ class Heartbeat(msgspec.Struct, omit_defaults=True):
     """Its wall clock, as it said this."""
     disk: tuple[Count, Count] = (0, 0)
     """Free and total bytes of its data directory's file system, a short while ago."""
+    capabilities: Capabilities = []
 
 
 class Confirmation(msgspec.Struct):
@@ -370,10 +375,19 @@ class UploadAnswer(msgspec.Struct):
 
 
 class SessionQuestion(msgspec.Struct):
+    """The first half of a handshake."""
+
     instance: InstanceId
     nonce: Nonce
+    version: Text = ""
+    capabilities: Capabilities = []
+    """Of the asking side: a later version may refuse a session for want of one."""
 
 
 class SessionAnswer(msgspec.Struct):
+    """The second half of a handshake."""
+
     instance: InstanceId
     token: bytes
+    version: Text = ""
+    capabilities: Capabilities = []

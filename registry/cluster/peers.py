@@ -13,6 +13,8 @@ from typing import TypeVar
 import msgspec
 
 from crdt.errors import Malformed
+from registry import __version__
+from registry.abilities import OWN, Abilities
 from registry.cluster.acceptance import KeyAcceptance
 from registry.cluster.keys import ClusterKey
 from registry.cluster.members import Member, Members
@@ -57,11 +59,19 @@ class SessionRefused(PeerRefused):
 class Peers:
     """Requests to members, each answered, refused or failed within its time limit."""
 
-    def __init__(self, transport: PeerTransport, members: Members, clock: Clock, keys: Sequence[ClusterKey]) -> None:
+    def __init__(
+        self,
+        transport: PeerTransport,
+        members: Members,
+        clock: Clock,
+        keys: Sequence[ClusterKey],
+        abilities: Abilities = OWN,
+    ) -> None:
         self._transport = transport
         self._members = members
         self._clock = clock
         self._keys = keys
+        self._capabilities = list(abilities.capabilities)
         self._sessions: dict[tuple[str, str], tuple[Session, float]] = {}
         self._opening: dict[tuple[str, str], asyncio.Lock] = {}
         self._answered_at: dict[str, float] = {}
@@ -216,7 +226,8 @@ class Peers:
 
     async def _open(self, url: str, instance: str) -> Session:
         nonce = self._clock.entropy(NONCE_SIZE)
-        body = msgspec.msgpack.encode(SessionQuestion(self._members.own_instance, nonce))
+        question = SessionQuestion(self._members.own_instance, nonce, __version__, self._capabilities)
+        body = msgspec.msgpack.encode(question)
         headers = [
             ("Concord-For", instance),
             ("Concord-MAC", sign_opening(self._keys[0], body)),

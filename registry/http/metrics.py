@@ -29,7 +29,7 @@ from registry.refusals import REASONS
 OPENMETRICS = "application/openmetrics-text"
 FROM_ZERO: dict[str, dict[str, int]] = {
     "frames": dict.fromkeys(
-        ("applied", "foreign writer", "malformed", "not stored", "refused", "twin", "unauthentic"), 0
+        ("applied", "critical field", "foreign writer", "malformed", "not stored", "refused", "twin", "unauthentic"), 0
     ),
     "catch_ups": dict.fromkeys(("done", "failed", "forked"), 0),
     "refused_pushes": dict.fromkeys(REASONS, 0),
@@ -214,7 +214,8 @@ def _members(instance: Instance) -> Iterator[Metric]:
     for member in instance.cluster.members.all():
         labels = [member.instance, member.beat.site]
         address = instance.cluster.members.url(member)
-        about.add_metric(labels, {"version": member.beat.version, "address": address, "name": member.beat.name})
+        said = {"version": member.beat.version, "capabilities": " ".join(member.capabilities)}
+        about.add_metric(labels, said | {"address": address, "name": member.beat.name})
         families["live"].add_metric(labels, member.live)
         families["reachable"].add_metric(labels, member.reachable)
         families["agrees"].add_metric(labels, member.beat.root == root)

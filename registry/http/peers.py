@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from crdt.errors import CrdtError, Malformed, Unauthentic
+from registry import __version__
 from registry.blobs.uploads import Span
 from registry.cluster import messages as m
 from registry.cluster.contents import Part
@@ -155,7 +156,8 @@ async def _open_session(instance: Instance, request: Request) -> Response:
             nonce = instance.clock.entropy(NONCE_SIZE)
             own, start, now_ms = instance.catalog.instance_id, instance.cluster.gossip.start, instance.clock.now_ms()
             token = new_token(key, question.instance, own, start, question.nonce, nonce, now_ms)
-            answer = msgspec.msgpack.encode(m.SessionAnswer(own, token))
+            capabilities = list(instance.abilities.capabilities)
+            answer = msgspec.msgpack.encode(m.SessionAnswer(own, token, __version__, capabilities))
             return Response(answer, headers={"Concord-MAC": sign_opened(key, question.nonce, answer)})
     instance.cluster.peers.acceptance.presented(request.client.host if request.client else "")
     raise Refused(403, "unauthentic", {REFUSED: KEY_REFUSED})

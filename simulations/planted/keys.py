@@ -25,7 +25,7 @@ def first_key_alone() -> Bug:
         return sessions.read_token(token, keys[:1])
 
     return together(
-        patch.object(gossip, "unseal", lambda data, keys: frame.unseal(data, keys[:1])),
+        patch.object(gossip, "unseal", lambda data, keys, known: frame.unseal(data, keys[:1], known)),
         patch.object(asking, "read_token", read_first),
         patch.object(answering, "read_token", read_first),
     )

@@ -12,6 +12,7 @@ import registry.cluster.fetch as fetch_module
 import registry.cluster.gossip as gossip_module
 import registry.http.peers as peers_module
 from crdt.errors import Malformed
+from crdt.header import decode_fields
 from registry.blobs.checks import Checks
 from registry.catalog.queries import Queries
 from registry.cluster.cluster import Cluster
@@ -25,12 +26,13 @@ from simulations.planted.bug import Bug, nothing, nothing_async
 
 
 def mac_unchecked() -> AbstractContextManager[Any]:
-    def trusting(data: bytes, keys: Any) -> Any:
-        head = crdt.frame._HEADER
-        if len(data) < head.size + crdt.frame.MAC_SIZE:
+    def trusting(data: bytes, keys: Any, understood: Any) -> Any:
+        preamble = crdt.frame._PREAMBLE
+        if len(data) < preamble.size + crdt.frame.MAC_SIZE:
             raise Malformed("too short")
-        _, kind, _, sender, start, sequence = head.unpack_from(data)
-        return crdt.frame.Frame(kind, sender, start, sequence, data[head.size : -crdt.frame.MAC_SIZE])
+        _, kind, _, sender, start, sequence = preamble.unpack_from(data)
+        fields, at = decode_fields(data[: -crdt.frame.MAC_SIZE], preamble.size)
+        return crdt.frame.Frame(kind, sender, start, sequence, data[at : -crdt.frame.MAC_SIZE], fields)
 
     return patch.object(gossip_module, "unseal", trusting)
 

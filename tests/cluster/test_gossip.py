@@ -9,6 +9,7 @@ from crdt.change import MAX_DELTA_BYTES, Change, encode_change
 from crdt.delta import encode_delta
 from crdt.fact import tag_fact
 from crdt.frame import CHANGE, MAX_FRAME_BYTES, Frame
+from crdt.header import MAX_HEADER_BYTES
 from crdt.vector import MAX_CLOCK, MAX_WRITER
 from registry.cluster.confirmations import Confirmations
 from registry.cluster.gossip import Gossip, _fitted, fits_a_frame
@@ -18,7 +19,7 @@ from registry.cluster.messages import Heartbeat
 from tests.support.client import sha256
 from tests.support.seams import StillClock
 
-ROOM_BYTES = MAX_FRAME_BYTES - 200
+ROOM_BYTES = MAX_FRAME_BYTES - MAX_HEADER_BYTES - 200
 DELTA = encode_delta(5, 7, [tag_fact("v1", sha256(b"x"), 1, 5).text()], [])
 
 

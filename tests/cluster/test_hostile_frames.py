@@ -5,11 +5,13 @@ import time
 
 import msgspec
 import pytest
+from blake3 import blake3
 
 from crdt.change import Change, encode_change
 from crdt.delta import encode_delta
 from crdt.fact import tag_fact
-from crdt.frame import CHANGE, HEARTBEAT, MAX_FRAME_BYTES, Frame, seal
+from crdt.frame import CHANGE, HEARTBEAT, MAC_SIZE, MAX_FRAME_BYTES, Frame, seal
+from crdt.header import CAPABILITIES, REVISIONS, Field
 from registry.cluster.keys import ClusterKey
 from registry.cluster.messages import Heartbeat
 from tests.support.client import sha256
@@ -48,8 +50,8 @@ def fact(tag, writer=W, time=1):
     return tag_fact(tag, sha256(tag.encode()), time, writer).text()
 
 
-def frame(payload, sequence=1, kind=CHANGE, sender=SENDER, start=1, key=OURS):
-    return seal(Frame(kind, sender, start, sequence, payload), key.frames)
+def frame(payload, sequence=1, kind=CHANGE, sender=SENDER, start=1, key=OURS, fields=()):
+    return seal(Frame(kind, sender, start, sequence, payload, fields), key.frames)
 
 
 def change(delta, clock=0, writer=W, needs=None, document="repository/app", bodies=()):
@@ -125,6 +127,35 @@ def test_a_hundred_thousand_forged_frames_change_nothing(target):
 )
 def test_authentic_but_malformed_frames_change_nothing(target, why, payload, counted):
     assert outcome(target, frame(payload, random.randrange(1000, 10**9))) == ({counted: 1}, False)
+
+
+def test_a_frame_with_an_unknown_critical_header_field_changes_nothing_and_is_logged_once(target):
+    """A later version says so of frames that are not to be applied where a field of their header is unknown."""
+    later = change(encode_delta(77, 0, [fact("v1", 77)], []), writer=77, document="repository/later")
+    critical = [frame(later, 1, sender=bytes([77] * 16), fields=(Field(99, b"x", critical=True),)) for _ in range(3)]
+    assert outcome(target, *critical) == ({"critical field": 3}, False)
+    lines = [line for line in target[0].log.read_text().splitlines() if "critical header field 99" in line]
+    assert len(lines) == 1, "one line a minute"
+    beat = msgspec.msgpack.encode(Heartbeat("eu", "", "", "9", 1, 0, 0, bytes(16), {}))
+    heartbeat = frame(beat, 1, HEARTBEAT, bytes([77] * 16), fields=(Field(REVISIONS, b"", critical=True),))
+    assert outcome(target, heartbeat) == ({"critical field": 1}, False), "this version acts on no revisions"
+
+
+def test_a_frame_with_an_unknown_header_field_is_applied_as_if_it_had_none(target):
+    later = change(encode_delta(78, 0, [fact("v1", 78)], []), writer=78, document="repository/later")
+    fields = (Field(CAPABILITIES, b"\xff" * 40), Field(REVISIONS, b"nonsense"), Field(99, b"of a later version"))
+    genuine = frame(later, 1, sender=bytes([78] * 16), fields=fields)
+    assert outcome(target, genuine) == ({"applied": 1}, True)
+    assert target[0].client.tags("later") == ["v1"]
+
+
+def test_a_frame_with_a_malformed_header_changes_nothing(target):
+    later = change(encode_delta(79, 0, [fact("v1", 79)], []), writer=79)
+    whole = frame(later, 1, sender=bytes([79] * 16), fields=(Field(1, b"x"),))
+    broken = bytearray(whole[:-MAC_SIZE])
+    broken[43:45] = b"\x01\x7f"  # a field that is longer than its header
+    signed = bytes(broken) + blake3(bytes(broken), key=OURS.frames.secret).digest()
+    assert outcome(target, signed) == ({"malformed": 1}, False)
 
 
 def test_frames_of_impossible_sizes_change_nothing(target):

@@ -11,6 +11,8 @@ import pytest
 from crdt.delta import encode_delta
 from crdt.fact import tag_fact
 from crdt.vector import encode_vector
+from registry import __version__
+from registry.abilities import OWN
 from registry.cluster import messages as m
 from registry.cluster.keys import ClusterKey
 from registry.cluster.sessions import Session, hash_of, read_token, sign_answer, sign_opening, sign_request, token_text
@@ -34,12 +36,15 @@ class Peer:
         self._sequences = itertools.count(1)
 
     def open(self, **changed) -> Session:
-        body = msgspec.msgpack.encode(m.SessionQuestion(self.instance, bytes(16)))
-        headers = {"Concord-Cluster": self.key.cluster, "Concord-MAC": sign_opening(self.key, body)} | changed
-        answer = self.client.request("POST", PREFIX + "/session", body, headers)
+        answer = self.shake_hands(m.SessionQuestion(self.instance, bytes(16)), **changed)
         assert answer.status == 200, answer
         token = msgspec.msgpack.decode(answer.body, type=m.SessionAnswer).token
         return read_token(token_text(token), [self.key])
+
+    def shake_hands(self, question, **changed):
+        body = msgspec.msgpack.encode(question)
+        headers = {"Concord-Cluster": self.key.cluster, "Concord-MAC": sign_opening(self.key, body)} | changed
+        return self.client.request("POST", PREFIX + "/session", body, headers)
 
     def ask(self, session, path, question, sequence=None, **changed):
         body = question if isinstance(question, bytes) else msgspec.msgpack.encode(question)
@@ -96,6 +101,22 @@ def test_refusals_of_authentic_requests_are_signed_too(peer, session, path, stat
     answer = peer.ask(session, path, b"\xc1", sequence=10**6 + status)
     assert answer.status == status
     assert answer.headers["Concord-MAC"] == sign_answer(session, 10**6 + status, status, answer.body)
+
+
+def test_a_handshake_carries_version_and_capabilities_and_ignores_unknown_ones(peer, server):
+    later = m.SessionQuestion(ME, bytes(16), "9.9.9", ["critical-facts", "of-a-later-version"])
+    answer = msgspec.msgpack.decode(peer.shake_hands(later).body, type=m.SessionAnswer)
+    assert (answer.version, answer.capabilities) == (__version__, list(OWN.capabilities))
+    first = {"instance": ME, "nonce": bytes(16)}
+    assert peer.shake_hands(first).status == 200, "they may be missing"
+
+
+@pytest.mark.parametrize("capabilities", [["x" * 33], ["A"], [""], ["two words"], ["a"] * 65, "a", [1]])
+def test_capabilities_are_bounded_in_number_and_length(peer, session, capabilities):
+    first = {"instance": ME, "nonce": bytes(16), "capabilities": capabilities}
+    assert peer.shake_hands(first).status == 400
+    hello = {"instance": ME, "sequence": 1, "heartbeat": BEAT | {"capabilities": capabilities}, "members": []}
+    assert peer.ask(session, "/hello", hello).status == 400
 
 
 def test_a_session_needs_the_clusters_key(server, refusals):

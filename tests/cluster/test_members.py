@@ -1,8 +1,10 @@
 import asyncio
 
+import msgspec
 import pytest
 
 from registry.catalog.members import MemberRow, Reached
+from registry.cluster.liveness import MemberRecords
 from registry.cluster.members import AWAY_S, PRESUMED_DEAD_S, Member, Members, Progress
 from registry.cluster.messages import Heartbeat
 
@@ -261,3 +263,12 @@ async def test_members_whose_recorded_heartbeats_come_are_no_replica_candidates_
         loop.now += 2
         members.hear(OTHER, beat(), sequence, on_bus=True)
     assert members.keepers() == []
+
+
+async def test_capabilities_of_members_are_known_in_order_and_from_the_disk(members):
+    members.remember([MemberRow(OTHER, "eu", "http://other:1", "", "1", 5, 0, capabilities="a-b c")], {})
+    assert members.get(OTHER).capabilities == ("a-b", "c")
+    later = msgspec.structs.replace(beat(start=6), capabilities=["z-of-a-later-version", "a-b", "a-b"])
+    assert members.hear(OTHER, later, 1, on_bus=False).capabilities == ("a-b", "z-of-a-later-version")
+    rows = MemberRecords().due(members.all(), 0)
+    assert [row.capabilities for row in rows] == ["a-b z-of-a-later-version"]

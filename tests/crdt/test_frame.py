@@ -2,15 +2,33 @@ import random
 
 import pytest
 
-from crdt.errors import CrdtError, Malformed, Unauthentic
-from crdt.frame import CHANGE, MAX_FRAME_BYTES, Frame, FrameKey, refusal, seal, unseal
+from crdt.errors import CrdtError, Malformed, NotUnderstood, Unauthentic
+from crdt.frame import CHANGE, MAX_FRAME_BYTES, VERSION, Frame, FrameKey, refusal, seal, unseal
+from crdt.header import Field
 
 KEY, OLD, FOREIGN = (FrameKey(bytes([n] * 8), bytes([n] * 32)) for n in (1, 2, 3))
 FRAME = Frame(CHANGE, bytes(range(16)), 7, 9, b"payload")
+LATER = FRAME._replace(fields=(Field(1, b"\x03"), Field(99, b"of a later version")))
+CRITICAL = FRAME._replace(fields=(Field(1, b"\x03"), Field(99, b"of a later version", critical=True)))
 
 
 def test_unseal_reads_what_seal_wrote():
     assert unseal(seal(FRAME, KEY), [KEY]) == FRAME
+
+
+def test_unseal_keeps_header_fields_that_are_unknown_apart_from_the_payload():
+    assert unseal(seal(LATER, KEY), [KEY]) == LATER
+
+
+def test_unseal_refuses_a_critical_field_unless_it_is_understood():
+    with pytest.raises(NotUnderstood, match="99"):
+        unseal(seal(CRITICAL, KEY), [KEY], {1, 2})
+    assert unseal(seal(CRITICAL, KEY), [KEY], {99}) == CRITICAL
+
+
+def test_unseal_refuses_a_critical_field_only_of_a_member():
+    with pytest.raises(Unauthentic):
+        unseal(seal(CRITICAL, FOREIGN), [KEY])
 
 
 def test_unseal_takes_every_key_of_the_list_so_that_keys_can_be_exchanged():
@@ -29,12 +47,13 @@ def test_unseal_refuses_a_frame_that_claims_our_cluster_under_another_key():
         unseal(bytes(forged), [KEY])
 
 
-def test_unseal_refuses_every_changed_bit():
-    sealed = seal(FRAME, KEY)
+@pytest.mark.parametrize("frame", [FRAME, LATER, CRITICAL])
+def test_unseal_refuses_every_changed_bit_of_frame_and_header(frame):
+    sealed = seal(frame, KEY)
     for at in range(len(sealed) * 8):
         changed = bytearray(sealed)
         changed[at // 8] ^= 1 << at % 8
-        with pytest.raises(CrdtError):
+        with pytest.raises((Malformed, Unauthentic)):
             unseal(bytes(changed), [KEY])
 
 
@@ -66,7 +85,7 @@ def test_refusal_by_the_first_bytes_is_what_unseal_would_say():
         assert why == said or (why is None and said == "unauthentic"), "only the MAC is left to unseal"
         seen.add((why, said))
     assert len(seen) == 4
-    assert refusal(bytes([1]) + bytes(MAX_FRAME_BYTES), clusters) == "malformed"
+    assert refusal(bytes([VERSION]) + bytes(MAX_FRAME_BYTES), clusters) == "malformed"
 
 
 @pytest.mark.parametrize("data", [b"", bytes(50), bytes(MAX_FRAME_BYTES + 1)])

@@ -16,6 +16,7 @@ from crdt.document import Document
 from crdt.errors import CrdtError, Malformed, Unauthentic
 from crdt.frame import CHANGE, Frame, FrameKey, seal, unseal
 from crdt.gate import admit
+from crdt.header import Field
 from tests.support.histories import NAME, history
 
 KEY = FrameKey(b"cluster!", bytes(range(32)))
@@ -55,7 +56,10 @@ def mutated(data, drawn):
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_forged_frames_are_refused_whatever_they_hold(chunk):
     drawn = random.Random(f"forged {chunk}")
-    frames = [seal(Frame(CHANGE, bytes(16), 1, n, encode_change(c)), KEY) for n, c in enumerate(genuine(chunk))]
+    fields = ((), (Field(1, b"\x03"),), (Field(1, b"\x03"), Field(99, bytes(30), critical=True)))
+    frames = [
+        seal(Frame(CHANGE, bytes(16), 1, n, encode_change(c), fields[n % 3]), KEY) for n, c in enumerate(genuine(chunk))
+    ]
     known = set(frames)
     for _ in range(FORGED):
         frame = mutated(drawn.choice(frames), drawn)

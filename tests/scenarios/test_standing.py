@@ -53,6 +53,18 @@ def test_instances_are_shown_by_their_names(trio):
     assert {one["name"] for one in about} == {"eu-1", "eu-2"}
 
 
+def test_versions_and_capabilities_of_all_are_shown(trio):
+    first = trio[0].status()
+    assert first["capabilities"] == ["critical-facts", "frame-fields"]
+    assert {(one["version"], *one["capabilities"]) for one in first["members"]} == {
+        (first["version"], *first["capabilities"])
+    }
+    shown = concord("status", trio[0].url).stdout
+    assert "capabilities critical-facts, frame-fields" in shown
+    about = [dict(labels) for (name, labels) in samples(trio[0]) if name == "concord_member_info"]
+    assert {one["capabilities"] for one in about} == {"critical-facts frame-fields"}
+
+
 def test_facts_and_replication_name_instances(trio):
     trio[1].client.push("app", "v1", images.image("named"))
     trio.wait_agreed()
