@@ -29,3 +29,14 @@ def test_every_setting_has_a_description():
 def test_every_route_has_a_summary():
     methods = {resource: set(handlers) - {"HEAD"} for resource, handlers in HANDLERS.items()}
     assert methods == {resource: set(summaries) for resource, summaries in SUMMARIES.items()}
+
+
+GUIDES = sorted(path for path in DIRECTORY.parent.rglob("*.md") if path.parent != DIRECTORY)
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
+def test_metrics_and_variables_that_a_guide_names_exist(guide):
+    """Names of test switches and of the image's own variables are not settings."""
+    declared = "".join((DIRECTORY / name).read_text() for name in PAGES)
+    named = set(re.findall(r"\bconcord_[a-z_]+[a-z]|\bCONCORD_[A-Z_]+[A-Z]", guide.read_text()))
+    assert {name for name in named if f"`{name}`" not in declared} - {"CONCORD_CHAOS_S"} == set()

@@ -2,8 +2,8 @@
 
 Three instances at eu and two at us, each on a host of its own, clients through nginx as docs/nginx.conf configures it,
 40 ms each way and a lost packet in a hundred between the sites, which reach each other at one address each.
-CONCORD_CHAOS_S says how long, one is killed every 20 s then; docs/operations.md has what five minutes gave. Without it
-as many die in less time.
+CONCORD_CHAOS_S says how long, one is killed every 20 s then; docs/operate/balancers.md has what five minutes gave.
+Without it as many die in less time.
 """
 
 import collections
@@ -38,7 +38,7 @@ EXPECTED = {
     "podman pull": ["unexpected EOF"],
     "skopeo pull": ["unexpected EOF"],
 }
-"""What may fail, when the instance that receives or sends a layer is killed: see docs/operations.md."""
+"""What may fail, when the instance that receives or sends a layer is killed: see docs/operate/balancers.md."""
 
 
 class Site(NamedTuple):

@@ -1,4 +1,4 @@
-"""containerd with a `hosts.toml` for two sites, as docs/operations.md shows it, one of the sites being dead."""
+"""containerd with a `hosts.toml` for two sites, as docs/start/deployment.md shows it, one of the sites being dead."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ from tests.support.engines import Failed, root_tar, run
 from tests.support.needs import need
 from tests.support.server import Server, running_cluster, wait_until
 
-GUIDE = Path(__file__).parents[2] / "docs" / "operations.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "start" / "deployment.md"
 NAME = "registry.example.com"
 CONFIGURATION = 'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]\n'
 

@@ -22,7 +22,7 @@ REGIONS = BUILT[1:3]
 NOBODYS = [ipaddress.ip_network(net) for net in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")]
 """RFC 5737: addresses for documentation."""
 BUILT_IN = {"v1", "apps/v1", "networking.k8s.io/v1", "policy/v1"}
-GUIDE = (ROOT / "docs" / "operations.md").read_text()
+GUIDE = (ROOT / "docs" / "operate" / "kubernetes.md").read_text()
 VERSIONS = ["1.27", kubernetes_validate.latest_version()]
 
 
@@ -259,7 +259,7 @@ def test_images_are_pinned(objects):
 
 
 def test_what_must_exist_first_is_on_the_checklist(objects):
-    _, _, rest = GUIDE.partition("### What must exist first")
+    _, _, rest = GUIDE.partition("## What must exist first")
     checklist = rest.partition("\n#")[0]
     needed = {secret for one in of_kind(objects, "Ingress") for secret in [one["spec"]["tls"][0]["secretName"]]}
     needed |= {one["spec"]["ingressClassName"] for one in of_kind(objects, "Ingress")}

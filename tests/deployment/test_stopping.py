@@ -12,7 +12,7 @@ from registry.workers.drain import ENDING_S
 
 ROOT = Path(__file__).parents[2]
 DOCKER_STOP_S = 10
-GUIDE = (ROOT / "docs" / "operations.md").read_text()
+GUIDE = "".join((ROOT / "docs" / "operate" / page).read_text() for page in ("docker.md", "upgrading.md"))
 
 
 @pytest.fixture

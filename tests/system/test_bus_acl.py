@@ -11,7 +11,7 @@ from tests.support.server import Redis
 from tests.system.test_bus import Listener, anything
 
 CONCORD = "ACL SETUSER concord on >secret resetkeys resetchannels &concord:* -@all +subscribe +publish"
-"""As docs/operations.md gives it."""
+"""As docs/operate/redis.md gives it."""
 TENANT = "ACL SETUSER tenant on >other allkeys resetchannels &app:* +@all -@admin -@dangerous"
 
 
