@@ -88,6 +88,7 @@ async def test_content_is_durable_before_its_name_and_its_name_before_the_catalo
 
 
 async def test_a_chunk_is_durable_before_it_is_acknowledged(site):
+    """An acknowledged chunk's file might have had no durable name."""
     await site.uploads.append("u1", APP, body(CONTENT[:1000]), None)
     assert [call for call, _ in site.disk.calls] == ["create", "append", "sync", "sync_directory", "commit"]
     site.disk.calls.clear()
@@ -96,7 +97,7 @@ async def test_a_chunk_is_durable_before_it_is_acknowledged(site):
 
 
 async def test_an_upload_whose_first_body_was_refused_can_be_tried_again_later(site, tmp_path):
-    """The file was there without a row, and stood in the way of its own upload."""
+    """Its file was left without a row, and blocked its own upload."""
     with pytest.raises(DigestInvalid):
         await site.uploads.finish("u1", APP, DIGEST, body(b"something else"), None)
     site.clock.at_ms += 100_000
@@ -246,7 +247,8 @@ async def test_tidy_beside_a_request_that_was_promised_its_turn_does_not_wait_fo
 
 
 async def test_a_clock_that_jumps_ends_no_upload_that_goes_on(site, monkeypatch):
-    """A clock that was set years ahead made every upload look as if it had not grown for a day."""
+    """A wall clock that jumped ahead by more than a day expired all uploads at once. They must now have looked too old
+    for an hour of running time as well."""
     started_ms = site.clock.at_ms
     monkeypatch.setattr(site.clock, "steady_s", lambda: steady_s)
     steady_s = 0.0

@@ -79,7 +79,8 @@ async def test_it_is_waited_for_again_once_it_keeps_step_with_changes(site):
 
 
 async def test_one_that_catches_up_while_a_write_waits_is_waited_for_by_that_too(site):
-    """The answer left when the bus was done with, though it was known by then that its neighbour keeps step again."""
+    """An instance that had missed a write and kept step again was waited for by the next write only, not by one that
+    waited already: that answer left, and its neighbour did not show the write for some milliseconds."""
     members, confirmations, late = await miss_one(site)
     confirmations.published(11, 2)
     waiting = asyncio.create_task(confirmations.wait(11))
@@ -273,6 +274,8 @@ async def test_a_change_whose_acknowledgement_was_lost_is_acknowledged_by_a_late
 
 
 async def test_what_waits_when_changes_are_counted_anew_is_answered_when_leases_have_lapsed(site):
+    """After a new incarnation, acknowledgements were counted against the numbers of the old one, and a member that had
+    missed nothing was not waited for."""
     _, confirmations = site
     confirmations.published(10, 1)
     waiting = asyncio.create_task(confirmations.wait(10))

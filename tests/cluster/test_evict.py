@@ -32,7 +32,8 @@ def instance(own, candidates, holders, copies):
 
 
 async def test_what_nobody_else_holds_is_not_asked_for_again_and_again(monkeypatch):
-    """A disk full of last copies had every instance asked for each of them, every five seconds."""
+    """A disk full of last copies had the others asked for each of them every five seconds. The pause now doubles, up to
+    a minute."""
     now, passes = 0.0, []
 
     async def held_bytes(database):
@@ -50,7 +51,8 @@ async def test_what_nobody_else_holds_is_not_asked_for_again_and_again(monkeypat
 
 
 async def test_what_is_read_while_room_is_made_stays(monkeypatch):
-    """When it was read last is written down as a look begins; what came meanwhile seemed to have been used later."""
+    """Content that was read during an eviction was evicted where that took long: content that came meanwhile seemed to
+    have been used later."""
     removed = []
 
     async def held_bytes(database):

@@ -150,7 +150,8 @@ def test_an_answer_that_leaves_out_everything_ends_it():
 
 
 def test_operations_that_left_nothing_behind_are_caught_up_with_too():
-    """Else what comes after them would be held back as early, again and again, with nothing to show why."""
+    """A push and its delete, both missed, showed in no digest, and what came after them was held as early again and
+    again. States are now compared by vector and digest."""
     one, other = MemoryReplica(1), MemoryReplica(2)
     name = NAMES[0]
     one.write(name, [fact(one, 1)])

@@ -64,6 +64,8 @@ def listens(server):
 
 
 def test_who_has_just_started_answers_what_its_site_knows(site):
+    """An instance that had just started answered clients before it had heard any member: a balancer that ignores
+    `/readyz` was told that a tag, or a blob, was unknown (found by real clients behind nginx, twice)."""
     with starting(site) as client, ThreadPoolExecutor(ASKING) as pool:
         asked = []
         for _ in range(ASKING):
@@ -86,7 +88,8 @@ def test_a_delete_at_who_has_just_started_deletes_what_came_meanwhile(site):
 
 @pytest.mark.parametrize("site", ["1"], indirect=True)
 def test_a_delete_whose_client_has_given_up_deletes_nothing(site):
-    """It was done when the instance had caught up, and so deleted what was acknowledged since."""
+    """A delete that waited for its instance to catch up was done although its client had given up, and had pushed again
+    elsewhere (found by a review)."""
     with starting(site) as client:
         with socket.create_connection((client.host, client.port)) as connection:
             connection.sendall(b"DELETE /v2/app/manifests/added HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -87,6 +87,8 @@ def test_an_upload_to_a_repository_called_by_path_words_goes_on_at_any_instance(
 
 
 def test_an_upload_without_bytes_is_adopted_by_the_first_that_is_asked_when_its_owner_is_gone(tmp_path):
+    """It was refused with 503, which podman does not retry, by an instance that could have adopted it (found by a
+    rolling restart behind nginx)."""
     with running_cluster(tmp_path, ["eu", "eu"]) as cluster:
         first, second = cluster.servers
         location = first.client.begin_upload("app")

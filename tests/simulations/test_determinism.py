@@ -19,6 +19,8 @@ for seed in (*range(6), 17):  # 17: two documents were due for a snapshot, and l
 
 
 def test_the_same_seed_gives_the_same_trace_in_fresh_processes():
+    """A seed did not repeat itself once: two documents were due for a snapshot, and lay in a set, whose order is no
+    function of the seed."""
     said = [
         subprocess.run(
             [sys.executable, "-W", "ignore", "-c", TRACES],

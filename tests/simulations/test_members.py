@@ -27,7 +27,8 @@ async def told_to_leave(playing, node):
 
 
 def test_who_has_left_is_forgotten_though_no_frame_gets_through():
-    """Its last frame said that it is gone; where nobody got it, all waited for it for ever."""
+    """A leaver's last frame said that it was gone; where no instance received it, all waited for the leaver for ever.
+    It now tells a member over HTTP, which records it."""
 
     async def act(playing: Run) -> None:
         await begin(playing)
@@ -45,7 +46,8 @@ def test_who_has_left_is_forgotten_though_no_frame_gets_through():
 
 
 def test_who_leaves_brings_the_manifests_that_nobody_comes_to_fetch(monkeypatch):
-    """The others had the tag from it and meant to ask it for the manifest, when it was gone."""
+    """A leaver went with manifest bodies that the other instances had meant to fetch from it. It now sends them
+    along."""
 
     async def in_vain(self, digest):
         return None
@@ -70,7 +72,8 @@ def test_who_leaves_brings_the_manifests_that_nobody_comes_to_fetch(monkeypatch)
 
 
 def test_a_disk_that_refuses_the_last_word_delays_leaving_and_no_more():
-    """The task ended with the error; the instance took no writes any more, and never left."""
+    """A disk that refused a write during a decommission ended it with an error: the instance refused writes and never
+    left. The write is now retried."""
 
     async def act(playing: Run) -> None:
         await begin(playing)
@@ -95,7 +98,8 @@ def test_a_disk_that_refuses_the_last_word_delays_leaving_and_no_more():
 
 
 def test_who_leaves_looks_again_at_what_a_failing_disk_could_not_put_aside():
-    """Content that could not be read, nor put aside, was nowhere to be had, and waited for all the same."""
+    """Content that could be neither read nor quarantined, since the disk failed for a moment, stayed out of use until
+    the next start, and kept its instance from leaving. It is now looked at again."""
 
     async def act(playing: Run) -> None:
         await begin(playing)
@@ -113,7 +117,8 @@ def test_who_leaves_looks_again_at_what_a_failing_disk_could_not_put_aside():
 
 @pytest.mark.parametrize("stopping", range(2))
 def test_who_leaves_and_who_makes_room_do_not_rely_on_each_other(monkeypatch, stopping):
-    """Whoever made room had asked before the other began to leave, and acted on the answer when that one was gone."""
+    """An evicting instance could act on the answer of one that had left meanwhile, which relied on it in turn. A
+    leaver's request now voids such a decision, and a leaver evicts nothing."""
     count = Evict._count
 
     async def nothing_found(self, digest, instances, enough):

@@ -23,8 +23,9 @@ async def counted_on(playing, first, second):
 
 
 def test_who_comes_in_the_place_of_an_instance_does_not_answer_in_its_name():
-    """A new instance at the address of one that was gone with its disk was taken for both, and counted as two copies:
-    content was evicted though one other had it."""
+    """A new instance at the address of one that was lost with its disk was taken for both: its one copy counted as two,
+    and content was evicted of which no other instance had a copy. An answer from another instance than the one that was
+    asked now counts as none."""
 
     async def act(playing: Run) -> None:
         first, second = playing.world.nodes
@@ -44,8 +45,9 @@ def test_who_comes_in_the_place_of_an_instance_does_not_answer_in_its_name():
 
 
 def test_a_bit_that_changes_on_the_way_keeps_a_holder_out_for_a_moment_only():
-    """Whoever seemed to send wrong bytes was not asked for a minute: the only holder could neither serve what it had,
-    nor hand it over to leave."""
+    """A holder that seemed to send wrong bytes was skipped for a minute, so a bit that flipped on the way kept the only
+    holder from serving its content, and from handing it over in a decommission. It is now skipped for two seconds,
+    doubled each time, up to a minute."""
 
     async def act(playing: Run) -> None:
         await begin(playing)
@@ -62,7 +64,8 @@ def test_a_bit_that_changes_on_the_way_keeps_a_holder_out_for_a_moment_only():
 
 
 def test_a_push_that_waits_for_holders_has_who_comes_meanwhile():
-    """It asked those only who were known when it came, and was refused though another one was there by then."""
+    """A push that waited for its write concern asked only the holders that were known when it arrived, and was refused
+    although another instance had joined meanwhile."""
 
     async def act(playing: Run) -> None:
         playing.world.settings |= {"copies": "2", "acknowledge": "2"}
@@ -77,6 +80,9 @@ def test_a_push_that_waits_for_holders_has_who_comes_meanwhile():
 
 
 def test_an_instance_that_goes_on_under_another_id_is_one_holder_of_a_push():
+    """An instance that continued under another id, because it had been removed, is asked too by a push that waits, and
+    counts as one holder under two ids."""
+
     async def act(playing: Run) -> None:
         playing.world.settings |= {"copies": "3", "acknowledge": "3"}
         first, second = playing.world.nodes
@@ -94,8 +100,9 @@ def test_an_instance_that_goes_on_under_another_id_is_one_holder_of_a_push():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_one_that_was_forgotten_hears_of_its_neighbours_before_it_is_ready(seed):
-    """Newcomers are greeted, and one that was forgotten was not: it heard nobody for a second, took itself for alone at
-    its site, and was ready without what had happened meanwhile."""
+    """An instance that was back after it had been removed was not greeted as newcomers are. One whose disk knew no
+    members heard of no neighbour for a second, took itself for alone at its site, and was ready without their
+    changes."""
 
     async def act(playing: Run) -> None:
         await begin(playing)
@@ -118,7 +125,8 @@ def test_one_that_was_forgotten_hears_of_its_neighbours_before_it_is_ready(seed)
 
 
 def test_a_disk_takes_with_it_that_somebody_was_forgotten_where_nobody_else_had_heard():
-    """The checker asked for that even so, which nobody had promised: one disk had it."""
+    """The checker asked too much: a disk was destroyed just after it had stored a removal, before any other instance
+    had heard of it. As with other writes, what one disk alone has is lost with it."""
     held(
         15290,
         sites=("eu", "eu", "us"),
@@ -151,8 +159,8 @@ def test_who_was_forgotten_stays_so_when_another_has_heard_of_it():
 
 
 def test_who_starts_while_others_cannot_hear_it_is_not_expected_to_be_greeted():
-    """The partition was over before the checker looked for the first time: it asked for what was promised in good
-    weather only."""
+    """The checker asked too much: an instance started during a partition, which ended before the checker looked, and
+    was expected to have heard its neighbours."""
     held(
         15564,
         sites=("eu", "eu", "eu"),
@@ -165,6 +173,8 @@ def test_who_starts_while_others_cannot_hear_it_is_not_expected_to_be_greeted():
 
 
 def test_a_holder_that_is_destroyed_after_it_has_answered_was_a_holder_for_who_made_room():
+    """The checker asked too much: where the policy asks for one copy, its holder was destroyed between its answer to an
+    evicting instance and the removal there. No instance can know that."""
     held(
         17622,
         sites=("eu", "us"),
@@ -175,9 +185,9 @@ def test_a_holder_that_is_destroyed_after_it_has_answered_was_a_holder_for_who_m
 
 
 def test_who_is_not_waited_for_may_have_caught_up_just_before_the_answer():
-    """It had missed what left nothing behind, could not take in what came next, and was given up on. By the time of the
-    answer to another write it lacked no more than that, which the checker took for one that was not waited for. Where
-    it was known before the answer that it keeps step again, it has to be waited for."""
+    """The checker asked too much: an instance that had missed a write, so that the next one did not wait for it, was
+    expected to show that write as soon as it had caught up. It must be waited for only if it was known before the
+    answer that it keeps step again."""
     held(
         13590,
         sites=("eu", "us", "ap"),
@@ -189,7 +199,8 @@ def test_who_is_not_waited_for_may_have_caught_up_just_before_the_answer():
 
 @pytest.mark.parametrize("since_s", [0.0, 0.1], ids=["just now", "a while ago"])
 def test_who_has_caught_up_just_now_is_not_expected_to_be_waited_for(since_s):
-    """Its confirmation was on its way as the answer left. One that came a while ago has to have been heard."""
+    """The checker asked too much: an instance that had missed a write had just caught up, and its acknowledgement was
+    on its way, when the answer to another write left. An acknowledgement that arrived a while ago counts."""
 
     async def act(playing: Run) -> None:
         await begin(playing)
@@ -217,7 +228,8 @@ def test_who_has_caught_up_just_now_is_not_expected_to_be_waited_for(since_s):
 
 
 def test_content_that_is_linked_again_while_it_is_copied_is_copied_once(monkeypatch):
-    """The second time it was looked for while it came, and fetched once more when it was here."""
+    """Content that was linked again while it was copied was fetched once more when it had arrived. In one run that was
+    all that still happened at the end."""
     begun, begin_transfer = [], Fetch._begin
 
     def noted(self, transfer, uploader):
@@ -241,7 +253,8 @@ def test_content_that_is_linked_again_while_it_is_copied_is_copied_once(monkeypa
 
 
 def test_a_blob_that_is_deleted_while_its_holder_is_waited_for_is_a_miss(monkeypatch):
-    """It was said to be out of reach for now, and clients try that again. Collected content is gone in the same way."""
+    """A blob that was collected while a GET waited for its holder, because transfers of it broke off, was answered 503,
+    which clients retry. If its link is gone by then it is now a miss (404)."""
 
     async def break_off(self, member, transfer, ingest, kind):
         return False
@@ -264,8 +277,8 @@ def test_a_blob_that_is_deleted_while_its_holder_is_waited_for_is_a_miss(monkeyp
 
 
 def test_a_disk_that_is_put_back_after_a_leaver_has_asked_it_was_a_holder_for_the_leaver():
-    """The checker held it against the leaver, which had asked, was gone but for two seconds, and could not know. One
-    that nobody has asked is no excuse."""
+    """The checker asked too much: a leaver had handed its content over and was about to go, when the disk of the
+    instance that had taken it was put back to a backup. A leaver that asked before that cannot know."""
 
     async def act(playing: Run) -> None:
         await begin(playing)
@@ -289,8 +302,9 @@ def test_a_disk_that_is_put_back_after_a_leaver_has_asked_it_was_a_holder_for_th
 
 
 def test_who_starts_while_a_neighbour_runs_twice_may_have_asked_the_other_one():
-    """It believes the later start, and asks that one only, until the other has begun anew. The checker wanted what
-    the other had."""
+    """The checker asked too much: a clone of a neighbour was running when an instance started. Of the two it believes
+    the later incarnation, and is ready without what the other has said since the copy; that arrives when the other has
+    begun a newer incarnation."""
 
     async def act(playing: Run) -> None:
         await begin(playing)
@@ -314,8 +328,9 @@ def test_who_starts_while_a_neighbour_runs_twice_may_have_asked_the_other_one():
 
 
 def test_what_is_to_be_here_is_copied_soon_after_a_start():
-    """All links were gone over in the moment of the start, when nobody had been heard of: nothing could be had, and
-    that was tried again after 30 s. Meanwhile the only holder of what a leaver had held was lost."""
+    """All links were gone over for local replicas in the moment of the start, before any member was heard. Nothing
+    could be fetched, and the retry came after 30 s. Replicas in place of a leaver's were made late, and the last one
+    was lost meanwhile. The retry now comes after five seconds, while a member may be about to answer."""
 
     async def act(playing: Run) -> None:
         await begin(playing)
@@ -332,7 +347,9 @@ def test_what_is_to_be_here_is_copied_soon_after_a_start():
 
 
 def test_an_owner_that_was_put_back_does_not_begin_an_upload_anew_whose_bytes_it_has_lost():
-    """It took what came next for the beginning, where that was passed on to it: a copy of its directory did, too."""
+    """An instance whose directory had been put back to a backup, or copied, began an upload again whose bytes it did
+    not have, when another instance forwarded the next chunk. It now answers that the upload is unknown, as it does to
+    clients."""
     held(
         52008,
         sites=("eu", "eu", "eu"),
@@ -344,7 +361,8 @@ def test_an_owner_that_was_put_back_does_not_begin_an_upload_anew_whose_bytes_it
 
 
 def test_copies_may_still_be_on_their_way_when_all_agree():
-    """They come in pieces of a few bytes here, one after the other; the checker waited for half a second."""
+    """The checker asked too much: copies that come in pieces of a few bytes were still on their way half a second after
+    all instances agreed."""
     held(
         100203,
         sites=("eu", "eu", "us"),
@@ -357,7 +375,8 @@ def test_copies_may_still_be_on_their_way_when_all_agree():
 
 
 def test_what_a_copy_has_answered_does_not_count_as_said_by_the_other():
-    """Its start became known while one caught up with the other, whose changes counted as applied."""
+    """A clone answered in the middle of anti-entropy with its original, whose changes then counted as applied although
+    they had not been requested. They count only if the incarnation has not changed meanwhile."""
     held(
         13871,
         sites=("eu", "eu", "us", "us"),
@@ -369,7 +388,8 @@ def test_what_a_copy_has_answered_does_not_count_as_said_by_the_other():
 
 
 def test_keys_are_exchanged_one_after_the_other():
-    """Two exchanges at once left instances with different keys, and no request between them is authentic then."""
+    """An error of the simulation: two kinds of faults rotated keys at once, as two operators would, and left instances
+    with different keys. They now come one after the other."""
     outcome = run(drawn_plan(3813, faults=("new-key", "rolling-key")))
     assert outcome.violations == []
     assert outcome.fired["new key"]
@@ -377,7 +397,8 @@ def test_keys_are_exchanged_one_after_the_other():
 
 
 def test_a_push_whose_manifest_was_collected_while_it_waited_has_promised_nothing():
-    """It was answered, and then its machine was destroyed with the only copy of its blobs, which were linked still."""
+    """The checker asked too much: a push was superseded, and its manifest collected, while it waited for a holder. It
+    is then answered and promises nothing any more, when its machine is destroyed with the only copy of its blobs."""
     held(
         3595,
         sites=("eu", "eu", "us"),
@@ -392,6 +413,9 @@ def test_a_push_whose_manifest_was_collected_while_it_waited_has_promised_nothin
 
 
 def test_whoever_came_to_be_designated_while_others_were_asked_makes_no_room_with_that_content():
+    """An instance asked others before an eviction, and meanwhile became a replica candidate for the content, since
+    another instance was removed. It evicted its replica all the same, and had to fetch it again. That is now checked
+    once more at the removal."""
     held(
         8632,
         sites=("eu", "eu", "us", "us"),
@@ -407,14 +431,18 @@ def test_whoever_came_to_be_designated_while_others_were_asked_makes_no_room_wit
 
 @pytest.mark.parametrize("seed", [12634, 12770])
 def test_who_starts_beside_another_that_starts_waits_for_those_who_have_something(seed):
-    """It had caught up with the other newcomer, whom it heard first, and was ready."""
+    """Two instances started at once; one caught up with the other, which it heard first and which had nothing yet, and
+    was ready. It now catches up with a member that is ready itself, and waits for those that were heard meanwhile."""
     held(seed)
 
 
 def test_a_last_word_that_was_lost_with_the_only_disk_that_had_it_is_nobodys_fault():
+    """The checker asked too much: the disk of the only instance that had heard a leaver's last message was put back
+    just before the leaver was gone, instead of after."""
     held(12407)
 
 
 def test_who_was_told_to_leave_leaves_though_its_answer_is_lost():
-    """The run went on as if it had not heard, and calm began while it refused writes."""
+    """An error of the simulation: an instance was told to leave, and its answer was lost. It left, while the run went
+    on as if the instance had not heard."""
     held(19805)

@@ -46,6 +46,7 @@ async def missed(playing: Run, wait_s: float) -> None:
 
 @pytest.mark.usefixtures("nobody_gives_bodies")
 def test_a_manifest_that_is_deleted_while_its_body_is_waited_for_is_a_miss():
+    """A manifest that is deleted while a GET waits for its body is a miss (404) at once, not 503."""
     image = ALL_IMAGES[0]
 
     async def act(playing: Run) -> None:
@@ -64,7 +65,8 @@ def test_a_manifest_that_is_deleted_while_its_body_is_waited_for_is_a_miss():
 
 
 def test_a_manifest_that_went_with_a_disk_before_its_push_was_answered_may_be_nowhere():
-    """Its facts had got away by a diff. The checkers asked for its body, which that one disk had had."""
+    """The checker asked too much: facts of a push had travelled by a diff when its instance's disk was destroyed,
+    before any instance had fetched the manifest's body, and before the push was answered."""
     held(
         52685,
         sites=("eu", "us", "ap"),
@@ -79,6 +81,9 @@ def test_a_manifest_that_went_with_a_disk_before_its_push_was_answered_may_be_no
 @pytest.mark.usefixtures("nobody_gives_bodies")
 @pytest.mark.parametrize("promised", [False, True], ids=["by one disk", "by two"])
 def test_a_manifest_whose_push_was_answered_may_be_nowhere_if_one_disk_was_to_hold_it(promised):
+    """The body of a manifest whose push was answered must be somewhere only if the write concern asked for two holders,
+    as its content must."""
+
     async def act(playing: Run) -> None:
         await begin(playing)
         first, second = playing.world.nodes
@@ -98,7 +103,8 @@ def test_a_manifest_whose_push_was_answered_may_be_nowhere_if_one_disk_was_to_ho
 
 @pytest.mark.usefixtures("no_frame_brings_bodies")
 def test_a_body_whose_manifest_is_deleted_while_it_comes_is_fetched_again_when_that_is_back(monkeypatch):
-    """It was dropped as nothing named it, and counted as looked for until the next round, of 5 s."""
+    """A manifest's body that arrived when its manifest had just been deleted was dropped, and counted as fetched.
+    Pushed again at once, the manifest was without its body there for up to five seconds."""
     receive, image = Bodies._receive, ALL_IMAGES[0]
 
     async def act(playing: Run) -> None:

@@ -25,8 +25,9 @@ async def refused_delete(playing, node):
 
 
 def test_what_was_refused_since_its_sync_failed_may_be_found_on_the_disk():
-    """SQLite had written a delete's commit, and a kill left it there. The next start found it, which the checker took
-    for nobody's doing."""
+    """The checker asked too much: a delete was refused because the sync of its commit failed. SQLite had written the
+    commit, a kill left it on the disk, and the next start found it there. What a disk refused may be done all the
+    same."""
 
     async def act(playing: Run) -> None:
         await begin(playing)

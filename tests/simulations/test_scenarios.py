@@ -117,7 +117,8 @@ def test_a_push_that_saw_another_always_wins_whatever_the_clocks_show(seed):
 
 @pytest.mark.parametrize("refused", ["open", "sync_directory", "sqlite sync"])
 def test_an_instance_whose_disk_refuses_its_start_is_started_again(refused):
-    """It stayed there, half started; and where a checker met the refusal, that ended the run."""
+    """An error of the simulation: an instance whose disk refused its start stayed half started, and a checker that met
+    the refusal ended the run. It now ends, as the product does, and is started again."""
     left = 3
 
     async def act(playing: Run) -> None:
@@ -210,14 +211,17 @@ def test_load_that_never_pauses_between_sites_that_are_far_apart():
 
 
 def test_an_original_whose_copy_ran_for_a_while_is_heard_again():
-    """The copy had the later start: its heartbeats were believed, and what the original had was not asked for."""
+    """A copied data directory ran for a while under a later incarnation. Members then ignored the original's heartbeats
+    and never requested what it had. An instance now begins a newer incarnation when it hears of a later one, retries
+    while the disk refuses to record that, and outdoes the latest one it has heard of, not the first."""
     for seed in range(6):
         plan = drawn_plan(seed, faults=("clone", "stalled-redis"), sites=("eu", "eu", "us"), operations=10)
         assert run(plan).violations == []
 
 
 def test_what_comes_by_a_frame_while_others_are_asked_is_no_miss(monkeypatch):
-    """The answer that was waited for brought nothing, because the frame had been first."""
+    """A miss was answered 404 although the frame had arrived while read repair asked other members: their answer
+    brought nothing new. The view is now looked up again in any case."""
 
     async def ask_in_vain(cluster, repository):
         await asyncio.sleep(0.2)
@@ -237,7 +241,9 @@ def test_what_comes_by_a_frame_while_others_are_asked_is_no_miss(monkeypatch):
 
 
 def test_an_upload_is_passed_on_to_an_owner_that_has_just_restarted():
-    """The session was with its last start, and a request with content cannot be sent twice."""
+    """A request with content failed after its receiver had restarted: the session was with the last incarnation, and
+    content cannot be sent twice. Sessions are now renewed as soon as a heartbeat shows another incarnation, and tried
+    out before content is sent."""
 
     async def act(playing: Run) -> None:
         await begin(playing)
@@ -254,6 +260,9 @@ def test_an_upload_is_passed_on_to_an_owner_that_has_just_restarted():
 
 
 def test_an_upload_is_passed_on_though_the_owners_clock_made_the_session_expire():
+    """A request with content failed after its receiver's clock had jumped: the session was expired, and content cannot
+    be sent twice. A session is now tried out before content is sent."""
+
     async def act(playing: Run) -> None:
         await begin(playing)
         first, second = playing.world.nodes
@@ -267,19 +276,22 @@ def test_an_upload_is_passed_on_though_the_owners_clock_made_the_session_expire(
 
 
 def test_an_instance_put_back_after_its_copy_ran_learns_that_it_is_not_believed():
-    """It starts under a number below its copy's, which nobody but the others can tell it."""
+    """An instance that was put back to a backup after a copy of it had run began under an incarnation below the copy's,
+    and no member believed it. A member that hears such a heartbeat now tells the sender."""
     for seed in (11813, 912, 784):
         assert run(drawn_plan(seed)).violations == []
 
 
 def test_a_member_that_begins_anew_is_caught_up_with_at_once():
-    """It waited for the next round, and the rounds of two members did not bring them together within 10 s."""
+    """A member with a new incarnation was compared with only in the next round of anti-entropy, too late to agree
+    within two rounds. A member that is new, or back after a silence, and shows another digest is now asked at once."""
     assert run(drawn_plan(20448)).violations == []
 
 
 def test_a_start_never_has_the_number_of_one_that_is_forgotten():
-    """The clock had been ahead once, so every start was the last one's number and one; put back, an instance began
-    under the number of the start that was lost, and what it said was taken for what had been said already."""
+    """After a clock had been ahead once, each incarnation was the last one's number plus one, so a directory that was
+    put back began under a number that had been used, and its messages were taken for old ones. The last bits of an
+    incarnation are now random."""
 
     async def act(playing: Run) -> None:
         await begin(playing)
@@ -307,6 +319,8 @@ def test_a_start_never_has_the_number_of_one_that_is_forgotten():
 
 
 def test_an_instance_that_joins_is_not_ready_because_its_neighbours_refuse_it_for_a_moment():
+    """An empty instance whose neighbours refused it for a moment was ready at once, without anything."""
+
     async def act(playing: Run) -> None:
         await begin(playing)
         await pushed(client(playing), playing.world.nodes[0], "v1", ALL_IMAGES[0])
@@ -327,7 +341,8 @@ def test_an_instance_that_joins_is_not_ready_because_its_neighbours_refuse_it_fo
 
 
 def test_a_body_that_its_frame_did_not_carry_is_fetched_at_once(monkeypatch):
-    """It was looked for where facts came by a diff; where they came by a frame it waited for a round of 5 s."""
+    """A manifest's body that no frame carried was fetched in rounds of five seconds where the facts came by a frame,
+    and at once only where they came by a diff."""
     monkeypatch.setattr("registry.cluster.gossip.BODY_ROOM_BYTES", 0)
 
     async def act(playing: Run) -> None:
@@ -343,7 +358,9 @@ def test_a_body_that_its_frame_did_not_carry_is_fetched_at_once(monkeypatch):
 
 
 def test_a_push_whose_manifest_is_deleted_meanwhile_is_answered_at_once(monkeypatch):
-    """It waited for others to hold what nobody could hold any more, and was refused when time was up."""
+    """A push that waited for its write concern, and whose manifest was deleted meanwhile, waited to the end and was
+    refused: no instance can hold what is deleted. An instance that knows of the push and of the delete now counts as a
+    holder."""
     hold = Secure.hold
 
     async def act(playing: Run) -> None:
@@ -371,8 +388,9 @@ def test_a_push_whose_manifest_is_deleted_meanwhile_is_answered_at_once(monkeypa
 
 @pytest.mark.parametrize("seed", range(4))
 def test_nobody_is_presumed_dead_because_the_bus_is_cut(seed):
-    """Who fell silent was asked by a request when it was already presumed dead; until it had answered, uploads with
-    bytes were gone, and nobody was asked before a miss or a delete."""
+    """When the bus was cut, members were presumed dead in the moment in which they were first asked over HTTP. For up
+    to two seconds uploads with bytes were answered 404, and misses and deletes asked no member. A member that is silent
+    on the bus is now asked after a heartbeat and a half, and one that does not answer delays no other."""
 
     async def act(playing: Run) -> None:
         await begin(playing)
@@ -396,8 +414,9 @@ def test_nobody_is_presumed_dead_because_the_bus_is_cut(seed):
 
 @pytest.mark.parametrize("first", [0, 3], ids=["near", "far"])
 def test_what_is_announced_while_its_document_is_asked_for_is_asked_for_too(monkeypatch, first):
-    """It was left to the next heartbeat, and answers left that their site did not show; also while somebody far away
-    was asked, which takes longer than an answer waits."""
+    """A change that was only announced, while its document was being fetched, was left to the next heartbeat; until
+    then its site did not show what had been acknowledged. It is now fetched as soon as that answer is here, and a
+    neighbour's at once, although a member far away is being asked."""
     monkeypatch.setattr("registry.cluster.gossip.MAX_DELTA_BYTES", 0)
 
     async def act(playing: Run) -> None:
@@ -419,8 +438,10 @@ def test_what_is_announced_while_its_document_is_asked_for_is_asked_for_too(monk
 @pytest.mark.parametrize("told", [0, 1], ids=["by the collecting", "by another"])
 @pytest.mark.parametrize("asked_later", [False, True], ids=["all were asked", "one is asked later"])
 def test_a_blob_is_kept_of_which_a_client_is_told_while_it_is_collected(monkeypatch, told, asked_later):
-    """The pin came after its instance had said that it relies on nothing, and protected there alone: others dropped the
-    link. One that is asked later knows of the link that is said again, while the collecting one may not."""
+    """A lease protected content only at the instance that granted it. A client that was told that a blob exists between
+    a collector's mark and its release was answered 404 when it pushed the manifest, because other members had dropped
+    the link. The link is now re-asserted before the client is told, and a member that releases a blob drops only links
+    that the collector knew of before it asked."""
     image, ask_all, relied = ALL_IMAGES[0], Collect._ask_all, Collect.relied
 
     async def act(playing: Run) -> None:

@@ -26,6 +26,9 @@ def server(request, tmp_path):
 
 @pytest.mark.parametrize("kept", [False, True], ids=["a connection each", "kept connections"])
 def test_whoever_is_let_in_is_answered_to_the_end(server, kept):
+    """An instance that ended reset connections that it had not accepted yet, and closed kept ones on which a request
+    was on its way: nginx may not send an upload elsewhere then, and docker's push ended with 502 (found by a rolling
+    restart behind nginx)."""
     seen: Counter[str] = Counter()
     clients = [threading.Thread(target=ask_until_refused, args=(server, kept, seen)) for _ in range(CLIENTS)]
     for client in clients:

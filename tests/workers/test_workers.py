@@ -199,8 +199,8 @@ def test_all_end_with_the_supervisor_and_the_next_start_needs_no_pause(server):
 
 
 def test_a_supervisor_that_was_stopped_and_goes_on_is_told_nothing_by_that(tmp_path):
-    """It was: what Python says of a wait that ends meanwhile is whatever was in memory, and it took that for a signal
-    that ends all."""
+    """An instance of several processes ended when its supervisor was stopped and went on (SIGSTOP, SIGCONT, a
+    debugger): Python's `sigtimedwait` then reports a signal that has not come (found by a profiler)."""
     pause_s = 0.2
     constants = {"registry.workers.supervisor.MAX_PAUSE_S": pause_s}
     with running_server(tmp_path / "data", workers="2", constants=constants) as server:
