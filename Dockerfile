@@ -7,13 +7,15 @@ ARG PIP_INDEX_URL
 ARG PIP_FIND_LINKS
 ARG PIP_NO_INDEX
 
-COPY pyproject.toml README.md LICENSE /source/
+COPY pyproject.toml README.md LICENSE requirements/runtime.txt /source/
 COPY crdt /source/crdt
 COPY registry /source/registry
 
-# Nothing is installed at run time, so what installs does not stay.
+# Dependencies are those of the lock file, by version and hash. Nothing is installed at run time, so what installs does
+# not stay.
 RUN python3 -m venv /opt/concord \
-    && /opt/concord/bin/pip install --no-cache-dir /source \
+    && /opt/concord/bin/pip install --no-cache-dir --require-hashes --requirement /source/runtime.txt \
+    && /opt/concord/bin/pip install --no-cache-dir --no-deps --no-build-isolation /source \
     && /opt/concord/bin/pip uninstall --yes pip setuptools \
     && install --directory --owner 10001 --group 10001 /data \
     && rm -r /source

@@ -1,42 +1,69 @@
-# The commands of this repository. `make demo` and `make test` do all their own set-up in .venv.
+# The commands of this repository; `make help` lists them. `make demo` and `make test` do all their own set-up in .venv.
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= $(shell expr $$(nproc) + 1)
 
-.PHONY: demo test check format reference bench clean
+# What `make test` runs, by default all: files, directories, or one test (tests/http/test_tags.py::test_…).
+T ?=
 
-demo: $(VENV)/demo  ## three instances at three sites, and a Redis between them
+# Everything that neither starts clusters nor runs simulations, without the tests that alone take long.
+FAST := tests/crdt tests/catalog tests/blobs tests/system tests/http $(wildcard tests/test_*.py) \
+	--ignore=tests/crdt/test_fuzz.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast check format reference hooks bench lock clean
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/demo  ## run three instances at three sites, with a Redis between them
 	$(BIN)/concord demo
 
-test: check  ## all tests; those that need clients, root or tools you lack are skipped and say so
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+test: $(if $(T),$(VENV)/dev,check)  ## run checks and all tests, or only T=PATH; what this machine lacks is skipped by name
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(T)
 
-check: $(VENV)/dev  ## lint and types
+test-fast: $(VENV)/dev  ## run the tests of single modules and of the HTTP API, in less than a minute
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(FAST)
+
+check: $(VENV)/dev  ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/dev
+format: $(VENV)/dev  ## format, and repair what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 reference: $(VENV)/dev  ## write docs/reference from the code
 	$(BIN)/python -m tests.support.reference
 
-bench: $(VENV)/dev  ## figures beside Debian's docker-registry
+hooks: $(VENV)/dev  ## run the checks before each commit, by pre-commit
+	$(BIN)/pip install --quiet --disable-pip-version-check "pre-commit>=4"
+	$(BIN)/pre-commit install
+
+bench: $(VENV)/dev  ## measure, beside Debian's docker-registry
 	$(BIN)/python -m benchmarks
 
-clean:
+lock: | $(BIN)/python  ## update requirements/ from pyproject.toml; OPTIONS=--upgrade takes the newest versions
+	requirements/compile $(OPTIONS)
+
+clean:  ## remove the environment and what was built
 	rm -rf $(VENV) build *.egg-info
 
-$(VENV)/demo: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[demo]"
+# What is installed is what requirements/ locks, by version and hash; then the project itself, built with what is there.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
+LOCKED := requirements/runtime.txt requirements/demo.txt
+
+$(VENV)/demo: pyproject.toml $(LOCKED) | $(BIN)/python
+	$(INSTALL) --require-hashes $(LOCKED:%=--requirement %)
+	$(INSTALL) --no-deps --no-build-isolation --editable .
 	touch $@
 
-$(VENV)/dev: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+$(VENV)/dev: pyproject.toml $(LOCKED) requirements/dev.txt | $(BIN)/python
+	$(INSTALL) --require-hashes $(LOCKED:%=--requirement %) --requirement requirements/dev.txt
+	$(INSTALL) --no-deps --no-build-isolation --editable .
 	touch $@
 
 # Debian keeps the module that fills a virtual environment in a package of its own.

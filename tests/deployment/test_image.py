@@ -23,8 +23,11 @@ from tests.support.engines import Docker
 from tests.support.needs import need
 from tests.support.server import free_port, wait_until
 
+pytestmark = pytest.mark.timeout(1200)  # debootstrap downloads and unpacks a Debian
+
 ROOT = Path(__file__).parents[2]
 SUITE, PYTHON = "bookworm", (3, 11)
+BEFORE_3_11_3 = " ; python_full_version < '3.11.3'"
 LEFT_OUT = "--exclude=./var/cache/apt/* --exclude=./var/lib/apt/lists/* --exclude=./usr/share/doc/*"
 LIMITS = ["--network=host", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
 
@@ -55,7 +58,7 @@ def made(tmp_path_factory, pytestconfig):
     cache = pytestconfig.cache.mkdir("debian") if hasattr(pytestconfig, "cache") else tmp_path_factory.mktemp("debian")
     with ThreadPoolExecutor() as pool:
         debian = pool.submit(bare_debian, cache, tmp_path_factory.mktemp("base"))
-        wheels = pool.submit(wheels_of, ROOT, tmp_path_factory.mktemp("wheels"))
+        wheels = pool.submit(locked_wheels, tmp_path_factory.mktemp("wheels"))
         return debian.result(), wheels.result()
 
 
@@ -80,11 +83,13 @@ def bare_debian(cache, directory):
     return Path(shutil.move(part, tar))
 
 
-def wheels_of(source, directory):
-    """What pip needs, as wheels: the build itself needs no way out."""
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", directory]
-    beside = ["setuptools", "async-timeout"]  # what builds it, and what redis needs before Python 3.11.3
-    done = subprocess.run([*pip, source, *beside], capture_output=True, text=True, check=False)
+def locked_wheels(directory):
+    """Download what the lock file names as wheels, so that the build needs no network. Debian's Python is older than
+    3.11.3, for which redis needs one package more."""
+    lock = directory / "runtime.txt"
+    lock.write_text((ROOT / "requirements" / "runtime.txt").read_text().replace(BEFORE_3_11_3, ""))
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--require-hashes", "--wheel-dir", directory]
+    done = subprocess.run([*pip, "--requirement", lock], capture_output=True, text=True, check=False)
     need(done.returncode == 0, f"pip got no wheels: {last_line(done.stderr)}")
     return directory
 
