@@ -32,6 +32,7 @@ specification ("Error codes") and no others.
       NotSecured             503  DENIED
       Leaving                503  DENIED
       NotCurrent             503  DENIED
+      NeedsUpgrade           503  DENIED
 """
 
 from collections.abc import Mapping
@@ -263,6 +264,17 @@ class NotCurrent(OciError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, None, {"Retry-After": "1"})
+
+
+class NeedsUpgrade(OciError):
+    """A request that depends on a document with critical facts that this version does not understand."""
+
+    status = 503
+    code = "DENIED"
+    reason = "needs-upgrade"
+
+    def __init__(self, message: str, detail: Any = None) -> None:
+        super().__init__(message, detail, {"Retry-After": "30"})
 
 
 class Ending(OciError):

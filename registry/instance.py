@@ -14,6 +14,7 @@ from registry.blobs.leftovers import Leftovers
 from registry.blobs.store import BlobStore
 from registry.blobs.uploads import Uploads
 from registry.catalog.catalog import Catalog
+from registry.catalog.understanding import blocking_all
 from registry.cluster.cluster import Cluster
 from registry.cluster.keys import ClusterKey
 from registry.cluster.sessions import SeenRequests
@@ -129,7 +130,8 @@ class Instance:
 
     @property
     def ready(self) -> bool:
-        return self._upkeep is not None and not self.draining and self.cluster.ready
+        serves = self._upkeep is not None and not self.draining and self.cluster.ready
+        return serves and blocking_all(self.catalog.database) is None
 
     def learn(self, used: Iterable[Digest], damaged: Iterable[Damage]) -> None:
         """What another process of this instance, which only reads, has come by."""

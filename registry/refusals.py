@@ -19,6 +19,7 @@ log = logging.getLogger("concord.refusals")
 PUSHING = frozenset({"POST", "PATCH", "PUT"})
 REASONS = (
     "disk-full", "disk-budget", "storage-failed", "write-concern", "too-many-uploads", "too-many-manifests", "leaving",
+    "needs-upgrade",
 )  # fmt: skip
 """Those that are for the operator to look into. Clients' own mistakes are counted by the codes of their answers."""
 

@@ -11,6 +11,7 @@ reassert     undoing deletes: asserting anew what an older copy says
 incoming     taking in what other instances send
 forks        healing a document that a writer used twice has split
 queries      what pulls and lists read
+understanding documents with critical facts that this version does not understand, and serving nothing of them
 referrers    what refers to a manifest, newest first
 wrong_sizes  facts that state another size than what is on this disk has
 content      which content files are on this disk, and uploads that are under way

@@ -14,6 +14,7 @@ from registry.catalog.incoming import Incoming, bind_writer, take_in
 from registry.catalog.queries import Queries
 from registry.catalog.replica import DocumentReplica
 from registry.catalog.tries import TrieCache
+from registry.catalog.understanding import Understanding
 from registry.catalog.view import COLUMNS, LiveFact
 from registry.catalog.wrong_sizes import WrongSizes
 from registry.errors import StorageFailed
@@ -38,7 +39,7 @@ class Catalog:
     def __init__(self, disk: Disk, clock: Clock, kinds: Mapping[str, FactReader] = KINDS) -> None:
         """`kinds` are those of facts that this version understands."""
         self._clock = clock
-        self._kinds = kinds
+        self.understanding = Understanding(kinds, clock)
         self.database = Database(disk, PATH)
         self.instance_id = ""
         self.secret = b""
@@ -57,9 +58,20 @@ class Catalog:
         fresh = self._clock.entropy(16).hex(), self._clock.entropy(32)
         identity = await self.database.write(lambda tx: _begin(tx, *fresh, self._clock))
         self.instance_id, self.secret, self.start_number = identity
-        self.documents = Documents(TrieCache(), HybridClock(), self.instance_id, self._drawn_writer(), self._kinds)
+        writer = self._drawn_writer()
+        self.documents = Documents(TrieCache(), HybridClock(), self.instance_id, writer, self.understanding)
         self.database.on_failed_commit.append(self.retire_writer)
         await self._compare_with_the_last_end()
+        await self._read_again()
+
+    async def _read_again(self) -> None:
+        """Read again what an earlier version did not understand. Raises CannotStart where it understood more."""
+        understanding = self.understanding
+        if not understanding.is_current(self.database):
+            done = await self.database.write_in_steps(understanding.read_again)
+            if done.facts:
+                log.info("%d of %d facts are understood that were not before", done.understood, done.facts)
+        understanding.report(self.database)
 
     async def _compare_with_the_last_end(self) -> None:
         """Whether the documents are as they were when this instance was stopped, if it was."""

@@ -5,7 +5,7 @@ live facts. All of it changes together, in one transaction. Writes and updates n
 pycrdt: our own operations are encoded directly, and the check of every update yields what it says.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -13,13 +13,15 @@ from blake3 import blake3
 from crdt.change import Change
 from crdt.clock import HybridClock
 from crdt.delta import Delta, encode_own, own_delta
-from crdt.fact import KINDS, Fact, FactReader, parse_fact
+from crdt.fact import Fact, parse_fact
 from crdt.gate import admit
 from crdt.trie import DIGEST_SIZE, Node, build_in_steps, update_in_steps
 from crdt.vector import Vector
 from registry.catalog.database import Transaction
+from registry.catalog.queries import KIND
 from registry.catalog.replica import is_large_log
 from registry.catalog.tries import EMPTY_DIGEST, TrieCache
+from registry.catalog.understanding import Understanding, require_understood
 from registry.catalog.view import Identity, Read, update_view
 from registry.steps import ROWS_A_STEP, Steps, in_one_piece, in_pages
 
@@ -54,6 +56,7 @@ class _Row(NamedTuple):
     snapshot_bytes: int
     logged_count: int
     logged_bytes: int
+    not_understood: int
 
 
 def document_key(name: str) -> bytes:
@@ -70,11 +73,12 @@ class Documents:
         clock: HybridClock,
         instance: str,
         writer: int,
-        kinds: Mapping[str, FactReader] = KINDS,
+        understanding: Understanding,
     ) -> None:
         self._tries = tries
         self.clock = clock
-        self.kinds = kinds
+        self._understanding = understanding
+        self.kinds = understanding.kinds
         """The kinds of facts that are understood."""
         self._instance = instance
         self.writer = writer
@@ -131,8 +135,13 @@ class Documents:
         facts: Sequence[Fact],
         bodies: tuple[bytes, ...] = (),
         writer: int | None = None,
+        heals: bool = False,
     ) -> Steps[Change]:
-        """As `write`, for any number of facts; under the `writer` that `begin` returned, where the facts name it."""
+        """As `write`, for any number of facts; under the `writer` that `begin` returned, where the facts name it.
+
+        Raises NeedsUpgrade for a repository that is not understood, unless it `heals`, which changes no statement."""
+        if name.startswith(KIND) and not heals:
+            require_understood(tx, name)
         own = self.begin(tx) if writer is None else writer
         row = self._row(tx, name)
         entries = tx.rows("SELECT writer, clock, changed FROM vectors WHERE document = ?", (row.id,))
@@ -195,7 +204,7 @@ class Documents:
                 "INSERT INTO documents (name, key, digest, facts, changed) VALUES (?, ?, ?, 0, 0)",
                 (name, document_key(name), EMPTY_DIGEST),
             )
-            found = (tx.last_number(), EMPTY_DIGEST, 0, 0, 0, 0, 0)
+            found = (tx.last_number(), EMPTY_DIGEST, 0, 0, 0, 0, 0, 0)
         return _Row(*found)
 
     def _record(
@@ -225,11 +234,15 @@ class Documents:
         self._tries.put(row.id, number, after)
         tx.after_rollback.append(lambda: self._tries.drop(row.id))
         facts = row.facts + len(effect.added) - len(effect.removed)
+        not_understood = row.not_understood + effect.not_understood
         logged_count, logged_bytes = row.logged_count + 1, row.logged_bytes + len(raw)
         tx.execute(
-            "UPDATE documents SET digest = ?, facts = ?, changed = ?, logged_count = ?, logged_bytes = ? WHERE id = ?",
-            (after.digest, facts, number, logged_count, logged_bytes, row.id),
+            "UPDATE documents SET digest = ?, facts = ?, changed = ?, logged_count = ?, logged_bytes = ?, "
+            "not_understood = ? WHERE id = ?",
+            (after.digest, facts, number, logged_count, logged_bytes, not_understood, row.id),
         )
+        if bool(not_understood) != bool(row.not_understood):
+            tx.after_commit.append(lambda: self._understanding.changed(name, not not_understood))
         if effect.links:
             tx.after_commit.append(lambda: self.on_links(name, effect.links))
         if is_large_log(logged_count, logged_bytes, row.snapshot_bytes):

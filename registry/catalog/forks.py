@@ -37,4 +37,4 @@ def heal(
     texts = {text for identity in split for text in (ours.get(identity), others.get(identity)) if text is not None}
     writer = documents.begin(tx)
     facts = yield from in_pages(lambda text: by_writer(parse_fact(text, documents.kinds), writer), sorted(texts))
-    return (yield from documents.write_in_steps(tx, name, split, facts, writer=writer))
+    return (yield from documents.write_in_steps(tx, name, split, facts, writer=writer, heals=True))

@@ -75,7 +75,8 @@ WHERE d.name = ? ORDER BY f.time DESC, f.writer DESC LIMIT 1
 """
 _ANYWHERE = """
 SELECT COALESCE(c.size, f.size), f.writer, c.digest IS NOT NULL
-FROM facts f LEFT JOIN content c ON c.digest = f.key WHERE f.kind = 'b' AND f.key = ? LIMIT 1
+FROM facts f CROSS JOIN documents d ON d.id = f.document AND d.not_understood = 0
+LEFT JOIN content c ON c.digest = f.key WHERE f.kind = 'b' AND f.key = ? LIMIT 1
 """
 _TAGS = """
 SELECT DISTINCT f.key FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = 't'
@@ -152,6 +153,7 @@ class Queries:
         return BlobRow(*row) if row else None
 
     def blob_in_any_repository(self, digest: Digest) -> BlobRow | None:
+        """Return a blob's link in some repository that this version understands."""
         row = self._database.row(_ANYWHERE, (digest,))
         return BlobRow(*row) if row else None
 

@@ -220,6 +220,14 @@ CREATE INDEX manifests_by_subject ON manifests (subject) WHERE subject IS NOT NU
 # What members can do, so that it is known of those that are away, too.
 _CAPABILITIES = "ALTER TABLE members ADD COLUMN capabilities TEXT NOT NULL DEFAULT '';"
 
+# How many live critical facts of each document are not understood; and facts that a later version may understand. See
+# `understanding`.
+_CRITICAL_FACTS = """
+ALTER TABLE documents ADD COLUMN not_understood INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX documents_not_understood ON documents (name) WHERE not_understood > 0;
+CREATE INDEX facts_not_understood ON facts (document) WHERE kind IN ('!', '?');
+"""
+
 MIGRATIONS: list[tuple[str, Callable[[apsw.Connection], None] | None]] = [
     (_FIRST, None),
     (_PARTS, None),
@@ -230,6 +238,7 @@ MIGRATIONS: list[tuple[str, Callable[[apsw.Connection], None] | None]] = [
     (_PARTS_BY_KIND, _fill_parts),
     (_BODIES_LAST, None),
     (_CAPABILITIES, None),
+    (_CRITICAL_FACTS, None),
 ]
 """What each version adds: tables, and what fills them from what is there."""
 VERSION = len(MIGRATIONS)

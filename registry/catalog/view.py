@@ -1,10 +1,10 @@
 """The view: live facts as rows. It is made from what updates add and delete, never by reading documents."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from crdt.delta import Delta
-from crdt.fact import BLOB, MANIFEST, TAG, Fact, fact_hash
+from crdt.fact import BLOB, CRITICAL, MANIFEST, OTHER, TAG, Fact, FactReader, fact_hash, parse_fact
 from registry.catalog.database import Transaction
 from registry.catalog.wrong_sizes import compare_fact
 from registry.steps import ROWS_A_STEP, Steps
@@ -46,6 +46,8 @@ class Effect(NamedTuple):
     """The highest time among the added facts, and the writer of that fact; zeros without any."""
     links: list[Fact]
     """The blob links among the added facts."""
+    not_understood: int
+    """How many more critical facts are there that are not understood; below 0 where there are fewer."""
 
 
 def observed(tx: Transaction, document: int, kind: str, key: str) -> list[LiveFact]:
@@ -93,6 +95,7 @@ def update_view(tx: Transaction, document: int, read: Read, vector: dict[int, in
     tags: set[str] = set()
     links: list[Fact] = []
     latest = (0, 0)
+    not_understood = 0
     for number, ((writer, clock, text), fact) in enumerate(zip(read.delta.added, read.facts, strict=True), 1):
         if clock >= vector.get(writer, 0):
             hashed = fact_hash(text)
@@ -103,6 +106,8 @@ def update_view(tx: Transaction, document: int, read: Read, vector: dict[int, in
                 tags.add(fact.key)
             elif fact.kind == BLOB:
                 links.append(fact)
+            elif fact.kind == CRITICAL:
+                not_understood += 1
         if number % ROWS_A_STEP == 0:
             yield
     for number, (writer, first, last) in enumerate(_deleted_ranges(tx, document, read.delta), 1):
@@ -113,6 +118,8 @@ def update_view(tx: Transaction, document: int, read: Read, vector: dict[int, in
             removed.append(hashed)
             if kind == TAG:
                 tags.add(key)
+            elif kind == CRITICAL:
+                not_understood -= 1
         if last - first + 1 >= ROWS_A_STEP or number % ROWS_A_STEP == 0:
             yield
     for number, tag in enumerate(tags, 1):
@@ -120,7 +127,52 @@ def update_view(tx: Transaction, document: int, read: Read, vector: dict[int, in
         if number % ROWS_A_STEP == 0:
             yield
     both = set(removed) & set(added)
-    return Effect(_each_once_less(removed, both), _each_once_less(added, both), latest, links)
+    return Effect(_each_once_less(removed, both), _each_once_less(added, both), latest, links, not_understood)
+
+
+class ReadAgain(NamedTuple):
+    """How many facts were read again, and how many of those are understood now."""
+
+    facts: int
+    understood: int
+
+
+_NOT_UNDERSTOOD = "SELECT DISTINCT document FROM facts WHERE kind IN ('!', '?')"
+_OF_DOCUMENT = """
+SELECT key, writer, clock, hash FROM facts WHERE document = ? AND kind IN ('!', '?') AND (writer, clock) > (?, ?)
+ORDER BY writer, clock LIMIT ?
+"""
+
+
+def read_again(tx: Transaction, kinds: Mapping[str, FactReader]) -> Steps[ReadAgain]:
+    """Read the facts again, of all documents, that were not understood when they came, in bounded steps."""
+    facts = understood = 0
+    for (document,) in tx.rows(_NOT_UNDERSTOOD):
+        tags: set[str] = set()
+        last: tuple[int, int] = (-1, -1)
+        while rows := tx.rows(_OF_DOCUMENT, (document, *last, ROWS_A_STEP)):
+            for text, writer, clock, hashed in rows:
+                fact = parse_fact(text, kinds)
+                facts += 1
+                if fact.kind in (CRITICAL, OTHER):
+                    continue
+                understood += 1
+                tx.execute(
+                    "DELETE FROM facts WHERE document = ? AND writer = ? AND clock = ?", (document, writer, clock)
+                )
+                _insert(tx, document, fact, writer, clock, hashed)
+                if fact.kind == TAG:
+                    tags.add(fact.key)
+            last = rows[-1][1:3]
+            yield
+        for tag in tags:
+            _note_conflict(tx, document, tag)
+        tx.execute(
+            "UPDATE documents SET not_understood = "
+            f"(SELECT COUNT(*) FROM facts WHERE document = ?1 AND kind = '{CRITICAL}') WHERE id = ?1",
+            (document,),
+        )
+    return ReadAgain(facts, understood)
 
 
 def _each_once_less(hashes: list[bytes], less: set[bytes]) -> list[bytes]:

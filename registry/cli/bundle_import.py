@@ -31,7 +31,7 @@ from registry.cli.catalog_file import open_read_only
 from registry.cli.target import Directory
 from registry.cli.undo import Undo
 from registry.cluster.keys import ClusterKey
-from registry.errors import CannotStart, NameInvalid
+from registry.errors import CannotStart, NameInvalid, NeedsUpgrade
 from registry.manifest import MAX_MANIFEST_BYTES
 from registry.names import Digest, algorithm_of, is_digest, parse_repository
 from registry.system.clock import SystemClock
@@ -58,7 +58,10 @@ def import_bundle(source: Path, data: Path, keys: list[ClusterKey], reassert: bo
     except (CannotStart, OSError):
         staging.clear()
         raise
-    done = asyncio.run(_import(data, bundle, staging, checks, reassert))
+    try:
+        done = asyncio.run(_import(data, bundle, staging, checks, reassert))
+    except NeedsUpgrade as error:
+        raise CannotStart(f"not everything can be asserted anew: {error.message}") from None
     staging.clear()
     return done
 

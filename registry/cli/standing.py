@@ -31,11 +31,22 @@ def lines(answer: dict[str, Any]) -> Iterator[str]:
     if answer["refused_pushes"]:
         refused = sorted(answer["refused_pushes"].items(), key=lambda pair: -pair[1])
         yield "pushes refused since the start: " + ", ".join(f"{count} {escape(reason)}" for reason, count in refused)
+    yield from _not_understood(answer)
     for rule in answer["copies"]["policy"]:
         text = f"{rule['repositories']}: copies {rule['copies']}, acknowledge {rule['acknowledge']}"
         never = f"; [bold]never applies[/]: {escape(rule['never_applies'])}" if rule["never_applies"] else ""
         yield f"policy {escape(text)}{never}"
     yield from _empty_sites(answer)
+
+
+def _not_understood(answer: dict[str, Any]) -> Iterator[str]:
+    listed = answer.get("not_understood", [])
+    for found in listed:
+        kinds = escape(", ".join(found["kinds"]))
+        yield f"[bold red]not served before an upgrade[/]: {escape(found['document'])} (facts of kind {kinds})"
+    more = answer.get("not_understood_count", 0) - len(listed)
+    if more > 0:
+        yield f"[bold red]not served before an upgrade[/]: {more} more documents"
 
 
 def _empty_sites(answer: dict[str, Any]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from registry.catalog.documents import Applied
 from registry.catalog.members import all_members, all_reached, drop_members, save_members
 from registry.catalog.membership import forget_member, forgotten_members
 from registry.catalog.queries import document_name
+from registry.catalog.understanding import require_understood
 from registry.cluster.bodies import Bodies
 from registry.cluster.clock_offsets import ClockOffsets
 from registry.cluster.collect import Collect
@@ -222,8 +223,9 @@ class Cluster:
 
     async def learn_for_miss(self, repository: Repository) -> None:
         """Before a miss is answered: ask who may know more of a repository. What is missing may be here after that,
-        by an answer or by a frame that came meanwhile."""
+        by an answer or by a frame that came meanwhile. Raises NeedsUpgrade where that is not understood."""
         await self.sync.read_repair.before_miss(document_name(repository), self.sync.hinted())
+        require_understood(self._catalog.database, document_name(repository))
 
     async def learn_for_delete(self, repository: Repository) -> None:
         """Before a delete: fetch what reachable members know more, so that it deletes that too."""

@@ -38,6 +38,7 @@ from registry.catalog.collection import (
 )
 from registry.catalog.content import drop_content
 from registry.catalog.database import Transaction
+from registry.catalog.understanding import any_not_understood
 from registry.cluster.gossip import Gossip
 from registry.cluster.members import Member, Members
 from registry.cluster.messages import ReleaseAnswer, ReleaseQuestion, RelyAnswer, RelyQuestion
@@ -244,6 +245,10 @@ class Collect:
                 "anything; upgrade this instance, or delete the manifest"
             )
 
+        document = any_not_understood(self._catalog.database)
+        if document is not None:
+            raise Blocked(f"{document} holds facts that this version does not understand; upgrade this instance")
+
     async def _collect(self, batch: list[Unused], dry: bool) -> list[Decision]:
         digests = [one.digest for one in batch]
         links = dict[Digest, frozenset[bytes]]()
@@ -410,7 +415,8 @@ class Collect:
 
     def _is_free(self, tx: Transaction, digest: Digest, links: frozenset[bytes]) -> bool:
         """Whether nothing relies on a content, nor can have come to: it has no other links than those."""
-        return not self.is_pinned(digest) and not is_in_use(tx, digest) and links_of(tx, digest) <= links
+        is_free = not self.is_pinned(digest) and not is_in_use(tx, digest) and links_of(tx, digest) <= links
+        return is_free and any_not_understood(tx) is None
 
 
 def _named(member: Member) -> str:

@@ -13,11 +13,12 @@ from starlette.responses import Response
 from crdt.change import Change
 from registry.catalog.collection import is_linked
 from registry.catalog.database import Transaction
-from registry.catalog.queries import BlobRow
+from registry.catalog.queries import BlobRow, document_name
 from registry.catalog.repository import delete_blob, link_again, link_blob
+from registry.catalog.understanding import is_understood
 from registry.cluster.contents import WHOLE_BYTES, Part, begun
 from registry.cluster.fetch import SizeDiffers
-from registry.errors import BlobUnknown, ContentUnreachable, RangeInvalid
+from registry.errors import BlobUnknown, ContentUnreachable, NeedsUpgrade, RangeInvalid
 from registry.http.answers import StreamResponse
 from registry.http.asked import AskedPart, asked_part, blob_headers, content_headers, etag_of, matches, whole
 from registry.http.multipart import GAP_BYTES, Multipart, Pieces, assembled
@@ -123,14 +124,19 @@ async def mount_blob(
     instance: Instance, repository: Repository, digest: Digest, source: Repository | None
 ) -> Change | None:
     """Link a blob that another repository has. None when that cannot be done, and the client has to upload."""
-    queries = instance.catalog.queries
+    queries, database = instance.catalog.queries, instance.catalog.database
+    if source is not None and not is_understood(database, document_name(source)):
+        return None
 
     def find() -> BlobRow | None:
         return queries.blob_in_any_repository(digest) if source is None else queries.blob(source, digest)
 
     row = find()
     if row is None and source is not None:
-        await instance.cluster.learn_for_miss(source)
+        try:
+            await instance.cluster.learn_for_miss(source)
+        except NeedsUpgrade:
+            return None
         row = find()
     if row is None:
         return None

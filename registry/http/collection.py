@@ -6,6 +6,8 @@ from functools import partial
 import msgspec
 
 from registry.blobs.leftovers import Swept
+from registry.catalog.queries import document_name
+from registry.catalog.understanding import is_understood
 from registry.catalog.untagged import remove_untagged, untagged
 from registry.errors import Unsupported
 from registry.http.administration import Outcome
@@ -70,6 +72,8 @@ async def _untagged(instance: Instance, age_s: float, dry: bool) -> dict[str, li
     before_ms = instance.clock.now_ms() - int(age_s * 1000)
     while repositories := catalog.queries.repositories(last, PAGE):
         for repository in repositories:
+            if not is_understood(catalog.database, document_name(repository)):
+                continue
             digests = await untagged(catalog.database, repository, before_ms)
             for at in range(0, len(digests) if not dry else 0, AT_ONCE):
                 page = digests[at : at + AT_ONCE]

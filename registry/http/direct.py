@@ -20,6 +20,7 @@ from registry.blobs.store import BlobStore
 from registry.catalog.content import content_checked, is_due
 from registry.catalog.database import Reads
 from registry.catalog.queries import Queries, document_name
+from registry.catalog.understanding import NO_OTHER_BLOCKS, blocking_all
 from registry.errors import OciError
 from registry.http.answers import list_page
 from registry.http.asked import blob_headers, content_headers
@@ -36,6 +37,7 @@ LARGEST_PAGE = 1000
 
 Headers = Collection[tuple[bytes, bytes]]
 
+_CHANGED = f"SELECT changed FROM documents WHERE name = ? AND not_understood = 0 AND {NO_OTHER_BLOCKS}"
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 _PAGE = re.compile(r"/v2/([a-z0-9._/-]+)/tags/list\?n=([1-9][0-9]{0,3})(?:&last=([A-Za-z0-9_.-]{0,128}))?\Z", re.ASCII)
 _PLAIN = re.compile(rb"[^\x00-\x20%?#\x7f-\xff]+\Z")
@@ -102,7 +104,7 @@ class DirectAnswers:
         if method not in ("GET", "HEAD") or any(name in _NOT_PLAIN for name, _ in headers):
             return None
         if target == BASE:
-            return _BASE_ANSWER
+            return _BASE_ANSWER if blocking_all(self._database) is None else None
         if method == "HEAD" and (b"/blobs/" in target or b"?" in target):
             return None
         found = self._kept.get(target)
@@ -120,8 +122,8 @@ class DirectAnswers:
         return self._changed(kept.document) == kept.changed
 
     def _changed(self, document: str) -> int | None:
-        """The number of a document's last change."""
-        row = self._database.row("SELECT changed FROM documents WHERE name = ?", (document,))
+        """The number of a document's last change; None where it may not be served."""
+        row = self._database.row(_CHANGED, (document,))
         return row[0] if row else None
 
     def _is_due(self, checked_ms: int) -> bool:

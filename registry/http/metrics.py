@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from registry import __version__
+from registry.catalog.understanding import MAX_LISTED, not_understood, not_understood_count
 from registry.http.standing import Upkeep, last_heard_ms, upkeep
 from registry.instance import Instance
 from registry.refusals import REASONS
@@ -93,6 +94,11 @@ def _state(instance: Instance, counts: Mapping[str, int]) -> Iterator[Metric]:
     yield _gauge(
         "manifests_missing", "manifests that facts name and that are not here yet", counts["manifests_missing"]
     )
+    old = "documents with critical facts that this version does not understand, of which nothing is served"
+    yield _gauge("documents_not_understood", old, not_understood_count(instance.catalog.database))
+    named = {document: 1 for document, _ in not_understood(instance.catalog.database)}
+    first = f"1 for each of the first {MAX_LISTED} documents that are not understood"
+    yield _gauges("document_not_understood", first, "document", named)
     yield _gauge("content_blobs", "blobs on this disk", counts["blobs"])
     yield _gauge("content_bytes", "bytes of the blobs on this disk", counts["blob_bytes"])
     yield _gauge("uploads", "uploads under way, as the bound on them counts", instance.uploads.count)

@@ -14,6 +14,7 @@ from crdt.trie import DIGEST_SIZE, Prefix
 from registry import __version__
 from registry.catalog.queries import TagFact, document_name
 from registry.catalog.sums import content_sums
+from registry.catalog.understanding import not_understood, not_understood_count
 from registry.errors import NameUnknown, Unsupported
 from registry.http.administration import Outcome
 from registry.http.answers import JsonResponse
@@ -25,6 +26,8 @@ from registry.names import Repository, Tag, parse_repository
 PAGE = 1000
 CONFLICTS_A_STEP = 64
 """Conflicts whose facts are read before the loop turns: 2 ms of processor time where each has a few."""
+MAX_NAMED = 10
+"""Documents that the answer on readiness names."""
 MAX_QUESTION_BYTES = 64 * 1024
 
 
@@ -34,8 +37,16 @@ async def health(instance: Instance, request: Request) -> Response:
 
 
 async def readiness(instance: Instance, request: Request) -> Response:
-    """Return 200 if a load balancer should send requests here, else 503. It asks no other instance."""
-    return PlainTextResponse("ready\n") if instance.ready else PlainTextResponse("not ready\n", 503)
+    """Return 200 if a load balancer should send requests here, else 503. It asks no other instance.
+
+    An instance that does not understand some repositories is ready, and names them: while most instances are old, the
+    other repositories would not be served at all.
+    """
+    said = "".join(
+        f"not served before an upgrade: {document} (facts of kind {', '.join(kinds)})\n"
+        for document, kinds in not_understood(instance.catalog.database, MAX_NAMED)
+    )
+    return PlainTextResponse(f"ready\n{said}") if instance.ready else PlainTextResponse(f"not ready\n{said}", 503)
 
 
 async def status(instance: Instance, request: Request) -> Response:
@@ -56,6 +67,8 @@ async def status(instance: Instance, request: Request) -> Response:
             "root_kept": catalog.root_kept,
             "commit": catalog.replica.commit_number(),
             **counts,
+            "not_understood": [found._asdict() for found in not_understood(catalog.database)],
+            "not_understood_count": not_understood_count(catalog.database),
             "uploads": instance.uploads.count,
             "cluster_key": {
                 "wrong": cluster.peers.acceptance.is_wrong,

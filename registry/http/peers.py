@@ -20,6 +20,8 @@ from starlette.responses import Response
 from crdt.errors import CrdtError, Malformed, Unauthentic
 from registry import __version__
 from registry.blobs.uploads import Span
+from registry.catalog.queries import document_name
+from registry.catalog.understanding import require_understood
 from registry.cluster import messages as m
 from registry.cluster.contents import Part
 from registry.cluster.members import Member
@@ -222,6 +224,7 @@ async def _upload(instance: Instance, request: Request, asked: Asked) -> Respons
         upload = open_upload_id(question.upload, repository, instance.upload_keys)
         if upload.owner != instance.catalog.instance_id:
             raise BlobUploadUnknown("this upload was begun at another instance")
+        require_understood(instance.catalog.database, document_name(repository))
         digest = parse_digest(question.digest) if question.digest is not None else None
         if question.method == "PUT" and digest is None:
             raise DigestInvalid("the digest is missing")

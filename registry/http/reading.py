@@ -18,7 +18,8 @@ from registry.blobs.checked import Damage, Damaged
 from registry.blobs.store import BlobStore
 from registry.catalog.content import content_checked, is_due
 from registry.catalog.database import Reads
-from registry.catalog.queries import Queries
+from registry.catalog.queries import Queries, document_name
+from registry.catalog.understanding import require_understood
 from registry.errors import OciError
 from registry.forwarded import NO_PROXIES, TrustedProxies
 from registry.http.answers import StreamResponse
@@ -90,6 +91,7 @@ class Reading:
     def _blob(self, name: str, reference: str, headers: Headers) -> StreamResponse | None:
         repository, digest = parse_repository(name), parse_digest(reference)
         with self._database.one_step():
+            require_understood(self._database, document_name(repository))
             row = self._queries.blob(repository, digest)
             found = content_checked(self._database, digest)
         if row is None or found is None or is_due(found[1], self._clock.now_ms(), self._check_after_ms):

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
+from registry.catalog.queries import KIND
+from registry.catalog.understanding import require_understood
 from registry.errors import NameUnknown, Unsupported
 from registry.http import blobs, manifests, referrers, tags, uploads
 from registry.http.answers import JsonResponse
@@ -176,8 +178,17 @@ async def answer(instance: Instance, request: Request, path: Path) -> Response:
         allowed = {"Allow": ", ".join(sorted(handlers))}
         raise Unsupported(f"{request.method} is not supported here", 405, allowed)
     if request.method in ("GET", "HEAD"):
+        _require_understood(instance, path)
         return await handler(instance, request, path)
     if request.method == "POST":  # browsers ask with a preflight, which is never answered, before all other writes
         refuse_posts_of_other_sites(request.headers)
     with instance.cluster.leave.writing(), instance.refusals.noting(path.name, request.method):
+        _require_understood(instance, path)
         return await handler(instance, request, path)
+
+
+def _require_understood(instance: Instance, path: Path) -> None:
+    """Raise NeedsUpgrade where an answer would depend on facts that this version does not understand. Writes look once
+    more in their transaction, and lists of repositories at each page."""
+    if path.resource != "catalog":
+        require_understood(instance.catalog.database, KIND + path.name)

@@ -6,6 +6,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from registry.catalog.understanding import require_understood_behind
 from registry.errors import NameUnknown
 from registry.http.answers import StreamResponse, list_page
 from registry.http.request import count_parameter
@@ -32,11 +33,19 @@ async def list_tags(instance: Instance, request: Request, repository: Repository
 
 
 async def list_repositories(instance: Instance, request: Request) -> Response:
-    """GET of `_catalog`, paged in the same way."""
-    queries = instance.catalog.queries
-    return _listed(
-        request, "/v2/_catalog", {}, "repositories", lambda after, limit: list(queries.repositories(after, limit))
-    )
+    """GET of `_catalog`, paged in the same way. A page that would name a repository that this version does not
+    understand is refused, since whoever does not find a repository in a list takes it for deleted."""
+    database, queries = instance.catalog.database, instance.catalog.queries
+
+    def page(after: str, limit: int) -> list[str]:
+        with database.one_step():
+            names = queries.repositories(after, limit)
+            require_understood_behind(database, after, names[-1] if len(names) == limit else "")
+        return list(names)
+
+    if "n" not in request.query_params:  # refused as a whole, before its first page is sent
+        require_understood_behind(database, request.query_params.get("last", ""))
+    return _listed(request, "/v2/_catalog", {}, "repositories", page)
 
 
 def _listed(

@@ -8,7 +8,9 @@ from crdt.document import Document
 from crdt.fact import blob_fact, fact_hash, manifest_fact, parse_fact, tag_fact
 from crdt.trie import build
 from registry.catalog import schema
+from registry.catalog.catalog import PATH
 from registry.catalog.collection import is_in_use
+from registry.catalog.database import Database
 from registry.catalog.documents import Early, WriterReused
 from registry.catalog.incoming import ForeignWriter, Incoming, bind_writer, take_in
 from registry.catalog.membership import forget_member
@@ -16,6 +18,7 @@ from registry.catalog.view import all_observed
 from registry.errors import StorageFailed
 from registry.manifest import OCI_IMAGE, OCI_INDEX
 from registry.names import digest_of
+from registry.system.disk import SystemDisk
 from tests.catalog.test_database import CommitCounter
 from tests.support.seams import StillClock, opened_catalog
 
@@ -333,17 +336,16 @@ async def test_parts_of_stored_manifests_are_read_again_by_the_migration_that_ke
     with monkeypatch.context() as patched:
         patched.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:before])
         patched.setattr(schema, "VERSION", before)
-        catalog = await opened_catalog(tmp_path)
+        connection = Database(SystemDisk(tmp_path), PATH)._writing
         config, layer = (f'{{"mediaType":"x","digest":"{digest}","size":1}}' for digest in D[:2])
         members = f'"schemaVersion":2,"mediaType":"{OCI_IMAGE}","config":{config},"layers":[],"Layers":[{layer}]'
         image = f"{{{members}}}".encode()
         child = f'{{"mediaType":"{OCI_IMAGE}","digest":"{digest_of(image)}","size":1}}'
         index = f'{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[{child}]}}'.encode()
-        await write(catalog, [manifest_fact(digest_of(image), OCI_IMAGE, len(image), 1, catalog.documents.writer)])
+        fact = (digest_of(image), OCI_IMAGE, len(image))
+        connection.execute("INSERT INTO facts VALUES (1, 'm', ?, 1, 1, 1, '', ?, ?, x'00')", fact)
         rows = [(digest_of(body), body) for body in (image, index)]
-        sql = "INSERT INTO manifests (digest, body) VALUES (?, ?)"
-        await catalog.database.write(lambda tx: tx.execute_many(sql, rows))
-        await catalog.stop()
+        connection.executemany("INSERT INTO manifests (digest, body) VALUES (?, ?)", rows)
     catalog = await opened_catalog(tmp_path)
     parts = {(part.kind, part.digest) for part in catalog.queries.parts_of(digest_of(image))}
     assert parts == {("b", D[0]), ("b", D[1])}

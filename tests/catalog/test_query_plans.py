@@ -3,7 +3,8 @@
 import apsw
 import pytest
 
-from registry.catalog import queries, referrers, schema
+from registry.catalog import queries, referrers, schema, understanding
+from registry.http import direct
 
 FACTS_ABOUT_A_KEY = {
     "observed": "SELECT kind FROM facts WHERE document = ? AND kind = ? AND key = ? ORDER BY time, writer",
@@ -20,6 +21,9 @@ RANGES = {
     "tags": queries._TAGS,
     "tag facts": queries._TAG_FACTS,
     "repositories": "SELECT name FROM documents WHERE facts > 0 AND name > ? AND name < ? ORDER BY name LIMIT ?",
+    "current": direct._CHANGED,
+    "not understood": understanding._BLOCKING,
+    "not understood in a range": understanding._IN_RANGE,
     "changes": "SELECT name, changed FROM documents WHERE changed > ? ORDER BY changed LIMIT ?",
 }
 
@@ -55,4 +59,4 @@ def test_facts_are_found_by_all_that_is_known_of_them(connection, name):
     steps = [step for step in plan(connection, FACTS_ABOUT_A_KEY[name]) if "facts" in step or "PRIMARY KEY" in step]
     assert steps
     for step in steps:
-        assert "key=?" in step or "digest=?" in step or "writer=?" in step, steps
+        assert "key=?" in step or "digest=?" in step or "writer=?" in step or "rowid=?" in step, steps
