@@ -23,22 +23,22 @@ app = typer.Typer(
 )
 out = Console(width=None if sys.stdout.isatty() else 200)
 
-Url = Annotated[str, typer.Argument(envvar="CONCORD_URL", help="address of an instance", show_default=True)]
+Url = Annotated[str, typer.Argument(envvar="CONCORD_URL", help="URL of an instance", show_default=True)]
 KeyFile = Annotated[
     Path | None,
-    typer.Option("--config", help="a TOML file with the cluster key to sign with, unless CONCORD_CLUSTER_KEY is set"),
+    typer.Option("--config", help="TOML file with the cluster key to sign with; CONCORD_CLUSTER_KEY overrides it"),
 ]
 _Authorities = Annotated[
     Path | None,
     typer.Option(
-        "--ca", envvar="CONCORD_CA", help="a file with the certificates of who may sign an instance's, for https://"
+        "--ca", envvar="CONCORD_CA", help="file with the certificates of the authorities to trust, for https://"
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="print JSON, for machines")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 LOCAL = "http://127.0.0.1:5000"
 LONG_S = 600.0
 """How long an answer may take that needs much work."""
-Data = Annotated[Path, typer.Option(envvar="CONCORD_DATA", help="the data directory")]
+Data = Annotated[Path, typer.Option(envvar="CONCORD_DATA", help="data directory")]
 CHECKING = (TextColumn("checking"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
 
 

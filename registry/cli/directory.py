@@ -25,13 +25,13 @@ from registry.system.clock import SystemClock
 
 @app.command(epilog="Example: concord verify --data /var/lib/concord")
 def verify(
-    data: Annotated[Path, typer.Option(envvar="CONCORD_DATA", help="the data directory")] = Path("data"),
+    data: Annotated[Path, typer.Option(envvar="CONCORD_DATA", help="data directory")] = Path("data"),
     digests: Annotated[
-        bool, typer.Option("--digests", help="compare with the digests content is known by; takes three times as long")
+        bool, typer.Option("--digests", help="compute the digests themselves; takes three times as long")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Read all content and compare it with what it was when it came. The instance may be running."""
+    """Read all content and compare it with the checksums taken when it arrived. The instance may be running."""
     directory = DataDirectory(data)
     checked, damaged = 0, []
     with Progress(*CHECKING, console=Console(stderr=True), disable=json) as progress:
@@ -52,13 +52,13 @@ def verify(
 
 @app.command(epilog="Example: concord backup --data /var/lib/concord /backup/concord")
 def backup(
-    target: Annotated[Path, typer.Argument(help="a directory: empty, new, or with an earlier backup")],
+    target: Annotated[Path, typer.Argument(help="directory: empty, new, or with an earlier backup")],
     data: Data = Path("data"),
-    copy: Annotated[bool, typer.Option("--copy", help="copy content, also where it could be linked")] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="copy content even if it could be linked")] = False,
 ) -> None:
-    """Make a backup, or bring one up to date. The instance may be running.
+    """Make a backup, or update one. The instance may be running.
 
-    Content is linked where the file system can, and else copied once.
+    Content is linked if the file system supports that, and otherwise copied once.
     """
     done = run_backup(data, target, copy)
     note_backup(data, target, done, SystemClock().now_ms())
@@ -67,14 +67,14 @@ def backup(
 
 @app.command(epilog="Example: concord restore /backup/concord --data /var/lib/concord")
 def restore(
-    source: Annotated[Path, typer.Argument(help="a backup")],
+    source: Annotated[Path, typer.Argument(help="backup")],
     data: Data = Path("data"),
     beside: Annotated[
-        str | None, typer.Option(metavar="URL", help="an instance that runs: name what was deleted there since")
+        str | None, typer.Option(metavar="URL", help="running instance: list what was deleted there since")
     ] = None,
 ) -> None:
-    """Make a data directory of a backup, with all content checked. It is another instance: start it beside the others,
-    and forget the one that is gone. What was deleted since the backup was made stays deleted."""
+    """Make a data directory from a backup, and check all content. The result is another instance: start it beside the
+    others, and remove the one that is gone. What was deleted since the backup was made stays deleted."""
     done = run_restore(source, data)
     if beside is None:
         print("what was deleted since the backup was made stays deleted where others know of it: --beside URL names it")
@@ -88,7 +88,7 @@ def restore(
 
 @app.command(epilog="Example: concord rebuild --data /var/lib/concord")
 def rebuild(data: Data = Path("data")) -> None:
-    """Make a new catalog where it is lost or damaged, from the content files; tags and manifests come from the other
+    """Make a new catalog from the content files, if it is lost or corrupt. Tags and manifests come from the other
     instances when this one is started."""
     from registry.cli.rebuild import rebuild as run_rebuild
     from registry.workers.sockets import locked
@@ -103,26 +103,26 @@ def rebuild(data: Data = Path("data")) -> None:
 
 @app.command(name="export", epilog="Example: concord export --data /var/lib/concord /media/bundle 'prod/*'")
 def export_(
-    target: Annotated[Path, typer.Argument(help="a directory: empty, new, or with an earlier bundle")],
+    target: Annotated[Path, typer.Argument(help="directory: empty, new, or with an earlier bundle")],
     patterns: Annotated[list[str] | None, typer.Argument(help="repositories, such as 'prod/*' [default: all]")] = None,
     data: Data = Path("data"),
 ) -> None:
-    """Write repositories to a bundle, for a site without a network. The instance may be running. With
-    CONCORD_CLUSTER_KEY set the bundle is signed."""
+    """Write repositories to a bundle, for a site without a network. The instance may be running. The bundle is signed
+    if CONCORD_CLUSTER_KEY is set."""
     done = export_bundle(data, target, patterns or [], _keys())
     _show_moved(done)
 
 
 @app.command(name="import", epilog="Example: concord import /media/bundle --data /var/lib/concord")
 def import_(
-    source: Annotated[Path, typer.Argument(help="a bundle")],
+    source: Annotated[Path, typer.Argument(help="bundle")],
     data: Data = Path("data"),
     reassert: Annotated[
-        bool, typer.Option("--reassert", help="bring back what was deleted since, as if it were pushed again")
+        bool, typer.Option("--reassert", help="assert anew what was deleted since, as if it were pushed again")
     ] = False,
 ) -> None:
-    """Take a bundle into a data directory that no instance runs on. It merges with what is there: what was deleted
-    since the bundle was made stays deleted, and is named."""
+    """Merge a bundle into a data directory on which no instance runs. What was deleted since the bundle was made stays
+    deleted, and is listed."""
     from registry.workers.sockets import locked
 
     with locked(data):

@@ -19,10 +19,10 @@ from registry.cli.status import watch as watch_status
 def status(
     url: Url = LOCAL,
     json: Json = False,
-    watch: Annotated[bool, typer.Option("--watch", help="follow it until Ctrl-C")] = False,
-    interval: Annotated[float, typer.Option(min=0.1, help="seconds between two looks, with --watch")] = 1.0,
+    watch: Annotated[bool, typer.Option("--watch", help="repeat until Ctrl-C")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="seconds between two requests of --watch")] = 1.0,
 ) -> None:
-    """Show an instance: what it has, whom it knows, and whether they agree."""
+    """Show the state of an instance, its members, and whether they agree."""
     if watch:
         return watch_status(out, url, interval)
     answer = ask(url, "/_concord/status")
@@ -34,14 +34,14 @@ def status(
 @app.command(epilog="Example: concord replication app/web:v1 http://10.0.0.5:5000")
 @asks_instances
 def replication(
-    image: Annotated[str, typer.Argument(metavar="REPOSITORY:TAG", help="the tag to look for")],
+    image: Annotated[str, typer.Argument(metavar="REPOSITORY:TAG", help="tag to look for")],
     url: Url = LOCAL,
     json: Json = False,
 ) -> None:
-    """Show at which instances a tag is: the tag itself, its manifest, and what that refers to.
+    """Show which instances have a tag, its manifest, and the content that the manifest refers to.
 
-    Exits 1 where an instance lacks tag or manifest, or does not answer. Blobs are where they were pushed, pulled or
-    copied to.
+    The exit status is 1 if an instance lacks the tag or its manifest, or does not answer. Blobs are where they were
+    pushed, pulled or copied to.
     """
     answer = replication_of(image, url)
     if json:
@@ -55,15 +55,18 @@ def replication(
 @asks_instances
 def digest(
     url: Url = LOCAL,
-    repository: Annotated[str | None, typer.Option(help="show one repository's digest and its tags' facts")] = None,
+    repository: Annotated[
+        str | None, typer.Option(help="show the digest of one repository and the facts of its tags")
+    ] = None,
     content: Annotated[
-        str | None, typer.Option(metavar="PREFIX", help="sum up content: of repositories that begin so, or '' for all")
+        str | None,
+        typer.Option(metavar="PREFIX", help="sum up the content of repositories with this prefix; '' for all"),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show the state digest. Two instances with the same one have the same tags, manifests and links.
+    """Show the state digest. Two instances with equal digests have the same tags, manifests and links.
 
-    With --content, exits 1 where something that is needed is not held, and 2 where no repository begins so.
+    With --content, the exit status is 1 if needed content is not held, and 2 if no repository has the prefix.
     """
     if content is not None:
         return _show_sums(ask(url, "/_concord/digest", {"content": content}, LONG_S), json)
@@ -96,11 +99,11 @@ def _show_sums(answer: dict[str, Any], json: bool) -> None:
 @app.command(epilog="Example: concord diff http://eu.example:5000 http://us.example:5000")
 @asks_instances
 def diff(
-    first: Annotated[str, typer.Argument(help="address of an instance")],
-    second: Annotated[str, typer.Argument(help="address of another")],
+    first: Annotated[str, typer.Argument(help="URL of an instance")],
+    second: Annotated[str, typer.Argument(help="URL of another instance")],
     json: Json = False,
 ) -> None:
-    """Name the repositories and tags in which two running instances differ, or say that they agree."""
+    """List the repositories and tags in which two running instances differ, or say that they agree."""
     found = compare_instances(first, second)
     if json:
         print_json(
@@ -124,9 +127,9 @@ def diff(
 @app.command(epilog="Example: concord conflicts http://10.0.0.5:5000")
 @asks_instances
 def conflicts(url: Url = LOCAL, json: Json = False) -> None:
-    """List tags that several sites pushed unseen by each other.
+    """List conflicts: tags that several sites pushed concurrently.
 
-    The others stay pullable by digest; push again to settle.
+    The pushes that lost stay pullable by digest. Push the tag again to resolve a conflict.
     """
     answer = ask(url, "/_concord/conflicts")
     if json:

@@ -77,10 +77,10 @@ def _option(name: str, field: FieldInfo) -> Any:
 )
 @_settings_as_options
 def serve(
-    config: Annotated[Path | None, typer.Option(help="a TOML file with these settings")] = None, **settings: Any
+    config: Annotated[Path | None, typer.Option(help="TOML file with these settings")] = None, **settings: Any
 ) -> None:
-    """Run an instance. Every option but --config can also be set as CONCORD_… in the environment; the secret that joins
-    a cluster is CONCORD_CLUSTER_KEY."""
+    """Run an instance. Every option but --config can also be set as CONCORD_… in the environment. CONCORD_CLUSTER_KEY
+    is the secret that joins a cluster."""
     from registry.cli.serve import serve as run_server  # the server's parts are not needed by the other commands
 
     run_server(load_config({name: value for name, value in settings.items() if value not in (None, [])}, config))

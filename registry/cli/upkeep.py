@@ -19,11 +19,11 @@ from registry.cli.standing import leaving
 @asks_instances
 def scrub(
     url: Url = LOCAL,
-    wait: Annotated[bool, typer.Option("--wait", help="wait for the end, and say what was found")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="wait until it has ended, and show the result")] = False,
     json: Json = False,
     config: KeyFile = None,
 ) -> None:
-    """Let a running instance check all its content now, and fetch again what is damaged."""
+    """Make a running instance verify all its content now, and repair what is corrupt from other holders."""
     answer = begin_scrub(url, cluster_secrets(config))
     if wait:
         with Progress(*CHECKING, console=Console(stderr=True), disable=json) as progress:
@@ -44,17 +44,19 @@ def scrub(
 @asks_instances
 def gc(
     url: Url = LOCAL,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be done, and why")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show what would be removed, and why; remove nothing")
+    ] = False,
     untagged_older_than: Annotated[
-        str | None, typer.Option(help="also delete manifests without a tag: an age such as 30d, 12h or 0s")
+        str | None, typer.Option(help="also delete untagged manifests of this age, such as 30d, 12h or 0s")
     ] = None,
     json: Json = False,
     config: KeyFile = None,
 ) -> None:
-    """Remove content from an instance that no manifest names, as it also does by itself (--gc-every-s).
+    """Collect garbage at an instance now, as it also does regularly (--gc-every-s).
 
-    What a manifest names is never looked at. The rest is kept for a day (--gc-grace-s), and as long as an instance
-    relies on it; all instances are asked, so each has to answer.
+    Unreferenced content is removed after its grace period (--gc-grace-s), and once no instance relies on it. Every
+    member is asked, so each has to answer.
     """
     question: dict[str, Any] = {"dry_run": dry_run}
     if untagged_older_than is not None:
@@ -92,13 +94,13 @@ def _show_collection(answer: dict[str, Any], url: str) -> None:
 @app.command(epilog="Example: concord forget http://10.0.0.5:5000 3f2a91c4")
 @asks_instances
 def forget(
-    url: Annotated[str, typer.Argument(help="address of an instance")],
-    instance: Annotated[str, typer.Argument(help="name or id of the one that is gone, or 8 digits or more of the id")],
+    url: Annotated[str, typer.Argument(help="URL of an instance")],
+    instance: Annotated[str, typer.Argument(help="name or id of the member to remove, or 8 digits or more of the id")],
     config: KeyFile = None,
 ) -> None:
-    """Say that an instance is gone for good, so that nobody waits for it any more.
+    """Remove a member that is gone for good, so that no instance waits for it.
 
-    This cannot be undone. One that comes back all the same goes on under another id, with all it has.
+    This cannot be undone. A removed instance that returns continues under another id, with all its content.
     """
     answer = act(url, "/_concord/forget", {"instance": instance}, cluster_secrets(config))
     print(f"{answer['forgotten']} is forgotten")
@@ -107,7 +109,7 @@ def forget(
 @app.command(epilog="Example: concord leave http://10.0.0.5:5000")
 @asks_instances
 def leave(url: Url = LOCAL, config: KeyFile = None) -> None:
-    """Have an instance leave for good: it hands over what only it holds, is forgotten, and ends."""
+    """Decommission an instance: it hands over replicas that only it holds, is removed from the cluster, and ends."""
     answer = act(url, "/_concord/leave", {}, cluster_secrets(config))
     shown = ""
     while not answer["left"]:

@@ -37,8 +37,8 @@ FROM_ZERO: dict[str, dict[str, int]] = {
     "refused": dict.fromkeys(("malformed", "replayed", "unauthentic"), 0),
 }
 """Shown before they happen: of a counter that is not there yet, Prometheus does not see the first step."""
-DELAY = "seconds from a change's stamp at its sender, just before its commit, to its commit here"
-SKEW = "; two wall clocks are compared, so it holds their difference"
+DELAY = "replication delay: seconds from a change's stamp at its sender, just before its commit, to its commit here"
+SKEW = "; includes the difference of two wall clocks"
 
 
 async def metrics(instance: Instance, request: Request) -> Response:
@@ -62,12 +62,12 @@ class Figures(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from _state(self._instance, self._counts)
         space = self._instance.cluster.space
-        yield _gauge("disk_free_bytes", "bytes that can still be written in the data directory", space.free_bytes)
-        yield _gauge("disk_total_bytes", "bytes of the file system of the data directory", space.total_bytes)
-        died = "processes of this instance that have died and were replaced, by role, since its supervisor began"
+        yield _gauge("disk_free_bytes", "bytes available in the data directory", space.free_bytes)
+        yield _gauge("disk_total_bytes", "size of the file system of the data directory", space.total_bytes)
+        died = "processes of this instance that died and were replaced, by role, since its supervisor started"
         yield _counters("process_deaths", died, "role", self._instance.process_deaths())
         refused = FROM_ZERO["refused_pushes"] | self._instance.refusals.counts
-        yield _counters("pushes_refused", "requests of pushes that were refused", "reason", refused)
+        yield _counters("pushes_refused", "requests of pushes that were refused, by reason", "reason", refused)
         yield from _traffic(self._instance)
         yield from _between_instances(self._instance)
         yield from _upkeep(self._instance)
@@ -87,12 +87,14 @@ def _state(instance: Instance, counts: Mapping[str, int]) -> Iterator[Metric]:
         "policy": instance.cluster.policy.digest,
     }
     yield InfoMetricFamily("concord", "this instance", about)
-    yield _gauge("ready", "1 while requests should be sent here", instance.ready)
-    yield _gauge("repositories", "repositories that hold anything", counts["repositories"])
+    yield _gauge("ready", "1 while a balancer should send requests here", instance.ready)
+    yield _gauge("repositories", "repositories with a live fact", counts["repositories"])
     yield _gauge("facts", "live facts", counts["facts"])
-    yield _gauge("conflicts", "tags that several sites pushed unseen by each other", counts["conflicts"])
+    yield _gauge("conflicts", "tags that several sites pushed concurrently", counts["conflicts"])
     yield _gauge(
-        "manifests_missing", "manifests that facts name and that are not here yet", counts["manifests_missing"]
+        "manifests_missing",
+        "manifests that facts refer to and whose bodies are not here yet",
+        counts["manifests_missing"],
     )
     old = "documents with critical facts that this version does not understand, of which nothing is served"
     yield _gauge("documents_not_understood", old, not_understood_count(instance.catalog.database))
@@ -101,8 +103,8 @@ def _state(instance: Instance, counts: Mapping[str, int]) -> Iterator[Metric]:
     yield _gauges("document_not_understood", first, "document", named)
     yield _gauge("content_blobs", "blobs on this disk", counts["blobs"])
     yield _gauge("content_bytes", "bytes of the blobs on this disk", counts["blob_bytes"])
-    yield _gauge("uploads", "uploads under way, as the bound on them counts", instance.uploads.count)
-    preempted = "uploads that gave their place to others, since there were as many as there may be"
+    yield _gauge("uploads", "uploads under way, as counted for --max-uploads", instance.uploads.count)
+    preempted = "uploads that were preempted by new ones"
     yield _counter("uploads_preempted", preempted, instance.uploads.preempted)
     yield _gauge("upload_bytes", "bytes of the uploads under way", instance.uploads.held_bytes)
 
@@ -112,13 +114,13 @@ def _traffic(instance: Instance) -> Iterator[Metric]:
     traffic = instance.traffic
     both = ["route", "method"]
     answered = CounterMetricFamily(
-        "concord_requests", "requests; status 0 got no answer, since the client had gone", labels=[*both, "status"]
+        "concord_requests", "requests; status 0: the client disconnected before the answer", labels=[*both, "status"]
     )
     received = CounterMetricFamily("concord_received_bytes", "bytes of the bodies of requests", labels=both)
     sent = CounterMetricFamily("concord_sent_bytes", "bytes of the bodies of answers", labels=both)
     durations = HistogramMetricFamily(
         "concord_request_duration_seconds",
-        "from the head of a request to the first byte of its answer; a body that is sent lies in between",
+        "time from the head of a request to the first byte of its answer, the request's body included",
         labels=both,
     )
     for labels, requests in traffic.requests().items():
@@ -129,73 +131,94 @@ def _traffic(instance: Instance) -> Iterator[Metric]:
         durations.add_metric(labels, requests.durations.buckets(), requests.durations.total_s)
     yield from (answered, received, sent, durations)
     yield _gauge("requests_under_way", "requests that are being served", traffic.under_way)
-    yield _counter("answers_cut_off", "answers that broke off after they had begun", traffic.cut_off)
+    yield _counter("answers_cut_off", "answers that were cut off after their first byte", traffic.cut_off)
 
 
 def _between_instances(instance: Instance) -> Iterator[Metric]:
     cluster = instance.cluster
     heard = cluster.bus.servers()
-    yield _gauges("bus_heard", "1 while a bus server is heard", "server", {name: heard[name] for name in sorted(heard)})
+    yield _gauges(
+        "bus_heard",
+        "1 while messages of a Redis server arrive",
+        "server",
+        {name: heard[name] for name in sorted(heard)},
+    )
     frames = FROM_ZERO["frames"] | cluster.gossip.frames
-    yield _counters("frames", "frames received, by what became of them", "outcome", frames)
-    yield _counter("changes_published", "changes published since the start", cluster.gossip.changes)
+    yield _counters("frames", "frames received, by outcome", "outcome", frames)
+    yield _counter("changes_published", "changes published since the start of the primary", cluster.gossip.changes)
     rounds = FROM_ZERO["catch_ups"] | cluster.sync.rounds
-    yield _counters("catch_ups", "exchanges with other instances, by how they ended", "outcome", rounds)
+    yield _counters("catch_ups", "rounds of anti-entropy with other instances, by outcome", "outcome", rounds)
     missed = cluster.confirmations.missed
     wrong_sizes = instance.catalog.wrong_sizes.count
-    yield _counter("wrong_sizes", "facts that state another size than what is on this disk has", wrong_sizes)
-    yield _counter("confirmations_missed", "members of this site, or the bus, not waited for any longer", missed)
-    yield _counter("site_exclusions", "members of this site excluded from reads", cluster.confirmations.excluded)
+    yield _counter("wrong_sizes", "facts that state another size than the content on this disk has", wrong_sizes)
+    yield _counter(
+        "confirmations_missed",
+        "commit acknowledgements of members of this site, or of the bus, that did not arrive in time",
+        missed,
+    )
+    yield _counter(
+        "site_exclusions", "exclusions of members of this site from the read lease", cluster.confirmations.excluded
+    )
     yield _counter("site_pushes", "changes pushed to members that the bus did not reach", cluster.site_push.pushed)
     lease = cluster.site_lease
-    yield _gauge("read_lease_valid", "1 while reads may be answered from this instance's rows", instance.lease.is_valid)
+    yield _gauge("read_lease_valid", "1 while this instance may answer reads", instance.lease.is_valid)
     yield _counter("read_lease_waits", "reads that waited for the read lease", lease.waited)
-    yield _counter("read_lease_refusals", "reads refused for want of the read lease", lease.refused)
+    yield _counter("read_lease_refusals", "reads that were refused for lack of the read lease", lease.refused)
     yield _counter("fetched_bytes", "bytes of content fetched from other instances", cluster.fetch.fetched_bytes)
     yield _counter("peer_requests", "requests of other instances that were answered", instance.answered_peers)
-    through = "contents, or parts, that had no room here and were passed through from their holders"
+    through = "content, or ranges of it, passed through from a holder because it had no room here"
     yield _counter("passed_through", through, cluster.fetch.passed_through)
     key = cluster.peers.acceptance
     yield _gauge(
-        "cluster_key_wrong", "1 while an address refuses the cluster key and no member accepts it", key.is_wrong
+        "cluster_key_wrong", "1 while an instance refuses the cluster key and no member accepts it", key.is_wrong
     )
     yield _gauge("cluster_key_refusals", "addresses that refuse this instance's cluster key", len(key.refusing()))
     reach = cluster.reachability
-    yield _gauge("address_unreached", "1 while members answer and none reaches this instance", reach.is_unreached)
-    yield _gauge("site_address_unreached", "1 while another site does not reach this one", bool(reach.site_problem))
+    yield _gauge(
+        "address_unreached",
+        "1 while members answer and none reaches this instance at its --advertise",
+        reach.is_unreached,
+    )
+    yield _gauge(
+        "site_address_unreached",
+        "1 while another site does not reach this instance at its --advertise-site",
+        bool(reach.site_problem),
+    )
     yield _gauge("addresses_shared", "addresses that more than one known instance advertises", len(reach.shared.found))
-    refused = "requests in the name of other instances that were refused"
+    refused = "requests in the name of other instances that were refused, by reason"
     yield _counters("peer_requests_refused", refused, "reason", FROM_ZERO["refused"] | instance.refused_peers)
 
 
 def _upkeep(instance: Instance) -> Iterator[Metric]:
     """Copies, collection and damage."""
     copies, collect, contents = instance.cluster.copies, instance.cluster.collect, instance.cluster.contents
-    yield _gauge("copies_due", "contents that are to be here and are on their way", copies.due)
-    yield _gauge("copies_lacking", "contents that are to be here and could not be had", copies.lacking)
-    yield _counter("copies", "contents fetched because they are to be here", copies.copied)
+    yield _gauge("copies_due", "blobs that the policy assigns to this instance and that are being fetched", copies.due)
+    yield _gauge(
+        "copies_lacking", "blobs that the policy assigns to this instance and that no holder could send", copies.lacking
+    )
+    yield _counter("copies", "blobs fetched because the policy assigns them to this instance", copies.copied)
     evict = instance.cluster.evict
-    yield _counter("evicted", "contents removed to make room, that others hold", evict.evicted)
-    yield _counter("evicted_bytes", "bytes of these", evict.evicted_bytes)
-    yield _counter("collected", "contents removed that no manifest names", collect.removed)
-    yield _counter("collected_bytes", "bytes of these", collect.removed_bytes)
+    yield _counter("evicted", "blobs evicted, which other instances hold", evict.evicted)
+    yield _counter("evicted_bytes", "bytes of evicted blobs", evict.evicted_bytes)
+    yield _counter("collected", "unreferenced blobs removed by garbage collection", collect.removed)
+    yield _counter("collected_bytes", "bytes removed by garbage collection", collect.removed_bytes)
     leftovers = instance.leftovers
-    yield _counter("leftovers_removed", "content files that the catalog did not know, removed", leftovers.removed)
-    yield _counter("leftovers_removed_bytes", "bytes of these", leftovers.removed_bytes)
+    yield _counter("leftovers_removed", "content files without a row of the catalog, removed", leftovers.removed)
+    yield _counter("leftovers_removed_bytes", "bytes of content files without a row, removed", leftovers.removed_bytes)
     blocked = bool(collect.last and collect.last.blocked)
-    yield _gauge("collection_blocked", "1 while nothing can be collected; the status says why", blocked)
-    yield _counter("content_damaged", "contents found damaged and put aside", contents.quarantine.found)
-    yield _counter("content_repaired", "damaged contents that are whole again", contents.mended)
+    yield _gauge("collection_blocked", "1 while garbage collection is blocked; the status says why", blocked)
+    yield _counter("content_damaged", "blobs found corrupt and quarantined", contents.quarantine.found)
+    yield _counter("content_repaired", "corrupt blobs that were repaired", contents.mended)
 
 
 def _done(done: Upkeep) -> Iterator[Metric]:
     """When upkeep was done last; nothing for what was not yet."""
     backup = done.backup
     for name, what, at_ms in (
-        ("last_collection", "when a collection last ended, since the start", done.collection_ms),
-        ("last_scrub", "when a full check of all content last ended, since the start", done.scrub_ms),
-        ("oldest_check", "when the content was checked whose check is the longest ago", done.oldest_check_ms),
-        ("last_backup", "when a backup of this data directory last ended", backup.ended_ms if backup else None),
+        ("last_collection", "end of the last garbage collection since the start", done.collection_ms),
+        ("last_scrub", "end of the last full scrub since the start", done.scrub_ms),
+        ("oldest_check", "time of the oldest check of all content", done.oldest_check_ms),
+        ("last_backup", "end of the last backup of this data directory", backup.ended_ms if backup else None),
     ):
         if at_ms is not None:
             yield _gauge(f"{name}_timestamp_seconds", what, at_ms / 1000)
@@ -204,17 +227,20 @@ def _done(done: Upkeep) -> Iterator[Metric]:
 def _members(instance: Instance) -> Iterator[Metric]:
     """How the other instances stand, each a sample by instance and site."""
     root = instance.catalog.replica.root()
-    about = InfoMetricFamily("concord_member", "another instance", labels=["member", "site"])
+    about = InfoMetricFamily("concord_member", "a member", labels=["member", "site"])
     families = {
         name: GaugeMetricFamily(f"concord_member_{name}", text, labels=["member", "site"])
         for name, text in (
-            ("live", "1 while its heartbeats come"),
-            ("reachable", "1 while it is live and its last answer did not fail to come"),
-            ("agrees", "1 when it had this instance's state digest at its last heartbeat"),
-            ("changes_lacking", "changes that it has published and that are not here"),
-            ("last_heard_timestamp_seconds", "when it was last heard, by the clock of this instance"),
-            ("clock_offset_seconds", "how far its clock is ahead of this instance's, below 0 where it is behind"),
-            ("policy_agrees", "1 when it has the same policy as this instance"),
+            ("live", "1 while the member is live"),
+            ("reachable", "1 while the member is live and its last answer arrived"),
+            ("agrees", "1 if the member had this instance's state digest at its last heartbeat"),
+            ("changes_lacking", "changes of the member that are not here"),
+            ("last_heard_timestamp_seconds", "time of the member's last message, by the clock of this instance"),
+            (
+                "clock_offset_seconds",
+                "how far the member's clock is ahead of this instance's; negative if it is behind",
+            ),
+            ("policy_agrees", "1 if the member has the same policy as this instance"),
         )
     }
     for member in instance.cluster.members.all():
@@ -242,17 +268,19 @@ def _delays(instance: Instance) -> Iterator[Metric]:
     delays = instance.cluster.delays
     by_site = HistogramMetricFamily(
         "concord_replication_delay_seconds",
-        f"{DELAY}, by the sender's site, and by how it came (frame: on the bus, diff: by catching up){SKEW}",
+        f"{DELAY}, by the sender's site and by path (frame: on the bus, diff: by anti-entropy){SKEW}",
         labels=["site", "by"],
     )
     for labels, durations in delays.by_site.items():
         by_site.add_metric(labels, durations.buckets(), durations.total_s)
     yield by_site
     latest = GaugeMetricFamily(
-        "concord_member_last_replication_delay_seconds", f"of a member's last change: {DELAY}{SKEW}", labels=["member"]
+        "concord_member_last_replication_delay_seconds",
+        f"for the member's last change: {DELAY}{SKEW}",
+        labels=["member"],
     )
     summed = SummaryMetricFamily(
-        "concord_member_replication_delay_seconds", f"by member: {DELAY}{SKEW}", labels=["member"]
+        "concord_member_replication_delay_seconds", f"{DELAY}, by member{SKEW}", labels=["member"]
     )
     for member in (member.instance for member in instance.cluster.members.all()):
         delay = delays.by_member.get(member)
