@@ -79,5 +79,15 @@ def test_modules_that_a_page_names_exist(page):
     assert missing == []
 
 
+def test_every_page_is_in_an_index():
+    indexes = [ROOT / "README.md", ROOT / "docs" / "README.md", ROOT / "docs" / "decisions" / "README.md"]
+    linked = {
+        (index.parent / link.partition("#")[0]).resolve()
+        for index in indexes
+        for link in re.findall(r"\]\(([^)\s]+)\)", index.read_text())
+    }
+    assert [name(page) for page in PAGES if name(page).startswith("docs/") and page not in {*linked, *indexes}] == []
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().split()) <= 600
