@@ -50,4 +50,7 @@ def _contents(member: Member) -> list[Path]:
 
 def _has(other: Member, member: Member, path: Path) -> bool:
     twin = other.server.data / path.relative_to(member.server.data)
-    return other is not member and twin.is_file() and twin.stat().st_size == path.stat().st_size
+    try:
+        return other is not member and twin.is_file() and twin.stat().st_size == path.stat().st_size
+    except FileNotFoundError:  # collected meanwhile
+        return False
