@@ -1,9 +1,12 @@
 """docs/reference says what the code says: every setting, command, metric and route, with a description."""
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 
+import registry
 from registry.config import Config, PolicyRule
 from registry.http.routes import HANDLERS, SUMMARIES
 from tests.support.reference import DIRECTORY, PAGES
@@ -29,6 +32,34 @@ def test_every_setting_has_a_description():
 def test_every_route_has_a_summary():
     methods = {resource: set(handlers) - {"HEAD"} for resource, handlers in HANDLERS.items()}
     assert methods == {resource: set(summaries) for resource, summaries in SUMMARIES.items()}
+
+
+SOURCES = sorted((Path(registry.__file__).parent / "http").rglob("*.py"))
+
+
+def test_every_metric_of_the_code_is_listed():
+    """Also one that a scrape shows only under a condition that `scraped` does not meet."""
+    calls = [node for path in SOURCES for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    makers = {"_gauge", "_gauges", "_counter", "_counters"}
+    names = {
+        call.args[0].value
+        for call in calls
+        if isinstance(call.func, ast.Name) and call.func.id in makers and isinstance(call.args[0], ast.Constant)
+    }
+    listed = (DIRECTORY / "metrics.md").read_text()
+    assert len(names) > 40
+    assert {name for name in names if not re.search(rf"`concord_{name}(_total)?`", listed)} == set()
+
+
+def test_every_path_of_the_code_is_listed():
+    paths = {
+        path
+        for source in SOURCES
+        for path in re.findall(r'"(/(?:_concord|v2|healthz|readyz|metrics)[^"\s{]*)"', source.read_text())
+    }
+    listed = (DIRECTORY / "api.md").read_text()
+    assert len(paths) > 10
+    assert {path for path in paths if path not in listed} == set()
 
 
 GUIDES = sorted(path for path in DIRECTORY.parent.rglob("*.md") if path.parent != DIRECTORY)
