@@ -1,23 +1,19 @@
 """Links of the documentation, modules that it names, and pages that the code refers to: all of them exist."""
 
 import re
-import subprocess
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LISTED = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
-FILES = [ROOT / name for name in LISTED.split("\0") if name] or [
-    path for path in ROOT.rglob("*") if path.is_file() and not path.relative_to(ROOT).parts[0].startswith(".")
-]
-PAGES = [path for path in FILES if path.suffix == ".md" and path.exists()]
+TOPS = [top for top in sorted(ROOT.iterdir()) if not re.match(r"\.(?!ci$|github$)|build$|.*\.egg-info$", top.name)]
+FILES = [path for top in TOPS for path in [top, *sorted(top.rglob("*"))] if path.is_file()]
+PAGES = [path for path in FILES if path.suffix == ".md"]
 SOURCES = [
     path
     for path in FILES
-    if (path.suffix in {".py", ".yaml", ".conf", ".toml"} or path.name in {"Dockerfile", "Makefile", "run"})
-    and path.exists()
+    if path.suffix in {".py", ".yaml", ".conf", ".toml"} or path.name in {"Dockerfile", "Makefile", "run"}
 ]
 PACKAGES = ("", "registry", "crdt", "tests", "simulations")
 """Where a path that the documentation names may begin."""
