@@ -22,6 +22,8 @@ manifest_memory how many bytes of manifests may be in memory at once
 loop_share  bounding the share of the event loop that work for strangers takes
 refusals    counting refused pushes, and saying in the log which were
 full_disk   a disk that is full, told from one that fails
+log_events  the events that are logged, each by a stable name
+event_log   logging by event: every line carries one, and its values as fields
 log_limit   a bound on how many lines one kind of event may write to the log
 backup_note a note in a data directory of its last backup
 measures    what is counted while the registry runs

@@ -6,11 +6,13 @@ on, and whoever waits for its end waits for ever.
 """
 
 import asyncio
-import logging
 from collections.abc import Iterable
 from typing import Any
 
-log = logging.getLogger("concord")
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
+
+log = EventLog("concord")
 
 AGAIN_S = 0.5
 """After so long a task is cancelled again: longer than tasks take to end in order, and well below what an instance has
@@ -25,5 +27,9 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     while under_way:
         _, under_way = await asyncio.wait(under_way, timeout=AGAIN_S)
         for task in under_way:
-            log.debug("%r goes on after it was cancelled, and is cancelled again", task)
+            log.debug(
+                LogEvent.TASK_CANCELLATION_REPEATED,
+                "%(task)r goes on after it was cancelled, and is cancelled again",
+                task=task,
+            )
             task.cancel()

@@ -29,15 +29,15 @@ def storage_failure(message: str, error: Exception) -> StorageFailed:
 
 
 class FullDiskFilter(logging.Filter):
-    """Lets one line in a minute through that has a full disk among its arguments."""
+    """Lets one line in a minute through that has a full disk among its fields."""
 
     def __init__(self) -> None:
         super().__init__()
         self._next_at = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        args = record.args if isinstance(record.args, tuple) else ()
-        if not any(isinstance(arg, DiskFull) for arg in args):
+        fields = getattr(record, "fields", {})
+        if not any(isinstance(value, DiskFull) for value in fields.values()):
             return True
         if record.created < self._next_at <= record.created + EVERY_S:
             return False

@@ -1,7 +1,6 @@
 """One running registry, put together: catalog, content, uploads and the part in the cluster."""
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -21,6 +20,8 @@ from registry.cluster.sessions import SeenRequests
 from registry.config import Config
 from registry.ending import end
 from registry.errors import StorageFailed
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.log_limit import LogLimit
 from registry.manifest_memory import Receiving
 from registry.measures import Traffic
@@ -29,7 +30,7 @@ from registry.read_lease import ReadLease
 from registry.refusals import Refusals
 from registry.seams import Bus, Clock, Disk, PeerTransport
 
-log = logging.getLogger("concord.instance")
+log = EventLog("concord.instance")
 
 UPKEEP_S = 30.0
 SWEEP_EVERY_S = 24 * 3600.0
@@ -165,9 +166,9 @@ class Instance:
                     self._sweep_due_s = self.clock.steady_s() + SWEEP_EVERY_S
                     await self.leftovers.sweep()
             except StorageFailed as error:
-                log.error("upkeep failed: %s", error)
+                log.error(LogEvent.MAINTENANCE_FAILED, "upkeep failed: %(error)s", error=error)
             except Exception:
-                log.exception("upkeep failed")
+                log.exception(LogEvent.MAINTENANCE_FAILED, "upkeep failed")
 
     async def compact(self, document: str) -> None:
         """Replace a document's log by a snapshot."""
@@ -177,6 +178,8 @@ class Instance:
         try:
             data = await asyncio.get_running_loop().run_in_executor(None, compaction.snapshot)
         except DocumentBroken as error:
-            log.error("no snapshot of %s: %s", document, error)
+            log.error(
+                LogEvent.SNAPSHOT_FAILED, "no snapshot of %(document)s: %(error)s", document=document, error=error
+            )
             return
         await self.catalog.database.write(lambda tx: self.catalog.replica.store_snapshot(tx, compaction, data))

@@ -5,16 +5,17 @@ One line each, with the repository and, as every line has, the request's id. Whe
 stand for the others: a client that tries again and again must not fill the log.
 """
 
-import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from registry.errors import NotSecured, OciError, StorageFailed
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.log_limit import LogLimit
 from registry.seams import Clock
 
-log = logging.getLogger("concord.refusals")
+log = EventLog("concord.refusals")
 
 PUSHING = frozenset({"POST", "PATCH", "PUT"})
 REASONS = (
@@ -49,8 +50,8 @@ class Refusals:
         left_out = self._limit.admit()
         if left_out is None:
             return
-        fields: dict[str, object] = {"repository": repository, "status": error.status}
+        fields: dict[str, object] = {"repository": repository, "status": error.status, "cause": error.counted_as}
         if isinstance(error.detail, dict):
             fields |= {name: value for name, value in error.detail.items() if isinstance(value, (str, int, float))}
         fields |= left_out
-        log.warning("a push was refused: %s", error, extra={"fields": fields})
+        log.warning(LogEvent.PUSH_REJECTED, "a push was refused: %(error)s", error=error, **fields)

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+from registry.log_events import LogEvent
 from simulations import evictions, leaving
 from simulations.checkers import bounds, convergence
 from simulations.checkers.readiness import LOOK_S
@@ -269,9 +270,6 @@ def _unhandled(playing: Run, context: dict[str, Any]) -> None:
         playing.violate(f"an exception nobody handled: {error!r}")
 
 
-WRONG_BYTES = "%s gave wrong bytes for %s"
-
-
 class _Exceptions(logging.Handler):
     """An exception that the registry did not expect is logged by it; here it ends the run. So does content that arrives
     damaged, where no disk has damaged it."""
@@ -281,8 +279,9 @@ class _Exceptions(logging.Handler):
         self._playing = playing
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.msg == WRONG_BYTES and isinstance(record.args, tuple):
-            nobodys(lambda: self._playing.wrong_bytes(str(record.args[1])))  # type: ignore[index]
+        if vars(record).get("event") == str(LogEvent.WRONG_BYTES_RECEIVED):
+            digest = str(vars(record)["fields"]["digest"])
+            nobodys(lambda: self._playing.wrong_bytes(digest))
         if record.exc_info is not None and record.exc_info[1] is not None:
             nobodys(lambda: self._playing.violate(f"{record.getMessage()}: {record.exc_info[1]!r}"))  # type: ignore[index]
 

@@ -1,13 +1,14 @@
 """A disk that is full, told from one that fails, and told once a minute."""
 
 import errno
-import logging
 
 import apsw
 import pytest
 
 from registry.errors import DiskFull, StorageFailed
+from registry.event_log import make_record
 from registry.full_disk import EVERY_S, FullDiskFilter, is_full, storage_failure
+from registry.log_events import LogEvent
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,8 @@ def test_storage_failure_of_anything_else_says_what_it_was(error, said):
 
 
 def record(at_s, *args):
-    made = logging.LogRecord("concord.any", logging.ERROR, "", 0, "it failed: %s", args, None)
+    fields = {f"field{number}": value for number, value in enumerate(args)}
+    made = make_record(LogEvent.MAINTENANCE_FAILED, "it failed: %(field0)s", **fields)
     made.created = at_s
     return made
 

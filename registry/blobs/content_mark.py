@@ -11,7 +11,6 @@ ones.
 """
 
 import asyncio
-import logging
 from functools import partial
 from typing import NamedTuple
 
@@ -19,10 +18,12 @@ from registry.blobs.jobs import in_executor
 from registry.catalog.content import CONTENTS_ADDED
 from registry.catalog.database import Database, Transaction
 from registry.errors import StorageFailed
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.request_ids import nobodys
 from registry.seams import Disk
 
-log = logging.getLogger("concord.leftovers")
+log = EventLog("concord.leftovers")
 
 FILE = "content.mark"
 MOST_LINES = 1000
@@ -71,7 +72,11 @@ class ContentMark:
         try:
             await self._write_anew()
         except StorageFailed as error:  # an instance on a full disk starts all the same
-            log.warning("how far the catalog has come could not be noted: %s", error)
+            log.warning(
+                LogEvent.CONTENT_MARK_WRITE_FAILED,
+                "how far the catalog has come could not be noted: %(error)s",
+                error=error,
+            )
 
     async def settle(self) -> None:
         """Wait until what was counted is written."""
@@ -104,7 +109,11 @@ class ContentMark:
             try:
                 await in_executor(partial(self._append, added))
             except StorageFailed as error:
-                log.warning("how far the catalog has come could not be noted: %s", error)
+                log.warning(
+                    LogEvent.CONTENT_MARK_WRITE_FAILED,
+                    "how far the catalog has come could not be noted: %(error)s",
+                    error=error,
+                )
                 return
             self._written = added
 

@@ -14,7 +14,6 @@ removed only where the catalog has known all of them from its beginning, and nev
 """
 
 import asyncio
-import logging
 from functools import partial
 from typing import NamedTuple
 
@@ -24,9 +23,11 @@ from registry.blobs.content_mark import ContentMark
 from registry.blobs.jobs import in_executor
 from registry.blobs.store import BlobStore, content_path
 from registry.catalog.database import Database, Transaction
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.names import ALGORITHMS, Digest, is_digest
 
-log = logging.getLogger("concord.leftovers")
+log = EventLog("concord.leftovers")
 
 DIRECTORIES_AT_ONCE = 16
 """Listed by one job: of a million files some sixty thousand names, a few tens of milliseconds."""
@@ -70,8 +71,9 @@ class Leftovers:
             knows_all = await self.mark.fits()
             if not knows_all:
                 log.warning(
+                    LogEvent.CATALOG_ROLLBACK_DETECTED,
                     "the catalog is older than the content beside it, or its mark is gone; content files that it does "
-                    "not know are not used and not removed; concord rebuild takes them in if the catalog is moved away"
+                    "not know are not used and not removed; concord rebuild takes them in if the catalog is moved away",
                 )
         in_line = not is_new and knows_all == self._knows_all()
         await self.mark.begin(_KNOWN, knows_all, in_line)
@@ -84,8 +86,9 @@ class Leftovers:
             for first in range(0, 256, DIRECTORIES_AT_ONCE):
                 if await in_executor(partial(self._list, algorithm, first)):
                     log.warning(
+                        LogEvent.CATALOG_LOSS_DETECTED,
                         "the catalog is new and there are content files that it does not know; "
-                        "they are not used and not removed; concord rebuild takes them in"
+                        "they are not used and not removed; concord rebuild takes them in",
                     )
                     return False
         return True
@@ -98,13 +101,22 @@ class Leftovers:
             found = await self._find()
             count = self._database.row("SELECT COUNT(*) FROM content")[0] if len(found) > FEW else 0
             if len(found) > max(FEW, count):
-                log.error("%d content files are not in the catalog, more than are; none is removed", len(found))
+                log.error(
+                    LogEvent.ORPHAN_FILES_KEPT,
+                    "%(files)d content files are not in the catalog, more than are; none is removed",
+                    files=len(found),
+                )
                 return Swept(0, 0)
             sizes = [size for digest in found if (size := await self._remove(digest)) is not None]
         if sizes:
             self.removed += len(sizes)
             self.removed_bytes += sum(sizes)
-            log.warning("%d files of %d bytes were removed that a killed process had left", len(sizes), sum(sizes))
+            log.warning(
+                LogEvent.ORPHAN_FILES_REMOVED,
+                "%(files)d files of %(bytes)d bytes were removed that a killed process had left",
+                files=len(sizes),
+                bytes=sum(sizes),
+            )
         return Swept(len(sizes), sum(sizes))
 
     async def _find(self) -> list[Digest]:

@@ -7,7 +7,6 @@ what was damaged a moment ago may have been pushed again since. Its row goes bef
 happens in between no row is without a file.
 """
 
-import logging
 from functools import partial
 
 from registry.blobs.checked import CheckedFile, Damaged
@@ -16,9 +15,11 @@ from registry.blobs.jobs import in_executor
 from registry.blobs.store import QUARANTINE, BlobStore, content_path
 from registry.catalog.content import ContentRow, drop_content, find_content
 from registry.catalog.database import Database
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.names import Digest
 
-log = logging.getLogger("concord.quarantine")
+log = EventLog("concord.quarantine")
 
 MAX_FILES = 16
 MAX_BYTES = 1024 * 1024 * 1024
@@ -77,7 +78,12 @@ class Quarantine:
     async def _take_away(self, row: ContentRow, remains: CheckedFile | None, damage: Damaged) -> PutAside:
         if row.digest not in self._store.suspects:
             self.found += 1
-            log.error("%s is damaged, %s; it is put aside", row.digest, damage)
+            log.error(
+                LogEvent.BLOB_CORRUPT,
+                "%(digest)s is damaged, %(problem)s; it is put aside",
+                digest=row.digest,
+                problem=damage,
+            )
         self._store.suspects[row.digest] = damage.offset
         try:
             await self._database.write(lambda tx: drop_content(tx, row.digest))
@@ -100,7 +106,12 @@ class Quarantine:
             self._trim()
             disk.sync_directory(QUARANTINE)
         except (OSError, ValueError) as error:
-            log.error("the file of %s could not be put into quarantine: %s", digest, error)
+            log.error(
+                LogEvent.QUARANTINE_FAILED,
+                "the file of %(digest)s could not be put into quarantine: %(error)s",
+                digest=digest,
+                error=error,
+            )
             return None
         return path
 

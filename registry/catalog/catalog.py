@@ -1,6 +1,5 @@
 """The whole catalog of one data directory, opened."""
 
-import logging
 from collections.abc import Callable, Mapping
 
 from crdt.catchup import State
@@ -18,10 +17,12 @@ from registry.catalog.understanding import Understanding
 from registry.catalog.view import COLUMNS, LiveFact
 from registry.catalog.wrong_sizes import WrongSizes
 from registry.errors import StorageFailed
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.seams import Clock, Disk
 from registry.steps import Steps
 
-log = logging.getLogger("concord.catalog")
+log = EventLog("concord.catalog")
 
 PATH = "catalog.sqlite"
 WRITER_BITS = 53
@@ -70,7 +71,8 @@ class Catalog:
         if not understanding.is_current(self.database):
             done = await self.database.write_in_steps(understanding.read_again)
             if done.facts:
-                log.info("%d of %d facts are understood that were not before", done.understood, done.facts)
+                message = "%(understood)d of %(facts)d facts are understood that were not before"
+                log.info(LogEvent.FACTS_REREAD, message, understood=done.understood, facts=done.facts)
         understanding.report(self.database)
 
     async def _compare_with_the_last_end(self) -> None:
@@ -81,7 +83,10 @@ class Catalog:
         await self.database.write(lambda tx: tx.execute("DELETE FROM meta WHERE key = 'stopped at'"))
         self.root_kept = row[0] == self.replica.root()
         if not self.root_kept:
-            log.error("the state digest is not what it was when this instance was stopped: its catalog was changed")
+            log.error(
+                LogEvent.STATE_DIGEST_MISMATCHED,
+                "the state digest is not what it was when this instance was stopped: its catalog was changed",
+            )
 
     async def stop(self) -> None:
         """Note the state digest for the next start, and close."""
@@ -89,7 +94,9 @@ class Catalog:
         try:
             await self.database.write(lambda tx: tx.execute(_NOTE, (root,)))
         except StorageFailed as error:
-            log.warning("the state digest could not be noted: %s", error)
+            log.warning(
+                LogEvent.STATE_DIGEST_WRITE_FAILED, "the state digest could not be noted: %(error)s", error=error
+            )
         await self.database.close()
 
     async def begin_again(self, above: int) -> int:
@@ -134,7 +141,11 @@ class Catalog:
         try:
             applied = await self.database.write_in_steps(operation)
         except WriterReused:
-            log.error("%s was written to under our writer; this process goes on under another", incoming.document)
+            log.error(
+                LogEvent.WRITER_REUSE_DETECTED,
+                "%(document)s was written to under our writer; this process goes on under another",
+                document=incoming.document,
+            )
             self.retire_writer()
             applied = await self.database.write_in_steps(operation)
         if applied.fresh:

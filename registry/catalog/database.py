@@ -11,7 +11,6 @@ before the next one. Other writes wait for it; reads, which see what is committe
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,12 +19,14 @@ from typing import Any, NamedTuple, TypeVar
 import apsw
 
 from registry.catalog import schema
+from registry.event_log import EventLog
 from registry.full_disk import storage_failure
+from registry.log_events import LogEvent
 from registry.request_ids import nobodys
 from registry.seams import Disk
 from registry.steps import Steps, paced
 
-log = logging.getLogger("concord.database")
+log = EventLog("concord.database")
 
 T = TypeVar("T")
 
@@ -250,4 +251,4 @@ def _call_all(calls: list[Callable[[], None]]) -> None:
         try:
             call()
         except Exception:
-            log.exception("something that follows a commit failed")
+            log.exception(LogEvent.COMMIT_HOOK_FAILED, "something that follows a commit failed")

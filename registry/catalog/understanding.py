@@ -11,7 +11,6 @@ deletes them. So every process sees it with the next query, and one query tells 
 upgrade the facts that the new version understands are read again, before anything is served.
 """
 
-import logging
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -20,12 +19,14 @@ from registry.catalog.database import Reads, Transaction
 from registry.catalog.queries import KIND, document_name
 from registry.catalog.view import ReadAgain, read_again
 from registry.errors import CannotStart, NeedsUpgrade
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.log_limit import LogLimit
 from registry.names import Repository
 from registry.seams import Clock
 from registry.steps import Steps
 
-log = logging.getLogger("concord.catalog")
+log = EventLog("concord.catalog")
 
 MAX_LISTED = 100
 MAX_LOGGED_AT_START = 20
@@ -130,11 +131,11 @@ class Understanding:
         left_out = self._limit.admit()
         if left_out is None:
             return
-        fields = {"fields": {"document": document} | left_out}
         if is_understood:
-            log.warning("%s holds nothing any more that this version does not understand", document, extra=fields)
+            message = "%(document)s holds nothing any more that this version does not understand"
+            log.warning(LogEvent.DOCUMENT_UNBLOCKED, message, document=document, **left_out)
         else:
-            log.error("%s", _consequence(document), extra=fields)
+            log.error(LogEvent.DOCUMENT_BLOCKED, _CONSEQUENCE, document=document, scope=_scope(document), **left_out)
 
     def is_current(self, source: Reads) -> bool:
         """Return whether the rows were read by the kinds of facts that are understood. Raises CannotStart where they
@@ -159,17 +160,20 @@ class Understanding:
     def report(self, source: Reads) -> None:
         """Say at a start which documents are not understood."""
         for document, kinds in not_understood(source, MAX_LOGGED_AT_START):
-            log.error(
-                "%s (kinds %s)", _consequence(document), ", ".join(kinds), extra={"fields": {"document": document}}
-            )
+            scope = _scope(document)
+            message = f"{_CONSEQUENCE} (kinds %(kinds)s)"
+            log.error(LogEvent.DOCUMENT_BLOCKED, message, document=document, scope=scope, kinds=", ".join(kinds))
         count = not_understood_count(source)
         if count > MAX_LOGGED_AT_START:
-            log.error("%d documents are not understood by this version; the status lists them", count)
+            message = "%(count)d documents are not understood by this version; the status lists them"
+            log.error(LogEvent.BLOCKED_DOCUMENTS_COUNTED, message, count=count)
 
 
-def _consequence(document: str) -> str:
-    what = f"repository {document.removeprefix(KIND)}" if document.startswith(KIND) else "any repository"
-    return (
-        f"{document} holds critical facts that this version does not understand: nothing of {what} is served here "
-        "until this instance is upgraded"
-    )
+_CONSEQUENCE = (
+    "%(document)s holds critical facts that this version does not understand: nothing of %(scope)s is served here "
+    "until this instance is upgraded"
+)
+
+
+def _scope(document: str) -> str:
+    return f"repository {document.removeprefix(KIND)}" if document.startswith(KIND) else "any repository"

@@ -4,15 +4,16 @@ Answers take sizes from the content itself, so such a fact misleads nobody here.
 has stated something false, and an instance that does not have the content yet can only believe it until it asks.
 """
 
-import logging
 from collections import OrderedDict
 from collections.abc import Callable
 
 from crdt.fact import BLOB, MANIFEST, Fact
 from registry.catalog.database import Transaction, WrongSize
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.names import Digest
 
-log = logging.getLogger("concord.wrong_sizes")
+log = EventLog("concord.wrong_sizes")
 
 MAX_REPORTED = 10_000
 """Digests and sizes that are not logged again: about 2 MB."""
@@ -43,11 +44,13 @@ class WrongSizes:
             self._reported.popitem(last=False)
         self.count += 1
         log.error(
-            "a fact of instance %s states that %s has %d bytes, and it has %d; answers have the right size",
-            self._instance_of(wrong.writer) or f"unknown (writer {wrong.writer:x})",
-            wrong.digest,
-            wrong.stated,
-            wrong.size,
+            LogEvent.SIZE_FACT_MISMATCHED,
+            "a fact of instance %(stated_by)s states that %(digest)s has %(stated_bytes)d bytes, "
+            "and it has %(actual_bytes)d; answers have the right size",
+            stated_by=self._instance_of(wrong.writer) or f"unknown (writer {wrong.writer:x})",
+            digest=wrong.digest,
+            stated_bytes=wrong.stated,
+            actual_bytes=wrong.size,
         )
 
 

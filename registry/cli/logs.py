@@ -9,7 +9,6 @@ import logging
 import re
 import sys
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
@@ -60,42 +59,54 @@ class _Formatter(logging.Formatter):
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        event = {
+        line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": self._cut(record.getMessage().rstrip()),
         }
+        if hasattr(record, "event"):  # other libraries log without one
+            line["event"] = record.event
         if CURRENT.get():
-            event["request"] = CURRENT.get()
-        event |= getattr(record, "fields", {})
+            line["request"] = CURRENT.get()
+        line |= {name: self._plain(value) for name, value in self._shown(record).items()}
         if record.exc_info:
-            event["trace"] = self._cut(self.formatException(record.exc_info))
-        return self._line(event)
+            line["trace"] = self._cut(self.formatException(record.exc_info))
+        return self._line(line)
+
+    def _shown(self, record: logging.LogRecord) -> dict[str, object]:
+        """Return the fields that the line holds beside the message."""
+        fields: dict[str, object] = getattr(record, "fields", {})
+        return fields
+
+    def _plain(self, value: object) -> object:
+        return value if value is None or isinstance(value, bool | int | float) else self._cut(str(value))
 
     def _cut(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, CUT)
         return _CREDENTIALS.sub(rf"\1{CUT}", text)
 
-    def _line(self, event: dict[str, Any]) -> str:
+    def _line(self, line: dict[str, object]) -> str:
         raise NotImplementedError
 
 
 class JsonFormatter(_Formatter):
     """One object a line."""
 
-    def _line(self, event: dict[str, Any]) -> str:
-        return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", msgspec.json.encode(event).decode())
+    def _line(self, line: dict[str, object]) -> str:
+        return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", msgspec.json.encode(line).decode())
 
 
 class TextFormatter(_Formatter):
-    """Time, level, who and what, then the rest as name=value."""
+    """Time, level, logger and message, then the rest as name=value, but for the fields that the message quotes."""
 
-    def _line(self, event: dict[str, Any]) -> str:
-        head = (event.pop(name) for name in ("time", "level", "logger", "message"))
-        time, level, logger, message = head
-        rest = "".join(f" {name}={_value(value)}" for name, value in event.items())
+    def _shown(self, record: logging.LogRecord) -> dict[str, object]:
+        return {name: value for name, value in super()._shown(record).items() if f"%({name})" not in record.msg}
+
+    def _line(self, line: dict[str, object]) -> str:
+        time, level, logger, message = (str(line.pop(name)) for name in ("time", "level", "logger", "message"))
+        rest = "".join(f" {name}={_value(value)}" for name, value in line.items())
         return f"{time} {level.upper():7} {logger}: {_printable(message)}{rest}"
 
 

@@ -1,7 +1,6 @@
 """Running an instance: one process, or several on one data directory."""
 
 import contextlib
-import logging
 import math
 import os
 import signal
@@ -13,11 +12,13 @@ from registry.cli.logs import set_up_logging
 from registry.config import Config
 from registry.environment import unknown_variables
 from registry.errors import CannotStart
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.workers.owner import WAYS_OUT, Callbacks, Sockets, run_owner
 from registry.workers.sockets import PREDECESSOR_S, listening, locked, raise_file_limit
 from registry.workers.supervisor import Supervisor
 
-log = logging.getLogger("concord.config")
+log = EventLog("concord.config")
 
 MAX_WORKERS = 8
 """By default no more than these, however many cores there are: beyond, the owner is what is waited for."""
@@ -50,18 +51,24 @@ def _run_alone(config: Config, sockets: Sockets) -> None:
     except CannotStart:
         raise
     except Exception:
-        log.exception("this process has failed")
+        log.exception(LogEvent.PROCESS_FAILED, "this process has failed")
         sys.exit(1)
 
 
 def _warn(config: Config) -> None:
     """Say what of the configuration has no effect: nobody writes that on purpose."""
     for variable in unknown_variables(os.environ, Config.model_fields):
-        log.warning("%s", variable)
+        log.warning(LogEvent.UNKNOWN_SETTING_IGNORED, "%(problem)s", problem=variable)
     policy = config.rules
     for number, reason in policy.without_effect().items():
         pattern = policy.rules[number].repositories
-        log.warning("the policy's rule %d, for %r, never applies: %s", number + 1, pattern, reason)
+        log.warning(
+            LogEvent.POLICY_RULE_IGNORED,
+            "the policy's rule %(rule)d, for %(repositories)r, never applies: %(reason)s",
+            rule=number + 1,
+            repositories=pattern,
+            reason=reason,
+        )
 
 
 def _cores() -> int:

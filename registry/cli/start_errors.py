@@ -4,7 +4,6 @@ The format is a setting itself, and settings may be what is wrong; so it is look
 checking the others. Text is one line that begins with `concord:`, as for all commands.
 """
 
-import logging
 import os
 import sys
 import tomllib
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from registry.cli.logs import JsonFormatter
+from registry.event_log import make_record
+from registry.log_events import LogEvent
 
 CANNOT_START = 2
 VARIABLE = "CONCORD_LOG_FORMAT"
@@ -46,7 +47,7 @@ def _option(words: Sequence[str], name: str) -> str | None:
 def refuse(message: str, as_json: bool) -> NoReturn:
     """Say why there is no start, and end."""
     if as_json:
-        record = logging.LogRecord("concord", logging.ERROR, "", 0, "%s", (message,), None)
+        record = make_record(LogEvent.START_FAILED, "%(problem)s", problem=message)
         print(JsonFormatter([]).format(record), file=sys.stderr)
     else:
         print(f"concord: {message}", file=sys.stderr)

@@ -8,10 +8,12 @@ at a configured address, cannot take a working instance out of its balancer.
 """
 
 import asyncio
-import logging
 from collections.abc import Iterable
 
-log = logging.getLogger("concord.cluster")
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
+
+log = EventLog("concord.cluster")
 
 SAY_AGAIN_S = 60.0
 """How often a refusal that goes on is logged: often enough for whoever looks at the last lines of a log."""
@@ -46,7 +48,7 @@ class KeyAcceptance:
         """Note that another instance has proved that it has the key."""
         self._accepting.add(instance)
         if self._refusing.pop(url, None) is not None:
-            log.info("%s accepts this instance's cluster key now", url)
+            log.info(LogEvent.CLUSTER_KEY_ACCEPTED, "%(address)s accepts this instance's cluster key now", address=url)
 
     def refused(self, url: str) -> None:
         """Note that whatever answers at an address refuses the key, and log it once a minute."""
@@ -58,16 +60,18 @@ class KeyAcceptance:
         self._refusing[url] = now
         if self.is_wrong:
             log.error(
-                "wrong cluster key: %s refuses it and no member accepts it, so this instance is not ready; set "
-                "CONCORD_CLUSTER_KEY to the key of the other instances and start it again",
-                url,
+                LogEvent.CLUSTER_KEY_REJECTED_BY_ALL,
+                "wrong cluster key: %(address)s refuses it and no member accepts it, so this instance is not ready; "
+                "set CONCORD_CLUSTER_KEY to the key of the other instances and start it again",
+                address=url,
             )
         else:
             log.error(
-                "%s refuses the cluster key of this instance, which %d other instances accept: the instance there has "
-                "another CONCORD_CLUSTER_KEY",
-                url,
-                len(self._accepting),
+                LogEvent.CLUSTER_KEY_REJECTED,
+                "%(address)s refuses the cluster key of this instance, which %(accepted_by)d other instances accept: "
+                "the instance there has another CONCORD_CLUSTER_KEY",
+                address=url,
+                accepted_by=len(self._accepting),
             )
 
     def presented(self, client: str) -> None:
@@ -77,9 +81,10 @@ class KeyAcceptance:
         if now >= self._presented_at + SAY_AGAIN_S:
             self._presented_at = now
             log.error(
-                "refused an instance at %s: it signs with another cluster key; its CONCORD_CLUSTER_KEY or the one of "
-                "this instance is wrong",
-                client or "an unknown address",
+                LogEvent.PEER_KEY_REJECTED,
+                "refused an instance at %(client)s: it signs with another cluster key; "
+                "its CONCORD_CLUSTER_KEY or the one of this instance is wrong",
+                client=client or "an unknown address",
             )
 
     def retain(self, urls: Iterable[str]) -> None:

@@ -4,7 +4,6 @@ again in rounds. And the other way round, what no frame can carry is put at a me
 
 import asyncio
 import contextlib
-import logging
 from functools import partial
 
 from crdt.catchup import Report, exchange_now
@@ -20,11 +19,13 @@ from registry.cluster.messages import ManifestsAnswer, ManifestsQuestion, Update
 from registry.cluster.peers import Peers
 from registry.cluster.sync import Sync
 from registry.errors import StorageFailed
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.manifest import MAX_MANIFEST_BYTES
 from registry.names import Digest, algorithm_of, digest_of
 from registry.seams import PeerUnreachable
 
-log = logging.getLogger("concord.bodies")
+log = EventLog("concord.bodies")
 
 ROUND_S = 5.0
 AT_ONCE = 16
@@ -90,7 +91,12 @@ class Bodies:
                 while missing and await self._take_many(member, missing):
                     missing = [digest for digest in missing if not self._catalog.queries.has_body(digest)]
             except (PeerUnreachable, StorageFailed, TimeoutError) as error:
-                log.info("no bodies from %s at once: %s", member.shown, error or "no answer in time")
+                log.info(
+                    LogEvent.MANIFEST_BODIES_REQUEST_FAILED,
+                    "no bodies from %(member)s at once: %(error)s",
+                    member=member.shown,
+                    error=error or "no answer in time",
+                )
 
     async def _take_many(self, member: Member, digests: list[Digest]) -> bool:
         """Keep what a member gives of some bodies. Answers whether that was any. Raises TimeoutError, and does not note
@@ -110,7 +116,11 @@ class Bodies:
         StorageFailed."""
         if digest_of(body, algorithm_of(digest)) == digest:
             return body
-        log.error("the body of the manifest %s has changed; it is fetched again", digest)
+        log.error(
+            LogEvent.MANIFEST_BODY_CORRUPT,
+            "the body of the manifest %(digest)s has changed; it is fetched again",
+            digest=digest,
+        )
         await self._catalog.database.write(partial(drop_wrong_body, digest=digest))
         self.look()
         return None
@@ -130,16 +140,29 @@ class Bodies:
             try:
                 body = await self._receive(member, digest)
             except (PeerUnreachable, TimeoutError) as error:
-                log.info("no body of %s from %s: %s", digest, member.shown, error)
+                log.info(
+                    LogEvent.MANIFEST_BODY_REQUEST_FAILED,
+                    "no body of %(digest)s from %(member)s: %(error)s",
+                    digest=digest,
+                    member=member.shown,
+                    error=error,
+                )
                 continue
             if digest_of(body, algorithm_of(digest)) != digest:
-                log.error("%s gave wrong bytes for %s", member.shown, digest)
+                log.error(
+                    LogEvent.WRONG_BYTES_RECEIVED,
+                    "%(member)s gave wrong bytes for %(digest)s",
+                    member=member.shown,
+                    digest=digest,
+                )
                 continue
             try:
                 if not await self._catalog.database.write_in_steps(partial(keep_wanted_body, body=body)):
                     self._tried.discard(digest)  # its manifest was deleted meanwhile, and may be pushed again at once
             except StorageFailed as error:
-                log.error("a manifest body could not be kept: %s", error)
+                log.error(
+                    LogEvent.MANIFEST_BODY_WRITE_FAILED, "a manifest body could not be kept: %(error)s", error=error
+                )
             return body
         return None
 
@@ -170,5 +193,10 @@ class Bodies:
                     await self._peers.ask(member, "/updates", Updates([], {}, updates.bodies), UpdatesAnswer, DEPOSIT_S)
                 return True
             except (PeerUnreachable, CrdtError, StorageFailed) as error:
-                log.warning("could not leave a change at %s: %s", member.shown, error)
+                log.warning(
+                    LogEvent.UPDATE_DEPOSIT_FAILED,
+                    "could not leave a change at %(member)s: %(error)s",
+                    member=member.shown,
+                    error=error,
+                )
         return False

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -49,11 +48,13 @@ from registry.cluster.watch import Watch
 from registry.config import Config
 from registry.ending import end
 from registry.errors import StorageFailed
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.names import Digest, Repository
 from registry.read_lease import ReadLease
 from registry.seams import Bus, Clock, PeerTransport, PeerUnreachable
 
-log = logging.getLogger("concord.cluster")
+log = EventLog("concord.cluster")
 
 LOOK_AGAIN_S = 0.3
 BEHIND_S = 2.0
@@ -169,8 +170,7 @@ class Cluster:
         self.evict = Evict(budget, catalog, store, self.members, self.peers, self.copies, self.collect, clock)
         self.fetch.has_room, self.fetch.on_kept = self.evict.has_room, self.evict.came
         self.has_left = False
-        self.on_left: Callable[[], None] = lambda: None
-        """Called when this instance has left for good."""
+        self.on_left: Callable[[], None] = lambda: None  # called when this instance has left for good
         catalog.documents.on_links = self._linked
         self.contents = Contents(catalog, store, self.fetch, clock, config.check_after_s)
         self.leave = Leave(catalog, self.contents, self.members, self.peers, self.sync)
@@ -307,7 +307,7 @@ class Cluster:
             try:
                 self.gossip.begin_again(await self._catalog.begin_again(self._latest_twin))
             except StorageFailed as error:
-                log.error("no new start could be counted: %s", error)
+                log.error(LogEvent.INCARNATION_WRITE_FAILED, "no new start could be counted: %(error)s", error=error)
 
     def advanced(self, document: str, vector: Vector) -> None:
         """A document has reached `vector` by a diff: what was held for that can go on."""
@@ -337,9 +337,8 @@ class Cluster:
             await self._catalog.rename()
             self.members.own_instance = self._catalog.instance_id
             self.gossip.begin_again(self._catalog.start_number)
-            log.warning(
-                "instance %s was forgotten; it goes on as %s with all it has", before, self.members.own_instance
-            )
+            message = "instance %(removed)s was forgotten; it goes on as %(instance)s with all it has"
+            log.warning(LogEvent.REMOVED_INSTANCE_RENAMED, message, removed=before, instance=self.members.own_instance)
 
     async def forget(self, instance: str) -> None:
         """Say that another instance is gone for good."""
@@ -363,7 +362,7 @@ class Cluster:
         await self.leave.tell()
         self.has_left = True
         await asyncio.sleep(LEAVING_S)  # so that the others hear it, and whoever waits for us sees it
-        log.warning("this instance has left the cluster for good")
+        log.warning(LogEvent.INSTANCE_DECOMMISSIONED, "this instance has left the cluster for good")
         self.on_left()
 
     async def _save_members(self) -> None:
@@ -391,11 +390,12 @@ class Cluster:
         except (PeerUnreachable, TimeoutError) as error:
             if url not in self._silent:
                 self._silent.add(url)
-                log.warning("no hello from %s: %s", url, str(error).removeprefix(f"{url} ") or "no answer in time")
+                why = str(error).removeprefix(f"{url} ") or "no answer in time"
+                log.warning(LogEvent.HANDSHAKE_FAILED, "no hello from %(address)s: %(error)s", address=url, error=why)
             return
         if url in self._silent:
             self._silent.discard(url)
-            log.info("%s says hello", url)
+            log.info(LogEvent.HANDSHAKE_COMPLETED, "%(address)s says hello", address=url)
         self.greeted(answer)
         if answer.instance == self._catalog.instance_id and url in self._addresses:
             self._addresses.remove(url)  # a list of peers may be the same everywhere, this instance included

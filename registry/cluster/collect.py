@@ -18,7 +18,6 @@ dropping the link; so the link is said again then, and that one they do not drop
 """
 
 import asyncio
-import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -45,11 +44,13 @@ from registry.cluster.messages import ReleaseAnswer, ReleaseQuestion, RelyAnswer
 from registry.cluster.peers import Peers
 from registry.cluster.sync import Sync
 from registry.errors import StorageFailed
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.names import Digest, Repository, parse_digest
 from registry.seams import PeerUnreachable
 from registry.steps import Steps
 
-log = logging.getLogger("concord.collect")
+log = EventLog("concord.collect")
 
 T = TypeVar("T")
 
@@ -177,16 +178,22 @@ class Collect:
             try:
                 report = await self.once()
             except StorageFailed as error:
-                log.error("collection failed: %s", error)
+                log.error(LogEvent.GARBAGE_COLLECTION_FAILED, "collection failed: %(error)s", error=error)
                 continue
             if report.blocked:
-                log.warning("nothing can be collected: %s", report.blocked)
+                log.warning(
+                    LogEvent.GARBAGE_COLLECTION_BLOCKED, "nothing can be collected: %(reason)s", reason=report.blocked
+                )
             elif report.removed or report.bodies:
                 log.info(
-                    "collection: %d contents removed, %d bytes, and %d manifests that no repository has any more",
-                    report.removed, report.removed_bytes, report.bodies,
-                    extra={"fields": {"by": "schedule (gc_every_s)"}},
-                )  # fmt: skip
+                    LogEvent.GARBAGE_COLLECTION_FINISHED,
+                    "collection: %(contents)d contents removed, %(bytes)d bytes, "
+                    "and %(manifests)d manifests that no repository has any more",
+                    contents=report.removed,
+                    bytes=report.removed_bytes,
+                    manifests=report.bodies,
+                    by="schedule (gc_every_s)",
+                )
 
     async def once(self, dry: bool = False) -> Report:
         """Remove what can be removed now, or with `dry` only say what would be."""

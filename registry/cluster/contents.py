@@ -7,7 +7,6 @@ copy, from the byte it has come to.
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import NamedTuple
@@ -19,10 +18,12 @@ from registry.catalog.catalog import Catalog
 from registry.catalog.content import ContentRow, content_checked, find_content, is_due, note_checked
 from registry.cluster.fetch import Fetch, SizeDiffers, Transfer, TransferFailed
 from registry.errors import ContentUnreachable, StorageFailed
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.names import Digest
 from registry.seams import Clock
 
-log = logging.getLogger("concord.contents")
+log = EventLog("concord.contents")
 
 Pieces = AsyncGenerator[bytes | bytearray, None]
 
@@ -132,7 +133,12 @@ class Contents:
         try:
             aside = await self.quarantine.put_aside(digest, damage)
         except StorageFailed as error:
-            log.error("%s is damaged and cannot be put aside: %s", digest, error)
+            log.error(
+                LogEvent.QUARANTINE_FAILED,
+                "%(digest)s is damaged and cannot be put aside: %(error)s",
+                digest=digest,
+                error=error,
+            )
             return None
         if aside is None:
             return None
@@ -187,7 +193,7 @@ class Contents:
     def _is_mended(self, digest: Digest) -> None:
         if self._owed.pop(digest, None) is not None:
             self.mended += 1
-            log.warning("%s is whole again", digest)
+            log.warning(LogEvent.BLOB_REPAIRED, "%(digest)s is whole again", digest=digest)
 
     async def _telling(self, digest: Digest, part: Part) -> Pieces:
         try:
@@ -233,7 +239,7 @@ class Contents:
         try:
             await self._catalog.database.write(lambda tx: note_checked(tx, digests, now_ms))
         except StorageFailed as error:
-            log.warning("a check could not be noted: %s", error)
+            log.warning(LogEvent.CHECK_TIME_WRITE_FAILED, "a check could not be noted: %(error)s", error=error)
 
 
 async def begun(pieces: Pieces) -> Pieces:

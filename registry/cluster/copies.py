@@ -7,7 +7,6 @@ computes the same (see `ranking`).
 """
 
 import asyncio
-import logging
 import math
 from collections import OrderedDict, deque
 from typing import NamedTuple
@@ -19,11 +18,13 @@ from registry.cluster.locate import Locate
 from registry.cluster.members import Members
 from registry.cluster.ranking import Candidate, designated
 from registry.errors import ContentUnreachable, StorageFailed
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.names import Digest, Repository
 from registry.policy import Policy
 from registry.steps import ROWS_A_STEP
 
-log = logging.getLogger("concord.copies")
+log = EventLog("concord.copies")
 
 AT_ONCE = 4
 LOOK_S = 5.0
@@ -165,7 +166,12 @@ class Copies:
                     self.copied += 1
                 return True
         except (ContentUnreachable, TransferFailed, StorageFailed) as error:
-            log.warning("no copy of %s could be made: %s", link.digest, error)
+            log.warning(
+                LogEvent.REPLICA_FETCH_FAILED,
+                "no copy of %(digest)s could be made: %(error)s",
+                digest=link.digest,
+                error=error,
+            )
         return False
 
     async def _go_over_often(self) -> None:

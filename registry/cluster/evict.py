@@ -12,7 +12,6 @@ The bytes of uploads under way are counted too, and make room or are refused lik
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 from registry.blobs.store import BlobStore, content_path
@@ -25,10 +24,12 @@ from registry.cluster.members import Members
 from registry.cluster.peers import Peers
 from registry.cluster.ranking import ranked
 from registry.errors import DiskBudgetUsed, StorageFailed
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.names import Digest, Repository
 from registry.seams import Clock, PeerUnreachable
 
-log = logging.getLogger("concord.evict")
+log = EventLog("concord.evict")
 
 LOOK_S = 5.0
 MAX_PAUSE_S = 60.0
@@ -120,7 +121,7 @@ class Evict:
             try:
                 await self.once()
             except StorageFailed as error:
-                log.error("no room could be made: %s", error)
+                log.error(LogEvent.EVICTION_FAILED, "no room could be made: %(error)s", error=error)
             await asyncio.sleep(LOOK_S)
 
     async def once(self) -> None:
@@ -143,12 +144,15 @@ class Evict:
             if not page:
                 break
             last = (page[-1].used_ms, page[-1].digest)
-        log.info("%d bytes were evicted", self.evicted_bytes - before)
+        log.info(LogEvent.CONTENT_EVICTED, "%(bytes)d bytes were evicted", bytes=self.evicted_bytes - before)
         in_vain = self._taken_bytes > HIGH * self._budget_bytes
         self._pause_s = min(self._pause_s * 2 or LOOK_S, MAX_PAUSE_S) if in_vain else 0.0
         self._again_at = _now() + self._pause_s
         if self._is_stuck:
-            log.warning("there is more content than the budget allows, and nothing more that others hold")
+            log.warning(
+                LogEvent.EVICTION_EXHAUSTED,
+                "there is more content than the budget allows, and nothing more that others hold",
+            )
 
     async def _evict(self, one: UsedRow) -> bool:
         """Remove one content if that is safe."""

@@ -9,7 +9,6 @@ it is taken from that, and only the rest from others.
 """
 
 import asyncio
-import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -28,10 +27,12 @@ from registry.cluster.members import Member, Members
 from registry.cluster.peers import Peers
 from registry.cluster.through import Passage
 from registry.errors import ContentUnreachable, StorageFailed
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.names import Digest, algorithm_of, digest_of
 from registry.seams import Clock, DiskFile, PeerUnreachable
 
-log = logging.getLogger("concord.fetch")
+log = EventLog("concord.fetch")
 
 LOOK_AGAIN_S = 0.5
 STALL_S = 10.0
@@ -357,7 +358,7 @@ class Fetch:
 
     def _differs(self, transfer: Transfer, size: int) -> SizeDiffers:
         differs = SizeDiffers(transfer.digest, transfer.size, size)
-        log.error("a link states a wrong size: %s", differs)
+        log.error(LogEvent.LINK_SIZE_MISMATCHED, "a link states a wrong size: %(problem)s", problem=differs)
         return differs
 
     async def bring(self, digest: Digest, size: int, uploader: str | None) -> None:
@@ -401,14 +402,25 @@ class Fetch:
                     await ingest.write(chunk)
                     self.fetched_bytes += len(chunk)
         except (PeerUnreachable, TimeoutError) as error:
-            log.info("a transfer of %s from %s broke off: %s", transfer.digest, member.shown, error)
+            log.info(
+                LogEvent.TRANSFER_INTERRUPTED,
+                "a transfer of %(digest)s from %(member)s broke off: %(error)s",
+                digest=transfer.digest,
+                member=member.shown,
+                error=error,
+            )
             return False
 
     def _distrust(self, members: list[Member], digest: Digest) -> None:
         """Leave holders out for a moment that gave wrong bytes, and longer each time: a bit that changed on the way
         does not come again, and there may be nobody else to ask."""
         for member in members:
-            log.error("%s gave wrong bytes for %s", member.shown, digest)
+            log.error(
+                LogEvent.WRONG_BYTES_RECEIVED,
+                "%(member)s gave wrong bytes for %(digest)s",
+                member=member.shown,
+                digest=digest,
+            )
             last = self._distrusted.pop((member.instance, digest), None)
             pause_s = min(2 * last.pause_s, MAX_DISTRUST_S) if last else FIRST_DISTRUST_S
             self._distrusted[member.instance, digest] = _Distrust(asyncio.get_running_loop().time() + pause_s, pause_s)

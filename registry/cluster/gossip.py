@@ -7,7 +7,6 @@ is counted by its reason.
 """
 
 import asyncio
-import logging
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
@@ -31,10 +30,12 @@ from registry.cluster.keys import ClusterKey
 from registry.cluster.members import Member, Members
 from registry.cluster.messages import Confirmation, Heartbeat
 from registry.errors import StorageFailed
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.log_limit import STRANGERS_S, LogLimit
 from registry.seams import Bus, Clock
 
-log = logging.getLogger("concord.gossip")
+log = EventLog("concord.gossip")
 
 MAX_APPLYING = 512
 MAX_NEEDS = 1000  # entries of at most 16 bytes
@@ -203,7 +204,7 @@ class Gossip:
         self._count(outcome)
         fields = self._refusals[outcome].admit()
         if fields is not None:
-            log.warning("refused a frame on the bus: %s", error, extra={"fields": fields})
+            log.warning(LogEvent.FRAME_REJECTED, "refused a frame on the bus: %(error)s", error=error, **fields)
 
     def _receive_heartbeat(self, frame: Frame, sender: str) -> bool:
         beat = msgspec.msgpack.decode(frame.payload, type=Heartbeat)
@@ -237,7 +238,9 @@ class Gossip:
         else:
             if not self._frames["twin"]:
                 log.error(
-                    "another process runs as this instance (%s): was its directory copied?", self._catalog.instance_id
+                    LogEvent.CLONE_DETECTED,
+                    "another process runs as this instance (%(instance)s): was its directory copied?",
+                    instance=self._catalog.instance_id,
                 )
             self._count("twin")
             self.on_twin(frame.start)
@@ -285,14 +288,24 @@ class Gossip:
             self._hold(frame, incoming)
         except ForeignWriter as error:
             self._count("foreign writer")
-            log.error("refused a change of %s: %s", frame.sender.hex(), error)
+            log.error(
+                LogEvent.UPDATE_REJECTED,
+                "refused a change of %(sender)s: %(error)s",
+                sender=frame.sender.hex(),
+                error=error,
+            )
         except StorageFailed as error:
             self._count("not stored")
-            log.error("a change could not be stored: %s", error)
+            log.error(LogEvent.UPDATE_WRITE_FAILED, "a change could not be stored: %(error)s", error=error)
             self._await(incoming.document, [_Awaited.by_diff(frame, incoming)])
         except CrdtError as error:
             self._count("refused")
-            log.error("refused a change of %s: %s", frame.sender.hex(), error)
+            log.error(
+                LogEvent.UPDATE_REJECTED,
+                "refused a change of %(sender)s: %(error)s",
+                sender=frame.sender.hex(),
+                error=error,
+            )
         else:
             self._count("applied" if applied.fresh else "duplicate")
             self._applied(frame)

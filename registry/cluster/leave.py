@@ -7,7 +7,6 @@ tells somebody that too, since frames may be lost, and ends. Whoever leaves too 
 """
 
 import asyncio
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,10 +19,12 @@ from registry.cluster.peers import Peers
 from registry.cluster.ranking import ranked, spread
 from registry.cluster.sync import Sync
 from registry.errors import Leaving
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.names import Digest
 from registry.seams import PeerUnreachable
 
-log = logging.getLogger("concord.leave")
+log = EventLog("concord.leave")
 
 PAGE = 200
 AGAIN_S = 2.0
@@ -186,5 +187,11 @@ class Leave:
     def _refused(self, member: Member, what: str, reason: str) -> None:
         """Note why a member does not take something over. One that goes on refusing is one line in the log."""
         if self.refused_by.get(member.instance) != reason:
-            log.warning("%s did not take %s: %s", member.shown, what, reason)
+            log.warning(
+                LogEvent.DECOMMISSION_HANDOFF_REJECTED,
+                "%(member)s did not take %(content)s: %(reason)s",
+                member=member.shown,
+                content=what,
+                reason=reason,
+            )
         self.refused_by[member.instance] = reason

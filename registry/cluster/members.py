@@ -10,7 +10,6 @@ still arrive: after a request that failed it is not asked again for a moment, an
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -19,8 +18,10 @@ from registry.abilities import in_order
 from registry.catalog.members import MemberRow, Reached
 from registry.cluster.messages import Heartbeat
 from registry.cluster.ranking import Candidate
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 
-log = logging.getLogger("concord.members")
+log = EventLog("concord.members")
 
 HEARTBEAT_S = 2.0
 PRESUMED_DEAD_S = 3 * HEARTBEAT_S + 0.5
@@ -255,8 +256,14 @@ class Members:
         each of them calls it: while a site is renamed by one restart after the other, clients reach both names."""
         is_renamed = self._shared_address and beat.advertise_site == self._shared_address and beat.site != self.own_site
         if is_renamed and member.site_name != beat.site:
-            words = "%s calls its site %r, and this one is called %r: with the same --advertise-site they are one site"
-            log.warning(words, member.instance, beat.site, self.own_site)
+            log.warning(
+                LogEvent.SITE_NAME_MISMATCHED,
+                "%(instance)s calls its site %(site)r, and this one is called %(own_site)r: "
+                "with the same --advertise-site they are one site",
+                instance=member.instance,
+                site=beat.site,
+                own_site=self.own_site,
+            )
         member.site_name = beat.site
         member.beat = msgspec.structs.replace(beat, site=self.own_site) if is_renamed else beat
 

@@ -4,14 +4,15 @@ Who asked for a removal is known at the instance that was asked (`http.administr
 which instance stated it. A member that joins has proved that it has the cluster key: its first heartbeat is authentic.
 """
 
-import logging
 from collections.abc import Iterable
 
 from registry.catalog.catalog import Catalog
 from registry.catalog.membership import removals
 from registry.cluster.members import Member, Members
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 
-log = logging.getLogger("concord.membership")
+log = EventLog("concord.membership")
 
 
 class MembershipLog:
@@ -28,7 +29,9 @@ class MembershipLog:
         beat = member.beat
         if member.instance not in self._names:
             fields = _who(member.instance, beat.name) | {"site": beat.site, "version": beat.version}
-            log.info("joined the cluster: %s", self._members.url(member), extra={"fields": fields})
+            log.info(
+                LogEvent.MEMBER_JOINED, "joined the cluster: %(address)s", address=self._members.url(member), **fields
+            )
         self._names[member.instance] = beat.name
 
     def joined(self) -> None:
@@ -37,7 +40,12 @@ class MembershipLog:
             return
         live = self._members.live()
         near = sum(member.beat.site == self._members.own_site for member in live)
-        log.info("this instance has joined: %d other instances are live, %d of them at this site", len(live), near)
+        log.info(
+            LogEvent.JOIN_COMPLETED,
+            "this instance has joined: %(live)d other instances are live, %(live_at_site)d of them at this site",
+            live=len(live),
+            live_at_site=near,
+        )
 
     def removed(self, instances: Iterable[str], catalog: Catalog) -> None:
         """Log that members are gone for good, and which instance stated it."""
@@ -48,7 +56,7 @@ class MembershipLog:
             fields = _who(instance, name) | {"by": f"instance {stated_by or 'unknown'}"}
             if by_name := self._members.name_of(stated_by):
                 fields["by_name"] = by_name
-            log.warning("removed from the cluster for good", extra={"fields": fields})
+            log.warning(LogEvent.MEMBER_REMOVED, "removed from the cluster for good", **fields)
 
 
 def _who(instance: str, name: str) -> dict[str, str]:

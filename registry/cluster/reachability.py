@@ -16,16 +16,17 @@ be that of an instance of any site.
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Sequence
 
 from registry.cluster.members import Member, Members
 from registry.cluster.messages import Heartbeat, HeldAnswer, HeldQuestion, ReachAnswer, ReachQuestion
 from registry.cluster.peers import NO_CONTENT, TIMEOUT_S, Peers
 from registry.cluster.shared_addresses import SharedAddresses
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.seams import PeerUnreachable
 
-log = logging.getLogger("concord.members")
+log = EventLog("concord.members")
 
 ATTEMPT_S = 2.0
 """How long a peer tries. As long as a connection may take (`registry.system.http`), and less than `TIMEOUT_S`."""
@@ -166,7 +167,12 @@ class Reachability:
         by = next((verdict.instance for verdict in verdicts if verdict.reached), None)
         if by is not None:
             if self.problem:
-                log.warning("instance %s reaches this instance at %s now", by, address)
+                log.warning(
+                    LogEvent.ADDRESS_REACHED,
+                    "instance %(reached_by)s reaches this instance at %(address)s now",
+                    reached_by=by,
+                    address=address,
+                )
             self.reached_by, self.problem, self._unreached_since = by, "", None
             self._was_reached, self._logged_at = True, -SAY_AGAIN_S
         elif verdicts:
@@ -175,10 +181,11 @@ class Reachability:
             if now >= self._logged_at + SAY_AGAIN_S:
                 self._logged_at = now
                 log.error(
-                    "no instance reaches this one at %s: %s; while that lasts it is not ready; set --advertise to an "
-                    "address at which the other instances reach it, ready or not",
-                    address,
-                    self.problem,
+                    LogEvent.ADDRESS_UNREACHABLE,
+                    "no instance reaches this one at %(address)s: %(problem)s; while that lasts it is not ready; "
+                    "set --advertise to an address at which the other instances reach it, ready or not",
+                    address=address,
+                    problem=self.problem,
                 )
         elif now > self._answered_at + FORGET_S:
             self.reached_by, self.problem, self._unreached_since = None, "", None
@@ -188,9 +195,16 @@ class Reachability:
             return
         problem = next((verdict.problem for verdict in verdicts if not verdict.reached), "")
         if problem and not self.site_problem:
-            log.warning("another site does not reach this one at %s: %s", address, problem)
+            log.warning(
+                LogEvent.SITE_ADDRESS_UNREACHABLE,
+                "another site does not reach this one at %(address)s: %(problem)s",
+                address=address,
+                problem=problem,
+            )
         elif self.site_problem and not problem:
-            log.warning("another site reaches this one at %s now", address)
+            log.warning(
+                LogEvent.SITE_ADDRESS_REACHED, "another site reaches this one at %(address)s now", address=address
+            )
         self.site_problem = problem
 
 

@@ -8,7 +8,6 @@ for while one runs is that one.
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Coroutine
 from functools import partial
 from typing import Any
@@ -33,10 +32,12 @@ from registry.cluster.contents import Contents
 from registry.cluster.fetch import Transfer, TransferFailed
 from registry.config import Config
 from registry.errors import ContentUnreachable, StorageFailed
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.names import Digest
 from registry.seams import Clock
 
-log = logging.getLogger("concord.scrub")
+log = EventLog("concord.scrub")
 
 LOOK_S = 60.0
 MIB = 1024 * 1024
@@ -124,7 +125,7 @@ class Scrub:
                     pass
 
     async def _full_pass(self, asked: Pass) -> None:
-        log.info("all content is being checked")
+        log.info(LogEvent.SCRUB_STARTED, "all content is being checked")
         tallies = [self.all, asked]
         upto = last_content(self._catalog.database)  # what comes meanwhile is checked as it comes
         number, rows = content_between(self._catalog.database, 0, upto, BATCH)
@@ -137,10 +138,11 @@ class Scrub:
         asked.ended_ms = self._clock.now_ms()
         self.last, self.running = asked, None
         log.info(
-            "all content was checked: %d, of them %d damaged, %d repaired",
-            asked.contents,
-            asked.damaged,
-            asked.repaired,
+            LogEvent.SCRUB_FINISHED,
+            "all content was checked: %(contents)d, of them %(damaged)d damaged, %(repaired)d repaired",
+            contents=asked.contents,
+            damaged=asked.damaged,
+            repaired=asked.repaired,
         )
 
     async def _check_due(self) -> None:
@@ -166,7 +168,12 @@ class Scrub:
                 if transfer is not None:
                     await self._mend(_is_mended(transfer), tallies)
             except StorageFailed as error:
-                log.warning("%s could not be checked: %s", row.digest, error)
+                log.warning(
+                    LogEvent.BLOB_CHECK_FAILED,
+                    "%(digest)s could not be checked: %(error)s",
+                    digest=row.digest,
+                    error=error,
+                )
         await self._contents.note_checked(right)
 
     async def _check(self, row: ContentRow, tallies: list[Pass]) -> None:
@@ -205,7 +212,12 @@ class Scrub:
                 try:
                     right = await self._bodies.checked(digest, body) is not None
                 except StorageFailed as error:
-                    log.warning("the body of %s could not be dropped: %s", digest, error)
+                    log.warning(
+                        LogEvent.MANIFEST_BODY_REMOVAL_FAILED,
+                        "the body of %(digest)s could not be dropped: %(error)s",
+                        digest=digest,
+                        error=error,
+                    )
                     continue
                 for tally in tallies:
                     tally.contents += 1

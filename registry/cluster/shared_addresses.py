@@ -5,14 +5,15 @@ Requests to such an address reach one of the instances, so what only the others 
 collection waits. Each instance compares what it knows; the sum of what all instances know is in their metrics.
 """
 
-import logging
 from collections import defaultdict
 from collections.abc import Callable
 
 from registry.cluster.members import Members
 from registry.cluster.messages import Heartbeat
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 
-log = logging.getLogger("concord.members")
+log = EventLog("concord.members")
 
 
 class SharedAddresses:
@@ -40,11 +41,13 @@ class SharedAddresses:
         for address, ids in lasting.items():
             if self._logged.get(address) != ids:
                 log.warning(
-                    "%d instances advertise the address %s: %s; give each an address of its own (--advertise), and "
-                    "remove those that are gone for good (concord forget)",
-                    len(ids),
-                    address,
-                    ", ".join(map(self._shown, ids)),
+                    LogEvent.SHARED_ADDRESS_DETECTED,
+                    "%(count)d instances advertise the address %(address)s: %(instances)s; "
+                    "give each an address of its own (--advertise), "
+                    "and remove those that are gone for good (concord forget)",
+                    count=len(ids),
+                    address=address,
+                    instances=", ".join(map(self._shown, ids)),
                 )
         self._logged = {address: ids for address, ids in self._logged.items() if address in self.found} | lasting
 

@@ -6,7 +6,6 @@ request to a member is under way at a time, and what is published meanwhile goes
 """
 
 import asyncio
-import logging
 from functools import partial
 
 from registry.cluster.confirmations import Confirmations
@@ -14,9 +13,11 @@ from registry.cluster.gossip import Gossip
 from registry.cluster.members import Member, Members
 from registry.cluster.messages import Confirmation, FramesQuestion
 from registry.cluster.peers import Peers
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.seams import PeerUnreachable
 
-log = logging.getLogger("concord.gossip")
+log = EventLog("concord.gossip")
 
 ANSWER_S = 1.0
 """As long as a member that does not answer is waited for before it is excluded."""
@@ -69,7 +70,12 @@ class SitePush:
             try:
                 await self._push(member, sequences)
             except PeerUnreachable as error:
-                log.debug("changes could not be pushed to %s: %s", instance, error)
+                log.debug(
+                    LogEvent.SITE_PUSH_FAILED,
+                    "changes could not be pushed to %(instance)s: %(error)s",
+                    instance=instance,
+                    error=error,
+                )
                 await asyncio.sleep(RETRY_S)
 
     async def _push(self, member: Member, sequences: list[int]) -> None:

@@ -1,13 +1,14 @@
 """Background tasks that begin again when they fail."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from registry.errors import StorageFailed
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 
-log = logging.getLogger("concord.cluster")
+log = EventLog("concord.cluster")
 
 RESTART_S = 1.0
 """So that a task that fails at once does not fill the log."""
@@ -19,7 +20,7 @@ async def run_supervised(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             return await work()
         except StorageFailed as error:
-            log.error("%s; trying again", error)
+            log.error(LogEvent.BACKGROUND_TASK_FAILED, "%(error)s; trying again", error=error)
         except Exception:
-            log.exception("a background task failed and is begun again")
+            log.exception(LogEvent.BACKGROUND_TASK_FAILED, "a background task failed and is begun again")
         await asyncio.sleep(RESTART_S)

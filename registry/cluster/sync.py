@@ -39,9 +39,11 @@ from registry.cluster.members import Member, Members
 from registry.cluster.peers import Peers
 from registry.cluster.read_repair import ReadRepair
 from registry.errors import StorageFailed
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.seams import PeerUnreachable
 
-log = logging.getLogger("concord.sync")
+log = EventLog("concord.sync")
 
 ROUND_S = 5.0
 MEMBERS_A_ROUND = 4
@@ -149,7 +151,12 @@ class Sync:
         try:
             await self.drive(member, catch_up(self._catalog.replica, None))
         except (PeerUnreachable, CrdtError, StorageFailed) as error:
-            log.warning("comparing everything with %s failed: %s", member.shown, error)
+            log.warning(
+                LogEvent.MERKLE_DIFF_FAILED,
+                "comparing everything with %(member)s failed: %(error)s",
+                member=member.shown,
+                error=error,
+            )
             return False
         return True
 
@@ -173,7 +180,13 @@ class Sync:
             self.rounds["failed"] += 1
             # That a member does not answer is told elsewhere (`watch`), and once.
             level = logging.INFO if isinstance(error, PeerUnreachable) else logging.WARNING
-            log.log(level, "catching up with %s failed: %s", member.shown, error)
+            log.log(
+                level,
+                LogEvent.ANTI_ENTROPY_FAILED,
+                "catching up with %(member)s failed: %(error)s",
+                member=member.shown,
+                error=error,
+            )
             return False
         self.rounds["done"] += 1
         return True
@@ -191,7 +204,12 @@ class Sync:
         """Bring together documents that a writer used twice has split."""
         for document in forked:
             self.rounds["forked"] += 1
-            log.error("%s differs from %s's at equal vectors: a writer was used twice", document, member.shown)
+            log.error(
+                LogEvent.DOCUMENT_DIVERGENCE_DETECTED,
+                "%(document)s differs from %(member)s's at equal vectors: a writer was used twice",
+                document=document,
+                member=member.shown,
+            )
             theirs = await self._peers.ask(member, "/facts", m.FactsQuestion(document), m.FactsAnswer, timeout_s=30.0)
             await self._catalog.heal(document, decode_vector(theirs.vector), theirs.facts)
 
@@ -301,7 +319,13 @@ class Sync:
                     self.on_advanced(document, self._catalog.replica.state(document).vector)
                     return
                 except (PeerUnreachable, CrdtError, StorageFailed) as error:
-                    log.info("no diff of %s from %s: %s", document, member.shown, error)
+                    log.info(
+                        LogEvent.DIFF_REQUEST_FAILED,
+                        "no diff of %(document)s from %(member)s: %(error)s",
+                        document=document,
+                        member=member.shown,
+                        error=error,
+                    )
             await asyncio.sleep(pause)
             pause = min(pause * 2, MAX_RETRY_S)
 
@@ -332,7 +356,13 @@ class Sync:
                 await self._learn_from(member, document, ours, diff, is_alone=len(documents) == 1)
             return True
         except (PeerUnreachable, CrdtError, StorageFailed, ValueError) as error:
-            log.debug("%s could not be asked about %s: %s", member.shown, ", ".join(documents), error)
+            log.debug(
+                LogEvent.READ_REPAIR_FAILED,
+                "%(member)s could not be asked about %(documents)s: %(error)s",
+                member=member.shown,
+                documents=", ".join(documents),
+                error=error,
+            )
             return False
 
     async def _learn_from(self, member: Member, document: str, ours: Vector, diff: Diff, is_alone: bool) -> None:
@@ -341,7 +371,13 @@ class Sync:
             try:
                 await self._apply(member, document, diff.update)
             except CrdtError as error:
-                log.debug("the diff of %s from %s does not fit: %s", document, member.shown, error)
+                log.debug(
+                    LogEvent.DIFF_REJECTED,
+                    "the diff of %(document)s from %(member)s does not fit: %(error)s",
+                    document=document,
+                    member=member.shown,
+                    error=error,
+                )
         elif not is_alone and any(ours.get(writer, 0) < clock for writer, clock in diff.state.vector.items()):
             await self._learn(member, [document])
 

@@ -6,17 +6,18 @@ decides anything.
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 
 from registry.blobs.space import DiskSpace
 from registry.cluster.clock_offsets import ClockOffsets
 from registry.cluster.members import HEARTBEAT_S, Member, Members
 from registry.cluster.messages import Hello
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.policy import Policy
 from registry.seams import Clock, PeerUnreachable
 
-log = logging.getLogger("concord.members")
+log = EventLog("concord.members")
 
 SPACE_S = 30.0
 """Seconds between two looks at the disk's room for heartbeats."""
@@ -95,15 +96,28 @@ class Watch:
                 told = self._told.get(member.instance)
                 if told is None:
                     told = self._told[member.instance] = _Told(member.beat.start)
-                    log.info("%s is heard, at site %s", member.shown, member.beat.site or "-")
+                    log.info(
+                        LogEvent.MEMBER_SEEN,
+                        "%(member)s is heard, at site %(site)s",
+                        member=member.shown,
+                        site=member.beat.site or "-",
+                    )
                 self._look_at(member, told)
 
     def _tell_sites(self) -> None:
         empty = set(self.empty_sites())
         for site in sorted(empty - self._empty_sites):
-            log.warning("the policy wants copies at site %s, where no known instance keeps any", site)
+            log.warning(
+                LogEvent.POLICY_SITE_UNSERVED,
+                "the policy wants copies at site %(site)s, where no known instance keeps any",
+                site=site,
+            )
         for site in sorted(self._empty_sites - empty):
-            log.info("an instance at site %s keeps copies now, as the policy wants", site)
+            log.info(
+                LogEvent.POLICY_SITE_SERVED,
+                "an instance at site %(site)s keeps copies now, as the policy wants",
+                site=site,
+            )
         self._empty_sites = empty
 
     def _look_at(self, member: Member, told: _Told) -> None:
@@ -118,42 +132,71 @@ class Watch:
         if not member.live:
             if told.silent_since is None:
                 told.silent_since = heard_at
-                log.warning("%s has been silent for %.0f s and is presumed dead", member.shown, _now() - heard_at)
+                log.warning(
+                    LogEvent.MEMBER_PRESUMED_DEAD,
+                    "%(member)s has been silent for %(silent_s).0f s and is presumed dead",
+                    member=member.shown,
+                    silent_s=_now() - heard_at,
+                )
             return
         if told.silent_since is not None:
-            log.warning("%s is back after %.0f s", member.shown, heard_at - told.silent_since)
+            log.warning(
+                LogEvent.MEMBER_RECOVERED,
+                "%(member)s is back after %(silent_s).0f s",
+                member=member.shown,
+                silent_s=heard_at - told.silent_since,
+            )
         elif told.start != member.beat.start:
-            log.info("%s was restarted and is back", member.shown)
+            log.info(LogEvent.MEMBER_RESTARTED, "%(member)s was restarted and is back", member=member.shown)
         told.silent_since, told.start = None, member.beat.start
 
     def _tell_answers(self, member: Member, told: _Told) -> None:
         since = member.failing_since
         if member.live and since is not None and told.failing_since is None and _now() - since > UNANSWERED_S:
             told.failing_since = since
-            log.warning("%s is heard and does not answer requests: %s", member.shown, member.last_failure)
+            log.warning(
+                LogEvent.MEMBER_REQUESTS_FAILED,
+                "%(member)s is heard and does not answer requests: %(error)s",
+                member=member.shown,
+                error=member.last_failure,
+            )
         elif since is None and told.failing_since is not None:
-            log.warning("%s answers again after %.0f s", member.shown, _now() - told.failing_since)
+            log.warning(
+                LogEvent.MEMBER_REQUESTS_RECOVERED,
+                "%(member)s answers again after %(failing_s).0f s",
+                member=member.shown,
+                failing_s=_now() - told.failing_since,
+            )
             told.failing_since = None
 
     def _tell_policy(self, member: Member, told: _Told) -> None:
         differs = self.policy_agrees(member) is False
         if differs and not told.policy_differs:
             log.warning(
-                "%s has another policy than this instance: each decides by its own what it holds, so content may be at "
-                "fewer places than either asks for; concord status shows both",
-                member.shown,
+                LogEvent.POLICY_MISMATCH_DETECTED,
+                "%(member)s has another policy than this instance: each decides by its own what it holds, "
+                "so content may be at fewer places than either asks for; concord status shows both",
+                member=member.shown,
             )
         elif told.policy_differs and not differs:
-            log.warning("%s has the same policy again", member.shown)
+            log.warning(LogEvent.POLICY_MISMATCH_RESOLVED, "%(member)s has the same policy again", member=member.shown)
         told.policy_differs = differs
 
     def _tell_clock(self, member: Member, told: _Told) -> None:
         differs, offset_s = self._offsets.is_too_far(member), self._offsets.offset_s(member) or 0.0
         if differs and not told.clock_differs:
-            way = "ahead of" if offset_s > 0 else "behind"
-            log.warning("the clock of %s is %.1f s %s this instance's", member.shown, abs(offset_s), way)
+            log.warning(
+                LogEvent.CLOCK_SKEW_DETECTED,
+                "the clock of %(member)s differs from this instance's by %(offset_s)+.1f s",
+                member=member.shown,
+                offset_s=offset_s,
+            )
         elif told.clock_differs and not differs:
-            log.warning("the clock of %s is within a second of this instance's again", member.shown)
+            log.warning(
+                LogEvent.CLOCK_SKEW_RESOLVED,
+                "the clock of %(member)s is within a second of this instance's again",
+                member=member.shown,
+            )
         told.clock_differs = differs
 
     async def _measure(self, member: Member) -> None:
@@ -161,7 +204,12 @@ class Watch:
         try:
             answer = await self._ask(member)
         except PeerUnreachable as error:
-            log.debug("%s could not be asked for its clock: %s", member.shown, error)
+            log.debug(
+                LogEvent.CLOCK_REQUEST_FAILED,
+                "%(member)s could not be asked for its clock: %(error)s",
+                member=member.shown,
+                error=error,
+            )
             return
         self._offsets.asked(member, begun_s, answer.heartbeat)
 

@@ -19,7 +19,6 @@ What a browser is made to send is refused first (`browsers`), whoever asks; `Hos
 signed, since no page has the key.
 """
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -30,6 +29,7 @@ from crdt.errors import Malformed, Unauthentic
 from registry.cluster.sessions import sign_answer
 from registry.config import Config
 from registry.errors import Denied, OciError, Unsupported
+from registry.event_log import EventLog
 from registry.http.answers import JsonResponse
 from registry.http.browsers import (
     host_name,
@@ -44,8 +44,9 @@ from registry.http.peers import authenticate
 from registry.http.questions import Asked, Refused
 from registry.http.request import small_body
 from registry.instance import Instance
+from registry.log_events import LogEvent
 
-log = logging.getLogger("concord.administration")
+log = EventLog("concord.administration")
 
 MAX_QUESTION_BYTES = 4096
 MAX_NAME_CHARACTERS = 200
@@ -95,7 +96,8 @@ async def carry_out(instance: Instance, request: Request, name: str, act: Act, i
     except OciError as error:
         _log_refusal(instance, name, asker, error)
         raise
-    log.info("administrative act: %s", name, extra={"fields": {"act": name, **asker.fields(), **outcome.logged}})
+    fields = {"act": name, **asker.fields(), **outcome.logged}
+    log.info(LogEvent.ADMIN_ACTION_PERFORMED, "administrative act: %(act)s", **fields)
     response = JsonResponse(outcome.answer, outcome.status)
     if asked is not None:
         mac = sign_answer(asked.session, asked.sequence, response.status_code, bytes(response.body))
@@ -156,4 +158,5 @@ def _log_refusal(instance: Instance, name: str, asker: Asker, error: OciError) -
     left_out = instance.refused_acts.admit()
     if left_out is not None:
         fields = {"act": name, **asker.fields(), "status": error.status, **left_out}
-        log.warning("administrative act refused: %s: %s", name, error.message, extra={"fields": fields})
+        message = "administrative act refused: %(act)s: %(error)s"
+        log.warning(LogEvent.ADMIN_ACTION_REJECTED, message, error=error.message, **fields)

@@ -1,7 +1,6 @@
 """The ASGI application: which part answers a request, requests counted, and errors rendered in one place."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 
 import apsw
@@ -13,6 +12,7 @@ from registry.blobs.uploads import ClientGone
 from registry.cluster.fetch import TransferFailed
 from registry.cluster.peers import PREFIX as PEERS
 from registry.errors import ContentUnreachable, Ending, NothingHere, OciError, TooManyAnswers, Unsupported
+from registry.event_log import EventLog
 from registry.forwarded import TrustedProxies
 from registry.full_disk import storage_failure
 from registry.http import administration, collection, membership, metrics, own, peers, replication
@@ -23,11 +23,12 @@ from registry.http.exchange import Exchange
 from registry.http.routes import PREFIX, TEMPLATES, Path, answer, parse_path
 from registry.http.sending import Sending
 from registry.instance import Instance
+from registry.log_events import LogEvent
 from registry.log_limit import LogLimit
 from registry.names import Digest
 from registry.request_ids import RequestIds
 
-log = logging.getLogger("concord.http")
+log = EventLog("concord.http")
 
 OWN: dict[tuple[str, str], Callable[[Instance, Request], Awaitable[Response]]] = {
     ("GET", "/healthz"): own.health,
@@ -140,11 +141,11 @@ class App:
             if _is_of_the_disk(error):
                 failure = storage_failure("this instance's storage does not answer", error)
                 if (left_out := self._failures.admit()) is not None:
-                    log.error("storage failed: %s", failure, extra={"fields": left_out})
+                    log.error(LogEvent.STORAGE_FAILED, "storage failed: %(error)s", error=failure, **left_out)
                 return error_response(failure)
             if (left_out := self._bugs.admit()) is not None:
-                fields = {"fields": left_out}
-                log.exception("a request failed: %s %s", request.method, request.scope["path"], extra=fields)
+                asked = {"method": request.method, "path": request.scope["path"]}
+                log.exception(LogEvent.REQUEST_FAILED, "a request failed: %(method)s %(path)s", **asked, **left_out)
             return error_response(Unsupported("something went wrong here; it was logged", 500))
 
     async def _wait_for_lease(self, request: Request) -> None:

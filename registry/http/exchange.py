@@ -1,19 +1,20 @@
 """One request and its answer, measured as they pass."""
 
-import logging
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 
 from starlette.types import Message, Receive, Scope, Send
 
+from registry.event_log import EventLog
 from registry.http.answers import CutOff
+from registry.log_events import LogEvent
 from registry.log_limit import LogLimit
 from registry.measures import Served, Traffic
 from registry.request_ids import CURRENT, RAW_HEADER
 from registry.seams import Clock
 
-log = logging.getLogger("concord.http")
-access = logging.getLogger("concord.access")
+log = EventLog("concord.http")
+access = EventLog("concord.access")
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 
@@ -70,8 +71,8 @@ class Exchange:
         except CutOff as error:
             traffic.cut_off += 1
             if (left_out := cut_off.admit()) is not None:
-                fields = {"fields": left_out}
-                log.warning("an answer to %s was cut off: %s", self._scope["path"], error, extra=fields)
+                message = "an answer to %(path)s was cut off: %(error)s"
+                log.warning(LogEvent.RESPONSE_ABORTED, message, path=self._scope["path"], error=error, **left_out)
             raise
         finally:
             traffic.under_way -= 1
@@ -91,4 +92,10 @@ class Exchange:
             "client": client[0].removeprefix("::ffff:") if client else "",  # IPv4 on a socket for both families
             "scheme": self._scope.get("scheme", ""),
         }
-        access.info("%s %s", self._scope["method"], self._scope["path"], extra={"fields": fields})
+        access.info(
+            LogEvent.REQUEST_SERVED,
+            "%(method)s %(path)s",
+            method=self._scope["method"],
+            path=self._scope["path"],
+            **fields,
+        )

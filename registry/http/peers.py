@@ -7,7 +7,6 @@ for that: while a site is renamed by one restart after the other, both names sta
 """
 
 import asyncio
-import logging
 from base64 import b64decode
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -42,17 +41,19 @@ from registry.cluster.sessions import (
 )
 from registry.cluster.upload_ids import open_upload_id
 from registry.errors import BlobUploadUnknown, DigestInvalid, OciError, StorageFailed, Unsupported
+from registry.event_log import EventLog
 from registry.http.answers import StreamResponse, error_response
 from registry.http.questions import QUESTIONS, Asked, Refused
 from registry.http.ranges import parse_range
 from registry.http.request import body_stream, number, small_body
 from registry.http.uploads import UploadRequest, carry_out
 from registry.instance import Instance
+from registry.log_events import LogEvent
 from registry.names import Digest, parse_digest, parse_repository
 from registry.request_ids import HEADER, passed_on
 from registry.seams import PeerResponse, PeerUnreachable
 
-log = logging.getLogger("concord.peers")
+log = EventLog("concord.peers")
 
 T = TypeVar("T")
 
@@ -80,7 +81,7 @@ async def answer(instance: Instance, request: Request) -> Response:
     except (Refused, OciError, Malformed, Unauthentic, msgspec.DecodeError, ValueError) as error:
         return _refusal(instance, error)
     instance.answered_peers += 1
-    log.debug("%s asks %s", asked.session.client, path)
+    log.debug(LogEvent.PEER_REQUEST_RECEIVED, "%(peer)s asks %(path)s", peer=asked.session.client, path=path)
     try:
         response = await _respond(instance, request, path, asked)
     except (Refused, OciError, CrdtError, msgspec.DecodeError, ValueError) as error:

@@ -2,7 +2,6 @@
 questions cannot go round in circles. `peers` has seen to it that the asker is a member."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -17,11 +16,13 @@ from registry.catalog.incoming import Incoming, decode_aside, keep_wanted_body, 
 from registry.cluster import messages as m
 from registry.cluster.sessions import Session
 from registry.cluster.site_push import take_pushed
+from registry.event_log import EventLog
 from registry.http.replication import MAX_PARTS, own_standing
 from registry.instance import Instance
+from registry.log_events import LogEvent
 from registry.names import parse_digest
 
-log = logging.getLogger("concord.peers")
+log = EventLog("concord.peers")
 
 T = TypeVar("T")
 
@@ -100,7 +101,9 @@ async def _diffs(instance: Instance, asked: Asked, question: m.DiffsQuestion) ->
         try:
             state, update = instance.catalog.replica.state_and_diff(name, theirs)
         except DocumentBroken as error:
-            log.error("%s cannot be read: %s", name, error)
+            log.error(
+                LogEvent.DOCUMENT_READ_FAILED, "%(document)s cannot be read: %(error)s", document=name, error=error
+            )
             raise Refused(500, "document broken") from None
         if diffs and size + len(update) > MAX_DIFFS_BYTES:
             update = b""

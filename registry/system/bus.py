@@ -30,13 +30,15 @@ from redis.exceptions import RedisError
 from crdt.frame import MAX_FRAME_BYTES
 from registry.ending import end
 from registry.errors import CannotStart
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.log_limit import STRANGERS_S, LogLimit
 from registry.loop_share import LoopShare
 from registry.redis_address import database_of, is_encrypted, names_sentinels, parse_sentinels, shown
 from registry.system.clock import SystemClock
 from registry.system.resp import MessageParser, NoSubscription
 
-log = logging.getLogger("concord.bus")
+log = EventLog("concord.bus")
 
 PROBE_S = 2.0
 DEAF_S = 6.0
@@ -174,12 +176,14 @@ class _Server:
                         answers = await pipeline.execute(raise_on_error=False)  # what is raised quotes the frame
                     refused = next((answer for answer in answers if isinstance(answer, Exception)), None)
                     if refused is not None:
-                        message = "the bus at %s refuses what is published: %s"
-                        self._say(self._unpublished, logging.WARNING, message, refused)
+                        message = "the bus at %(bus)s refuses what is published: %(error)s"
+                        self._say(
+                            self._unpublished, logging.WARNING, LogEvent.BUS_PUBLISH_REJECTED, message, error=refused
+                        )
                 except (RedisError, OSError, TimeoutError):
                     await asyncio.sleep(RETRY_S)
                 except Exception:
-                    log.exception("publishing to the bus at %s failed", self.name)
+                    log.exception(LogEvent.BUS_PUBLISH_FAILED, "publishing to the bus at %(bus)s failed", bus=self.name)
                     await asyncio.sleep(RETRY_S)
 
     async def hear(self) -> None:
@@ -190,10 +194,10 @@ class _Server:
                 await self._subscribe()
             except (RedisError, NoSubscription, OSError, TimeoutError) as error:
                 if self.connected or not said:
-                    message = "the bus at %s is not heard: %s"
-                    said = self._say(self._lost, logging.WARNING, message, _shortened(error))
+                    message, reason = "the bus at %(bus)s is not heard: %(error)s", _shortened(error)
+                    said = self._say(self._lost, logging.WARNING, LogEvent.BUS_DISCONNECTED, message, error=reason)
             except Exception:
-                log.exception("listening to the bus at %s failed", self.name)
+                log.exception(LogEvent.BUS_LISTEN_FAILED, "listening to the bus at %(bus)s failed", bus=self.name)
             finally:
                 self.connected = False
             await asyncio.sleep(RETRY_S)
@@ -252,9 +256,10 @@ class _Server:
             self._say(
                 self._strange,
                 logging.WARNING,
-                "refused messages on the bus at %s, %d in all, that are no frames of this cluster: "
+                LogEvent.BUS_MESSAGES_REJECTED,
+                "refused messages on the bus at %(bus)s, %(messages)d in all, that are no frames of this cluster: "
                 "who may publish there is for the Redis to restrict (ACL)",
-                sum(self._refused.values()),
+                messages=sum(self._refused.values()),
             )
         return frames
 
@@ -268,7 +273,7 @@ class _Server:
                 break
         if not self.connected:
             self.connected = True
-            self._say(self._found, logging.INFO, "the bus at %s is heard")
+            self._say(self._found, logging.INFO, LogEvent.BUS_CONNECTED, "the bus at %(bus)s is heard")
 
     async def _probe_often(self) -> None:
         while True:
@@ -277,12 +282,12 @@ class _Server:
             self.publish(self._probe, number)
             await asyncio.sleep(PROBE_S)
 
-    def _say(self, limit: LogLimit, level: int, message: str, *details: object) -> bool:
+    def _say(self, limit: LogLimit, level: int, event: LogEvent, message: str, **fields: object) -> bool:
         """Log a line, if its limit admits one. Return whether it did."""
-        fields = limit.admit()
-        if fields is not None:
-            log.log(level, message, self.name, *details, extra={"fields": fields})
-        return fields is not None
+        left_out = limit.admit()
+        if left_out is not None:
+            log.log(level, event, message, bus=self.name, **fields, **left_out)
+        return left_out is not None
 
 
 def _shortened(error: Exception) -> str:

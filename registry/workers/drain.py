@@ -9,13 +9,14 @@ that nothing kills it as it writes.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 
+from registry.event_log import EventLog
 from registry.instance import Instance
+from registry.log_events import LogEvent
 from registry.workers.server import Server
 
-log = logging.getLogger("concord")
+log = EventLog("concord")
 
 LOOK_S = 0.2
 BEGINS_UPLOADS_S = 5.0
@@ -38,19 +39,20 @@ class Drain:
     def begin(self, why: str) -> None:
         """Drain, or end at once where that is under way. `why` says in the log what asked for it."""
         if self._waiting is not None:
-            log.warning("ending without waiting for requests", extra={"fields": {"by": why}})
+            log.warning(LogEvent.DRAIN_SKIPPED, "ending without waiting for requests", by=why)
             self._waiting.cancel()
             self._close(force=True)
             return
         drain_s = self._instance.config.drain_s
         self._instance.draining = True
         log.info(
-            "ending: %d requests are under way; they and uploads may go on for %g s (--drain-s); "
-            "what stops this instance must wait %g s before it kills it",
-            self._instance.traffic.under_way,
-            drain_s,
-            drain_s + ENDING_S,
-            extra={"fields": {"by": why}},
+            LogEvent.DRAIN_STARTED,
+            "ending: %(requests)d requests are under way; they and uploads may go on for %(drain_s)g s (--drain-s); "
+            "what stops this instance must wait %(ending_s)g s before it kills it",
+            requests=self._instance.traffic.under_way,
+            drain_s=drain_s,
+            ending_s=drain_s + ENDING_S,
+            by=why,
         )
         self._waiting = asyncio.create_task(self._wait(drain_s))
 

@@ -11,7 +11,6 @@ the owner the one that receives. The pair outlives an owner, so whoever takes it
 
 import array
 import asyncio
-import logging
 import os
 import socket
 from collections.abc import Callable
@@ -19,12 +18,14 @@ from collections.abc import Callable
 import msgspec
 
 from registry.blobs.checked import Damage
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.log_limit import STRANGERS_S, LogLimit
 from registry.measures import Counted
 from registry.names import Digest
 from registry.seams import Clock
 
-log = logging.getLogger("concord.workers")
+log = EventLog("concord.workers")
 
 INLINE_BYTES = 32 * 1024
 MESSAGE_BYTES = 128 * 1024
@@ -136,7 +137,7 @@ class Receiver:
         except BlockingIOError:
             return False
         except OSError as error:
-            log.error("nothing can be received from readers: %s", error)
+            log.error(LogEvent.WORKER_RECEIVE_FAILED, "nothing can be received from readers: %(error)s", error=error)
             return False
         descriptors = array.array("i")
         for _, _, data in rights:
@@ -146,8 +147,9 @@ class Receiver:
                 os.close(descriptor)
             if (left_out := self._lost.admit()) is not None:  # whoever connects often enough causes this
                 log.error(
+                    LogEvent.CONNECTION_DROPPED,
                     "a connection is lost: this process may not open any more files; raise its limit (ulimit -n)",
-                    extra={"fields": left_out},
+                    **left_out,
                 )
         elif message[:1] == _NOTES:
             self._on_notes(msgspec.msgpack.decode(message[1:], type=Notes))

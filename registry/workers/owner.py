@@ -1,7 +1,6 @@
 """The process that runs the instance: alone, or for several readers."""
 
 import asyncio
-import logging
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -17,8 +16,10 @@ from registry import __version__
 from registry.cluster.keys import ClusterKey
 from registry.config import Config
 from registry.errors import CannotStart, StorageFailed
+from registry.event_log import EventLog
 from registry.http.app import App
 from registry.instance import Instance
+from registry.log_events import LogEvent
 from registry.read_lease import ReadLease
 from registry.seams import Bus
 from registry.system.clock import SystemClock
@@ -29,7 +30,7 @@ from registry.workers.drain import Drain
 from registry.workers.handover import Notes, Receiver
 from registry.workers.server import Server
 
-log = logging.getLogger("concord")
+log = EventLog("concord")
 
 READERS_END_S = 0.8
 """So long an owner that closes takes what readers pass on: they learn of it a little later, and linger then."""
@@ -110,7 +111,7 @@ async def _serve(
     waiting.cancel()
     await instance.close()
     await transport.close()
-    log.info("ended")
+    log.info(LogEvent.INSTANCE_STOPPED, "ended")
 
 
 async def _tell_answering(instance: Instance, callbacks: Callbacks) -> None:
@@ -131,14 +132,24 @@ def _receiver(instance: Instance, server: Server, receiving: socket.socket) -> R
 
 
 def _say_where(config: Config, instance: Instance, sockets: Sockets) -> None:
-    name = f"{config.instance_name}, " if config.instance_name else ""
-    site = f" at site {config.site}" if config.site else ""
-    address = _place(sockets.public)
-    own = instance.catalog.instance_id
-    log.info("Concord %s, %sinstance %s%s, serves http://%s", __version__, name, own, site, address)
-    log.info("the data directory is %s", config.data.absolute())
+    name = "%(name)s, " if config.instance_name else ""
+    site = " at site %(site)s" if config.site else ""
+    log.info(
+        LogEvent.INSTANCE_STARTED,
+        f"Concord %(version)s, {name}instance %(instance)s{site}, serves http://%(address)s",
+        version=__version__,
+        instance=instance.catalog.instance_id,
+        address=_place(sockets.public),
+        **({"name": config.instance_name} if config.instance_name else {}),
+        **({"site": config.site} if config.site else {}),
+    )
+    log.info(LogEvent.DATA_DIRECTORY_OPENED, "the data directory is %(path)s", path=config.data.absolute())
     if sockets.internal is not None:
-        log.info("health, status, metrics and other instances are served at http://%s", _place(sockets.internal))
+        log.info(
+            LogEvent.INTERNAL_LISTENER_OPENED,
+            "health, status, metrics and other instances are served at http://%(address)s",
+            address=_place(sockets.internal),
+        )
 
 
 def _place(listening: socket.socket) -> str:

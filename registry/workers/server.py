@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,10 +9,12 @@ from typing import Any, cast
 
 import uvicorn
 
+from registry.event_log import EventLog
 from registry.http.protocol import BoundedProtocol
 from registry.http.request import CUT_OFF
+from registry.log_events import LogEvent
 
-log = logging.getLogger("concord")
+log = EventLog("concord")
 
 KEEP_ALIVE_S = 90  # longer than the 60 to 75 s after which balancers close idle connections themselves
 LINGER_S = 0.3
@@ -104,7 +105,12 @@ class Server(uvicorn.Server):
                 await super()._wait_tasks_to_complete()
         except TimeoutError:
             under_way = list(self.server_state.tasks)
-            log.warning("%d requests did not end within %g s and are cut off", len(under_way), self.drain_s)
+            log.warning(
+                LogEvent.REQUESTS_ABORTED,
+                "%(requests)d requests did not end within %(drain_s)g s and are cut off",
+                requests=len(under_way),
+                drain_s=self.drain_s,
+            )
             for task in under_way:
                 task.cancel(CUT_OFF)
             if under_way:

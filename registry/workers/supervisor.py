@@ -8,7 +8,6 @@ when none can start any more, all end after a minute. If the supervisor is kille
 
 import contextlib
 import ctypes
-import logging
 import os
 import signal
 import socket
@@ -20,6 +19,8 @@ from functools import partial
 
 from registry.config import Config
 from registry.errors import CannotStart
+from registry.event_log import EventLog
+from registry.log_events import LogEvent
 from registry.read_lease import ReadLease
 from registry.system.clock import SystemClock
 from registry.workers.deaths import PRIMARY, WORKER, Deaths
@@ -28,7 +29,7 @@ from registry.workers.owner import Callbacks, Sockets, run_owner
 from registry.workers.reader import run_reader
 from registry.workers.signals import END, FROM_OUTSIDE
 
-log = logging.getLogger("concord.workers")
+log = EventLog("concord.workers")
 
 CANNOT_START = 2
 TICK_S = 0.05
@@ -166,8 +167,14 @@ class Supervisor:
         child.pause_s = 0.0 if lived_s > SHORT_LIFE_S else min(child.pause_s * 2 or TICK_S, MAX_PAUSE_S)
         child.due_at = time.monotonic() + child.pause_s
         self._deaths.count(PRIMARY if child is self._owner else WORKER)
-        how = f"signal {-code}" if code < 0 else f"status {code}"
-        log.error("%s (process %s) has died: %s; another process takes its place", child.name, child.pid, how)
+        how, number = ("signal", -code) if code < 0 else ("status", code)
+        log.error(
+            LogEvent.PROCESS_DIED,
+            f"%(process)s (process %(pid)s) has died: {how} %({how})d; another process takes its place",
+            process=child.name,
+            pid=child.pid,
+            **{how: number},
+        )
 
     def _is_over(self, code: int) -> bool:
         """Whether all end with this owner."""
@@ -214,12 +221,12 @@ def _fork(run: Callable[[], int], logs_json: bool) -> int:
             code = run()
     except CannotStart as error:
         if logs_json:
-            logging.getLogger("concord").error("%s", error)
+            EventLog("concord").error(LogEvent.START_FAILED, "%(problem)s", problem=error)
         else:
             print(f"concord: {error}", file=sys.stderr)
         code = CANNOT_START
     except BaseException:
-        log.exception("a process has failed")
+        log.exception(LogEvent.PROCESS_FAILED, "a process has failed")
     finally:
         sys.stderr.flush()
         os._exit(code)

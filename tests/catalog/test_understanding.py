@@ -23,12 +23,14 @@ from registry.catalog.understanding import (
     require_understood_behind,
 )
 from registry.errors import CannotStart, NeedsUpgrade
+from registry.log_events import LogEvent
 from registry.names import Repository
 from registry.system.disk import SystemDisk
 from tests.catalog.test_documents import D, check, write
 from tests.support.later import KIND as LATER
 from tests.support.later import KINDS as LATER_KINDS
 from tests.support.later import later_fact
+from tests.support.logs import recorded
 from tests.support.seams import StillClock, opened_catalog
 
 NAME, OTHER_NAME, ACCESS = "repository/app", "repository/other", "access"
@@ -129,7 +131,7 @@ async def test_one_repository_is_not_understood_until_the_fact_is_deleted(old, n
     assert is_understood(new.database, NAME)
     with caplog.at_level(logging.WARNING):
         await exchange(new, old, NAME)
-    assert "nothing of repository app is served here until this instance is upgraded" in caplog.text
+    assert recorded(caplog.records, LogEvent.DOCUMENT_BLOCKED, document="repository/app")
     with pytest.raises(NeedsUpgrade, match=f"does not understand facts of kind {LATER}") as raised:
         require_understood(old.database, NAME)
     assert raised.value.detail == {"document": NAME, "kinds": [LATER]}
@@ -140,7 +142,7 @@ async def test_one_repository_is_not_understood_until_the_fact_is_deleted(old, n
     await exchange(new, old, NAME)
     assert is_understood(old.database, NAME)
     assert any_not_understood(old.database) is None
-    assert "holds nothing any more that this version does not understand" in caplog.text
+    assert recorded(caplog.records, LogEvent.DOCUMENT_UNBLOCKED, document="repository/app")
 
 
 @pytest.mark.parametrize("name", [ACCESS, "cluster/members", "policies", "zebra/x"])

@@ -14,6 +14,7 @@ import pytest
 from blake3 import blake3
 
 from registry.http.app import OWN_PATHS
+from registry.log_events import LogEvent
 from tests.support import images
 from tests.support.client import Client, sha256
 from tests.support.server import KEY, Server, free_port, running_cluster, running_server, wait_until
@@ -435,11 +436,11 @@ def test_what_keeps_instances_apart_is_said(tmp_path):
     nowhere = free_port()
     address = f"redis://:pass@127.0.0.1:{nowhere}?username=pass@"
     with running_server(tmp_path / "data", redis=[address]) as server:
-        wait_until(lambda: f"the bus at redis://127.0.0.1:{nowhere} is not heard" in server.log.read_text())
+        wait_until(lambda: server.logged(LogEvent.BUS_DISCONNECTED, bus=f"redis://127.0.0.1:{nowhere}"))
         assert f"bus redis://127.0.0.1:{nowhere}: not heard" in concord("status", server.url).stdout
         assert "pass@" not in server.log.read_text()
     with running_server(tmp_path / "other", peers=[f"http://127.0.0.1:{nowhere}"]) as server:
-        wait_until(lambda: f"no hello from http://127.0.0.1:{nowhere}" in server.log.read_text())
+        wait_until(lambda: server.logged(LogEvent.HANDSHAKE_FAILED, address=f"http://127.0.0.1:{nowhere}"))
 
 
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from registry.log_events import LogEvent
 from tests.cli.test_cli import answers, concord, refused
 from tests.support.client import Client
 from tests.support.server import Server, free_port, running_cluster, wait_until
@@ -104,5 +105,5 @@ def test_an_instance_is_forgotten_by_its_name(tmp_path):
         refused(concord("forget", cluster[0].url, "us-2"), "no other instance is known that has the name 'us-2'")
         wait_until(lambda: not cluster[0].status()["members"][0]["live"], 30)
         assert concord("forget", cluster[0].url, "us-1").stdout == f"{instance} is forgotten\n"
-        (line,) = [line for line in cluster[0].log.read_text().splitlines() if "removed from the cluster" in line]
-        assert f"instance={instance} name=us-1 " in line
+        (line,) = cluster[0].logged(LogEvent.MEMBER_REMOVED)
+        assert (line["instance"], line["name"]) == (instance, "us-1")

@@ -9,6 +9,8 @@ import pytest
 
 from registry.cli.logs import JsonFormatter, TextFormatter, secrets_of, set_up_logging
 from registry.config import Config
+from registry.event_log import make_record
+from registry.log_events import LogEvent
 from registry.request_ids import CURRENT
 from tests.support.server import KEY, free_port, running_server, wait_until
 
@@ -75,6 +77,14 @@ def test_fields_and_the_request_are_there_to_be_searched_for(request):
     assert text.endswith(' ERROR   concord.tested: done request=the-request status=201 client="a b"\n')
 
 
+def test_an_event_is_a_field_and_a_line_of_text_does_not_repeat_what_its_message_quotes():
+    fields = {"member": "eu-1", "site": "eu", "error": OSError(f"key {KEY}")}
+    record = make_record(LogEvent.MEMBER_SEEN, "%(member)s is here", **fields)
+    line = json.loads(JsonFormatter([KEY]).format(record))
+    assert (line["event"], line["member"], line["site"], line["error"]) == ("member_seen", "eu-1", "eu", "key …")
+    assert TextFormatter([KEY]).format(record).endswith(': eu-1 is here event=member_seen site=eu error="key …"')
+
+
 def restart(tmp_path, **settings):
     return running_server(tmp_path / "data", redis=[f"redis://:{PASSWORD}@127.0.0.1:{free_port()}"], **settings)
 
@@ -86,25 +96,25 @@ def test_an_instance_logs_requests_without_their_secrets(tmp_path, kind):
         server.client.request("GET", f"/v2/app/manifests/v%0a1?token={TOKEN}", headers=given)
         server.client.request("GET", "/_concord/peer/changes", headers=given)
         wait_until(lambda: "an-id" in server.log.read_text())
-        wait_until(lambda: "is not heard" in server.log.read_text())
+        wait_until(lambda: str(LogEvent.BUS_DISCONNECTED) in server.log.read_text())
         server.stop()
         text = server.log.read_text()
     assert not [secret for secret in (KEY, PASSWORD, TOKEN) if secret in text], text
     if kind == "text":
         assert all(LINE.match(line) for line in text.splitlines()), text
         (line,) = (line for line in text.splitlines() if "concord.access" in line)
-        assert "GET /v2/app/manifests/v\\n1 request=an-id status=404" in line
+        assert "GET /v2/app/manifests/v\\n1 event=request_served request=an-id status=404" in line
     else:
         events = [json.loads(line) for line in text.splitlines()]
-        (access,) = (event for event in events if event["logger"] == "concord.access")
-        assert (access["message"], access["status"]) == ("GET /v2/app/manifests/v\n1", 404)
+        (access,) = (event for event in events if event.get("event") == str(LogEvent.REQUEST_SERVED))
+        assert (access["method"], access["path"], access["status"]) == ("GET", "/v2/app/manifests/v\n1", 404)
         assert access.keys() >= {"time", "level", "request", "first_byte_ms", "whole_ms", "sent_bytes", "client"}
 
 
 def test_requests_are_not_logged_unless_wanted_and_nothing_below_the_level_is(tmp_path):
     with restart(tmp_path, log_level="warning") as server:
         server.client.get("/v2/")
-        wait_until(lambda: "is not heard" in server.log.read_text())
+        wait_until(lambda: str(LogEvent.BUS_DISCONNECTED) in server.log.read_text())
         text = server.log.read_text()
     assert "INFO" not in text and "/v2/" not in text
 

@@ -7,6 +7,8 @@ from registry.catalog.members import MemberRow, Reached
 from registry.cluster.liveness import MemberRecords
 from registry.cluster.members import AWAY_S, PRESUMED_DEAD_S, Member, Members, Progress
 from registry.cluster.messages import Heartbeat
+from registry.log_events import LogEvent
+from tests.support.logs import recorded
 
 OWN, OTHER, THIRD = "0" * 32, "1" * 32, "2" * 32
 
@@ -131,7 +133,7 @@ async def test_members_behind_the_own_shared_address_are_of_the_own_site_whateve
     assert (near.beat.site, near.site_name) == ("eu", "old")
     assert (far.beat.site, far.site_name) == ("us", "us")
     assert (members.url(near), members.url(far)) == ("http://other:1", "http://site:2")
-    assert len([record for record in caplog.records if OTHER in record.getMessage()]) == 1, "it is logged once"
+    assert len(recorded(caplog.records, LogEvent.SITE_NAME_MISMATCHED, instance=OTHER)) == 1, "it is logged once"
 
 
 async def test_instances_without_a_shared_address_are_of_the_site_that_they_name():

@@ -9,6 +9,7 @@ from registry.cluster.clock_offsets import ClockOffsets
 from registry.cluster.members import PRESUMED_DEAD_S, Members
 from registry.cluster.messages import Heartbeat
 from registry.cluster.watch import ACQUAINTED_S, UNANSWERED_S, Watch
+from registry.log_events import LogEvent
 from registry.policy import Policy, parse_rule
 from tests.support.seams import StillClock
 
@@ -42,11 +43,15 @@ class Watched:
         return self.members.hear(OTHER, beat, self._sequence, on_bus=False)
 
     def look(self):
-        """The lines that a look and another one behind it write."""
+        """The events that a look and another one behind it log, with their fields."""
         self._log.clear()
         self.watch.look()
         self.watch.look()
-        return [record.getMessage() for record in self._log.records]
+        return [(record.event, record.fields) for record in self._log.records]
+
+
+def logged(event, **fields):
+    return [(str(event), {"member": f"eu-2 ({OTHER})"} | fields)]
 
 
 @pytest.fixture
@@ -56,12 +61,12 @@ async def watched(monkeypatch, caplog):
 
 async def test_a_member_that_falls_silent_and_is_back_is_two_lines(watched):
     watched.hear()
-    assert watched.look() == [f"eu-2 ({OTHER}) is heard, at site eu"]
+    assert watched.look() == logged(LogEvent.MEMBER_SEEN, site="eu")
     watched.now += PRESUMED_DEAD_S + 1
-    assert watched.look() == [f"eu-2 ({OTHER}) has been silent for 8 s and is presumed dead"]
+    assert watched.look() == logged(LogEvent.MEMBER_PRESUMED_DEAD, silent_s=pytest.approx(PRESUMED_DEAD_S + 1))
     watched.now += 60
     watched.hear()
-    assert watched.look() == [f"eu-2 ({OTHER}) is back after 68 s"]
+    assert watched.look() == logged(LogEvent.MEMBER_RECOVERED, silent_s=pytest.approx(PRESUMED_DEAD_S + 61))
 
 
 async def test_a_member_that_is_restarted_quickly_is_one_line(watched):
@@ -71,41 +76,41 @@ async def test_a_member_that_is_restarted_quickly_is_one_line(watched):
     watched.now += UNANSWERED_S - 1
     assert watched.look() == []
     watched.hear(start=2)
-    assert watched.look() == [f"eu-2 ({OTHER}) was restarted and is back"]
+    assert watched.look() == logged(LogEvent.MEMBER_RESTARTED)
 
 
 async def test_a_member_that_is_heard_and_does_not_answer_is_a_line_with_the_reason(watched):
     watched.hear()
     watched.look()
     member = watched.members.get(OTHER)
-    member.failed("http://o:1 cannot be reached: no route to host")
+    member.failed(reason := "http://o:1 cannot be reached: no route to host")
     watched.now += UNANSWERED_S + 1
     watched.hear()
-    assert watched.look() == [
-        f"eu-2 ({OTHER}) is heard and does not answer requests: http://o:1 cannot be reached: no route to host"
-    ]
+    assert watched.look() == logged(LogEvent.MEMBER_REQUESTS_FAILED, error=reason)
     member.answered()
-    assert watched.look() == [f"eu-2 ({OTHER}) answers again after 6 s"]
+    assert watched.look() == logged(LogEvent.MEMBER_REQUESTS_RECOVERED, failing_s=pytest.approx(UNANSWERED_S + 1))
 
 
 async def test_a_member_with_another_policy_is_a_warning_until_it_has_the_same(watched):
     watched.hear(policy="cd" * 8)
-    _, warned = watched.look()
-    assert "has another policy than this instance" in warned
+    assert watched.look()[1:] == logged(LogEvent.POLICY_MISMATCH_DETECTED)
     assert watched.watch.policy_agrees(watched.members.get(OTHER)) is False
     watched.hear()
-    assert watched.look() == [f"eu-2 ({OTHER}) has the same policy again"]
+    assert watched.look() == logged(LogEvent.POLICY_MISMATCH_RESOLVED)
     watched.hear(policy="")
     assert watched.look() == []
     assert watched.watch.policy_agrees(watched.members.get(OTHER)) is None
 
 
 async def test_a_clock_that_is_more_than_a_second_off_is_a_warning_until_it_is_right(watched):
-    steps = [(5000, "is 5.0 s ahead of"), (0, "is within a second of"), (-3000, "is 3.0 s behind")]
-    for start, (ahead_ms, said) in enumerate(steps, 1):
+    steps = [(5000, [5.0]), (0, []), (-3000, [-3.0])]
+    for start, (ahead_ms, detected) in enumerate(steps, 1):
         member = watched.hear(start=start, now_ms=watched.clock.now_ms() + ahead_ms)
         watched.offsets.asked(member, watched.clock.steady_s(), member.beat)
-        assert sum(said in line for line in watched.look()) == 1
+        lines = watched.look()
+        found = [round(fields["offset_s"], 1) for event, fields in lines if event == str(LogEvent.CLOCK_SKEW_DETECTED)]
+        assert found == detected
+        assert [event for event, _ in lines].count(str(LogEvent.CLOCK_SKEW_RESOLVED)) == (not detected)
 
 
 async def test_a_site_of_the_policy_where_nobody_keeps_copies_is_a_warning_until_somebody_does(watched):
@@ -115,11 +120,11 @@ async def test_a_site_of_the_policy_where_nobody_keeps_copies_is_a_warning_until
     assert len(watched.look()) == 1, "others may not have been heard yet"
     watched.now += ACQUAINTED_S
     watched.hear(policy=MISSPELT.digest)
-    assert watched.look() == ["the policy wants copies at site ue, where no known instance keeps any"]
+    assert watched.look() == [(str(LogEvent.POLICY_SITE_UNSERVED), {"site": "ue"})]
     watched.hear(site="ue", front_end=True, policy=MISSPELT.digest)
     assert watched.look() == []
     watched.hear(site="ue", policy=MISSPELT.digest)
-    assert watched.look() == ["an instance at site ue keeps copies now, as the policy wants"]
+    assert watched.look() == [(str(LogEvent.POLICY_SITE_SERVED), {"site": "ue"})]
 
 
 async def test_a_member_that_was_forgotten_leaves_nothing_behind(watched):

@@ -4,6 +4,7 @@ push and pull: from one region to two, and a site that gets another name."""
 import threading
 from pathlib import Path
 
+from registry.log_events import LogEvent
 from tests.support import images
 from tests.support.client import Client
 from tests.support.kustomize import build
@@ -97,6 +98,6 @@ def test_pushes_and_pulls_go_on_while_a_site_with_a_shared_address_is_renamed(tm
                     restart_with(cluster, {"CONCORD_SITE": "new"}, pushes)
                 assert not pushes.failures
                 assert sites_seen(cluster[0]) == {"new"}
-                assert "calls its site 'new', and this one is called 'old'" in cluster[2].log.read_text()
+                assert cluster[2].logged(LogEvent.SITE_NAME_MISMATCHED, site="new", own_site="old")
             finally:
                 cluster.stop()

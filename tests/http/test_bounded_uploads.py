@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from registry.log_events import LogEvent
 from tests.support.client import sha256, with_digest
 from tests.support.server import running_cluster, running_server, wait_until
 
@@ -86,13 +87,14 @@ def test_an_upload_that_is_passed_on_counts_for_its_clients_network_at_its_owner
 
 
 @pytest.mark.parametrize(
-    ("trusted", "expected"), [("127.0.0.1", "client=203.0.113.7 scheme=https"), ("", "client=127.0.0.1 scheme=http")]
+    ("trusted", "client", "scheme"), [("127.0.0.1", "203.0.113.7", "https"), ("", "127.0.0.1", "http")]
 )
-def test_the_log_of_requests_has_the_client_behind_a_trusted_proxy(tmp_path, trusted, expected):
+def test_the_log_of_requests_has_the_client_behind_a_trusted_proxy(tmp_path, trusted, client, scheme):
     fields = {"X-Forwarded-For": "1.2.3.4, 203.0.113.7", "X-Forwarded-Proto": "https"}
     with running_server(tmp_path / "data", log_requests="1", trusted_proxies=trusted) as server:
         server.client.request("GET", "/v2/", headers=fields)
-        wait_until(lambda: f"{expected}\n" in server.log.read_text())
+        (line,) = wait_until(lambda: server.logged(LogEvent.REQUEST_SERVED, path="/v2/", client=client))
+        assert line["scheme"] == scheme
 
 
 def test_an_upload_that_is_passed_on_is_refused_by_its_owner_in_the_same_words(tmp_path):
@@ -132,12 +134,12 @@ def test_pushes_refused_for_the_budget_are_in_the_log_of_who_refused_them(tmp_pa
             assert refused(answer) == (503, "DENIED", "30")
             detail = answer.json()["errors"][0]["detail"]
             assert (detail["taken_bytes"], detail["budget_bytes"]) == (MIB + 4, MIB)
-            (line,) = [line for line in one.log.read_text().splitlines() if answer.headers["X-Request-Id"] in line]
-            for said in ("WARNING concord.refusals", "disk budget", "repository=app/web", f"budget_bytes={MIB}"):
-                assert said in line
+            (line,) = one.logged(LogEvent.PUSH_REJECTED, request=answer.headers["X-Request-Id"])
+            assert (line["level"], line["cause"], line["repository"]) == ("warning", "disk-budget", "app/web")
+            assert line["budget_bytes"] == MIB
         for _ in range(100):
             one.client.request("POST", "/v2/app/web/blobs/uploads/", b"")
-        assert one.log.read_text().count("concord.refusals") < 60, "who tries on and on does not fill the log"
+        assert len(one.logged(LogEvent.PUSH_REJECTED)) < 60, "who tries on and on does not fill the log"
 
 
 def test_a_body_larger_than_what_is_left_of_the_budget_is_ended_and_leaves_nothing(tmp_path):

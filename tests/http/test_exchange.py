@@ -9,15 +9,18 @@ from starlette.requests import Request
 from registry.http.answers import CutOff
 from registry.http.app import App
 from registry.http.exchange import Exchange
+from registry.log_events import LogEvent
 from registry.log_limit import AT_ONCE, EVERY_S, LogLimit
 from registry.measures import Traffic
+from tests.support.logs import recorded
 from tests.support.seams import StillClock
 
 SCOPE = {"type": "http", "method": "GET", "path": "/v2/app/blobs/x", "headers": []}
 
 
-def told(caplog, text):
-    return [record.fields for record in caplog.records if text in record.getMessage()]
+def left_out(caplog, event):
+    """How many lines each line of an event stands for."""
+    return [fields.get("left_out_before", 0) for fields in recorded(caplog.records, event)]
 
 
 def test_counted_when_many_answers_are_cut_off_counts_all_and_logs_few(caplog):
@@ -30,7 +33,7 @@ def test_counted_when_many_answers_are_cut_off_counts_all_and_logs_few(caplog):
         with pytest.raises(CutOff), exchange.counted(traffic, "blob", False, limit):
             raise CutOff("its client read it slowly")
     assert traffic.cut_off == 5 * AT_ONCE + 1
-    assert told(caplog, "was cut off") == [{}] * AT_ONCE + [{"left_out_before": 4 * AT_ONCE}]
+    assert left_out(caplog, LogEvent.RESPONSE_ABORTED) == [0] * AT_ONCE + [4 * AT_ONCE]
 
 
 async def test_app_when_many_requests_fail_answers_500_and_logs_few_with_their_trace(caplog, monkeypatch):
@@ -44,5 +47,5 @@ async def test_app_when_many_requests_fail_answers_500_and_logs_few_with_their_t
     with caplog.at_level(logging.ERROR):
         answers = [await app._answer(Request(SCOPE), None) for _ in range(3 * AT_ONCE)]
     assert {answer.status_code for answer in answers} == {500}
-    assert told(caplog, "a request failed") == [{}] * AT_ONCE
+    assert left_out(caplog, LogEvent.REQUEST_FAILED) == [0] * AT_ONCE
     assert caplog.text.count("Traceback") == AT_ONCE

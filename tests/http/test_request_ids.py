@@ -1,9 +1,11 @@
 """The id of a request: in its answer, in the log, and with what is asked of other instances for it."""
 
+import functools
 import re
 
 import pytest
 
+from registry.log_events import LogEvent
 from tests.support.server import running_cluster, wait_until
 
 
@@ -26,11 +28,12 @@ def test_an_id_goes_with_the_questions_of_its_request(tmp_path):
     with running_cluster(tmp_path, ["eu", "eu"], log_level="debug") as cluster:
         cluster[0].client.get("/v2/app/manifests/missing", X_Request_Id="the-one-request")
         own = cluster[0].status()["instance"]
-        line = f"{own} asks /diffs request=the-one-request"
-        wait_until(lambda: line in cluster[1].log.read_text())
+        asked = functools.partial(cluster[1].logged, LogEvent.PEER_REQUEST_RECEIVED, peer=own)
+        wait_until(lambda: asked(path="/diffs", request="the-one-request"))
         cluster[0].client.push_blob("app", b"x")
-        written = cluster[0].log.read_text() + cluster[1].log.read_text()
-        assert "hello request=the-one-request" not in written, "what is done for nobody has no id"
+        for server in cluster.servers:
+            with_id = server.logged(LogEvent.PEER_REQUEST_RECEIVED, path="/hello", request="the-one-request")
+            assert not with_id, "what is done for nobody has no id"
 
 
 def test_an_id_goes_with_an_upload_that_is_passed_on_and_is_answered_once(tmp_path):
@@ -38,7 +41,8 @@ def test_an_id_goes_with_an_upload_that_is_passed_on_and_is_answered_once(tmp_pa
         location = cluster[0].client.begin_upload("app")
         answer = cluster[1].client.request("PATCH", location, b"some", {"X-Request-Id": "passed-on"})
         assert (answer.status, answer.headers["X-Request-Id"]) == (202, "passed-on")
-        wait_until(lambda: "asks /upload request=passed-on" in cluster[0].log.read_text())
+        asked = functools.partial(cluster[0].logged, LogEvent.PEER_REQUEST_RECEIVED)
+        wait_until(lambda: asked(path="/upload", request="passed-on"))
 
 
 def test_an_id_goes_with_a_question_for_another_of_the_site_and_is_answered_once(tmp_path):

@@ -2,7 +2,9 @@
 
 import pytest
 
+from registry.log_events import LogEvent
 from tests.scenarios.test_wrong_key import figure, is_ready
+from tests.support.logs import log_lines
 from tests.support.server import free_port, running_cluster, wait_until
 
 
@@ -28,8 +30,15 @@ def address_of(server):
 
 def joins_and_is_not_ready(server):
     """Whether it is not ready for its address, not because it has just started."""
-    wait_until(lambda: server.log.read_text().rpartition(" serves http")[2].count("this instance has joined"), 45)
+    wait_until(lambda: has_joined(server), 45)
     return is_ready(server) is False
+
+
+def has_joined(server):
+    """Whether it has joined since its last start."""
+    events = [line["event"] for line in log_lines(server.log.read_text()) if "event" in line]
+    last_start = len(events) - events[::-1].index(str(LogEvent.INSTANCE_STARTED))
+    return str(LogEvent.JOIN_COMPLETED) in events[last_start:]
 
 
 def shared_at(server):
@@ -43,7 +52,7 @@ def test_an_instance_that_nobody_reaches_at_its_address_is_not_ready_and_says_wh
     problem = wait_until(lambda: address_of(third)["problem"])
     assert nowhere in problem and joins_and_is_not_ready(third)
     assert third.status()["address"]["reached"] is False and figure(third, "address_unreached") == 1
-    assert f"no instance reaches this one at {nowhere}" in third.log.read_text()
+    assert third.logged(LogEvent.ADDRESS_UNREACHABLE, address=nowhere)
     for server in (first, second):
         assert is_ready(server), "one wrong address does not take its neighbours out"
         assert server.status()["address"]["reached"] is True and figure(server, "address_unreached") == 0
@@ -63,8 +72,9 @@ def test_an_instance_that_advertises_the_address_of_another_is_not_ready_and_all
     for server in three.servers:
         wait_until(lambda server=server: shared_at(server).get(first.url) == {ids[0], ids[2]})
         assert figure(server, "addresses_shared") == 1
-        said = f"2 instances advertise the address {first.url}"
-        wait_until(lambda server=server, said=said: said in server.log.read_text(), 30)
+        wait_until(
+            lambda server=server: server.logged(LogEvent.SHARED_ADDRESS_DETECTED, address=first.url, count=2), 30
+        )
     assert is_ready(first) and is_ready(second)
 
 
@@ -95,7 +105,7 @@ def test_a_site_address_that_leads_nowhere_is_shown_and_keeps_nobody_from_being_
         eu.wait_ready()
         assert nowhere in wait_until(lambda: address_of(eu)["site_problem"])
         assert is_ready(eu) and figure(eu, "site_address_unreached") == 1
-        assert f"another site does not reach this one at {nowhere}" in eu.log.read_text()
+        assert eu.logged(LogEvent.SITE_ADDRESS_UNREACHABLE, address=nowhere)
         assert is_ready(us)
 
 
@@ -110,4 +120,4 @@ def test_only_instance_of_a_site_with_a_far_peer_becomes_ready_behind_a_balancer
         assert nowhere in wait_until(lambda: address_of(eu)["site_problem"])
         eu.wait_ready()
         assert not address_of(eu)["problem"] and figure(eu, "address_unreached") == 0
-        assert "no instance reaches this one" not in eu.log.read_text()
+        assert not eu.logged(LogEvent.ADDRESS_UNREACHABLE)

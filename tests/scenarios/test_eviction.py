@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 
+from registry.log_events import LogEvent
 from tests.scenarios.test_copies import path_of
 from tests.support.client import sha256
 from tests.support.server import Cluster, wait_until
@@ -86,7 +87,7 @@ def test_last_copies_stay_and_pushes_are_refused_instead(tmp_path):
         assert held(small) == DIGESTS[:3]
         for digest in DIGESTS[:3]:
             get(small, digest)
-        wait_until(lambda: "nothing more that others hold" in small.log.read_text())
+        wait_until(lambda: small.logged(LogEvent.EVICTION_EXHAUSTED))
         other.client.push_blob("app", PIECES[4])
         cluster.wait_agreed()
         get(small, DIGESTS[4])

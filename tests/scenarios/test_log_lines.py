@@ -2,12 +2,9 @@
 
 import json
 
+from registry.log_events import LogEvent
 from tests.support import images
 from tests.support.server import running_cluster, wait_until
-
-
-def lines(server, *parts):
-    return [line for line in server.log.read_text().splitlines() if all(part in line for part in parts)]
 
 
 def test_joins_and_removals_are_one_line_at_every_instance(tmp_path):
@@ -16,28 +13,27 @@ def test_joins_and_removals_are_one_line_at_every_instance(tmp_path):
         ids = {server: server.status()["instance"] for server in cluster.servers}
         for server in cluster.servers:
             for other in ids.keys() - {server}:
-                (line,) = lines(server, "concord.membership: joined the cluster", f"instance={ids[other]}")
-                assert other.url in line and "version=" in line
-        (line,) = lines(ap, "this instance has joined: ")
+                (line,) = server.logged(LogEvent.MEMBER_JOINED, instance=ids[other])
+                assert line["address"] == other.url and line["version"]
+        assert len(wait_until(lambda: ap.logged(LogEvent.JOIN_COMPLETED))) == 1
         ap.stop()
-        assert lines(ap, "ending: ", 'by="told to end by a signal"')
+        assert ap.logged(LogEvent.DRAIN_STARTED, by="signal")
         question = json.dumps({"instance": ids[ap]}).encode()
         wait_until(lambda: eu.client.request("POST", "/_concord/forget", question).status == 200, 15)
-        removed = "concord.membership: removed from the cluster for good", f"instance={ids[ap]}"
         for server in (eu, us):
-            (line,) = wait_until(lambda server=server: lines(server, *removed))
-            assert f'by="instance {ids[eu]}"' in line
-        (line,) = lines(eu, "administrative act: forget")
-        assert f"instance={ids[ap]}" in line and "client=127.0.0.1" in line
+            (line,) = wait_until(lambda server=server: server.logged(LogEvent.MEMBER_REMOVED, instance=ids[ap]))
+            assert ids[eu] in line["by"]
+        (line,) = eu.logged(LogEvent.ADMIN_ACTION_PERFORMED, act="forget")
+        assert (line["instance"], line["client"]) == (ids[ap], "127.0.0.1")
 
         eu.stop()
         eu.start()
         assert us.client.request("POST", "/_concord/leave", b"{}").status == 200
         assert us.process.wait(30) == 0
         us.process = None
-        assert lines(us, "administrative act: leave", f"instance={ids[us]}")
-        assert lines(us, "ending: ", 'by="it has left the cluster"')
-        assert len(lines(eu, "joined the cluster", f"instance={ids[us]}")) == 1, "a restart is no join"
+        assert us.logged(LogEvent.ADMIN_ACTION_PERFORMED, act="leave", instance=ids[us])
+        assert us.logged(LogEvent.INSTANCE_DECOMMISSIONED) and us.logged(LogEvent.DRAIN_STARTED)
+        assert len(eu.logged(LogEvent.MEMBER_JOINED, instance=ids[us])) == 1, "a restart is no join"
 
 
 def test_a_collection_that_removes_something_is_one_line(tmp_path):
@@ -45,7 +41,7 @@ def test_a_collection_that_removes_something_is_one_line(tmp_path):
         server = cluster[0]
         image = images.image("collected", layer_bytes=1000)
         server.client.push("app", "v1", image)
-        assert not lines(server, "collection: ")
+        assert not server.logged(LogEvent.GARBAGE_COLLECTION_FINISHED)
         server.client.delete(f"/v2/app/manifests/{image.digest}")
-        (line,) = wait_until(lambda: lines(server, "collection: ", 'by="schedule (gc_every_s)"'))
-        assert f"{len(image.blobs)} contents removed" in line
+        (line,) = wait_until(lambda: server.logged(LogEvent.GARBAGE_COLLECTION_FINISHED, by="gc_every_s"))
+        assert line["contents"] == len(image.blobs)

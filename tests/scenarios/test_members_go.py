@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from registry.log_events import LogEvent
 from tests.scenarios.test_copies import path_of
 from tests.support import images
 from tests.support.client import sha256
@@ -59,7 +60,7 @@ def test_a_forgotten_instance_comes_back_as_another_and_brings_only_what_nobody_
     wait_until(lambda: after in knows(eu) and after in knows(us), 15)
     wait_until(lambda: all(server.client.tags("app") == ["unseen"] for server in three.servers), 15)
     assert us.client.pull("app", "unseen") == unseen.body
-    assert "was forgotten" in ap.log.read_text()
+    assert ap.logged(LogEvent.REMOVED_INSTANCE_RENAMED, removed=before, instance=after)
 
 
 def test_who_is_live_or_unknown_is_not_forgotten(three):

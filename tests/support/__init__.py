@@ -14,6 +14,7 @@ proxy       a plain round-robin load balancer
 images      images, indexes and artifacts made in memory
 engines     docker, podman, skopeo, buildah and an ORAS client
 turns       how long the event loop goes without turning
+logs        lines of the log, selected by event
 seams       the real disk, watched or made to fail, and a clock that stands still
 layouts     images as OCI layouts on disk
 writing     a document that pycrdt itself writes

@@ -1,8 +1,8 @@
 """The pages of docs/reference, generated from the code: `make reference` writes them.
 
 Settings come from `Config`, commands from the command line's application, metrics from what a scrape of a running
-instance yields, routes from the tables by which requests are dispatched. `tests/test_reference.py` fails if a page is
-out of date.
+instance yields, routes from the tables by which requests are dispatched, log events from `LogEvent`.
+`tests/test_reference.py` fails if a page is out of date.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from registry.http.metrics import Figures
 from registry.http.routes import HANDLERS, SUMMARIES, TEMPLATES
 from registry.http.standing import Upkeep
 from registry.instance import Instance
+from registry.log_events import LogEvent
 from registry.system.clock import SystemClock
 from registry.system.disk import SystemDisk
 from registry.system.http import HttpTransport
@@ -258,11 +259,25 @@ def summary(handler: Callable[..., object]) -> str:
     return flat(handler.__doc__)
 
 
+# Log
+
+
+def log_events() -> str:
+    return page(
+        "# Log events",
+        "A line of the log has one of these in its field `event`. The names are stable. Select lines by them and by "
+        "their other fields; the text of a message may change in any version. See "
+        "[Monitoring](../operate/monitoring.md#logs).",
+        table(["event", "logged when"], [[f"`{event}`", event.value] for event in sorted(LogEvent, key=str)]),
+    )
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "configuration.md": configuration,
     "cli.md": cli,
     "metrics.md": metrics,
     "api.md": api,
+    "log-events.md": log_events,
 }
 
 

@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from registry.cli.demo import redis_executable
+from registry.log_events import LogEvent
 from tests.support.client import Client
+from tests.support.logs import log_lines, select
 from tests.support.starter import CAN_FORK, STARTER, Started
 
 KEY = "a-cluster-key-for-the-tests"
@@ -130,6 +132,7 @@ class Server:
             self.environment["CONCORD_REDIS"] = ",".join(redis)
         if peers:
             self.environment["CONCORD_PEER"] = ",".join(peers)
+        self.environment["CONCORD_LOG_FORMAT"] = "json"  # for `logged`
         self.environment |= {f"CONCORD_{name.upper()}": value for name, value in settings.items()}
         self.process: subprocess.Popen[bytes] | Started | None = None
 
@@ -192,6 +195,10 @@ class Server:
 
     def status(self) -> dict:
         return self.client.get("/_concord/status").json()
+
+    def logged(self, event: LogEvent, **fields: object) -> list[dict]:
+        """Return its log lines of an event that hold these fields."""
+        return select(log_lines(self.log.read_text()), event, **fields)
 
     def root(self) -> str:
         return self.client.get("/_concord/digest").json()["root"]

@@ -9,9 +9,11 @@ import socket
 import pytest
 
 from registry.blobs.checked import Damage
+from registry.log_events import LogEvent
 from registry.measures import Counted
 from registry.names import Digest
 from registry.workers.handover import INLINE_BYTES, NOTED_AT_ONCE, Notes, Receiver, Sender, channel
+from tests.support.logs import recorded
 from tests.support.seams import StillClock
 
 
@@ -137,6 +139,6 @@ async def test_connections_lost_for_want_of_descriptors_are_one_line_a_minute(en
             client.settimeout(5)
             assert client.recv(10) == b"", "nobody has it, and its client learns of that"
             client.close()
-        assert caplog.text.count("a connection is lost") == lines and not owner.connections
+        assert len(recorded(caplog.records, LogEvent.CONNECTION_DROPPED)) == lines and not owner.connections
         owner.clock.at_ms += 31_000
     assert caplog.records[-1].fields == {"left_out_before": 39}
