@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from registry.cli import standing
 from registry.cli.client import NoAnswer, ask
+from registry.cluster.collection_reasons import Reason
 
 PATIENCE_S = 2.0
 """How long one answer is waited for while watching; an instance that hangs is shown as such."""
@@ -78,7 +79,8 @@ def _lines(answer: dict[str, Any], before: Seen | None, now_s: float) -> Iterato
     if copies["due"] or copies["lacking"]:
         yield f"{copies['due']} copies on their way here, {copies['lacking']} that could not be had"
     if collected["blocked"]:
-        yield f"collection is [bold]blocked[/bold]: {escape(collected['blocked'])}"
+        blocked = Reason(collected["blocked"]["reason"], collected["blocked"]["detail"])
+        yield f"collection is [bold]blocked[/bold]: {escape(blocked.describe())}"
     if answer["content_damaged"]:
         yield f"{answer['content_damaged']} damaged contents since the start, {answer['content_repaired']} repaired"
     if before is not None:

@@ -13,6 +13,7 @@ from registry.cli.commands import CHECKING, LOCAL, LONG_S, Json, KeyFile, Url, a
 from registry.cli.scrub import begin_scrub, wait_for_scrub
 from registry.cli.signing import cluster_secrets
 from registry.cli.standing import leaving
+from registry.cluster.collection_reasons import Code, Reason
 
 
 @app.command(epilog="Example: concord scrub --wait http://10.0.0.5:5000")
@@ -75,12 +76,14 @@ def _show_collection(answer: dict[str, Any], url: str) -> None:
             print(f"{digest}  {done}deleted from {repository}: it has no tag")
     for one in answer["decisions"]:
         what = "removed" if one["removed"] else "would be removed" if one["would_be_removed"] else "kept"
-        why = "nothing can be removed now, see the end" if one["why"] == answer["blocked"] else one["why"]
+        reason = Reason(one["reason"], one["detail"])
+        why = f"{reason.describe(url)}, see the end" if reason.code == Code.BLOCKED else reason.describe(url)
         print(f"{one['digest']}  {one['size']} bytes  {what}: {why}")
     if answer["decisions_count"] > len(answer["decisions"]):
         print(f"and {answer['decisions_count'] - len(answer['decisions'])} more")
     if answer["blocked"]:
-        print(f"nothing can be removed now: {answer['blocked'].replace('concord forget URL', f'concord forget {url}')}")
+        blocked = Reason(answer["blocked"]["reason"], answer["blocked"]["detail"])
+        print(f"nothing can be removed now: {blocked.describe(url)}")
     count, size = (answer[f"{'would_be_' if answer['dry_run'] else ''}removed{kind}"] for kind in ("", "_bytes"))
     kept = answer["decisions_count"] - count
     print(

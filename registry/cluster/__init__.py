@@ -31,6 +31,7 @@ scrub           checking all content in turn
 ranking         which instances are to hold a content
 copies          fetching what is to be here
 secure          waiting until enough instances hold a push, and being one of them
+collection_reasons why content is kept or removed, and what blocks that: codes and their texts
 collect         removing content that nothing refers to, while everybody pushes
 evict           making room on a disk with a budget
 leave           handing over what only this instance holds

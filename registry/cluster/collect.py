@@ -20,6 +20,7 @@ dropping the link; so the link is said again then, and that one they do not drop
 import asyncio
 from collections.abc import Iterable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from registry.blobs.store import BlobStore, content_path
@@ -38,6 +39,7 @@ from registry.catalog.collection import (
 from registry.catalog.content import drop_content
 from registry.catalog.database import Transaction
 from registry.catalog.understanding import any_not_understood
+from registry.cluster.collection_reasons import Code, Reason
 from registry.cluster.gossip import Gossip
 from registry.cluster.members import Member, Members
 from registry.cluster.messages import ReleaseAnswer, ReleaseQuestion, RelyAnswer, RelyQuestion
@@ -69,18 +71,13 @@ MOMENT_S = 0.5
 LOOK_S = 0.01
 
 
-_UNUSED = "no manifest names it, and no instance relies on it"
-_TOLD = "{} has told a client within the last hour that it exists, and the client may now push a manifest that names it"
-_AGAIN = "it has come into use again in this moment"
-
-
 class Decision(NamedTuple):
     """What becomes of a content that no manifest names, and why."""
 
     digest: Digest
     size: int
     removed: bool
-    why: str
+    reason: Reason
     would_be_removed: bool = False
     """In a dry run: whether it would have been removed now."""
 
@@ -91,8 +88,8 @@ class Report(NamedTuple):
     decisions: list[Decision]
     bodies: int
     """Manifest bodies forgotten, or in a dry run those that would be."""
-    blocked: str
-    """Why nothing could be removed, empty when nothing stood against it."""
+    blocked: Reason | None
+    """Why nothing could be removed, None when nothing stood against it."""
 
     @property
     def removed(self) -> int:
@@ -105,6 +102,10 @@ class Report(NamedTuple):
 
 class Blocked(Exception):
     """Nothing can be removed now."""
+
+    def __init__(self, code: Code, detail: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.reason = Reason(code, detail)
+        super().__init__(self.reason.describe())
 
 
 class Collect:
@@ -182,7 +183,10 @@ class Collect:
                 continue
             if report.blocked:
                 log.warning(
-                    LogEvent.GARBAGE_COLLECTION_BLOCKED, "nothing can be collected: %(reason)s", reason=report.blocked
+                    LogEvent.GARBAGE_COLLECTION_BLOCKED,
+                    "nothing can be collected: %(problem)s",
+                    problem=report.blocked.describe(),
+                    reason=report.blocked.code,
                 )
             elif report.removed or report.bodies:
                 log.info(
@@ -203,16 +207,17 @@ class Collect:
             ripe = [one for one in candidates if now - self._since.get(one.digest, now) >= self._grace_s]
             waiting = [one for one in candidates if now - self._since.get(one.digest, now) < self._grace_s]
             decisions = [Decision(*one, False, self._why_waiting(one, now)) for one in waiting]
-            blocked, bodies = "", 0
+            blocked, bodies = None, 0
             try:
                 self._check_all_is_known()
                 for at in range(0, len(ripe), BATCH):
                     decisions += await self._collect(ripe[at : at + BATCH], dry)
                 bodies = await self._collect_bodies(dry)
-            except Blocked as reason:
-                blocked = str(reason)
+            except Blocked as error:
+                blocked = error.reason
                 decided = {one.digest for one in decisions}
-                decisions += [Decision(*one, False, blocked) for one in ripe if one.digest not in decided]
+                left = [one for one in ripe if one.digest not in decided]
+                decisions += [Decision(*one, False, Reason(Code.BLOCKED)) for one in left]
             self.last = Report(sorted(decisions), bodies, blocked)
             if not dry:
                 self.ended_at = _now()
@@ -232,29 +237,20 @@ class Collect:
             self._since.setdefault(digest, now)
         return found
 
-    def _why_waiting(self, one: Unused, now: float) -> str:
-        left = self._grace_s - (now - self._since.get(one.digest, now))
-        return (
-            f"no manifest names it, but one that does may be on its way; unless it comes, this is removed after "
-            f"another {_words(left)} (gc_grace_s)"
-        )
+    def _why_waiting(self, one: Unused, now: float) -> Reason:
+        left_s = self._grace_s - (now - self._since.get(one.digest, now))
+        return Reason(Code.GRACE_PERIOD, {"remaining_s": round(left_s, 3)})
 
     def _check_all_is_known(self) -> None:
         if self._catalog.queries.wanted(1):
-            raise Blocked(
-                "a manifest is on its way here, and what it names is not known before it has come; it comes as soon as "
-                "an instance that has it can be reached"
-            )
+            raise Blocked(Code.MANIFEST_MISSING)
         unreadable = unreadable_manifest(self._catalog.database)
         if unreadable is not None:
-            raise Blocked(
-                f"manifest {unreadable[1]} of {unreadable[0]} is of a kind that this version cannot read, and may name "
-                "anything; upgrade this instance, or delete the manifest"
-            )
+            raise Blocked(Code.MANIFEST_UNREADABLE, {"repository": unreadable[0], "digest": unreadable[1]})
 
         document = any_not_understood(self._catalog.database)
         if document is not None:
-            raise Blocked(f"{document} holds facts that this version does not understand; upgrade this instance")
+            raise Blocked(Code.DOCUMENT_NOT_UNDERSTOOD, {"document": document})
 
     async def _collect(self, batch: list[Unused], dry: bool) -> list[Decision]:
         digests = [one.digest for one in batch]
@@ -263,28 +259,24 @@ class Collect:
             links[digest] = links_of(self._catalog.database, digest)
             if number % LOOKED_AT_A_STEP == 0:
                 await asyncio.sleep(0)
-        relied = dict.fromkeys(
-            self._relied(digests), f"this instance relies on it: a manifest names it by now, or {_TOLD.format('it')}"
-        )
+        relied = dict.fromkeys(self._relied(digests), Reason(Code.REFERENCED_HERE))
         for member, digest in await self._ask_all(digests):
-            relied[digest] = (
-                f"{_named(member)} relies on it: a manifest there names it, or {_TOLD.format('that instance')}"
-            )
+            relied[digest] = Reason(Code.REFERENCED_ELSEWHERE, _who(member))
         doomed = [digest for digest in digests if digest not in relied and digest in self._since]
         if dry:
             would_go = set(doomed)
             return [
-                Decision(*one, False, _UNUSED, True)
+                Decision(*one, False, Reason(Code.UNREFERENCED), True)
                 if one.digest in would_go
-                else Decision(*one, False, relied.get(one.digest, _AGAIN))
+                else Decision(*one, False, relied.get(one.digest, Reason(Code.REUSED)))
                 for one in batch
             ]
         released = await self._release_all({digest: links[digest] for digest in doomed})
         removed = await self._remove([one for one in batch if one.digest in released], links)
         return [
-            Decision(*one, True, _UNUSED)
+            Decision(*one, True, Reason(Code.UNREFERENCED))
             if one.digest in removed
-            else Decision(*one, False, relied.get(one.digest, _AGAIN))
+            else Decision(*one, False, relied.get(one.digest, Reason(Code.REUSED)))
             for one in batch
         ]
 
@@ -295,10 +287,10 @@ class Collect:
         answers = await asyncio.gather(*(self._ask(member, "/relied", question, RelyAnswer) for member in members))
         for member, answer in zip(members, answers, strict=True):
             if answer.unknown:
-                raise Blocked(f"{_named(member)} cannot say what it relies on; it says: {answer.unknown}")
+                raise Blocked(Code.MEMBER_BLOCKED, _who(member) | {"cause": answer.unknown})
         levels = (self._level(member, question, answer) for member, answer in zip(members, answers, strict=True))
         if not all(await asyncio.gather(*levels)):
-            raise Blocked("what was pushed to other instances could not be had from them yet; try again")
+            raise Blocked(Code.UPDATES_MISSING)
         return [
             (member, Digest(digest))
             for member, answer in zip(members, answers, strict=True)
@@ -334,18 +326,12 @@ class Collect:
 
     async def _ask(self, member: Member, path: str, question: object, answer: type[T]) -> T:
         if not member.live:
-            raise Blocked(self._silent(member, "has not been heard of"))
+            raise Blocked(Code.MEMBER_SILENT, _who(member) | {"address": self._members.url(member)})
         try:
             return await self._peers.ask(member, path, question, answer, ANSWER_S)
         except PeerUnreachable as error:
-            raise Blocked(self._silent(member, f"does not answer ({error})")) from None
-
-    def _silent(self, member: Member, how: str) -> str:
-        """Why one member keeps content from being removed, and the ways out."""
-        return (
-            f"{_named(member)} ({self._members.url(member)}) {how}, and what was pushed to it is not known; start it "
-            f"again, or if it is gone for good: concord forget URL {member.instance[:12]}"
-        )
+            detail = _who(member) | {"address": self._members.url(member), "error": str(error)}
+            raise Blocked(Code.MEMBER_UNREACHABLE, detail) from None
 
     async def _remove(self, batch: list[Unused], links: Links) -> set[Digest]:
         """Forget contents and remove their files, those that are still unused."""
@@ -389,8 +375,8 @@ class Collect:
         relied, unknown = self._relied(map(parse_digest, question.digests)), ""
         try:
             self._check_all_is_known()
-        except Blocked as reason:
-            unknown = str(reason)
+        except Blocked as error:
+            unknown = str(error)
         return RelyAnswer(list(relied), unknown, self._gossip.start, self._gossip.changes, applied)
 
     def _relied(self, digests: Iterable[Digest]) -> list[Digest]:
@@ -426,16 +412,8 @@ class Collect:
         return is_free and any_not_understood(tx) is None
 
 
-def _named(member: Member) -> str:
-    return f"{member.shown} at site {member.beat.site or '-'}"
-
-
-def _words(seconds: float) -> str:
-    """About how long that is."""
-    for unit, length_s in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length_s:
-            return f"{seconds / length_s:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+def _who(member: Member) -> dict[str, str]:
+    return {"instance": member.instance, "name": member.beat.name, "site": member.beat.site}
 
 
 def _now() -> float:

@@ -2,6 +2,7 @@
 
 import asyncio
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -9,6 +10,7 @@ from registry.blobs.leftovers import Swept
 from registry.catalog.queries import document_name
 from registry.catalog.understanding import is_understood
 from registry.catalog.untagged import remove_untagged, untagged
+from registry.cluster.collect import Decision
 from registry.errors import Unsupported
 from registry.http.administration import Outcome
 from registry.instance import Instance
@@ -42,7 +44,7 @@ async def collect(instance: Instance, body: bytes) -> Outcome:
         {
             "dry_run": question.dry_run,
             "untagged": removed,
-            "blocked": report.blocked,
+            "blocked": report.blocked.answer() if report.blocked else None,
             "removed": report.removed,
             "removed_bytes": report.removed_bytes,
             "would_be_removed": sum(one.would_be_removed for one in report.decisions),
@@ -51,7 +53,7 @@ async def collect(instance: Instance, body: bytes) -> Outcome:
             "leftover_files": swept.files,
             "leftover_bytes": swept.bytes,
             "decisions_count": len(report.decisions),
-            "decisions": [one._asdict() for one in report.decisions[:MAX_DECISIONS]],
+            "decisions": [_shown(one) for one in report.decisions[:MAX_DECISIONS]],
         },
         {
             "dry_run": question.dry_run,
@@ -60,9 +62,19 @@ async def collect(instance: Instance, body: bytes) -> Outcome:
             "removed_bytes": report.removed_bytes,
             "bodies": report.bodies,
             "leftover_files": swept.files,
-            "blocked": report.blocked or "no",
+            "blocked": report.blocked.code if report.blocked else "no",
         },
     )
+
+
+def _shown(decision: Decision) -> dict[str, Any]:
+    return {
+        "digest": decision.digest,
+        "size": decision.size,
+        "removed": decision.removed,
+        "would_be_removed": decision.would_be_removed,
+        **decision.reason.answer(),
+    }
 
 
 async def _untagged(instance: Instance, age_s: float, dry: bool) -> dict[str, list[str]]:

@@ -54,6 +54,7 @@ async def status(instance: Instance, request: Request) -> Response:
     cluster, catalog = instance.cluster, instance.catalog
     await cluster.space.look()
     done = await upkeep(instance)
+    blocked = cluster.collect.last.blocked if cluster.collect.last else None
     counts = await catalog.queries.counts()
     return JsonResponse(
         {
@@ -92,7 +93,7 @@ async def status(instance: Instance, request: Request) -> Response:
             "collected": {
                 "contents": cluster.collect.removed,
                 "bytes": cluster.collect.removed_bytes,
-                "blocked": cluster.collect.last.blocked if cluster.collect.last else "",
+                "blocked": blocked.answer() if blocked else None,
             },
             "last": {
                 "collection_ms": done.collection_ms,
