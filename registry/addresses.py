@@ -15,21 +15,33 @@ PERCENT_ENCODE = (
 )
 """What to do about a password that breaks its address."""
 
+
+class InvalidAddress(ValueError):
+    """Text that is no address. `part` names what of it is wrong: form, brackets, login, scheme, host, port, database,
+    or an option's name."""
+
+    def __init__(self, part: str, message: str) -> None:
+        super().__init__(message)
+        self.part = part
+
+
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z", re.IGNORECASE)
 _PORT = re.compile(r"[0-9]{1,5}\Z")
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Parse HOST:PORT; the host keeps the brackets of an IPv6 address. Raises ValueError."""
+    """Parse HOST:PORT; the host keeps the brackets of an IPv6 address. Raises InvalidAddress."""
     host, colon, port = text.rpartition(":")
     if not colon or not _is_port(port):
-        raise ValueError(f"invalid address {text!r}: expected HOST:PORT")
+        raise InvalidAddress("form", f"invalid address {text!r}: expected HOST:PORT")
     if ":" in host.strip("[]"):
         if not _is_bracketed_ipv6(host):
-            raise ValueError(f"invalid address {text!r}: an IPv6 address stands in brackets, as in [::1]:5000")
+            raise InvalidAddress(
+                "brackets", f"invalid address {text!r}: an IPv6 address stands in brackets, as in [::1]:5000"
+            )
     elif host.startswith("[") or host.endswith("]"):
-        raise ValueError(f"invalid address {text!r}: only an IPv6 address stands in brackets")
+        raise InvalidAddress("brackets", f"invalid address {text!r}: only an IPv6 address stands in brackets")
     return host, int(port)
 
 
@@ -42,30 +54,31 @@ def is_wildcard(host: str) -> bool:
 
 
 def parse_instance_url(text: str) -> str:
-    """Parse the address of another instance, without a trailing slash. Raises ValueError."""
+    """Parse the address of another instance, without a trailing slash. Raises InvalidAddress."""
     if "@" in text:
-        raise ValueError(
-            "the address of an instance holds no user and no password: members of a cluster prove themselves by its key"
+        raise InvalidAddress(
+            "login",
+            "the address of an instance holds no user and no password: members prove themselves by the cluster key",
         )
     try:
         parts = urlsplit(text)
         _ = parts.port
     except ValueError:
-        raise ValueError(f"invalid address {text!r}: a port is a number up to {MAX_PORT}") from None
+        raise InvalidAddress("port", f"invalid address {text!r}: a port is a number up to {MAX_PORT}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f"invalid address {text!r}: expected http://HOST:PORT or https://HOST:PORT")
+        raise InvalidAddress("form", f"invalid address {text!r}: expected http://HOST:PORT or https://HOST:PORT")
     return text.rstrip("/")
 
 
 def parse_host_name(text: str) -> str:
     """Parse a name that clients call a registry by, HOST or HOST:PORT, and return it in lower case. Raises
-    ValueError."""
+    InvalidAddress."""
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
         host, port = text, ""
     if (colon and host != text and not _is_port(port)) or not (_HOST_NAME.match(host) or _is_bracketed_ipv6(host)):
-        raise ValueError(
-            f"invalid name {text[:300]!r}: expected HOST or HOST:PORT, as clients write it before an image"
+        raise InvalidAddress(
+            "form", f"invalid name {text[:300]!r}: expected HOST or HOST:PORT, as clients write it before an image"
         )
     return text.lower()
 

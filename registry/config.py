@@ -314,7 +314,7 @@ def load_config(options: dict[str, Any], file: Path | None, check: bool = True) 
         where = ".".join(str(part) for part in first["loc"]) or "settings"
         if first["type"] == "extra_forbidden":
             raise CannotStart(f"{file}: there is no setting {where}") from None
-        raise CannotStart(f"the setting {where} is wrong: {first['msg'].removeprefix('Value error, ')}") from None
+        raise CannotStart(f"the setting {where} is wrong: {first.get('ctx', {}).get('error', first['msg'])}") from None
     except ValueError as error:
         raise CannotStart(f"{file or 'the configuration'} cannot be read: {error}") from None
     if check:

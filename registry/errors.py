@@ -48,13 +48,21 @@ class OciError(Exception):
     status = 400
     code = "UNSUPPORTED"
     reason = ""
-    """What it is counted under, where its code says too little."""
+    """A code in words, where the one of the specification says too little. Pushes are counted under it, and an answer
+    has it in its `detail`."""
 
     def __init__(self, message: str, detail: Any = None, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.detail = detail
         self.headers = dict(headers or {})
+
+    @property
+    def shown_detail(self) -> Any:
+        """The detail of the answer: with the reason, where there is one and the detail is an object or nothing."""
+        if not self.reason or not isinstance(self.detail, dict | None):
+            return self.detail
+        return {"reason": self.reason, **(self.detail or {})}
 
     @property
     def counted_as(self) -> str:
@@ -179,19 +187,21 @@ class SizeInvalid(OciError):
 
 
 class Unsupported(OciError):
-    def __init__(self, message: str, status: int = 400, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message, None, headers)
+    def __init__(
+        self, message: str, status: int = 400, headers: Mapping[str, str] | None = None, detail: Any = None
+    ) -> None:
+        super().__init__(message, detail, headers)
         self.status = status
 
 
 class NothingHere(OciError):
-    """No resource has this path, at this listener. Its detail tells it from 404s that say more of a resource."""
+    """No resource has this path, at this listener. Its reason tells it from 404s that say more of a resource."""
 
     status = 404
     reason = "nothing-here"
 
     def __init__(self) -> None:
-        super().__init__("there is nothing here", {"reason": self.reason})
+        super().__init__("there is nothing here")
 
 
 class Denied(OciError):
@@ -212,8 +222,8 @@ class StorageFailed(OciError):
         super().__init__(message, detail, {"Retry-After": "30"})
 
     def __str__(self) -> str:
-        reason = self.detail.get("reason") if isinstance(self.detail, dict) else None
-        return f"{self.message}: {reason}" if reason else self.message
+        cause = self.detail.get("cause") if isinstance(self.detail, dict) else None
+        return f"{self.message}: {cause}" if cause else self.message
 
 
 class DiskFull(StorageFailed):
@@ -288,4 +298,9 @@ class Ending(OciError):
 
 
 class CannotStart(Exception):
-    """A reason not to start, in one line for the operator."""
+    """A reason not to start, in one line for the operator; `reason` is its code, for those that something depends
+    on."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason

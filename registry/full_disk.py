@@ -24,8 +24,8 @@ def storage_failure(message: str, error: Exception) -> StorageFailed:
     """Return what a client is told of an error of the disk or of SQLite: `message`, unless the disk is full."""
     if is_full(error):
         return DiskFull()
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
-    return StorageFailed(message, {"reason": reason})
+    cause = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
+    return StorageFailed(message, {"cause": cause})
 
 
 class FullDiskFilter(logging.Filter):

@@ -123,7 +123,7 @@ def read_pushed(body: bytes, content_type: str | None) -> Steps[Manifest]:
         body.decode()  # the decoder looks only at the fields it knows
         content = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ManifestInvalid("the manifest is not valid", {"reason": str(error)}) from None
+        raise ManifestInvalid("the manifest is not valid", {"cause": str(error)}) from None
     if len(body) >= LARGE_BYTES:
         yield
     yield from _check_keys(body)

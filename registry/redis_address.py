@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
-from registry.addresses import MAX_PORT, PERCENT_ENCODE
+from registry.addresses import MAX_PORT, PERCENT_ENCODE, InvalidAddress
 
 SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
 SENTINEL_PORT = 26379
@@ -53,9 +53,9 @@ def split_addresses(text: str) -> list[str]:
 
 
 def check_address(url: str) -> None:
-    """Raises ValueError, which repeats nothing of the address, for what is no address of a Redis."""
+    """Raises InvalidAddress, which repeats nothing of the address, for what is no address of a Redis."""
     if not url.startswith(SCHEMES):
-        raise ValueError(f"a Redis address begins with one of {', '.join(SCHEMES)}; {PERCENT_ENCODE}")
+        raise InvalidAddress("scheme", f"a Redis address begins with one of {', '.join(SCHEMES)}; {PERCENT_ENCODE}")
     if names_sentinels(url):
         _check_whole(url)
         parse_sentinels(url)
@@ -70,7 +70,7 @@ def _check_whole(url: str) -> None:
     """Refuse an address that a password has cut in two: what stands behind its # or ? is read as something else."""
     _, path, query = _parts(url)
     if "#" in url or "@" in path or any("@" in pair.partition("=")[0] for pair in query.split("&")):
-        raise ValueError(f"a Redis address has an unexpected # or @; {PERCENT_ENCODE}")
+        raise InvalidAddress("form", f"a Redis address has an unexpected # or @; {PERCENT_ENCODE}")
 
 
 def _check_server(url: str) -> None:
@@ -78,19 +78,25 @@ def _check_server(url: str) -> None:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        raise ValueError(f"the port of a Redis address is a number up to {MAX_PORT}; {PERCENT_ENCODE}") from None
+        raise InvalidAddress(
+            "port", f"the port of a Redis address is a number up to {MAX_PORT}; {PERCENT_ENCODE}"
+        ) from None
     if not parts.hostname:
-        raise ValueError(f"a Redis address names no host (IPv6 addresses stand in brackets); {PERCENT_ENCODE}")
+        raise InvalidAddress(
+            "host", f"a Redis address names no host (IPv6 addresses stand in brackets); {PERCENT_ENCODE}"
+        )
 
 
 def database_of(url: str) -> int:
-    """The number of the database in an address. Raises ValueError where what stands there is none."""
+    """The number of the database in an address. Raises InvalidAddress where what stands there is none."""
     if names_sentinels(url):
         return parse_sentinels(url).database
     _, path, query = _parts(url)
     text = parse_qs(query).get("db", [""])[0] or ("" if url.startswith("unix://") else path.strip("/"))
     if not _DATABASE.fullmatch(text):
-        raise ValueError(f"a Redis address ends in the number of a database, or without one; {PERCENT_ENCODE}")
+        raise InvalidAddress(
+            "database", f"a Redis address ends in the number of a database, or without one; {PERCENT_ENCODE}"
+        )
     return int(text or 0)
 
 
@@ -101,9 +107,9 @@ def is_encrypted(url: str) -> bool:
 def _check_trusted(url: str) -> None:
     for file in parse_qs(_parts(url)[2]).get("ssl_ca_certs", []):
         if not is_encrypted(url):
-            raise ValueError("ssl_ca_certs is for rediss:// addresses; this one is without TLS")
+            raise InvalidAddress("ssl_ca_certs", "ssl_ca_certs is for rediss:// addresses; this one is without TLS")
         if not Path(file).is_file():
-            raise ValueError(f"there is no file {file} that ssl_ca_certs names")
+            raise InvalidAddress("ssl_ca_certs", f"there is no file {file} that ssl_ca_certs names")
 
 
 def shown(url: str) -> str:
@@ -125,13 +131,15 @@ def passwords(url: str) -> set[str]:
 
 
 def parse_sentinels(url: str) -> Sentinels:
-    """Raises ValueError."""
+    """Raises InvalidAddress."""
     netloc, path, text = _parts(url)
     login, _, hosts = netloc.rpartition("@")
     user, _, password = login.partition(":")
     master, _, database = path.strip("/").partition("/")
     if not master or not hosts or not _DATABASE.fullmatch(database):
-        raise ValueError("an address with Sentinels is redis+sentinel://HOST:PORT,…/NAME, with the master's name")
+        raise InvalidAddress(
+            "form", "an address with Sentinels is redis+sentinel://HOST:PORT,…/NAME, with the master's name"
+        )
     query = parse_qs(text, strict_parsing=bool(text))
     return Sentinels(
         [_host(one) for one in hosts.split(",")],
@@ -161,7 +169,7 @@ def _host(text: str) -> tuple[str, int]:
         parts = urlsplit(f"//{text}")
         port = parts.port
     except ValueError:
-        raise ValueError(f"the port of a Sentinel is a number up to {MAX_PORT}; {PERCENT_ENCODE}") from None
+        raise InvalidAddress("port", f"the port of a Sentinel is a number up to {MAX_PORT}; {PERCENT_ENCODE}") from None
     if not parts.hostname:
-        raise ValueError(f"a Sentinel is given as HOST:PORT; {PERCENT_ENCODE}")
+        raise InvalidAddress("host", f"a Sentinel is given as HOST:PORT; {PERCENT_ENCODE}")
     return parts.hostname, port or SENTINEL_PORT

@@ -50,7 +50,7 @@ class Refusals:
         left_out = self._limit.admit()
         if left_out is None:
             return
-        fields: dict[str, object] = {"repository": repository, "status": error.status, "cause": error.counted_as}
+        fields: dict[str, object] = {"repository": repository, "status": error.status, "reason": error.counted_as}
         if isinstance(error.detail, dict):
             fields |= {name: value for name, value in error.detail.items() if isinstance(value, (str, int, float))}
         fields |= left_out

@@ -14,7 +14,7 @@ def test_many_at_once_are_a_few_lines_and_the_others_are_counted(caplog):
     for number in range(AT_ONCE + 7):
         refusals.note(f"app{number}", StorageFailed("no room", {"taken_bytes": number, "holders": ["not shown"]}))
     assert len(caplog.records) == AT_ONCE
-    fields = {"repository": "app3", "status": 503, "cause": "storage-failed", "taken_bytes": 3}
+    fields = {"repository": "app3", "status": 503, "reason": "storage-failed", "taken_bytes": 3}
     assert caplog.records[3].fields.items() >= fields.items() and "holders" not in caplog.records[3].fields
     clock.at_ms += int(EVERY_S * 1000)
     for _ in range(2):

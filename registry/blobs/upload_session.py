@@ -153,8 +153,8 @@ class Session:
         checks = Checks()
         await self._hasher.hash(checks.update, file, 0, self._row.size)
         if not _is_of(checks, self._row):
-            reason = "an upload's file does not hold what was acknowledged"
-            raise StorageFailed("the disk failed", {"reason": reason})
+            cause = "an upload's file does not hold what was acknowledged"
+            raise StorageFailed("the disk failed", {"cause": cause})
         return checks
 
     async def digest(self, algorithm: str, before: int) -> Digest:

@@ -260,7 +260,8 @@ def configure(connection: apsw.Connection) -> None:
         if connection.pragma(name) != wanted:
             raise CannotStart(
                 f"SQLite did not accept {name}={wanted} for the catalog; "
-                "is the data directory on a network file system? It needs a local one"
+                "is the data directory on a network file system? It needs a local one",
+                "durability-unsupported",
             )
 
 
@@ -270,7 +271,8 @@ def migrate(connection: apsw.Connection) -> None:
     if version > VERSION:
         raise CannotStart(
             "the data directory was made by a newer version of Concord "
-            f"(its schema is {version}, this program knows {VERSION})"
+            f"(its schema is {version}, this program knows {VERSION})",
+            "schema-newer",
         )
     for number in range(version, VERSION):
         with connection:

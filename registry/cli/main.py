@@ -28,7 +28,9 @@ def run() -> None:
         if as_json:
             _run_plainly()
         app()
-    except (CannotStart, NoAnswer) as error:
+    except CannotStart as error:
+        refuse(str(error), as_json, error.reason)
+    except NoAnswer as error:
         refuse(str(error), as_json)
     except OSError as error:
         if error.filename is None:

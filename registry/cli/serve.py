@@ -83,4 +83,4 @@ def _cores() -> int:
 def _check_catalog(data: Path) -> None:
     """An empty catalog beside content would look like a registry that has lost everything."""
     if not (data / PATH).exists() and any(data.glob("blobs/*/??/*")):
-        raise CannotStart(f"{data} has content and no {PATH}: the catalog is lost; {WAYS_OUT}")
+        raise CannotStart(f"{data} has content and no {PATH}: the catalog is lost; {WAYS_OUT}", "catalog-lost")

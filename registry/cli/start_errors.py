@@ -44,10 +44,10 @@ def _option(words: Sequence[str], name: str) -> str | None:
     return value
 
 
-def refuse(message: str, as_json: bool) -> NoReturn:
+def refuse(message: str, as_json: bool, reason: str = "") -> NoReturn:
     """Say why there is no start, and end."""
     if as_json:
-        record = make_record(LogEvent.START_FAILED, "%(problem)s", problem=message)
+        record = make_record(LogEvent.START_FAILED, "%(problem)s", problem=message, reason=reason)
         print(JsonFormatter([]).format(record), file=sys.stderr)
     else:
         print(f"concord: {message}", file=sys.stderr)

@@ -114,7 +114,7 @@ async def _signed(instance: Instance, request: Request) -> Asked | None:
     except (Refused, Malformed, Unauthentic) as error:
         reason = error.reason if isinstance(error, Refused) else "unauthentic"
         instance.refused_peers[reason] += 1
-        raise Denied(f"the signature of the request is {reason}") from None
+        raise Denied(f"the signature of the request is {reason}", {"reason": f"signature-{reason}"}) from None
 
 
 def _identify(instance: Instance, request: Request, asked: Asked | None, client: str, is_internal: bool) -> Asker:
@@ -127,12 +127,14 @@ def _identify(instance: Instance, request: Request, asked: Asked | None, client:
     if not _is_local(instance, request, client):
         raise Denied(
             "administrative requests are answered to clients on the instance's own host, on --listen-internal, "
-            f"and where they are signed with the cluster key ({HOW_TO_SIGN})"
+            f"and where they are signed with the cluster key ({HOW_TO_SIGN})",
+            {"reason": "signature-required"},
         )
     if _wants_signature(instance.config):
         raise Denied(
             "this instance has a cluster key and does not listen on the loopback network alone, so that a client on "
-            f"its own host may be a relay for others: sign with the cluster key ({HOW_TO_SIGN})"
+            f"its own host may be a relay for others: sign with the cluster key ({HOW_TO_SIGN})",
+            {"reason": "signature-required"},
         )
     return Asker("unnamed", client, "loopback")
 

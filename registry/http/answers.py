@@ -24,8 +24,8 @@ class JsonResponse(Response):
 def error_response(error: OciError) -> Response:
     """An error in the form of the OCI distribution specification ("Error codes")."""
     entry = {"code": error.code, "message": error.message}
-    if error.detail is not None:
-        entry["detail"] = error.detail
+    if (detail := error.shown_detail) is not None:
+        entry["detail"] = detail
     return JsonResponse({"errors": [entry]}, error.status, error.headers)
 
 

@@ -30,12 +30,12 @@ OWN_SITES = frozenset({"same-origin", "none"})
 def refuse_other_sites(headers: Headers) -> None:
     """Raise Denied for a request behind which there is a page of another origin."""
     if any(site.strip().lower() not in OWN_SITES for site in headers.getlist("sec-fetch-site")):
-        raise Denied("a web page of another site made a browser send this (Sec-Fetch-Site)")
+        raise Denied("a web page of another site made a browser send this (Sec-Fetch-Site)", {"reason": "cross-site"})
     host = headers.get("host", "").strip().lower()
     for origin in headers.getlist("origin"):
         authority = _authority(origin)
         if not authority or authority != host:
-            raise Denied("a web page of another origin made a browser send this (Origin)")
+            raise Denied("a web page of another origin made a browser send this (Origin)", {"reason": "cross-origin"})
 
 
 def refuse_posts_of_other_sites(headers: Headers) -> None:
@@ -50,7 +50,7 @@ def refuse_form_types(headers: Headers) -> None:
     """Raise Unsupported (415) for a body of a type that a page may send without a preflight."""
     for value in headers.getlist("content-type"):
         if value.partition(";")[0].strip().lower() != JSON:
-            raise Unsupported(f"invalid Content-Type: expected {JSON}", 415)
+            raise Unsupported(f"invalid Content-Type: expected {JSON}", 415, detail={"reason": "content-type"})
 
 
 def refuse_other_hosts(headers: Headers, names: AbstractSet[str]) -> None:
@@ -60,7 +60,8 @@ def refuse_other_hosts(headers: Headers, names: AbstractSet[str]) -> None:
         return
     raise Denied(
         f"this instance does not go by the name {host[:255]!r} (Host); use its IP address or the host of "
-        "--advertise, or sign with the cluster key"
+        "--advertise, or sign with the cluster key",
+        {"reason": "unknown-host"},
     )
 
 

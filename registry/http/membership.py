@@ -35,13 +35,16 @@ async def forget(instance: Instance, body: bytes) -> Outcome:
     found = _named(members.all(), question.instance)
     if len(found) != 1:
         what = "several instances have" if found else "no other instance is known that has"
+        reason = "member-ambiguous" if found else "member-unknown"
         raise Unsupported(
             f"{what} the name {question.instance[:70]!r}, or an id that is that or begins with that "
             f"({MIN_PREFIX_DIGITS} digits at least)",
             404,
+            detail={"reason": reason},
         )
     if found[0].live:
-        raise Unsupported("this instance is live; have it leave (concord leave), or stop it", 409)
+        message = "this instance is live; have it leave (concord leave), or stop it"
+        raise Unsupported(message, 409, detail={"reason": "member-live"})
     await instance.cluster.forget(found[0].instance)
     return Outcome({"forgotten": found[0].instance}, {"instance": found[0].instance})
 
@@ -58,7 +61,8 @@ def _named(members: list[Member], wanted: str) -> list[Member]:
 async def leave(instance: Instance, body: bytes) -> Outcome:
     """Begin to decommission this instance."""
     if not instance.cluster.members.all():
-        raise Unsupported("there is no other instance that could take over what is here", 409)
+        message = "there is no other instance that could take over what is here"
+        raise Unsupported(message, 409, detail={"reason": "no-other-member"})
     instance.cluster.begin_to_leave()
     return Outcome(_leaving(instance), {"instance": instance.catalog.instance_id})
 

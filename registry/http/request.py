@@ -16,8 +16,8 @@ _NUMBER = re.compile(r"[0-9]{1,20}\Z")
 _CONTENT_RANGE = re.compile(r"(?:bytes[ =])?([0-9]{1,18})-([0-9]{1,18})(?:/(?:[0-9]+|\*))?\Z")
 
 
-CUT_OFF = "the time for draining is over"
-"""The message of the cancellation by which the server cuts a request off."""
+CUT_OFF = "cut-off"
+"""What a cancellation carries by which the server cuts a request off at the end of a drain."""
 
 
 class CutOffByEnd(ClientGone):
@@ -41,7 +41,7 @@ async def body_stream(request: Request) -> AsyncIterator[bytes]:
     except asyncio.CancelledError as error:
         if error.args != (CUT_OFF,):
             raise
-        raise CutOffByEnd(CUT_OFF) from None  # what has come is kept
+        raise CutOffByEnd("the time for draining is over") from None  # what has come is kept
 
 
 def number(text: str) -> int | None:

@@ -88,7 +88,7 @@ async def _serve(
         )
         await instance.start()
     except (apsw.NotADBError, apsw.CorruptError) as error:
-        raise CannotStart(f"the catalog in {config.data} is damaged ({error}); {WAYS_OUT}") from None
+        raise CannotStart(f"the catalog in {config.data} is damaged ({error}); {WAYS_OUT}", "catalog-corrupt") from None
     except (apsw.Error, OSError, StorageFailed) as error:
         raise CannotStart(f"the data directory {config.data} cannot be used: {error}") from None
     ProcessCollector(registry=instance.metrics)

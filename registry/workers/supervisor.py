@@ -221,7 +221,7 @@ def _fork(run: Callable[[], int], logs_json: bool) -> int:
             code = run()
     except CannotStart as error:
         if logs_json:
-            EventLog("concord").error(LogEvent.START_FAILED, "%(problem)s", problem=error)
+            EventLog("concord").error(LogEvent.START_FAILED, "%(problem)s", problem=error, reason=error.reason)
         else:
             print(f"concord: {error}", file=sys.stderr)
         code = CANNOT_START

@@ -55,13 +55,14 @@ async def test_a_range_is_checked_where_it_touches_and_nowhere_else(site):
     assert await checked(site, 0, MIB) == CONTENT[:MIB]
     assert await checked(site, 2 * MIB, 10) == CONTENT[2 * MIB : 2 * MIB + 10]
     for offset, size in [(0, MIB + 1), (MIB + 100, 1), (2 * MIB - 1, 2)]:
-        with pytest.raises(Damaged, match="have changed"):
+        with pytest.raises(Damaged) as damage:
             await checked(site, offset, size)
+        assert damage.value.offset == MIB
 
 
 async def test_a_file_that_is_too_short_or_cannot_be_read_is_damaged(site, monkeypatch):
     path(site).write_bytes(CONTENT[:-1])
-    with pytest.raises(Damaged, match="too short"):
+    with pytest.raises(Damaged):
         await checked(site, 0, len(CONTENT))
 
     def failing(*arguments):
@@ -69,7 +70,7 @@ async def test_a_file_that_is_too_short_or_cannot_be_read_is_damaged(site, monke
 
     file = CheckedFile(site.store.open(DIGEST), find_content(site.catalog.database, DIGEST))
     monkeypatch.setattr(file._file, "pread", failing)
-    with pytest.raises(Damaged, match="cannot be read"):
+    with pytest.raises(Damaged):
         file.span(0)
 
 

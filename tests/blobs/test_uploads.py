@@ -16,6 +16,7 @@ from registry.errors import (
     BlobUploadUnknown,
     ChunkOutOfOrder,
     DigestInvalid,
+    DiskFull,
     SizeInvalid,
     StorageFailed,
     TooManyUploads,
@@ -362,7 +363,7 @@ async def test_an_upload_when_all_others_are_at_work_is_refused_and_no_longer_wh
         await asyncio.sleep(0)
     site.uploads.check_number()
     await site.uploads.finish("more", APP, DIGEST, body(CONTENT), None)
-    with pytest.raises(TooManyUploads, match="slowly") as preempted:
+    with pytest.raises(TooManyUploads) as preempted:
         await tasks[1]
     assert site.uploads.preempted == 1, "those at work are counted too"
     assert preempted.value.headers["Connection"] == "close"
@@ -473,5 +474,5 @@ async def test_a_full_disk_refuses_new_uploads_before_their_first_byte(site, mon
         site.uploads.check_disk(1001)
     assert (refused.value.status, refused.value.detail["free_bytes"]) == (503, RESERVE_BYTES + 1000)
     monkeypatch.setattr(site.disk, "free", lambda: RESERVE_BYTES - 1)
-    with pytest.raises(StorageFailed, match="disk is full"):
+    with pytest.raises(DiskFull):
         site.uploads.check_disk()

@@ -152,7 +152,8 @@ def test_a_catalog_that_is_lost_or_damaged_ends_the_start_and_is_rebuilt_from_pe
         eu.start(wait=False)
         assert eu.process.wait(30) == 2
         eu.process = None
-        assert eu.logged(LogEvent.START_FAILED)
+        (line,) = eu.logged(LogEvent.START_FAILED)
+        assert line["reason"] == ("catalog-lost" if harm == "lost" else "catalog-corrupt")
         done = concord("rebuild", "--data", eu.data)
         assert done.returncode == 0 and "3 contents" in done.stdout, done
         assert "If the old one (concord status at another instance shows its id) will not come back" in done.stdout

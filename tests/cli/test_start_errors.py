@@ -5,6 +5,7 @@ import json
 import pytest
 
 from registry.cli.start_errors import wants_json
+from registry.log_events import LogEvent
 from tests.cli.test_cli import concord
 from tests.support.server import free_port
 
@@ -36,7 +37,7 @@ def test_a_damaged_catalog_is_one_json_object_where_the_log_is_json(tmp_path, wo
     done = concord("serve", *where, "--workers", workers)
     assert done.returncode == 2
     events = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [event["level"] for event in events] == ["error"] and "is damaged" in events[0]["message"]
+    assert [(one["event"], one["reason"]) for one in events] == [(str(LogEvent.START_FAILED), "catalog-corrupt")]
 
 
 def test_other_commands_say_what_is_wrong_in_text_whatever_the_log_is(tmp_path):

@@ -135,7 +135,7 @@ def test_pushes_refused_for_the_budget_are_in_the_log_of_who_refused_them(tmp_pa
             detail = answer.json()["errors"][0]["detail"]
             assert (detail["taken_bytes"], detail["budget_bytes"]) == (MIB + 4, MIB)
             (line,) = one.logged(LogEvent.PUSH_REJECTED, request=answer.headers["X-Request-Id"])
-            assert (line["level"], line["cause"], line["repository"]) == ("warning", "disk-budget", "app/web")
+            assert (line["level"], line["reason"], line["repository"]) == ("warning", "disk-budget", "app/web")
             assert line["budget_bytes"] == MIB
         for _ in range(100):
             one.client.request("POST", "/v2/app/web/blobs/uploads/", b"")

@@ -22,8 +22,9 @@ def headers(*fields):
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "Cross-Site", "unheard-of", ""])
 def test_sec_fetch_site_of_another_site_is_refused(site):
-    with pytest.raises(Denied, match="Sec-Fetch-Site"):
+    with pytest.raises(Denied) as refused:
         refuse_other_sites(headers(("sec-fetch-site", site)))
+    assert refused.value.detail["reason"] == "cross-site"
 
 
 @pytest.mark.parametrize(
@@ -31,13 +32,15 @@ def test_sec_fetch_site_of_another_site_is_refused(site):
     ["http://evil.example", "null", "", "http://a.example:81", "http://[", "file://", "a.example", "//", "http://"],
 )
 def test_an_origin_that_is_not_the_host_is_refused(origin):
-    with pytest.raises(Denied, match="Origin"):
+    with pytest.raises(Denied) as refused:
         refuse_other_sites(headers(("host", "a.example"), ("origin", origin)))
+    assert refused.value.detail["reason"] == "cross-origin"
 
 
 def test_an_origin_without_any_host_is_refused():
-    with pytest.raises(Denied, match="Origin"):
+    with pytest.raises(Denied) as refused:
         refuse_other_sites(headers(("origin", "null")))
+    assert refused.value.detail["reason"] == "cross-origin"
 
 
 def test_one_foreign_value_among_several_is_refused():
@@ -68,9 +71,9 @@ def test_a_post_of_the_own_page_may_come_through_a_proxy_that_changes_the_host()
     "value", ["text/plain", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded", "multipart/form-data", ""]
 )
 def test_types_that_a_form_has_are_refused(value):
-    with pytest.raises(Unsupported, match="application/json") as refused:
+    with pytest.raises(Unsupported) as refused:
         refuse_form_types(headers(("content-type", value)))
-    assert refused.value.status == 415
+    assert (refused.value.status, refused.value.detail["reason"]) == (415, "content-type")
 
 
 def test_json_and_no_type_at_all_are_taken():
@@ -83,8 +86,9 @@ def test_json_and_no_type_at_all_are_taken():
     ["rebound.example", "rebound.example:5000", "", "127.0.0.1.rebound.example", "localhost.evil", "[", "a@[::1]"],
 )
 def test_a_host_that_could_have_been_rebound_is_refused(host):
-    with pytest.raises(Denied, match="Host"):
+    with pytest.raises(Denied) as refused:
         refuse_other_hosts(headers(("host", host)), {"registry.example"})
+    assert refused.value.detail["reason"] == "unknown-host"
 
 
 def test_several_hosts_and_no_host_are_refused():

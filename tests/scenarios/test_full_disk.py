@@ -67,7 +67,7 @@ def test_a_full_disk_is_called_so_counted_and_logged_once_a_minute(tmp_path):
             for number in range(30):
                 answer = server.client.request("POST", f"/v2/app{number}/blobs/uploads/", b"")
                 assert (answer.status, answer.code) == (503, "DENIED")
-                assert answer.json()["errors"][0]["message"].startswith("this instance's disk is full")
+                assert answer.json()["errors"][0]["detail"]["reason"] == DiskFull.reason
             refused = server.client.request("PUT", "/v2/app/manifests/v1", b"nonsense").code
             (line,) = of_full_disk(server)
             assert line["event"] == str(LogEvent.PUSH_REJECTED)
@@ -93,7 +93,7 @@ def test_a_disk_that_refuses_a_commit_is_called_full(tmp_path):
                 answer = server.client.put_manifest("app", f"v{number}", image.body, image.media_type)
                 refused = answer if answer.status != 201 else refused
             assert refused is not None and refused.status == 503
-            assert refused.json()["errors"][0]["message"].startswith("this instance's disk is full")
+            assert refused.json()["errors"][0]["detail"]["reason"] == DiskFull.reason
             assert len(of_full_disk(server)) == 1
         finally:
             server.kill()
@@ -130,7 +130,7 @@ def test_a_site_with_one_full_disk_takes_every_push_through_the_shipped_nginx(tm
                 (disk / "ballast").write_bytes(bytes(small_free(small) - 20 * MIB))
                 begun = small.client.request("POST", "/v2/app/blobs/uploads/", b"")
                 assert (begun.status, begun.code) == (503, "DENIED")
-                assert "disk is full" in begun.json()["errors"][0]["message"]
+                assert begun.json()["errors"][0]["detail"]["reason"] == DiskFull.reason
                 for number in range(9):
                     nginx.client.push_blob("app", b"%d" % number + bytes(MIB))
                 image = images.image("pushed while a disk is full")

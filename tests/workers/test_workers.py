@@ -287,7 +287,8 @@ def test_a_start_that_cannot_be_is_said_once(tmp_path):
     server = Server(data, workers="2").start(wait=False)
     assert server.process.wait(20) == 2
     server.process = None
-    assert len(server.logged(LogEvent.START_FAILED)) == 1
+    (line,) = server.logged(LogEvent.START_FAILED)
+    assert line["reason"] == "catalog-corrupt"
 
 
 def test_an_instance_that_has_left_ends_with_all_its_processes(tmp_path):
