@@ -25,9 +25,6 @@ class UnknownVariable(NamedTuple):
     meant: str
     """The setting's variable that is spelled nearly so, empty when there is none."""
 
-    def __str__(self) -> str:
-        return f"the variable {self.name} is no setting" + (f"; did you mean {self.meant}?" if self.meant else "")
-
 
 def unknown_variables(names: Iterable[str], settings: Iterable[str]) -> list[UnknownVariable]:
     """Return the variables among `names` that begin with CONCORD_ and that none of `settings` reads."""

@@ -58,7 +58,8 @@ def _run_alone(config: Config, sockets: Sockets) -> None:
 def _warn(config: Config) -> None:
     """Say what of the configuration has no effect: nobody writes that on purpose."""
     for variable in unknown_variables(os.environ, Config.model_fields):
-        log.warning(LogEvent.UNKNOWN_SETTING_IGNORED, "%(problem)s", problem=variable)
+        message = "the variable %(variable)s is no setting" + ("; did you mean %(meant)s?" if variable.meant else "")
+        log.warning(LogEvent.UNKNOWN_SETTING_IGNORED, message, variable=variable.name, meant=variable.meant)
     policy = config.rules
     for number, reason in policy.without_effect().items():
         pattern = policy.rules[number].repositories

@@ -17,6 +17,7 @@ from registry.http.app import OWN_PATHS
 from registry.log_events import LogEvent
 from tests.support import images
 from tests.support.client import Client, sha256
+from tests.support.logs import log_lines, select
 from tests.support.server import KEY, Server, free_port, running_cluster, running_server, wait_until
 
 
@@ -415,14 +416,14 @@ def test_what_of_the_configuration_has_no_effect_is_a_warning(tmp_path):
         tmp_path / "c.toml",
     ]
     (tmp_path / "file").touch()
-    ended = concord(*words, CONCORD_LSITEN="127.0.0.1:1", CONCORD_PORT_5000_TCP="tcp://10.0.0.1:5000")
+    variables = {"CONCORD_LSITEN": "127.0.0.1:1", "CONCORD_PORT_5000_TCP": "tcp://10.0.0.1:5000"}
+    ended = concord(*words, **variables, CONCORD_LOG_FORMAT="json")
     assert ended.returncode == 2
-    warnings = [line.partition("concord.config: ")[2] for line in ended.stderr.splitlines() if "WARNING" in line]
-    assert warnings == [
-        "the variable CONCORD_LSITEN is no setting; did you mean CONCORD_LISTEN?",
-        "the policy's rule 1, for 'Prod/*', never applies: no repository name matches this pattern",
-        "the policy's rule 3, for 'prod/*', never applies: the rules before it match every repository that it matches",
-    ]
+    lines = log_lines(ended.stderr)
+    (unknown,) = select(lines, LogEvent.UNKNOWN_SETTING_IGNORED)
+    assert (unknown["variable"], unknown["meant"]) == ("CONCORD_LSITEN", "CONCORD_LISTEN")
+    ignored = select(lines, LogEvent.POLICY_RULE_IGNORED)
+    assert [(line["rule"], line["repositories"]) for line in ignored] == [(1, "Prod/*"), (3, "prod/*")]
 
 
 @pytest.mark.parametrize("url", ["", "ftp://127.0.0.1:1", "http://"])
