@@ -145,7 +145,8 @@ class Understanding:
         if more := sorted(before - self.kinds.keys()):
             raise CannotStart(
                 "the data directory was made by a newer version of Concord "
-                f"(it holds facts of the kinds {', '.join(more)}, which this program does not understand)"
+                f"(it holds facts of the kinds {', '.join(more)}, which this program does not understand)",
+                "facts-newer",
             )
         return before == self.kinds.keys()
 

@@ -9,6 +9,8 @@ import pytest
 
 from crdt.delta import encode_delta
 from registry.cluster import messages as m
+from registry.cluster.collection_reasons import Code
+from registry.log_events import LogEvent
 from tests.cli.test_cli import concord
 from tests.cluster.test_hostile_peers import Peer
 from tests.support import images
@@ -103,7 +105,7 @@ def refused(answer, document="repository/blocked", method="GET"):
         return False
     if method != "HEAD":
         (error,) = answer.json()["errors"]
-        assert error["detail"] == {"document": document, "kinds": [KIND]}
+        assert error["detail"] == {"reason": "needs-upgrade", "document": document, "kinds": [KIND]}
         assert f"does not understand facts of kind {KIND}" in error["message"]
     return True
 
@@ -177,7 +179,7 @@ def test_a_document_that_is_no_repository_stops_everything(old, document):
     ready = client.get("/readyz")
     assert ready.status == 503
     assert f"not served before an upgrade: {document} (facts of kind {KIND})" in ready.body.decode()
-    assert "nothing of any repository is served" in old.server.log.read_text()
+    assert old.server.logged(LogEvent.DOCUMENT_BLOCKED, document=document)
     old.later_says(document, [], deleted=[0])
     assert client.get("/readyz").status == 200
     client.pull("other", "v1")
@@ -203,20 +205,19 @@ def test_readiness_status_metrics_log_and_command_line_name_it(old):
     assert float(counted[1]) == 1
     shown = " ".join(concord("status", old.server.url).stdout.split())
     assert f"not served before an upgrade: repository/blocked (facts of kind {KIND})" in shown
-    log = old.server.log.read_text()
-    assert "nothing of repository blocked is served here until this instance is upgraded" in log
+    assert old.server.logged(LogEvent.DOCUMENT_BLOCKED, document="repository/blocked")
 
 
 def test_nothing_is_collected_nor_given_up_while_it_is_not_understood(old):
     client = old.server.client
     old.later_says("repository/blocked", ["x"])
     said = client.request("POST", "/_concord/gc", b'{"untagged_older_than_s": 0}').json()
-    assert "repository/blocked holds facts that this version does not understand" in said["blocked"]
+    assert said["blocked"] == {"reason": Code.DOCUMENT_NOT_UNDERSTOOD, "detail": {"document": "repository/blocked"}}
     assert "blocked" not in said["untagged"]
     peer = Peer(old.server)
     session = peer.open()
     relied = peer.ask(session, "/relied", m.RelyQuestion([sha256(b"x")], 1, 0))
-    assert "repository/blocked holds facts" in msgspec.msgpack.decode(relied.body)["unknown"]
+    assert "repository/blocked" in msgspec.msgpack.decode(relied.body)["unknown"]
     released = peer.ask(session, "/release", m.ReleaseQuestion([sha256(OTHER)], []))
     assert msgspec.msgpack.decode(released.body)["released"] == []
 
@@ -233,11 +234,10 @@ def test_after_an_upgrade_everything_is_served(old):
         client.pull("blocked", "v1")
         client.pull("blocked", "large")
     client.push("blocked", "v2", IMAGE)
-    assert "2 of 2 facts are understood that were not before" in old.server.log.read_text()
+    assert old.server.logged(LogEvent.FACTS_REREAD, understood=2, facts=2)
     assert old.server.stop() == 0
     old.server = old._server().start(wait=False)
-    refusal = f"made by a newer version of Concord (it holds facts of the kinds {KIND}"
-    wait_until(lambda: refusal in old.server.log.read_text())
+    wait_until(lambda: old.server.logged(LogEvent.START_FAILED, reason="facts-newer"))
 
 
 def test_facts_that_may_be_ignored_change_nothing(old):
