@@ -36,7 +36,7 @@ from crdt.delta import decode_delta
 from crdt.vector import encode_vector
 from registry.catalog.catalog import PATH, Catalog
 from registry.catalog.incoming import Incoming
-from registry.cluster import messages as m
+from registry.cluster.rpc import messages as m
 
 MOVED = 100
 

@@ -20,21 +20,21 @@ import msgspec
 from crdt.change import Change, encode_change
 from crdt.fact import blob_fact, manifest_fact, tag_fact
 from crdt.frame import CHANGE, HEARTBEAT, Frame, seal
+from registry.adapters.clock import SystemClock
+from registry.adapters.disk import SystemDisk
+from registry.adapters.no_bus import SilentBus
 from registry.catalog.catalog import PATH, Catalog
 from registry.catalog.database import Transaction
 from registry.catalog.queries import document_name
 from registry.catalog.repository import store_body
-from registry.cluster.confirmations import Confirmations
-from registry.cluster.gossip import Gossip
-from registry.cluster.keys import ClusterKey
-from registry.cluster.members import Members
-from registry.cluster.messages import Heartbeat
-from registry.manifest import parse_manifest
-from registry.names import Repository, digest_of
-from registry.steps import in_one_piece
-from registry.system.clock import SystemClock
-from registry.system.disk import SystemDisk
-from registry.system.no_bus import SilentBus
+from registry.cluster.membership.members import Members
+from registry.cluster.replication.acknowledgements import Confirmations
+from registry.cluster.replication.gossip import Gossip
+from registry.cluster.rpc.keys import ClusterKey
+from registry.cluster.rpc.messages import Heartbeat
+from registry.event_loop.steps import in_one_piece
+from registry.oci.manifest import parse_manifest
+from registry.oci.names import Repository, digest_of
 
 KEY = ClusterKey("a secret for measuring only")
 MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"

@@ -14,11 +14,11 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from registry.addresses import is_wildcard, parse_address, parse_host_name, parse_instance_url
 from registry.errors import CannotStart
-from registry.forwarded import Network, parse_proxies
-from registry.policy import Policy, parse_rule
-from registry.redis_address import check_address, split_addresses
+from registry.settings.addresses import is_wildcard, parse_address, parse_host_name, parse_instance_url
+from registry.settings.policy import Policy, parse_rule
+from registry.settings.redis_address import check_address, split_addresses
+from registry.settings.trusted_proxies import Network, parse_proxies
 
 Listed = Annotated[list[str], NoDecode]
 

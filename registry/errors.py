@@ -1,6 +1,6 @@
 """What can go wrong with a request, each with the status and the code a client is told.
 
-Handlers raise; one place (`registry.http.answers`) renders. The codes are the fourteen of the OCI distribution
+Handlers raise; one place (`registry.http.oci.answers`) renders. The codes are the fourteen of the OCI distribution
 specification ("Error codes") and no others.
 
     OciError

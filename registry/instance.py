@@ -7,28 +7,28 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from prometheus_client.registry import CollectorRegistry
 
 from crdt.errors import DocumentBroken
-from registry.abilities import OWN, Abilities
-from registry.blobs.checked import Damage, Damaged
-from registry.blobs.leftovers import Leftovers
-from registry.blobs.store import BlobStore
-from registry.blobs.uploads import Uploads
+from registry.capabilities import OWN, Abilities
 from registry.catalog.catalog import Catalog
 from registry.catalog.understanding import blocking_all
-from registry.cluster.cluster import Cluster
-from registry.cluster.keys import ClusterKey
-from registry.cluster.sessions import SeenRequests
+from registry.cluster.node import Cluster
+from registry.cluster.replication.read_lease import ReadLease
+from registry.cluster.rpc.keys import ClusterKey
+from registry.cluster.rpc.sessions import SeenRequests
 from registry.config import Config
-from registry.ending import end
 from registry.errors import StorageFailed
-from registry.event_log import EventLog
-from registry.log_events import LogEvent
-from registry.log_limit import LogLimit
-from registry.manifest_memory import Receiving
-from registry.measures import Traffic
-from registry.names import Digest
-from registry.read_lease import ReadLease
-from registry.refusals import Refusals
-from registry.seams import Bus, Clock, Disk, PeerTransport
+from registry.event_loop.ending import end
+from registry.oci.names import Digest
+from registry.ports import Bus, Clock, Disk, PeerTransport
+from registry.storage.checked import Damage, Damaged
+from registry.storage.leftovers import Leftovers
+from registry.storage.manifest_memory import Receiving
+from registry.storage.store import BlobStore
+from registry.storage.uploads import Uploads
+from registry.telemetry.counters import Traffic
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+from registry.telemetry.log_limit import LogLimit
+from registry.telemetry.refusals import Refusals
 
 log = EventLog("concord.instance")
 

@@ -122,7 +122,7 @@ def _rename(names: dict[str, Platter], old: str | None, new: str | None, platter
 
 
 class SimulatedFile:
-    """See `registry.seams.DiskFile`."""
+    """See `registry.ports.DiskFile`."""
 
     def __init__(self, disk: "SimulatedDisk", name: str, platter: Platter, may_write: bool) -> None:
         self._disk, self._name, self._platter, self._may_write = disk, name, platter, may_write
@@ -157,7 +157,7 @@ class SimulatedFile:
 
 
 class SimulatedDisk:
-    """See `registry.seams.Disk`. One for each start of an instance: `restarted` makes the next one.
+    """See `registry.ports.Disk`. One for each start of an instance: `restarted` makes the next one.
 
     `call` is told of every call before it happens, and may raise.
     """

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import patch
 
-import registry.cluster.evict as evict
-from registry.cluster.cluster import GIB
-from registry.cluster.evict import Evict
+import registry.cluster.placement.eviction as evict
+from registry.cluster.node import GIB
+from registry.cluster.placement.eviction import Evict
 from simulations.life import LIFE, nobodys
 
 BUDGET_BYTES = 3000

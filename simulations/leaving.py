@@ -5,8 +5,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from unittest.mock import patch
 
-from registry.cluster.leave import Leave
-from registry.names import Digest
+from registry.cluster.membership.decommission import Leave
+from registry.oci.names import Digest
 from simulations.life import LIFE, nobodys
 
 

@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
-from registry.http.answers import CutOff
-from registry.seams import Body, PeerUnreachable
+from registry.http.oci.answers import CutOff
+from registry.ports import Body, PeerUnreachable
 from simulations.life import Life, in_life, nobodys
 
 CONNECT_S = 2.0
@@ -374,7 +374,7 @@ def _spawn(context: Any, work: Any) -> None:
 
 
 class SimulatedTransport:
-    """See `registry.seams.PeerTransport`."""
+    """See `registry.ports.PeerTransport`."""
 
     def __init__(self, network: Network, life: Life) -> None:
         self._network, self._life = network, life
@@ -440,7 +440,7 @@ class RedisServers:
 
 
 class SimulatedBus:
-    """See `registry.seams.Bus`."""
+    """See `registry.ports.Bus`."""
 
     def __init__(self, servers: RedisServers, life: Life, clusters: Sequence[str], site: str) -> None:
         self._servers, self._life = servers, life

@@ -10,15 +10,15 @@ from typing import Any
 from unittest.mock import patch
 
 import crdt.catchup as catchup
-import registry.cluster.bodies as bodies
-import registry.cluster.gossip as gossip
+import registry.cluster.replication.gossip as gossip
+import registry.cluster.replication.manifest_bodies as bodies
 from registry.catalog.replica import DocumentReplica
-from registry.cluster.cluster import Cluster
-from registry.cluster.collect import Collect
-from registry.cluster.peers import Peers
-from registry.cluster.secure import Secure
-from registry.cluster.sync import Sync
-from registry.http.reading import Reading
+from registry.cluster.node import Cluster
+from registry.cluster.placement.garbage_collection import Collect
+from registry.cluster.placement.write_concern import Secure
+from registry.cluster.replication.anti_entropy import Sync
+from registry.cluster.rpc.client import Peers
+from registry.http.oci.read_only import Reading
 
 Told = Callable[[tuple[Any, ...], Any], str]
 """Given the arguments and the result, the path that was reached, or nothing."""

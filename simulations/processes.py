@@ -3,7 +3,7 @@
 Each takes every second connection, and all of them while the other one stands still, as processes do that listen on one
 socket. The worker answers what it can, and hands every other request over to the primary with its connection, which
 then waits until the primary runs. Reads that need the read lease wait for it at the worker. The server's manners
-(`http.protocol`, `workers.reader`) are kept: what has a direct answer gets it before the application is called.
+(`http.wire.protocol`, `runtime.worker`) are kept: what has a direct answer gets it before the application is called.
 """
 
 import asyncio
@@ -11,15 +11,15 @@ from collections.abc import Callable
 
 from starlette.types import Message, Receive, Scope, Send
 
+from registry.cluster.replication.read_lease import READ_WAIT_S
 from registry.http.app import App
-from registry.http.direct import Headers
-from registry.http.reading import Reading
+from registry.http.oci.read_only import Reading
+from registry.http.wire.fast_path import Headers
 from registry.instance import Instance
-from registry.read_lease import READ_WAIT_S
 from simulations.life import LIFE, Life, in_life, nobodys
 
 LOOK_AGAIN_S = 0.003
-"""As `workers.reader` looks."""
+"""As `runtime.worker` looks."""
 Asked = tuple[str, bytes, Headers]
 
 
@@ -121,7 +121,7 @@ async def _send_directly(direct: tuple[bytes, bytes], send: Send) -> None:
 
 
 async def _refuse(send: Send) -> None:
-    """As `workers.reader` does for want of a primary."""
+    """As `runtime.worker` does for want of a primary."""
     headers = [(b"retry-after", b"2"), (b"content-length", b"0")]
     start: Message = {"type": "http.response.start", "status": 503, "headers": headers}
     await send(start)

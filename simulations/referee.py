@@ -13,7 +13,7 @@ from typing import Any
 from crdt.delta import decode_delta
 from registry.catalog.membership import DOCUMENT as MEMBERS
 from registry.catalog.queries import KIND
-from registry.cluster.confirmations import PATIENCE_S
+from registry.cluster.replication.acknowledgements import PATIENCE_S
 from registry.instance import Instance
 from simulations.checkers import Violation, answers, pushes, restarts, stamps, visibility
 from simulations.checkers.acknowledged import Acknowledged

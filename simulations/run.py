@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
 from simulations import evictions, leaving
 from simulations.checkers import bounds, convergence
 from simulations.checkers.readiness import LOOK_S

@@ -27,13 +27,13 @@ from crdt.fact import blob_fact, manifest_fact, tag_fact
 from crdt.frame import CHANGE, CONFIRMATION, HEARTBEAT
 from crdt.vector import Vector
 from registry.catalog.catalog import Catalog
-from registry.cluster.cluster import Cluster
-from registry.cluster.keys import ClusterKey
-from registry.cluster.peers import PeerRefused, Peers
-from registry.cluster.sessions import Session
+from registry.cluster.node import Cluster
+from registry.cluster.replication.read_lease import ReadLease
+from registry.cluster.rpc.client import PeerRefused, Peers
+from registry.cluster.rpc.keys import ClusterKey
+from registry.cluster.rpc.sessions import Session
 from registry.config import Config
-from registry.http.questions import QUESTIONS, Asked
-from registry.read_lease import ReadLease
+from registry.http.peer.questions import QUESTIONS, Asked
 from simulations.life import Life
 from simulations.loop import VirtualLoop
 from simulations.network import CONNECT_S, Network, RedisServers, SimulatedBus, SimulatedTransport, Weather
@@ -94,7 +94,7 @@ class CountedServers(RedisServers):
 
 
 class SteadyClock:
-    """See `registry.seams.Clock`."""
+    """See `registry.ports.Clock`."""
 
     def __init__(self, loop: VirtualLoop, drawn: random.Random) -> None:
         self._loop, self._drawn = loop, drawn

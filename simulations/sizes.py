@@ -11,32 +11,32 @@ from unittest.mock import patch
 
 import crdt.catchup as catchup
 import crdt.trie as trie
-import registry.blobs.checked as checked
-import registry.blobs.checks as checks
-import registry.blobs.ingest as ingest
-import registry.blobs.quarantine as quarantine
-import registry.blobs.store as store
-import registry.blobs.upload_hashes as upload_hashes
-import registry.blobs.upload_memory as upload_memory
 import registry.catalog.documents as documents
 import registry.catalog.referrers as few_referrers
 import registry.catalog.replica as replica
 import registry.catalog.repository as repository
 import registry.catalog.view as view
-import registry.cluster.collect as collect
-import registry.cluster.contents as contents
-import registry.cluster.copies as copies
-import registry.cluster.fetch as fetch
-import registry.cluster.gossip as gossip
-import registry.cluster.scrub as scrub
-import registry.cluster.secure as secure
-import registry.cluster.sync as sync
-import registry.http.direct as direct
-import registry.http.questions as questions
-import registry.http.referrers as referrers
-import registry.http.tags as tags
+import registry.cluster.placement.garbage_collection as collect
+import registry.cluster.placement.replicator as copies
+import registry.cluster.placement.write_concern as secure
+import registry.cluster.replication.anti_entropy as sync
+import registry.cluster.replication.gossip as gossip
+import registry.cluster.transfer.blob_reader as contents
+import registry.cluster.transfer.scrubber as scrub
+import registry.cluster.transfer.transfer as fetch
+import registry.event_loop.steps as steps
+import registry.http.oci.referrers as referrers
+import registry.http.oci.tags as tags
+import registry.http.peer.questions as questions
+import registry.http.wire.fast_path as direct
 import registry.instance as instance
-import registry.steps as steps
+import registry.storage.checked as checked
+import registry.storage.checks as checks
+import registry.storage.ingest as ingest
+import registry.storage.quarantine as quarantine
+import registry.storage.store as store
+import registry.storage.upload_hashes as upload_hashes
+import registry.storage.upload_memory as upload_memory
 
 SMALL: tuple[tuple[Any, str, float], ...] = (
     *((module, "CHECK_SPAN_BYTES", 128) for module in (checks, checked, quarantine, scrub, fetch)),

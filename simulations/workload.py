@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from registry.seams import Body, PeerUnreachable
+from registry.ports import Body, PeerUnreachable
 from simulations.history import UNTAGGED, Operation
 from simulations.images import ALL_ARTIFACTS, ALL_IMAGES, ALL_INDEXES, Image, digest_of
 from simulations.network import Network

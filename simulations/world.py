@@ -15,9 +15,9 @@ from pydantic import SecretStr
 
 from registry.catalog.catalog import PATH
 from registry.catalog.database import Database, Reads
-from registry.cluster.keys import ClusterKey
+from registry.cluster.rpc.keys import ClusterKey
 from registry.config import Config
-from registry.http.reading import Reading
+from registry.http.oci.read_only import Reading
 from registry.instance import Instance
 from simulations.disk import SimulatedDisk
 from simulations.life import Died, Life, in_life, nobodys
@@ -34,7 +34,7 @@ Image = tuple[dict[str, bytes], dict[str, bytes]]
 
 
 class SimulatedClock:
-    """See `registry.seams.Clock`: a wall clock that drifts, jumps and stands still, and chance from the seed."""
+    """See `registry.ports.Clock`: a wall clock that drifts, jumps and stands still, and chance from the seed."""
 
     def __init__(self, node: "Node", life: Life) -> None:
         self._node, self._life = node, life

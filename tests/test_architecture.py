@@ -13,7 +13,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 OUTSIDE_CRDT = {"pycrdt", "blake3", "crdt"}
 AMBIENT_MODULES = {"asyncio", "os", "random", "secrets", "socket", "subprocess", "threading", "time", "uuid"}
 BEHIND_SEAMS = {"aiohttp", "redis", "socket", "threading", "subprocess", "secrets", "random", "time", "uuid", "os"}
-EDGES = ("registry/system/", "registry/workers/", "registry/cli/", "registry/__main__.py")
+EDGES = ("registry/adapters/", "registry/runtime/", "registry/cli/", "registry/__main__.py")
 
 
 def imports(path):
@@ -42,7 +42,7 @@ def test_crdt_is_pure(path):
 def test_only_the_edges_go_around_the_seams(path):
     for module in imports(path):
         assert module.partition(".")[0] not in BEHIND_SEAMS, f"{name(path)} imports {module}"
-        assert not module.startswith(("registry.system", "registry.workers", "registry.cli")), (
+        assert not module.startswith(("registry.adapters", "registry.runtime", "registry.cli")), (
             f"{name(path)} imports {module}"
         )
 
@@ -57,18 +57,38 @@ def test_an_index_names_every_module(index):
     assert {module for module in modules if not re.search(rf"\b{module}\b", index.read_text())} == set()
 
 
-LAYERS = {
-    "registry/catalog/": ("registry.blobs", "registry.cluster", "registry.http", "registry.instance"),
-    "registry/blobs/": ("registry.cluster", "registry.http", "registry.instance"),
-    "registry/cluster/": ("registry.http", "registry.instance"),
-}
+LAYERS = (
+    ("oci", "event_loop", "telemetry", "settings", "config", "errors", "disk_errors", "capabilities", "ports"),
+    ("catalog",),
+    ("storage",),
+    ("cluster",),
+    ("instance",),
+    ("http",),
+    ("adapters",),
+    ("runtime",),
+    ("cli", "__main__"),
+)
+"""The rooms of `registry`, from the lowest to the highest."""
+LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_lower_layers_do_not_know_the_upper_ones(path):
-    for layer, above in LAYERS.items():
-        if name(path).startswith(layer):
-            assert not [module for module in imports(path) if module.startswith(above)]
+@pytest.mark.parametrize("path", [p for p in FILES if name(p).startswith("registry/")], ids=name)
+def test_no_import_runs_upwards(path):
+    room = path.relative_to(ROOT / "registry").parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
+    for module in imports(path):
+        if module.startswith("registry.") and module != "registry.__version__":
+            imported = module.split(".")[1]
+            assert LAYER_OF[imported] <= LAYER_OF[room], f"{name(path)} imports {module}, of a higher layer"
+
+
+ROOMS_OF_THE_CLUSTER = sorted(path for path in (ROOT / "registry/cluster").rglob("*.py") if path.name != "node.py")
+
+
+@pytest.mark.parametrize("path", ROOMS_OF_THE_CLUSTER, ids=name)
+def test_nothing_in_the_cluster_imports_its_wiring(path):
+    assert "registry.cluster.node" not in imports(path)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

@@ -8,7 +8,7 @@ import pytest
 
 import registry
 from registry.config import Config, PolicyRule
-from registry.http.routes import HANDLERS, SUMMARIES
+from registry.http.oci.routes import HANDLERS, SUMMARIES
 from tests.support.reference import DIRECTORY, PAGES
 
 

@@ -17,10 +17,10 @@ from registry.catalog.understanding import Understanding
 from registry.catalog.view import COLUMNS, LiveFact
 from registry.catalog.wrong_sizes import WrongSizes
 from registry.errors import StorageFailed
-from registry.event_log import EventLog
-from registry.log_events import LogEvent
-from registry.seams import Clock, Disk
-from registry.steps import Steps
+from registry.event_loop.steps import Steps
+from registry.ports import Clock, Disk
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
 
 log = EventLog("concord.catalog")
 

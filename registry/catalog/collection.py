@@ -10,9 +10,9 @@ from typing import NamedTuple
 from registry.catalog.database import Database, Reads, Transaction
 from registry.catalog.documents import Documents
 from registry.catalog.queries import KIND
-from registry.names import Digest
-from registry.steps import ROWS_A_STEP, Steps
-from registry.stored_manifest import UNREADABLE
+from registry.event_loop.steps import ROWS_A_STEP, Steps
+from registry.oci.names import Digest
+from registry.oci.stored_manifest import UNREADABLE
 
 _IN_USE = """
 SELECT 1 FROM parts p CROSS JOIN facts f ON f.kind = 'm' AND f.key = p.manifest WHERE p.part = ? LIMIT 1

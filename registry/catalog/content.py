@@ -8,7 +8,7 @@ import apsw
 from crdt.fact import BLOB
 from registry.catalog.database import Reads, Transaction
 from registry.catalog.wrong_sizes import compare_content
-from registry.names import Digest, Repository
+from registry.oci.names import Digest, Repository
 
 CONTENTS_ADDED = "contents added"
 """Key of the catalog for how many contents were ever added to it."""

@@ -19,12 +19,12 @@ from typing import Any, NamedTuple, TypeVar
 import apsw
 
 from registry.catalog import schema
-from registry.event_log import EventLog
-from registry.full_disk import storage_failure
-from registry.log_events import LogEvent
-from registry.request_ids import nobodys
-from registry.seams import Disk
-from registry.steps import Steps, paced
+from registry.disk_errors import storage_failure
+from registry.event_loop.steps import Steps, paced
+from registry.ports import Disk
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+from registry.telemetry.request_ids import nobodys
 
 log = EventLog("concord.database")
 

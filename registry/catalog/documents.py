@@ -23,7 +23,7 @@ from registry.catalog.replica import is_large_log
 from registry.catalog.tries import EMPTY_DIGEST, TrieCache
 from registry.catalog.understanding import Understanding, require_understood
 from registry.catalog.view import Identity, Read, update_view
-from registry.steps import ROWS_A_STEP, Steps, in_one_piece, in_pages
+from registry.event_loop.steps import ROWS_A_STEP, Steps, in_one_piece, in_pages
 
 HASHES_A_STEP = 2048
 """Hashes of facts that one step reads for a trie: 3 ms of processor time."""

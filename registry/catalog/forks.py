@@ -14,7 +14,7 @@ from crdt.vector import Vector
 from registry.catalog.database import Transaction
 from registry.catalog.documents import Documents
 from registry.catalog.view import all_observed
-from registry.steps import Steps, in_pages
+from registry.event_loop.steps import Steps, in_pages
 
 
 def heal(

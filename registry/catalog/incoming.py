@@ -12,9 +12,9 @@ from crdt.vector import Vector
 from registry.catalog.database import Transaction
 from registry.catalog.documents import Applied, Documents
 from registry.catalog.repository import store_body
-from registry.names import Digest, digest_of
-from registry.steps import Steps
-from registry.stored_manifest import read_stored
+from registry.event_loop.steps import Steps
+from registry.oci.names import Digest, digest_of
+from registry.oci.stored_manifest import read_stored
 
 _WRITER = re.compile(r"[0-9a-f]{1,14}\Z")
 DECODED_AT_ONCE_BYTES = 64 * 1024

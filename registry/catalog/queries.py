@@ -11,8 +11,8 @@ from typing import NamedTuple
 import apsw
 
 from registry.catalog.database import Reads
-from registry.manifest import PartRow
-from registry.names import Digest, Repository, Tag
+from registry.oci.manifest import PartRow
+from registry.oci.names import Digest, Repository, Tag
 
 KIND = "repository/"
 

@@ -12,7 +12,7 @@ from crdt.fact import BLOB, MANIFEST, TAG, Fact
 from registry.catalog.database import Transaction
 from registry.catalog.documents import Documents
 from registry.catalog.view import Identity, observed
-from registry.steps import ROWS_A_STEP, Steps
+from registry.event_loop.steps import ROWS_A_STEP, Steps
 
 Key = tuple[str, str]
 """The kind of a fact, and the tag or digest it is about."""

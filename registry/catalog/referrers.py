@@ -17,7 +17,7 @@ import apsw
 
 from registry.catalog.database import Reads
 from registry.catalog.queries import document_name
-from registry.names import Digest, Repository, Tag, is_digest
+from registry.oci.names import Digest, Repository, Tag, is_digest
 
 FEW = 256
 """Referrers up to this number are looked up on the loop, in 2 to 5 ms. There may be any number: more are read aside."""

@@ -16,10 +16,10 @@ from registry.catalog.queries import document_name
 from registry.catalog.view import Identity, LiveFact, observed, observed_tags_of
 from registry.catalog.wrong_sizes import compare_content
 from registry.errors import BlobUnknown, ManifestBlobUnknown, ManifestInvalid, ManifestUnknown
-from registry.manifest import MAX_PARTS, Manifest
-from registry.names import Digest, Repository, Tag, algorithm_of, digest_of
-from registry.steps import ROWS_A_STEP, Steps
-from registry.stored_manifest import UNREADABLE
+from registry.event_loop.steps import ROWS_A_STEP, Steps
+from registry.oci.manifest import MAX_PARTS, Manifest
+from registry.oci.names import Digest, Repository, Tag, algorithm_of, digest_of
+from registry.oci.stored_manifest import UNREADABLE
 
 MAX_PARTS_READ = 100_000
 """Parts that are looked at for one push over all levels, those that several manifests share once for each: what nested

@@ -10,7 +10,7 @@ from typing import Any
 import apsw
 
 from registry.errors import CannotStart
-from registry.stored_manifest import read_stored_in_one_piece
+from registry.oci.stored_manifest import read_stored_in_one_piece
 
 _FIRST = """
 CREATE TABLE meta (

@@ -19,12 +19,12 @@ from registry.catalog.database import Reads, Transaction
 from registry.catalog.queries import KIND, document_name
 from registry.catalog.view import ReadAgain, read_again
 from registry.errors import CannotStart, NeedsUpgrade
-from registry.event_log import EventLog
-from registry.log_events import LogEvent
-from registry.log_limit import LogLimit
-from registry.names import Repository
-from registry.seams import Clock
-from registry.steps import Steps
+from registry.event_loop.steps import Steps
+from registry.oci.names import Repository
+from registry.ports import Clock
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+from registry.telemetry.log_limit import LogLimit
 
 log = EventLog("concord.catalog")
 

@@ -14,8 +14,8 @@ from registry.catalog.documents import Documents
 from registry.catalog.queries import document_name
 from registry.catalog.repository import delete_manifest
 from registry.errors import ManifestUnknown
-from registry.names import Digest, Repository
-from registry.steps import Steps
+from registry.event_loop.steps import Steps
+from registry.oci.names import Digest, Repository
 
 _MANIFESTS = """
 SELECT m.key, MAX(m.time), EXISTS (

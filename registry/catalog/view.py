@@ -7,7 +7,7 @@ from crdt.delta import Delta
 from crdt.fact import BLOB, CRITICAL, MANIFEST, OTHER, TAG, Fact, FactReader, fact_hash, parse_fact
 from registry.catalog.database import Transaction
 from registry.catalog.wrong_sizes import compare_fact
-from registry.steps import ROWS_A_STEP, Steps
+from registry.event_loop.steps import ROWS_A_STEP, Steps
 
 Identity = tuple[int, int]
 """A fact's writer and clock: by these it can be deleted."""

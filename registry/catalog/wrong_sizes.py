@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from crdt.fact import BLOB, MANIFEST, Fact
 from registry.catalog.database import Transaction, WrongSize
-from registry.event_log import EventLog
-from registry.log_events import LogEvent
-from registry.names import Digest
+from registry.oci.names import Digest
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
 
 log = EventLog("concord.wrong_sizes")
 

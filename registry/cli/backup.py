@@ -22,15 +22,15 @@ from typing import Any, BinaryIO, NamedTuple
 import apsw
 import msgspec
 
-from registry.backup_note import FILE, BackupNote
-from registry.blobs.content_mark import LINE
-from registry.blobs.store import READ_BYTES, content_path
 from registry.catalog import schema
 from registry.catalog.catalog import PATH
 from registry.cli.catalog_file import READ_ONLY, instance_of
 from registry.cli.target import PART, Target, open_plain
 from registry.errors import CannotStart
-from registry.names import ALGORITHMS, Digest, algorithm_of, is_digest
+from registry.oci.names import ALGORITHMS, Digest, algorithm_of, is_digest
+from registry.storage.backup_note import FILE, BackupNote
+from registry.storage.content_mark import LINE
+from registry.storage.store import READ_BYTES, content_path
 
 RESTORING = "restoring"
 

@@ -15,11 +15,11 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 from blake3 import blake3
 
-from registry.blobs.checks import Checks
-from registry.blobs.store import READ_BYTES
 from registry.catalog.queries import KIND
-from registry.cluster.keys import ClusterKey
-from registry.names import Digest, algorithm_of
+from registry.cluster.rpc.keys import ClusterKey
+from registry.oci.names import Digest, algorithm_of
+from registry.storage.checks import Checks
+from registry.storage.store import READ_BYTES
 
 VERSION = 1
 LIST = "bundle.json"

@@ -10,14 +10,14 @@ import msgspec
 from blake3 import blake3
 
 from crdt.document import Document
-from registry.blobs.store import READ_BYTES, content_path
 from registry.catalog.queries import KIND
 from registry.cli.bundle import LIST, MAC, VERSION, Bundle, DocumentFile, Moved, is_right, mac_of, moved
 from registry.cli.catalog_file import open_read_only
 from registry.cli.target import PART, Directory, Target
-from registry.cluster.keys import ClusterKey
+from registry.cluster.rpc.keys import ClusterKey
 from registry.errors import CannotStart
-from registry.names import Digest
+from registry.oci.names import Digest
+from registry.storage.store import READ_BYTES, content_path
 
 _WRITERS = "SELECT w.writer, w.instance FROM vectors v JOIN writers w ON w.writer = v.writer WHERE v.document = ?"
 _BODIES = (

@@ -19,8 +19,8 @@ from blake3 import blake3
 from crdt.delta import decode_delta
 from crdt.errors import CrdtError
 from crdt.gate import admit
-from registry.blobs.checks import Checks
-from registry.blobs.store import content_path
+from registry.adapters.clock import SystemClock
+from registry.adapters.disk import SystemDisk
 from registry.catalog import membership, queries
 from registry.catalog.catalog import PATH, Catalog
 from registry.catalog.content import add_content
@@ -30,12 +30,12 @@ from registry.cli.bundle_staging import Staging, hash_file, open_file, read_file
 from registry.cli.catalog_file import open_read_only
 from registry.cli.target import Directory
 from registry.cli.undo import Undo
-from registry.cluster.keys import ClusterKey
+from registry.cluster.rpc.keys import ClusterKey
 from registry.errors import CannotStart, NameInvalid, NeedsUpgrade
-from registry.manifest import MAX_MANIFEST_BYTES
-from registry.names import Digest, algorithm_of, is_digest, parse_repository
-from registry.system.clock import SystemClock
-from registry.system.disk import SystemDisk
+from registry.oci.manifest import MAX_MANIFEST_BYTES
+from registry.oci.names import Digest, algorithm_of, is_digest, parse_repository
+from registry.storage.checks import Checks
+from registry.storage.store import content_path
 
 MAX_LIST_BYTES = 1024 * 1024 * 1024
 """Of `bundle.json`: some 100 bytes for each content, so that ten million fit."""

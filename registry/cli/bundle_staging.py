@@ -12,12 +12,12 @@ import shutil
 from pathlib import Path
 from typing import BinaryIO
 
-from registry.blobs.checks import Checks
-from registry.blobs.store import READ_BYTES, content_path
+from registry.adapters.disk import SystemDisk
 from registry.cli.target import Directory, Target
 from registry.errors import CannotStart
-from registry.names import Digest, algorithm_of
-from registry.system.disk import SystemDisk
+from registry.oci.names import Digest, algorithm_of
+from registry.storage.checks import Checks
+from registry.storage.store import READ_BYTES, content_path
 
 STAGING = "import"
 

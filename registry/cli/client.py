@@ -65,7 +65,7 @@ async def _ask(
 
 async def _act(url: str, path: str, body: bytes, secrets: Sequence[str], timeout_s: float) -> Any:
     from registry.cli import signing
-    from registry.cluster.keys import ClusterKey
+    from registry.cluster.rpc.keys import ClusterKey
 
     async with _connected(url, timeout_s) as (http, address):
         signature, session = dict[str, str](), None

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from registry.adapters.clock import SystemClock
 from registry.cli.backup import backup as run_backup
 from registry.cli.backup import note_backup
 from registry.cli.backup import restore as run_restore
@@ -18,9 +19,8 @@ from registry.cli.catalog_file import instance_of, succession
 from registry.cli.commands import CHECKING, Data, Json, app, print_json
 from registry.cli.undo import show, since_backup
 from registry.cli.verify import DataDirectory
-from registry.cluster.keys import ClusterKey
+from registry.cluster.rpc.keys import ClusterKey
 from registry.config import load_config
-from registry.system.clock import SystemClock
 
 
 @app.command(epilog="Example: concord verify --data /var/lib/concord")
@@ -91,7 +91,7 @@ def rebuild(data: Data = Path("data")) -> None:
     """Make a new catalog from the content files, if it is lost or corrupt. Tags and manifests come from the other
     instances when this one is started."""
     from registry.cli.rebuild import rebuild as run_rebuild
-    from registry.workers.sockets import locked
+    from registry.runtime.sockets import locked
 
     with locked(data):
         done = run_rebuild(data)
@@ -123,7 +123,7 @@ def import_(
 ) -> None:
     """Merge a bundle into a data directory on which no instance runs. What was deleted since the bundle was made stays
     deleted, and is listed."""
-    from registry.workers.sockets import locked
+    from registry.runtime.sockets import locked
 
     with locked(data):
         done = import_bundle(source, data, _keys(), reassert)

@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 import msgspec
 
 from registry.config import Config
-from registry.full_disk import FullDiskFilter
-from registry.http.answers import CutOff
-from registry.redis_address import passwords
-from registry.request_ids import CURRENT
+from registry.disk_errors import FullDiskFilter
+from registry.http.oci.answers import CutOff
+from registry.settings.redis_address import passwords
+from registry.telemetry.request_ids import CURRENT
 
 SHORTEST_SECRET = 8
 """Shorter ones are words that occur anyway."""

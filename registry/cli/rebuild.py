@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 import apsw
 
-from registry.blobs.checks import Checks
-from registry.blobs.store import READ_BYTES
+from registry.adapters.clock import SystemClock
+from registry.adapters.disk import SystemDisk
 from registry.catalog.catalog import PATH, Catalog
 from registry.catalog.content import add_content
 from registry.cli.catalog_file import instance_of, open_read_only
 from registry.errors import CannotStart
-from registry.names import ALGORITHMS, Digest, is_digest
-from registry.system.clock import SystemClock
-from registry.system.disk import SystemDisk
+from registry.oci.names import ALGORITHMS, Digest, is_digest
+from registry.storage.checks import Checks
+from registry.storage.store import READ_BYTES
 
 PART = "rebuilding"
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from registry.catalog.catalog import PATH
 from registry.cli.logs import set_up_logging
 from registry.config import Config
-from registry.environment import unknown_variables
 from registry.errors import CannotStart
-from registry.event_log import EventLog
-from registry.log_events import LogEvent
-from registry.workers.owner import WAYS_OUT, Callbacks, Sockets, run_owner
-from registry.workers.sockets import PREDECESSOR_S, listening, locked, raise_file_limit
-from registry.workers.supervisor import Supervisor
+from registry.runtime.primary import WAYS_OUT, Callbacks, Sockets, run_owner
+from registry.runtime.sockets import PREDECESSOR_S, listening, locked, raise_file_limit
+from registry.runtime.supervisor import Supervisor
+from registry.settings.environment import unknown_variables
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
 
 log = EventLog("concord.config")
 

@@ -1,6 +1,6 @@
 """Signing administrative requests with the cluster key, as instances sign what they ask each other.
 
-A session is opened with the instance that answers (`registry.cluster.sessions`), so a request that was recorded is
+A session is opened with the instance that answers (`registry.cluster.rpc.sessions`), so a request that was recorded is
 worth nothing at another instance, after a restart, or a second time; no clocks are compared. The name of the person who
 asks is signed too, and stands in the instance's log.
 """
@@ -15,9 +15,9 @@ from typing import NamedTuple
 import msgspec
 
 from crdt.errors import Malformed, Unauthentic
-from registry.cluster.keys import ClusterKey
-from registry.cluster.messages import SessionAnswer, SessionQuestion
-from registry.cluster.sessions import (
+from registry.cluster.rpc.keys import ClusterKey
+from registry.cluster.rpc.messages import SessionAnswer, SessionQuestion
+from registry.cluster.rpc.sessions import (
     NONCE_SIZE,
     Session,
     hash_of,

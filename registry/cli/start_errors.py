@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from registry.cli.logs import JsonFormatter
-from registry.event_log import make_record
-from registry.log_events import LogEvent
+from registry.telemetry.event_log import make_record
+from registry.telemetry.events import LogEvent
 
 CANNOT_START = 2
 VARIABLE = "CONCORD_LOG_FORMAT"

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from registry.cli import standing
 from registry.cli.client import NoAnswer, ask
-from registry.cluster.collection_reasons import Reason
+from registry.cluster.placement.collection_reasons import Reason
 
 PATIENCE_S = 2.0
 """How long one answer is waited for while watching; an instance that hangs is shown as such."""

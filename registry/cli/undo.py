@@ -16,7 +16,7 @@ from registry.catalog.reassert import compare, reassert
 from registry.cli.catalog_file import open_read_only
 from registry.cli.client import ask
 from registry.cli.compare import tag_facts
-from registry.names import Digest
+from registry.oci.names import Digest
 
 MAX_NAMED = 50
 _TAGS = """

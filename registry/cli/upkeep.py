@@ -13,7 +13,7 @@ from registry.cli.commands import CHECKING, LOCAL, LONG_S, Json, KeyFile, Url, a
 from registry.cli.scrub import begin_scrub, wait_for_scrub
 from registry.cli.signing import cluster_secrets
 from registry.cli.standing import leaving
-from registry.cluster.collection_reasons import Code, Reason
+from registry.cluster.placement.collection_reasons import Code, Reason
 
 
 @app.command(epilog="Example: concord scrub --wait http://10.0.0.5:5000")

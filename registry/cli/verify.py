@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from registry.blobs.checked import CheckedFile, Damaged
-from registry.blobs.checks import CHECK_SPAN_BYTES
-from registry.blobs.store import READ_BYTES, content_path
+from registry.adapters.disk import SystemDisk
 from registry.catalog.content import ContentRow
 from registry.cli.catalog_file import open_read_only
 from registry.errors import CannotStart
-from registry.names import Digest, algorithm_of
-from registry.seams import DiskFile
-from registry.system.disk import SystemDisk
+from registry.oci.names import Digest, algorithm_of
+from registry.ports import DiskFile
+from registry.storage.checked import CheckedFile, Damaged
+from registry.storage.checks import CHECK_SPAN_BYTES
+from registry.storage.store import READ_BYTES, content_path
 
 WINDOW_BYTES = 32 * CHECK_SPAN_BYTES
 """So much of one content is checked in one go, so that a large one keeps all cores busy."""

@@ -8,25 +8,28 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from registry.blobs.uploads import ClientGone
-from registry.cluster.fetch import TransferFailed
-from registry.cluster.peers import PREFIX as PEERS
+from registry.cluster.rpc.client import PREFIX as PEERS
+from registry.cluster.transfer.transfer import TransferFailed
+from registry.disk_errors import storage_failure
 from registry.errors import ContentUnreachable, Ending, NothingHere, OciError, TooManyAnswers, Unsupported
-from registry.event_log import EventLog
-from registry.forwarded import TrustedProxies
-from registry.full_disk import storage_failure
-from registry.http import administration, collection, membership, metrics, own, peers, replication
-from registry.http.administration import Act
-from registry.http.answers import CutOff, error_response
-from registry.http.direct import DirectAnswers, Headers
-from registry.http.exchange import Exchange
-from registry.http.routes import PREFIX, TEMPLATES, Path, answer, parse_path
-from registry.http.sending import Sending
+from registry.http.admin import acts as administration
+from registry.http.admin import collection, membership, metrics, own
+from registry.http.admin import tag_locations as replication
+from registry.http.admin.acts import Act
+from registry.http.oci.answers import CutOff, error_response
+from registry.http.oci.routes import PREFIX, TEMPLATES, Path, answer, parse_path
+from registry.http.peer import handlers as peers
+from registry.http.wire.exchange import Exchange
+from registry.http.wire.fast_path import DirectAnswers, Headers
+from registry.http.wire.sending import Sending
 from registry.instance import Instance
-from registry.log_events import LogEvent
-from registry.log_limit import LogLimit
-from registry.names import Digest
-from registry.request_ids import RequestIds
+from registry.oci.names import Digest
+from registry.settings.trusted_proxies import TrustedProxies
+from registry.storage.uploads import ClientGone
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+from registry.telemetry.log_limit import LogLimit
+from registry.telemetry.request_ids import RequestIds
 
 log = EventLog("concord.http")
 

@@ -7,7 +7,7 @@ Excused is what a disk has lost, by its digest.
 from collections.abc import Iterable
 
 from registry.instance import Instance
-from registry.names import Digest
+from registry.oci.names import Digest
 from simulations.checkers import Violation
 from simulations.checkers.commits import Commits
 from simulations.history import History

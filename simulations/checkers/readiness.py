@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from registry.cluster.cluster import BEHIND_S, CLIENTS_WAIT_S
+from registry.cluster.node import BEHIND_S, CLIENTS_WAIT_S
 from simulations.checkers import Violation
 from simulations.checkers.commits import Commits
 from simulations.history import History, Identity, Written

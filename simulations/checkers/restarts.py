@@ -3,9 +3,9 @@
 Commits are observed after they returned, so all that was ever observed is durable.
 """
 
-from registry.blobs.store import content_path
 from registry.instance import Instance
-from registry.names import Digest
+from registry.oci.names import Digest
+from registry.storage.store import content_path
 from simulations.checkers import Violation
 from simulations.history import History, Seen, read_document
 from simulations.world import Node

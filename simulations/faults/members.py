@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 
-from registry.seams import PeerUnreachable
+from registry.ports import PeerUnreachable
 from simulations.faults.stage import Stage, one_of
 from simulations.restored import restored
 from simulations.world import Node

@@ -9,10 +9,10 @@ from crdt.change import Change, encode_change
 from crdt.delta import decode_delta, encode_delta
 from crdt.fact import manifest_fact, tag_fact
 from crdt.frame import CHANGE, Frame, seal
-from registry.cluster.keys import ClusterKey
-from registry.cluster.messages import Updates
-from registry.cluster.sessions import hash_of
-from registry.seams import PeerUnreachable
+from registry.cluster.rpc.keys import ClusterKey
+from registry.cluster.rpc.messages import Updates
+from registry.cluster.rpc.sessions import hash_of
+from registry.ports import PeerUnreachable
 from simulations.faults.stage import FORGED_TAG, Stage
 from simulations.images import OCI_IMAGE, digest_of
 from simulations.workload import REPOSITORIES

@@ -4,10 +4,10 @@ import asyncio
 from typing import Any
 from unittest.mock import patch
 
-from registry.cluster import sync
-from registry.cluster.bodies import Bodies
-from registry.cluster.cluster import Cluster
-from registry.cluster.members import Progress
+from registry.cluster.membership.members import Progress
+from registry.cluster.node import Cluster
+from registry.cluster.replication import anti_entropy as sync
+from registry.cluster.replication.manifest_bodies import Bodies
 from registry.http.app import App
 from simulations.planted.bug import Bug, together
 

@@ -6,9 +6,9 @@ from typing import Any
 from unittest.mock import patch
 
 from registry.catalog.collection import drop_links
-from registry.cluster import collect
-from registry.cluster.collect import Collect
-from registry.cluster.secure import Secure
+from registry.cluster.placement import garbage_collection as collect
+from registry.cluster.placement.garbage_collection import Collect
+from registry.cluster.placement.write_concern import Secure
 from simulations.planted.bug import Bug, nothing_async, together
 
 

@@ -6,11 +6,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 from unittest.mock import patch
 
-from registry.blobs.checks import Checks
-from registry.blobs.ingest import Ingest
-from registry.blobs.store import BlobStore, content_path
-from registry.blobs.uploads import Uploads
 from registry.catalog import schema
+from registry.storage.checks import Checks
+from registry.storage.ingest import Ingest
+from registry.storage.store import BlobStore, content_path
+from registry.storage.uploads import Uploads
 
 
 def content_not_synced() -> AbstractContextManager[Any]:
@@ -60,7 +60,7 @@ def row_before_file() -> AbstractContextManager[Any]:
 
 def size_before_bytes() -> AbstractContextManager[Any]:
     """An upload's row counts bytes that are not durable, and nobody compares them with what is there."""
-    from registry.blobs.upload_session import Session
+    from registry.storage.upload_session import Session
 
     open_file = Session._open_file
 

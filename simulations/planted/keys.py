@@ -6,15 +6,15 @@ from typing import Any
 from unittest.mock import patch
 
 import crdt.frame as frame
-import registry.cluster.gossip as gossip
-import registry.cluster.peers as asking
-import registry.cluster.sessions as sessions
-import registry.cluster.upload_ids as upload_ids
-import registry.http.peers as answering
-import registry.http.uploads as uploads
-from registry.blobs.store import UPLOADS
-from registry.blobs.uploads import Uploads
-from registry.cluster.sessions import SeenRequests
+import registry.cluster.replication.gossip as gossip
+import registry.cluster.rpc.client as asking
+import registry.cluster.rpc.sessions as sessions
+import registry.cluster.rpc.upload_tokens as upload_ids
+import registry.http.oci.uploads as uploads
+import registry.http.peer.handlers as answering
+from registry.cluster.rpc.sessions import SeenRequests
+from registry.storage.store import UPLOADS
+from registry.storage.uploads import Uploads
 from simulations.planted.bug import Bug, nothing_async, together
 
 

@@ -4,11 +4,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 from unittest.mock import patch
 
-import registry.cluster.confirmations as confirmations
-import registry.cluster.site_lease as site_lease
-from registry.cluster.confirmations import Confirmations
-from registry.cluster.site_lease import SiteLease
-from registry.read_lease import ReadLease
+import registry.cluster.replication.acknowledgements as confirmations
+import registry.cluster.replication.site_lease as site_lease
+from registry.cluster.replication.acknowledgements import Confirmations
+from registry.cluster.replication.read_lease import ReadLease
+from registry.cluster.replication.site_lease import SiteLease
 from simulations.planted.bug import together
 
 

@@ -7,16 +7,16 @@ from unittest.mock import patch
 import registry.catalog.incoming as incoming
 import registry.catalog.queries as queries
 import registry.catalog.repository as repository
-import registry.http.blobs as blobs
-import registry.http.tags as tags
-import registry.http.uploads as uploads
+import registry.http.oci.blobs as blobs
+import registry.http.oci.tags as tags
+import registry.http.oci.uploads as uploads
 from crdt.clock import HybridClock
 from crdt.delta import decode_delta
-from registry.cluster import sync
-from registry.cluster.cluster import Cluster
-from registry.http.direct import DirectAnswers
-from registry.manifest import Manifest
-from registry.steps import Steps
+from registry.cluster.node import Cluster
+from registry.cluster.replication import anti_entropy as sync
+from registry.event_loop.steps import Steps
+from registry.http.wire.fast_path import DirectAnswers
+from registry.oci.manifest import Manifest
 from simulations.planted.bug import Bug, nothing, nothing_async, together
 
 

@@ -7,10 +7,10 @@ from unittest.mock import patch
 from registry.catalog.catalog import Catalog
 from registry.catalog.documents import Documents
 from registry.cli import backup
-from registry.cluster.evict import Evict
-from registry.cluster.leave import Leave
-from registry.cluster.members import Members
-from registry.cluster.peers import Peers
+from registry.cluster.membership.decommission import Leave
+from registry.cluster.membership.members import Members
+from registry.cluster.placement.eviction import Evict
+from registry.cluster.rpc.client import Peers
 from simulations.planted.bug import Bug, nothing, nothing_async, together
 
 

@@ -8,20 +8,20 @@ from typing import Any
 from unittest.mock import patch
 
 import crdt.frame
-import registry.cluster.fetch as fetch_module
-import registry.cluster.gossip as gossip_module
-import registry.http.peers as peers_module
+import registry.cluster.replication.gossip as gossip_module
+import registry.cluster.transfer.transfer as fetch_module
+import registry.http.peer.handlers as peers_module
 from crdt.errors import Malformed
 from crdt.header import decode_fields
-from registry.blobs.checks import Checks
 from registry.catalog.queries import Queries
-from registry.cluster.cluster import Cluster
-from registry.cluster.confirmations import Confirmations
-from registry.cluster.contents import Contents
-from registry.cluster.gossip import Gossip
-from registry.cluster.peers import Peers
-from registry.cluster.sync import Sync
-from registry.http.reading import Reading
+from registry.cluster.node import Cluster
+from registry.cluster.replication.acknowledgements import Confirmations
+from registry.cluster.replication.anti_entropy import Sync
+from registry.cluster.replication.gossip import Gossip
+from registry.cluster.rpc.client import Peers
+from registry.cluster.transfer.blob_reader import Contents
+from registry.http.oci.read_only import Reading
+from registry.storage.checks import Checks
 from simulations.planted.bug import Bug, nothing, nothing_async
 
 
@@ -77,7 +77,7 @@ def confirmed_before_commit() -> AbstractContextManager[Any]:
     def unseen(self: Any, start: int, sequence: int) -> bool:
         return False
 
-    from registry.cluster.members import Progress
+    from registry.cluster.membership.members import Progress
 
     stack = contextlib.ExitStack()
     stack.enter_context(patch.object(Gossip, "_receive_change", hasty))

@@ -4,12 +4,12 @@ import threading
 import apsw
 import pytest
 
+from registry.adapters.disk import SystemDisk
 from registry.catalog import schema
 from registry.catalog.collection import unreadable_manifest
 from registry.catalog.database import Database
 from registry.errors import CannotStart, StorageFailed
-from registry.request_ids import CURRENT
-from registry.system.disk import SystemDisk
+from registry.telemetry.request_ids import CURRENT
 from tests.support import images
 from tests.support.client import sha256
 

@@ -7,6 +7,7 @@ from crdt.delta import decode_delta, encode_delta
 from crdt.document import Document
 from crdt.fact import blob_fact, fact_hash, manifest_fact, parse_fact, tag_fact
 from crdt.trie import build
+from registry.adapters.disk import SystemDisk
 from registry.catalog import schema
 from registry.catalog.catalog import PATH
 from registry.catalog.collection import is_in_use
@@ -16,9 +17,8 @@ from registry.catalog.incoming import ForeignWriter, Incoming, bind_writer, take
 from registry.catalog.membership import forget_member
 from registry.catalog.view import all_observed
 from registry.errors import StorageFailed
-from registry.manifest import OCI_IMAGE, OCI_INDEX
-from registry.names import digest_of
-from registry.system.disk import SystemDisk
+from registry.oci.manifest import OCI_IMAGE, OCI_INDEX
+from registry.oci.names import digest_of
 from tests.catalog.test_database import CommitCounter
 from tests.support.seams import StillClock, opened_catalog
 

@@ -4,7 +4,7 @@ import apsw
 import pytest
 
 from registry.catalog import queries, referrers, schema, understanding
-from registry.http import direct
+from registry.http.wire import fast_path as direct
 
 FACTS_ABOUT_A_KEY = {
     "observed": "SELECT kind FROM facts WHERE document = ? AND kind = ? AND key = ? ORDER BY time, writer",

@@ -3,11 +3,11 @@
 import pytest
 
 from crdt.fact import MANIFEST, TAG, blob_fact, manifest_fact, tag_fact
+from registry.adapters.clock import SystemClock
+from registry.adapters.disk import SystemDisk
 from registry.catalog.catalog import Catalog
 from registry.catalog.reassert import compare, reassert
 from registry.catalog.view import observed
-from registry.system.clock import SystemClock
-from registry.system.disk import SystemDisk
 from tests.support.client import sha256
 
 NAME = "repository/app"

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from crdt.fact import manifest_fact
 from registry.catalog.referrers import BEGINNING, Position, Question, walk_referrers
 from registry.catalog.repository import Pushed, push_manifest
-from registry.manifest import OCI_IMAGE, parse_manifest
-from registry.names import digest_of
+from registry.oci.manifest import OCI_IMAGE, parse_manifest
+from registry.oci.names import digest_of
 from tests.support.seams import opened_catalog
 
 SUBJECT = "sha256:" + "5" * 64

@@ -14,9 +14,9 @@ from crdt.fact import blob_fact, manifest_fact, tag_fact
 from registry.catalog.incoming import Incoming
 from registry.catalog.repository import Pushed, delete_manifest, push_manifest
 from registry.errors import ManifestBlobUnknown, ManifestInvalid
-from registry.manifest import MAX_PARTS, OCI_IMAGE, OCI_INDEX, parse_manifest, read_pushed
-from registry.names import digest_of
-from registry.steps import in_one_piece, paced
+from registry.event_loop.steps import in_one_piece, paced
+from registry.oci.manifest import MAX_PARTS, OCI_IMAGE, OCI_INDEX, parse_manifest, read_pushed
+from registry.oci.names import digest_of
 from tests.support.seams import StillClock, opened_catalog
 from tests.support.turns import Turns
 

@@ -8,7 +8,8 @@ import pytest
 from crdt.delta import decode_delta
 from crdt.document import Document
 from crdt.fact import BLOB, CRITICAL, FORGOTTEN, KINDS, OTHER, TAG, Fact, by_writer, kind_of, parse_fact, tag_fact
-from registry.abilities import OWN
+from registry.adapters.disk import SystemDisk
+from registry.capabilities import OWN
 from registry.catalog.catalog import Catalog
 from registry.catalog.collection import links_of
 from registry.catalog.incoming import Incoming
@@ -23,9 +24,8 @@ from registry.catalog.understanding import (
     require_understood_behind,
 )
 from registry.errors import CannotStart, NeedsUpgrade
-from registry.log_events import LogEvent
-from registry.names import Repository
-from registry.system.disk import SystemDisk
+from registry.oci.names import Repository
+from registry.telemetry.events import LogEvent
 from tests.catalog.test_documents import D, check, write
 from tests.support.later import KIND as LATER
 from tests.support.later import KINDS as LATER_KINDS

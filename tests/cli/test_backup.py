@@ -8,7 +8,7 @@ import time
 import apsw
 import pytest
 
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
 from tests.cli.test_cli import concord, refused
 from tests.scenarios.test_copies import path_of
 from tests.support import images

@@ -12,7 +12,7 @@ from registry.cli import bundle_import
 from registry.cli.bundle import mac_of
 from registry.cli.bundle_export import export_bundle
 from registry.cli.bundle_import import import_bundle
-from registry.cluster.keys import ClusterKey
+from registry.cluster.rpc.keys import ClusterKey
 from registry.errors import CannotStart
 from tests.cli.test_cli import concord, refused
 from tests.support import images

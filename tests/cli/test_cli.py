@@ -14,7 +14,7 @@ import pytest
 from blake3 import blake3
 
 from registry.http.app import OWN_PATHS
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
 from tests.support import images
 from tests.support.client import Client, sha256
 from tests.support.logs import log_lines, select

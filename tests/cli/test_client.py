@@ -6,11 +6,11 @@ import threading
 
 import pytest
 
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
+from tests.adapters.test_bus_tls import make_certificate
 from tests.cli.test_cli import answers, concord, refused
 from tests.support.client import Client
 from tests.support.server import Server, free_port, running_cluster, wait_until
-from tests.system.test_bus_tls import make_certificate
 
 
 @pytest.fixture(scope="module")

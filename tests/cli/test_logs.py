@@ -9,9 +9,9 @@ import pytest
 
 from registry.cli.logs import JsonFormatter, TextFormatter, secrets_of, set_up_logging
 from registry.config import Config
-from registry.event_log import make_record
-from registry.log_events import LogEvent
-from registry.request_ids import CURRENT
+from registry.telemetry.event_log import make_record
+from registry.telemetry.events import LogEvent
+from registry.telemetry.request_ids import CURRENT
 from tests.support.server import KEY, free_port, running_server, wait_until
 
 PASSWORD = "a-password-of-redis"

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from registry.cli.start_errors import wants_json
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
 from tests.cli.test_cli import concord
 from tests.support.server import free_port
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
 from tests.support import images
 from tests.support.engines import Failed, root_tar, run
 from tests.support.needs import need

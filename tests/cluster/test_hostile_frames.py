@@ -12,8 +12,8 @@ from crdt.delta import encode_delta
 from crdt.fact import tag_fact
 from crdt.frame import CHANGE, HEARTBEAT, MAC_SIZE, MAX_FRAME_BYTES, Frame, seal
 from crdt.header import CAPABILITIES, REVISIONS, Field
-from registry.cluster.keys import ClusterKey
-from registry.cluster.messages import Heartbeat
+from registry.cluster.rpc.keys import ClusterKey
+from registry.cluster.rpc.messages import Heartbeat
 from tests.support.client import sha256
 from tests.support.server import KEY, Redis, Server, wait_until
 

@@ -12,10 +12,18 @@ from crdt.delta import encode_delta
 from crdt.fact import tag_fact
 from crdt.vector import encode_vector
 from registry import __version__
-from registry.abilities import OWN
-from registry.cluster import messages as m
-from registry.cluster.keys import ClusterKey
-from registry.cluster.sessions import Session, hash_of, read_token, sign_answer, sign_opening, sign_request, token_text
+from registry.capabilities import OWN
+from registry.cluster.rpc import messages as m
+from registry.cluster.rpc.keys import ClusterKey
+from registry.cluster.rpc.sessions import (
+    Session,
+    hash_of,
+    read_token,
+    sign_answer,
+    sign_opening,
+    sign_request,
+    token_text,
+)
 from tests.support.client import sha256
 from tests.support.server import KEY, running_cluster, running_server
 

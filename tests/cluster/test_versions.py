@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from crdt.frame import CHANGE, CONFIRMATION, HEARTBEAT, Frame, seal, unseal
-from registry.cluster import messages as m
-from registry.cluster.keys import ClusterKey
-from registry.http.questions import QUESTIONS
+from registry.cluster.rpc import messages as m
+from registry.cluster.rpc.keys import ClusterKey
+from registry.http.peer.questions import QUESTIONS
 from tests.cluster.test_hostile_peers import BEAT, Peer
 from tests.support.client import sha256, with_digest
 from tests.support.golden import GOLDEN, classes, required

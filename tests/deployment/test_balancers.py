@@ -13,8 +13,8 @@ from collections import Counter
 
 import pytest
 
-from registry.http.routes import parse_path
-from registry.names import parse_repository
+from registry.http.oci.routes import parse_path
+from registry.oci.names import parse_repository
 from tests.support import images, nginx
 from tests.support.client import sha256
 from tests.support.server import running_server, wait_until

@@ -4,7 +4,7 @@ push and pull: from one region to two, and a site that gets another name."""
 import threading
 from pathlib import Path
 
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
 from tests.support import images
 from tests.support.client import Client
 from tests.support.kustomize import build

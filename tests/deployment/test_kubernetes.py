@@ -13,7 +13,7 @@ import yaml
 
 from registry import __version__
 from registry.config import Config, load_config
-from registry.workers.drain import ENDING_S
+from registry.runtime.drain import ENDING_S
 from tests.support.kustomize import build, containers
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import yaml
 
 from registry import __version__
 from registry.config import Config, load_config
-from registry.workers.drain import ENDING_S
+from registry.runtime.drain import ENDING_S
 
 ROOT = Path(__file__).parents[2]
 DOCKER_STOP_S = 10

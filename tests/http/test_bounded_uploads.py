@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
 from tests.support.client import sha256, with_digest
 from tests.support.server import running_cluster, running_server, wait_until
 

@@ -145,7 +145,7 @@ def test_a_request_that_is_no_http_is_400_and_logs_nothing(alone):
 
 
 def test_hostile_names_and_digests_never_leave_the_directory_and_never_fail(alone):
-    """A few thousand of them over HTTP; the grammar itself sees a million in tests/test_names.py."""
+    """A few thousand of them over HTTP; the grammar itself sees a million in tests/oci/test_names.py."""
     drawn = random.Random(3)
     pieces = [
         "..",

@@ -234,7 +234,7 @@ def test_a_malformed_position_in_a_list_of_referrers_is_400(client, repository, 
 
 
 def test_referrers_by_pages_are_each_once_and_newest_first(tmp_path):
-    constants = {"registry.http.referrers.PAGE_BYTES": 900, "registry.catalog.referrers.FEW": 5}
+    constants = {"registry.http.oci.referrers.PAGE_BYTES": 900, "registry.catalog.referrers.FEW": 5}
     with running_server(tmp_path / "data", constants=constants) as server:
         pushed = push_referrers(server.client, "app", 20)
         entries, pages = follow(server.client, f"/v2/app/referrers/{IMAGE.digest}", "manifests")

@@ -5,8 +5,8 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from registry.manifest import MAX_MANIFEST_BYTES
-from tests.http.test_metrics import value
+from registry.oci.manifest import MAX_MANIFEST_BYTES
+from tests.http.admin.test_metrics import value
 from tests.support import images
 from tests.support.server import running_server, wait_until
 
@@ -27,7 +27,7 @@ def send_most(server):
 
 
 def test_many_that_stop_just_before_the_end_are_bounded_and_others_are_served(tmp_path):
-    bound = {"registry.manifest_memory.MAX_BYTES": 16 * MIB}
+    bound = {"registry.storage.manifest_memory.MAX_BYTES": 16 * MIB}
     with running_server(tmp_path / "data", constants=bound) as server, ThreadPoolExecutor(SENDERS) as pool:
         server.client.push("app", "before", images.image("before"))
         before = value(server, "process_resident_memory_bytes")

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from crdt.delta import encode_delta
-from registry.cluster import messages as m
-from registry.cluster.collection_reasons import Code
-from registry.log_events import LogEvent
+from registry.cluster.placement.collection_reasons import Code
+from registry.cluster.rpc import messages as m
+from registry.telemetry.events import LogEvent
 from tests.cli.test_cli import concord
 from tests.cluster.test_hostile_peers import Peer
 from tests.support import images

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
 from tests.support.server import running_cluster, wait_until
 
 

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from registry.errors import RangeInvalid
-from registry.http.multipart import GAP_BYTES, Multipart, assembled, runs
-from registry.http.ranges import MAX_RANGES, MAX_UNORDERED, ByteRange, parse_ranges
+from registry.http.oci.multipart import GAP_BYTES, Multipart, assembled, runs
+from registry.oci.ranges import MAX_RANGES, MAX_UNORDERED, ByteRange, parse_ranges
 from tests.support.client import Client, sha256
 from tests.support.processes import owner_of, standing_still, wait_for_children
 from tests.support.server import running_cluster, running_server, wait_until

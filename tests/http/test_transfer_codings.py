@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from registry.http.heads import refusal_of
+from registry.http.wire.heads import refusal_of
 from tests.support.client import sha256
 
 CONTENT = b"not gzip at all"

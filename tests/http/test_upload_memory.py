@@ -4,13 +4,13 @@ import random
 import socket
 import time
 
-from tests.http.test_metrics import value
+from tests.http.admin.test_metrics import value
 from tests.support.server import running_server, wait_until
 
 MIB = 1024 * 1024
 CLIENTS = 64
 SENT_BYTES = 3 * MIB - 1
-BOUNDS = {"registry.blobs.upload_memory.MAX_BYTES": 8 * MIB, "registry.http.large_body.MAX_LENT_BYTES": 16 * MIB}
+BOUNDS = {"registry.storage.upload_memory.MAX_BYTES": 8 * MIB, "registry.http.wire.large_body.MAX_LENT_BYTES": 16 * MIB}
 
 
 def send_most(server, location):

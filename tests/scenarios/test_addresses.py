@@ -2,7 +2,7 @@
 
 import pytest
 
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
 from tests.scenarios.test_wrong_key import figure, is_ready
 from tests.support.logs import log_lines
 from tests.support.server import free_port, running_cluster, wait_until

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from registry.cluster.collection_reasons import Code
+from registry.cluster.placement.collection_reasons import Code
 from tests.cli.test_cli import concord
 from tests.scenarios.test_copies import holders, path_of
 from tests.support import images

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
 from tests.support import images
 from tests.support.client import sha256
 from tests.support.server import Server, free_port, running_cluster, wait_until

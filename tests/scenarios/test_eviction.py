@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from registry.errors import DiskBudgetUsed
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
 from tests.scenarios.test_copies import path_of
 from tests.support.client import sha256
 from tests.support.server import Cluster, wait_until
@@ -21,7 +21,7 @@ def budgeted(directory, *budgets_mib, **settings):
     cluster = Cluster(directory, [f"s{number}" for number in range(len(budgets_mib))], **settings)
     for server, budget in zip(cluster.servers, budgets_mib, strict=True):
         server.environment["CONCORD_DISK_BUDGET_GIB"] = str(budget / 1024)
-        server._constants = {"registry.cluster.evict.LOOK_S": 0.2}
+        server._constants = {"registry.cluster.placement.eviction.LOOK_S": 0.2}
     try:
         yield cluster.start()
     finally:

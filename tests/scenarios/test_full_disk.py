@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from registry.errors import DiskFull
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
 from tests.cli.test_cli import concord
 from tests.scenarios.test_fetch import flip_a_bit, linked_sites
 from tests.support import images

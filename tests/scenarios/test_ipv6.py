@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
 from tests.cli.test_cli import concord
 from tests.support import images
 from tests.support.client import Client

@@ -2,7 +2,7 @@
 
 import json
 
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
 from tests.support import images
 from tests.support.server import running_cluster, wait_until
 

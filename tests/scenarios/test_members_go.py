@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
 from tests.scenarios.test_copies import path_of
 from tests.support import images
 from tests.support.client import sha256
@@ -137,7 +137,7 @@ def test_an_instance_alone_cannot_leave(tmp_path):
 
 
 def test_a_client_that_drips_does_not_keep_an_instance_from_leaving(tmp_path):
-    constants = {"registry.cluster.leave.WRITES_S": 1.0}
+    constants = {"registry.cluster.membership.decommission.WRITES_S": 1.0}
     with running_cluster(tmp_path, ["eu", "us"], constants=constants, drain_s="1") as cluster:
         leaving, _ = cluster.servers
         location = leaving.client.begin_upload("app")
@@ -183,7 +183,10 @@ def test_who_leaves_says_what_is_left_and_who_refuses_to_take_it(tmp_path):
 
 
 def test_who_leaves_names_an_instance_whose_disk_is_full(tmp_path):
-    constants = {"registry.blobs.ingest.RESERVE_BYTES": 2**62, "registry.cluster.fetch.RESERVE_BYTES": 2**62}
+    constants = {
+        "registry.storage.ingest.RESERVE_BYTES": 2**62,
+        "registry.cluster.transfer.transfer.RESERVE_BYTES": 2**62,
+    }
     with running_cluster(tmp_path, ["eu", "us"]) as cluster:
         leaving, stays = cluster.servers
         stays.stop()

@@ -1,6 +1,6 @@
 """One site is one registry: what was acknowledged at one instance is what every other one of its site answers.
 
-Each scenario was found by an attacker, or is what a protection of `registry.cluster.site_lease` stands for.
+Each scenario was found by an attacker, or is what a protection of `registry.cluster.replication.site_lease` stands for.
 """
 
 import http.client
@@ -104,7 +104,10 @@ def test_a_member_that_was_excluded_is_waited_for_again_once_it_answers_reads(pa
 @pytest.fixture
 def quiet(workers, tmp_path):
     """Three instances that tell each other of no change: what one lacks it has to ask for."""
-    settings = {"workers": str(workers), "constants": {"registry.cluster.confirmations.PUSH_AFTER_S": 600.0}}
+    settings = {
+        "workers": str(workers),
+        "constants": {"registry.cluster.replication.acknowledgements.PUSH_AFTER_S": 600.0},
+    }
     with running_cluster(tmp_path, ["eu", "eu", "eu"], with_redis=False, **settings) as cluster:
         cluster[0].client.push("app", "live", OLD)
         cluster.wait_agreed()

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from crdt.frame import CHANGE, Frame, FrameKey, seal
-from registry.cluster.keys import ClusterKey
-from registry.log_events import LogEvent
+from registry.cluster.rpc.keys import ClusterKey
+from registry.telemetry.events import LogEvent
 from tests.support import images
 from tests.support.server import KEY, running_cluster, wait_until
 

@@ -7,11 +7,11 @@ import sys
 import pytest
 
 from registry.catalog.queries import Queries
-from registry.cluster.messages import ReplicationAnswer
-from registry.http import replication
-from registry.http.replication import MAX_PARTS, Parts, Standing, _shown, parts_of
-from registry.manifest import parse_manifest
-from registry.names import digest_of
+from registry.cluster.rpc.messages import ReplicationAnswer
+from registry.http.admin import tag_locations as replication
+from registry.http.admin.tag_locations import MAX_PARTS, Parts, Standing, _shown, parts_of
+from registry.oci.manifest import parse_manifest
+from registry.oci.names import digest_of
 from tests.support import images
 from tests.support.server import running_cluster, wait_until
 

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
 from tests.cli.test_cli import concord
-from tests.http.test_metrics import samples
+from tests.http.admin.test_metrics import samples
 from tests.support import images
 from tests.support.server import Cluster, wait_until
 

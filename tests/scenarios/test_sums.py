@@ -5,7 +5,7 @@ import contextlib
 import apsw
 import pytest
 
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
 from tests.cli.test_cli import concord, refused
 from tests.support import images
 from tests.support.client import sha256

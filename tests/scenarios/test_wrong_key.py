@@ -6,7 +6,7 @@ from contextlib import closing
 import apsw
 import pytest
 
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
 from tests.support.server import running_cluster, wait_until
 
 OTHER = "another-cluster-key-for-the-tests"

@@ -6,10 +6,10 @@ import re
 import pytest
 
 from crdt.fact import blob_fact, manifest_fact
+from registry.adapters.clock import SystemClock
+from registry.adapters.disk import SystemDisk
 from registry.catalog.catalog import Catalog
-from registry.log_events import LogEvent
-from registry.system.clock import SystemClock
-from registry.system.disk import SystemDisk
+from registry.telemetry.events import LogEvent
 from tests.support import images
 from tests.support.client import sha256
 from tests.support.server import Cluster, running_server, wait_until

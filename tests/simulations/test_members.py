@@ -6,9 +6,9 @@ import statistics
 
 import pytest
 
-from registry.cluster.bodies import Bodies
-from registry.cluster.evict import Evict
-from registry.names import Digest
+from registry.cluster.placement.eviction import Evict
+from registry.cluster.replication.manifest_bodies import Bodies
+from registry.oci.names import Digest
 from simulations import evictions
 from simulations.evictions import BUDGET_GIB
 from simulations.images import ALL_IMAGES, digest_of

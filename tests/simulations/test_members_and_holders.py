@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from registry.cluster.fetch import Fetch
-from registry.seams import PeerUnreachable
+from registry.cluster.transfer.transfer import Fetch
+from registry.ports import PeerUnreachable
 from simulations.checkers import Violation
 from simulations.images import ALL_IMAGES, digest_of
 from simulations.referee import CALM_S

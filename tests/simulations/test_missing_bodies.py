@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from registry.cluster.bodies import Bodies
-from registry.cluster.peers import Peers
+from registry.cluster.replication.manifest_bodies import Bodies
+from registry.cluster.rpc.client import Peers
 from simulations.checkers import Violation
 from simulations.checkers.bounds import check_wanted
 from simulations.images import ALL_IMAGES, digest_of
@@ -20,7 +20,7 @@ def no_frame_brings_bodies(monkeypatch):
     async def leave_it(self, change):
         return True
 
-    monkeypatch.setattr("registry.cluster.gossip.BODY_ROOM_BYTES", 0)
+    monkeypatch.setattr("registry.cluster.replication.gossip.BODY_ROOM_BYTES", 0)
     monkeypatch.setattr(Bodies, "deposit", leave_it)
 
 
@@ -134,7 +134,7 @@ def test_a_body_whose_manifest_is_deleted_while_it_comes_is_fetched_again_when_t
 @pytest.mark.usefixtures("no_frame_brings_bodies")
 def test_many_manifests_that_are_missing_come_with_one_question(monkeypatch):
     """And one by one where whoever has them does not know that question, or does not answer it."""
-    monkeypatch.setattr("registry.cluster.bodies.WORTH_ASKING_TOGETHER", len(ALL_IMAGES))
+    monkeypatch.setattr("registry.cluster.replication.manifest_bodies.WORTH_ASKING_TOGETHER", len(ALL_IMAGES))
     receive, alone = Bodies._receive, []
 
     async def counted(self, member, digest):
@@ -160,7 +160,7 @@ def test_many_manifests_that_are_missing_come_with_one_question(monkeypatch):
 @pytest.mark.usefixtures("no_frame_brings_bodies")
 def test_manifests_come_one_by_one_where_the_question_for_many_is_not_answered(monkeypatch):
     """It took all of each round, and then the next."""
-    monkeypatch.setattr("registry.cluster.bodies.WORTH_ASKING_TOGETHER", len(ALL_IMAGES))
+    monkeypatch.setattr("registry.cluster.replication.manifest_bodies.WORTH_ASKING_TOGETHER", len(ALL_IMAGES))
     ask = Peers.ask_url
 
     async def hang(self, url, path, question, answer, instance=""):

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from registry.read_lease import LEASE_S
+from registry.cluster.replication.read_lease import LEASE_S
 from simulations.checkers import Violation
 from simulations.checkers.read_your_writes import ReadYourWrites
 from simulations.history import Operation

@@ -6,11 +6,11 @@ from unittest.mock import patch
 
 import pytest
 
-import registry.blobs.ingest as ingest
-import registry.cluster.fetch as fetch
+import registry.cluster.transfer.transfer as fetch
+import registry.storage.ingest as ingest
 from crdt.fact import blob_fact
-from registry.cluster.contents import Part
-from registry.cluster.fetch import TransferFailed
+from registry.cluster.transfer.blob_reader import Part
+from registry.cluster.transfer.transfer import TransferFailed
 from registry.errors import OciError
 from simulations.images import ALL_IMAGES, digest_of
 from simulations.run import Run

@@ -3,8 +3,8 @@
 import asyncio
 import random
 
-from registry.blobs.store import content_path
-from registry.names import Digest
+from registry.oci.names import Digest
+from registry.storage.store import content_path
 from simulations.images import digest_of
 from simulations.run import Run
 from simulations.world import Node

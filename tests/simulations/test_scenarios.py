@@ -6,8 +6,8 @@ import statistics
 
 import pytest
 
-from registry.cluster.collect import Collect
-from registry.cluster.secure import Secure
+from registry.cluster.placement.garbage_collection import Collect
+from registry.cluster.placement.write_concern import Secure
 from simulations.faults import FAULTS
 from simulations.images import ALL_IMAGES, digest_of
 from simulations.run import Run, drawn_plan, run
@@ -231,7 +231,7 @@ def test_what_comes_by_a_frame_while_others_are_asked_is_no_miss(monkeypatch):
         first, second = playing.world.nodes
         work = client(playing)
         await pushed(work, first, "other", ALL_IMAGES[0])
-        monkeypatch.setattr("registry.cluster.cluster.Cluster.learn_for_miss", ask_in_vain)
+        monkeypatch.setattr("registry.cluster.node.Cluster.learn_for_miss", ask_in_vain)
         asking = asyncio.ensure_future(client(playing, "client2").pull_manifest(second, "app", "v1"))
         await asyncio.sleep(0.05)
         await pushed(work, first, "v1", ALL_IMAGES[0])
@@ -343,7 +343,7 @@ def test_an_instance_that_joins_is_not_ready_because_its_neighbours_refuse_it_fo
 def test_a_body_that_its_frame_did_not_carry_is_fetched_at_once(monkeypatch):
     """A manifest's body that no frame carried was fetched in rounds of five seconds where the facts came by a frame,
     and at once only where they came by a diff."""
-    monkeypatch.setattr("registry.cluster.gossip.BODY_ROOM_BYTES", 0)
+    monkeypatch.setattr("registry.cluster.replication.gossip.BODY_ROOM_BYTES", 0)
 
     async def act(playing: Run) -> None:
         await begin(playing)
@@ -417,7 +417,7 @@ def test_what_is_announced_while_its_document_is_asked_for_is_asked_for_too(monk
     """A change that was only announced, while its document was being fetched, was left to the next heartbeat; until
     then its site did not show what had been acknowledged. It is now fetched as soon as that answer is here, and a
     neighbour's at once, although a member far away is being asked."""
-    monkeypatch.setattr("registry.cluster.gossip.MAX_DELTA_BYTES", 0)
+    monkeypatch.setattr("registry.cluster.replication.gossip.MAX_DELTA_BYTES", 0)
 
     async def act(playing: Run) -> None:
         await begin(playing)

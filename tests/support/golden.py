@@ -21,9 +21,9 @@ import redis as library
 
 from crdt.frame import HEARTBEAT, unseal
 from registry import __version__
-from registry.cluster import messages
-from registry.cluster.keys import ClusterKey
-from registry.cluster.peers import Peers
+from registry.cluster.rpc import messages
+from registry.cluster.rpc.client import Peers
+from registry.cluster.rpc.keys import ClusterKey
 from tests.support import images
 from tests.support.client import Client
 from tests.support.server import KEY, Redis, running_cluster, wait_until

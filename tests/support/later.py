@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from crdt.fact import KINDS as KNOWN
 from crdt.fact import Fact
-from registry.abilities import BITS, OWN, Abilities
+from registry.capabilities import BITS, OWN, Abilities
 
 KIND = "!made-up"
 FIELD = 99

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from logging import LogRecord
 
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
 
 
 def log_lines(text: str) -> list[dict]:

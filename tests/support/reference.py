@@ -18,20 +18,20 @@ from prometheus_client.core import Metric
 from pydantic.fields import FieldInfo
 from typer.models import ArgumentInfo, CommandInfo
 
-from registry.backup_note import BackupNote
+from registry.adapters.clock import SystemClock
+from registry.adapters.disk import SystemDisk
+from registry.adapters.http import HttpTransport
+from registry.adapters.no_bus import SilentBus
 from registry.cli.main import app as commands
 from registry.config import Config, PolicyRule
-from registry.http import replication
+from registry.http.admin import tag_locations as replication
+from registry.http.admin.metrics import Figures
+from registry.http.admin.standing import Upkeep
 from registry.http.app import ADMINISTRATION, OWN
-from registry.http.metrics import Figures
-from registry.http.routes import HANDLERS, SUMMARIES, TEMPLATES
-from registry.http.standing import Upkeep
+from registry.http.oci.routes import HANDLERS, SUMMARIES, TEMPLATES
 from registry.instance import Instance
-from registry.log_events import LogEvent
-from registry.system.clock import SystemClock
-from registry.system.disk import SystemDisk
-from registry.system.http import HttpTransport
-from registry.system.no_bus import SilentBus
+from registry.storage.backup_note import BackupNote
+from registry.telemetry.events import LogEvent
 
 DIRECTORY = Path(__file__).parents[2] / "docs" / "reference"
 GENERATED = "<!-- Generated from the code by `make reference`. Edit the declarations there. -->"

@@ -4,8 +4,8 @@ import errno
 import itertools
 from pathlib import Path
 
+from registry.adapters.disk import SystemDisk, SystemFile
 from registry.catalog.catalog import Catalog
-from registry.system.disk import SystemDisk, SystemFile
 
 
 class StillClock:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from registry.cli.demo import redis_executable
-from registry.log_events import LogEvent
+from registry.telemetry.events import LogEvent
 from tests.support.client import Client
 from tests.support.logs import log_lines, select
 from tests.support.starter import CAN_FORK, STARTER, Started

@@ -11,7 +11,7 @@ import os
 import struct
 from pathlib import Path
 
-from registry.system.clock import SystemClock
+from registry.adapters.clock import SystemClock
 
 CLOCK_VARIABLE = "HISTORIES_CLOCK"
 PLANTED_VARIABLE = "HISTORIES_PLANTED"

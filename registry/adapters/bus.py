@@ -1,0 +1,331 @@
+"""The bus: Redis pub/sub, through any number of servers at once.
+
+Every frame is published to all servers and listened for at all of them; one that works is enough. Publishing never
+waits: frames go through a bounded queue for each server, and the oldest are dropped when a server does not keep up.
+Pub/sub delivers at most once, and a connection whose other end has silently gone away looks alive for a long time; so
+each subscription listens for its own heartbeat, and is opened anew when that does not come back in time.
+
+Redis has no authority here: whoever can publish there may send anything, at any rate. What is no frame of this cluster
+by its first bytes is dropped before anything else is done with it, reading takes a bounded share of the event loop, and
+what has been read and not yet taken is bounded. A subscription that falls behind for that is opened anew, which gives
+up what waits; the instances find out over HTTP.
+
+Pub/sub has no databases. The number in an address is put into the names of the channels instead, and no database is
+selected: instances whose addresses have different numbers do not hear each other.
+"""
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import redis.asyncio
+from redis.asyncio.sentinel import Sentinel
+from redis.exceptions import RedisError
+
+from crdt.frame import MAX_FRAME_BYTES
+from registry.adapters.clock import SystemClock
+from registry.adapters.resp import MessageParser, NoSubscription
+from registry.errors import CannotStart
+from registry.event_loop.ending import end
+from registry.event_loop.share import LoopShare
+from registry.settings.redis_address import database_of, is_encrypted, names_sentinels, parse_sentinels, shown
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+from registry.telemetry.log_limit import STRANGERS_S, LogLimit
+
+log = EventLog("concord.bus")
+
+PROBE_S = 2.0
+DEAF_S = 6.0
+RETRY_S = 0.5
+TIMEOUT_S = 3.0
+MAX_QUEUED_FRAMES = 4096
+MAX_QUEUED_BYTES = 32 * 1024 * 1024
+MAX_BATCH = 256
+MAX_HEARD_FRAMES = 8192
+MAX_HEARD_BYTES = 32 * 1024 * 1024
+"""What was read and not yet taken: as much as Redis itself keeps for a subscriber before it cuts it off."""
+READ_BYTES = 64 * 1024
+READING_SHARE = 0.2
+"""Of the event loop, for all servers together. Reading takes some 2 µs for a short message, so genuine traffic stays
+far below it."""
+STATE_LOG_S = 10.0
+"""A Redis that is restarted says so at once; one that cuts subscribers off twice a second, every ten seconds."""
+
+Refusal = Callable[[bytes], str | None]
+"""Why a message is no frame of this cluster, judged by its first bytes alone; None for one that may be."""
+
+
+class RedisBus:
+    """See `registry.ports.Bus`. The first of `clusters` names the channel to publish on; all are listened to, so that a
+    cluster key can be exchanged while everyone runs."""
+
+    def __init__(self, urls: Sequence[str], clusters: Sequence[str], site: str, refusal: Refusal) -> None:
+        self._cluster = clusters[0]
+        self.refused: Counter[str] = Counter()
+        self._heard = _Heard()
+        channels = [channel for name in clusters for channel in (name, f"{name}:{site}")]
+        share = LoopShare(READING_SHARE)
+        self._servers = [_Server(url, channels, self._heard, share, refusal, self.refused) for url in urls]
+
+    def publish(self, frame: bytes, site: str | None = None) -> None:
+        channel = self._cluster if site is None else f"{self._cluster}:{site}"
+        for server in self._servers:
+            server.publish(channel, frame)
+
+    async def listen(self) -> AsyncIterator[bytes]:
+        tasks = [asyncio.create_task(work) for server in self._servers for work in (server.send(), server.hear())]
+        try:
+            while True:
+                yield await self._heard.take()
+        finally:
+            await end(tasks)
+
+    def servers(self) -> dict[str, bool]:
+        return {server.name: server.connected for server in self._servers}
+
+
+class _Heard:
+    """Frames that were read and not yet taken."""
+
+    def __init__(self) -> None:
+        self._frames: deque[bytes] = deque()
+        self._bytes = 0
+        self._filled, self._has_room = asyncio.Event(), asyncio.Event()
+        self._has_room.set()
+
+    async def put(self, frames: Sequence[bytes]) -> None:
+        """Wait for room, and then keep what one read has brought."""
+        await self._has_room.wait()
+        self._frames.extend(frames)
+        self._bytes += sum(map(len, frames))
+        if self._frames:
+            self._filled.set()
+        self._note_room()
+
+    async def take(self) -> bytes:
+        while not self._frames:
+            self._filled.clear()
+            await self._filled.wait()
+        frame = self._frames.popleft()
+        self._bytes -= len(frame)
+        self._note_room()
+        return frame
+
+    def _note_room(self) -> None:
+        if len(self._frames) < MAX_HEARD_FRAMES and self._bytes < MAX_HEARD_BYTES:
+            self._has_room.set()
+        else:
+            self._has_room.clear()
+
+
+class _Server:
+    """One Redis server."""
+
+    def __init__(
+        self,
+        url: str,
+        channels: Sequence[str],
+        heard: _Heard,
+        share: LoopShare,
+        refusal: Refusal,
+        refused: Counter[str],
+    ) -> None:
+        database = database_of(url)
+        self.name = shown(url) + (f" (database {database})" if database else "")
+        self._client = _client(url)
+        self._prefix = f"concord/{database}:" if database else "concord:"
+        self._probe = f"{channels[0]}:probe:{secrets.token_hex(8)}"
+        self._subscribed = [self._prefix + channel for channel in (*channels, self._probe)]
+        self._echo_channel = self._subscribed[-1].encode()
+        self._heard, self._share, self._refusal, self._refused = heard, share, refusal, refused
+        self._queue: deque[tuple[str, bytes]] = deque()
+        self._queued_bytes = 0
+        self._filled = asyncio.Event()
+        self._probed: dict[bytes, float] = {}
+        """Loop times of the probes that have not come back to the present subscription."""
+        clock = SystemClock()
+        self._lost, self._found = (LogLimit(clock, 1, STATE_LOG_S) for _ in range(2))
+        self._unpublished, self._strange = (LogLimit(clock, 1, STRANGERS_S) for _ in range(2))
+        self.connected = False
+
+    def publish(self, channel: str, frame: bytes) -> None:
+        self._queue.append((self._prefix + channel, frame))
+        self._queued_bytes += len(frame)
+        while len(self._queue) > MAX_QUEUED_FRAMES or self._queued_bytes > MAX_QUEUED_BYTES:
+            self._queued_bytes -= len(self._queue.popleft()[1])
+        self._filled.set()
+
+    async def send(self) -> None:
+        """Publish what is queued, for ever. What fails is lost; the others find out by themselves."""
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+                self._queued_bytes -= sum(len(frame) for _, frame in batch)
+                try:
+                    async with self._client.pipeline(transaction=False) as pipeline:
+                        for channel, frame in batch:
+                            pipeline.publish(channel, frame)
+                        answers = await pipeline.execute(raise_on_error=False)  # what is raised quotes the frame
+                    refused = next((answer for answer in answers if isinstance(answer, Exception)), None)
+                    if refused is not None:
+                        message = "the bus at %(bus)s refuses what is published: %(error)s"
+                        self._say(
+                            self._unpublished, logging.WARNING, LogEvent.BUS_PUBLISH_REJECTED, message, error=refused
+                        )
+                except (RedisError, OSError, TimeoutError):
+                    await asyncio.sleep(RETRY_S)
+                except Exception:
+                    log.exception(LogEvent.BUS_PUBLISH_FAILED, "publishing to the bus at %(bus)s failed", bus=self.name)
+                    await asyncio.sleep(RETRY_S)
+
+    async def hear(self) -> None:
+        """Hear frames, for ever, on one subscription after the other."""
+        said = False
+        while True:
+            try:
+                await self._subscribe()
+            except (RedisError, NoSubscription, OSError, TimeoutError) as error:
+                if self.connected or not said:
+                    message, reason = "the bus at %(bus)s is not heard: %(error)s", _shortened(error)
+                    said = self._say(self._lost, logging.WARNING, LogEvent.BUS_DISCONNECTED, message, error=reason)
+            except Exception:
+                log.exception(LogEvent.BUS_LISTEN_FAILED, "listening to the bus at %(bus)s failed", bus=self.name)
+            finally:
+                self.connected = False
+            await asyncio.sleep(RETRY_S)
+
+    async def _subscribe(self) -> None:
+        connection = self._client.connection_pool.make_connection()
+        probing: asyncio.Task[None] | None = None
+        try:
+            await connection.connect()
+            await connection.send_command("SUBSCRIBE", *self._subscribed)
+            self._probed.clear()
+            probing = asyncio.create_task(self._probe_often())
+            await self._read(connection._reader)  # the library's own subscription parses everything, see `resp`
+        finally:
+            if probing is not None:
+                probing.cancel()
+            await connection.disconnect(nowait=True)
+
+    async def _read(self, stream: asyncio.StreamReader) -> None:
+        loop, parser = asyncio.get_running_loop(), MessageParser(MAX_FRAME_BYTES)
+        while True:
+            try:
+                async with asyncio.timeout(PROBE_S):
+                    data = await stream.read(READ_BYTES)
+                if not data:
+                    raise ConnectionError("the server closed the connection")
+            except TimeoutError:
+                data = b""
+            begun_s = time.perf_counter()  # the loop's own time stands still while a callback runs
+            frames = self._sorted(parser, data)
+            oldest_s = next(iter(self._probed.values()), loop.time())
+            if loop.time() - oldest_s > DEAF_S:
+                raise TimeoutError(f"what is sent there does not come back within {DEAF_S:g} s")
+            now_s = time.perf_counter()
+            rest_s = self._share.charge(now_s - begun_s, now_s)
+            await self._heard.put(frames)
+            await asyncio.sleep(rest_s)  # also where that is nothing: reading does not wait while there is something
+
+    def _sorted(self, parser: MessageParser, data: bytes) -> list[bytes]:
+        """The frames among what was read. The rest is counted, or was our own probe."""
+        refusal, frames, refused, too_large = self._refusal, [], 0, parser.too_large
+        for channel, payload in parser.feed(data):
+            if channel == self._echo_channel:
+                self._echoed(payload)
+                continue
+            why = refusal(payload)
+            if why is None:
+                frames.append(payload)
+            else:
+                self._refused[why] += 1
+                refused += 1
+        if parser.too_large > too_large:
+            self._refused["malformed"] += parser.too_large - too_large
+            refused += parser.too_large - too_large
+        if refused:
+            self._say(
+                self._strange,
+                logging.WARNING,
+                LogEvent.BUS_MESSAGES_REJECTED,
+                "refused messages on the bus at %(bus)s, %(messages)d in all, that are no frames of this cluster: "
+                "who may publish there is for the Redis to restrict (ACL)",
+                messages=sum(self._refused.values()),
+            )
+        return frames
+
+    def _echoed(self, number: bytes) -> None:
+        """A probe has come back."""
+        if number not in self._probed:
+            return  # anybody may publish there
+        for earlier in list(self._probed):
+            del self._probed[earlier]
+            if earlier == number:
+                break
+        if not self.connected:
+            self.connected = True
+            self._say(self._found, logging.INFO, LogEvent.BUS_CONNECTED, "the bus at %(bus)s is heard")
+
+    async def _probe_often(self) -> None:
+        while True:
+            number = secrets.token_bytes(8)
+            self._probed[number] = asyncio.get_running_loop().time()
+            self.publish(self._probe, number)
+            await asyncio.sleep(PROBE_S)
+
+    def _say(self, limit: LogLimit, level: int, event: LogEvent, message: str, **fields: object) -> bool:
+        """Log a line, if its limit admits one. Return whether it did."""
+        left_out = limit.admit()
+        if left_out is not None:
+            log.log(level, event, message, bus=self.name, **fields, **left_out)
+        return left_out is not None
+
+
+def _shortened(error: Exception) -> str:
+    """Without the address, which is in the line already, and without the page of settings that the library names when
+    Sentinels do not answer."""
+    text = re.sub(r"^Error -?[0-9]+ (?:while )?connecting to \S+\. ", "", str(error).partition(" : <")[0])
+    return text.removesuffix(".") or type(error).__name__
+
+
+def _client(url: str) -> Any:
+    """A client that connects when it is used. One by Sentinels asks them for the master at every connection. Raises
+    CannotStart for an address with options that there are not."""
+    limits: dict[str, Any] = {
+        "socket_connect_timeout": TIMEOUT_S,
+        "socket_timeout": TIMEOUT_S,
+        "retry": None,
+        "protocol": 2,  # what `resp` parses; and no HELLO, which an ACL would have to allow
+    }
+    if is_encrypted(url):
+        limits["ssl_check_hostname"] = True  # older versions of the library look at the signature alone
+    client = _by_sentinels(url, limits) if names_sentinels(url) else _direct(url, limits)
+    client.connection_pool.connection_kwargs["db"] = 0
+    try:
+        client.connection_pool.make_connection()  # connects nowhere, and else each attempt to would fail
+    except TypeError as error:
+        raise CannotStart(f"the address of the Redis {shown(url)} has an unknown option: {error}") from None
+    return client
+
+
+def _direct(url: str, limits: dict[str, Any]) -> Any:
+    return redis.asyncio.Redis.from_url(url, max_connections=8, **limits)
+
+
+def _by_sentinels(url: str, limits: dict[str, Any]) -> Any:
+    said = parse_sentinels(url)
+    if said.encrypted:
+        limits |= {"ssl": True, "ssl_ca_certs": said.trusted}
+    login: dict[str, Any] = {"password": said.sentinel_password} if said.sentinel_password else {}
+    sentinels = Sentinel(said.hosts, sentinel_kwargs={**limits, **login})  # type: ignore[no-untyped-call]
+    master: dict[str, Any] = {"username": said.user, "password": said.password}
+    return sentinels.master_for(said.master, max_connections=8, **master, **limits)

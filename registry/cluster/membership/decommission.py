@@ -1,0 +1,197 @@
+"""Leaving for good: what only this instance holds is handed over first.
+
+While it leaves an instance keeps serving, takes no more copies, and is not ready, so that balancers send requests
+elsewhere. When everything that is linked is held by somebody else too, it refuses writes, waits for those that are at
+work, looks again, and tells somebody all it knows, manifests' bodies among it; then it says that it is gone for good,
+tells somebody that too, since frames may be lost, and ends. Whoever leaves too is not relied on.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from registry.catalog.catalog import Catalog
+from registry.catalog.collection import linked_content, named_bodies
+from registry.cluster.membership.members import Member, Members
+from registry.cluster.placement.rendezvous import ranked, spread
+from registry.cluster.replication.anti_entropy import Sync
+from registry.cluster.rpc.client import Peers
+from registry.cluster.rpc.messages import BodiesAnswer, BodiesQuestion, TakeAnswer, TakeQuestion, Updates, UpdatesAnswer
+from registry.cluster.transfer.blob_reader import Contents
+from registry.errors import Leaving
+from registry.oci.names import Digest
+from registry.ports import PeerUnreachable
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord.leave")
+
+PAGE = 200
+AGAIN_S = 2.0
+LOOK_S = 0.1
+WRITES_S = 60.0
+"""How long writes that are at work are waited for. Those that end later are refused, since they may be lost."""
+ANSWER_S = 6.0
+MAX_EXAMPLES = 20
+"""Contents that are named of those that nobody takes: enough to see what they have in common."""
+
+
+class Leave:
+    """See the module."""
+
+    def __init__(self, catalog: Catalog, contents: Contents, members: Members, peers: Peers, sync: Sync) -> None:
+        self._catalog = catalog
+        self._contents = contents
+        self._members = members
+        self._peers = peers
+        self._sync = sync
+        self._closed = self._is_over = False
+        self._writes = 0
+        self.under_way = False
+        self.handed_over = 0
+        self.left = 0
+        """Contents that nobody else holds, as far as was seen in the pass before."""
+        self.left_bytes = 0
+        self.examples: list[Digest] = []
+        """Some of those contents."""
+        self.refused_by: dict[str, str] = {}
+        """Instances that did not take a content when they were asked last, and why."""
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around each write. Raises Leaving where one would be lost."""
+        if self._closed:
+            raise Leaving("this instance is leaving the cluster; push to another one")
+        self._writes += 1
+        try:
+            yield
+            if self._is_over:
+                raise Leaving("this instance has left the cluster; push to another one")
+        finally:
+            self._writes -= 1
+
+    async def hand_over(self) -> None:
+        """Return once somebody else holds everything that is linked and held here, and knows what is known here."""
+        self.under_way = True
+        await self._hand_over_all()
+        self._closed = True
+        until = asyncio.get_running_loop().time() + WRITES_S
+        while self._writes and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(LOOK_S)
+        self._is_over = True
+        await self._hand_over_all()
+        await self.tell()
+
+    async def tell(self) -> None:
+        """Return once somebody who stays knows what is known here."""
+        while not await self._tell():
+            await asyncio.sleep(AGAIN_S)
+
+    async def _hand_over_all(self) -> None:
+        while True:
+            await self._pass()
+            if not self.left and self._members.reachable():
+                return
+            await asyncio.sleep(AGAIN_S)
+
+    async def _tell(self) -> bool:
+        """Compare everything with somebody who stays, and exchange what differs."""
+        for one in self._members.keepers():
+            member = self._members.get(one.instance)
+            if member is not None and member.reachable and await self._sync.compare_all(member):
+                try:
+                    await self._give_bodies(member)
+                    if await self._peers.stays(member, ANSWER_S):
+                        return True
+                except PeerUnreachable as error:
+                    self._refused(member, "all that is known here", str(error))
+        return False
+
+    async def _give_bodies(self, member: Member) -> None:
+        """Bring it the manifests that no frame has brought there: it may not come to fetch them. Raises
+        PeerUnreachable."""
+        last = ""
+        while page := await named_bodies(self._catalog.database, last, PAGE):
+            answer = await self._peers.ask(member, "/bodies", BodiesQuestion(list(page)), BodiesAnswer, ANSWER_S)
+            for digest in sorted(set(page) - set(answer.held)):
+                body = self._catalog.queries.body(digest)
+                if body is not None:
+                    await self._peers.ask(member, "/updates", Updates([], {}, [body]), UpdatesAnswer, ANSWER_S)
+            last = page[-1]
+
+    @property
+    def waits_for(self) -> str:
+        """What keeps this instance from leaving, beside contents that nobody takes; empty when nothing does."""
+        reachable = {member.instance for member in self._members.reachable()}
+        if not self.under_way or reachable & {one.instance for one in self._members.keepers()}:
+            return ""
+        if reachable:
+            return "another instance that keeps copies: those that can be reached are front ends, or leave too"
+        return "another instance that can be reached: none can now"
+
+    async def _pass(self) -> None:
+        """Hand over what only we hold, and note what of it there still is."""
+        await self._contents.look_again()
+        left, last = [], ""
+        while page := await linked_content(self._catalog.database, last, PAGE):
+            for digest, size in page:
+                if not await self._is_kept(digest):
+                    if await self._give(digest, size):
+                        self.handed_over += 1
+                    else:
+                        left.append((digest, size))
+            last = page[-1].digest
+        self.left, self.left_bytes = len(left), sum(size for _, size in left)
+        self.examples = [digest for digest, _ in left[:MAX_EXAMPLES]]
+
+    async def _is_kept(self, digest: Digest) -> bool:
+        """Whether somebody who stays holds a content."""
+        asked = [asyncio.create_task(self._keeps(member, digest)) for member in self._members.reachable()]
+        try:
+            for answer in asyncio.as_completed(asked):
+                if await answer:
+                    return True
+        finally:
+            for task in asked:
+                task.cancel()
+        return False
+
+    async def _keeps(self, member: Member, digest: Digest) -> bool:
+        try:
+            return await self._peers.keeps(member, digest, ANSWER_S, relying=True)
+        except PeerUnreachable:
+            return False
+
+    async def _give(self, digest: Digest, size: int) -> bool:
+        """Have somebody take a content. False when nobody does now."""
+        for one in spread(ranked(digest, self._members.keepers())):
+            member = self._members.get(one.instance)
+            if member is not None and member.reachable and await self._is_taken(member, TakeQuestion(digest, size)):
+                return True
+        return False
+
+    async def _is_taken(self, member: Member, question: TakeQuestion) -> bool:
+        try:
+            while True:
+                answer = await self._peers.ask(member, "/take", question, TakeAnswer, ANSWER_S)
+                if answer.held:
+                    self.refused_by.pop(member.instance, None)
+                    return True
+                if not answer.under_way:
+                    self._refused(member, question.digest, answer.reason or "it does not say why")
+                    return False
+        except PeerUnreachable as error:
+            self._refused(member, question.digest, str(error))
+            return False
+
+    def _refused(self, member: Member, what: str, reason: str) -> None:
+        """Note why a member does not take something over. One that goes on refusing is one line in the log."""
+        if self.refused_by.get(member.instance) != reason:
+            log.warning(
+                LogEvent.DECOMMISSION_HANDOFF_REJECTED,
+                "%(member)s did not take %(content)s: %(reason)s",
+                member=member.shown,
+                content=what,
+                reason=reason,
+            )
+        self.refused_by[member.instance] = reason

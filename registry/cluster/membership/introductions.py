@@ -1,0 +1,57 @@
+"""Hellos to members that another member names, sent at once.
+
+Two instances that have never met wait for no acknowledgement of each other's, so one site is one registry only among
+members that know each other. A newcomer therefore meets everybody that the members it has met name, before it answers
+clients; and whoever holds a read lease meets the newcomers that its granter names, before it uses the lease.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+
+from registry.cluster.membership.members import Members
+
+MAX_PENDING = 100
+"""Hellos under way. More addresses than that are met in the rounds of introduction."""
+
+
+class Introductions:
+    """The hellos that one process has under way."""
+
+    def __init__(self, members: Members, own_url: str, say_hello: Callable[[str], Awaitable[None]]) -> None:
+        """`say_hello` bounds its own time, and raises nothing."""
+        self._members = members
+        self._own_url = own_url
+        self._say_hello = say_hello
+        self._pending: dict[str, asyncio.Task[None]] = {}
+        self._met: set[str] = set()
+        """Addresses to which a hello was sent. What comes of it later is for the rounds of introduction."""
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._pending)
+
+    def hear_of(self, urls: Iterable[str]) -> None:
+        """Say hello to addresses that are new here."""
+        known = {self._own_url, "", *(self._members.url(member) for member in self._members.live())}
+        for url in urls:
+            if url not in known and url not in self._met and len(self._pending) < MAX_PENDING:
+                self._met.add(url)
+                task = self._pending[url] = asyncio.create_task(self._meet(url))
+                task.add_done_callback(partial(self._ended, url))
+
+    async def meet(self, urls: Iterable[str]) -> None:
+        """Say hello to addresses that are new here, and wait for the answers."""
+        self.hear_of(urls)
+        if self._pending:
+            await asyncio.wait(self._pending.values())
+
+    async def _meet(self, url: str) -> None:
+        await self._say_hello(url)
+
+    def _ended(self, url: str, task: "asyncio.Task[None]") -> None:
+        del self._pending[url]
+
+    def close(self) -> None:
+        for task in self._pending.values():
+            task.cancel()

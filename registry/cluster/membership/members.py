@@ -1,0 +1,341 @@
+"""The other instances: who is there, how they are reached, and how far they are.
+
+An instance is live while its heartbeats come; it is presumed dead after three are missed. A heartbeat on the bus is
+authentic but not fresh: anyone who can publish there can record it and publish it again. So a heartbeat on the bus only
+prolongs a life. A life begins with an answered request, which is fresh (see `cluster.rpc.sessions`): at the first
+heartbeat, after a silence, and with every incarnation. Sequence numbers are kept on disk for the same reason.
+
+Whether requests reach it is a separate matter, since a network may swallow packets to an instance whose heartbeats
+still arrive: after a request that failed it is not asked again for a moment, and longer each time.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from registry.capabilities import in_order
+from registry.catalog.members import MemberRow, Reached
+from registry.cluster.placement.rendezvous import Candidate
+from registry.cluster.rpc.messages import Heartbeat
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord.members")
+
+HEARTBEAT_S = 2.0
+PRESUMED_DEAD_S = 3 * HEARTBEAT_S + 0.5
+SILENT_S = 1.5 * HEARTBEAT_S
+"""After so long without a heartbeat on the bus a member is asked by a request: it is to have answered, within another
+interval and the time that takes, before it would be presumed dead."""
+FIRST_BACKOFF_S = 1.0
+MAX_BACKOFF_S = 4.0  # less than a round of catching up, so that a member that is back is found in the next one
+PROMPT_S = 0.25
+MAX_MEMBERS = 1000
+AWAY_S = 600.0
+MEMBER_RESTART_S = 10.0
+"""How long a restart takes, after which who does not answer is taken for gone."""
+
+
+class Member:
+    """One other instance."""
+
+    def __init__(self, instance: str) -> None:
+        self.instance = instance
+        self.beat = Heartbeat("", "", "", "", 0, 0, 0, b"", {})
+        self.site_name = ""
+        """What it calls its site: its bus listens to that. `beat.site` is what this instance calls it."""
+        self.sequence = 0
+        self.heard_at: float | None = None
+        """Loop time of its last heartbeat that counts; None until it has answered a request."""
+        self.on_bus_at: float | None = None
+        """The same for heartbeats that came on the bus."""
+        self.is_new = False
+        """Whether the last heartbeat was the first one of a start, or after a silence."""
+        self.applied = Progress()
+        self.reached: Reached | None = None
+        """Its commit number up to which we have everything, for one of its starts."""
+        self.asked_at: list[float] = []
+        """Loop times of the questions that it has not answered yet."""
+        self.claimed_at: float | None = None
+        """Loop time of its last heartbeat that was no proof of life."""
+        self.proven_start = 0
+        """The incarnation that has answered a request: heartbeats on the bus keep that one live, and no other."""
+        self.answers_in_s = 0.0
+        """How long it takes to answer a short question, smoothed."""
+        self._backoff_s = 0.0
+        self._avoid_until = 0.0
+        self.failing_since: float | None = None
+        """Since when, in loop time, requests have got no answer."""
+        self.last_failure = ""
+        """Why the last one got none."""
+        self.seen_ms: int | None = None
+        """When an earlier start of this instance heard it, at least."""
+
+    @property
+    def shown(self) -> str:
+        """Its name and its id, as people read them."""
+        return f"{self.beat.name} ({self.instance})" if self.beat.name else f"instance {self.instance}"
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """What it said in its last heartbeat that it can do, in order; also what is unknown here."""
+        return in_order(self.beat.capabilities)
+
+    @property
+    def silent_s(self) -> float | None:
+        """Seconds since its last heartbeat; None while it is known from the disk only."""
+        return _now() - self.heard_at if self.heard_at is not None else None
+
+    @property
+    def live(self) -> bool:
+        return self.heard_at is not None and _now() - self.heard_at < PRESUMED_DEAD_S
+
+    @property
+    def reachable(self) -> bool:
+        """Whether asking it is worth waiting for."""
+        return self.live and _now() >= self._avoid_until
+
+    @property
+    def prompt(self) -> bool:
+        """Whether it can be expected to answer at once: the last question was answered, and none is still waiting."""
+        return self.live and not self.suspect and all(_now() - asked_at < PROMPT_S for asked_at in self.asked_at)
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the last request got no answer. Those who cannot wait leave it alone until it has answered again."""
+        return self._backoff_s > 0
+
+    def touch(self) -> None:
+        """It has sent an authentic request: it is alive."""
+        self.heard_at = _now()
+
+    def answered(self) -> None:
+        """A request got an answer."""
+        self.give_chance()
+
+    def give_chance(self) -> None:
+        """Forget that requests got no answer."""
+        self._backoff_s = self._avoid_until = 0.0
+        self.failing_since = None
+
+    def failed(self, why: str = "") -> None:
+        """A request got no answer."""
+        self.last_failure = why
+        if self.failing_since is None:
+            self.failing_since = _now()
+        self._backoff_s = min(self._backoff_s * 2 or FIRST_BACKOFF_S, MAX_BACKOFF_S)
+        self._avoid_until = _now() + self._backoff_s
+
+    @property
+    def may_be_restarting(self) -> bool:
+        """Whether requests fail since a moment ago only."""
+        return self.failing_since is not None and _now() - self.failing_since < MEMBER_RESTART_S
+
+    def reach(self, reached: Reached) -> None:
+        """We have everything up to a commit of one of its starts."""
+        self.reached = max(self.reached or reached, reached)
+
+    @property
+    def changes_lacking(self) -> int:
+        """How many changes it has published that have not been applied here."""
+        return max(self.beat.changes - self.applied.upto(self.beat.start), 0)
+
+    @property
+    def ahead(self) -> bool:
+        """Whether there are any."""
+        return self.changes_lacking > 0
+
+
+class Progress:
+    """Which changes of another instance's present start are applied here."""
+
+    def __init__(self) -> None:
+        self.start = 0
+        self._upto = 0
+        self._beyond: set[int] = set()
+
+    def upto(self, start: int) -> int:
+        """All changes of `start` up to this one are applied."""
+        return self._upto if start == self.start else 0
+
+    def seen(self, start: int, sequence: int) -> bool:
+        """Whether this change is applied already."""
+        return start == self.start and (sequence <= self._upto or sequence in self._beyond)
+
+    def note(self, start: int, sequence: int) -> None:
+        """One change is applied."""
+        if self._enter(start):
+            self._beyond.add(sequence)
+            self._close_ranks()
+
+    def note_all(self, start: int, upto: int) -> None:
+        """Everything up to a change is here, by catching up."""
+        if self._enter(start):
+            self._upto = max(self._upto, upto)
+            self._beyond = {sequence for sequence in self._beyond if sequence > self._upto}
+            self._close_ranks()
+
+    def _enter(self, start: int) -> bool:
+        if start > self.start:
+            self.start, self._upto, self._beyond = start, 0, set()
+        return start == self.start
+
+    def _close_ranks(self) -> None:
+        while self._upto + 1 in self._beyond:
+            self._upto += 1
+            self._beyond.remove(self._upto)
+
+
+class Members:
+    """All other instances of the cluster that were ever heard of."""
+
+    def __init__(self, own_instance: str, own_site: str, shared_address: str = "") -> None:
+        """`shared_address` is where other sites reach any instance of the own one; empty where there is none."""
+        self.own_instance = own_instance
+        self.own_site = own_site
+        self.own_name = ""
+        self._shared_address = shared_address
+        self._members: dict[str, Member] = {}
+        self.forgotten: set[str] = set()
+        """Instances that are gone for good."""
+        self._began = _now()
+        self.on_heard: list[Callable[[Member], None]] = []
+        self.on_outdated: Callable[[Member, Heartbeat], None] = lambda member, beat: None
+        """Told of a heartbeat of an earlier start than is known."""
+        self.on_forgotten: Callable[[str, Heartbeat], None] = lambda instance, beat: None
+        """Told of a heartbeat of one that is gone for good."""
+        self.on_unproven: Callable[[Member], None] = lambda member: None
+        """Called with a member whose heartbeat may be a recording: only an answered request makes it live."""
+
+    def remember(self, rows: Iterable[MemberRow], reached: dict[str, Reached]) -> None:
+        """Take up what the disk knows."""
+        for row in rows:
+            member = self._members.setdefault(row.instance, Member(row.instance))
+            place = (row.site, row.advertise, row.advertise_site, row.version)
+            self._place(
+                member,
+                Heartbeat(*place, row.start, 0, 0, b"", {}, name=row.name, capabilities=row.capabilities.split()),
+            )
+            member.sequence = row.sequence
+            member.reached = reached.get(row.instance)
+            member.seen_ms = row.seen_ms
+
+    def hear(self, instance: str, beat: Heartbeat, sequence: int, on_bus: bool) -> Member | None:
+        """Take in a heartbeat: one from the bus, or one that a request carried, which proves that the member is alive.
+        Return None for a heartbeat that is older than what is known, or our own."""
+        if instance in self.forgotten:
+            self.on_forgotten(instance, beat)
+            return None
+        if instance == self.own_instance or (instance not in self._members and len(self._members) >= MAX_MEMBERS):
+            return None
+        member = self._members.setdefault(instance, Member(instance))
+        if beat.start < member.beat.start:
+            self.on_outdated(member, beat)
+            return None
+        if beat.start == member.beat.start and sequence <= member.sequence:
+            return None
+        begins = not member.live or beat.start != member.proven_start
+        self._place(member, beat)
+        member.sequence = sequence
+        if on_bus and begins:
+            member.claimed_at = _now()
+            self.on_unproven(member)
+            return member
+        if on_bus:
+            member.on_bus_at = _now()
+        if begins:
+            member.give_chance()
+        member.is_new, member.proven_start, member.heard_at = begins, beat.start, _now()
+        for call in self.on_heard:
+            call(member)
+        return member
+
+    def _place(self, member: Member, beat: Heartbeat) -> None:
+        """Take a member's heartbeat for the present one. Instances behind one shared address are one site, whatever
+        each of them calls it: while a site is renamed by one restart after the other, clients reach both names."""
+        is_renamed = self._shared_address and beat.advertise_site == self._shared_address and beat.site != self.own_site
+        if is_renamed and member.site_name != beat.site:
+            log.warning(
+                LogEvent.SITE_NAME_MISMATCHED,
+                "%(instance)s calls its site %(site)r, and this one is called %(own_site)r: "
+                "with the same --advertise-site they are one site",
+                instance=member.instance,
+                site=beat.site,
+                own_site=self.own_site,
+            )
+        member.site_name = beat.site
+        member.beat = msgspec.structs.replace(beat, site=self.own_site) if is_renamed else beat
+
+    def forget(self, instances: Iterable[str]) -> None:
+        """Know some instances no more, and never again."""
+        self.forgotten |= set(instances)
+        for instance in instances:
+            self._members.pop(instance, None)
+
+    @property
+    def own(self) -> Candidate:
+        return Candidate(self.own_instance, self.own_site)
+
+    def get(self, instance: str) -> Member | None:
+        return self._members.get(instance)
+
+    def name_of(self, instance: str | None) -> str:
+        """What an instance is called; empty where it has no name, or is not known."""
+        if instance == self.own_instance:
+            return self.own_name
+        member = self._members.get(instance or "")
+        return member.beat.name if member is not None else ""
+
+    def all(self) -> list[Member]:
+        return [self._members[instance] for instance in sorted(self._members)]
+
+    def live(self) -> list[Member]:
+        return [member for member in self.all() if member.live]
+
+    def reachable(self) -> list[Member]:
+        """Members worth asking, those of the own site first."""
+        return sorted((m for m in self.all() if m.reachable), key=lambda m: m.beat.site != self.own_site)
+
+    def may_come(self) -> bool:
+        """Whether somebody may be about to answer who does not now: who may be restarting, or we have just started
+        ourselves and have not heard of everybody that the disk knows."""
+        starting = _now() - self._began < MEMBER_RESTART_S
+        return any(m.may_be_restarting or (starting and m.heard_at is None) for m in self._members.values())
+
+    def on_bus(self) -> list[Member]:
+        """Live members whose heartbeats come on the bus."""
+        return [m for m in self.live() if m.on_bus_at is not None and _now() - m.on_bus_at < SILENT_S]
+
+    def claimed_of_own_site(self) -> bool:
+        """Whether heartbeats on the bus name a member of the site that has not proved lately that it is alive."""
+        return any(
+            member.beat.site == self.own_site
+            and member.claimed_at is not None
+            and _now() - member.claimed_at < PRESUMED_DEAD_S
+            for member in self._members.values()
+        )
+
+    def of_own_site(self) -> list[Member]:
+        return [member for member in self.live() if member.beat.site == self.own_site]
+
+    def keepers(self) -> list[Candidate]:
+        """The others that content is to be at: those that are known, but for front ends and who has long been away."""
+        return [
+            Candidate(member.instance, member.beat.site)
+            for member in self.all()
+            if not member.beat.front_end and _now() - (member.heard_at or self._began) < AWAY_S
+        ]
+
+    def url(self, member: Member) -> str:
+        """Where to reach it: inside the site at its own address, from elsewhere at its site's if it has one."""
+        return self.url_of(member.beat)
+
+    def url_of(self, beat: Heartbeat) -> str:
+        if beat.site != self.own_site and beat.advertise_site:
+            return beat.advertise_site
+        return beat.advertise
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,212 @@
+"""Reachability: whether other instances reach this one at the address it advertises.
+
+An instance whose `--advertise` leads nowhere, or to another instance, hears everybody and looks well from inside: it
+agrees, and it takes pushes whose content nobody can fetch. Only others can tell. So it asks its peers to try: a peer
+sends a request to the advertised address as it would for content, and answers whether this instance replied there.
+
+The instance is not ready while peers answer and none of them reaches it. A peer that does not answer says nothing: an
+instance that is cut off stays ready, as one that is alone does. An address that was reached before may fail for
+`GRACE_S`; one that was never reached in this incarnation may not fail at all.
+
+Other sites' instances come through `--advertise-site` where there is one. It stands for the whole site, and its
+balancer may wait for this instance to be ready before it sends anything, so what they find is logged and shown and
+takes no readiness away. Which address was tried is in the answer: an address of `--peer`, or one that others told, may
+be that of an instance of any site.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+from registry.cluster.membership.members import Member, Members
+from registry.cluster.membership.shared_addresses import SharedAddresses
+from registry.cluster.rpc.client import NO_CONTENT, TIMEOUT_S, Peers
+from registry.cluster.rpc.messages import Heartbeat, HeldAnswer, HeldQuestion, ReachAnswer, ReachQuestion
+from registry.ports import PeerUnreachable
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord.members")
+
+ATTEMPT_S = 2.0
+"""How long a peer tries. As long as a connection may take (`registry.adapters.http`), and less than `TIMEOUT_S`."""
+EVERY_S = 10.0
+"""Between two checks while the address is reached: two requests, so that it costs an idle instance nothing."""
+AGAIN_S = 2.0
+"""Between two checks while it is not, so that a mended address is found soon."""
+GRACE_S = 10.0
+"""How long an address that was reached may fail before the instance is not ready: longer than a peer's pause, or a name
+server's."""
+FORGET_S = 10.0
+"""After so long without any peer's answer nothing is known, and the instance is ready as one that is alone."""
+FIRST_CHECK_S = 5.0
+"""How long a start that finds peers waits for their first answer before it is ready."""
+MAX_ASKED = 8
+"""Peers that are asked in one check, when the first one does not reach this instance."""
+SAY_AGAIN_S = 60.0
+
+
+class Reachability:
+    """This instance's address as its peers find it. `run` checks it for ever."""
+
+    def __init__(
+        self, members: Members, peers: Peers, heartbeat: Callable[[], Heartbeat], addresses: Sequence[str]
+    ) -> None:
+        """`addresses` lists where other instances may be, beside those where members advertise themselves."""
+        self._members = members
+        self._peers = peers
+        self._heartbeat = heartbeat
+        self._addresses = addresses
+        self.shared = SharedAddresses(members, heartbeat)
+        self._began = _now()
+        self._rounds = 0
+        self._is_checked = False
+        """Whether peers have been asked once, and have answered or not."""
+        self._was_reached = False
+        self._unreached_since: float | None = None
+        self._answered_at = 0.0
+        self._logged_at = -SAY_AGAIN_S
+        self._wake = asyncio.Event()
+        self.reached_by: str | None = None
+        """The peer that reached this instance last; None while none does or none has been asked."""
+        self.problem = ""
+        """What a peer found instead, empty while the address is reached or nothing is known."""
+        self.site_problem = ""
+        """The same of `--advertise-site`."""
+        members.on_heard.append(self._heard)
+
+    @property
+    def is_unreached(self) -> bool:
+        """Return whether peers answer and none of them reaches this instance."""
+        return self._unreached_since is not None
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Return whether this instance must not be ready: unreached for longer than it may be, or not asked yet."""
+        if self._unreached_since is not None:
+            return not self._was_reached or _now() - self._unreached_since >= GRACE_S
+        return not self._is_checked and _now() < self._began + FIRST_CHECK_S and self._has_near_members()
+
+    async def run(self) -> None:
+        """Check the address, for ever."""
+        while True:
+            self.shared.look()
+            await self.check()
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EVERY_S if self.reached_by is not None else AGAIN_S):
+                    await self._wake.wait()
+
+    async def check(self) -> None:
+        """Have one peer try the address; where it does not reach this instance, others too. One of another site that
+        comes through `--advertise-site` is asked beside them."""
+        beat = self._heartbeat()
+        question = ReachQuestion(beat.site, beat.advertise, beat.advertise_site)
+        members = self._rotated(self._members.reachable())
+        near = [member for member in members if not self._comes_through_site(member, beat)]
+        far = [member for member in members if self._comes_through_site(member, beat)]
+        places = [(self._members.url(member), member.instance) for member in near]
+        known = {self._members.url(member) for member in self._members.all()}
+        places += [(url, "") for url in self._addresses if url not in known]
+        verdicts, site_verdicts = await asyncio.gather(
+            self._ask(places[:1], question), self._ask([(self._members.url(m), m.instance) for m in far[:1]], question)
+        )
+        if not any(verdict.reached and not verdict.through_site for verdict in verdicts):
+            verdicts += await self._ask(places[1:MAX_ASKED], question)
+        self._is_checked = self._is_checked or bool(places)
+        verdicts += site_verdicts
+        self._note(beat.advertise, [verdict for verdict in verdicts if not verdict.through_site])
+        self._note_site(beat.advertise_site, [verdict for verdict in verdicts if verdict.through_site])
+
+    async def attempt(self, instance: str, question: ReachQuestion) -> ReachAnswer:
+        """Try another instance's address for it, as this one would for content. Members alone can ask for that."""
+        own = self._members.own_instance
+        through_site = question.site != self._members.own_site and bool(question.advertise_site)
+        url = question.advertise_site if through_site else question.advertise
+        try:
+            async with asyncio.timeout(ATTEMPT_S):
+                await self._peers.ask_url(url, "/held", HeldQuestion(NO_CONTENT), HeldAnswer, instance)
+        except TimeoutError:
+            return ReachAnswer(own, False, f"{url} gives no answer within {ATTEMPT_S:g} s", through_site)
+        except PeerUnreachable as error:
+            return ReachAnswer(own, False, str(error), through_site)
+        return ReachAnswer(own, True, "", through_site)
+
+    def _heard(self, member: Member) -> None:
+        if member.is_new and self.reached_by is None:
+            self._wake.set()
+
+    def _rotated(self, members: list[Member]) -> list[Member]:
+        """Begin with another one each time, so that one peer's trouble is not taken for this instance's."""
+        self._rounds += 1
+        first = self._rounds % len(members) if members else 0
+        return members[first:] + members[:first]
+
+    def _has_near_members(self) -> bool:
+        """Return whether members are live that would try `--advertise`: nobody else has a say in readiness."""
+        beat = self._heartbeat()
+        return any(not self._comes_through_site(member, beat) for member in self._members.reachable())
+
+    def _comes_through_site(self, member: Member, beat: Heartbeat) -> bool:
+        return bool(beat.advertise_site) and member.beat.site != beat.site
+
+    async def _ask(self, places: list[tuple[str, str]], question: ReachQuestion) -> list[ReachAnswer]:
+        """Return what those say that answer, but for this instance itself: a list of peers may hold it too."""
+        asked = await asyncio.gather(*(self._ask_one(url, instance, question) for url, instance in places))
+        return [answer for answer in asked if answer is not None and answer.instance != self._members.own_instance]
+
+    async def _ask_one(self, url: str, instance: str, question: ReachQuestion) -> ReachAnswer | None:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                return await self._peers.ask_url(url, "/reach", question, ReachAnswer, instance)
+        except (PeerUnreachable, TimeoutError):
+            return None
+
+    def _note(self, address: str, verdicts: list[ReachAnswer]) -> None:
+        now = _now()
+        by = next((verdict.instance for verdict in verdicts if verdict.reached), None)
+        if by is not None:
+            if self.problem:
+                log.warning(
+                    LogEvent.ADDRESS_REACHED,
+                    "instance %(reached_by)s reaches this instance at %(address)s now",
+                    reached_by=by,
+                    address=address,
+                )
+            self.reached_by, self.problem, self._unreached_since = by, "", None
+            self._was_reached, self._logged_at = True, -SAY_AGAIN_S
+        elif verdicts:
+            self.reached_by, self.problem, self._answered_at = None, verdicts[0].problem, now
+            self._unreached_since = now if self._unreached_since is None else self._unreached_since
+            if now >= self._logged_at + SAY_AGAIN_S:
+                self._logged_at = now
+                log.error(
+                    LogEvent.ADDRESS_UNREACHABLE,
+                    "no instance reaches this one at %(address)s: %(problem)s; while that lasts it is not ready; "
+                    "set --advertise to an address at which the other instances reach it, ready or not",
+                    address=address,
+                    problem=self.problem,
+                )
+        elif now > self._answered_at + FORGET_S:
+            self.reached_by, self.problem, self._unreached_since = None, "", None
+
+    def _note_site(self, address: str, verdicts: list[ReachAnswer]) -> None:
+        if not verdicts:
+            return
+        problem = next((verdict.problem for verdict in verdicts if not verdict.reached), "")
+        if problem and not self.site_problem:
+            log.warning(
+                LogEvent.SITE_ADDRESS_UNREACHABLE,
+                "another site does not reach this one at %(address)s: %(problem)s",
+                address=address,
+                problem=problem,
+            )
+        elif self.site_problem and not problem:
+            log.warning(
+                LogEvent.SITE_ADDRESS_REACHED, "another site reaches this one at %(address)s now", address=address
+            )
+        self.site_problem = problem
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,218 @@
+"""Telling whoever runs this instance how the others stand: one log line when that changes, none while it lasts.
+
+A member that falls silent, that does not answer requests, whose policy is another one, or whose clock is more than a
+second off is a warning; so is that it is over an event, with how long it lasted. A restart is one line. Nothing here
+decides anything.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from registry.cluster.membership.clock_offsets import ClockOffsets
+from registry.cluster.membership.members import HEARTBEAT_S, Member, Members
+from registry.cluster.rpc.messages import Hello
+from registry.ports import Clock, PeerUnreachable
+from registry.settings.policy import Policy
+from registry.storage.space import DiskSpace
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord.members")
+
+SPACE_S = 30.0
+"""Seconds between two looks at the disk's room for heartbeats."""
+ACQUAINTED_S = 30.0
+"""After this an instance has heard of all that live, and a site of which it knows nobody is worth a line."""
+UNANSWERED_S = 5.0
+"""A member that answers no request for less than this is restarting, and not worth a line."""
+
+Ask = Callable[[Member], Awaitable[Hello]]
+
+
+class _Told:
+    """What was told of one member."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.silent_since: float | None = None
+        self.failing_since: float | None = None
+        self.policy_differs = False
+        self.clock_differs = False
+
+
+class Watch:
+    """The task that looks at all members every two seconds."""
+
+    def __init__(
+        self, members: Members, policy: Policy, keeps: bool, clock: Clock, offsets: ClockOffsets, space: DiskSpace,
+        ask: Ask,
+    ) -> None:  # fmt: skip
+        """`keeps` of an instance that keeps copies itself."""
+        self._members = members
+        self._policy = policy
+        self._own_sites = {members.own_site} if keeps else set()
+        self._began = _now()
+        self._empty_sites: set[str] = set()
+        """Sites of which was told that nobody there keeps copies."""
+        self._clock = clock
+        self._offsets = offsets
+        self._space = space
+        self._ask = ask
+        self._told: dict[str, _Told] = {}
+        members.on_heard.append(offsets.heard)
+
+    async def run(self) -> None:
+        """Look, for ever."""
+        space_at = -SPACE_S
+        while True:
+            if _now() >= space_at + SPACE_S:
+                space_at = _now()
+                await self._space.look()
+            self.look()
+            due = [member for member in self._members.reachable() if self._offsets.is_due(member)]
+            await asyncio.gather(*(self._measure(member) for member in due))
+            await asyncio.sleep(HEARTBEAT_S)
+
+    def policy_agrees(self, member: Member) -> bool | None:
+        """Return whether a member has the same policy; None where it has not said which it has."""
+        return member.beat.policy == self._policy.digest if member.beat.policy else None
+
+    def empty_sites(self) -> list[str]:
+        """Return the sites that the policy wants copies at and where no known instance keeps any, such as misspelt
+        ones."""
+        return sorted(self._policy.sites - self._own_sites - {one.site for one in self._members.keepers()})
+
+    def look(self) -> None:
+        """Tell what has changed since the last look."""
+        members = self._members.all()
+        gone = self._told.keys() - {member.instance for member in members}
+        for instance in gone:
+            del self._told[instance]
+        self._offsets.forget(gone)
+        if _now() >= self._began + ACQUAINTED_S:
+            self._tell_sites()
+        for member in members:
+            if member.heard_at is not None:  # one that is known from the disk alone may have been away for long
+                told = self._told.get(member.instance)
+                if told is None:
+                    told = self._told[member.instance] = _Told(member.beat.start)
+                    log.info(
+                        LogEvent.MEMBER_SEEN,
+                        "%(member)s is heard, at site %(site)s",
+                        member=member.shown,
+                        site=member.beat.site or "-",
+                    )
+                self._look_at(member, told)
+
+    def _tell_sites(self) -> None:
+        empty = set(self.empty_sites())
+        for site in sorted(empty - self._empty_sites):
+            log.warning(
+                LogEvent.POLICY_SITE_UNSERVED,
+                "the policy wants copies at site %(site)s, where no known instance keeps any",
+                site=site,
+            )
+        for site in sorted(self._empty_sites - empty):
+            log.info(
+                LogEvent.POLICY_SITE_SERVED,
+                "an instance at site %(site)s keeps copies now, as the policy wants",
+                site=site,
+            )
+        self._empty_sites = empty
+
+    def _look_at(self, member: Member, told: _Told) -> None:
+        self._tell_life(member, told)
+        self._tell_answers(member, told)
+        if member.live:
+            self._tell_policy(member, told)
+            self._tell_clock(member, told)
+
+    def _tell_life(self, member: Member, told: _Told) -> None:
+        heard_at = member.heard_at or 0.0
+        if not member.live:
+            if told.silent_since is None:
+                told.silent_since = heard_at
+                log.warning(
+                    LogEvent.MEMBER_PRESUMED_DEAD,
+                    "%(member)s has been silent for %(silent_s).0f s and is presumed dead",
+                    member=member.shown,
+                    silent_s=_now() - heard_at,
+                )
+            return
+        if told.silent_since is not None:
+            log.warning(
+                LogEvent.MEMBER_RECOVERED,
+                "%(member)s is back after %(silent_s).0f s",
+                member=member.shown,
+                silent_s=heard_at - told.silent_since,
+            )
+        elif told.start != member.beat.start:
+            log.info(LogEvent.MEMBER_RESTARTED, "%(member)s was restarted and is back", member=member.shown)
+        told.silent_since, told.start = None, member.beat.start
+
+    def _tell_answers(self, member: Member, told: _Told) -> None:
+        since = member.failing_since
+        if member.live and since is not None and told.failing_since is None and _now() - since > UNANSWERED_S:
+            told.failing_since = since
+            log.warning(
+                LogEvent.MEMBER_REQUESTS_FAILED,
+                "%(member)s is heard and does not answer requests: %(error)s",
+                member=member.shown,
+                error=member.last_failure,
+            )
+        elif since is None and told.failing_since is not None:
+            log.warning(
+                LogEvent.MEMBER_REQUESTS_RECOVERED,
+                "%(member)s answers again after %(failing_s).0f s",
+                member=member.shown,
+                failing_s=_now() - told.failing_since,
+            )
+            told.failing_since = None
+
+    def _tell_policy(self, member: Member, told: _Told) -> None:
+        differs = self.policy_agrees(member) is False
+        if differs and not told.policy_differs:
+            log.warning(
+                LogEvent.POLICY_MISMATCH_DETECTED,
+                "%(member)s has another policy than this instance: each decides by its own what it holds, "
+                "so content may be at fewer places than either asks for; concord status shows both",
+                member=member.shown,
+            )
+        elif told.policy_differs and not differs:
+            log.warning(LogEvent.POLICY_MISMATCH_RESOLVED, "%(member)s has the same policy again", member=member.shown)
+        told.policy_differs = differs
+
+    def _tell_clock(self, member: Member, told: _Told) -> None:
+        differs, offset_s = self._offsets.is_too_far(member), self._offsets.offset_s(member) or 0.0
+        if differs and not told.clock_differs:
+            log.warning(
+                LogEvent.CLOCK_SKEW_DETECTED,
+                "the clock of %(member)s differs from this instance's by %(offset_s)+.1f s",
+                member=member.shown,
+                offset_s=offset_s,
+            )
+        elif told.clock_differs and not differs:
+            log.warning(
+                LogEvent.CLOCK_SKEW_RESOLVED,
+                "the clock of %(member)s is within a second of this instance's again",
+                member=member.shown,
+            )
+        told.clock_differs = differs
+
+    async def _measure(self, member: Member) -> None:
+        begun_s = self._clock.steady_s()
+        try:
+            answer = await self._ask(member)
+        except PeerUnreachable as error:
+            log.debug(
+                LogEvent.CLOCK_REQUEST_FAILED,
+                "%(member)s could not be asked for its clock: %(error)s",
+                member=member.shown,
+                error=error,
+            )
+            return
+        self._offsets.asked(member, begun_s, answer.heartbeat)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

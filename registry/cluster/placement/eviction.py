@@ -1,0 +1,209 @@
+"""Making room on an instance whose disk has a budget.
+
+Content that was used longest ago goes, from a high watermark down to a low one, and only what others have: it is not
+for this instance to hold it (see `ranking`), and as many instances as the policy asks for, at least one, have answered
+just now that they hold it, each of which ranks higher for it than this one. That last rule is what makes it safe for
+several to make room at once, and while they cannot hear each other: two can never rely on each other's copy.
+
+Whoever leaves relies on any copy that stays, and is relied on by nobody who asks after that. Who asked before, and has
+not made room yet, may not do so once the leaver has asked in its turn. One that leaves makes no room.
+
+The bytes of uploads under way are counted too, and make room or are refused like content.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from registry.catalog.catalog import Catalog
+from registry.catalog.content import UsedRow, content_bytes_aside, drop_content, least_used, note_used
+from registry.catalog.database import Transaction
+from registry.cluster.membership.members import Members
+from registry.cluster.placement.garbage_collection import Collect
+from registry.cluster.placement.rendezvous import ranked
+from registry.cluster.placement.replicator import Copies
+from registry.cluster.rpc.client import Peers
+from registry.errors import DiskBudgetUsed, StorageFailed
+from registry.oci.names import Digest, Repository
+from registry.ports import Clock, PeerUnreachable
+from registry.storage.store import BlobStore, content_path
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord.evict")
+
+LOOK_S = 5.0
+MAX_PAUSE_S = 60.0
+HIGH = 0.9
+LOW = 0.8
+PAGE = 200
+ANSWER_S = 5.0
+MAX_NOTED = 100_000
+
+
+class Evict:
+    """See the module. A budget of 0 bytes is none."""
+
+    def __init__(
+        self,
+        budget_bytes: int,
+        catalog: Catalog,
+        store: BlobStore,
+        members: Members,
+        peers: Peers,
+        copies: Copies,
+        collect: Collect,
+        clock: Clock,
+    ) -> None:
+        self._budget_bytes = budget_bytes
+        self._catalog = catalog
+        self._store = store
+        self._members = members
+        self._peers = peers
+        self._copies = copies
+        self._collect = collect
+        self._clock = clock
+        self._deciding: Digest | None = None
+        """What is about to be removed, as long as nobody who leaves has asked for it."""
+        self._is_stopped = False
+        self._used: dict[Digest, int] = {}
+        """When content was read last, in wall milliseconds, as far as that is not written down."""
+        self._again_at = 0.0
+        """When to make room again, in loop time: what nobody else holds is not asked for all the time."""
+        self._pause_s = 0.0
+        self.held_bytes = 0
+        """Content on this disk: counted at the last look, and what has come since."""
+        self.upload_bytes: Callable[[], int] = lambda: 0
+        """Answers how many bytes uploads under way have."""
+        self.evicted = 0
+        self.evicted_bytes = 0
+
+    def used(self, digest: Digest) -> None:
+        """Content is being read."""
+        if self._budget_bytes and len(self._used) < MAX_NOTED:
+            self._used[digest] = self._clock.now_ms()
+
+    def relied_upon(self, digest: Digest) -> None:
+        """Somebody who leaves asks whether content is here: what was found out about it before is void."""
+        if self._deciding == digest:
+            self._deciding = None
+
+    def stop(self) -> None:
+        """Make no more room: this instance leaves."""
+        self._is_stopped = True
+
+    def came(self, size: int) -> None:
+        """So many bytes of content have come."""
+        self.held_bytes += size
+
+    @property
+    def _taken_bytes(self) -> int:
+        return self.held_bytes + self.upload_bytes()
+
+    @property
+    def _is_stuck(self) -> bool:
+        """Whether the last try to make room left more than the high watermark allows."""
+        return self._pause_s > 0
+
+    def check_room(self) -> None:
+        """Raises DiskBudgetUsed while there is more than the budget allows."""
+        if self._budget_bytes and self._taken_bytes > self._budget_bytes:
+            raise DiskBudgetUsed({"taken_bytes": self._taken_bytes, "budget_bytes": self._budget_bytes})
+
+    def has_room(self, size: int) -> bool:
+        """Whether content that others hold may come here. Room is made for it later, unless there was nothing to evict
+        when that was tried last."""
+        budget = self._budget_bytes
+        return not budget or (size <= budget and not (self._is_stuck and self._taken_bytes + size > budget))
+
+    async def run(self) -> None:
+        """Look now and then, for ever."""
+        while self._budget_bytes:
+            try:
+                await self.once()
+            except StorageFailed as error:
+                log.error(LogEvent.EVICTION_FAILED, "no room could be made: %(error)s", error=error)
+            await asyncio.sleep(LOOK_S)
+
+    async def once(self) -> None:
+        """Note what was used, and make room if there is more than the high watermark allows."""
+        used, self._used = self._used, {}
+        if used:
+            await self._catalog.database.write(lambda tx: note_used(tx, used))
+        self.held_bytes = await content_bytes_aside(self._catalog.database)
+        if self._taken_bytes <= HIGH * self._budget_bytes:
+            self._pause_s = self._again_at = 0.0
+            return
+        if _now() < self._again_at:
+            return
+        before, last = self.evicted_bytes, (-1, "")
+        while self._taken_bytes > LOW * self._budget_bytes:
+            page = least_used(self._catalog.database, last, PAGE)
+            for one in page:
+                if self._taken_bytes > LOW * self._budget_bytes and await self._evict(one):
+                    self.held_bytes -= one.size
+            if not page:
+                break
+            last = (page[-1].used_ms, page[-1].digest)
+        log.info(LogEvent.CONTENT_EVICTED, "%(bytes)d bytes were evicted", bytes=self.evicted_bytes - before)
+        in_vain = self._taken_bytes > HIGH * self._budget_bytes
+        self._pause_s = min(self._pause_s * 2 or LOOK_S, MAX_PAUSE_S) if in_vain else 0.0
+        self._again_at = _now() + self._pause_s
+        if self._is_stuck:
+            log.warning(
+                LogEvent.EVICTION_EXHAUSTED,
+                "there is more content than the budget allows, and nothing more that others hold",
+            )
+
+    async def _evict(self, one: UsedRow) -> bool:
+        """Remove one content if that is safe."""
+        if self._is_stopped or self._collect.is_pinned(one.digest):
+            return False
+        self._deciding = one.digest
+        if not await self._is_held_by_higher_ones(one.digest):
+            return False
+        async with self._store.changing(one.digest):
+            if not await self._catalog.database.write(lambda tx: self._drop(tx, one.digest)):
+                return False
+            await self._store.remove(content_path(one.digest))
+        self.evicted += 1
+        self.evicted_bytes += one.size
+        return True
+
+    def _drop(self, tx: Transaction, digest: Digest) -> bool:
+        """Not if this instance has come to be one that is to hold it, or it was read (by this process, or a reader that
+        has told of it), while others were asked."""
+        if self._deciding != digest or digest in self._used or self._is_to_hold(self._repositories(digest), digest):
+            return False
+        drop_content(tx, digest)
+        return True
+
+    async def _is_held_by_higher_ones(self, digest: Digest) -> bool:
+        repositories = self._repositories(digest)
+        if not repositories or self._is_to_hold(repositories, digest):
+            return False  # what is not linked is for collection
+        needed = max(len(self._copies.designated(repository, digest)) for repository in repositories)
+        order = ranked(digest, [*self._members.keepers(), self._members.own])
+        higher = order[: order.index(self._members.own)] if not self._copies.is_front_end else order
+        return await self._count(digest, [one.instance for one in higher], max(needed, 1)) >= max(needed, 1)
+
+    def _repositories(self, digest: Digest) -> list[Repository]:
+        return [repository for repository, _ in self._catalog.queries.links_of(digest)]
+
+    def _is_to_hold(self, repositories: list[Repository], digest: Digest) -> bool:
+        return any(self._members.own in self._copies.designated(repository, digest) for repository in repositories)
+
+    async def _count(self, digest: Digest, instances: list[str], enough: int) -> int:
+        """How many of some instances hold a content, counted up to `enough`."""
+        count = 0
+        for instance in instances:
+            member = self._members.get(instance)
+            if count < enough and member is not None and member.reachable:
+                try:
+                    count += await self._peers.keeps(member, digest, ANSWER_S)
+                except PeerUnreachable:
+                    continue
+        return count
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,420 @@
+"""Removing content that nothing refers to, while everybody pushes.
+
+Equal digests everywhere would make that safe, and never happen under load. Instead, a content is removed here only when
+
+ - no live manifest here names it, and every live manifest's body is here and can be read;
+ - that has been so for the grace, in running time, and nobody has linked it again meanwhile;
+ - every known member has said that it does not rely on it either, and everything those members had committed by then is
+   here;
+ - every known member has then given it up: it has dropped its links in the same transaction in which it looked once
+   more, so that no push there can rely on it without uploading it again; only those links that were known here before
+   anybody was asked, since with another one somebody may rely on it who was asked before that;
+ - and all of this still holds here in the transaction that forgets it.
+
+A member that does not answer ends the pass: it may have been pushed to. One that is gone for good must be forgotten.
+Whoever was told that a blob exists, and will therefore not upload it, is protected by a pin where it asked: what is
+pinned is relied on. A pin that is set after its instance has said not to rely on the content would not keep others from
+dropping the link; so the link is said again then, and that one they do not drop.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
+
+from registry.catalog.catalog import Catalog
+from registry.catalog.collection import (
+    Unused,
+    drop_bodies,
+    drop_links,
+    is_in_use,
+    is_linked,
+    links_of,
+    unreadable_manifest,
+    unused_bodies,
+    unused_content,
+)
+from registry.catalog.content import drop_content
+from registry.catalog.database import Transaction
+from registry.catalog.understanding import any_not_understood
+from registry.cluster.membership.members import Member, Members
+from registry.cluster.placement.collection_reasons import Code, Reason
+from registry.cluster.replication.anti_entropy import Sync
+from registry.cluster.replication.gossip import Gossip
+from registry.cluster.rpc.client import Peers
+from registry.cluster.rpc.messages import ReleaseAnswer, ReleaseQuestion, RelyAnswer, RelyQuestion
+from registry.errors import StorageFailed
+from registry.event_loop.steps import Steps
+from registry.oci.names import Digest, Repository, parse_digest
+from registry.ports import PeerUnreachable
+from registry.storage.store import BlobStore, content_path
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord.collect")
+
+T = TypeVar("T")
+
+Links = Mapping[Digest, frozenset[bytes]]
+"""Contents, and all links that whoever collects knew of before it asked anybody, see `links_of`."""
+
+PIN_S = 3600.0
+MAX_PINS = 200_000
+MAX_WATCHED = 1_000_000
+BATCH = 500
+PAGE = 1000
+LOOKED_AT_A_STEP = 64
+"""Contents whose links and use are looked up before the loop turns: 1 to 2 ms where each has a few links."""
+ANSWER_S = 10.0
+MOMENT_S = 0.5
+LOOK_S = 0.01
+
+
+class Decision(NamedTuple):
+    """What becomes of a content that no manifest names, and why."""
+
+    digest: Digest
+    size: int
+    removed: bool
+    reason: Reason
+    would_be_removed: bool = False
+    """In a dry run: whether it would have been removed now."""
+
+
+class Report(NamedTuple):
+    """What a pass has done."""
+
+    decisions: list[Decision]
+    bodies: int
+    """Manifest bodies forgotten, or in a dry run those that would be."""
+    blocked: Reason | None
+    """Why nothing could be removed, None when nothing stood against it."""
+
+    @property
+    def removed(self) -> int:
+        return sum(one.removed for one in self.decisions)
+
+    @property
+    def removed_bytes(self) -> int:
+        return sum(one.size for one in self.decisions if one.removed)
+
+
+class Blocked(Exception):
+    """Nothing can be removed now."""
+
+    def __init__(self, code: Code, detail: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.reason = Reason(code, detail)
+        super().__init__(self.reason.describe())
+
+
+class Collect:
+    """This instance's collection, and its answers to that of others."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        store: BlobStore,
+        members: Members,
+        gossip: Gossip,
+        peers: Peers,
+        sync: Sync,
+        grace_s: float,
+        every_s: float,
+    ) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._members = members
+        self._gossip = gossip
+        self._peers = peers
+        self._sync = sync
+        self._grace_s = grace_s
+        self._every_s = every_s
+        self._since: dict[Digest, float] = {}
+        """Since when, in loop time, content has been known to be unused."""
+        self._pins: dict[Digest, float] = {}
+        self._asked: dict[Digest, set[Repository]] = {}
+        """Content that we have said not to rely on, in the order of saying so, and where it was linked again since for
+        somebody who was told that it exists."""
+        self._lock = asyncio.Lock()
+        self.removed = 0
+        self.removed_bytes = 0
+        self.last: Report | None = None
+        self.ended_at: float | None = None
+        """Loop time of the end of the last pass that was no dry run."""
+
+    # What protects content
+
+    def pin(self, digest: Digest) -> None:
+        """Somebody was told that it exists, and may push what refers to it."""
+        now = _now()
+        self._pins.pop(digest, None)
+        self._pins[digest] = now + PIN_S
+        while len(self._pins) > MAX_PINS or next(iter(self._pins.values())) < now:
+            del self._pins[next(iter(self._pins))]
+
+    def linked(self, digests: Iterable[Digest]) -> None:
+        """Links have been committed here: that they were unused before is void."""
+        for digest in digests:
+            self._since.pop(digest, None)
+
+    def may_be_given_up(self, repository: Repository, digest: Digest) -> bool:
+        """Whether others may be about to drop a link, because we have said that we do not rely on it."""
+        return digest in self._asked and repository not in self._asked[digest]
+
+    def linked_again(self, repository: Repository, digest: Digest) -> None:
+        """A link was said again that others may be about to drop."""
+        if digest in self._asked:
+            self._asked[digest].add(repository)
+
+    def is_pinned(self, digest: Digest) -> bool:
+        return self._pins.get(digest, 0.0) > _now()
+
+    # A pass
+
+    async def run(self) -> None:
+        """A pass now and then, for ever."""
+        while self._every_s:
+            await asyncio.sleep(min(self._every_s, max(self._grace_s, 1.0)))
+            try:
+                report = await self.once()
+            except StorageFailed as error:
+                log.error(LogEvent.GARBAGE_COLLECTION_FAILED, "collection failed: %(error)s", error=error)
+                continue
+            if report.blocked:
+                log.warning(
+                    LogEvent.GARBAGE_COLLECTION_BLOCKED,
+                    "nothing can be collected: %(problem)s",
+                    problem=report.blocked.describe(),
+                    reason=report.blocked.code,
+                )
+            elif report.removed or report.bodies:
+                log.info(
+                    LogEvent.GARBAGE_COLLECTION_FINISHED,
+                    "collection: %(contents)d contents removed, %(bytes)d bytes, "
+                    "and %(manifests)d manifests that no repository has any more",
+                    contents=report.removed,
+                    bytes=report.removed_bytes,
+                    manifests=report.bodies,
+                    by="schedule (gc_every_s)",
+                )
+
+    async def once(self, dry: bool = False) -> Report:
+        """Remove what can be removed now, or with `dry` only say what would be."""
+        async with self._lock:
+            candidates = await self._candidates()
+            now = _now()
+            ripe = [one for one in candidates if now - self._since.get(one.digest, now) >= self._grace_s]
+            waiting = [one for one in candidates if now - self._since.get(one.digest, now) < self._grace_s]
+            decisions = [Decision(*one, False, self._why_waiting(one, now)) for one in waiting]
+            blocked, bodies = None, 0
+            try:
+                self._check_all_is_known()
+                for at in range(0, len(ripe), BATCH):
+                    decisions += await self._collect(ripe[at : at + BATCH], dry)
+                bodies = await self._collect_bodies(dry)
+            except Blocked as error:
+                blocked = error.reason
+                decided = {one.digest for one in decisions}
+                left = [one for one in ripe if one.digest not in decided]
+                decisions += [Decision(*one, False, Reason(Code.BLOCKED)) for one in left]
+            self.last = Report(sorted(decisions), bodies, blocked)
+            if not dry:
+                self.ended_at = _now()
+            return self.last
+
+    async def _candidates(self) -> list[Unused]:
+        """All unused content. Notes since when each is."""
+        found: list[Unused] = []
+        now = _now()
+        last = ""
+        while page := await unused_content(self._catalog.database, last, PAGE):
+            found += page
+            last = page[-1].digest
+        unused = {one.digest for one in found}
+        self._since = {digest: at for digest, at in self._since.items() if digest in unused}
+        for digest in list(unused)[: MAX_WATCHED - len(self._since)]:
+            self._since.setdefault(digest, now)
+        return found
+
+    def _why_waiting(self, one: Unused, now: float) -> Reason:
+        left_s = self._grace_s - (now - self._since.get(one.digest, now))
+        return Reason(Code.GRACE_PERIOD, {"remaining_s": round(left_s, 3)})
+
+    def _check_all_is_known(self) -> None:
+        if self._catalog.queries.wanted(1):
+            raise Blocked(Code.MANIFEST_MISSING)
+        unreadable = unreadable_manifest(self._catalog.database)
+        if unreadable is not None:
+            raise Blocked(Code.MANIFEST_UNREADABLE, {"repository": unreadable[0], "digest": unreadable[1]})
+
+        document = any_not_understood(self._catalog.database)
+        if document is not None:
+            raise Blocked(Code.DOCUMENT_NOT_UNDERSTOOD, {"document": document})
+
+    async def _collect(self, batch: list[Unused], dry: bool) -> list[Decision]:
+        digests = [one.digest for one in batch]
+        links = dict[Digest, frozenset[bytes]]()
+        for number, digest in enumerate(digests, 1):
+            links[digest] = links_of(self._catalog.database, digest)
+            if number % LOOKED_AT_A_STEP == 0:
+                await asyncio.sleep(0)
+        relied = dict.fromkeys(self._relied(digests), Reason(Code.REFERENCED_HERE))
+        for member, digest in await self._ask_all(digests):
+            relied[digest] = Reason(Code.REFERENCED_ELSEWHERE, _who(member))
+        doomed = [digest for digest in digests if digest not in relied and digest in self._since]
+        if dry:
+            would_go = set(doomed)
+            return [
+                Decision(*one, False, Reason(Code.UNREFERENCED), True)
+                if one.digest in would_go
+                else Decision(*one, False, relied.get(one.digest, Reason(Code.REUSED)))
+                for one in batch
+            ]
+        released = await self._release_all({digest: links[digest] for digest in doomed})
+        removed = await self._remove([one for one in batch if one.digest in released], links)
+        return [
+            Decision(*one, True, Reason(Code.UNREFERENCED))
+            if one.digest in removed
+            else Decision(*one, False, relied.get(one.digest, Reason(Code.REUSED)))
+            for one in batch
+        ]
+
+    async def _ask_all(self, digests: list[Digest]) -> list[tuple[Member, Digest]]:
+        """Who relies on what. Raises Blocked unless every known member has answered and its facts are here."""
+        members = self._members.all()
+        question = RelyQuestion(list(digests), self._gossip.start, self._gossip.changes)
+        answers = await asyncio.gather(*(self._ask(member, "/relied", question, RelyAnswer) for member in members))
+        for member, answer in zip(members, answers, strict=True):
+            if answer.unknown:
+                raise Blocked(Code.MEMBER_BLOCKED, _who(member) | {"cause": answer.unknown})
+        levels = (self._level(member, question, answer) for member, answer in zip(members, answers, strict=True))
+        if not all(await asyncio.gather(*levels)):
+            raise Blocked(Code.UPDATES_MISSING)
+        return [
+            (member, Digest(digest))
+            for member, answer in zip(members, answers, strict=True)
+            for digest in answer.relied
+        ]
+
+    async def _level(self, member: Member, question: RelyQuestion, answer: RelyAnswer) -> bool:
+        """Have all that a member had committed when it answered, and see that it had all of ours. Mostly that is so, or
+        the frames are on their way; else the two exchange what they have."""
+        if answer.applied >= question.changes and await self._applied(member, answer.start, answer.changes):
+            return True
+        return await self._sync.reach(member)
+
+    async def _applied(self, member: Member, start: int, changes: int) -> bool:
+        """Whether we have all changes of a member up to one, or have them in a moment."""
+        deadline = _now() + MOMENT_S
+        while member.applied.upto(start) < changes:
+            if _now() > deadline:
+                return False
+            await asyncio.sleep(LOOK_S)
+        return True
+
+    async def _release_all(self, links: Links) -> set[Digest]:
+        """Have everybody give contents up. Answers those that all did."""
+        released = set(links)
+        if not links:
+            return released
+        members = self._members.all()
+        question = ReleaseQuestion(list(links), [sorted(known) for known in links.values()])
+        for answer in await asyncio.gather(*(self._ask(m, "/release", question, ReleaseAnswer) for m in members)):
+            released &= set(map(Digest, answer.released))
+        return released
+
+    async def _ask(self, member: Member, path: str, question: object, answer: type[T]) -> T:
+        if not member.live:
+            raise Blocked(Code.MEMBER_SILENT, _who(member) | {"address": self._members.url(member)})
+        try:
+            return await self._peers.ask(member, path, question, answer, ANSWER_S)
+        except PeerUnreachable as error:
+            detail = _who(member) | {"address": self._members.url(member), "error": str(error)}
+            raise Blocked(Code.MEMBER_UNREACHABLE, detail) from None
+
+    async def _remove(self, batch: list[Unused], links: Links) -> set[Digest]:
+        """Forget contents and remove their files, those that are still unused."""
+        removed = set()
+        for digest, size in batch:
+            async with self._store.changing(digest):
+                if await self._catalog.database.write_in_steps(partial(self._forget, digest, links[digest])):
+                    await self._store.remove(content_path(digest))
+                    removed.add(digest)
+                    self._since.pop(digest, None)
+                    self.removed += 1
+                    self.removed_bytes += size
+        return removed
+
+    def _forget(self, digest: Digest, links: frozenset[bytes], tx: Transaction) -> Steps[bool]:
+        if digest not in self._since or not self._is_free(tx, digest, links):
+            return False
+        yield from drop_links(tx, self._catalog.documents, [digest])
+        drop_content(tx, digest)
+        return True
+
+    async def _collect_bodies(self, dry: bool) -> int:
+        """Forget manifest bodies that no live fact names: whoever names one again brings it along or asks for it.
+        Answers how many, with `dry` without doing it."""
+        count, last = 0, ""
+        while page := await unused_bodies(self._catalog.database, last, BATCH):
+            last = page[-1]
+            if not dry:
+                count += await self._catalog.database.write_in_steps(partial(drop_bodies, digests=page))
+            else:
+                count += len(page)
+        return count
+
+    # Answering others
+
+    async def relied(self, asker: Member | None, question: RelyQuestion) -> RelyAnswer:
+        """Which of some contents are relied upon here."""
+        if asker is not None:
+            await self._applied(asker, question.start, question.changes)
+        applied = asker.applied.upto(question.start) if asker is not None else 0
+        relied, unknown = self._relied(map(parse_digest, question.digests)), ""
+        try:
+            self._check_all_is_known()
+        except Blocked as error:
+            unknown = str(error)
+        return RelyAnswer(list(relied), unknown, self._gossip.start, self._gossip.changes, applied)
+
+    def _relied(self, digests: Iterable[Digest]) -> list[Digest]:
+        relied: list[Digest] = []
+        for digest in digests:
+            if self.is_pinned(digest) or is_in_use(self._catalog.database, digest):
+                relied.append(digest)
+            else:
+                self._asked.pop(digest, None)
+                self._asked[digest] = set()
+        while len(self._asked) > MAX_WATCHED:
+            del self._asked[next(iter(self._asked))]
+        return relied
+
+    async def release(self, links: Links) -> list[Digest]:
+        """Give contents up that we were asked about and that nothing has come to rely on since: drop their links."""
+
+        def drop(tx: Transaction) -> Steps[list[Digest]]:
+            free: list[Digest] = []
+            for number, (digest, known) in enumerate(links.items(), 1):
+                if digest in self._asked and self._is_free(tx, digest, known):
+                    free.append(digest)
+                if number % LOOKED_AT_A_STEP == 0:
+                    yield
+            yield from drop_links(tx, self._catalog.documents, [digest for digest in free if is_linked(tx, digest)])
+            return free
+
+        return await self._catalog.database.write_in_steps(drop)
+
+    def _is_free(self, tx: Transaction, digest: Digest, links: frozenset[bytes]) -> bool:
+        """Whether nothing relies on a content, nor can have come to: it has no other links than those."""
+        is_free = not self.is_pinned(digest) and not is_in_use(tx, digest) and links_of(tx, digest) <= links
+        return is_free and any_not_understood(tx) is None
+
+
+def _who(member: Member) -> dict[str, str]:
+    return {"instance": member.instance, "name": member.beat.name, "site": member.beat.site}
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

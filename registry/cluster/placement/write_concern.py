@@ -1,0 +1,288 @@
+"""Waiting until as many instances hold a push as its policy asks for, before it is answered; and being one of those.
+
+The instance that was pushed to asks others to take the manifest and everything it stands on: those that are to hold it
+anyway first, and others in the place of who does not answer or is slow. A holder counts once it has committed the facts
+and has all content, verified and durable; or, of a push whose manifest was deleted meanwhile, once it knows of both:
+there is nothing left to hold. Copying has begun when each upload ended, so there is mostly nothing left to do. A push
+that does not reach enough holders in time stays where it is, visible, and says so.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import NamedTuple
+
+from crdt.change import Change
+from crdt.delta import own_span
+from crdt.fact import BLOB, MANIFEST
+from registry.catalog.queries import Queries, document_name
+from registry.cluster.membership.members import Member, Members
+from registry.cluster.placement.rendezvous import Candidate, ranked
+from registry.cluster.placement.replicator import Copies
+from registry.cluster.replication.anti_entropy import Sync
+from registry.cluster.replication.manifest_bodies import Bodies
+from registry.cluster.rpc.client import Peers
+from registry.cluster.rpc.messages import SecureAnswer, SecureQuestion, TakeAnswer
+from registry.cluster.transfer.transfer import Fetch, TransferFailed
+from registry.errors import ContentUnreachable, NotSecured, StorageFailed
+from registry.event_loop.steps import ROWS_A_STEP
+from registry.oci.manifest import MAX_PARTS
+from registry.oci.names import Digest, Repository, parse_digest, parse_repository
+from registry.ports import PeerUnreachable
+from registry.settings.policy import LOCAL, Policy, Rule
+
+MAX_REASON = 500
+SLICE_S = 4.0
+ANSWER_S = SLICE_S + 2.0
+SLOW_S = 5.0
+LOOK_AGAIN_S = 0.2
+AT_ONCE = 4
+
+
+class Group(NamedTuple):
+    """So many have to hold it, of whoever is there: one that comes while a push waits may be the one that is needed."""
+
+    needed: int
+    candidates: Callable[[], list[Candidate]]
+
+
+Place = tuple[str, str]
+"""A site and an address in it: one instance, also where that goes on under another id meanwhile."""
+
+
+class Secure:
+    """See the module."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        keeps: bool,
+        queries: Queries,
+        members: Members,
+        peers: Peers,
+        sync: Sync,
+        bodies: Bodies,
+        fetch: Fetch,
+        copies: Copies,
+        patience_s: float,
+    ) -> None:
+        self._policy = policy
+        self._keeps = keeps
+        self._queries = queries
+        self._members = members
+        self._peers = peers
+        self._sync = sync
+        self._bodies = bodies
+        self._fetch = fetch
+        self._copies = copies
+        self._patience_s = patience_s
+
+    def stop(self) -> None:
+        """Be no holder any more: this instance leaves."""
+        self._keeps = False
+
+    # Asking
+
+    async def wait(self, repository: Repository, digest: Digest, push: Change) -> None:
+        """Return once enough instances hold a push: its manifest and all that stands on. Raises NotSecured when time is
+        up."""
+        rule = self._policy.of(repository)
+        if str(rule.acknowledge) == LOCAL:
+            return
+        sites = self._sites(rule, self._others(digest))
+        groups = self._groups(rule, sites, repository, digest)
+        if not groups:
+            return
+        reached: list[Candidate] = [self._own] if self._keeps else []
+        first, length = own_span(push.delta)
+        question = SecureQuestion(repository, digest, push.writer, first + length)
+        tasks = [asyncio.create_task(self._reach(group, question, reached)) for group in groups]
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await asyncio.gather(*tasks)
+        except TimeoutError:
+            raise self._not_secured(rule, sites, reached) from None
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def _sites(self, rule: Rule, others: list[Candidate]) -> list[str]:
+        """Which ones `each-site` means: those that the policy names, else all there are."""
+        known = [one.site for one in ([self._own] if self._keeps else []) + others]
+        return list(dict.fromkeys([site for site, _ in rule.copies.sites] or known))
+
+    def _groups(self, rule: Rule, sites: list[str], repository: Repository, digest: Digest) -> list[Group]:
+        own = 1 if self._keeps else 0
+        if rule.acknowledge.each_site:
+            return [
+                Group(1, partial(self._others, digest, site)) for site in sites if not (own and site == self._own.site)
+            ]
+        needed = rule.acknowledge.number - own
+        return [Group(needed, partial(self._in_order, repository, digest))] if needed > 0 else []
+
+    def _others(self, digest: Digest, site: str | None = None) -> list[Candidate]:
+        """All others, or those of a site, the first to hold a content first."""
+        order = ranked(digest, self._copies.candidates())
+        return [one for one in order if one != self._own and site in (None, one.site)]
+
+    def _in_order(self, repository: Repository, digest: Digest) -> list[Candidate]:
+        """All others, those first that are to hold it anyway."""
+        first = [one for one in self._copies.designated(repository, digest) if one != self._own]
+        return first + [one for one in self._others(digest) if one not in first]
+
+    async def _reach(self, group: Group, question: SecureQuestion, reached: list[Candidate]) -> None:
+        """Ask as many as are needed, and one more whenever that takes long, until enough hold it."""
+        asking: dict[asyncio.Task[Place | None], Candidate] = {}
+        failed_at: dict[Candidate, float] = {}
+        held_at: set[Place] = set()
+        extra = 0
+        try:
+            while missing := group.needed - len(held_at):
+                for one in self._next(group, set(asking.values()), failed_at, held_at)[: missing + extra - len(asking)]:
+                    asking[asyncio.create_task(self._ask(one, question))] = one
+                done, _ = await asyncio.wait(asking, timeout=SLOW_S) if asking else (await _a_moment(), None)
+                extra += not done
+                for task in done:
+                    one, place = asking.pop(task), task.result()
+                    if place is None:
+                        failed_at[one] = _now()
+                    elif place not in held_at and len(held_at) < group.needed:
+                        held_at.add(place)
+                        reached.append(one)
+        finally:
+            for task in asking:
+                task.cancel()
+
+    def _next(
+        self, group: Group, asking: set[Candidate], failed_at: dict[Candidate, float], held_at: set[Place]
+    ) -> list[Candidate]:
+        """Whom to ask: reachable ones in order, those that failed a moment ago last and not at once again."""
+        free = []
+        for one in group.candidates():
+            member = self._members.get(one.instance)
+            if member is None or one in asking or _place(member) in held_at:
+                continue
+            if member.reachable and _now() - failed_at.get(one, -SLOW_S) >= LOOK_AGAIN_S:
+                free.append(one)
+        return sorted(free, key=lambda one: failed_at.get(one, 0.0))
+
+    async def _ask(self, one: Candidate, question: SecureQuestion) -> Place | None:
+        """Ask until it holds everything. Answers where that is; None when it does not answer, or cannot."""
+        member = self._members.get(one.instance)
+        if member is None:
+            return None  # it was forgotten a moment ago
+        place = _place(member)
+        lacking: int | None = None
+        while True:
+            try:
+                answer = await self._peers.ask(member, "/secure", question, SecureAnswer, ANSWER_S)
+            except PeerUnreachable:
+                return None
+            if answer.held or not answer.lacking or answer.lacking == lacking:
+                return place if answer.held else None
+            lacking = answer.lacking
+
+    def _not_secured(self, rule: Rule, sites: list[str], reached: list[Candidate]) -> NotSecured:
+        detail: dict[str, object] = {"acknowledge": str(rule.acknowledge)}
+        if rule.acknowledge.each_site:
+            at = {one.site for one in reached}
+            without = [site for site in sites if site not in at]
+            count, wanted, what = len(sites) - len(without), len(sites), "sites have"
+            detail["sites_without"] = ", ".join(without)
+        else:
+            count, wanted, what = len(reached), rule.acknowledge.number, "instances hold"
+        detail |= {"reached": count, "wanted": wanted}
+        name_of = self._members.name_of
+        detail["holders"] = [
+            {"instance": one.instance, "name": name_of(one.instance), "site": one.site} for one in reached
+        ]
+        return NotSecured(
+            f"the push is here and visible, but only {count} of the {wanted} {what} it that its policy asks for "
+            f"({rule.acknowledge}); the same push waits again",
+            detail,
+        )
+
+    @property
+    def _own(self) -> Candidate:
+        return self._members.own
+
+    # Answering
+
+    async def take(self, digest: Digest, size: int, asker: str) -> TakeAnswer:
+        """Take one content over. Answers within SLICE_S; what has begun goes on."""
+        if not self._keeps:
+            return TakeAnswer(False, reason="it keeps no copies: it is a front end, or leaves too")
+        try:
+            async with asyncio.timeout(SLICE_S):
+                if not self._queries.is_held(digest):
+                    await self._fetch.bring(digest, size, asker)
+            return TakeAnswer(True)
+        except TimeoutError:
+            return TakeAnswer(False, True)
+        except (ContentUnreachable, TransferFailed, StorageFailed) as error:
+            return TakeAnswer(False, reason=str(error)[:MAX_REASON])
+
+    async def hold(self, question: SecureQuestion, asker: Member | None) -> SecureAnswer:
+        """Take everything a manifest stands on. Answers within SLICE_S how far it is; what has begun goes on."""
+        if not self._keeps:
+            return SecureAnswer(False)
+        repository, digest = parse_repository(question.repository), parse_digest(question.digest)
+        if not self._queries.refers_to(repository, digest) and asker is not None:
+            await self._sync.refresh(document_name(repository), [asker])
+        has_seen = question.clock > 0 and self._queries.has_seen(repository, question.writer, question.clock)
+        if not self._queries.refers_to(repository, digest):
+            return SecureAnswer(has_seen)  # seen first, and not there after that: it was deleted
+        try:
+            async with asyncio.timeout(SLICE_S):
+                lacking = [part async for part in self._lacking(repository, digest)]
+                for at in range(0, len(lacking), AT_ONCE):
+                    await asyncio.gather(*(self._take(repository, part) for part in lacking[at : at + AT_ONCE]))
+        except TimeoutError:
+            pass
+        except (ContentUnreachable, TransferFailed, StorageFailed):
+            return SecureAnswer(False)
+        left = [part async for part in self._lacking(repository, digest)]
+        return SecureAnswer(not left, len(left))
+
+    async def _lacking(self, repository: Repository, digest: Digest) -> AsyncIterator[Digest]:
+        """The blobs a manifest stands on, over all levels, that are linked here and whose content is not; and its own
+        digest or a child's where the body cannot be had."""
+        pending, seen = [digest], {digest}
+        while pending and len(seen) <= MAX_PARTS:
+            current = pending.pop()
+            if not self._queries.refers_to(repository, current):
+                continue  # a part that was never pushed, which a sparse registry allows
+            if not self._queries.has_body(current):
+                await self._bodies.fetch(current)
+            if not self._queries.has_body(current):
+                yield current
+                continue
+            for number, (kind, part, _) in enumerate(self._queries.parts_of(current), 1):
+                if number % ROWS_A_STEP == 0:
+                    await asyncio.sleep(0)
+                if part in seen:
+                    continue
+                seen.add(part)
+                blob = self._queries.blob(repository, part) if kind == BLOB else None
+                if blob is not None and not blob.held:
+                    yield part
+                elif kind == MANIFEST:
+                    pending.append(part)
+
+    async def _take(self, repository: Repository, digest: Digest) -> None:
+        row = self._queries.blob(repository, digest)
+        if row is not None and not row.held:
+            await self._fetch.bring(digest, row.size, self._queries.instance_of(row.writer))
+
+
+def _place(member: Member) -> Place:
+    return member.beat.site, member.beat.advertise
+
+
+async def _a_moment() -> set[asyncio.Task[Place | None]]:
+    await asyncio.sleep(LOOK_AGAIN_S)
+    return set()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,16 @@
+"""Replication: how committed changes reach every instance.
+
+Invariant: what one instance has committed, every instance has committed in the end, whatever frames are lost; and
+within a site a write is answered only when every member that may answer reads has it.
+
+gossip            frames out after a commit, frames in through the causal buffer
+intake            taking frames from the bus within a bounded share of the event loop
+direct_push       changes pushed by requests inside a site where the bus does not deliver them
+acknowledgements  commit acknowledgements inside a site, and who is excluded for want of them
+read_lease        until when the processes of an instance may answer reads
+site_lease        that lease, renewed by the members of the site for each other (Gray and Cheriton, 1989)
+anti_entropy      comparing documents with a member by their Merkle tries, and exchanging what differs
+read_repair       asking members before a miss is answered (as Dynamo and Cassandra do on reads)
+manifest_bodies   bodies of manifests that no frame brought
+lag               how long changes took to arrive
+"""

@@ -1,0 +1,287 @@
+"""Commit acknowledgements inside a site: when the answer to a write may leave.
+
+Instances of one site may stand behind a plain load balancer, and clients read back on another connection what they just
+wrote. So the answer to a write waits until every live member of the site has committed the change. Usually that takes
+one round trip over the bus. The bus is waited for in the same way: once our own frame has come back from it, the others
+have been told, and it does not matter to them if we die the moment after the answer.
+
+A change that the bus has not brought to a member within 25 ms is pushed to it directly (`site_push`). A member that
+misses 50 ms is *excluded*: from that moment it is granted no read lease (`site_lease`), and the answer leaves once
+every lease that it may hold has lapsed. So it answers no client from rows that lack an acknowledged change. That costs
+one exclusion about a second, however many writes wait, and later writes nothing. The member is waited for again once it
+has everything that had been published when it was excluded.
+
+A member that is slow is not excluded as long as it acknowledges each change within 250 ms: leases that are granted to
+it meanwhile put its exclusion off, so a write waits at most 250 ms, and the time of a lease.
+
+Bounds: a bus that hangs costs one write 50 ms. A member that hangs costs the writes of one second at most 1.3 s. One
+that hangs again within a minute stays excluded for a second, and twice as long each time.
+"""
+
+import asyncio
+import math
+from collections.abc import Collection
+
+from registry.cluster.membership.members import Member, Members
+from registry.cluster.replication.read_lease import LEASE_S
+
+PATIENCE_S = 0.05
+PUSH_AFTER_S = 0.025
+"""Half of the patience: a direct push takes a few milliseconds."""
+LAPSE_S = LEASE_S * 1.05
+"""Leases that were granted before an exclusion have ended after this, also where two clocks drift apart by 5 %."""
+KEEPS_STEP_S = 0.25
+"""A member that acknowledges each change within this is slow, and not hung: it is granted leases, and waited for."""
+EXCLUDED_AGAIN_S = 60.0
+MAX_PAUSE_S = 30.0
+"""A member that is excluded again and again is readmitted later each time: each exclusion costs writes a second."""
+MAX_BATCH_CHANGES = 64
+OFF_BUS_S = 2.0
+"""So long changes are pushed at once to a member that the bus did not reach. Then one change tries the bus again."""
+BUS = "the bus"
+
+
+class _Wait:
+    """One change, and the members that have yet to acknowledge it."""
+
+    __slots__ = ("commit", "done", "is_overdue", "missing", "push_at_s")
+
+    def __init__(self, commit: int, missing: set[str], push_at_s: float) -> None:
+        self.commit = commit
+        self.missing = missing
+        self.push_at_s = push_at_s
+        self.is_overdue = False
+        """Whether the patience is over: from then on each member that is missing has to be lapsing or excluded."""
+        self.done = asyncio.Event()
+
+
+class Confirmations:
+    """Which changes of this instance the members of its site have committed, and which members are excluded."""
+
+    def __init__(self, members: Members) -> None:
+        self._members = members
+        self._waits: dict[int, _Wait] = {}
+        self._sequence_of: dict[int, int] = {}
+        self._lapsing: dict[str, asyncio.TimerHandle] = {}
+        """Members that missed the patience, whose leases have not lapsed yet."""
+        self._behind: set[str] = set()
+        """Excluded members, which are not waited for."""
+        self._returns: dict[str, tuple[int, float]] = {}
+        """For excluded members: up to which change they must have everything to return, and not before when."""
+        self._pauses: dict[str, tuple[float, float]] = {}
+        """When members were excluded last, and for how long at least."""
+        self._acknowledged_s: dict[str, float] = {}
+        """When members acknowledged something last."""
+        self._off_bus_until: dict[str, float] = {}
+        """Members that the bus did not reach in time: changes are pushed to them at once, until this loop time."""
+        self._began = asyncio.get_running_loop().time()
+        self._bus_is_heard = False
+        self._published = 0
+        self.push_is_due = asyncio.Event()
+        """Set when `unacknowledged` names somebody to push changes to."""
+        self._watching: asyncio.TimerHandle | None = None
+        self.missed = 0
+        """How often a member, or the bus, missed the patience."""
+        self.excluded = 0
+        """How often a member was excluded."""
+
+    def published(self, commit: int, sequence: int) -> None:
+        """A change is on the bus: from now on it can be acknowledged."""
+        loop = asyncio.get_running_loop()
+        self._published = sequence
+        missing = self._possible_readers(loop.time())
+        if self._bus_is_heard:
+            missing.add(BUS)
+        if missing <= self._behind:
+            return
+        self._waits[sequence] = _Wait(commit, missing, loop.time() + PUSH_AFTER_S)
+        self._sequence_of[commit] = sequence
+        loop.call_later(PATIENCE_S, self._miss, sequence, self._waits[sequence])
+        if self._off_bus_until and self._off_the_bus(loop.time()) & missing:
+            self.push_is_due.set()
+        if self._watching is None:
+            self._watching = loop.call_at(self._waits[sequence].push_at_s, self._watch)
+
+    def _possible_readers(self, now: float) -> set[str]:
+        """The members of the site that may hold a lease: those that live, and for a moment after our start those that
+        an earlier incarnation knew."""
+        if now < self._began + LAPSE_S:
+            site = self._members.own_site
+            return {member.instance for member in self._members.all() if member.beat.site == site}
+        return {member.instance for member in self._members.of_own_site()}
+
+    def _off_the_bus(self, now: float) -> set[str]:
+        self._off_bus_until = {name: until for name, until in self._off_bus_until.items() if now < until}
+        return set(self._off_bus_until)
+
+    async def wait(self, commit: int) -> None:
+        """Return once the change with this commit number may be answered."""
+        wait = self._waits.get(self._sequence_of.get(commit, 0))
+        if wait is not None:
+            await wait.done.wait()
+
+    def begin_again(self) -> None:
+        """Changes are counted anew, under another incarnation. What waits is answered when all leases have lapsed."""
+        for wait in self._waits.values():
+            asyncio.get_running_loop().call_later(LAPSE_S, wait.done.set)
+        self._waits.clear()
+        self._sequence_of.clear()
+        for lapse in self._lapsing.values():
+            lapse.cancel()
+        self._lapsing.clear()
+        self._behind.clear()
+        self._returns.clear()
+        self._published = 0
+
+    # What members say
+
+    def confirmed(self, member: Member, sequences: Collection[int], applied: int) -> None:
+        """A member of our site has committed changes of ours, and all of them up to `applied`."""
+        if sequences:
+            self._acknowledged_s[member.instance] = asyncio.get_running_loop().time()
+        for sequence in sequences:
+            self._confirm(member.instance, sequence)
+        self.caught_up(member, applied)
+
+    def echoed(self, sequence: int | None) -> None:
+        """A frame of ours has come back from the bus: this change, or a heartbeat."""
+        self._bus_is_heard = True
+        if sequence is not None:
+            self._confirm(BUS, sequence)
+
+    def caught_up(self, member: Member, applied: int) -> None:
+        """A member of our site says that it has all our changes up to `applied`."""
+        for sequence in [sequence for sequence in self._waits if sequence <= applied]:
+            self._confirm(member.instance, sequence)
+        if self._may_return(member.instance, applied):
+            self._readmit(member.instance)
+        if member.instance in self._lapsing:
+            self._reconsider(member.instance)
+
+    def may_hold_lease(self, member: Member, applied: int) -> bool:
+        """Whether a member that asks for a read lease, and has all our changes up to `applied`, may have one. Once it
+        may, every write waits for it."""
+        instance, now = member.instance, asyncio.get_running_loop().time()
+        self.caught_up(member, applied)
+        if instance in self._behind:
+            return False
+        if instance in self._lapsing:
+            waited_s = now - self._oldest_s(instance, now)
+            silent_s = now - self._acknowledged_s.get(instance, -math.inf)
+            if waited_s >= KEEPS_STEP_S or silent_s >= KEEPS_STEP_S:
+                return False
+            self._lapse(instance)  # the lease that it gets now has to end, too
+        return True
+
+    def unacknowledged(self) -> dict[str, list[int]]:
+        """The changes that are to be pushed to members directly, the oldest first, by member."""
+        now, due = asyncio.get_running_loop().time(), dict[str, list[int]]()
+        late = self._off_the_bus(now)
+        for sequence, wait in self._waits.items():
+            if now >= wait.push_at_s:
+                late |= wait.missing
+            for instance in sorted((wait.missing & late) - self._behind - {BUS}):
+                changes = due.setdefault(instance, [])
+                if len(changes) < MAX_BATCH_CHANGES:
+                    changes.append(sequence)
+        return due
+
+    def _may_return(self, instance: str, applied: int) -> bool:
+        needed, not_before_s = self._returns.get(instance, (0, 0.0))
+        is_due = asyncio.get_running_loop().time() >= not_before_s
+        return instance in self._behind and applied >= needed and is_due
+
+    def _readmit(self, instance: str) -> None:
+        """Wait for an excluded member again. What has waited for long does not: it commits that before it reads."""
+        self._behind.discard(instance)
+        for wait in self._waits.values():
+            if wait.is_overdue:
+                wait.missing.discard(instance)
+                self._release(wait)
+
+    def _reconsider(self, instance: str) -> None:
+        """A member whose leases are lapsing has acknowledged something."""
+        now = asyncio.get_running_loop().time()
+        oldest_s = self._oldest_s(instance, now)
+        if oldest_s == now:
+            self._lapsing.pop(instance).cancel()
+        elif now - oldest_s < KEEPS_STEP_S:
+            self._lapse(instance)
+
+    def _oldest_s(self, instance: str, now: float) -> float:
+        """When the oldest change was published that is overdue and lacks a member's acknowledgement, or now."""
+        overdue = (w.push_at_s for w in self._waits.values() if w.is_overdue and instance in w.missing)
+        return min((at_s - PUSH_AFTER_S for at_s in overdue), default=now)
+
+    def _confirm(self, instance: str, sequence: int) -> None:
+        wait = self._waits.get(sequence)
+        if wait is not None:
+            wait.missing.discard(instance)
+            self._release(wait)
+
+    def _release(self, wait: _Wait) -> None:
+        if wait.missing <= self._behind:
+            wait.done.set()
+
+    # What they miss
+
+    def _watch(self) -> None:
+        """Have what the bus did not bring in time pushed."""
+        self._watching = None
+        loop = asyncio.get_running_loop()
+        for wait in self._waits.values():
+            if wait.done.is_set():
+                continue
+            if loop.time() >= wait.push_at_s:
+                late = wait.missing - self._behind - {BUS}
+                self._off_bus_until |= dict.fromkeys(late, loop.time() + OFF_BUS_S)
+                if late:
+                    self.push_is_due.set()
+                continue
+            self._watching = loop.call_at(wait.push_at_s, self._watch)
+            return
+
+    def _miss(self, sequence: int, wait: _Wait) -> None:
+        """A change has waited for as long as is usual."""
+        if self._waits.get(sequence) is not wait:
+            return  # of another incarnation
+        late = wait.missing - self._behind
+        if BUS in late:
+            self._bus_is_heard = False
+            wait.missing.discard(BUS)
+            self.missed += 1
+        wait.is_overdue = True
+        for instance in sorted(late - {BUS} - self._lapsing.keys()):
+            self._lapse(instance)
+            self.missed += 1
+        self._release(wait)
+        self._forget(sequence, wait)
+
+    def _forget(self, sequence: int, wait: _Wait) -> None:
+        """Keep a change as long as it is waited for."""
+        if self._waits.get(sequence) is not wait:
+            return
+        if wait.done.is_set():
+            del self._waits[sequence]
+            self._sequence_of.pop(wait.commit, None)
+        else:
+            asyncio.get_running_loop().call_later(PATIENCE_S, self._forget, sequence, wait)
+
+    def _lapse(self, instance: str) -> None:
+        """Exclude a member when all leases that it has have ended."""
+        if instance in self._lapsing:
+            self._lapsing[instance].cancel()
+        self._lapsing[instance] = asyncio.get_running_loop().call_later(LAPSE_S, self._exclude, instance)
+
+    def _exclude(self, instance: str) -> None:
+        """The leases of a member that missed the patience have lapsed."""
+        now = asyncio.get_running_loop().time()
+        del self._lapsing[instance]
+        self._behind.add(instance)
+        self.excluded += 1
+        last_s, pause_s = self._pauses.get(instance, (-EXCLUDED_AGAIN_S, 0.0))
+        pause_s = min(max(pause_s * 2, 1.0), MAX_PAUSE_S) if now - last_s < EXCLUDED_AGAIN_S else 0.0
+        self._pauses[instance] = now, pause_s
+        self._returns[instance] = self._published, now + pause_s
+        for wait in self._waits.values():
+            self._release(wait)

@@ -1,0 +1,387 @@
+"""Catching up with other instances.
+
+Every five seconds, for each member whose state digest is not ours: what changed there since we last caught up, or, with
+one that is new or has started anew, a walk over both tries. What gossip could not deliver is asked for at once, one
+question for each document. And before a miss is answered, or a delete is made, members are asked what they know more of
+one document, all at once and within a short bound.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, NamedTuple
+
+from crdt.catchup import (
+    Apply,
+    AskChanges,
+    AskDiffs,
+    AskFingerprints,
+    AskNames,
+    AskSummaries,
+    Diff,
+    Pause,
+    Report,
+    Send,
+    Step,
+    catch_up,
+    exchange_now,
+)
+from crdt.errors import CrdtError, Malformed
+from crdt.vector import Vector, decode_vector, encode_vector
+from registry.catalog.catalog import Catalog
+from registry.catalog.documents import Early
+from registry.catalog.incoming import Incoming, decode_aside, note_writers
+from registry.catalog.members import Reached, save_reached
+from registry.cluster.membership.members import Member, Members
+from registry.cluster.replication.read_repair import ReadRepair
+from registry.cluster.rpc import messages as m
+from registry.cluster.rpc.client import Peers
+from registry.cluster.transfer.locator import MISS_BOUND_S
+from registry.errors import StorageFailed
+from registry.ports import PeerUnreachable
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord.sync")
+
+ROUND_S = 5.0
+MEMBERS_A_ROUND = 4
+AUDIT_S = 60.0
+LOOK_AGAIN_S = 0.3
+SLOW_ANSWER_S = 2.0
+FIRST_RETRY_S = 0.2
+MAX_RETRY_S = 5.0
+MAX_RETRIES = 8
+MAX_DUE = 10_000
+APPLIED_AT_ONCE_BYTES = 32 * 1024
+"""Diffs that share a commit; while they are applied, everything else waits."""
+
+
+class _Due(NamedTuple):
+    """A document of which a change has to come by a diff."""
+
+    document: str
+    near: bool
+    """Whether its sender is of the own site."""
+
+
+class Sync:
+    """One process's catching up."""
+
+    def __init__(self, catalog: Catalog, peers: Peers, members: Members) -> None:
+        self._catalog = catalog
+        self._peers = peers
+        self._members = members
+        self._running: dict[str, asyncio.Task[bool]] = {}
+        self._filling: asyncio.Task[bool] | None = None
+        """Taking in everything from one member, while nothing was here."""
+        self._round = 0
+        self._due: dict[_Due, asyncio.Task[None]] = {}
+        self._due_again: dict[_Due, str] = {}
+        """What came due while it was being asked for, and from whom."""
+        self._asking: dict[tuple[str, str], asyncio.Task[bool]] = {}
+        self.read_repair = ReadRepair(self._learn)
+        self._audited: dict[str, float] = {}
+        self.rounds: Counter[str] = Counter()
+        """Catching up, by how it ended."""
+        self.on_advanced: Callable[[str, Vector], None] = lambda document, vector: None
+        """Told the document and its vector when a diff was applied."""
+
+    async def run(self) -> None:
+        """Catch up with members whose state differs, for ever.
+
+        With those that are known to have published more, and with a few others, in turn: under load the state of every
+        member is another one, and in a large cluster nobody can ask everybody.
+        """
+        while True:
+            for member in self._of_this_round():
+                self.catch_up_soon(member)
+            await asyncio.sleep(ROUND_S)
+
+    def _of_this_round(self) -> list[Member]:
+        ahead, differing = [], []
+        for member in self._members.reachable():
+            if member.ahead:
+                ahead.append(member)
+            elif self.differs(member):
+                differing.append(member)
+            elif member.beat.root == self._catalog.replica.root():
+                self._note_reached(member, member.beat.commit, member.beat.changes, member.beat.start)
+        self._round += MEMBERS_A_ROUND
+        first = self._round % len(differing) if differing else 0
+        return ahead + (differing[first:] + differing[:first])[:MEMBERS_A_ROUND]
+
+    def differs(self, member: Member) -> bool:
+        """Whether to begin an exchange with a member that has not published more than is here."""
+        return not member.beat.joining and member.beat.root != self._catalog.replica.root()
+
+    @property
+    def filling(self) -> bool:
+        return self._filling is not None and not self._filling.done()
+
+    def close(self) -> None:
+        for task in [*self._running.values(), *self._due.values(), *self._asking.values()]:
+            task.cancel()
+        self.read_repair.close()
+
+    # With one member
+
+    def catch_up_soon(self, member: Member) -> "asyncio.Task[bool]":
+        """Catch up with a member, unless that is under way. The task answers whether it succeeded."""
+        if self._filling is not None and self.filling:
+            return self._filling  # the same from another one would be in vain
+        running = self._running.get(member.instance)
+        if running is None or running.done():
+            running = self._running[member.instance] = asyncio.create_task(self._catch_up(member))
+            if not self._catalog.replica.commit_number() and not member.beat.joining:
+                self._filling = running
+        return running
+
+    async def reach(self, member: Member) -> bool:
+        """Take in everything that a member has committed by now. Answers whether that succeeded."""
+        running = self._running.get(member.instance)
+        if running is not None and not running.done():
+            await asyncio.wait([running])  # it may have read before now
+        return await self.catch_up_soon(member)
+
+    async def compare_all(self, member: Member) -> bool:
+        """Compare everything with a member, whatever is remembered of it, and exchange what differs, in both
+        directions. Answers whether that succeeded."""
+        try:
+            await self.drive(member, catch_up(self._catalog.replica, None))
+        except (PeerUnreachable, CrdtError, StorageFailed) as error:
+            log.warning(
+                LogEvent.MERKLE_DIFF_FAILED,
+                "comparing everything with %(member)s failed: %(error)s",
+                member=member.shown,
+                error=error,
+            )
+            return False
+        return True
+
+    async def _catch_up(self, member: Member) -> bool:
+        # What the member had committed and published before is here once this is done, however it went on meanwhile.
+        start, commit, changes = member.beat.start, member.beat.commit, member.beat.changes
+        remembered = member.reached.number if member.reached and member.reached.start == start else None
+        if remembered is None and not self._catalog.replica.commit_number():
+            remembered = 0  # an empty replica lacks everything: listing it is cheaper than searching for differences
+        try:
+            report = await self.drive(member, catch_up(self._catalog.replica, remembered))
+            if remembered is not None and not report.exchanged and self._audit_is_due(member):
+                report = await self.drive(member, catch_up(self._catalog.replica, None))
+            await self._heal(member, report.forked)
+            if member.beat.start != start:
+                # A copy of its directory may have answered, which lacks what this one has said.
+                raise PeerUnreachable("it has begun anew meanwhile")
+            self._note_reached(member, report.commit or commit, changes, start)
+            await self._save_reached(member)
+        except (PeerUnreachable, CrdtError, StorageFailed) as error:
+            self.rounds["failed"] += 1
+            # That a member does not answer is told elsewhere (`watch`), and once.
+            level = logging.INFO if isinstance(error, PeerUnreachable) else logging.WARNING
+            log.log(
+                level,
+                LogEvent.ANTI_ENTROPY_FAILED,
+                "catching up with %(member)s failed: %(error)s",
+                member=member.shown,
+                error=error,
+            )
+            return False
+        self.rounds["done"] += 1
+        return True
+
+    def _audit_is_due(self, member: Member) -> bool:
+        """Whether to compare everything, because what is remembered of a member names no difference and its root shows
+        one. Under load the root of a heartbeat is always another one, so this is done once in a while only."""
+        now = asyncio.get_running_loop().time()
+        due = member.beat.root != self._catalog.replica.root() and now > self._audited.get(member.instance, 0) + AUDIT_S
+        if due:
+            self._audited[member.instance] = now
+        return due
+
+    async def _heal(self, member: Member, forked: list[str]) -> None:
+        """Bring together documents that a writer used twice has split."""
+        for document in forked:
+            self.rounds["forked"] += 1
+            log.error(
+                LogEvent.DOCUMENT_DIVERGENCE_DETECTED,
+                "%(document)s differs from %(member)s's at equal vectors: a writer was used twice",
+                document=document,
+                member=member.shown,
+            )
+            theirs = await self._peers.ask(member, "/facts", m.FactsQuestion(document), m.FactsAnswer, timeout_s=30.0)
+            await self._catalog.heal(document, decode_vector(theirs.vector), theirs.facts)
+
+    def _note_reached(self, member: Member, commit: int, changes: int, start: int) -> None:
+        member.reach(Reached(start, commit))
+        member.applied.note_all(start, changes)
+
+    async def _save_reached(self, member: Member) -> None:
+        reached = member.reached
+        assert reached is not None, "it was just noted"
+        await self._catalog.database.write(lambda tx: save_reached(tx, member.instance, reached))
+
+    async def drive(self, member: Member, steps: Generator[Step, Any, Report]) -> Report:
+        """Carry out the steps of a protocol with a member."""
+        try:
+            answer = None
+            while True:
+                answer = await self._carry_out(member, steps.send(answer))
+        except StopIteration as done:
+            report: Report = done.value
+            return report
+        finally:
+            steps.close()
+
+    async def _carry_out(self, member: Member, step: Step) -> Any:
+        ask = self._peers.ask
+        match step:
+            case AskChanges(since):
+                return (await ask(member, "/changes", m.ChangesQuestion(since), m.ChangesAnswer)).read()
+            case AskSummaries(places):
+                return (await ask(member, "/summaries", m.SummariesQuestion.of(places), m.SummariesAnswer)).read()
+            case AskNames(keys):
+                return (await ask(member, "/names", m.NamesQuestion(keys), m.NamesAnswer)).names
+            case AskFingerprints(names):
+                question = m.FingerprintsQuestion(names)
+                return (await ask(member, "/fingerprints", question, m.FingerprintsAnswer)).fingerprints
+            case AskDiffs(vectors):
+                return await self._diffs(member, vectors, timeout_s=30.0)
+            case Apply(updates):
+                await self._apply_all(member, updates)
+            case Send(updates):
+                writers = self._catalog.queries.writers_of(name for name, _ in updates)
+                await ask(member, "/updates", m.Updates(updates, writers, []), m.UpdatesAnswer, timeout_s=30.0)
+            case Pause():
+                await asyncio.sleep(LOOK_AGAIN_S)
+        return None
+
+    async def _diffs(self, member: Member, vectors: list[tuple[str, Vector]], timeout_s: float) -> list[Diff]:
+        question = m.DiffsQuestion([(name, encode_vector(vector)) for name, vector in vectors])
+        answer = await self._peers.ask(member, "/diffs", question, m.DiffsAnswer, timeout_s)
+        if answer.writers:
+            await self._catalog.database.write(lambda tx: note_writers(tx, answer.writers))
+        return [diff.read() for diff in answer.diffs]
+
+    async def _apply_all(self, member: Member, updates: list[tuple[str, bytes]]) -> None:
+        """Apply a member's diffs, some with each commit. Raises what the first raises that fails; nothing behind the
+        commit that it was to be part of is applied."""
+        while updates:
+            size, several = 0, 0
+            while several < len(updates) and size < APPLIED_AT_ONCE_BYTES:
+                size += len(updates[several][1])
+                several += 1
+            at_once, updates = updates[:several], updates[several:]
+            applying = (self._apply(member, document, update) for document, update in at_once)
+            for failure in await asyncio.gather(*applying, return_exceptions=True):
+                if failure is not None:
+                    raise failure
+
+    async def _apply(self, member: Member, document: str, update: bytes) -> None:
+        """Apply a member's diff. Raises CrdtError for one that does not fit."""
+        try:
+            applied = await self._catalog.take_in(Incoming(document, update, await decode_aside(update), {}))
+        except Early:
+            raise Malformed(f"{member.shown} has sent a diff of {document} that does not continue ours") from None
+        if applied.fresh:
+            self.on_advanced(document, applied.vector)
+
+    # One document
+
+    def document_is_due(self, instance: str, document: str) -> None:
+        """A change of a document could not be applied from its frame: ask for a diff, one question at a time. The own
+        site is asked beside the others, since answers to its clients wait for that."""
+        sender = self._members.get(instance)
+        due = _Due(document, sender is not None and sender.beat.site == self._members.own_site)
+        if due in self._due:
+            self._due_again[due] = instance  # the answer that is on its way may have been given before this change
+        elif len(self._due) < MAX_DUE:
+            task = self._due[due] = asyncio.create_task(self._repair(instance, document))
+            task.add_done_callback(lambda task: self._repaired(due, task))
+
+    def _repaired(self, due: "_Due", task: "asyncio.Task[None]") -> None:
+        del self._due[due]
+        again = self._due_again.pop(due, None)
+        if again is not None and not task.cancelled():
+            self.document_is_due(again, due.document)
+
+    async def _repair(self, instance: str, document: str) -> None:
+        """Exchange one document with whoever sent the change, or with others when that one does not answer."""
+        pause = FIRST_RETRY_S
+        for _ in range(MAX_RETRIES):
+            sender = self._members.get(instance)
+            others = [member for member in self._members.reachable() if member is not sender]
+            for member in ([sender] if sender is not None and sender.reachable else []) + others[:2]:
+                try:
+                    report = await self.drive(member, exchange_now(self._catalog.replica, [document], Report()))
+                    await self._heal(member, report.forked)
+                    self.on_advanced(document, self._catalog.replica.state(document).vector)
+                    return
+                except (PeerUnreachable, CrdtError, StorageFailed) as error:
+                    log.info(
+                        LogEvent.DIFF_REQUEST_FAILED,
+                        "no diff of %(document)s from %(member)s: %(error)s",
+                        document=document,
+                        member=member.shown,
+                        error=error,
+                    )
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, MAX_RETRY_S)
+
+    async def refresh(self, document: str, members: Iterable[Member]) -> None:
+        """Ask members, all at once, what they know more of one document, and take in what comes within a bound.
+
+        A member that is known to be unreachable, or has not answered an earlier question yet, is not waited for.
+        """
+        asked = [self._asking_once(member, document) for member in members if member.prompt]
+        if asked:
+            await asyncio.wait(asked, timeout=MISS_BOUND_S)
+
+    def _asking_once(self, member: Member, document: str) -> "asyncio.Task[bool]":
+        key = (member.instance, document)
+        task = self._asking.get(key)
+        if task is None:
+            task = self._asking[key] = asyncio.create_task(self._learn(member, [document]))
+            task.add_done_callback(lambda _: self._asking.pop(key, None))
+        return task
+
+    async def _learn(self, member: Member, documents: list[str]) -> bool:
+        """Take in what a member knows more of some documents. Answers whether it has answered."""
+        try:
+            vectors = [(document, self._catalog.replica.state(document).vector) for document in documents]
+            for (document, ours), diff in zip(
+                vectors, await self._diffs(member, vectors, timeout_s=SLOW_ANSWER_S), strict=True
+            ):
+                await self._learn_from(member, document, ours, diff, is_alone=len(documents) == 1)
+            return True
+        except (PeerUnreachable, CrdtError, StorageFailed, ValueError) as error:
+            log.debug(
+                LogEvent.READ_REPAIR_FAILED,
+                "%(member)s could not be asked about %(documents)s: %(error)s",
+                member=member.shown,
+                documents=", ".join(documents),
+                error=error,
+            )
+            return False
+
+    async def _learn_from(self, member: Member, document: str, ours: Vector, diff: Diff, is_alone: bool) -> None:
+        """Take in one diff of several; one that was left out, since all were too long for one answer, alone."""
+        if diff.update:
+            try:
+                await self._apply(member, document, diff.update)
+            except CrdtError as error:
+                log.debug(
+                    LogEvent.DIFF_REJECTED,
+                    "the diff of %(document)s from %(member)s does not fit: %(error)s",
+                    document=document,
+                    member=member.shown,
+                    error=error,
+                )
+        elif not is_alone and any(ours.get(writer, 0) < clock for writer, clock in diff.state.vector.items()):
+            await self._learn(member, [document])
+
+    def hinted(self) -> list[Member]:
+        """Members to ask before a miss is answered: those of our site, and those known to have published more."""
+        near = {member.instance for member in self._members.of_own_site()}
+        return [m for m in self._members.reachable() if m.instance in near or m.ahead]

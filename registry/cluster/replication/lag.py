@@ -1,0 +1,51 @@
+"""How long changes took to get here: from when their sender stamped them, just before its commit, until they were
+committed here.
+
+A fact carries the hybrid time at which it was said, so every change that brings facts tells its own age, however it
+came: `frame` is the bus, `diff` is catching up, where one update counts once, by its newest fact. The two ends look at
+different wall clocks, so a delay holds their difference; below zero it counts as zero. What an empty instance takes in
+to be filled is as old as the registry and not counted.
+"""
+
+from crdt.clock import COUNTER_BITS
+from registry.cluster.membership.members import Members
+from registry.ports import Clock
+from registry.telemetry.counters import Durations
+
+BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 600.0, 3600.0)
+
+
+class Delay:
+    """Of the changes of one member."""
+
+    __slots__ = ("count", "last_s", "total_s")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last_s = self.total_s = 0.0
+
+
+class Delays:
+    """Of the changes of all members, in buckets by site, and summed up by member."""
+
+    def __init__(self, members: Members, clock: Clock) -> None:
+        self._members = members
+        self._clock = clock
+        self.by_site: dict[tuple[str, str], Durations] = {}
+        """By the sender's site, and by `frame` or `diff`."""
+        self.by_member: dict[str, Delay] = {}
+
+    def note(self, instance: str | None, time: int, by_frame: bool) -> None:
+        """A change of an instance is committed here, whose newest fact has the hybrid time `time`."""
+        member = self._members.get(instance or "")
+        if member is None:
+            return  # it has never been heard of: a writer's hint, or one that left the cluster long ago
+        delay_s = max(self._clock.now_ms() - (time >> COUNTER_BITS), 0) / 1000
+        key = (member.beat.site, "frame" if by_frame else "diff")
+        if key not in self.by_site:
+            self.by_site[key] = Durations(BOUNDS_S)
+        self.by_site[key].note(delay_s)
+        delay = self.by_member.setdefault(member.instance, Delay())
+        delay.count += 1
+        delay.last_s = delay_s
+        delay.total_s += delay_s

@@ -1,0 +1,202 @@
+"""Manifest bodies that facts name and no frame brought: fetched at once, so that every instance can serve every tag
+when the one it was pushed to is gone, many with one question where many are missing; what nobody gives is looked for
+again in rounds. And the other way round, what no frame can carry is put at a member before the push is answered."""
+
+import asyncio
+import contextlib
+from functools import partial
+
+from crdt.catchup import Report, exchange_now
+from crdt.change import Change
+from crdt.errors import CrdtError
+from registry.catalog.catalog import Catalog
+from registry.catalog.incoming import keep_wanted_body
+from registry.catalog.repository import drop_wrong_body
+from registry.cluster.membership.members import Member, Members
+from registry.cluster.replication.anti_entropy import Sync
+from registry.cluster.replication.gossip import fits_a_frame
+from registry.cluster.rpc.client import Peers
+from registry.cluster.rpc.messages import ManifestsAnswer, ManifestsQuestion, Updates, UpdatesAnswer
+from registry.cluster.transfer.locator import Locate
+from registry.errors import StorageFailed
+from registry.oci.manifest import MAX_MANIFEST_BYTES
+from registry.oci.names import Digest, algorithm_of, digest_of
+from registry.ports import PeerUnreachable
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord.bodies")
+
+ROUND_S = 5.0
+AT_ONCE = 16
+TOGETHER = 200
+TOGETHER_S = 2.0  # within a round, so that others are asked where this one hangs
+WORTH_ASKING_TOGETHER = 8
+DEPOSIT_TRIES = 3
+DEPOSIT_S = 10.0
+
+
+class Bodies:
+    """Fetches the manifest bodies this instance lacks, and deposits its own large ones elsewhere."""
+
+    def __init__(self, catalog: Catalog, peers: Peers, members: Members, locate: Locate, sync: Sync) -> None:
+        self._catalog = catalog
+        self._peers = peers
+        self._members = members
+        self._locate = locate
+        self._sync = sync
+        self._fetching: dict[Digest, asyncio.Task[bytes | None]] = {}
+        self._tried: set[Digest] = set()
+        """What has been looked for in this round."""
+        self._wake = asyncio.Event()
+
+    def look(self) -> None:
+        """Facts have come in: there may be bodies to fetch."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Fetch what is wanted, for ever: each once a round, however often facts come in."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._tried.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(loop.time() + ROUND_S):
+                    while True:
+                        self._wake.clear()
+                        await self._fetch_all()
+                        await self._wake.wait()
+
+    async def _fetch_all(self) -> None:
+        wanted = [digest for digest in self._catalog.queries.wanted(limit=1000) if digest not in self._tried]
+        self._tried.update(wanted)
+        if len(wanted) >= WORTH_ASKING_TOGETHER:
+            for at in range(0, len(wanted), TOGETHER):
+                await self._fetch_together(wanted[at : at + TOGETHER])
+            wanted = [digest for digest in wanted if not self._catalog.queries.has_body(digest)]
+        for at in range(0, len(wanted), AT_ONCE):
+            await asyncio.gather(*(self.fetch(digest) for digest in wanted[at : at + AT_ONCE]))
+
+    async def _fetch_together(self, digests: list[Digest]) -> None:
+        """Fetch many bodies with few questions, each from the instance that the manifest was pushed to, or from the
+        nearest where that one cannot be asked. What does not come is left to be fetched one by one."""
+        nearest = next(iter(self._members.reachable()), None)
+        asking: dict[str, tuple[Member, list[Digest]]] = {}
+        for digest in digests:
+            pushed_to = self._members.get(self._catalog.queries.pushed_to(digest) or "")
+            member = pushed_to if pushed_to is not None and pushed_to.reachable else nearest
+            if member is not None:
+                asking.setdefault(member.instance, (member, []))[1].append(digest)
+        for member, missing in asking.values():
+            try:
+                while missing and await self._take_many(member, missing):
+                    missing = [digest for digest in missing if not self._catalog.queries.has_body(digest)]
+            except (PeerUnreachable, StorageFailed, TimeoutError) as error:
+                log.info(
+                    LogEvent.MANIFEST_BODIES_REQUEST_FAILED,
+                    "no bodies from %(member)s at once: %(error)s",
+                    member=member.shown,
+                    error=error or "no answer in time",
+                )
+
+    async def _take_many(self, member: Member, digests: list[Digest]) -> bool:
+        """Keep what a member gives of some bodies. Answers whether that was any. Raises TimeoutError, and does not note
+        on the member that it was slow: one body it may give in time."""
+        url, question = self._members.url(member), ManifestsQuestion([*digests])
+        async with asyncio.timeout(TOGETHER_S):
+            answer = await self._peers.ask_url(url, "/manifests", question, ManifestsAnswer, member.instance)
+        keep = (partial(keep_wanted_body, body=body) for body in answer.bodies)
+        return any(await asyncio.gather(*map(self._catalog.database.write_in_steps, keep)))
+
+    def close(self) -> None:
+        for task in self._fetching.values():
+            task.cancel()
+
+    async def checked(self, digest: Digest, body: bytes) -> bytes | None:
+        """A body from the catalog, if it is the one of its digest; else None, and it is wanted again. Raises
+        StorageFailed."""
+        if digest_of(body, algorithm_of(digest)) == digest:
+            return body
+        log.error(
+            LogEvent.MANIFEST_BODY_CORRUPT,
+            "the body of the manifest %(digest)s has changed; it is fetched again",
+            digest=digest,
+        )
+        await self._catalog.database.write(partial(drop_wrong_body, digest=digest))
+        self.look()
+        return None
+
+    async def fetch(self, digest: Digest) -> bytes | None:
+        """Fetch one body from whoever has it, once however many ask. None when nobody reachable has it."""
+        task = self._fetching.get(digest)
+        if task is None:
+            task = self._fetching[digest] = asyncio.create_task(self._fetch(digest))
+            task.add_done_callback(lambda _: self._fetching.pop(digest, None))
+        return await asyncio.shield(task)
+
+    async def _fetch(self, digest: Digest) -> bytes | None:
+        async for member, size in self._locate.holders(digest):
+            if size > MAX_MANIFEST_BYTES:
+                continue
+            try:
+                body = await self._receive(member, digest)
+            except (PeerUnreachable, TimeoutError) as error:
+                log.info(
+                    LogEvent.MANIFEST_BODY_REQUEST_FAILED,
+                    "no body of %(digest)s from %(member)s: %(error)s",
+                    digest=digest,
+                    member=member.shown,
+                    error=error,
+                )
+                continue
+            if digest_of(body, algorithm_of(digest)) != digest:
+                log.error(
+                    LogEvent.WRONG_BYTES_RECEIVED,
+                    "%(member)s gave wrong bytes for %(digest)s",
+                    member=member.shown,
+                    digest=digest,
+                )
+                continue
+            try:
+                if not await self._catalog.database.write_in_steps(partial(keep_wanted_body, body=body)):
+                    self._tried.discard(digest)  # its manifest was deleted meanwhile, and may be pushed again at once
+            except StorageFailed as error:
+                log.error(
+                    LogEvent.MANIFEST_BODY_WRITE_FAILED, "a manifest body could not be kept: %(error)s", error=error
+                )
+            return body
+        return None
+
+    async def _receive(self, member: Member, digest: Digest) -> bytes:
+        parts, size = [], 0
+        async with asyncio.timeout(DEPOSIT_S):
+            async with self._peers.stream(member, f"/content/{digest}") as response:
+                if response.status != 200:
+                    raise PeerUnreachable(f"{member.shown} answered {response.status}")
+                async for chunk in response.chunks():
+                    parts.append(chunk)
+                    size += len(chunk)
+                    if size > MAX_MANIFEST_BYTES:
+                        raise PeerUnreachable(f"{member.shown} sent more than it said")
+        return b"".join(parts)
+
+    async def deposit(self, change: Change) -> bool:
+        """Put what no frame carries at one live member. Answers whether it is safe elsewhere, or was in the frame."""
+        if fits_a_frame(change):
+            return True
+        for member in self._members.reachable()[:DEPOSIT_TRIES]:
+            writers = self._catalog.queries.writers_of([change.document])
+            updates = Updates([(change.document, change.delta)], writers, list(change.bodies))
+            try:
+                answer = await self._peers.ask(member, "/updates", updates, UpdatesAnswer, DEPOSIT_S)
+                if answer.early:
+                    await self._sync.drive(member, exchange_now(self._catalog.replica, [change.document], Report()))
+                    await self._peers.ask(member, "/updates", Updates([], {}, updates.bodies), UpdatesAnswer, DEPOSIT_S)
+                return True
+            except (PeerUnreachable, CrdtError, StorageFailed) as error:
+                log.warning(
+                    LogEvent.UPDATE_DEPOSIT_FAILED,
+                    "could not leave a change at %(member)s: %(error)s",
+                    member=member.shown,
+                    error=error,
+                )
+        return False

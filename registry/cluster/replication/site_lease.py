@@ -1,0 +1,345 @@
+"""The read lease of an instance, renewed by the other members of its site.
+
+Every member asks every other member of its site for a lease while clients read, and answers reads only until the first
+of these leases ends.
+
+- A member grants a lease for as long as it waits for the holder's acknowledgements (`confirmations`). It stops granting
+  when the holder misses one, and answers its client when all leases it granted have lapsed.
+- The answer names the changes that the granter has published. The holder takes the lease into use once it has committed
+  them, and has caught up with this incarnation of the granter.
+- A member that leaves two requests unanswered goes *out*: reads go on without its lease, for as long as it does not
+  answer. Before that, the holder catches up with the other members, which may have what it was not told.
+- A member that is out and answers again is caught up with first. Reads go on meanwhile, and the instance is not ready.
+- An instance that stood still itself has lost all leases, and asks every member of the site that it ever knew.
+- With no other member, an instance reads alone. A partition inside a site is not covered.
+
+So, while the members of a site reach each other: a write that was acknowledged by one is seen by every read at another
+that begins afterwards, though a primary hangs, is killed or is busy, and without any bus. Granter and holder count the
+same second on monotonic clocks: the holder from when it asked, the granter from when it stopped granting, and 5 % more.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+from registry.cluster.membership.members import Member, Members
+from registry.cluster.replication.acknowledgements import Confirmations
+from registry.cluster.replication.anti_entropy import Sync
+from registry.cluster.replication.gossip import Gossip
+from registry.cluster.replication.read_lease import LEASE_S, READ_WAIT_S, ReadLease
+from registry.cluster.rpc.client import Peers
+from registry.cluster.rpc.messages import Heartbeat, LeaseAnswer, LeaseQuestion
+from registry.errors import NotCurrent
+from registry.ports import Clock, PeerUnreachable
+
+RENEW_BEFORE_S = 0.5
+"""A lease in use is renewed when so much of it is left: two requests a second to each member."""
+ANSWER_S = 0.5
+MISSED_ANSWERS = 2
+"""So many requests in a row a member may leave unanswered before reads go on without it: a second in all."""
+PROBE_S = 1.0
+"""How often a member that is out is asked though no client reads, so that an instance becomes ready again by itself."""
+RETRY_S = 0.05
+FRAMES_S = 0.03
+"""So long frames may take that are on their way. Then the holder asks for what it lacks."""
+LOOK_AGAIN_S = 0.003
+ASK_AGAIN_S = 0.25
+"""How often a read that waits says so: a lease that nobody has asked for in a second is not renewed."""
+TICK_S = 0.1
+IDLE_TICK_S = 0.25
+READY_S = 0.5
+"""An instance whose reads have waited longer than this is not ready."""
+OUT_OF_STEP_S = 0.3
+"""An instance is not ready when a member has answered it for longer than this without its lease coming into use."""
+
+
+class _Granter:
+    """One other member of the site, as the one that grants."""
+
+    def __init__(self, member: Member) -> None:
+        self.member = member
+        self.until_s = 0.0
+        """Until when reads may go on as far as this member is concerned."""
+        self.in_use = False
+        """Whether that is by its lease. Else it is out, or new."""
+        self.was_in_use = False
+        self.ask_at_s = 0.0
+        """It is not asked before."""
+        self.missed = 0
+        """Requests in a row that it left unanswered."""
+        self.out_of_step_since_s: float | None = None
+        """Since when it answers without its lease coming into use."""
+        self.asking: asyncio.Task[None] | None = None
+
+    @property
+    def is_asked(self) -> bool:
+        return self.asking is not None and not self.asking.done()
+
+    @property
+    def is_gone(self) -> bool:
+        return self.missed >= MISSED_ANSWERS and not self.member.live
+
+
+class SiteLease:
+    """Holds the read lease of this instance, and grants leases to the other members of its site."""
+
+    def __init__(
+        self,
+        lease: ReadLease,
+        clock: Clock,
+        members: Members,
+        peers: Peers,
+        sync: Sync,
+        confirmations: Confirmations,
+        gossip: Gossip,
+        heartbeat: Callable[[], Heartbeat],
+        answers_clients: asyncio.Event,
+        may_have_neighbours: bool,
+        meet: Callable[[list[str]], Awaitable[None]],
+    ) -> None:
+        """`meet` introduces this instance to members at addresses that it does not know."""
+        self._meet = meet
+        self._lease = lease
+        self._clock = clock
+        self._members = members
+        self._peers = peers
+        self._sync = sync
+        self._confirmations = confirmations
+        self._gossip = gossip
+        self._heartbeat = heartbeat
+        self._answers_clients = answers_clients
+        self._may_have_neighbours = may_have_neighbours
+        self._granters: dict[str, _Granter] = {}
+        self._resyncing: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._valid = asyncio.Event()
+        self._blocked_since_s: float | None = None
+        self._ticked_s = -LEASE_S * 2
+        """When this ran last. A process that has just started stood still until now."""
+        self.granted = 0
+        """Leases granted to other members."""
+        self.waited = 0
+        """Reads that waited for a lease."""
+        self.refused = 0
+        """Reads that were refused for want of one."""
+
+    # For reads
+
+    def allows_read(self) -> bool:
+        return self._lease.allows_read()
+
+    async def acquire(self, timeout_s: float = READ_WAIT_S) -> bool:
+        """Wait until reads are allowed. Returns False where they are not in time."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while not self._lease.allows_read():  # and notes each time that somebody still asks
+            left_s = deadline - loop.time()
+            if left_s <= 0:
+                return False
+            self._valid.clear()
+            self._wake.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, ASK_AGAIN_S)):
+                    await self._valid.wait()
+        return True
+
+    async def await_read(self) -> None:
+        """Wait until a read may be answered. Raises NotCurrent."""
+        self.waited += 1
+        if not await self.acquire():
+            self.refused += 1
+            raise NotCurrent("this instance cannot tell whether it shows what its site shows")
+
+    def wanted(self) -> None:
+        """A worker waits for a lease."""
+        self._wake.set()
+
+    @property
+    def is_in_step(self) -> bool:
+        """Whether reads are answered here as far as is known, and as the members that answer would answer them."""
+        now = self._clock.steady_s()
+        if self._blocked_since_s is not None and now - self._blocked_since_s > READY_S:
+            return False
+        since = (granter.out_of_step_since_s for granter in self._granters.values())
+        return not any(at is not None and now - at > OUT_OF_STEP_S for at in since)
+
+    def waits_for(self) -> list[str]:
+        """Members for whose leases reads wait, while any do."""
+        now = self._clock.steady_s()
+        return [name for name, one in self._granters.items() if self._blocked_since_s and one.until_s <= now]
+
+    # Granting
+
+    def grant(self, instance: str, question: LeaseQuestion) -> LeaseAnswer:
+        """Answer a member of the site that asks for a lease."""
+        beat = self._heartbeat()
+        start, applied = question.applied
+        member = self._members.get(instance)
+        granted = False
+        is_near = member is not None and member.beat.site == self._members.own_site  # else it introduces itself first
+        if member is not None and is_near and question.start != member.proven_start:
+            self._members.on_unproven(member)  # writes would not wait for it
+        elif member is not None and is_near:
+            member.touch()
+            granted = self._confirmations.may_hold_lease(member, applied if start == beat.start else 0)
+        self.granted += granted
+        site = [self._members.url(member) for member in self._members.of_own_site()]
+        return LeaseAnswer(self._gossip.next_heartbeat(), beat, granted, site)
+
+    # Holding
+
+    async def run(self) -> None:
+        """Hold the lease, for ever."""
+        try:
+            while True:
+                self._wake.clear()
+                self._update()
+                is_wanted = self._lease.asked_ago_s < LEASE_S
+                try:
+                    async with asyncio.timeout(TICK_S if is_wanted else IDLE_TICK_S):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        asking = [granter.asking for granter in self._granters.values()]
+        for task in (*asking, self._resyncing):
+            if task is not None:
+                task.cancel()
+
+    def _update(self) -> None:
+        now = self._clock.steady_s()
+        self._note_members(now)
+        is_wanted = self._lease.asked_ago_s < LEASE_S
+        for granter in self._granters.values():
+            if (is_wanted and granter.until_s - now < RENEW_BEFORE_S) or granter.out_of_step_since_s is not None:
+                is_due = now >= granter.ask_at_s
+            else:
+                is_due = not granter.in_use and now >= granter.ask_at_s + PROBE_S
+            if is_due and not granter.is_asked:
+                granter.asking = asyncio.create_task(self._ask(granter))
+        self._extend(now)
+        if self._lease.is_valid:
+            self._valid.set()
+            self._blocked_since_s = None
+        elif not is_wanted:
+            self._blocked_since_s = None
+        elif self._blocked_since_s is None:
+            self._blocked_since_s = now
+
+    def _extend(self, now: float) -> None:
+        if not self._answers_clients.is_set() or (self._resyncing is not None and not self._resyncing.done()):
+            return
+        if self._granters:
+            self._lease.extend(min(granter.until_s for granter in self._granters.values()))
+        elif self._may_have_neighbours or self._members.all():
+            self._lease.extend(now + LEASE_S)
+        else:
+            self._lease.extend(float("inf"))
+
+    def _note_members(self, now: float) -> None:
+        """Know the members of the site that live; after this process stood still, all that it ever knew."""
+        stood_still = now - self._ticked_s > LEASE_S
+        self._ticked_s = now
+        if stood_still:
+            for known in self._granters.values():
+                known.missed = 0  # what it did not answer then says nothing
+        for member in self._members.all() if stood_still else self._members.of_own_site():
+            granter = self._granters.get(member.instance)
+            if member.beat.site == self._members.own_site and (granter is None or granter.member is not member):
+                self._granters[member.instance] = _Granter(member)
+        for instance, granter in list(self._granters.items()):
+            is_known = self._members.get(instance) is granter.member
+            if not is_known or granter.is_gone or granter.member.beat.site != self._members.own_site:
+                del self._granters[instance]
+                if granter.asking is not None:
+                    granter.asking.cancel()
+                if granter.in_use:
+                    self._take_out(granter)
+
+    async def _ask(self, granter: _Granter) -> None:
+        """Ask for a lease, and take it into use."""
+        member = granter.member
+        asked_s = self._clock.steady_s()
+        known = member.beat.start
+        question = LeaseQuestion(self._gossip.start, (known, member.applied.upto(known)))
+        try:
+            answer = await self._peers.ask(member, "/lease", question, LeaseAnswer, ANSWER_S)
+        except PeerUnreachable:
+            self._not_answered(granter, asked_s)
+            return
+        finally:
+            granter.ask_at_s = self._clock.steady_s() + RETRY_S
+            self._wake.set()
+        granter.missed = 0
+        await self._meet(answer.site)
+        self._members.hear(member.instance, answer.heartbeat, answer.sequence, on_bus=False)
+        has_lapsed = granter.until_s < asked_s
+        if answer.heartbeat.joining:
+            # It acknowledges nothing yet. What its last incarnation did is here, if the lease of that has not lapsed.
+            granter.out_of_step_since_s = None
+            has_all = member.applied.upto(answer.heartbeat.start) >= answer.heartbeat.changes
+            if answer.granted and has_all and not (granter.was_in_use and has_lapsed):
+                granter.until_s = asked_s + LEASE_S
+            return
+        beat = answer.heartbeat
+        if granter.in_use or has_lapsed:
+            has_all = await self._has(member, beat, asked_s + LEASE_S)
+        else:
+            has_all = self._has_all(member, beat)  # reads go on meanwhile
+        if answer.granted and has_all:
+            granter.in_use, granter.was_in_use, granter.out_of_step_since_s = True, True, None
+            granter.until_s = asked_s + LEASE_S
+            return
+        if not granter.in_use:
+            granter.out_of_step_since_s = granter.out_of_step_since_s or asked_s
+            if not has_lapsed:
+                granter.until_s = asked_s + LEASE_S
+        self._sync.catch_up_soon(member).add_done_callback(lambda _: self._wake.set())
+
+    @staticmethod
+    def _knows_incarnation(member: Member, beat: Heartbeat) -> bool:
+        return member.reached is not None and member.reached.start == beat.start
+
+    def _has_all(self, member: Member, beat: Heartbeat) -> bool:
+        """Whether everything is committed here that a member had published when it said `beat`."""
+        return self._knows_incarnation(member, beat) and member.applied.upto(beat.start) >= beat.changes
+
+    async def _has(self, member: Member, beat: Heartbeat, until_s: float) -> bool:
+        """As `_has_all`, with a wait for what is on its way."""
+        patience_s = self._clock.steady_s() + FRAMES_S
+        while (now := self._clock.steady_s()) < until_s and member.beat.start == beat.start:
+            if self._has_all(member, beat):
+                return True
+            if self._knows_incarnation(member, beat) and now < patience_s:
+                await asyncio.sleep(LOOK_AGAIN_S)
+            elif not await self._sync.catch_up_soon(member):
+                return False
+        return False
+
+    def _not_answered(self, granter: _Granter, asked_s: float) -> None:
+        granter.missed += 1
+        granter.out_of_step_since_s = None
+        if granter.missed >= MISSED_ANSWERS or (not granter.in_use and granter.until_s >= asked_s):
+            if granter.in_use:
+                self._take_out(granter)
+            granter.until_s = asked_s + LEASE_S
+
+    def _take_out(self, granter: _Granter) -> None:
+        """Let reads go on without a member, once what it may have told the others is here."""
+        granter.in_use = False
+        if self._resyncing is not None:
+            self._resyncing.cancel()
+        self._resyncing = asyncio.create_task(self._resync())
+        self._resyncing.add_done_callback(lambda _: self._wake.set())
+
+    async def _resync(self) -> None:
+        """Catch up with every member whose lease is in use."""
+
+        async def reach(granter: _Granter) -> None:
+            while granter.in_use and not await self._sync.reach(granter.member):
+                await asyncio.sleep(RETRY_S)
+
+        await asyncio.gather(*map(reach, self._granters.values()))

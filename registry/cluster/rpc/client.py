@@ -1,0 +1,290 @@
+"""Asking another instance.
+
+Wraps the transport seam with sessions, MACs, types and a time limit for each request. A member that does not answer is
+noted as unreachable for a while (`members.Member.failed`), so that the next requests do not wait for it.
+"""
+
+import asyncio
+from base64 import b64encode
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
+
+import msgspec
+
+from crdt.errors import Malformed
+from registry import __version__
+from registry.capabilities import OWN, Abilities
+from registry.cluster.membership.members import Member, Members
+from registry.cluster.rpc.key_acceptance import KeyAcceptance
+from registry.cluster.rpc.keys import ClusterKey
+from registry.cluster.rpc.messages import HeldAnswer, HeldQuestion, SessionAnswer, SessionQuestion
+from registry.cluster.rpc.sessions import (
+    KEY_REFUSED,
+    NONCE_SIZE,
+    REFUSED,
+    SESSION_MS,
+    Session,
+    hash_of,
+    is_mac,
+    read_token,
+    sign_answer,
+    sign_opened,
+    sign_opening,
+    sign_request,
+    token_text,
+)
+from registry.oci.names import Digest
+from registry.ports import Body, Clock, PeerResponse, PeerTransport, PeerUnreachable
+from registry.telemetry.request_ids import passed_on
+
+T = TypeVar("T")
+
+PREFIX = "/_concord/peer"
+TIMEOUT_S = 5.0
+PROVEN_S = 5.0
+NO_CONTENT = Digest("sha256:" + 64 * "0")
+MAX_ANSWER_BYTES = 1024 * 1024 * 1024  # a document of millions of facts comes in one piece
+RENEW_S = SESSION_MS / 1000 * 0.9  # by our own steady clock: the other side's may show another year
+
+
+class PeerRefused(PeerUnreachable):
+    """A peer answered, but not what was asked for."""
+
+
+class SessionRefused(PeerRefused):
+    """A peer does not know the session, or it has expired there."""
+
+
+class Peers:
+    """Requests to members, each answered, refused or failed within its time limit."""
+
+    def __init__(
+        self,
+        transport: PeerTransport,
+        members: Members,
+        clock: Clock,
+        keys: Sequence[ClusterKey],
+        abilities: Abilities = OWN,
+    ) -> None:
+        self._transport = transport
+        self._members = members
+        self._clock = clock
+        self._keys = keys
+        self._capabilities = list(abilities.capabilities)
+        self._sessions: dict[tuple[str, str], tuple[Session, float]] = {}
+        self._opening: dict[tuple[str, str], asyncio.Lock] = {}
+        self._answered_at: dict[str, float] = {}
+        """Loop times of the last authentic answers, by address."""
+        self._sequence = 0
+        self.acceptance = KeyAcceptance()
+
+    async def ask(
+        self, member: Member, path: str, question: object, answer: type[T], timeout_s: float = TIMEOUT_S
+    ) -> T:
+        """POST a question to a member. Raises PeerUnreachable, or PeerRefused for an answer that is none."""
+        url = self._members.url(member)
+        asked_at = asyncio.get_running_loop().time()
+        member.asked_at.append(asked_at)
+        try:
+            with _noted(member):
+                async with asyncio.timeout(timeout_s):
+                    decoded = await self.ask_url(url, path, question, answer, member.instance)
+        finally:
+            member.asked_at.remove(asked_at)
+        member.answered()
+        return decoded
+
+    async def ask_url(self, url: str, path: str, question: object, answer: type[T], instance: str = "") -> T:
+        """POST a question to an address, whoever answers there. The caller bounds the time."""
+        body = msgspec.msgpack.encode(question)
+        session = await self._session(url, instance)
+        try:
+            return await self._exchange(url, session, path, [], body, answer)
+        except SessionRefused:
+            session = await self._session(url, instance)
+            return await self._exchange(url, session, path, [], body, answer)
+
+    async def ask_with_content(
+        self,
+        member: Member,
+        path: str,
+        question: object,
+        body: AsyncIterator[bytes],
+        answer: type[T],
+        timeout_s: float,
+    ) -> T:
+        """POST a question about content, which is streamed after it. `timeout_s` bounds every silence but the content's
+        own. Raises PeerUnreachable, and what `body` raises."""
+        url = self._members.url(member)
+        text = b64encode(msgspec.msgpack.encode(question)).decode()
+        headers = [("Concord-Question", text)]
+        if asyncio.get_running_loop().time() > self._answered_at.get(url, 0.0) + PROVEN_S:
+            await self.held_size(member, NO_CONTENT, TIMEOUT_S)  # renews a session that has become worthless
+        with _noted(member):
+            async with asyncio.timeout(timeout_s) as limit:
+                session = await self._session(url, member.instance, member.beat.start)
+                paced = _paced(body, limit, timeout_s)
+                decoded = await self._exchange(url, session, path, headers, paced, answer)
+        member.answered()
+        return decoded
+
+    async def _exchange(
+        self, url: str, session: Session, path: str, headers: list[tuple[str, str]], body: Body, answer: type[T]
+    ) -> T:
+        sequence, signed = self._sign(session, "POST", path, headers, body)
+        async with self._transport.request("POST", url + PREFIX + path, signed, body) as response:
+            raw = await _read(response)
+            if response.status == 401:
+                self._forget(session)
+                raise SessionRefused(f"{url} does not accept our session")
+            if not is_mac(response.headers.get("concord-mac"), sign_answer(session, sequence, response.status, raw)):
+                raise PeerRefused(f"{url} answered {response.status} without a valid MAC")
+            self._answered_at[url] = asyncio.get_running_loop().time()
+            if response.status != 200:
+                raise PeerRefused(f"{url} answered {response.status}: {raw[:100].decode(errors='replace')}")
+        try:
+            return msgspec.msgpack.decode(raw, type=answer)
+        except msgspec.DecodeError as error:
+            raise PeerRefused(f"{url} answered something malformed: {error}") from None
+
+    @asynccontextmanager
+    async def stream(
+        self, member: Member, path: str, headers: Sequence[tuple[str, str]] = ()
+    ) -> AsyncIterator[PeerResponse]:
+        """GET content, which is proved by its digest. The wait for the head of the answer is bounded, the rest is the
+        caller's to bound. Raises PeerUnreachable."""
+        url = self._members.url(member)
+        with _noted(member):
+            async with asyncio.timeout(TIMEOUT_S) as limit:
+                session = await self._session(url, member.instance, member.beat.start)
+                _, signed = self._sign(session, "GET", path, list(headers), b"")
+                async with self._transport.request("GET", url + PREFIX + path, signed) as response:
+                    limit.reschedule(None)
+                    member.answered()
+                    if response.status == 401:
+                        self._forget(session)
+                    yield response
+
+    async def held_size(self, member: Member, digest: Digest, timeout_s: float, damaged: bool = False) -> int | None:
+        """The size of a content that a member has on its disk, or None; with `damaged`, of what it has put aside.
+        Raises PeerUnreachable."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        answer = await self._held(member, HeldQuestion(digest, damaged), timeout_s)
+        member.answers_in_s += (loop.time() - begun - member.answers_in_s) * 0.2
+        return answer.size
+
+    async def keeps(self, member: Member, digest: Digest, timeout_s: float, relying: bool = False) -> bool:
+        """Whether a member has a content on its disk and is there to stay: one that leaves relies on what others have,
+        so nobody may rely on it. With `relying` we are about to be gone, whatever it was about to do with its copy.
+        Raises PeerUnreachable."""
+        answer = await self._held(member, HeldQuestion(digest, relying=relying), timeout_s)
+        return answer.size is not None and answer.stays
+
+    async def stays(self, member: Member, timeout_s: float) -> bool:
+        """Whether a member is there to stay. Raises PeerUnreachable."""
+        return (await self._held(member, HeldQuestion(NO_CONTENT), timeout_s)).stays
+
+    async def _held(self, member: Member, question: HeldQuestion, timeout_s: float) -> HeldAnswer:
+        return await self.ask(member, "/held", question, HeldAnswer, timeout_s)
+
+    def _sign(
+        self, session: Session, method: str, path: str, headers: list[tuple[str, str]], body: Body
+    ) -> tuple[int, list[tuple[str, str]]]:
+        """The request's number, and its headers with those that prove it."""
+        self._sequence += 1
+        whole = body if isinstance(body, bytes) else None
+        question, body_hash = dict(headers).get("Concord-Question", ""), hash_of(whole)
+        mac = sign_request(session, method, PREFIX + path, self._sequence, question, body_hash)
+        proof = [
+            ("Concord-For", session.server),
+            ("Concord-Session", session.token),
+            ("Concord-Sequence", str(self._sequence)),
+            ("Concord-Body", body_hash),
+            ("Concord-MAC", mac),
+            *passed_on(),
+        ]
+        return self._sequence, proof + headers
+
+    def _forget(self, session: Session) -> None:
+        self._sessions = {at: kept for at, kept in self._sessions.items() if kept[0] is not session}
+
+    async def _session(self, url: str, instance: str, start: int = 0) -> Session:
+        """A session with an instance, or with whoever answers at an address if none is named; with its present start
+        where that is known, since a request with content cannot be sent twice."""
+        at = (url, instance)
+        async with self._opening.setdefault(at, asyncio.Lock()):
+            now = asyncio.get_running_loop().time()
+            session, renew_at = self._sessions.get(at, (None, 0.0))
+            is_usable = session is not None and now <= renew_at and session.start >= start
+            # An instance that was removed goes on under another id, also while a session is being opened.
+            while session is None or not is_usable or session.client != self._members.own_instance:
+                session, is_usable = await self._open(url, instance), True
+                self._sessions[at] = session, now + RENEW_S
+            return session
+
+    async def _open(self, url: str, instance: str) -> Session:
+        nonce = self._clock.entropy(NONCE_SIZE)
+        question = SessionQuestion(self._members.own_instance, nonce, __version__, self._capabilities)
+        body = msgspec.msgpack.encode(question)
+        headers = [
+            ("Concord-For", instance),
+            ("Concord-MAC", sign_opening(self._keys[0], body)),
+            ("Concord-Cluster", self._keys[0].cluster),
+            *passed_on(),
+        ]
+        async with self._transport.request("POST", url + PREFIX + "/session", headers, body) as response:
+            raw = await _read(response)
+            said = response.headers.get("concord-mac")
+            if response.status == 403 and response.headers.get(REFUSED.lower()) == KEY_REFUSED:
+                self.acceptance.refused(url)
+                raise PeerRefused(f"{url} is not of this cluster: it refuses this instance's cluster key")
+            if response.status != 200 or not is_mac(said, sign_opened(self._keys[0], nonce, raw)):
+                raise PeerRefused(f"{url} is not of this cluster (it answered {response.status})")
+        try:
+            answer = msgspec.msgpack.decode(raw, type=SessionAnswer)
+            session = read_token(token_text(answer.token), self._keys)
+        except (msgspec.DecodeError, Malformed) as error:
+            raise PeerRefused(f"{url} opened no proper session: {error}") from None
+        if session.server != self._members.own_instance:  # a list of peers may hold the instance's own address
+            self.acceptance.accepted(url, session.server)
+        if instance and session.server != instance:
+            # Whoever came in its place answers in its own name: asked under both, its one copy would count as two.
+            raise PeerUnreachable(f"another instance than {instance} answers at {url}")
+        return session
+
+
+@contextmanager
+def _noted(member: Member) -> Iterator[None]:
+    """Note on a member that a request to it got no answer; one that it refused was answered."""
+    try:
+        yield
+    except TimeoutError:
+        member.failed("no answer in time")
+        raise PeerUnreachable("no answer in time") from None
+    except PeerUnreachable as error:
+        if not isinstance(error, PeerRefused):
+            member.failed(str(error))
+        raise
+
+
+async def _read(response: PeerResponse) -> bytes:
+    parts, size = [], 0
+    async for chunk in response.chunks():
+        size += len(chunk)
+        if size > MAX_ANSWER_BYTES:
+            raise PeerRefused("an answer that is too large")
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+async def _paced(body: AsyncIterator[bytes], limit: asyncio.Timeout, timeout_s: float) -> AsyncIterator[bytes]:
+    """A body whose sender may take its time, while the receiver may not."""
+    loop = asyncio.get_running_loop()
+    limit.reschedule(None)
+    async for chunk in body:
+        limit.reschedule(loop.time() + timeout_s)
+        yield chunk
+        limit.reschedule(None)
+    limit.reschedule(loop.time() + timeout_s)

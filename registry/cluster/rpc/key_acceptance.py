@@ -1,0 +1,93 @@
+"""Cluster key acceptance: which addresses accept the key of this instance, and which refuse it.
+
+An instance that was started with another cluster key than its neighbours hears none of their frames, so it would look
+like an instance that is alone, stay ready, and answer 404 for everything the others hold. A refusal is the only
+evidence, and it is not authentic: nobody can sign for a key that both sides do not share. Acceptance is authentic. So
+one acceptance in this incarnation outweighs any number of refusals, and one neighbour with a wrong key, or a stranger
+at a configured address, cannot take a working instance out of its balancer.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord.cluster")
+
+SAY_AGAIN_S = 60.0
+"""How often a refusal that goes on is logged: often enough for whoever looks at the last lines of a log."""
+MAX_REFUSING = 1000
+"""As many as members are known; each is an address that was configured or that a member advertised."""
+
+
+class KeyAcceptance:
+    """What this incarnation knows of its own key. Owned by `Peers`, which opens all sessions."""
+
+    def __init__(self) -> None:
+        self._accepting: set[str] = set()
+        self._refusing: dict[str, float] = {}
+        """Addresses, and when their refusal was logged last (loop time)."""
+        self._presented_at = -SAY_AGAIN_S
+
+    @property
+    def is_wrong(self) -> bool:
+        """Return whether at least one address has refused the key and no member has accepted it."""
+        return bool(self._refusing) and not self._accepting
+
+    @property
+    def accepting(self) -> int:
+        """Return how many other instances have accepted the key in this incarnation."""
+        return len(self._accepting)
+
+    def refusing(self) -> list[str]:
+        """Return the addresses that have refused the key and not accepted it since."""
+        return sorted(self._refusing)
+
+    def accepted(self, url: str, instance: str) -> None:
+        """Note that another instance has proved that it has the key."""
+        self._accepting.add(instance)
+        if self._refusing.pop(url, None) is not None:
+            log.info(LogEvent.CLUSTER_KEY_ACCEPTED, "%(address)s accepts this instance's cluster key now", address=url)
+
+    def refused(self, url: str) -> None:
+        """Note that whatever answers at an address refuses the key, and log it once a minute."""
+        now = asyncio.get_running_loop().time()
+        if url not in self._refusing and len(self._refusing) >= MAX_REFUSING:
+            return
+        if now < self._refusing.get(url, now - SAY_AGAIN_S) + SAY_AGAIN_S:
+            return
+        self._refusing[url] = now
+        if self.is_wrong:
+            log.error(
+                LogEvent.CLUSTER_KEY_REJECTED_BY_ALL,
+                "wrong cluster key: %(address)s refuses it and no member accepts it, so this instance is not ready; "
+                "set CONCORD_CLUSTER_KEY to the key of the other instances and start it again",
+                address=url,
+            )
+        else:
+            log.error(
+                LogEvent.CLUSTER_KEY_REJECTED,
+                "%(address)s refuses the cluster key of this instance, which %(accepted_by)d other instances accept: "
+                "the instance there has another CONCORD_CLUSTER_KEY",
+                address=url,
+                accepted_by=len(self._accepting),
+            )
+
+    def presented(self, client: str) -> None:
+        """Note that a client has asked for a session with a key that this instance does not have, and log it once a
+        minute. Anyone can cause this, so nothing else follows from it."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._presented_at + SAY_AGAIN_S:
+            self._presented_at = now
+            log.error(
+                LogEvent.PEER_KEY_REJECTED,
+                "refused an instance at %(client)s: it signs with another cluster key; "
+                "its CONCORD_CLUSTER_KEY or the one of this instance is wrong",
+                client=client or "an unknown address",
+            )
+
+    def retain(self, urls: Iterable[str]) -> None:
+        """Drop refusals of addresses that are asked no more, such as those of members that were removed."""
+        asked = set(urls)
+        self._refusing = {url: at for url, at in self._refusing.items() if url in asked}

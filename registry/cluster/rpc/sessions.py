@@ -1,0 +1,134 @@
+"""Authenticating the requests between instances.
+
+A session is opened with a nonce from each side. Its token holds both and an expiry under a MAC of the cluster's key,
+and the session's own key is derived from the token, so that any process of the answering side can check a request
+without having seen the session before. The token names that side and its start, so that what was recorded is worth
+nothing at another instance or after a restart. Every request carries a number and a MAC over method, path, number and
+its body's hash; every answer that is not content carries a MAC over the request's number, the status and the body.
+Content is proved by its digest instead. This keeps outsiders out; it does not protect members from each other.
+"""
+
+import hmac
+import struct
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from blake3 import blake3
+
+from crdt.errors import Malformed, Unauthentic
+from registry.cluster.rpc.keys import ClusterKey
+
+SESSION_MS = 3600 * 1000
+NONCE_SIZE = 16
+MAX_SESSIONS = 10_000
+WINDOW = 4096
+
+_TOKEN = struct.Struct(">8s16s16sQ16s16sQ")
+_MAC_SIZE = 32
+STREAMED = "streamed"
+REFUSED = "Concord-Refused"
+"""The header of an answer that says why no session was opened, with its only value:"""
+KEY_REFUSED = "cluster-key"
+
+
+class Session(NamedTuple):
+    """An open session, as either side knows it."""
+
+    token: str
+    client: str
+    """The instance id of the asking side."""
+    server: str
+    """The instance id of the answering side, and the start of it that knows which requests it has seen."""
+    start: int
+    key: bytes
+    expires_ms: int
+
+
+def new_token(
+    key: ClusterKey, client: str, server: str, start: int, client_nonce: bytes, server_nonce: bytes, now_ms: int
+) -> bytes:
+    """What the answering side gives the asking one."""
+    sides = bytes.fromhex(client), bytes.fromhex(server), start
+    body = _TOKEN.pack(key.frames.cluster, *sides, client_nonce, server_nonce, now_ms + SESSION_MS)
+    return body + _mac(key.sessions, b"token", body)
+
+
+def read_token(token: str, keys: Sequence[ClusterKey]) -> Session:
+    """Raises Malformed or Unauthentic. Whether it has expired is for the caller to see."""
+    try:
+        raw = urlsafe_b64decode(token)
+        if token_text(raw) != token:
+            raise ValueError("spelled in another way, so that what was seen under it would not be known again")
+        body, mac = raw[:-_MAC_SIZE], raw[-_MAC_SIZE:]
+        cluster, client, server, start, _, _, expires_ms = _TOKEN.unpack(body)
+    except (ValueError, struct.error):
+        raise Malformed("this is no session token") from None
+    for key in keys:
+        if key.frames.cluster == cluster and hmac.compare_digest(mac, _mac(key.sessions, b"token", body)):
+            return Session(token, client.hex(), server.hex(), start, _mac(key.sessions, b"session", raw), expires_ms)
+    raise Unauthentic("a session that no key of this cluster opened")
+
+
+def token_text(token: bytes) -> str:
+    return urlsafe_b64encode(token).decode()
+
+
+def is_mac(said: str | None, computed: str) -> bool:
+    """Whether what a message carries as its MAC is what we computed, in constant time."""
+    return hmac.compare_digest((said or "").encode(), computed.encode())
+
+
+def sign_opening(key: ClusterKey, body: bytes) -> str:
+    return _mac(key.sessions, b"open", body).hex()
+
+
+def sign_opened(key: ClusterKey, nonce: bytes, body: bytes) -> str:
+    return _mac(key.sessions, b"opened", nonce, body).hex()
+
+
+def sign_request(session: Session, method: str, path: str, sequence: int, question: str, body_hash: str) -> str:
+    """`body_hash` is what `hash_of` answers for the body, so that a request can be judged before its body is read."""
+    said = (method, path, str(sequence), question, body_hash)
+    return _mac(session.key, b"request", *(part.encode() for part in said)).hex()
+
+
+def hash_of(body: bytes | None) -> str:
+    """Of a request's body; None is one that is streamed, which is proved by its digest instead."""
+    return STREAMED if body is None else blake3(body).hexdigest()
+
+
+def sign_answer(session: Session, sequence: int, status: int, body: bytes) -> str:
+    return _mac(session.key, b"answer", str(sequence).encode(), str(status).encode(), body).hex()
+
+
+def _mac(key: bytes, purpose: bytes, *parts: bytes) -> bytes:
+    """Keyed BLAKE3 over parts, each with its length, so that no two lists of parts look alike."""
+    keyed = blake3(key=key)
+    for part in (purpose, *parts):
+        keyed.update(struct.pack(">Q", len(part)))
+        keyed.update(part)
+    return keyed.digest()
+
+
+class SeenRequests:
+    """Refuses a request that was seen before. Requests of one session may overtake each other."""
+
+    def __init__(self) -> None:
+        self._windows: OrderedDict[str, tuple[int, set[int]]] = OrderedDict()
+
+    def accept(self, session: Session, sequence: int) -> bool:
+        """Note a request's number. False when it was seen already, or is too old to tell."""
+        highest, seen = self._windows.pop(session.token, (0, set()))
+        fresh = sequence > highest - WINDOW and sequence not in seen
+        if fresh:
+            seen.add(sequence)
+            if sequence > highest:
+                highest = sequence
+            if len(seen) > 2 * WINDOW:
+                seen = {number for number in seen if number > highest - WINDOW}
+        self._windows[session.token] = (highest, seen)
+        while len(self._windows) > MAX_SESSIONS:
+            self._windows.popitem(last=False)
+        return fresh

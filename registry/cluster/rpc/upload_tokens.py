@@ -1,0 +1,55 @@
+"""Upload ids that name their owner.
+
+An id holds the instance that keeps the upload's bytes, whether bytes had been added when the id was given out, and a
+random part, under a MAC together with the repository. So any instance can tell whom to pass a request
+on to, an upload without bytes whose owner is gone can be adopted, and nobody can make an id up.
+"""
+
+import hmac
+import struct
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from blake3 import blake3
+
+from registry.errors import BlobUploadUnknown
+from registry.oci.names import Repository
+
+_BODY = struct.Struct(">16s17s")
+RANDOM_SIZE = 17
+_MAC_SIZE = 16
+
+
+class UploadId(NamedTuple):
+    """What an id says, and its two parts as text: `name` stays the same for the whole upload."""
+
+    owner: str
+    name: str
+    has_bytes: bool
+
+
+def new_upload_name(owner: str, random: bytes) -> str:
+    """A name for a new upload; `random` are RANDOM_SIZE bytes."""
+    return urlsafe_b64encode(_BODY.pack(bytes.fromhex(owner), random)).decode()
+
+
+def seal_upload_id(name: str, has_bytes: bool, repository: Repository, key: bytes) -> str:
+    """The id to give a client."""
+    mark = "b" if has_bytes else "e"
+    return f"{name}.{mark}{_mac(name, mark, repository, key)}"
+
+
+def open_upload_id(text: str, repository: Repository, keys: Sequence[bytes]) -> UploadId:
+    """Raises BlobUploadUnknown for what is not an id of this repository that we, or a member, gave out."""
+    name, _, rest = text.partition(".")
+    mark, mac = rest[:1], rest[1:]
+    if not any(hmac.compare_digest(mac.encode(), _mac(name, mark, repository, key).encode()) for key in keys):
+        raise BlobUploadUnknown("there is no such upload")
+    owner, _ = _BODY.unpack(urlsafe_b64decode(name))
+    return UploadId(owner.hex(), name, mark == "b")
+
+
+def _mac(name: str, mark: str, repository: Repository, key: bytes) -> str:
+    keyed = blake3(f"{name}.{mark}\0{repository}".encode(), key=key)
+    return keyed.digest(_MAC_SIZE).hex()

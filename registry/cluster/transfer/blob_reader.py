@@ -1,0 +1,255 @@
+"""Content for whoever asks: from this disk where it is here and right, else from whoever has it.
+
+Content whose last check is too long ago, or lies in the future because a clock was wrong, is checked as it is read
+(`storage.checked`). What turns out damaged is put aside and mended at once; a client's answer goes on from the mended
+copy, from the byte it has come to.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import NamedTuple
+
+from registry.catalog.catalog import Catalog
+from registry.catalog.content import ContentRow, content_checked, find_content, is_due, note_checked
+from registry.cluster.transfer.transfer import Fetch, SizeDiffers, Transfer, TransferFailed
+from registry.errors import ContentUnreachable, StorageFailed
+from registry.oci.names import Digest
+from registry.ports import Clock
+from registry.storage.checked import CheckedFile, Damaged
+from registry.storage.quarantine import MAX_FILES, Quarantine
+from registry.storage.store import BlobStore
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord.contents")
+
+Pieces = AsyncGenerator[bytes | bytearray, None]
+
+WHOLE_BYTES = 256 * 1024
+"""Content up to this size is waited for as a whole, so that one that turns out bad is a clean error."""
+TRIES = 4
+NOTE_AGAIN_MS = 3600 * 1000
+MAX_OWED = 10_000
+OWED_AT_ONCE = 64
+
+
+class Part(NamedTuple):
+    """Bytes that are asked for."""
+
+    offset: int
+    size: int
+
+
+class Contents:
+    """Reads content, and mends what is damaged."""
+
+    def __init__(self, catalog: Catalog, store: BlobStore, fetch: Fetch, clock: Clock, check_after_s: float) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._fetch = fetch
+        self._clock = clock
+        self._check_after_ms = int(check_after_s * 1000)
+        self.quarantine = Quarantine(store, catalog.database)
+        self.mended = 0
+        """Damaged contents that are whole again, since the start."""
+        self._aside: dict[Digest, tuple[str, ContentRow]] = {}
+        """Damaged copies that were put aside, with what is known of them."""
+        self._owed: dict[Digest, int] = {}
+        """Content that was damaged and is not mended yet, with its size."""
+        self._watching: set[asyncio.Task[None]] = set()
+
+    def close(self) -> None:
+        for task in self._watching:
+            task.cancel()
+
+    async def read(self, digest: Digest, size: int, writer: int, part: Part) -> Pieces:
+        """A part of a content that `writer` has linked, wherever it is; from its holder through to the reader where it
+        has no room here. Raises ContentUnreachable, TransferFailed, StorageFailed; SizeDiffers, before the first piece,
+        where the content has another size.
+
+        Several tries, since what was damaged is mended meanwhile and then read here.
+        """
+        offset, end = part.offset, part.offset + part.size
+        transfer: Transfer | None = None
+        no_room, received = False, None
+        for _ in range(TRIES):
+            try:
+                pieces = self._held(digest, Part(offset, end - offset), size)
+                if pieces is None:
+                    uploader = self._catalog.queries.instance_of(writer)
+                    if no_room or not self._fetch.fits(digest, size):
+                        pieces = self._fetch.through(digest, size, uploader, offset, end, received)
+                    else:
+                        transfer = self._fetch.transfer(digest, size, uploader)
+                        if transfer.size != size:  # begun for another link
+                            raise SizeDiffers(digest, size, transfer.size)
+                        if size:
+                            await transfer.until(size if size <= WHOLE_BYTES else min(offset + 1, size))
+                        else:
+                            await transfer.finished()  # that it is empty is not proved before
+                        pieces = transfer.read(offset, end - offset)
+                async with aclosing(pieces):
+                    async for piece in pieces:
+                        yield piece
+                        offset += len(piece)
+            except Damaged as damage:
+                await self.damaged(digest, damage)
+                continue
+            except SizeDiffers as differs:
+                if differs.size == size:  # of a transfer that was begun for another link
+                    continue
+                if offset > part.offset:
+                    raise TransferFailed(str(differs)) from None
+                raise
+            except StorageFailed:
+                # A read that fails alone, in the middle of a transfer that may turn out bad, has no clean end.
+                is_alone = transfer is not None and not transfer.verified and transfer.failure is None
+                if no_room or transfer is None or (is_alone and offset > part.offset):
+                    raise
+                no_room, received = True, transfer.received if offset > part.offset else None
+                continue
+            if offset == end:
+                return
+        raise TransferFailed("the content is damaged here again and again")
+
+    async def open(self, digest: Digest, size: int, writer: int, part: Part) -> Pieces:
+        """As `read`, with the first piece read: what is damaged there, or cannot be had at all, shows before anything
+        is answered. Raises what that raises."""
+        return await begun(self.read(digest, size, writer, part))
+
+    async def open_held(self, digest: Digest, part: Part) -> Pieces | None:
+        """A part of a content from this disk alone, its first piece read; None when it is not here, or is damaged
+        there."""
+        try:
+            return await begun(self._telling(digest, part))
+        except Damaged:
+            return None
+
+    async def damaged(self, digest: Digest, damage: Damaged) -> Transfer | None:
+        """Put content aside that was found damaged, and begin to mend it. None when it is right after all, or somebody
+        else has seen to it, or the catalog cannot be told."""
+        try:
+            aside = await self.quarantine.put_aside(digest, damage)
+        except StorageFailed as error:
+            log.error(
+                LogEvent.QUARANTINE_FAILED,
+                "%(digest)s is damaged and cannot be put aside: %(error)s",
+                digest=digest,
+                error=error,
+            )
+            return None
+        if aside is None:
+            return None
+        if aside.path is not None:
+            self._aside[digest] = aside.path, aside.row
+            while len(self._aside) > MAX_FILES:
+                del self._aside[next(iter(self._aside))]
+        return self._mend(digest, aside.row.size, aside.remains)
+
+    def damaged_size(self, digest: Digest) -> int | None:
+        """The size of a content of which a damaged copy is put aside here."""
+        return self._aside[digest][1].size if digest in self._aside else None
+
+    async def open_remains(self, digest: Digest, part: Part) -> Pieces | None:
+        """A part of a damaged copy, if that part is right."""
+        path, row = self._aside.get(digest, (None, None))
+        if path is None or row is None:
+            return None
+        try:
+            return await begun(CheckedFile(self._store.disk.open(path), row).read(*part))
+        except (Damaged, OSError):
+            return None
+
+    async def look_again(self) -> None:
+        """Put aside what is damaged and could not be when it was found; by now it may be right after all."""
+        for digest, offset in list(self._store.suspects.items())[:OWED_AT_ONCE]:
+            await self.damaged(digest, Damaged(offset, "it could not be put aside before"))
+
+    def mend_owed(self) -> None:
+        """Try again to mend what could not be: somebody who has it may be back."""
+        for digest, size in list(self._owed.items())[:OWED_AT_ONCE]:
+            if self._store.held_size(digest) is not None:
+                self._is_mended(digest)
+            else:
+                del self._owed[digest]  # to come last the next time
+                self._mend(digest, size, None)
+
+    def _mend(self, digest: Digest, size: int, remains: CheckedFile | None) -> Transfer:
+        if len(self._owed) < MAX_OWED:
+            self._owed[digest] = size
+        transfer = self._fetch.mend(digest, size, remains)
+        watching = asyncio.create_task(self._watch(transfer))
+        self._watching.add(watching)
+        watching.add_done_callback(self._watching.discard)
+        return transfer
+
+    async def _watch(self, transfer: Transfer) -> None:
+        with contextlib.suppress(ContentUnreachable, TransferFailed, StorageFailed):
+            await transfer.finished()
+            self._is_mended(transfer.digest)
+
+    def _is_mended(self, digest: Digest) -> None:
+        if self._owed.pop(digest, None) is not None:
+            self.mended += 1
+            log.warning(LogEvent.BLOB_REPAIRED, "%(digest)s is whole again", digest=digest)
+
+    async def _telling(self, digest: Digest, part: Part) -> Pieces:
+        try:
+            pieces = self._held(digest, part)
+            if pieces is None:
+                raise Damaged(part.offset, "it is not here")
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    yield piece
+        except Damaged as damage:
+            await self.damaged(digest, damage)
+            raise
+
+    def _held(self, digest: Digest, part: Part, size: int | None = None) -> Pieces | None:
+        """A part of content that is on this disk, checked if that is due. None where it is not here. Raises SizeDiffers
+        where it has another size than `size`."""
+        found = content_checked(self._catalog.database, digest) if digest not in self._store.suspects else None
+        if found is None:
+            return None
+        if size is not None and found[0] != size:
+            raise SizeDiffers(digest, size, found[0])
+        if self._is_older(found[1], self._check_after_ms):
+            return self._checked(digest, part)
+        return self._store.read(self._store.open(digest), *part)
+
+    async def _checked(self, digest: Digest, part: Part) -> Pieces:
+        row = find_content(self._catalog.database, digest)
+        if row is None:
+            raise Damaged(part.offset, "it was put aside meanwhile")
+        async with aclosing(CheckedFile(self._store.open(digest), row).read(*part)) as pieces:
+            async for piece in pieces:
+                yield piece
+        if part == (0, row.size) and self._is_older(row.checked_ms, self._check_after_ms or NOTE_AGAIN_MS):
+            await self.note_checked([digest])
+
+    def _is_older(self, checked_ms: int, bound_ms: int) -> bool:
+        """Whether a check is `bound_ms` or more ago."""
+        return is_due(checked_ms, self._clock.now_ms(), bound_ms)
+
+    async def note_checked(self, digests: list[Digest]) -> None:
+        """Note that contents were checked as a whole. Failing to is no harm: they are checked again."""
+        now_ms = self._clock.now_ms()
+        try:
+            await self._catalog.database.write(lambda tx: note_checked(tx, digests, now_ms))
+        except StorageFailed as error:
+            log.warning(LogEvent.CHECK_TIME_WRITE_FAILED, "a check could not be noted: %(error)s", error=error)
+
+
+async def begun(pieces: Pieces) -> Pieces:
+    """The same pieces, the first of which has been read."""
+    first = await anext(pieces, b"")
+    return _joined(first, pieces)
+
+
+async def _joined(first: bytes | bytearray, rest: Pieces) -> Pieces:
+    async with aclosing(rest):
+        yield first
+        async for piece in rest:
+            yield piece

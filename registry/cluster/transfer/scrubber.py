@@ -1,0 +1,268 @@
+"""Checking all content in turn, so that what rots is found and mended while somebody still has it whole.
+
+In the background, content whose last check is long ago, at a bounded rate, the oldest first; manifests' bodies soon
+after a start and then as often. When it is asked for, a full pass: all of it once, in the order in which it came, and
+every manifest's body. Whatever is found damaged, or gone, is put aside and fetched again at once. A pass that is asked
+for while one runs is that one.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from registry.catalog.catalog import Catalog
+from registry.catalog.content import (
+    ContentRow,
+    content_between,
+    content_bytes,
+    due_content,
+    last_content,
+    oldest_check_ms,
+)
+from registry.cluster.replication.manifest_bodies import Bodies
+from registry.cluster.transfer.blob_reader import Contents
+from registry.cluster.transfer.transfer import Transfer, TransferFailed
+from registry.config import Config
+from registry.errors import ContentUnreachable, StorageFailed
+from registry.oci.names import Digest
+from registry.ports import Clock
+from registry.storage.checked import CheckedFile, Damaged
+from registry.storage.checks import CHECK_SPAN_BYTES
+from registry.storage.jobs import in_executor
+from registry.storage.store import BlobStore
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord.scrub")
+
+LOOK_S = 60.0
+MIB = 1024 * 1024
+DEFAULT_MIB_S = 20.0
+BATCH = 64
+BODIES = 8
+BODIES_AFTER_S = 600.0
+"""When after a start the bodies of manifests are compared for the first time."""
+MENDING = 4
+AT_ONCE = 2
+"""So many parts of a content are read and compared at once."""
+MAX_SPANS = 16
+BURST_S = 0.25
+"""At a low rate they are small: what is read in one go is not more than this time is worth."""
+NAP_S = 0.005
+"""Shorter sleeps are saved up."""
+
+
+class Pass(msgspec.Struct):
+    """A full pass over all content, or what was checked since the start."""
+
+    started_ms: int
+    ended_ms: int | None = None
+    total_bytes: int = 0
+    """What there was to check when it began."""
+    bytes: int = 0
+    contents: int = 0
+    damaged: int = 0
+    repaired: int = 0
+
+
+class Scrub:
+    """The task that checks, and what it has found."""
+
+    def __init__(
+        self, config: Config, catalog: Catalog, store: BlobStore, contents: Contents, bodies: Bodies, clock: Clock
+    ) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._contents = contents
+        self._bodies = bodies
+        self._clock = clock
+        self._in_background = config.scrub_mib_s > 0
+        self._pace = _Pace((config.scrub_mib_s or DEFAULT_MIB_S) * MIB)
+        spans = int((config.scrub_mib_s or DEFAULT_MIB_S) * BURST_S / AT_ONCE)
+        self._window_bytes = max(1, min(spans, MAX_SPANS)) * CHECK_SPAN_BYTES
+        self._every_ms = int(config.scrub_every_s * 1000)
+        self._bodies_due_at = asyncio.get_running_loop().time() + BODIES_AFTER_S
+        self._asked = asyncio.Event()
+        self._mending: set[asyncio.Task[None]] = set()
+        self.running: Pass | None = None
+        """The full pass that was asked for and has not ended."""
+        self.last: Pass | None = None
+        self.all = Pass(clock.now_ms())
+        """Everything since the start."""
+        if config.scrub_at_start:
+            self.begin()
+
+    def begin(self) -> bool:
+        """Ask for a full pass now. Answers whether there was none under way, which else is the one."""
+        if self.running is not None:
+            return False
+        self.running = Pass(self._clock.now_ms(), total_bytes=content_bytes(self._catalog.database))
+        self._asked.set()
+        return True
+
+    def oldest_check_ms(self) -> int | None:
+        return oldest_check_ms(self._catalog.database)
+
+    async def run(self) -> None:
+        """Check what is due, and what is asked for, for ever."""
+        while True:
+            await self._contents.look_again()
+            self._contents.mend_owed()
+            if self.running is not None:
+                await self._full_pass(self.running)
+            elif self._in_background:
+                await self._check_due()
+            if self.running is None:
+                self._asked.clear()
+                try:
+                    async with asyncio.timeout(LOOK_S):
+                        await self._asked.wait()
+                except TimeoutError:
+                    pass
+
+    async def _full_pass(self, asked: Pass) -> None:
+        log.info(LogEvent.SCRUB_STARTED, "all content is being checked")
+        tallies = [self.all, asked]
+        upto = last_content(self._catalog.database)  # what comes meanwhile is checked as it comes
+        number, rows = content_between(self._catalog.database, 0, upto, BATCH)
+        while rows:
+            await self._check_batch(rows, tallies)
+            number, rows = content_between(self._catalog.database, number, upto, BATCH)
+        await self._check_bodies(tallies)
+        while self._mending:
+            await asyncio.wait(self._mending)
+        asked.ended_ms = self._clock.now_ms()
+        self.last, self.running = asked, None
+        log.info(
+            LogEvent.SCRUB_FINISHED,
+            "all content was checked: %(contents)d, of them %(damaged)d damaged, %(repaired)d repaired",
+            contents=asked.contents,
+            damaged=asked.damaged,
+            repaired=asked.repaired,
+        )
+
+    async def _check_due(self) -> None:
+        """Until nothing is due any more, or a full pass is asked for."""
+        first: ContentRow | None = None
+        while self.running is None:
+            rows = due_content(self._catalog.database, self._clock.now_ms(), self._every_ms, BATCH)
+            if not rows or rows[0] == first:
+                break  # what is due still could not be checked, or that not be noted
+            first = rows[0]
+            await self._check_batch(rows, [self.all])
+        if self.running is None and asyncio.get_running_loop().time() >= self._bodies_due_at:
+            await self._check_bodies([self.all])
+
+    async def _check_batch(self, rows: list[ContentRow], tallies: list[Pass]) -> None:
+        right: list[Digest] = []
+        for row in rows:
+            try:
+                await self._check(row, tallies)
+                right.append(row.digest)
+            except Damaged as damage:
+                transfer = await self._contents.damaged(row.digest, damage)
+                if transfer is not None:
+                    await self._mend(_is_mended(transfer), tallies)
+            except StorageFailed as error:
+                log.warning(
+                    LogEvent.BLOB_CHECK_FAILED,
+                    "%(digest)s could not be checked: %(error)s",
+                    digest=row.digest,
+                    error=error,
+                )
+        await self._contents.note_checked(right)
+
+    async def _check(self, row: ContentRow, tallies: list[Pass]) -> None:
+        """Check one content. Raises Damaged, or StorageFailed when it cannot be checked now."""
+        for tally in tallies:
+            tally.contents += 1
+        checked = await in_executor(lambda: CheckedFile(self._store.open(row.digest), row))
+        try:
+            await in_executor(checked.check_size)
+            step = AT_ONCE * self._window_bytes
+            for first in range(0, row.size, step):
+                end = min(first + step, row.size)
+                windows = range(first, end, self._window_bytes)
+                found = await asyncio.gather(
+                    *(in_executor(partial(self._check_window, checked, at)) for at in windows), return_exceptions=True
+                )
+                for failure in found:
+                    if isinstance(failure, BaseException):
+                        raise failure
+                await self._pace.took(end - first, tallies)
+        finally:
+            checked.close()
+
+    def _check_window(self, checked: CheckedFile, first: int) -> None:
+        """Blocks. Raises Damaged."""
+        for at in range(first, min(first + self._window_bytes, checked.size), CHECK_SPAN_BYTES):
+            checked.span(at)
+
+    async def _check_bodies(self, tallies: list[Pass]) -> None:
+        """Compare the bodies of manifests with their digests, a few at a time."""
+        self._bodies_due_at = asyncio.get_running_loop().time() + self._every_ms / 1000
+        number = 0
+        while bodies := self._catalog.queries.bodies_behind(number, BODIES):
+            number = bodies[-1][0]
+            for _, digest, body in bodies:
+                try:
+                    right = await self._bodies.checked(digest, body) is not None
+                except StorageFailed as error:
+                    log.warning(
+                        LogEvent.MANIFEST_BODY_REMOVAL_FAILED,
+                        "the body of %(digest)s could not be dropped: %(error)s",
+                        digest=digest,
+                        error=error,
+                    )
+                    continue
+                for tally in tallies:
+                    tally.contents += 1
+                if not right:
+                    await self._mend(self._is_fetched(digest), tallies)
+                await self._pace.took(len(body), tallies)
+
+    async def _is_fetched(self, digest: Digest) -> bool:
+        return await self._bodies.fetch(digest) is not None
+
+    async def _mend(self, mending: Coroutine[Any, Any, bool], tallies: list[Pass]) -> None:
+        """Go on while something is mended, unless that is so for many already."""
+        for tally in tallies:
+            tally.damaged += 1
+        task = asyncio.create_task(_counted(mending, tallies))
+        self._mending.add(task)
+        task.add_done_callback(self._mending.discard)
+        if len(self._mending) >= MENDING:
+            await asyncio.wait(self._mending, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _counted(mending: Coroutine[Any, Any, bool], tallies: list[Pass]) -> None:
+    if await mending:
+        for tally in tallies:
+            tally.repaired += 1
+
+
+async def _is_mended(transfer: Transfer) -> bool:
+    with contextlib.suppress(ContentUnreachable, TransferFailed, StorageFailed):
+        await transfer.finished()
+    return transfer.kept
+
+
+class _Pace:
+    """Sleeps, so that no more is read than a rate allows."""
+
+    def __init__(self, bytes_per_s: float) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._free_at = 0.0
+
+    async def took(self, size: int, tallies: list[Pass]) -> None:
+        """Note that bytes were read, and wait until more may be."""
+        for tally in tallies:
+            tally.bytes += size
+        now = asyncio.get_running_loop().time()
+        self._free_at = max(self._free_at, now) + size / self._bytes_per_s
+        if self._free_at - now > NAP_S:
+            await asyncio.sleep(self._free_at - now)

@@ -1,0 +1,437 @@
+"""Content from a peer: one transfer, many readers.
+
+However many clients wait for a content, it is fetched once, into a file of its own; they are served from the file as it
+grows, and its first bytes from memory meanwhile. When a holder fails the transfer goes on with another from the same
+offset. Nothing is kept that does not match its digest, and the last byte is given out only once it does: whoever reads
+a transfer that turns out bad is cut off. Readers do not wait for the disk to make it durable: nobody has been promised
+that it stays here. A client that leaves never ends it for the others. Where a damaged copy was here, what is right in
+it is taken from that, and only the rest from others.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from functools import partial
+from typing import NamedTuple
+
+from registry.catalog.content import add_content
+from registry.catalog.database import Database
+from registry.cluster.membership.members import Member, Members
+from registry.cluster.rpc.client import Peers
+from registry.cluster.transfer.locator import Locate
+from registry.cluster.transfer.pass_through import Passage
+from registry.errors import ContentUnreachable, StorageFailed
+from registry.oci.names import Digest, algorithm_of, digest_of
+from registry.ports import Clock, DiskFile, PeerUnreachable
+from registry.storage.checked import CheckedFile, Damaged
+from registry.storage.checks import CHECK_SPAN_BYTES, Checks
+from registry.storage.ingest import RESERVE_BYTES, Ingest
+from registry.storage.jobs import in_executor
+from registry.storage.store import FETCHES, READ_BYTES, BlobStore
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord.fetch")
+
+LOOK_AGAIN_S = 0.5
+STALL_S = 10.0
+FIRST_DISTRUST_S = 2.0
+MAX_DISTRUST_S = 60.0
+MAX_DISTRUSTED = 10_000
+MAX_PASSING = 16
+"""Contents passed through at once: each costs a transfer of its own, and its reader may be gone."""
+
+
+class _Distrust(NamedTuple):
+    """Until when, in loop time, a holder that gave wrong bytes is left out, and how long that is."""
+
+    until: float
+    pause_s: float
+
+
+class TransferFailed(Exception):
+    """A transfer ended without the content. Readers that have passed bytes on must break off."""
+
+
+class SizeDiffers(TransferFailed):
+    """A content has another size than was stated. Nothing of it was given out."""
+
+    def __init__(self, digest: Digest, stated: int, size: int) -> None:
+        super().__init__(f"{digest} was stated to have {stated} bytes, and has {size}")
+        self.size = size
+
+
+class Transfer:
+    """One content on its way here."""
+
+    def __init__(self, digest: Digest, size: int, remains: CheckedFile | None) -> None:
+        self.digest = digest
+        self.size = size
+        self.remains = remains
+        """A damaged copy that was here."""
+        self.hold_s = 0.0
+        """How long it waits for a holder."""
+        self.head = b""
+        """The first bytes that came, for readers who are waiting, while they are written."""
+        self.ingest: Ingest | None = None
+        self.verified = False
+        """Whether all of it has come, and is right."""
+        self.kept = False
+        """Whether it is durable, and in its place."""
+        self.failure: Exception | None = None
+        self.received: Checks | None = None
+        """After a failure, the hashes of at least what may have been given out; None where that is nothing."""
+        self._readers = 0
+        self._moved = asyncio.Event()
+
+    @property
+    def readable(self) -> int:
+        """Bytes that may be given out."""
+        written = self.ingest.written if self.ingest is not None else 0
+        return self.size if self.verified else min(max(written, len(self.head)), max(self.size - 1, 0))
+
+    def begins(self, head: bytes) -> None:
+        """Its first bytes have come."""
+        self.head = head
+        self.moved()
+
+    def moved(self) -> None:
+        """Wake the readers: more can be read, or it is over."""
+        if self.ingest is not None and self.ingest.written >= len(self.head):
+            self.head = b""
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    async def until(self, size: int) -> None:
+        """Wait until `size` bytes can be read. Raises what ended the transfer if it fails first."""
+        await self._wait(lambda: self.readable >= size or self.verified)
+
+    async def finished(self) -> None:
+        """Wait until the whole is here, verified and durable. Raises what ended the transfer if it fails."""
+        await self._wait(lambda: self.kept)
+
+    async def _wait(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            if self.failure is not None:
+                raise self.failure
+            await self._moved.wait()
+
+    async def read(self, offset: int, size: int) -> AsyncGenerator[bytes | bytearray, None]:
+        """Up to `size` bytes from `offset`, as they come, until all of the content is in its place: the rest is to be
+        read there. Raises TransferFailed, or whatever ended the transfer."""
+        self._readers += 1
+        try:
+            end = min(offset + size, self.size)
+            while offset < end:
+                await self.until(offset + 1)
+                if self.kept:
+                    return
+                if self.failure is not None or self.ingest is None:
+                    raise self.failure or TransferFailed("the transfer is over")
+                wanted = min(end, self.readable) - offset
+                piece: bytes | bytearray = self.head[offset : offset + wanted]
+                if not piece:
+                    piece = await self._read_back(self.ingest.file, offset, min(wanted, READ_BYTES))
+                    if self.failure is not None:  # what the disk has of it may not be what was written
+                        raise self.failure
+                yield piece
+                offset += len(piece)
+        finally:
+            self._readers -= 1
+            await self.close_if_unused()
+
+    def hashes(self) -> Checks | None:
+        """Of what has been written, or came first and could not be."""
+        if self.ingest is None:
+            return None
+        checks = self.ingest.checks.copy()
+        if checks.size < len(self.head):
+            checks = Checks(algorithm_of(self.digest))
+            checks.update(self.head)
+        return checks
+
+    async def _read_back(self, file: DiskFile, offset: int, size: int) -> bytes | bytearray:
+        read = file.pread_nowait(offset, size)
+        if read is None:
+            read = await in_executor(partial(file.pread, offset, size))
+        if not read:
+            raise TransferFailed("the file of a transfer is shorter than what was received")
+        return read
+
+    async def close_if_unused(self) -> None:
+        """Close the file when the transfer is over and nobody reads it any more."""
+        if self._readers == 0 and (self.kept or self.failure is not None) and self.ingest is not None:
+            ingest, self.ingest = self.ingest, None
+            await ingest.close()
+
+
+class Fetch:
+    """All transfers of one process."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        database: Database,
+        peers: Peers,
+        members: Members,
+        locate: Locate,
+        clock: Clock,
+        hold_s: float,
+    ) -> None:
+        self._store = store
+        self._database = database
+        self._peers = peers
+        self._members = members
+        self._locate = locate
+        self._clock = clock
+        self._transfers: dict[Digest, Transfer] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._distrusted: OrderedDict[tuple[str, Digest], _Distrust] = OrderedDict()
+        self.hold_s = hold_s
+        self.fetched_bytes = 0
+        self._passing = 0
+        self.passed_through = 0
+        """How often content was passed through that had no room here."""
+        self.has_room: Callable[[int], bool] = lambda size: True
+        """Whether the disk's budget has room for so many bytes more."""
+        self.on_kept: Callable[[int], None] = lambda size: None
+        """Told how many bytes of content have come to stay."""
+
+    def transfer(self, digest: Digest, size: int, uploader: str | None) -> Transfer:
+        """The transfer of a content, begun if none is under way. `uploader` is the instance it was uploaded to."""
+        transfer = self._transfers.get(digest) or self._begin(Transfer(digest, size, None), uploader)
+        transfer.hold_s = self.hold_s
+        return transfer
+
+    def mend(self, digest: Digest, size: int, remains: CheckedFile | None) -> Transfer:
+        """The same for content that was here, `remains` being a damaged copy of it. It waits for no holder that is not
+        there now, until somebody asks for the content."""
+        transfer = self._transfers.get(digest)
+        if transfer is None:
+            return self._begin(Transfer(digest, size, remains), None)
+        if remains is not None:
+            remains.close()
+        return transfer
+
+    def fits(self, digest: Digest, size: int) -> bool:
+        """Whether there is room for a content, beside what transfers under way will still write. Asks the disk at once,
+        which takes microseconds: were it waited for, the content could have come meanwhile."""
+        if digest in self._transfers:
+            return True
+        others = [one.size - (one.ingest.written if one.ingest is not None else 0) for one in self._transfers.values()]
+        due = size + sum(others)
+        return self.has_room(due) and self._store.disk.free() >= RESERVE_BYTES + due
+
+    async def through(
+        self, digest: Digest, size: int, uploader: str | None, offset: int, end: int, received: Checks | None
+    ) -> AsyncGenerator[bytes, None]:
+        """A part of a content that has no room here, see `cluster.transfer.pass_through`. `received` are the hashes of
+        what a transfer had before it failed. Raises ContentUnreachable; TransferFailed, also where the reader was
+        behind the transfer: what it was given cannot be checked then, unless the transfer had everything."""
+        if received is not None and received.size > offset and received.digest() != digest:
+            raise TransferFailed("what was given out of the content cannot be checked any more")
+        goes_on = received is not None and received.size <= offset
+        passage = Passage(received.copy() if received and goes_on else Checks(algorithm_of(digest)))
+        transfer, at, kept = Transfer(digest, size, None), passage.size, b""
+        transfer.hold_s = self.hold_s
+        if self._passing >= MAX_PASSING:
+            raise ContentUnreachable("there is no room for this content here, and as much is passed through as may be")
+        self._passing += 1
+        self.passed_through += 1
+        task = asyncio.create_task(self._pass(transfer, passage, uploader))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            while piece := await passage.next():
+                wanted, at = piece[max(offset - at, 0) : max(end - at, 0)], at + len(piece)
+                if wanted:
+                    if kept:
+                        yield kept
+                    kept = wanted
+            await task
+            yield kept
+        finally:
+            self._passing -= 1
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _pass(self, transfer: Transfer, passage: Passage, uploader: str | None) -> None:
+        """Receive all bytes of what is passed through, and check them."""
+        try:
+            sources = await self._receive(transfer, passage, uploader)
+            if passage.checks.digest() != transfer.digest:
+                self._distrust(sources, transfer.digest)
+                raise TransferFailed("the content that was received has another digest")
+            self._trust(transfer.digest, sources)
+        except Exception:
+            await passage.end()
+            raise
+        await passage.end()
+
+    def _begin(self, transfer: Transfer, uploader: str | None) -> Transfer:
+        self._transfers[transfer.digest] = transfer
+        task = asyncio.create_task(self._run(transfer, uploader))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return transfer
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def _run(self, transfer: Transfer, uploader: str | None) -> None:
+        path = f"{FETCHES}/{transfer.digest.replace(':', '-')}-{self._clock.entropy(4).hex()}"
+        try:
+            file = await in_executor(lambda: self._store.disk.create(path))
+            transfer.ingest = Ingest(self._store.disk, file, Checks(algorithm_of(transfer.digest)), transfer.moved)
+            sources = await self._receive(transfer, transfer.ingest, uploader)
+            await transfer.ingest.flush()
+            if transfer.ingest.checks.digest() != transfer.digest:
+                self._distrust(sources, transfer.digest)
+                raise TransferFailed("the content that was received has another digest")
+            self._trust(transfer.digest, sources)
+            transfer.verified = True
+            transfer.moved()
+            await self._keep(transfer, transfer.ingest, path)
+            transfer.kept = True
+        except (ContentUnreachable, TransferFailed, StorageFailed) as error:
+            transfer.failure = error
+            transfer.received = transfer.hashes()
+        except BaseException:
+            transfer.failure = TransferFailed("the transfer was broken off")
+            raise
+        finally:
+            del self._transfers[transfer.digest]
+            if transfer.remains is not None:
+                transfer.remains.close()
+            transfer.moved()
+            await transfer.close_if_unused()
+            if not transfer.kept:
+                await self._store.remove(path)
+
+    async def _keep(self, transfer: Transfer, ingest: Ingest, path: str) -> None:
+        await ingest.sync()
+        now, spans = self._clock.now_ms(), ingest.checks.per_mib()
+        async with self._store.changing(transfer.digest):
+            await self._store.publish(path, transfer.digest)
+            await self._database.write(lambda tx: add_content(tx, transfer.digest, transfer.size, spans, now))
+        self.on_kept(transfer.size)
+
+    async def _receive(self, transfer: Transfer, ingest: Ingest | Passage, uploader: str | None) -> list[Member]:
+        """Receive all bytes, from as many holders as it takes. Raises ContentUnreachable when none comes forward."""
+        loop = asyncio.get_running_loop()
+        sources: list[Member] = []
+        progress, progressed_at = ingest.size, loop.time()
+        if not transfer.size and digest_of(b"", algorithm_of(transfer.digest)) != transfer.digest:
+            size = await self._locate.anywhere(transfer.digest)
+            if size:
+                raise self._differs(transfer, size)
+        while await self._lacks(transfer, ingest):
+            found: set[int] = set()
+            async with aclosing(self._locate.holders(transfer.digest, uploader=uploader)) as holders:
+                async for member, size in holders:
+                    if self._is_distrusted(member, transfer.digest):
+                        continue
+                    found.add(size)
+                    if size == transfer.size:
+                        sources.append(member)
+                        while await self._receive_from(member, transfer, ingest, "content"):
+                            if not await self._lacks(transfer, ingest):
+                                return sources
+            if len(found) == 1 and transfer.size not in found and not ingest.size:
+                raise self._differs(transfer, found.pop())
+            for member, size in await self._locate.damaged(transfer.digest) if ingest.size == progress else []:
+                # Copies that are damaged at different places make a whole one, a MiB at a time.
+                while size == transfer.size and await self._receive_from(member, transfer, ingest, "remains"):
+                    if not await self._lacks(transfer, ingest):
+                        return sources
+            if ingest.size > progress:
+                progress, progressed_at = ingest.size, loop.time()
+            elif not self._members.all() or loop.time() - progressed_at >= transfer.hold_s:
+                raise ContentUnreachable(
+                    f"{transfer.digest} cannot be had now: {self._locate.whereabouts(uploader)}",
+                    {"digest": transfer.digest, "instance": uploader},
+                )
+            await asyncio.sleep(LOOK_AGAIN_S)
+        return sources
+
+    def _differs(self, transfer: Transfer, size: int) -> SizeDiffers:
+        differs = SizeDiffers(transfer.digest, transfer.size, size)
+        log.error(LogEvent.LINK_SIZE_MISMATCHED, "a link states a wrong size: %(problem)s", problem=differs)
+        return differs
+
+    async def bring(self, digest: Digest, size: int, uploader: str | None) -> None:
+        """Return once a content is here, whatever size was stated of it. Raises what ended the transfer."""
+        try:
+            await self.transfer(digest, size, uploader).finished()
+        except SizeDiffers as differs:
+            await self.transfer(digest, differs.size, uploader).finished()
+
+    async def _lacks(self, transfer: Transfer, ingest: Ingest | Passage) -> bool:
+        """Whether there are bytes to receive, after what a damaged copy has of them."""
+        while transfer.remains is not None and ingest.size < transfer.size and ingest.size % CHECK_SPAN_BYTES == 0:
+            try:
+                await ingest.write(await in_executor(partial(transfer.remains.span, ingest.size)))
+            except Damaged:
+                break
+        return ingest.size < transfer.size
+
+    async def _receive_from(self, member: Member, transfer: Transfer, ingest: Ingest | Passage, kind: str) -> bool:
+        """Receive from one holder what is lacking next, to the end or to where a damaged copy may go on. Answers
+        whether all of that came."""
+        end = transfer.size
+        if transfer.remains is not None or kind == "remains":
+            end = min(end, ingest.size - ingest.size % CHECK_SPAN_BYTES + CHECK_SPAN_BYTES)
+        headers = [("Range", f"bytes={ingest.size}-{end - 1}")]
+        try:
+            async with self._peers.stream(member, f"/{kind}/{transfer.digest}", headers) as response:
+                if response.status not in (200, 206) or (response.status == 200 and ingest.size):
+                    return False
+                chunks = response.chunks().__aiter__()
+                while True:
+                    async with asyncio.timeout(STALL_S):
+                        chunk = await anext(chunks, None)
+                    if chunk is None:
+                        return ingest.size == end
+                    if ingest.size + len(chunk) > end:
+                        self._distrust([member], transfer.digest)
+                        return False
+                    if ingest.size == 0 and ingest is transfer.ingest:
+                        transfer.begins(chunk)
+                    await ingest.write(chunk)
+                    self.fetched_bytes += len(chunk)
+        except (PeerUnreachable, TimeoutError) as error:
+            log.info(
+                LogEvent.TRANSFER_INTERRUPTED,
+                "a transfer of %(digest)s from %(member)s broke off: %(error)s",
+                digest=transfer.digest,
+                member=member.shown,
+                error=error,
+            )
+            return False
+
+    def _distrust(self, members: list[Member], digest: Digest) -> None:
+        """Leave holders out for a moment that gave wrong bytes, and longer each time: a bit that changed on the way
+        does not come again, and there may be nobody else to ask."""
+        for member in members:
+            log.error(
+                LogEvent.WRONG_BYTES_RECEIVED,
+                "%(member)s gave wrong bytes for %(digest)s",
+                member=member.shown,
+                digest=digest,
+            )
+            last = self._distrusted.pop((member.instance, digest), None)
+            pause_s = min(2 * last.pause_s, MAX_DISTRUST_S) if last else FIRST_DISTRUST_S
+            self._distrusted[member.instance, digest] = _Distrust(asyncio.get_running_loop().time() + pause_s, pause_s)
+        while len(self._distrusted) > MAX_DISTRUSTED:
+            self._distrusted.popitem(last=False)
+
+    def _is_distrusted(self, member: Member, digest: Digest) -> bool:
+        last = self._distrusted.get((member.instance, digest))
+        return last is not None and asyncio.get_running_loop().time() < last.until
+
+    def _trust(self, digest: Digest, members: list[Member]) -> None:
+        """They gave the right bytes."""
+        for member in members:
+            self._distrusted.pop((member.instance, digest), None)

@@ -1,0 +1,35 @@
+"""Ending tasks.
+
+One cancellation is not always enough: where it meets the end of what a task waits for, `asyncio.wait_for` of Python
+3.11, and libraries that use it, hand out the result and the cancellation is lost. A task that runs for ever then goes
+on, and whoever waits for its end waits for ever.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord")
+
+AGAIN_S = 0.5
+"""After so long a task is cancelled again: longer than tasks take to end in order, and well below what an instance has
+for ending (`runtime.drain.ENDING_S`)."""
+
+
+async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks, and again, until all have ended."""
+    under_way = {task for task in tasks if not task.done()}
+    for task in under_way:
+        task.cancel()
+    while under_way:
+        _, under_way = await asyncio.wait(under_way, timeout=AGAIN_S)
+        for task in under_way:
+            log.debug(
+                LogEvent.TASK_CANCELLATION_REPEATED,
+                "%(task)r goes on after it was cancelled, and is cancelled again",
+                task=task,
+            )
+            task.cancel()

@@ -1,0 +1,163 @@
+"""Administrative acts: who may ask for one, and a log line for each.
+
+Until there are accounts, an act is carried out for
+
+ - whoever signs with the cluster key, in a session as between instances (`cluster.rpc.sessions`): the holder of the key
+   can write any fact anyway; - a client of the internal listener (`--listen-internal`), which is on a private network;
+   - a client on this host, over a loopback address, where the instance has no cluster key or listens there alone.
+
+A relay on this host makes every client look like one on this host. So a request counts as local only where nothing says
+that it was passed on: no header of a proxy, an address that is none of `--trusted-proxies`, and a `Host` that names the
+loopback network. That tells proxies that say what they do, and browsers. The client writes `Host`, so a relay that adds
+no header (a TCP relay, a TLS terminator, `ssh -R`) cannot be told from a local client. Therefore an instance of a
+cluster that listens on other than the loopback network demands the signature of local clients too; one that listens on
+the loopback network, for want of another way to it, does not, and needs `--listen-internal` or `--trusted-proxies`
+where there is a relay.
+
+What a browser is made to send is refused first (`browsers`), whoever asks; `Host` is not looked at where the request is
+signed, since no page has the key.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from crdt.errors import Malformed, Unauthentic
+from registry.cluster.rpc.sessions import sign_answer
+from registry.config import Config
+from registry.errors import Denied, OciError, Unsupported
+from registry.http.oci.answers import JsonResponse
+from registry.http.peer.handlers import authenticate
+from registry.http.peer.questions import Asked, Refused
+from registry.http.wire.browsers import (
+    host_name,
+    ip_of,
+    is_loopback,
+    own_names,
+    refuse_form_types,
+    refuse_other_hosts,
+    refuse_other_sites,
+)
+from registry.http.wire.request import small_body
+from registry.instance import Instance
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord.administration")
+
+MAX_QUESTION_BYTES = 4096
+MAX_NAME_CHARACTERS = 200
+HOW_TO_SIGN = "CONCORD_CLUSTER_KEY or --config of the command line"
+FORWARDING = frozenset({
+    "cf-connecting-ip", "forwarded", "true-client-ip", "via", "x-client-ip", "x-envoy-external-address", "x-real-ip",
+})  # fmt: skip
+"""Headers by which proxies say that they pass a request on, beside those that begin with `FORWARDED`."""
+FORWARDED = "x-forwarded-"
+
+
+class Outcome(NamedTuple):
+    """What an act has come to."""
+
+    answer: dict[str, Any]
+    logged: Mapping[str, object] = {}
+    """What the log line says of it."""
+    status: int = 200
+
+
+class Asker(NamedTuple):
+    """Who asks for an act, and how that is known."""
+
+    name: str
+    client: str
+    proof: str
+
+    def fields(self) -> dict[str, object]:
+        return {"by": self.name, "client": self.client, "proof": self.proof}
+
+
+Act = Callable[[Instance, bytes], Awaitable[Outcome]]
+
+
+async def carry_out(instance: Instance, request: Request, name: str, act: Act, is_internal: bool) -> Response:
+    """Carry an act out, or raise OciError. `is_internal` is set on the internal listener."""
+    asker = Asker("", request.client.host if request.client else "", "none")
+    try:
+        refuse_other_sites(request.headers)
+        asked = await _signed(instance, request)
+        asker = _identify(instance, request, asked, asker.client, is_internal)
+        refuse_form_types(request.headers)
+        body = asked.body if asked is not None else await small_body(request, MAX_QUESTION_BYTES, _too_long())
+        if body is None or len(body) > MAX_QUESTION_BYTES:
+            raise _too_long()
+        outcome = await act(instance, body)
+    except OciError as error:
+        _log_refusal(instance, name, asker, error)
+        raise
+    fields = {"act": name, **asker.fields(), **outcome.logged}
+    log.info(LogEvent.ADMIN_ACTION_PERFORMED, "administrative act: %(act)s", **fields)
+    response = JsonResponse(outcome.answer, outcome.status)
+    if asked is not None:
+        mac = sign_answer(asked.session, asked.sequence, response.status_code, bytes(response.body))
+        response.headers["Concord-MAC"] = mac
+    return response
+
+
+async def _signed(instance: Instance, request: Request) -> Asked | None:
+    """Return the authentic request, or None for one that is not signed. Raises Denied for a wrong signature."""
+    if "concord-session" not in request.headers:
+        return None
+    try:
+        return await authenticate(instance, request, request.scope["path"], MAX_QUESTION_BYTES)
+    except (Refused, Malformed, Unauthentic) as error:
+        reason = error.reason if isinstance(error, Refused) else "unauthentic"
+        instance.refused_peers[reason] += 1
+        raise Denied(f"the signature of the request is {reason}", {"reason": f"signature-{reason}"}) from None
+
+
+def _identify(instance: Instance, request: Request, asked: Asked | None, client: str, is_internal: bool) -> Asker:
+    """Return who asks. Raises Denied for a client that may not."""
+    if asked is not None:
+        return Asker(asked.question[:MAX_NAME_CHARACTERS] or "unnamed", client, "cluster key")
+    if is_internal:
+        refuse_other_hosts(request.headers, own_names(instance.config))
+        return Asker("unnamed", client, "internal listener")
+    if not _is_local(instance, request, client):
+        raise Denied(
+            "administrative requests are answered to clients on the instance's own host, on --listen-internal, "
+            f"and where they are signed with the cluster key ({HOW_TO_SIGN})",
+            {"reason": "signature-required"},
+        )
+    if _wants_signature(instance.config):
+        raise Denied(
+            "this instance has a cluster key and does not listen on the loopback network alone, so that a client on "
+            f"its own host may be a relay for others: sign with the cluster key ({HOW_TO_SIGN})",
+            {"reason": "signature-required"},
+        )
+    return Asker("unnamed", client, "loopback")
+
+
+def _is_local(instance: Instance, request: Request, client: str) -> bool:
+    passed_on = any(name in FORWARDING or name.startswith(FORWARDED) for name in request.headers)
+    if passed_on or not is_loopback(client) or not is_loopback(host_name(request.headers)):
+        return False
+    address = ip_of(client)
+    return not any(address in network for network in instance.config.proxies)
+
+
+def _wants_signature(config: Config) -> bool:
+    """Return whether clients on the instance's own host sign: where they can, and need not come by a relay."""
+    return bool(config.cluster_key) and not is_loopback(config.address[0].strip("[]"))
+
+
+def _too_long() -> OciError:
+    return Unsupported("the question is too long", 413)
+
+
+def _log_refusal(instance: Instance, name: str, asker: Asker, error: OciError) -> None:
+    left_out = instance.refused_acts.admit()
+    if left_out is not None:
+        fields = {"act": name, **asker.fields(), "status": error.status, **left_out}
+        message = "administrative act refused: %(act)s: %(error)s"
+        log.warning(LogEvent.ADMIN_ACTION_REJECTED, message, error=error.message, **fields)

@@ -1,0 +1,99 @@
+"""`POST /_concord/gc`: collection on demand, which explains what becomes of all content that no manifest names."""
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from registry.catalog.queries import document_name
+from registry.catalog.understanding import is_understood
+from registry.catalog.untagged import remove_untagged, untagged
+from registry.cluster.placement.garbage_collection import Decision
+from registry.errors import Unsupported
+from registry.http.admin.acts import Outcome
+from registry.instance import Instance
+from registry.storage.leftovers import Swept
+
+MAX_DECISIONS = 10_000
+PAGE = 1000
+AT_ONCE = 100
+
+
+class Question(msgspec.Struct, forbid_unknown_fields=True):
+    """What to do. With `dry_run` nothing is changed."""
+
+    dry_run: bool = False
+    untagged_older_than_s: float | None = None
+
+
+async def collect(instance: Instance, body: bytes) -> Outcome:
+    """Collect garbage now, and remove content files that a killed process left. The JSON body may have `dry_run` and
+    `untagged_older_than_s`: untagged manifests of that age are deleted first."""
+    try:
+        question = msgspec.json.decode(body or b"{}", type=Question)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Unsupported(f"the question is malformed: {error}", 400) from None
+    age_s = question.untagged_older_than_s
+    if age_s is not None and not 0 <= age_s < 1e10:
+        raise Unsupported("untagged_older_than_s is no number of seconds", 400)
+    removed = await _untagged(instance, age_s, question.dry_run) if age_s is not None else {}
+    swept = Swept(0, 0) if question.dry_run else await instance.leftovers.sweep()
+    report = await instance.cluster.collect.once(question.dry_run)
+    return Outcome(
+        {
+            "dry_run": question.dry_run,
+            "untagged": removed,
+            "blocked": report.blocked.answer() if report.blocked else None,
+            "removed": report.removed,
+            "removed_bytes": report.removed_bytes,
+            "would_be_removed": sum(one.would_be_removed for one in report.decisions),
+            "would_be_removed_bytes": sum(one.size for one in report.decisions if one.would_be_removed),
+            "bodies": report.bodies,
+            "leftover_files": swept.files,
+            "leftover_bytes": swept.bytes,
+            "decisions_count": len(report.decisions),
+            "decisions": [_shown(one) for one in report.decisions[:MAX_DECISIONS]],
+        },
+        {
+            "dry_run": question.dry_run,
+            "untagged": sum(map(len, removed.values())),
+            "removed": report.removed,
+            "removed_bytes": report.removed_bytes,
+            "bodies": report.bodies,
+            "leftover_files": swept.files,
+            "blocked": report.blocked.code if report.blocked else "no",
+        },
+    )
+
+
+def _shown(decision: Decision) -> dict[str, Any]:
+    return {
+        "digest": decision.digest,
+        "size": decision.size,
+        "removed": decision.removed,
+        "would_be_removed": decision.would_be_removed,
+        **decision.reason.answer(),
+    }
+
+
+async def _untagged(instance: Instance, age_s: float, dry: bool) -> dict[str, list[str]]:
+    """Delete, in every repository, manifests that nobody would miss. Answers which."""
+    found: dict[str, list[str]] = {}
+    catalog, last = instance.catalog, ""
+    before_ms = instance.clock.now_ms() - int(age_s * 1000)
+    while repositories := catalog.queries.repositories(last, PAGE):
+        for repository in repositories:
+            if not is_understood(catalog.database, document_name(repository)):
+                continue
+            digests = await untagged(catalog.database, repository, before_ms)
+            for at in range(0, len(digests) if not dry else 0, AT_ONCE):
+                page = digests[at : at + AT_ONCE]
+                await catalog.database.write_in_steps(
+                    partial(remove_untagged, documents=catalog.documents, repository=repository, digests=page)
+                )
+            if digests:
+                found[repository] = list(digests)
+            await asyncio.sleep(0)
+        last = repositories[-1]
+    return found

@@ -1,0 +1,83 @@
+"""`/_concord/forget` and `/_concord/leave`: members that go for good."""
+
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from registry.cluster.membership.members import Member
+from registry.errors import Unsupported
+from registry.http.admin.acts import Outcome
+from registry.http.admin.standing import remaining
+from registry.http.oci.answers import JsonResponse
+from registry.instance import Instance
+
+MIN_PREFIX_DIGITS = 8
+"""Hexadecimal digits of an id that stand for it. A mistyped name, such as `be`, is then no beginning of an id, as a
+removal cannot be undone."""
+
+
+class ForgetQuestion(msgspec.Struct, forbid_unknown_fields=True):
+    """Which instance: its name, its id, or a beginning of its id that no other has, of `MIN_PREFIX_DIGITS` or more."""
+
+    instance: str
+
+
+async def forget(instance: Instance, body: bytes) -> Outcome:
+    """Remove a member that is gone for good. `instance` of the JSON body is its name, its id, or 8 digits or more of
+    that."""
+    try:
+        question = msgspec.json.decode(body, type=ForgetQuestion)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Unsupported(f"the question is malformed: {error}", 400) from None
+    members = instance.cluster.members
+    found = _named(members.all(), question.instance)
+    if len(found) != 1:
+        what = "several instances have" if found else "no other instance is known that has"
+        reason = "member-ambiguous" if found else "member-unknown"
+        raise Unsupported(
+            f"{what} the name {question.instance[:70]!r}, or an id that is that or begins with that "
+            f"({MIN_PREFIX_DIGITS} digits at least)",
+            404,
+            detail={"reason": reason},
+        )
+    if found[0].live:
+        message = "this instance is live; have it leave (concord leave), or stop it"
+        raise Unsupported(message, 409, detail={"reason": "member-live"})
+    await instance.cluster.forget(found[0].instance)
+    return Outcome({"forgotten": found[0].instance}, {"instance": found[0].instance})
+
+
+def _named(members: list[Member], wanted: str) -> list[Member]:
+    """Return the members that a person means: those of that very id or name; only where there is none, those whose id
+    begins so."""
+    exact = [member for member in members if wanted and wanted in (member.instance, member.beat.name)]
+    if exact or len(wanted) < MIN_PREFIX_DIGITS:
+        return exact
+    return [member for member in members if member.instance.startswith(wanted)]
+
+
+async def leave(instance: Instance, body: bytes) -> Outcome:
+    """Begin to decommission this instance."""
+    if not instance.cluster.members.all():
+        message = "there is no other instance that could take over what is here"
+        raise Unsupported(message, 409, detail={"reason": "no-other-member"})
+    instance.cluster.begin_to_leave()
+    return Outcome(_leaving(instance), {"instance": instance.catalog.instance_id})
+
+
+async def leaving(instance: Instance, request: Request) -> Response:
+    """Return the progress of the decommission."""
+    return JsonResponse(_leaving(instance))
+
+
+def _leaving(instance: Instance) -> dict[str, Any]:
+    cluster = instance.cluster
+    return {
+        "leaving": cluster.leave.under_way,
+        "left": cluster.has_left,
+        "handed_over": cluster.leave.handed_over,
+        "held_by_nobody_else": cluster.leave.left,
+        **remaining(instance),
+    }

@@ -1,0 +1,315 @@
+"""What the registry does, for Prometheus: `GET /metrics`.
+
+Nothing is counted twice: a scrape reads what the registry counts anyway, and rows. Labels have few values, whatever
+clients and members send: routes rather than paths, outcomes and reasons from the code, members that hold the cluster's
+key. Histograms are by site; what is by member are single figures, of which a cluster of hundreds makes few enough.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import Response
+
+from registry import __version__
+from registry.catalog.understanding import MAX_LISTED, not_understood, not_understood_count
+from registry.http.admin.standing import Upkeep, last_heard_ms, upkeep
+from registry.instance import Instance
+from registry.telemetry.refusals import REASONS
+
+OPENMETRICS = "application/openmetrics-text"
+FROM_ZERO: dict[str, dict[str, int]] = {
+    "frames": dict.fromkeys(
+        ("applied", "critical field", "foreign writer", "malformed", "not stored", "refused", "twin", "unauthentic"), 0
+    ),
+    "catch_ups": dict.fromkeys(("done", "failed", "forked"), 0),
+    "refused_pushes": dict.fromkeys(REASONS, 0),
+    "refused": dict.fromkeys(("malformed", "replayed", "unauthentic"), 0),
+}
+"""Shown before they happen: of a counter that is not there yet, Prometheus does not see the first step."""
+DELAY = "replication delay: seconds from a change's stamp at its sender, just before its commit, to its commit here"
+SKEW = "; includes the difference of two wall clocks"
+
+
+async def metrics(instance: Instance, request: Request) -> Response:
+    """Return all metrics in the text format of Prometheus, or as OpenMetrics if the request accepts that."""
+    await instance.cluster.space.look()
+    figures = Figures(instance, await instance.catalog.queries.counts(), await upkeep(instance))
+    if OPENMETRICS in request.headers.get("accept", ""):
+        said = openmetrics.generate_latest(figures)  # type: ignore[no-untyped-call]  # of a library without types there
+        return Response(said, headers={"Content-Type": openmetrics.CONTENT_TYPE_LATEST})
+    return Response(generate_latest(figures), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+
+class Figures(Collector):
+    """Of one instance, as they are now, and what the process adds."""
+
+    def __init__(self, instance: Instance, counts: Mapping[str, int], done: Upkeep) -> None:
+        self._instance = instance
+        self._counts = counts
+        self._done = done
+
+    def collect(self) -> Iterator[Metric]:
+        yield from _state(self._instance, self._counts)
+        space = self._instance.cluster.space
+        yield _gauge("disk_free_bytes", "bytes available in the data directory", space.free_bytes)
+        yield _gauge("disk_total_bytes", "size of the file system of the data directory", space.total_bytes)
+        died = "processes of this instance that died and were replaced, by role, since its supervisor started"
+        yield _counters("process_deaths", died, "role", self._instance.process_deaths())
+        refused = FROM_ZERO["refused_pushes"] | self._instance.refusals.counts
+        yield _counters("pushes_refused", "requests of pushes that were refused, by reason", "reason", refused)
+        yield from _traffic(self._instance)
+        yield from _between_instances(self._instance)
+        yield from _upkeep(self._instance)
+        yield from _done(self._done)
+        yield from _members(self._instance)
+        yield from _delays(self._instance)
+        yield from self._instance.metrics.collect()
+
+
+def _state(instance: Instance, counts: Mapping[str, int]) -> Iterator[Metric]:
+    """Who this is and what it has."""
+    about = {
+        "version": __version__,
+        "instance_id": instance.catalog.instance_id,
+        "name": instance.config.instance_name,
+        "site": instance.config.site,
+        "policy": instance.cluster.policy.digest,
+    }
+    yield InfoMetricFamily("concord", "this instance", about)
+    yield _gauge("ready", "1 while a balancer should send requests here", instance.ready)
+    yield _gauge("repositories", "repositories with a live fact", counts["repositories"])
+    yield _gauge("facts", "live facts", counts["facts"])
+    yield _gauge("conflicts", "tags that several sites pushed concurrently", counts["conflicts"])
+    yield _gauge(
+        "manifests_missing",
+        "manifests that facts refer to and whose bodies are not here yet",
+        counts["manifests_missing"],
+    )
+    old = "documents with critical facts that this version does not understand, of which nothing is served"
+    yield _gauge("documents_not_understood", old, not_understood_count(instance.catalog.database))
+    named = {document: 1 for document, _ in not_understood(instance.catalog.database)}
+    first = f"1 for each of the first {MAX_LISTED} documents that are not understood"
+    yield _gauges("document_not_understood", first, "document", named)
+    yield _gauge("content_blobs", "blobs on this disk", counts["blobs"])
+    yield _gauge("content_bytes", "bytes of the blobs on this disk", counts["blob_bytes"])
+    yield _gauge("uploads", "uploads under way, as counted for --max-uploads", instance.uploads.count)
+    preempted = "uploads that were preempted by new ones"
+    yield _counter("uploads_preempted", preempted, instance.uploads.preempted)
+    yield _gauge("upload_bytes", "bytes of the uploads under way", instance.uploads.held_bytes)
+
+
+def _traffic(instance: Instance) -> Iterator[Metric]:
+    """Requests that were served, those of other instances among them."""
+    traffic = instance.traffic
+    both = ["route", "method"]
+    answered = CounterMetricFamily(
+        "concord_requests", "requests; status 0: the client disconnected before the answer", labels=[*both, "status"]
+    )
+    received = CounterMetricFamily("concord_received_bytes", "bytes of the bodies of requests", labels=both)
+    sent = CounterMetricFamily("concord_sent_bytes", "bytes of the bodies of answers", labels=both)
+    durations = HistogramMetricFamily(
+        "concord_request_duration_seconds",
+        "time from the head of a request to the first byte of its answer, the request's body included",
+        labels=both,
+    )
+    for labels, requests in traffic.requests().items():
+        for status, count in requests.statuses.items():
+            answered.add_metric([*labels, str(status)], count)
+        received.add_metric(labels, requests.received_bytes)
+        sent.add_metric(labels, requests.sent_bytes)
+        durations.add_metric(labels, requests.durations.buckets(), requests.durations.total_s)
+    yield from (answered, received, sent, durations)
+    yield _gauge("requests_under_way", "requests that are being served", traffic.under_way)
+    yield _counter("answers_cut_off", "answers that were cut off after their first byte", traffic.cut_off)
+
+
+def _between_instances(instance: Instance) -> Iterator[Metric]:
+    cluster = instance.cluster
+    heard = cluster.bus.servers()
+    yield _gauges(
+        "bus_heard",
+        "1 while messages of a Redis server arrive",
+        "server",
+        {name: heard[name] for name in sorted(heard)},
+    )
+    frames = FROM_ZERO["frames"] | cluster.gossip.frames
+    yield _counters("frames", "frames received, by outcome", "outcome", frames)
+    yield _counter("changes_published", "changes published since the start of the primary", cluster.gossip.changes)
+    rounds = FROM_ZERO["catch_ups"] | cluster.sync.rounds
+    yield _counters("catch_ups", "rounds of anti-entropy with other instances, by outcome", "outcome", rounds)
+    missed = cluster.confirmations.missed
+    wrong_sizes = instance.catalog.wrong_sizes.count
+    yield _counter("wrong_sizes", "facts that state another size than the content on this disk has", wrong_sizes)
+    yield _counter(
+        "confirmations_missed",
+        "commit acknowledgements of members of this site, or of the bus, that did not arrive in time",
+        missed,
+    )
+    yield _counter(
+        "site_exclusions", "exclusions of members of this site from the read lease", cluster.confirmations.excluded
+    )
+    yield _counter("site_pushes", "changes pushed to members that the bus did not reach", cluster.site_push.pushed)
+    lease = cluster.site_lease
+    yield _gauge("read_lease_valid", "1 while this instance may answer reads", instance.lease.is_valid)
+    yield _counter("read_lease_waits", "reads that waited for the read lease", lease.waited)
+    yield _counter("read_lease_refusals", "reads that were refused for lack of the read lease", lease.refused)
+    yield _counter("fetched_bytes", "bytes of content fetched from other instances", cluster.fetch.fetched_bytes)
+    yield _counter("peer_requests", "requests of other instances that were answered", instance.answered_peers)
+    through = "content, or ranges of it, passed through from a holder because it had no room here"
+    yield _counter("passed_through", through, cluster.fetch.passed_through)
+    key = cluster.peers.acceptance
+    yield _gauge(
+        "cluster_key_wrong", "1 while an instance refuses the cluster key and no member accepts it", key.is_wrong
+    )
+    yield _gauge("cluster_key_refusals", "addresses that refuse this instance's cluster key", len(key.refusing()))
+    reach = cluster.reachability
+    yield _gauge(
+        "address_unreached",
+        "1 while members answer and none reaches this instance at its --advertise",
+        reach.is_unreached,
+    )
+    yield _gauge(
+        "site_address_unreached",
+        "1 while another site does not reach this instance at its --advertise-site",
+        bool(reach.site_problem),
+    )
+    yield _gauge("addresses_shared", "addresses that more than one known instance advertises", len(reach.shared.found))
+    refused = "requests in the name of other instances that were refused, by reason"
+    yield _counters("peer_requests_refused", refused, "reason", FROM_ZERO["refused"] | instance.refused_peers)
+
+
+def _upkeep(instance: Instance) -> Iterator[Metric]:
+    """Copies, collection and damage."""
+    copies, collect, contents = instance.cluster.copies, instance.cluster.collect, instance.cluster.contents
+    yield _gauge("copies_due", "blobs that the policy assigns to this instance and that are being fetched", copies.due)
+    yield _gauge(
+        "copies_lacking", "blobs that the policy assigns to this instance and that no holder could send", copies.lacking
+    )
+    yield _counter("copies", "blobs fetched because the policy assigns them to this instance", copies.copied)
+    evict = instance.cluster.evict
+    yield _counter("evicted", "blobs evicted, which other instances hold", evict.evicted)
+    yield _counter("evicted_bytes", "bytes of evicted blobs", evict.evicted_bytes)
+    yield _counter("collected", "unreferenced blobs removed by garbage collection", collect.removed)
+    yield _counter("collected_bytes", "bytes removed by garbage collection", collect.removed_bytes)
+    leftovers = instance.leftovers
+    yield _counter("leftovers_removed", "content files without a row of the catalog, removed", leftovers.removed)
+    yield _counter("leftovers_removed_bytes", "bytes of content files without a row, removed", leftovers.removed_bytes)
+    blocked = bool(collect.last and collect.last.blocked)
+    yield _gauge("collection_blocked", "1 while garbage collection is blocked; the status says why", blocked)
+    yield _counter("content_damaged", "blobs found corrupt and quarantined", contents.quarantine.found)
+    yield _counter("content_repaired", "corrupt blobs that were repaired", contents.mended)
+
+
+def _done(done: Upkeep) -> Iterator[Metric]:
+    """When upkeep was done last; nothing for what was not yet."""
+    backup = done.backup
+    for name, what, at_ms in (
+        ("last_collection", "end of the last garbage collection since the start", done.collection_ms),
+        ("last_scrub", "end of the last full scrub since the start", done.scrub_ms),
+        ("oldest_check", "time of the oldest check of all content", done.oldest_check_ms),
+        ("last_backup", "end of the last backup of this data directory", backup.ended_ms if backup else None),
+    ):
+        if at_ms is not None:
+            yield _gauge(f"{name}_timestamp_seconds", what, at_ms / 1000)
+
+
+def _members(instance: Instance) -> Iterator[Metric]:
+    """How the other instances stand, each a sample by instance and site."""
+    root = instance.catalog.replica.root()
+    about = InfoMetricFamily("concord_member", "a member", labels=["member", "site"])
+    families = {
+        name: GaugeMetricFamily(f"concord_member_{name}", text, labels=["member", "site"])
+        for name, text in (
+            ("live", "1 while the member is live"),
+            ("reachable", "1 while the member is live and its last answer arrived"),
+            ("agrees", "1 if the member had this instance's state digest at its last heartbeat"),
+            ("changes_lacking", "changes of the member that are not here"),
+            ("last_heard_timestamp_seconds", "time of the member's last message, by the clock of this instance"),
+            (
+                "clock_offset_seconds",
+                "how far the member's clock is ahead of this instance's; negative if it is behind",
+            ),
+            ("policy_agrees", "1 if the member has the same policy as this instance"),
+        )
+    }
+    for member in instance.cluster.members.all():
+        labels = [member.instance, member.beat.site]
+        address = instance.cluster.members.url(member)
+        said = {"version": member.beat.version, "capabilities": " ".join(member.capabilities)}
+        about.add_metric(labels, said | {"address": address, "name": member.beat.name})
+        families["live"].add_metric(labels, member.live)
+        families["reachable"].add_metric(labels, member.reachable)
+        families["agrees"].add_metric(labels, member.beat.root == root)
+        families["changes_lacking"].add_metric(labels, member.changes_lacking)
+        heard_ms = last_heard_ms(instance, member)
+        for name, value in (
+            ("last_heard_timestamp_seconds", heard_ms / 1000 if heard_ms is not None else None),
+            ("clock_offset_seconds", instance.cluster.offsets.offset_s(member)),
+            ("policy_agrees", instance.cluster.watch.policy_agrees(member)),
+        ):
+            if value is not None:
+                families[name].add_metric(labels, value)
+    yield about
+    yield from families.values()
+
+
+def _delays(instance: Instance) -> Iterator[Metric]:
+    delays = instance.cluster.delays
+    by_site = HistogramMetricFamily(
+        "concord_replication_delay_seconds",
+        f"{DELAY}, by the sender's site and by path (frame: on the bus, diff: by anti-entropy){SKEW}",
+        labels=["site", "by"],
+    )
+    for labels, durations in delays.by_site.items():
+        by_site.add_metric(labels, durations.buckets(), durations.total_s)
+    yield by_site
+    latest = GaugeMetricFamily(
+        "concord_member_last_replication_delay_seconds",
+        f"for the member's last change: {DELAY}{SKEW}",
+        labels=["member"],
+    )
+    summed = SummaryMetricFamily(
+        "concord_member_replication_delay_seconds", f"{DELAY}, by member{SKEW}", labels=["member"]
+    )
+    for member in (member.instance for member in instance.cluster.members.all()):
+        delay = delays.by_member.get(member)
+        if delay is None:
+            continue
+        latest.add_metric([member], delay.last_s)
+        summed.add_metric([member], delay.count, delay.total_s)
+    yield from (latest, summed)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"concord_{name}", text, value)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"concord_{name}", text, value)
+
+
+def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(f"concord_{name}", text, labels=[label])
+    return _filled(family, values.items())
+
+
+def _counters(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(f"concord_{name}", text, labels=[label])
+    return _filled(family, sorted(values.items()))
+
+
+def _filled(family: "GaugeMetricFamily | CounterMetricFamily", values: Iterable[tuple[str, float]]) -> Metric:
+    for name, value in values:
+        family.add_metric([name], value)
+    return family

@@ -1,0 +1,270 @@
+"""This product's own API, for people and for `concord`: health, status, state digest, conflicts, checks of content."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from crdt.clock import COUNTER_BITS
+from crdt.errors import Malformed
+from crdt.trie import DIGEST_SIZE, Prefix
+from registry import __version__
+from registry.catalog.queries import TagFact, document_name
+from registry.catalog.sums import content_sums
+from registry.catalog.understanding import not_understood, not_understood_count
+from registry.errors import NameUnknown, Unsupported
+from registry.http.admin.acts import Outcome
+from registry.http.admin.standing import addresses, member_standing, own_standing, policy, upkeep
+from registry.http.oci.answers import JsonResponse
+from registry.http.wire.request import small_body
+from registry.instance import Instance
+from registry.oci.names import Repository, Tag, parse_repository
+
+PAGE = 1000
+CONFLICTS_A_STEP = 64
+"""Conflicts whose facts are read before the loop turns: 2 ms of processor time where each has a few."""
+MAX_NAMED = 10
+"""Documents that the answer on readiness names."""
+MAX_QUESTION_BYTES = 64 * 1024
+
+
+async def health(instance: Instance, request: Request) -> Response:
+    """Return 200 while the process answers."""
+    return PlainTextResponse("ok\n")
+
+
+async def readiness(instance: Instance, request: Request) -> Response:
+    """Return 200 if a load balancer should send requests here, else 503. It asks no other instance.
+
+    An instance that does not understand some repositories is ready, and names them: while most instances are old, the
+    other repositories would not be served at all.
+    """
+    said = "".join(
+        f"not served before an upgrade: {document} (facts of kind {', '.join(kinds)})\n"
+        for document, kinds in not_understood(instance.catalog.database, MAX_NAMED)
+    )
+    return PlainTextResponse(f"ready\n{said}") if instance.ready else PlainTextResponse(f"not ready\n{said}", 503)
+
+
+async def status(instance: Instance, request: Request) -> Response:
+    """Return this instance's state, its members and their state."""
+    cluster, catalog = instance.cluster, instance.catalog
+    await cluster.space.look()
+    done = await upkeep(instance)
+    blocked = cluster.collect.last.blocked if cluster.collect.last else None
+    counts = await catalog.queries.counts()
+    return JsonResponse(
+        {
+            "instance": catalog.instance_id,
+            **own_standing(instance),
+            "site": instance.config.site,
+            "version": __version__,
+            "capabilities": instance.abilities.capabilities,
+            "ready": instance.ready,
+            "root": catalog.replica.root().hex(),
+            "root_kept": catalog.root_kept,
+            "commit": catalog.replica.commit_number(),
+            **counts,
+            "not_understood": [found._asdict() for found in not_understood(catalog.database)],
+            "not_understood_count": not_understood_count(catalog.database),
+            "uploads": instance.uploads.count,
+            "cluster_key": {
+                "wrong": cluster.peers.acceptance.is_wrong,
+                "accepted_by": cluster.peers.acceptance.accepting,
+                "refused_by": cluster.peers.acceptance.refusing(),
+            },
+            **addresses(instance),
+            "members": [_member(instance, m.instance) for m in cluster.members.all()],
+            "bus": cluster.bus.servers(),
+            "frames": dict(cluster.gossip.frames),
+            "catch_ups": dict(cluster.sync.rounds),
+            "copies": {
+                "policy": policy(instance),
+                "policy_digest": cluster.policy.digest,
+                "sites_without_instances": cluster.watch.empty_sites(),
+                "due": cluster.copies.due,
+                "lacking": cluster.copies.lacking,
+                "copied": cluster.copies.copied,
+            },
+            "evicted": {"contents": cluster.evict.evicted, "bytes": cluster.evict.evicted_bytes},
+            "collected": {
+                "contents": cluster.collect.removed,
+                "bytes": cluster.collect.removed_bytes,
+                "blocked": blocked.answer() if blocked else None,
+            },
+            "last": {
+                "collection_ms": done.collection_ms,
+                "scrub_ms": done.scrub_ms,
+                "oldest_check_ms": done.oldest_check_ms,
+                "backup": done.backup,
+            },
+            "confirmations_missed": cluster.confirmations.missed,
+            "site_exclusions": cluster.confirmations.excluded,
+            "reads_wait_for": cluster.site_lease.waits_for(),
+            "content_damaged": cluster.contents.quarantine.found,
+            "content_repaired": cluster.contents.mended,
+            "requests": instance.traffic.total(),
+            "fetched_bytes": cluster.fetch.fetched_bytes,
+            "peer_requests": instance.answered_peers,
+            "refused_peer_requests": dict(instance.refused_peers),
+        }
+    )
+
+
+def _member(instance: Instance, other: str) -> dict[str, Any]:
+    member = instance.cluster.members.get(other)
+    assert member is not None, "it was just listed"
+    delay = instance.cluster.delays.by_member.get(other)
+    return {
+        "instance": other,
+        "site": member.beat.site,
+        "address": instance.cluster.members.url(member),
+        "version": member.beat.version,
+        "capabilities": member.capabilities,
+        "live": member.live,
+        "reachable": member.reachable,
+        "agrees": member.beat.root == instance.catalog.replica.root(),
+        "changes_lacking": member.changes_lacking,
+        "last_delay_s": delay.last_s if delay is not None else None,
+        **member_standing(instance, member),
+    }
+
+
+async def digest(instance: Instance, request: Request) -> Response:
+    """Return the state digest as `root`; with `?repositories` that of each repository, with `?repository=NAME` that of
+    one with its tag facts. Lists are paged by `last`. `?content=PREFIX` sums up the content that the manifests need and
+    that the disk holds, with what is missing and what dangles; 404 if no repository's name begins with the prefix."""
+    prefix = request.query_params.get("content")
+    if prefix is not None:
+        if prefix and not instance.catalog.queries.any_begins(prefix):
+            raise NameUnknown(f"no repository's name begins with {prefix[:255]!r}", {"prefix": prefix[:255]})
+        sums = await instance.catalog.database.read_aside(lambda reading: content_sums(reading, prefix, PAGE))
+        return JsonResponse(
+            {"prefix": prefix} | sums._asdict() | {"needed": sums.needed._asdict(), "held": sums.held._asdict()}
+        )
+    with instance.catalog.database.one_step():
+        return JsonResponse(_digest(instance, request.query_params))
+
+
+def _digest(instance: Instance, query: Mapping[str, str]) -> dict[str, Any]:
+    replica, queries = instance.catalog.replica, instance.catalog.queries
+    last = query.get("last", "")
+    answer: dict[str, Any] = {"root": replica.root().hex(), "commit": replica.commit_number()}
+    if "repository" in query:
+        name = parse_repository(query["repository"])
+        if not queries.repository_exists(name):
+            raise NameUnknown("there is no such repository", {"name": name})
+        tags = queries.tags(name, last, PAGE)
+        facts = queries.tag_facts(name, tags[0], tags[-1]) if tags else {}
+        answer |= {
+            "repository": name,
+            "digest": replica.digest(document_name(name)).hex(),
+            "tags": {tag: [_fact(instance, fact) for fact in facts.get(tag, [])] for tag in tags},
+            "last": tags[-1] if len(tags) == PAGE else None,
+        }
+    elif "repositories" in query:
+        names = queries.repositories(last, PAGE)
+        answer |= {
+            "repositories": {name: replica.digest(document_name(name)).hex() for name in names},
+            "last": names[-1] if len(names) == PAGE else None,
+        }
+    return answer
+
+
+class PlacesQuestion(msgspec.Struct):
+    """Places in the trie over all documents: bits as hexadecimal digits, and depth."""
+
+    places: list[tuple[str, int]]
+
+
+async def compare(instance: Instance, request: Request) -> Response:
+    """Return summaries of places in the Merkle trie over all documents (`crdt.audit`), by which `concord diff` compares
+    two instances."""
+    body = await small_body(request, MAX_QUESTION_BYTES, Unsupported("the question is too long", 413))
+    replica = instance.catalog.replica
+    try:
+        question = msgspec.json.decode(body, type=PlacesQuestion)
+        summaries = replica.summaries([Prefix(int(bits, 16), depth) for bits, depth in question.places])
+    except (msgspec.DecodeError, ValueError, RecursionError, Malformed) as error:
+        raise Unsupported(f"the question is malformed: {error}", 400) from None
+    return JsonResponse(
+        {
+            "summaries": [
+                {
+                    "digests": [digest.hex() for digest in summary.digests],
+                    "entries": [
+                        {"entry": entry.hex(), "document": "".join(replica.names([entry[:DIGEST_SIZE]]))}
+                        for entry in summary.entries
+                    ],
+                }
+                for summary in summaries
+            ]
+        }
+    )
+
+
+async def conflicts(instance: Instance, request: Request) -> Response:
+    """List conflicts: tags that several sites pushed concurrently, each with the winner and the others."""
+    queries = instance.catalog.queries
+    listed = []
+    for number, (repository, tag) in enumerate(queries.conflicts(limit=PAGE), 1):
+        if number % CONFLICTS_A_STEP == 0:
+            await asyncio.sleep(0)
+        facts = queries.facts_of_tag(repository, tag)
+        if facts:  # else it was deleted since the list was read
+            listed.append(_conflict(instance, repository, tag, facts))
+    return JsonResponse({"count": await queries.conflict_count(), "conflicts": listed})
+
+
+def _conflict(instance: Instance, repository: Repository, tag: Tag, facts: list[TagFact]) -> dict[str, Any]:
+    winner, *others = facts
+    return {
+        "repository": repository,
+        "tag": tag,
+        "winner": _fact(instance, winner),
+        "others": [_fact(instance, fact) for fact in others if fact.digest != winner.digest],
+    }
+
+
+async def scrub(instance: Instance, request: Request) -> Response:
+    """Return how far a requested scrub is (`running`), what the last one found (`last`), and totals since the start."""
+    return JsonResponse(_scrub(instance))
+
+
+async def begin_scrub(instance: Instance, body: bytes) -> Outcome:
+    """Begin to scrub all content; 202. If a scrub is under way already, `begun` is false."""
+    begun = instance.cluster.scrub.begin()
+    return Outcome(_scrub(instance) | {"begun": begun}, {"begun": begun}, 202)
+
+
+def _scrub(instance: Instance) -> dict[str, Any]:
+    scrub = instance.cluster.scrub
+    return {
+        "running": scrub.running,
+        "last": scrub.last,
+        "since_start": scrub.all,
+        "oldest_check_ms": scrub.oldest_check_ms(),
+    }
+
+
+def _fact(instance: Instance, fact: TagFact) -> dict[str, Any]:
+    owner = instance.catalog.queries.instance_of(fact.writer)
+    return {
+        "digest": fact.digest,
+        "time_ms": fact.time >> COUNTER_BITS,
+        "time": f"{fact.time:016x}",
+        "writer": f"{fact.writer:x}",
+        "instance": owner,
+        "name": instance.cluster.members.name_of(owner),
+        "site": _site_of(instance, owner),
+    }
+
+
+def _site_of(instance: Instance, owner: str | None) -> str | None:
+    if owner == instance.catalog.instance_id:
+        return instance.config.site
+    member = instance.cluster.members.get(owner or "")
+    return member.beat.site if member is not None else None

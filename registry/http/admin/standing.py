@@ -1,0 +1,115 @@
+"""What the status says of this instance and of the others beside what they hold: names, room, policy, clocks."""
+
+import asyncio
+from typing import Any, NamedTuple
+
+from registry.cluster.membership.members import Member
+from registry.instance import Instance
+from registry.storage.backup_note import BackupNote, read_note
+from registry.storage.space import DiskSpace
+
+
+def own_standing(instance: Instance) -> dict[str, Any]:
+    """Fields of the status about this instance."""
+    return {
+        "name": instance.config.instance_name,
+        "time_ms": instance.clock.now_ms(),
+        "disk": _room(instance.cluster.space),
+        "refused_pushes": dict(instance.refusals.counts),
+        "process_deaths": dict(instance.process_deaths()),
+    }
+
+
+class Upkeep(NamedTuple):
+    """When upkeep was done last, in milliseconds of the own wall clock; None for what was not since the start."""
+
+    collection_ms: int | None
+    scrub_ms: int | None
+    oldest_check_ms: int | None
+    """Of all content, the time of the check that is the longest ago."""
+    backup: BackupNote | None
+
+
+async def upkeep(instance: Instance) -> Upkeep:
+    cluster = instance.cluster
+    ended_at, last = cluster.collect.ended_at, cluster.scrub.last
+    ago_s = asyncio.get_running_loop().time() - ended_at if ended_at is not None else None
+    return Upkeep(
+        int(instance.clock.now_ms() - ago_s * 1000) if ago_s is not None else None,
+        last.ended_ms if last is not None else None,
+        cluster.scrub.oldest_check_ms(),
+        await read_note(instance.disk),
+    )
+
+
+def addresses(instance: Instance) -> dict[str, Any]:
+    """Fields of the status about addresses: how peers find this instance's, and which are advertised more than once."""
+    reachability, beat = instance.cluster.reachability, instance.cluster.heartbeat()
+    reached = None if not reachability.problem and reachability.reached_by is None else not reachability.problem
+    return {
+        "address": {
+            "advertise": beat.advertise,
+            "reached": reached,
+            "reached_by": reachability.reached_by,
+            "problem": reachability.problem,
+            "advertise_site": beat.advertise_site,
+            "site_problem": reachability.site_problem,
+        },
+        "shared_addresses": [
+            {"address": address, "instances": ids} for address, ids in reachability.shared.found.items()
+        ],
+    }
+
+
+def policy(instance: Instance) -> list[dict[str, str]]:
+    """The rules in their order. `never_applies` says why one of them can be for no repository."""
+    rules = instance.cluster.policy
+    without_effect = instance.cluster.rules_without_effect
+    return [
+        {
+            "repositories": rule.repositories,
+            "copies": str(rule.copies),
+            "acknowledge": str(rule.acknowledge),
+            "never_applies": without_effect.get(number, ""),
+        }
+        for number, rule in enumerate(rules.rules)
+    ]
+
+
+def member_standing(instance: Instance, member: Member) -> dict[str, Any]:
+    """Fields of the status about another instance."""
+    cluster = instance.cluster
+    offset_s = cluster.offsets.offset_s(member)
+    free_bytes, total_bytes = member.beat.disk
+    return {
+        "name": member.beat.name,
+        "last_heard_ms": last_heard_ms(instance, member),
+        "policy_agrees": cluster.watch.policy_agrees(member),
+        "clock_offset_s": round(offset_s, 3) if offset_s is not None else None,
+        "disk": {"free_bytes": free_bytes, "total_bytes": total_bytes} if total_bytes else None,
+    }
+
+
+def remaining(instance: Instance) -> dict[str, Any]:
+    """What is left of a decommission, and who refuses to take it."""
+    leave, members = instance.cluster.leave, instance.cluster.members
+    refusing = [(members.get(other), other, reason) for other, reason in sorted(leave.refused_by.items())]
+    return {
+        "left_bytes": leave.left_bytes,
+        "examples": leave.examples,
+        "waits_for": leave.waits_for,
+        "refused_by": [
+            {"instance": other, "name": member.beat.name if member is not None else "", "reason": reason}
+            for member, other, reason in refusing
+        ],
+    }
+
+
+def last_heard_ms(instance: Instance, member: Member) -> int | None:
+    """When a member was last heard, by the own wall clock. What an earlier start noted may be some minutes early."""
+    silent_s = member.silent_s
+    return int(instance.clock.now_ms() - silent_s * 1000) if silent_s is not None else member.seen_ms
+
+
+def _room(space: DiskSpace) -> dict[str, int]:
+    return {"free_bytes": space.free_bytes, "total_bytes": space.total_bytes}

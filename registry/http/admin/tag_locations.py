@@ -1,0 +1,173 @@
+"""Where a tag's fact and content are: `GET /_concord/replication/<repository>/<tag>`.
+
+Every member that is live is asked, all at once, whether it has the fact that wins, the manifest, and what the manifest
+refers to at all levels. That is read from the manifests at this instance; a manifest that is not here hides its parts.
+Asking heals nothing: what is shown is how it stands.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from crdt.clock import COUNTER_BITS
+from crdt.fact import BLOB, MANIFEST
+from registry.catalog.content import lacking
+from registry.catalog.queries import Queries
+from registry.cluster.membership.members import Member
+from registry.cluster.rpc.messages import ReplicationAnswer, ReplicationQuestion
+from registry.errors import ManifestUnknown
+from registry.event_loop.steps import ROWS_A_STEP
+from registry.http.oci.answers import JsonResponse
+from registry.instance import Instance
+from registry.oci.names import Digest, parse_repository, parse_tag
+from registry.oci.stored_manifest import UNREADABLE
+from registry.ports import PeerUnreachable
+
+PREFIX = "/_concord/replication/"
+TEMPLATE = "/_concord/replication/<name>/<tag>"
+MAX_PARTS = 2000  # a few milliseconds to look up
+MAX_LOOKED_UP = 100_000
+"""Parts that are read over all levels, those that several manifests share once for each."""
+MAX_LISTED = 20
+ANSWER_S = 2.0
+
+
+class Parts(NamedTuple):
+    """What a manifest stands on, itself included, as far as the bodies here tell."""
+
+    manifests: list[str]
+    blobs: list[str]
+    whole: bool
+    """Whether that is all: no manifest is missing here, and there are not too many parts."""
+
+
+class Standing(NamedTuple):
+    """What one instance said, or why it did not."""
+
+    instance: str
+    site: str
+    address: str
+    answer: ReplicationAnswer | None
+    problem: str
+
+
+async def replication(instance: Instance, request: Request) -> Response:
+    """Return which members have the tag as it is, its manifest, and how much of what the manifest refers to."""
+    name, _, reference = request.scope["path"].removeprefix(PREFIX).rpartition("/")
+    repository, tag = parse_repository(name), parse_tag(reference)
+    facts = instance.catalog.queries.facts_of_tag(repository, tag)
+    parts = await parts_of(instance.catalog.queries, facts[0].digest) if facts else Parts([], [], False)
+    question = ReplicationQuestion(repository, tag, parts.manifests, parts.blobs)
+    own = Standing(
+        instance.catalog.instance_id,
+        instance.config.site,
+        instance.cluster.heartbeat().advertise,
+        own_standing(instance, question),
+        "",
+    )
+    asked = await asyncio.gather(*(_ask(instance, member, question) for member in instance.cluster.members.all()))
+    standings = [own, *asked]
+    winner = max((s.answer.fact for s in standings if s.answer and s.answer.fact), key=_rank, default=None)
+    if winner is None:
+        raise ManifestUnknown("no instance that answers has this tag", {"tag": tag})
+    if not facts or winner[0] != facts[0].digest:
+        parts = Parts([], [], False)  # what was asked about is another manifest's
+    digest, time, writer = winner
+    return JsonResponse(
+        {
+            "repository": repository,
+            "tag": tag,
+            "digest": digest,
+            "time_ms": time >> COUNTER_BITS,
+            "writer": f"{writer:x}",
+            "manifests": len(parts.manifests),
+            "blobs": len(parts.blobs),
+            "whole": parts.whole,
+            "instances": [
+                {"name": instance.cluster.members.name_of(standing.instance)} | _shown(standing, winner, parts)
+                for standing in standings
+            ],
+        }
+    )
+
+
+async def parts_of(queries: Queries, digest: Digest) -> Parts:
+    """Walk down from a manifest, as far as MAX_PARTS, in bounded steps. No body is read."""
+    manifests, blobs, whole = {digest: None}, dict[str, None](), True
+    waiting, looked_up = [digest], 0
+    while waiting and len(manifests) + len(blobs) <= MAX_PARTS and looked_up <= MAX_LOOKED_UP:
+        current = waiting.pop()
+        parts = queries.parts_of(current)
+        whole &= queries.has_body(current) and all(part.digest != UNREADABLE for part in parts)
+        blobs |= {part.digest: None for part in parts if part.kind == BLOB and part.required}
+        found = [part.digest for part in parts if part.kind == MANIFEST and part.digest not in manifests]
+        manifests |= dict.fromkeys(found)
+        waiting += found
+        before, looked_up = looked_up, looked_up + len(parts) + 1
+        if looked_up // ROWS_A_STEP > before // ROWS_A_STEP:
+            await asyncio.sleep(0)
+    kept = list[str](manifests)[:MAX_PARTS]
+    whole &= not waiting and len(manifests) + len(blobs) <= MAX_PARTS
+    return Parts(kept, list(blobs)[: MAX_PARTS - len(kept)], whole)
+
+
+def own_standing(instance: Instance, question: ReplicationQuestion) -> ReplicationAnswer:
+    """What this instance has of it. Raises OciError for names that are none."""
+    repository, tag = parse_repository(question.repository), parse_tag(question.tag)
+    with instance.catalog.database.one_step():
+        facts = instance.catalog.queries.facts_of_tag(repository, tag)
+        absent = lacking(instance.catalog.database, question.manifests, question.blobs)
+    return ReplicationAnswer((*facts[0],) if facts else None, absent)
+
+
+async def _ask(instance: Instance, member: Member, question: ReplicationQuestion) -> Standing:
+    """A member that is presumed dead is not asked."""
+    about = (member.instance, member.beat.site, instance.cluster.members.url(member))
+    if not member.live:
+        return Standing(*about, None, "it is not heard")
+    try:
+        peers = instance.cluster.peers
+        answer = await peers.ask(member, "/replication", question, ReplicationAnswer, ANSWER_S)
+    except PeerUnreachable as error:
+        return Standing(*about, None, str(error))
+    return Standing(*about, answer, "")
+
+
+def _rank(fact: tuple[str, int, int]) -> tuple[int, int]:
+    """Which of several facts wins, see `crdt.fact`."""
+    return fact[1:]
+
+
+def _shown(standing: Standing, winner: tuple[str, int, int], parts: Parts) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "instance": standing.instance,
+        "site": standing.site,
+        "address": standing.address,
+        "answers": standing.answer is not None,
+        "problem": standing.problem or None,
+    }
+    if standing.answer is None:
+        return shown
+    absent = set(standing.answer.lacking)
+    listed = [digest for digest in (*parts.manifests, *parts.blobs) if digest in absent]
+    return shown | {
+        "fact": _said_of(standing.answer.fact, winner),
+        "manifest": winner[0] not in absent if parts.manifests else None,
+        "manifests_held": _held(parts.manifests, absent),
+        "blobs_held": _held(parts.blobs, absent),
+        "missing": listed[:MAX_LISTED],
+        "missing_count": len(listed),
+    }
+
+
+def _said_of(fact: tuple[str, int, int] | None, winner: tuple[str, int, int]) -> str:
+    if fact is None:
+        return "none"
+    return "wins" if fact == winner else "older"
+
+
+def _held(digests: Iterable[str], absent: set[str]) -> int:
+    return sum(digest not in absent for digest in digests)

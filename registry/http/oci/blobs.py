@@ -1,0 +1,167 @@
+"""Pulling, mounting and deleting blobs (OCI distribution specification, "Pulling blobs", "Mounting a blob", "Deleting
+Blobs").
+
+A blob can be read where a live fact links it, whether or not its bytes are here. GET of content that is elsewhere
+fetches it, and waits for a holder; HEAD and mount of content that nobody reachable has say it is missing, because a
+pusher that asks will then upload it again and heal it. HEAD says so once nobody may be restarting who could have it.
+GET says so of content that was deleted or collected while a holder was waited for.
+"""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from crdt.change import Change
+from registry.catalog.collection import is_linked
+from registry.catalog.database import Transaction
+from registry.catalog.queries import BlobRow, document_name
+from registry.catalog.repository import delete_blob, link_again, link_blob
+from registry.catalog.understanding import is_understood
+from registry.cluster.transfer.blob_reader import WHOLE_BYTES, Part, begun
+from registry.cluster.transfer.transfer import SizeDiffers
+from registry.errors import BlobUnknown, ContentUnreachable, NeedsUpgrade, RangeInvalid
+from registry.http.oci.answers import StreamResponse
+from registry.http.oci.conditions import AskedPart, asked_part, blob_headers, content_headers, etag_of, matches, whole
+from registry.http.oci.multipart import GAP_BYTES, Multipart, Pieces, assembled
+from registry.instance import Instance
+from registry.oci.names import Digest, Repository
+from registry.oci.ranges import ByteRange, is_ascending
+
+
+async def get_blob(instance: Instance, request: Request, repository: Repository, digest: Digest) -> Response:
+    """GET and HEAD of a blob."""
+    row = await find_blob(instance, repository, digest)
+    if request.method == "HEAD":
+        if matches(request.headers.get("if-none-match"), etag_of(digest)):
+            return Response(status_code=304, headers=content_headers(digest))
+        size = row.size if row.held else await instance.cluster.locate.before_upload(digest)
+        if size is None:
+            raise BlobUnknown("no instance that has this blob can be reached", {"digest": digest})
+        await _protect(instance, repository, digest)
+        return Response(headers=blob_headers(digest, size))
+    try:
+        try:
+            return await _get(instance, request, digest, row)
+        except SizeDiffers as differs:  # the link states another size than the content has
+            return await _get(instance, request, digest, row._replace(size=differs.size))
+        except RangeInvalid:  # by the size that the link states, unless the content is here
+            size = None if row.held else await instance.cluster.locate.anywhere(digest)
+            if size is None or size == row.size:
+                raise
+            return await _get(instance, request, digest, row._replace(size=size))
+    except ContentUnreachable:
+        if instance.catalog.queries.blob(repository, digest) is None:  # deleted or collected while it was waited for
+            raise BlobUnknown("there is no such blob in this repository any more", {"digest": digest}) from None
+        raise
+
+
+async def _get(instance: Instance, request: Request, digest: Digest, row: BlobRow) -> Response:
+    asked = asked_part(request.headers, digest, row.size, instance.clock.entropy)
+    if asked is None:
+        return Response(status_code=304, headers=content_headers(digest))
+    return await _content(instance, digest, row, asked)
+
+
+async def _protect(instance: Instance, repository: Repository, digest: Digest) -> None:
+    """Whoever is told that a blob is there does not upload it, so it has to stay. Where this instance has said not to
+    rely on it, others may be about to drop its link: it is said again, and so outlives them. Raises BlobUnknown where
+    they were faster."""
+    collect = instance.cluster.collect
+    collect.pin(digest)
+    if not collect.may_be_given_up(repository, digest):
+        return
+
+    def link(tx: Transaction) -> Change | None:
+        return link_again(tx, instance.catalog.documents, repository, digest, instance.clock.now_ms())
+
+    with instance.cluster.leave.writing():
+        change = await instance.catalog.database.write(link)
+    if change is None:
+        raise BlobUnknown("there is no such blob in this repository any more", {"digest": digest})
+    collect.linked_again(repository, digest)
+    await instance.cluster.settle(change)
+
+
+async def find_blob(instance: Instance, repository: Repository, digest: Digest) -> BlobRow:
+    """A blob's link. Raises BlobUnknown when there is none, here or at anyone who may know more."""
+    row = instance.catalog.queries.blob(repository, digest)
+    if row is None:
+        await instance.cluster.learn_for_miss(repository)
+        row = instance.catalog.queries.blob(repository, digest)
+    if row is None:
+        raise BlobUnknown("there is no such blob in this repository", {"digest": digest})
+    return row
+
+
+async def _content(instance: Instance, digest: Digest, row: BlobRow, asked: AskedPart) -> Response:
+    """A part of a blob's content, from this disk or from wherever it is."""
+    instance.cluster.evict.used(digest)
+    if asked.multipart is not None:
+        if row.held or is_ascending(asked.multipart.ranges):
+            return await _parts(instance, digest, row, asked, asked.multipart)
+        asked = whole(digest, row.size)
+    contents, part = instance.cluster.contents, Part(asked.first, asked.length)
+    if asked.length <= WHOLE_BYTES:
+        pieces = [piece async for piece in contents.read(digest, row.size, row.writer, part)]
+        return Response(b"".join(pieces), asked.status, asked.headers)
+    return StreamResponse(await contents.open(digest, row.size, row.writer, part), asked.status, asked.headers)
+
+
+async def _parts(instance: Instance, digest: Digest, row: BlobRow, asked: AskedPart, multipart: Multipart) -> Response:
+    """Several parts of a blob's content. What is not on this disk is read in one run, since content that has no room
+    here comes whole from its holder for each read."""
+    contents = instance.cluster.contents
+
+    def read(span: ByteRange) -> Pieces:
+        return contents.read(digest, row.size, row.writer, Part(span.first, span.length))
+
+    pieces = assembled(multipart, GAP_BYTES if row.held else row.size, read)
+    if row.held and asked.length <= WHOLE_BYTES:
+        return Response(b"".join([piece async for piece in pieces]), asked.status, asked.headers)
+    return StreamResponse(await begun(pieces), asked.status, asked.headers)
+
+
+async def mount_blob(
+    instance: Instance, repository: Repository, digest: Digest, source: Repository | None
+) -> Change | None:
+    """Link a blob that another repository has. None when that cannot be done, and the client has to upload."""
+    queries, database = instance.catalog.queries, instance.catalog.database
+    if source is not None and not is_understood(database, document_name(source)):
+        return None
+
+    def find() -> BlobRow | None:
+        return queries.blob_in_any_repository(digest) if source is None else queries.blob(source, digest)
+
+    row = find()
+    if row is None and source is not None:
+        try:
+            await instance.cluster.learn_for_miss(source)
+        except NeedsUpgrade:
+            return None
+        row = find()
+    if row is None:
+        return None
+    size = row.size if row.held else await instance.cluster.locate.within_miss_bound(digest)
+    if size is None:
+        return None
+    now = instance.clock.now_ms()
+
+    def link(tx: Transaction) -> Change | None:
+        if not is_linked(tx, digest):
+            return None  # it was given up while holders were asked
+        return link_blob(tx, instance.catalog.documents, repository, digest, size, now)
+
+    change = await instance.catalog.database.write(link)
+    if change is not None:
+        await instance.cluster.settle(change)
+    return change
+
+
+async def delete(instance: Instance, request: Request, repository: Repository, digest: Digest) -> Response:
+    """DELETE of a blob: it can no longer be read in this repository. Content is collected elsewhere."""
+    await instance.cluster.learn_for_delete(repository)
+
+    def unlink(tx: Transaction) -> Change:
+        return delete_blob(tx, instance.catalog.documents, repository, digest)
+
+    await instance.cluster.settle(await instance.catalog.database.write(unlink))
+    return Response(status_code=202)

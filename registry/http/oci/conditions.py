@@ -1,0 +1,71 @@
+"""What a GET of content asks for: all of it, a part, or only whether it is another one (RFC 9110, sections 13 and 14).
+And the headers of the answer."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from starlette.datastructures import Headers
+
+from registry.http.oci.multipart import BOUNDARY_SIZE, Multipart
+from registry.oci.names import Digest
+from registry.oci.ranges import parse_ranges
+
+
+class AskedPart(NamedTuple):
+    """The bytes of a blob that are to be sent, and with what."""
+
+    first: int
+    length: int
+    status: int
+    headers: dict[str, str]
+    multipart: Multipart | None = None
+    """The parts, where there are several; `first` and `length` are then those of the answer's body."""
+
+
+def asked_part(request: Headers, digest: Digest, size: int, entropy: Callable[[int], bytes]) -> AskedPart | None:
+    """What a GET of a blob asks for; None where the client has it already. Raises RangeInvalid. `entropy` returns so
+    many unpredictable bytes."""
+    etag = etag_of(digest)
+    if matches(request.get("if-none-match"), etag):
+        return None
+    ranges = parse_ranges(request.get("range"), size) if request.get("if-range") in (None, etag) else None
+    if ranges is None:
+        return whole(digest, size)
+    headers = blob_headers(digest, size)
+    if len(ranges) > 1:
+        multipart = Multipart(ranges, size, entropy(BOUNDARY_SIZE).hex())
+        headers["Content-Type"] = f"multipart/byteranges; boundary={multipart.boundary}"
+        headers["Content-Length"] = str(multipart.length())
+        return AskedPart(0, multipart.length(), 206, headers, multipart)
+    (part,) = ranges
+    headers["Content-Range"] = f"bytes {part.first}-{part.first + part.length - 1}/{size}"
+    headers["Content-Length"] = str(part.length)
+    return AskedPart(part.first, part.length, 206, headers)
+
+
+def whole(digest: Digest, size: int) -> AskedPart:
+    """All of a blob."""
+    return AskedPart(0, size, 200, blob_headers(digest, size))
+
+
+def etag_of(digest: Digest) -> str:
+    """Content never changes, so its digest is a strong validator."""
+    return f'"{digest}"'
+
+
+def matches(header: str | None, etag: str) -> bool:
+    """If-None-Match (RFC 9110, section 13.1.2): `*`, or a list that has this entity tag, weak or strong."""
+    if header is None:
+        return False
+    return any(tag.strip().removeprefix("W/") in (etag, "*") for tag in header.split(","))
+
+
+def content_headers(digest: Digest) -> dict[str, str]:
+    """What every answer with content says of it."""
+    return {"Docker-Content-Digest": digest, "ETag": etag_of(digest)}
+
+
+def blob_headers(digest: Digest, size: int) -> dict[str, str]:
+    """The headers of a whole blob."""
+    more = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", "Content-Length": str(size)}
+    return content_headers(digest) | more

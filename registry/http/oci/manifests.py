@@ -1,0 +1,153 @@
+"""Pulling, pushing and deleting manifests and tags (OCI distribution specification, "Pulling manifests", "Pushing
+Manifests", "Deleting tags", "Deleting Manifests")."""
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from crdt.change import Change
+from registry.catalog.database import Transaction
+from registry.catalog.queries import ManifestRow
+from registry.catalog.repository import Pushed, delete_manifest, delete_tag, push_manifest
+from registry.errors import (
+    ContentUnreachable,
+    DigestInvalid,
+    ManifestBlobUnknown,
+    ManifestInvalid,
+    ManifestTooLarge,
+    ManifestUnknown,
+    TooManyTags,
+)
+from registry.event_loop.steps import ROWS_A_STEP, Steps, paced
+from registry.http.oci.conditions import content_headers, etag_of, matches
+from registry.http.wire.request import media_type, small_body
+from registry.instance import Instance
+from registry.oci.manifest import MAX_MANIFEST_BYTES, Manifest, read_pushed
+from registry.oci.names import Digest, Repository, Tag, algorithm_of, digest_of, is_tag, parse_digest, parse_tag
+
+MAX_TAGS = 100
+ASK_AGAIN_S = 0.5
+
+
+async def get(instance: Instance, request: Request, repository: Repository, reference: str) -> Response:
+    """GET and HEAD of a manifest by tag or digest. Accept does not change the answer."""
+    row = _find(instance, repository, reference)
+    if row is None:
+        await instance.cluster.learn_for_miss(repository)
+        row = _find(instance, repository, reference)
+    if row is None:
+        raise ManifestUnknown("there is no such manifest", {"reference": reference[:200]})
+    headers = content_headers(row.digest)
+    if matches(request.headers.get("if-none-match"), etag_of(row.digest)):
+        return Response(status_code=304, headers=headers)
+    headers["Content-Type"] = row.media_type
+    if request.method == "HEAD":
+        body = row.body if row.body is not None else await instance.cluster.bodies.fetch(row.digest)
+        return Response(headers=headers | {"Content-Length": str(row.size if body is None else len(body))})
+    body = await instance.cluster.bodies.checked(row.digest, row.body) if row.body is not None else None
+    return Response(body or await _body_from_peers(instance, repository, row), headers=headers)
+
+
+def _find(instance: Instance, repository: Repository, reference: str) -> ManifestRow | None:
+    queries = instance.catalog.queries
+    if ":" in reference:
+        return queries.manifest(repository, parse_digest(reference))
+    return queries.manifest_by_tag(repository, reference) if is_tag(reference) else None
+
+
+async def _body_from_peers(instance: Instance, repository: Repository, row: ManifestRow) -> bytes:
+    """A body that is on its way here. Waits for somebody who has it. Raises ContentUnreachable; ManifestUnknown when
+    the manifest is deleted meanwhile."""
+    cluster = instance.cluster
+    deadline = asyncio.get_running_loop().time() + cluster.fetch.hold_s
+    while True:
+        body = await cluster.bodies.fetch(row.digest)
+        if body is not None:
+            return body
+        if instance.catalog.queries.manifest(repository, row.digest) is None:
+            raise ManifestUnknown("it was deleted before its body came", {"reference": row.digest})
+        if asyncio.get_running_loop().time() > deadline or not cluster.members.all():
+            uploader = instance.catalog.queries.instance_of(row.writer)
+            raise ContentUnreachable(
+                f"{row.digest} cannot be had now: {cluster.locate.whereabouts(uploader)}",
+                {"digest": row.digest, "instance": uploader},
+                code="MANIFEST_UNKNOWN",
+            )
+        await asyncio.sleep(ASK_AGAIN_S)
+
+
+async def put(instance: Instance, request: Request, repository: Repository, reference: str) -> Response:
+    """PUT of a manifest by tag, or by digest with any number of tags."""
+    by_digest = ":" in reference
+    digest = parse_digest(reference) if by_digest else None
+    tags = _tags(request) if by_digest else [parse_tag(reference)]
+    too_large = ManifestTooLarge(f"a manifest may have {MAX_MANIFEST_BYTES} bytes")
+    async with instance.receiving.one() as one:
+        body = await one.whole(small_body(request, MAX_MANIFEST_BYTES, too_large, one.take))
+        computed = digest_of(body, algorithm_of(digest) if digest else "sha256")
+        if digest is not None and computed != digest:
+            raise DigestInvalid("the manifest has another digest", {"digest": digest})
+        manifest = await paced(read_pushed(body, media_type(request)))
+        change = await _push(instance, repository, Pushed(computed, body, manifest, tags))
+    await instance.cluster.settle(change)
+    del body  # holders are waited for now, and who waits keeps nothing of it in memory
+    change = change._replace(bodies=())
+    await instance.cluster.secure.wait(repository, computed, change)
+    headers = {"Location": f"/v2/{repository}/manifests/{reference}", "Docker-Content-Digest": computed}
+    if manifest.subject is not None:
+        headers["OCI-Subject"] = manifest.subject
+    response = Response(status_code=201, headers=headers)
+    if by_digest:
+        for tag in tags:
+            response.headers.append("OCI-Tag", tag)
+    return response
+
+
+def _tags(request: Request) -> list[Tag]:
+    tags = [parse_tag(tag) for tag in request.query_params.getlist("tag")]
+    if len(tags) > MAX_TAGS:
+        raise TooManyTags(f"more than {MAX_TAGS} tags in one request")
+    return tags
+
+
+async def _push(instance: Instance, repository: Repository, pushed: Pushed) -> Change:
+    """Commit a push. What seems to be missing is asked for first, where somebody may know more."""
+    now, sparse = instance.clock.now_ms(), instance.config.sparse
+    await _fetch_children(instance, repository, pushed.manifest)
+
+    def push(tx: Transaction) -> Steps[Change]:
+        return push_manifest(tx, instance.catalog.documents, repository, pushed, sparse, now)
+
+    try:
+        return await instance.catalog.database.write_in_steps(push)
+    except ManifestBlobUnknown:
+        await instance.cluster.learn_for_miss(repository)
+        return await instance.catalog.database.write_in_steps(push)
+
+
+async def _fetch_children(instance: Instance, repository: Repository, manifest: Manifest) -> None:
+    """An index is pushed together with all its children stand on, so the bodies of its children have to be here."""
+    for at in range(0, len(manifest.children), ROWS_A_STEP):
+        page = [part.digest for part in manifest.children[at : at + ROWS_A_STEP]]
+        for digest in instance.catalog.queries.without_body(repository, page):
+            await instance.cluster.bodies.fetch(digest)
+        if len(page) == ROWS_A_STEP:
+            await asyncio.sleep(0)
+
+
+async def delete(instance: Instance, request: Request, repository: Repository, reference: str) -> Response:
+    """DELETE of a tag, or of a manifest and all its tags."""
+    digest: Digest | None = parse_digest(reference) if ":" in reference else None
+    if digest is None and not is_tag(reference):
+        raise ManifestInvalid("this is no valid tag", {"tag": reference[:200]})
+    await instance.cluster.learn_for_delete(repository)
+    documents = instance.catalog.documents
+
+    def remove(tx: Transaction) -> Steps[Change]:
+        if digest is not None:
+            return (yield from delete_manifest(tx, documents, repository, digest))
+        return delete_tag(tx, documents, repository, Tag(reference))
+
+    await instance.cluster.settle(await instance.catalog.database.write_in_steps(remove))
+    return Response(status_code=202)

@@ -1,0 +1,142 @@
+"""What a process answers that only reads: manifests and blobs that are here and in order, and pages of tags.
+
+Several processes may serve one data directory. One of them owns the instance: it writes, gossips and keeps content. The
+others answer what they can from committed rows and content files, which is most of what is asked, and pass every other
+connection on to the owner (`runtime.handover`). Nothing here waits for anybody, and nothing is changed: what the owner
+has to know of it is noted, and told it now and then.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
+
+import apsw
+from starlette.datastructures import Headers as HeaderView
+from starlette.types import Receive, Scope, Send
+
+from registry.catalog.content import content_checked, is_due
+from registry.catalog.database import Reads
+from registry.catalog.queries import Queries, document_name
+from registry.catalog.understanding import require_understood
+from registry.cluster.replication.read_lease import ReadLease
+from registry.errors import OciError
+from registry.http.oci.answers import StreamResponse
+from registry.http.oci.conditions import asked_part
+from registry.http.oci.multipart import GAP_BYTES, Pieces, assembled
+from registry.http.oci.routes import PREFIX, TEMPLATES
+from registry.http.wire.exchange import Exchange
+from registry.http.wire.fast_path import DirectAnswers, Headers, plain_path
+from registry.oci.names import Digest, parse_digest, parse_repository
+from registry.oci.ranges import ByteRange
+from registry.ports import Clock, Disk
+from registry.settings.trusted_proxies import NO_PROXIES, TrustedProxies
+from registry.storage.checked import Damage, Damaged
+from registry.storage.store import BlobStore
+from registry.telemetry.counters import Traffic
+from registry.telemetry.log_limit import LogLimit
+from registry.telemetry.request_ids import RequestIds
+
+API = PREFIX.encode()
+MAX_NOTED = 10_000
+
+
+class Reading:
+    """See the module. For one process, over committed rows and content files."""
+
+    def __init__(
+        self,
+        database: Reads,
+        disk: Disk,
+        clock: Clock,
+        lease: ReadLease,
+        check_after_s: float,
+        log_requests: bool,
+        proxies: TrustedProxies = NO_PROXIES,
+    ) -> None:
+        self.lease = lease
+        self._database = database
+        self._queries = Queries(database)
+        self._store = BlobStore(disk, database)
+        self._clock = clock
+        self._check_after_ms = int(check_after_s * 1000)
+        self._log_requests = log_requests
+        self._proxies = proxies
+        self._ids = RequestIds(clock)
+        self._cut_offs = LogLimit(clock)
+        self.traffic = Traffic()
+        self.used: set[Digest] = set()
+        """Blobs that were read, for the owner to know."""
+        self.damaged: list[Damage] = []
+        """What turned out damaged while it was sent, for the owner to see to."""
+        self._direct = DirectAnswers(
+            database, self._store, clock, check_after_s, self.traffic, self._note_used, self._note_damage
+        )
+
+    def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
+        """As `App.direct`."""
+        if self._log_requests or not target.startswith(API) or not self.lease.allows_read():
+            return None
+        return self._direct.answer(method, target, headers)
+
+    def stream(self, method: str, target: bytes, headers: Headers) -> StreamResponse | None:
+        """A blob, or a part of it, as an answer that sends it; None where the owner has to answer."""
+        path = plain_path(target) if method == "GET" else None
+        if path is None or path.resource != "blob" or not self.lease.allows_read():
+            return None
+        try:
+            return self._blob(path.name, path.reference, headers)
+        except (OciError, OSError, Damaged, apsw.Error):
+            return None
+
+    def _blob(self, name: str, reference: str, headers: Headers) -> StreamResponse | None:
+        repository, digest = parse_repository(name), parse_digest(reference)
+        with self._database.one_step():
+            require_understood(self._database, document_name(repository))
+            row = self._queries.blob(repository, digest)
+            found = content_checked(self._database, digest)
+        if row is None or found is None or is_due(found[1], self._clock.now_ms(), self._check_after_ms):
+            return None
+        if digest in self._store.suspects:
+            return None  # the owner was told, and sees to it
+        asked = asked_part(HeaderView(raw=list(headers)), digest, row.size, self._clock.entropy)
+        if asked is None:
+            return None
+        file = self._store.open(digest)
+        if asked.multipart is None:
+            pieces = self._store.read(file, asked.first, asked.length)
+        else:
+            file.close()  # each run of parts opens it
+            pieces = assembled(asked.multipart, GAP_BYTES, partial(self._read, digest))
+        self._note_used(digest)
+        return StreamResponse(self._watched(digest, pieces), asked.status, asked.headers)
+
+    def _read(self, digest: Digest, span: ByteRange) -> Pieces:
+        return self._store.read(self._store.open(digest), span.first, span.length)
+
+    async def _watched(
+        self, digest: Digest, pieces: AsyncGenerator[bytes | bytearray, None]
+    ) -> AsyncGenerator[bytes | bytearray, None]:
+        try:
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    yield piece
+        except Damaged as damage:
+            self._note_damage(digest, damage.offset)
+            raise
+
+    def _note_damage(self, digest: Digest, offset: int = 0) -> None:
+        """Content is damaged: nothing of it is sent from here any more."""
+        if digest not in self._store.suspects and len(self.damaged) < MAX_NOTED:
+            self.damaged.append(Damage(digest, offset))
+        self._store.suspects[digest] = offset
+
+    def _note_used(self, digest: Digest) -> None:
+        if len(self.used) < MAX_NOTED:
+            self.used.add(digest)
+
+    async def serve(self, response: StreamResponse, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send an answer, and count it."""
+        self._proxies.resolve(scope)
+        exchange = Exchange(scope, receive, send, self._ids.of(scope["headers"]), self._clock)
+        with exchange.counted(self.traffic, TEMPLATES["blob"], self._log_requests, self._cut_offs):
+            await response(scope, exchange.receive, exchange.send)

@@ -1,0 +1,71 @@
+"""Lists of tags and of repositories (OCI distribution specification, "Listing Tags"; Docker's catalog)."""
+
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from registry.catalog.understanding import require_understood_behind
+from registry.errors import NameUnknown
+from registry.http.oci.answers import StreamResponse, list_page
+from registry.http.wire.request import count_parameter
+from registry.instance import Instance
+from registry.oci.names import Repository
+
+PAGE = 1000
+
+
+async def list_tags(instance: Instance, request: Request, repository: Repository) -> Response:
+    """GET of a repository's tags: all of them, or `n` behind `last`."""
+    queries = instance.catalog.queries
+    if not queries.repository_exists(repository):
+        await instance.cluster.learn_for_miss(repository)
+        if not queries.repository_exists(repository):
+            raise NameUnknown("there is no such repository", {"name": repository})
+    return _listed(
+        request,
+        f"/v2/{repository}/tags/list",
+        {"name": repository},
+        "tags",
+        lambda after, limit: list(queries.tags(repository, after, limit)),
+    )
+
+
+async def list_repositories(instance: Instance, request: Request) -> Response:
+    """GET of `_catalog`, paged in the same way. A page that would name a repository that this version does not
+    understand is refused, since whoever does not find a repository in a list takes it for deleted."""
+    database, queries = instance.catalog.database, instance.catalog.queries
+
+    def page(after: str, limit: int) -> list[str]:
+        with database.one_step():
+            names = queries.repositories(after, limit)
+            require_understood_behind(database, after, names[-1] if len(names) == limit else "")
+        return list(names)
+
+    if "n" not in request.query_params:  # refused as a whole, before its first page is sent
+        require_understood_behind(database, request.query_params.get("last", ""))
+    return _listed(request, "/v2/_catalog", {}, "repositories", page)
+
+
+def _listed(
+    request: Request, path: str, head: dict[str, str], key: str, page: Callable[[str, int], list[str]]
+) -> Response:
+    count = count_parameter(request)
+    last = request.query_params.get("last", "")
+    if count is None:
+        return StreamResponse(_stream(head, key, page, last), 200, {"Content-Type": "application/json"})
+    body, headers = list_page(path, head, key, page(last, count + 1) if count else [], count)
+    return Response(body, headers=headers)
+
+
+async def _stream(
+    head: dict[str, str], key: str, page: Callable[[str, int], list[str]], last: str
+) -> AsyncIterator[bytes]:
+    """A JSON object with one long list, written page by page: a million names take no more memory than a thousand."""
+    yield msgspec.json.encode(head)[:-1] + (b"," if head else b"") + f'"{key}":['.encode()
+    separator = b""
+    while names := page(last, PAGE):
+        yield separator + msgspec.json.encode(names)[1:-1]
+        separator, last = b",", names[-1]
+    yield b"]}"

@@ -1,0 +1,197 @@
+"""Pushing blobs, at whichever instance a request arrives (OCI distribution specification, "Pushing blobs").
+
+An upload's bytes are kept by the instance that began it, which its id names. A request that arrives elsewhere is passed
+on, once, as it streams. When the owner does not answer, an upload without bytes is adopted by whoever was asked; one
+with bytes waits a moment for an owner that is restarting, is then 503 while it may come back, and at last unknown,
+which makes clients begin again.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Literal, NamedTuple, cast
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from registry.cluster.membership.members import Member
+from registry.cluster.rpc.client import SessionRefused
+from registry.cluster.rpc.messages import UploadAnswer, UploadQuestion
+from registry.cluster.rpc.upload_tokens import RANDOM_SIZE, UploadId, new_upload_name, open_upload_id, seal_upload_id
+from registry.errors import (
+    CLOSE,
+    BlobUploadInvalid,
+    BlobUploadUnknown,
+    ChunkOutOfOrder,
+    Ending,
+    NameInvalid,
+    UploadUnreachable,
+)
+from registry.http.oci.blobs import mount_blob
+from registry.http.oci.repeatable import RepeatableBody
+from registry.http.wire.request import CutOffByEnd, body_stream, content_range, number
+from registry.instance import Instance
+from registry.oci.names import ALGORITHMS, Digest, Repository, parse_digest, parse_repository
+from registry.ports import PeerUnreachable
+from registry.settings.trusted_proxies import client_network
+from registry.storage.uploads import ClientGone, Span
+
+OWNER_ANSWERS_S = 30.0
+OWNER_RESTARTS_S = 6.0
+ASK_AGAIN_S = 0.25
+
+Method = Literal["PATCH", "PUT", "GET", "DELETE"]
+
+
+class UploadRequest(NamedTuple):
+    """One request of an upload, apart from how it came here."""
+
+    method: Method
+    repository: Repository
+    upload: UploadId
+    digest: Digest | None
+    span: Span | None
+    body: AsyncIterator[bytes]
+    network: str = ""
+    """Of the client."""
+
+
+async def begin(instance: Instance, request: Request, repository: Repository) -> Response:
+    """POST: begin an upload, or push or mount a blob in one request."""
+    query = request.query_params
+    if "mount" in query:
+        digest = parse_digest(query["mount"])
+        if await _mount(instance, repository, digest, query.get("from", "")):
+            return _created(repository, digest)
+    elif query.get("digest-algorithm", "sha256") not in ALGORITHMS:
+        raise BlobUploadInvalid("this digest algorithm is not supported", {"supported": sorted(ALGORITHMS)})
+    if not instance.begins_uploads:
+        raise Ending
+    instance.cluster.evict.check_room()
+    instance.uploads.check_disk(number(request.headers.get("content-length", "")) or 0)  # now: a balancer can go on
+    instance.uploads.check_number()
+    upload = _new_upload(instance)
+    if "digest" in query and "mount" not in query:
+        digest, network = parse_digest(query["digest"]), client_network(request.scope)
+        asked = UploadRequest("PUT", repository, upload, digest, None, body_stream(request), network)
+        return await carry_out(instance, asked)
+    return _under_way(instance, repository, upload.name, 0, 202)
+
+
+async def _mount(instance: Instance, repository: Repository, digest: Digest, source: str) -> bool:
+    """Mount a blob, and return False where it has to be uploaded (OCI distribution specification, "Mounting a blob from
+    another repository"). That holds for a source that no repository here can have: clients also name what they know
+    of other registries, whose names have another grammar."""
+    try:
+        repository_of_source = parse_repository(source) if source else None
+    except NameInvalid:
+        return False
+    return await mount_blob(instance, repository, digest, repository_of_source) is not None
+
+
+async def continue_upload(instance: Instance, request: Request, repository: Repository, upload_id: str) -> Response:
+    """PATCH, PUT, GET, HEAD and DELETE of an upload."""
+    upload = open_upload_id(upload_id, repository, instance.upload_keys)
+    digest = parse_digest(request.query_params.get("digest", "")) if request.method == "PUT" else None
+    has_body = request.method in ("PATCH", "PUT")
+    span = content_range(request) if has_body else None
+    method = cast(Method, "GET" if request.method == "HEAD" else request.method)
+    network = client_network(request.scope)
+    asked = UploadRequest(method, repository, upload, digest, span, body_stream(request), network)
+    if upload.owner == instance.catalog.instance_id:
+        return await carry_out(instance, asked)
+    owner = instance.cluster.members.get(upload.owner)
+    is_adoptable = not upload.has_bytes and (span is None or span.first == 0)
+    if owner is not None and (owner.reachable or (upload.has_bytes and owner.may_be_restarting)):
+        body = RepeatableBody(asked.body)
+        try:
+            if has_body:
+                await body.read_beginning()
+            return await _pass_on(instance, owner, asked, body, upload_id)
+        except ClientGone:
+            raise BlobUploadInvalid("the body broke off", headers=CLOSE) from None
+        except PeerUnreachable:
+            if not is_adoptable or not body.is_repeatable:
+                raise _gone(owner) from None
+            asked = asked._replace(body=body.pieces())
+    if is_adoptable:
+        return await carry_out(instance, asked._replace(upload=_new_upload(instance)))
+    raise _gone(owner)
+
+
+async def carry_out(instance: Instance, asked: UploadRequest) -> Response:
+    """Do what a request asks of an upload that this instance owns."""
+    uploads, name = instance.uploads, asked.upload.name
+    if asked.upload.has_bytes and not uploads.has_bytes(name):
+        raise BlobUploadUnknown("this upload was finished or cancelled, or has expired")
+    try:
+        if asked.method == "PATCH":
+            size = await uploads.append(name, asked.repository, asked.body, asked.span, asked.network)
+            return _under_way(instance, asked.repository, name, size, 202)
+        if asked.method == "PUT":
+            assert asked.digest is not None, "a PUT has a digest"
+            change = await uploads.finish(name, asked.repository, asked.digest, asked.body, asked.span, asked.network)
+            await instance.cluster.settle(change)
+            return _created(asked.repository, asked.digest)
+        if asked.method == "DELETE":
+            await uploads.cancel(name, asked.repository)
+            return Response(status_code=204)
+        return _under_way(instance, asked.repository, name, uploads.size(name, asked.repository), 204)
+    except ChunkOutOfOrder as error:
+        error.headers |= _position(instance, asked.repository, name, uploads.size(name, asked.repository))
+        raise
+    except CutOffByEnd:
+        raise Ending from None
+    except ClientGone:
+        # Nobody reads this answer, unless a balancer between us does.
+        raise BlobUploadInvalid("the body broke off; what arrived is kept", headers=CLOSE) from None
+
+
+async def _pass_on(
+    instance: Instance, owner: Member, asked: UploadRequest, body: RepeatableBody, upload_id: str
+) -> Response:
+    """Let the owner answer. Bytes stream through; the owner checks them against the digest. One that is restarting is
+    waited for as long as nothing of the body was sent. Raises PeerUnreachable and ClientGone."""
+    question = UploadQuestion(asked.method, asked.repository, upload_id, asked.digest, asked.span, asked.network)
+    until = asyncio.get_running_loop().time() + OWNER_RESTARTS_S
+    while True:
+        try:
+            answer = await instance.cluster.peers.ask_with_content(
+                owner, "/upload", question, body.pieces(), UploadAnswer, OWNER_ANSWERS_S
+            )
+            return Response(answer.content, answer.status, answer.headers)
+        except PeerUnreachable as error:
+            # One that has restarted knows no session from before; the next request opens another.
+            may_answer = isinstance(error, SessionRefused) or (asked.upload.has_bytes and owner.may_be_restarting)
+            if body.is_sent or not may_answer or asyncio.get_running_loop().time() > until:
+                raise
+        await asyncio.sleep(ASK_AGAIN_S)
+
+
+def _gone(owner: Member | None) -> BlobUploadUnknown | UploadUnreachable:
+    if owner is None or not (owner.live or owner.may_be_restarting):
+        return BlobUploadUnknown("the instance that has this upload's bytes is gone; begin again")
+    detail = {"instance": owner.instance, "name": owner.beat.name}
+    return UploadUnreachable("the instance that has this upload's bytes does not answer", detail)
+
+
+def _new_upload(instance: Instance) -> UploadId:
+    own = instance.catalog.instance_id
+    return UploadId(own, new_upload_name(own, instance.clock.entropy(RANDOM_SIZE)), False)
+
+
+def _position(instance: Instance, repository: Repository, name: str, size: int) -> dict[str, str]:
+    upload_id = seal_upload_id(name, size > 0, repository, instance.upload_keys[0])
+    return {
+        "Location": f"/v2/{repository}/blobs/uploads/{upload_id}",
+        "Range": f"0-{max(size - 1, 0)}",
+        "Docker-Upload-UUID": name,
+    }
+
+
+def _under_way(instance: Instance, repository: Repository, name: str, size: int, status: int) -> Response:
+    return Response(status_code=status, headers=_position(instance, repository, name, size))
+
+
+def _created(repository: Repository, digest: Digest) -> Response:
+    headers = {"Location": f"/v2/{repository}/blobs/{digest}", "Docker-Content-Digest": digest}
+    return Response(status_code=201, headers=headers)

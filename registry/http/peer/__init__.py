@@ -1,0 +1,5 @@
+"""The API between instances: the answering side of `registry.cluster.rpc.client`.
+
+handlers   who may ask, content and uploads
+questions  questions and their answers, from committed state and this disk alone
+"""

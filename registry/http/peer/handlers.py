@@ -1,0 +1,247 @@
+"""What other instances ask: the answering side of `cluster.rpc.client`.
+
+Requests are accepted only in a session, with a MAC and a number not seen before (see `cluster.rpc.sessions`), and are
+answered from committed state and the local disk alone, so that questions cannot go round in circles. A request that
+reached this instance at a shared address but is meant for another member is forwarded, once. Site names do not matter
+for that: while a site is renamed by one restart after the other, both names stand behind its address.
+"""
+
+import asyncio
+from base64 import b64decode
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from crdt.errors import CrdtError, Malformed, Unauthentic
+from registry import __version__
+from registry.catalog.queries import document_name
+from registry.catalog.understanding import require_understood
+from registry.cluster.membership.members import Member
+from registry.cluster.rpc import messages as m
+from registry.cluster.rpc.client import PREFIX
+from registry.cluster.rpc.sessions import (
+    KEY_REFUSED,
+    NONCE_SIZE,
+    REFUSED,
+    STREAMED,
+    hash_of,
+    is_mac,
+    new_token,
+    read_token,
+    sign_answer,
+    sign_opened,
+    sign_opening,
+    sign_request,
+)
+from registry.cluster.rpc.upload_tokens import open_upload_id
+from registry.cluster.transfer.blob_reader import Part
+from registry.errors import BlobUploadUnknown, DigestInvalid, OciError, StorageFailed, Unsupported
+from registry.http.oci.answers import StreamResponse, error_response
+from registry.http.oci.uploads import UploadRequest, carry_out
+from registry.http.peer.questions import QUESTIONS, Asked, Refused
+from registry.http.wire.request import body_stream, number, small_body
+from registry.instance import Instance
+from registry.oci.names import Digest, parse_digest, parse_repository
+from registry.oci.ranges import parse_range
+from registry.ports import PeerResponse, PeerUnreachable
+from registry.storage.uploads import Span
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+from registry.telemetry.request_ids import HEADER, passed_on
+
+log = EventLog("concord.peers")
+
+T = TypeVar("T")
+
+MAX_QUESTION_BYTES = 1024 * 1024 * 1024  # a document of millions of facts comes in one piece
+STREAMED_PATHS = ("/upload",)
+PASSED_ON = "concord-passed-on"
+PASSED_ON_S = 30.0
+HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "date", "server", "keep-alive", HEADER.lower()})
+
+
+async def answer(instance: Instance, request: Request) -> Response:
+    """Answer one request of another instance. What is refused changes nothing and is counted by its reason.
+
+    Every answer to an authentic request is signed, but for content, which is proved by its digest.
+    """
+    path = request.scope["path"].removeprefix(PREFIX)
+    try:
+        meant = instance.cluster.members.get(request.headers.get("concord-for", ""))
+        if meant is not None and PASSED_ON not in request.headers:
+            _check_path(path)
+            return await _pass_on(instance, request, meant)
+        if path == "/session":
+            return await _open_session(instance, request)
+        asked = await authenticate(instance, request, path, MAX_QUESTION_BYTES)
+    except (Refused, OciError, Malformed, Unauthentic, msgspec.DecodeError, ValueError) as error:
+        return _refusal(instance, error)
+    instance.answered_peers += 1
+    log.debug(LogEvent.PEER_REQUEST_RECEIVED, "%(peer)s asks %(path)s", peer=asked.session.client, path=path)
+    try:
+        response = await _respond(instance, request, path, asked)
+    except (Refused, OciError, CrdtError, msgspec.DecodeError, ValueError) as error:
+        response = _refusal(instance, error)
+    if not isinstance(response, StreamResponse):
+        mac = sign_answer(asked.session, asked.sequence, response.status_code, bytes(response.body))
+        response.headers["Concord-MAC"] = mac
+    return response
+
+
+def _refusal(instance: Instance, error: Exception) -> Response:
+    if isinstance(error, StorageFailed):
+        return Response(error.message, error.status)
+    refused = error if isinstance(error, Refused) else Refused(400, "malformed")
+    if isinstance(error, Unauthentic):
+        refused = Refused(401, "unauthentic")
+    instance.refused_peers[refused.reason] += 1
+    return Response(f"{refused.reason}: {error}", refused.status, refused.headers)
+
+
+async def _respond(instance: Instance, request: Request, path: str, asked: Asked) -> Response:
+    if path.startswith("/content/"):
+        return await _content(instance, request, parse_digest(path.removeprefix("/content/")))
+    if path.startswith("/remains/"):
+        return await _remains(instance, request, parse_digest(path.removeprefix("/remains/")))
+    if path in STREAMED_PATHS:
+        return await _upload(instance, request, asked)
+    question = QUESTIONS.get(path)
+    if question is None:
+        raise Refused(404, "unknown question")
+    return await question(instance, asked)
+
+
+def _check_path(path: str) -> None:
+    """Raises Refused for what is no path of ours: nobody has proved anything yet, and what is passed on must not lead
+    elsewhere."""
+    kind, _, rest = path[1:].partition("/")
+    if kind in ("content", "remains"):
+        parse_digest(rest)
+    elif path != "/session" and path not in STREAMED_PATHS and path not in QUESTIONS:
+        raise Refused(404, "unknown question")
+
+
+async def _pass_on(instance: Instance, request: Request, meant: Member) -> Response:
+    """Let the instance answer that is meant. Request and answer, MACs and all, are for those two to check."""
+    headers = [(name, value) for name, value in request.headers.items() if name.startswith(("concord-", "range"))]
+    headers += [(PASSED_ON, "1"), *passed_on()]
+    url = meant.beat.advertise + request.scope["path"]
+    streamed = request.headers.get("concord-body") == STREAMED
+    exchange = instance.transport.request(request.method, url, headers, body_stream(request))
+    try:
+        async with asyncio.timeout(None if streamed else PASSED_ON_S):
+            response = await exchange.__aenter__()
+    except (PeerUnreachable, TimeoutError):
+        return Response("the instance does not answer", 502)
+    kept = {name: value for name, value in response.headers.items() if name not in HOP_BY_HOP}
+    return StreamResponse(_relayed(exchange, response), response.status, kept)
+
+
+async def _relayed(exchange: AbstractAsyncContextManager[PeerResponse], response: PeerResponse) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in response.chunks():
+            yield chunk
+    finally:
+        await exchange.__aexit__(None, None, None)
+
+
+async def _open_session(instance: Instance, request: Request) -> Response:
+    body = await small_body(request, 4096, Unsupported("the question is too long", 413))
+    cluster = request.headers.get("concord-cluster", "")
+    mac = request.headers.get("concord-mac")
+    for key in instance.cluster.keys:
+        if key.cluster == cluster and is_mac(mac, sign_opening(key, body)):
+            question = msgspec.msgpack.decode(body, type=m.SessionQuestion)
+            nonce = instance.clock.entropy(NONCE_SIZE)
+            own, start, now_ms = instance.catalog.instance_id, instance.cluster.gossip.start, instance.clock.now_ms()
+            token = new_token(key, question.instance, own, start, question.nonce, nonce, now_ms)
+            capabilities = list(instance.abilities.capabilities)
+            answer = msgspec.msgpack.encode(m.SessionAnswer(own, token, __version__, capabilities))
+            return Response(answer, headers={"Concord-MAC": sign_opened(key, question.nonce, answer)})
+    instance.cluster.peers.acceptance.presented(request.client.host if request.client else "")
+    raise Refused(403, "unauthentic", {REFUSED: KEY_REFUSED})
+
+
+async def authenticate(instance: Instance, request: Request, path: str, limit_bytes: int) -> Asked:
+    """Check session, MAC and number, and return the request with its body. Raises Refused, Malformed, Unauthentic, and
+    Unsupported for a body above the limit."""
+    headers = request.headers
+    session = read_token(headers.get("concord-session", ""), instance.cluster.keys)
+    sequence = number(headers.get("concord-sequence", ""))
+    own = instance.catalog.instance_id, instance.cluster.gossip.start
+    if (session.server, session.start) != own or session.expires_ms < instance.clock.now_ms() or sequence is None:
+        raise Refused(401, "expired")
+    question, body_hash = headers.get("concord-question", ""), headers.get("concord-body", "")
+    signed = sign_request(session, request.method, request.scope["path"], sequence, question, body_hash)
+    if not is_mac(headers.get("concord-mac"), signed) or (body_hash == STREAMED) != (path in STREAMED_PATHS):
+        raise Refused(403, "unauthentic")
+    if not instance.seen_requests.accept(session, sequence):
+        raise Refused(403, "replayed")
+    if body_hash == STREAMED:
+        return Asked(session, sequence, question, None)
+    body = await small_body(request, limit_bytes, Unsupported("the question is too long", 413))
+    if hash_of(body) != body_hash:
+        raise Refused(403, "unauthentic")
+    return Asked(session, sequence, question, body)
+
+
+async def _content(instance: Instance, request: Request, digest: Digest) -> Response:
+    """Content from this disk only: a blob's file or a manifest's body, from an offset on."""
+    body = instance.catalog.queries.body(digest)
+    if body is not None and await instance.cluster.bodies.checked(digest, body) is not None:
+        return Response(body, headers={"Content-Type": "application/octet-stream"})
+    size = instance.store.held_size(digest)
+    if size is None:
+        return Response("not here", 404)
+    part = parse_range(request.headers.get("range"), size) if size else None
+    first, length = part if part else (0, size)
+    pieces = await instance.cluster.contents.open_held(digest, Part(first, length))
+    if pieces is None:
+        return Response("not here any more", 404)
+    headers = {"Content-Length": str(length), "Content-Type": "application/octet-stream"}
+    return StreamResponse(pieces, 206 if part else 200, headers)
+
+
+async def _remains(instance: Instance, request: Request, digest: Digest) -> Response:
+    """A range of a damaged copy, if that range is right."""
+    size = instance.cluster.contents.damaged_size(digest)
+    part = parse_range(request.headers.get("range"), size) if size else None
+    pieces = await instance.cluster.contents.open_remains(digest, Part(*part)) if part else None
+    if part is None or pieces is None:
+        return Response("not here", 404)
+    headers = {"Content-Length": str(part.length), "Content-Type": "application/octet-stream"}
+    return StreamResponse(pieces, 206, headers)
+
+
+async def _upload(instance: Instance, request: Request, asked: Asked) -> Response:
+    """A request for an upload of ours that arrived at another instance."""
+    question = msgspec.msgpack.decode(_unpacked(asked.question), type=m.UploadQuestion)
+    try:
+        repository = parse_repository(question.repository)
+        upload = open_upload_id(question.upload, repository, instance.upload_keys)
+        if upload.owner != instance.catalog.instance_id:
+            raise BlobUploadUnknown("this upload was begun at another instance")
+        require_understood(instance.catalog.database, document_name(repository))
+        digest = parse_digest(question.digest) if question.digest is not None else None
+        if question.method == "PUT" and digest is None:
+            raise DigestInvalid("the digest is missing")
+        span = Span(*question.span) if question.span else None
+        body, network = body_stream(request), question.network
+        wanted = UploadRequest(question.method, repository, upload, digest, span, body, network)
+        with instance.cluster.leave.writing(), instance.refusals.noting(repository, question.method):
+            response = await carry_out(instance, wanted)
+    except OciError as error:
+        response = error_response(error)
+    headers = {name: value for name, value in response.headers.items() if name != "content-length"}
+    return Response(msgspec.msgpack.encode(m.UploadAnswer(response.status_code, headers, bytes(response.body))))
+
+
+def _unpacked(question: str) -> bytes:
+    try:
+        return b64decode(question, validate=True)
+    except ValueError:
+        raise Malformed("a question that is no base64") from None

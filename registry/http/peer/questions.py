@@ -1,0 +1,226 @@
+"""What instances answer each other: one question after the other, from committed state and this disk alone, so that
+questions cannot go round in circles. `peers` has seen to it that the asker is a member."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import msgspec
+from starlette.responses import Response
+
+from crdt.errors import DocumentBroken, Malformed
+from crdt.vector import decode_vector, encode_vector
+from registry.catalog.documents import Early
+from registry.catalog.incoming import Incoming, decode_aside, keep_wanted_body, note_writers
+from registry.cluster.replication.direct_push import take_pushed
+from registry.cluster.rpc import messages as m
+from registry.cluster.rpc.sessions import Session
+from registry.http.admin.tag_locations import MAX_PARTS, own_standing
+from registry.instance import Instance
+from registry.oci.names import parse_digest
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord.peers")
+
+T = TypeVar("T")
+
+MAX_DIFFS_BYTES = 16 * 1024 * 1024
+DECODED_A_STEP = 16
+MAX_BODIES_BYTES = 256 * 1024  # a slow line is to get through some
+
+
+class Refused(Exception):
+    """A request that is not from a member, or makes no sense."""
+
+    def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.headers = dict(headers or {})
+
+
+class Asked(NamedTuple):
+    """An authentic request."""
+
+    session: Session
+    sequence: int
+    question: str
+    """What is asked about a streamed body; empty with any other."""
+    body: bytes | None
+    """None for a streamed one, which has not been read."""
+
+
+def _answering(
+    question: type[T], respond: Callable[[Instance, Asked, T], Awaitable[object]]
+) -> Callable[[Instance, Asked], Awaitable[Response]]:
+    """A question as a request handler: decoded before, encoded after."""
+
+    async def handle(instance: Instance, asked: Asked) -> Response:
+        answer = await respond(instance, asked, msgspec.msgpack.decode(asked.body or b"", type=question))
+        return Response(msgspec.msgpack.encode(answer))
+
+    return handle
+
+
+async def _hello(instance: Instance, asked: Asked, question: m.Hello) -> m.Hello:
+    if question.instance != asked.session.client:
+        raise Malformed("a hello in another instance's name")
+    instance.cluster.greeted(question)
+    return instance.cluster.hello(instance.cluster.members.get(question.instance))
+
+
+async def _changes(instance: Instance, asked: Asked, question: m.ChangesQuestion) -> m.ChangesAnswer:
+    return m.ChangesAnswer(*instance.catalog.replica.changes(question.since))
+
+
+async def _summaries(instance: Instance, asked: Asked, question: m.SummariesQuestion) -> m.SummariesAnswer:
+    return m.SummariesAnswer.of(instance.catalog.replica.summaries(question.read()))
+
+
+async def _names(instance: Instance, asked: Asked, question: m.NamesQuestion) -> m.NamesAnswer:
+    return m.NamesAnswer(instance.catalog.replica.names(question.keys))
+
+
+async def _fingerprints(instance: Instance, asked: Asked, question: m.FingerprintsQuestion) -> m.FingerprintsAnswer:
+    replica = instance.catalog.replica
+    return m.FingerprintsAnswer([replica.state(name).fingerprint() for name in question.names])
+
+
+async def _diffs(instance: Instance, asked: Asked, question: m.DiffsQuestion) -> m.DiffsAnswer:
+    """What the asker lacks. What would make the answer too long is left for another question; what is too long even for
+    one of its own is sent all the same, since there is no other way to have it."""
+    diffs, size = [], 0
+    for name, vector in question.documents:
+        theirs = decode_vector(vector)
+        ours = instance.catalog.replica.state(name)
+        if size > MAX_DIFFS_BYTES or all(theirs.get(writer, 0) >= clock for writer, clock in ours.vector.items()):
+            diffs.append(m.DiffAnswer.of(ours, b""))
+            continue
+        try:
+            state, update = instance.catalog.replica.state_and_diff(name, theirs)
+        except DocumentBroken as error:
+            log.error(
+                LogEvent.DOCUMENT_READ_FAILED, "%(document)s cannot be read: %(error)s", document=name, error=error
+            )
+            raise Refused(500, "document broken") from None
+        if diffs and size + len(update) > MAX_DIFFS_BYTES:
+            update = b""
+        size += len(update)
+        diffs.append(m.DiffAnswer.of(state, update))
+    names = [name for name, _ in question.documents]
+    return m.DiffsAnswer(diffs, instance.catalog.queries.writers_of(names))
+
+
+async def _updates(instance: Instance, asked: Asked, question: m.Updates) -> m.UpdatesAnswer:
+    """Take in what another instance says we lack. Each update stands for itself."""
+    await instance.catalog.database.write(lambda tx: note_writers(tx, question.writers))
+    early = []
+    for number, (_, update) in enumerate(question.documents, 1):
+        await decode_aside(update)  # nothing is applied where any is malformed
+        if number % DECODED_A_STEP == 0:
+            await asyncio.sleep(0)
+    for name, update in question.documents:
+        try:
+            applied = await instance.catalog.take_in(Incoming(name, update, await decode_aside(update), {}))
+            instance.cluster.advanced(name, applied.vector)
+        except Early:
+            early.append(name)
+    for body in question.bodies:
+        await instance.catalog.database.write_in_steps(partial(keep_wanted_body, body=body))
+    return m.UpdatesAnswer(early)
+
+
+async def _facts(instance: Instance, asked: Asked, question: m.FactsQuestion) -> m.FactsAnswer:
+    state, facts = instance.catalog.facts(question.name)
+    return m.FactsAnswer(encode_vector(state.vector), state.digest, facts)
+
+
+async def _held(instance: Instance, asked: Asked, question: m.HeldQuestion) -> m.HeldAnswer:
+    digest = parse_digest(question.digest)
+    if question.relying:
+        instance.cluster.evict.relied_upon(digest)
+    if question.damaged:
+        return m.HeldAnswer(instance.cluster.contents.damaged_size(digest))
+    size = instance.store.held_size(digest)
+    if size is None:
+        body = instance.catalog.queries.body(digest)
+        size = len(body) if body is not None else None
+    return m.HeldAnswer(size, not instance.cluster.leave.under_way)
+
+
+async def _bodies(instance: Instance, asked: Asked, question: m.BodiesQuestion) -> m.BodiesAnswer:
+    digests = [parse_digest(digest) for digest in question.digests]
+    return m.BodiesAnswer([digest for digest in digests if instance.catalog.queries.has_body(digest)])
+
+
+async def _manifests(instance: Instance, asked: Asked, question: m.ManifestsQuestion) -> m.ManifestsAnswer:
+    bodies, size = list[bytes](), 0
+    for digest in map(parse_digest, question.digests):
+        body = instance.catalog.queries.body(digest)
+        if body is None or await instance.cluster.bodies.checked(digest, body) is None:
+            continue
+        size += len(body)
+        if bodies and size > MAX_BODIES_BYTES:
+            break
+        bodies.append(body)
+    return m.ManifestsAnswer(bodies)
+
+
+async def _secure(instance: Instance, asked: Asked, question: m.SecureQuestion) -> m.SecureAnswer:
+    return await instance.cluster.secure.hold(question, instance.cluster.members.get(asked.session.client))
+
+
+async def _relied(instance: Instance, asked: Asked, question: m.RelyQuestion) -> m.RelyAnswer:
+    return await instance.cluster.collect.relied(instance.cluster.members.get(asked.session.client), question)
+
+
+async def _release(instance: Instance, asked: Asked, question: m.ReleaseQuestion) -> m.ReleaseAnswer:
+    return m.ReleaseAnswer(list(await instance.cluster.collect.release(question.read())))
+
+
+async def _take(instance: Instance, asked: Asked, question: m.TakeQuestion) -> m.TakeAnswer:
+    return await instance.cluster.secure.take(parse_digest(question.digest), question.size, asked.session.client)
+
+
+async def _reach(instance: Instance, asked: Asked, question: m.ReachQuestion) -> m.ReachAnswer:
+    return await instance.cluster.reachability.attempt(asked.session.client, question)
+
+
+async def _replication(instance: Instance, asked: Asked, question: m.ReplicationQuestion) -> m.ReplicationAnswer:
+    if len(question.manifests) + len(question.blobs) > MAX_PARTS:
+        raise Malformed("a question about too many parts")
+    return own_standing(instance, question)
+
+
+async def _lease(instance: Instance, asked: Asked, question: m.LeaseQuestion) -> m.LeaseAnswer:
+    return instance.cluster.site_lease.grant(asked.session.client, question)
+
+
+async def _frames(instance: Instance, asked: Asked, question: m.FramesQuestion) -> m.Confirmation:
+    cluster = instance.cluster
+    return await take_pushed(cluster.gossip, cluster.members, asked.session.client, question.frames)
+
+
+QUESTIONS: dict[str, Callable[[Instance, Asked], Awaitable[Response]]] = {
+    "/hello": _answering(m.Hello, _hello),
+    "/lease": _answering(m.LeaseQuestion, _lease),
+    "/frames": _answering(m.FramesQuestion, _frames),
+    "/changes": _answering(m.ChangesQuestion, _changes),
+    "/summaries": _answering(m.SummariesQuestion, _summaries),
+    "/names": _answering(m.NamesQuestion, _names),
+    "/fingerprints": _answering(m.FingerprintsQuestion, _fingerprints),
+    "/diffs": _answering(m.DiffsQuestion, _diffs),
+    "/updates": _answering(m.Updates, _updates),
+    "/facts": _answering(m.FactsQuestion, _facts),
+    "/held": _answering(m.HeldQuestion, _held),
+    "/bodies": _answering(m.BodiesQuestion, _bodies),
+    "/manifests": _answering(m.ManifestsQuestion, _manifests),
+    "/secure": _answering(m.SecureQuestion, _secure),
+    "/take": _answering(m.TakeQuestion, _take),
+    "/relied": _answering(m.RelyQuestion, _relied),
+    "/release": _answering(m.ReleaseQuestion, _release),
+    "/reach": _answering(m.ReachQuestion, _reach),
+    "/replication": _answering(m.ReplicationQuestion, _replication),
+}

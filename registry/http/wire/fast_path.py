@@ -1,0 +1,238 @@
+"""What is asked for most, answered at once: manifests and small blobs that are here and in order, and pages of tags.
+
+No task is begun for these, nobody is asked, and nothing is waited for. An answer is kept, and is given again as long as
+its repository has not changed since, of which the catalog's number for the repository's last change tells: one short
+query, whichever process has written. Whatever is not plain (a condition, a range, a query, content that is elsewhere or
+due to be checked, a miss) is left to the routes, and so is what is large: its memory is bounded over all requests.
+
+Bodies are compared with their digest when they are taken up, so what is kept is right whatever the disk does later.
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+import apsw
+
+from registry.catalog.content import content_checked, is_due
+from registry.catalog.database import Reads
+from registry.catalog.queries import Queries, document_name
+from registry.catalog.understanding import NO_OTHER_BLOCKS, blocking_all
+from registry.errors import OciError
+from registry.http.oci.answers import list_page
+from registry.http.oci.conditions import blob_headers, content_headers
+from registry.http.oci.routes import API_VERSION, PREFIX, TEMPLATES, Path, parse_path
+from registry.oci.names import Digest, Repository, algorithm_of, digest_of, is_tag, parse_digest, parse_repository
+from registry.ports import Clock
+from registry.storage.checked import Damaged
+from registry.storage.store import BlobStore
+from registry.telemetry.counters import Served, Traffic
+from registry.telemetry.request_ids import RAW_HEADER, RequestIds
+
+LARGEST_BYTES = 64 * 1024
+KEPT_BYTES = 16 * 1024 * 1024
+OVERHEAD_BYTES = 1024
+LARGEST_PAGE = 1000
+
+Headers = Collection[tuple[bytes, bytes]]
+
+_CHANGED = f"SELECT changed FROM documents WHERE name = ? AND not_understood = 0 AND {NO_OTHER_BLOCKS}"
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
+_PAGE = re.compile(r"/v2/([a-z0-9._/-]+)/tags/list\?n=([1-9][0-9]{0,3})(?:&last=([A-Za-z0-9_.-]{0,128}))?\Z", re.ASCII)
+_PLAIN = re.compile(rb"[^\x00-\x20%?#\x7f-\xff]+\Z")
+_NOT_PLAIN = frozenset((b"if-none-match", b"if-range", b"range", b"content-length", b"transfer-encoding", b"expect"))
+
+
+class Direct(NamedTuple):
+    """An answer of status 200, and as of which change of which document it is right."""
+
+    route: str
+    head: bytes
+    """The headers as they are on the wire."""
+    body: bytes
+    document: str
+    changed: int
+    blob: Digest | None
+    """The blob it holds, whose use is to be noted; None for a manifest."""
+    checked_ms: int = 0
+    """When the blob was last checked; a manifest always is when it is taken up."""
+
+
+class DirectAnswers:
+    """See the module. For one process."""
+
+    def __init__(
+        self,
+        database: Reads,
+        store: BlobStore,
+        clock: Clock,
+        check_after_s: float,
+        traffic: Traffic,
+        used: Callable[[Digest], None],
+        doubted: Callable[[Digest], None],
+    ) -> None:
+        """`used` is told of each blob that is answered, `doubted` of each whose file has another digest."""
+        self._database = database
+        self._traffic = traffic
+        self._ids = RequestIds(clock)
+        self._queries = Queries(database)
+        self._store = store
+        self._clock = clock
+        self._check_after_ms = int(check_after_s * 1000)
+        self._used = used
+        self._doubted = doubted
+        self._kept: OrderedDict[bytes, Direct] = OrderedDict()
+        self._kept_bytes = 0
+
+    def answer(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
+        """The head, but for the status line, and the body of an answer of status 200; None where a route has to
+        answer."""
+        begun = self._clock.steady_s()
+        try:
+            found = self._find(method, target, headers)
+        except (apsw.Error, OSError):
+            return None  # the route meets the same, and says so
+        if found is None:
+            return None
+        body = b"" if method == "HEAD" else found.body
+        self._traffic.note(Served(found.route, method, 200, self._clock.steady_s() - begun, 0, len(body)))
+        return b"%b%b: %b\r\n" % (found.head, RAW_HEADER, self._ids.of(headers).encode()), body
+
+    def _find(self, method: str, target: bytes, headers: Headers) -> Direct | None:
+        """HEAD of a blob is no question of this kind: it takes a pin."""
+        if method not in ("GET", "HEAD") or any(name in _NOT_PLAIN for name, _ in headers):
+            return None
+        if target == BASE:
+            return _BASE_ANSWER if blocking_all(self._database) is None else None
+        if method == "HEAD" and (b"/blobs/" in target or b"?" in target):
+            return None
+        found = self._kept.get(target)
+        if found is not None and self._is_current(found):
+            self._kept.move_to_end(target)
+        else:
+            found = self._take_up(target)
+        if found is not None and found.blob is not None:
+            self._used(found.blob)
+        return found
+
+    def _is_current(self, kept: Direct) -> bool:
+        if kept.blob is not None and self._is_due(kept.checked_ms):
+            return False
+        return self._changed(kept.document) == kept.changed
+
+    def _changed(self, document: str) -> int | None:
+        """The number of a document's last change; None where it may not be served."""
+        row = self._database.row(_CHANGED, (document,))
+        return row[0] if row else None
+
+    def _is_due(self, checked_ms: int) -> bool:
+        return is_due(checked_ms, self._clock.now_ms(), self._check_after_ms)
+
+    def _take_up(self, target: bytes) -> Direct | None:
+        """Read what a request asks for, and keep it."""
+        self._drop(target)
+        resource, name, reference = plain_path(target) or _NO_PATH
+        try:
+            with self._database.one_step():
+                if resource == "manifest":
+                    found = self._manifest(parse_repository(name), reference)
+                elif resource == "blob":
+                    found = self._blob(parse_repository(name), parse_digest(reference))
+                elif page := _PAGE.match(target.decode("latin-1")):
+                    found = self._page(parse_repository(page[1]), int(page[2]), page[3] or "")
+                else:
+                    found = None
+        except OciError:
+            return None  # the route says what is wrong
+        if found is not None:
+            self._keep(target, found)
+        return found
+
+    def _manifest(self, repository: Repository, reference: str) -> Direct | None:
+        if ":" in reference:
+            row = self._queries.manifest(repository, parse_digest(reference))
+        else:
+            row = self._queries.manifest_by_tag(repository, reference) if is_tag(reference) else None
+        if row is None or row.body is None or len(row.body) > LARGEST_BYTES or not _has_digest(row.body, row.digest):
+            return None
+        headers = content_headers(row.digest) | {"Content-Type": row.media_type, "Content-Length": str(row.size)}
+        return self._ready("manifest", repository, headers, row.body)
+
+    def _blob(self, repository: Repository, digest: Digest) -> Direct | None:
+        row = self._queries.blob(repository, digest)
+        if row is None or row.size > LARGEST_BYTES or digest in self._store.suspects:
+            return None
+        found = content_checked(self._database, digest)
+        if found is None or self._is_due(found[1]):
+            return None
+        body = self._read(digest, row.size)
+        if body is not None and not _has_digest(body, digest):
+            self._doubted(digest)
+        if body is None or digest in self._store.suspects:
+            return None
+        ready = self._ready("blob", repository, blob_headers(digest, row.size), body)
+        return ready and ready._replace(blob=digest, checked_ms=found[1])
+
+    def _page(self, repository: Repository, count: int, last: str) -> Direct | None:
+        if count > LARGEST_PAGE or not self._queries.repository_exists(repository):
+            return None
+        names = self._queries.tags(repository, last, count + 1)
+        body, headers = list_page(f"/v2/{repository}/tags/list", {"name": repository}, "tags", names, count)
+        return self._ready("tags", repository, headers | {"Content-Length": str(len(body))}, body)
+
+    def _ready(self, resource: str, repository: Repository, headers: dict[str, str], body: bytes) -> Direct | None:
+        document = document_name(repository)
+        changed = self._changed(document)
+        if changed is None or len(body) > LARGEST_BYTES or any(_CONTROL.search(value) for value in headers.values()):
+            return None
+        return Direct(TEMPLATES[resource], on_the_wire(headers), body, document, changed, None)
+
+    def _read(self, digest: Digest, size: int) -> bytes | None:
+        """A file, if that needs no waiting."""
+        try:
+            file = self._store.open(digest)
+            try:
+                piece = file.pread_nowait(0, size)
+            finally:
+                file.close()
+        except (OSError, Damaged):
+            return None
+        return bytes(piece) if piece is not None else None
+
+    def _keep(self, target: bytes, answer: Direct) -> None:
+        self._kept[target] = answer
+        self._kept_bytes += _cost(target, answer)
+        while self._kept_bytes > KEPT_BYTES:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, target: bytes) -> None:
+        kept = self._kept.pop(target, None)
+        if kept is not None:
+            self._kept_bytes -= _cost(target, kept)
+
+
+def on_the_wire(headers: dict[str, str]) -> bytes:
+    return "".join(f"{name.lower()}: {value}\r\n" for name, value in headers.items()).encode("latin-1")
+
+
+BASE = b"/v2/"
+_NO_PATH = Path("", "", "")
+_BASE_HEADERS = API_VERSION | {"Content-Type": "application/json", "Content-Length": "2"}
+_BASE_ANSWER = Direct(TEMPLATES["base"], on_the_wire(_BASE_HEADERS), b"{}", "", 0, None)
+"""What clients ask first, to see which API this is."""
+
+
+def plain_path(target: bytes) -> Path | None:
+    """A path of the API as it stands on the wire, taken apart; None for one with a query, or anything encoded."""
+    if not target.startswith(PREFIX.encode()) or not _PLAIN.match(target):
+        return None
+    return parse_path(target.decode("ascii"))
+
+
+def _has_digest(body: bytes, digest: Digest) -> bool:
+    return digest_of(body, algorithm_of(digest)) == digest
+
+
+def _cost(target: bytes, answer: Direct) -> int:
+    return len(target) + len(answer.head) + len(answer.body) + OVERHEAD_BYTES

@@ -1,0 +1,455 @@
+"""HTTP on the wire: uvicorn's protocol, with bounds on what it leaves open, and a short way for what can be answered at
+once.
+
+It would wait for ever for a head that does not end and for a next request after a stray byte, keep header fields and
+trailers of any size, take the body of a request that offers an upgrade for something else, begin as many requests as
+somebody sends at once, and keep what nobody reads.
+
+Offers of another protocol are ignored (RFC 9110, section 7.8). The parser ends such a request at its head, so that its
+body would be taken for the next request. The head is therefore parsed once more, without the offer.
+
+Requests go to the parser one head at a time, so that of a connection one is under way and what follows waits as bytes,
+and so that whoever sends many at once does not keep others waiting: after some, everybody else has a turn.
+
+Answers go out in the order of their requests. What is refused waits for the answers to earlier requests, which may have
+been carried out: its refusal would be read as the answer to one of them. A refusal that would stand within an answer,
+or behind the answer to the same request, is not sent.
+
+A request for which the application has a direct answer (`http.wire.fast_path`) is answered where its head ends. That is
+a third of the cost of a task, a scope and messages.
+
+A large body whose length is known goes past the parser (`http.wire.large_body`).
+"""
+
+import asyncio
+import contextlib
+import http
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, cast
+
+import httptools
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from registry.http.wire.closing import LingeringTransport, ending_with_the_connection
+from registry.http.wire.fast_path import Headers
+from registry.http.wire.heads import NO_HTTP, NO_TUNNEL, TOO_LARGE, Refusal, refusal_of, without_offer
+from registry.http.wire.large_body import LargeBody
+
+MAX_HEAD_BYTES = 64 * 1024
+HEAD_S = 30.0
+HEADS_AT_ONCE = 32
+MAX_PIPELINED = 8
+LARGE_BODY_BYTES = 256 * 1024
+MAX_LENGTH_DIGITS = 18
+UNREAD_S = 60.0
+"""How long somebody may read nothing of what was sent."""
+LINGER_BYTES = 4 * 1024 * 1024
+"""What is still taken in, and discarded, behind a refusal: the largest manifest, which clients send before they
+read."""
+
+_HEAD_END = b"\r\n\r\n"
+_OK = b"HTTP/1.1 200 OK\r\n"
+
+
+class AnswersDirectly(Protocol):
+    """What the application offers beside being called."""
+
+    def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
+        """The head, but for the status line, and the body of an answer of status 200 that can be given at once."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """See the module."""
+
+    _deadline: asyncio.TimerHandle | None = None
+    _in_message = False
+    """Whether the parser has the beginning of a request and not yet its end."""
+    _in_head = False
+    _running: RequestResponseCycle | None = None
+    """The request whose answer is next, or was the last one."""
+    _refused = False
+    """Whether nothing more is taken."""
+    _refusal = b""
+    """The last answer, for which no earlier one is under way."""
+    _answered = False
+    """Whether the present request was answered where its head ended."""
+    _progress = False
+    """Whether the last piece of data began or ended a head, or held some of a body."""
+    _fruitless_bytes = 0
+    _tail = b""
+    """The last bytes of a head of which the parser has a part."""
+    _head_piece = b""
+    """What the parser is given, unless it begins within a body: it ends where a head ends, if one does."""
+    _large: LargeBody | None = None
+    """The body that is coming past the parser."""
+    _is_last = False
+    """Whether the connection ends with the answer to the present request, or to the next one."""
+    _unread_bytes = 0
+    _watching: asyncio.TimerHandle | None = None
+
+    def __init__(self, *arguments: Any, received: bytes = b"", is_last: bool = False, **named: Any) -> None:
+        """`received` has come on the connection before it is ours. With `is_last` one request is answered on it."""
+        super().__init__(*arguments, **named)
+        self._is_last = is_last
+        self._waiting = bytearray(received)
+        """What has come and the parser has not been given."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(LingeringTransport(transport, self._has_unread))
+        self._set_deadline()
+        if self._waiting:
+            self.loop.call_soon(self._go_on)  # uvloop reads after this whatever is paused in it
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._clear_deadline()
+        self._waiting.clear()
+        if self._watching is not None:
+            self._watching.cancel()
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # it would keep what was not read
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if not self._waiting and self._is_one_piece(data):
+            self._give(data)  # as nearly always, and without a copy
+        else:
+            self._waiting += data
+            self._feed()
+
+    def _is_one_piece(self, data: bytes) -> bool:
+        """Whether the parser may have all of it at once: some of a body, or the one head that it is."""
+        if self._in_message:
+            return not self._in_head
+        end = data.find(_HEAD_END)
+        return self._takes_next() and end > 0 and end + len(_HEAD_END) == len(data) and data[0] not in b"\r\n"
+
+    def _feed(self) -> None:
+        """Give the parser what has come, as far as it may have it now."""
+        heads = 0
+        while self._waiting and not self._refused and not self.transport.is_closing():
+            if not self._in_message:
+                if not self._takes_next():
+                    self.flow.pause_reading()
+                    return
+                if heads == HEADS_AT_ONCE:
+                    self.flow.pause_reading()
+                    self.loop.call_soon(self._go_on)
+                    return
+                heads += 1
+            self._give(self._next_piece())
+
+    def _go_on(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._feed()
+
+    def _takes_next(self) -> bool:
+        """Whether the next request may begin: one after the other."""
+        return self._is_idle()
+
+    def _next_piece(self) -> bytes:
+        """Up to the end of a head; of a body all there is."""
+        end = len(self._waiting)
+        if not self._in_message or self._in_head:
+            strays = end - len(self._waiting.lstrip(b"\r\n")) if not self._in_message else 0
+            if strays:
+                end = strays  # alone: what ends a head is looked for behind them
+            else:
+                found = (self._tail + self._waiting).find(_HEAD_END)
+                if found >= 0:
+                    end = found + len(_HEAD_END) - len(self._tail)
+        piece = bytes(self._waiting[:end])
+        del self._waiting[:end]
+        return piece
+
+    def _give(self, piece: bytes) -> None:
+        self._progress = False
+        self._head_piece = piece if not self._in_message or self._in_head else b""
+        self._parse(piece)
+        self._tail = (self._tail + piece)[-3:] if self._in_head else b""
+        self._fruitless_bytes = 0 if self._progress else self._fruitless_bytes + len(piece)
+        if self._fruitless_bytes > MAX_HEAD_BYTES:
+            self._refuse(TOO_LARGE)
+        elif self._deadline is None and (self._in_head or (self.timeout_keep_alive_task is None and self._is_idle())):
+            self._set_deadline()
+        if self._large is not None:
+            self._begin_large(self._large)
+
+    def _parse(self, data: bytes) -> None:
+        """Do as uvicorn does with `data`, except that a head that offers another protocol is parsed again without the
+        offer, and what follows the head after it."""
+        self._unset_keepalive_if_required()
+        waiting: list[bytes | memoryview] = [data]
+        while waiting:
+            piece = waiting.pop()
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as offer:
+                if self._refused:
+                    return
+                rest = memoryview(piece)[offer.args[0] :]
+                head = without_offer(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
+                self.parser = new_parser(self)
+                waiting += [rest, head] if rest else [head]
+            except httptools.HttpParserError:
+                self._refuse(NO_HTTP)
+                return
+
+    def _begin_large(self, body: LargeBody) -> None:
+        """Let a body go past the parser."""
+        self.transport.set_protocol(body)
+        beginning = self._waiting[: body.to_come]
+        del self._waiting[: body.to_come]
+        body.put(beginning)
+
+    def body_came(self) -> None:
+        """Some of a large body is here."""
+        body, cycle = self._large, self.cycle
+        assert body is not None, "one is under way"
+        self._unset_keepalive_if_required()
+        if self._refused or cycle.response_complete:
+            body.drop()
+            if self._deadline is None:
+                self._set_deadline()  # nobody wants the rest of it
+        else:
+            if body.is_ahead:
+                self.flow.pause_reading()
+            cycle.message_event.set()
+        if not body.to_come:
+            self._large = None
+            self.transport.set_protocol(self)
+            self.parser = new_parser(self)  # the other one waits for the body, and there is no way to tell it
+            self.on_message_complete()
+
+    def _receives(self, body: LargeBody) -> Callable[[], Awaitable[Any]]:
+        """The application's `receive` for a large body: uvicorn's, but for the bytes."""
+        cycle, ordinary = self.cycle, self.cycle.receive
+
+        async def receive() -> Any:
+            if not body.has_some:
+                message = await ordinary()
+                if message["type"] != "http.request":
+                    return message
+            piece = body.take()
+            self.flow.resume_reading()
+            return {"type": "http.request", "body": piece, "more_body": cycle.more_body or body.has_some}
+
+        return receive
+
+    # What the parser finds
+
+    def on_message_begin(self) -> None:
+        self._in_message = self._in_head = self._progress = True
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # else it is a trailer
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        is_tunnel = method == b"CONNECT"
+        if self.parser.should_upgrade() and not is_tunnel:
+            return  # the head comes again, without the offer
+        self._progress = True
+        self._clear_deadline()
+        refusal = NO_TUNNEL if is_tunnel else refusal_of(version, self.headers)
+        if refusal is not None:
+            self._refuse(refusal, has_body=method != b"HEAD")
+            return
+        if len(self.pipeline) >= MAX_PIPELINED:  # behind a body whose end only the parser finds
+            self._refuse()  # a client repeats what was not answered (RFC 9112, section 9.3.2)
+            return
+        self._in_head = False
+        if version == "1.0":
+            self.expect_100_continue = False  # it knows no interim answers
+        self._answered = self._answer_directly()
+        if not self._answered:
+            self._call_application()
+
+    def _call_application(self) -> None:
+        super().on_headers_complete()
+        if self._is_last:
+            self.answer_the_last()
+        length = self._large_length()
+        if length:
+            self._large = LargeBody(length, self)
+            cast(Any, self.cycle).receive = self._receives(self._large)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]
+        self._running = cycle
+        if cycle.scope["http_version"] == "1.0":
+            app = ending_with_the_connection(app, cycle)
+        super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
+
+    def _large_length(self) -> int:
+        """How long the body is, if it goes past the parser; else 0. It cannot where the parser has some of it already,
+        because its head came behind another body."""
+        if not (self._tail + self._head_piece[-len(_HEAD_END) :]).endswith(_HEAD_END):
+            return 0
+        length = next((value for name, value in self.headers if name == b"content-length"), b"")
+        if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS or int(length) < LARGE_BODY_BYTES:
+            return 0
+        return int(length)
+
+    def _answer_directly(self) -> bool:
+        if self.transport.is_closing():
+            return True  # what follows a last answer is nobody's
+        if not self._is_idle() or self.flow.write_paused or self.parser.get_http_version() != "1.1":
+            return False
+        method = self.parser.get_method().decode("ascii")
+        found = cast(AnswersDirectly, self.app).direct(method, self.url, self.headers)
+        if found is None:
+            return False
+        head, body = found
+        parts = [_OK, head]
+        for name, value in self.server_state.default_headers:
+            parts += (name, b": ", value, b"\r\n")
+        is_last = self._is_last or not self.parser.should_keep_alive()
+        parts += (b"connection: close\r\n\r\n" if is_last else b"\r\n", body)
+        self.transport.write(b"".join(parts))
+        if is_last:
+            self._lingering.close_now()  # there is no body to come
+        else:
+            super().on_response_complete()
+        return True
+
+    def on_body(self, body: bytes) -> None:
+        self._progress = True
+        if not self._refused and not self._answered:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        self._progress, self._in_message = True, False
+        if not self._refused and not self._answered:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        if self._large is not None:
+            self._large.drop()
+        vars(self.cycle).pop("receive", None)  # of a large body, which would keep itself
+        super().on_response_complete()
+        if self._refused and not self._is_answering():
+            self._end_refused()
+        elif self._waiting:
+            self.loop.call_soon(self._go_on)
+
+    def answer_the_last(self) -> None:
+        """Close the connection behind the answer to the present request, or to the next one."""
+        self._is_last = True
+        if not self._is_idle():
+            self.cycle.keep_alive = False
+
+    # What comes of it
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _is_answering(self) -> bool:
+        """Whether an answer is under way or to come."""
+        running = self._running
+        is_running = running is not None and not (running.response_complete or running.disconnected)
+        return is_running or bool(self.pipeline)
+
+    def _has_unread(self) -> bool:
+        """Whether the client may be sending what nothing will read."""
+        return self._in_message or bool(self._waiting)
+
+    @property
+    def _lingering(self) -> LingeringTransport:
+        return cast(LingeringTransport, self.transport)
+
+    def _refuse(self, refusal: Refusal | None = None, has_body: bool = True) -> None:
+        """Take nothing more, and end the connection behind the answers to earlier requests. The refusal, if there is
+        one, is the last answer."""
+        if self._refused:
+            return
+        self._refused = True
+        self._waiting.clear()
+        if self._in_message and not self._in_head and not self._give_up_present():
+            refusal = None
+        if refusal is not None:
+            self._refusal = self._rendered(refusal, has_body)
+        if not self._is_answering():
+            self._end_refused()
+        elif refusal is None:
+            (self.pipeline[0][0] if self.pipeline else cast(Any, self._running)).keep_alive = False
+
+    def _give_up_present(self) -> bool:
+        """Give up the request of whose body the parser has a part. False where it has an answer, or some of one."""
+        cycle = self.cycle
+        if self.pipeline and self.pipeline[0][0] is cycle:
+            self.pipeline.popleft()  # it was not begun
+            self.cycle = self.pipeline[0][0] if self.pipeline else cast(Any, self._running)
+            return True
+        if cycle.response_started:
+            return False
+        cycle.disconnected = True
+        cycle.message_event.set()
+        return True
+
+    def _rendered(self, refusal: Refusal, has_body: bool) -> bytes:
+        body = refusal.reason.encode() + b"\n"
+        head = [f"HTTP/1.1 {refusal.status} {http.HTTPStatus(refusal.status).phrase}\r\n".encode()]
+        head += [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
+        head += [b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n" % len(body)]
+        return b"".join([*head, b"connection: close\r\n\r\n", body if has_body else b""])
+
+    def _end_refused(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self._refusal:
+            self.transport.write(self._refusal)
+            self._lingering.linger(LINGER_BYTES)
+        else:
+            self._lingering.close_now()
+
+    def _set_deadline(self) -> None:
+        self._clear_deadline()
+        self._deadline = self.loop.call_later(HEAD_S, self._refuse)
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    # Who reads nothing
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+
+    def _watch_reading(self) -> None:
+        self._unread_bytes = self.transport.get_write_buffer_size()
+        self._watching = self.loop.call_later(UNREAD_S, self._look_at_reading)
+
+    def _look_at_reading(self) -> None:
+        """Somebody who reads slowly may; who reads nothing holds what was sent for nothing."""
+        if 0 < self._unread_bytes <= self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self._watch_reading()
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()  # the last answer was not read in all that time
+        else:
+            super().timeout_keep_alive_handler()
+
+
+def new_parser(protocol: BoundedProtocol) -> httptools.HttpRequestParser:
+    """A parser as uvicorn makes it."""
+    parser = httptools.HttpRequestParser(protocol)
+    with contextlib.suppress(AttributeError):  # httptools before 0.6.3
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser

@@ -1,0 +1,105 @@
+"""One bound on the bodies of answers to clients that are in memory while they are sent.
+
+A manifest, or a list, is up to 4 MiB that stay in memory until the client has read them. So there is a bound for all of
+them together, as for manifests that are received (`registry.storage.manifest_memory`). An answer beyond it waits for
+room, without its body, for a while, and is then refused with 429. A client that reads slowly is served as long as there
+is room. When there is none, the answer that has been on its way for longest, and for more than a moment, is cut off.
+
+Small answers are not counted: a connection holds no more than one of them, and about as much in the server's buffers.
+"""
+
+import asyncio
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from registry.errors import TooManyAnswers
+from registry.http.oci.answers import CutOff
+
+MAX_BYTES = 64 * 1024 * 1024
+COUNTED_BYTES = 64 * 1024
+PIECE_BYTES = 64 * 1024
+"""Handed to the server at once, which then waits until most of it was read."""
+FAIR_S = 5.0
+"""So long no answer is cut off: 4 MiB in this time are less than 10 Mbit/s."""
+WAIT_S = 10.0
+LOOK_S = 0.25
+
+
+class _Answer:
+    """One answer on its way."""
+
+    def __init__(self, begun: float) -> None:
+        self.begun = begun
+        self.gives_way = False
+        self.timeout = asyncio.timeout(None)
+
+    def give_way(self, now: float) -> None:
+        self.gives_way = True
+        self.timeout.reschedule(now)
+
+
+class Sending:
+    """The answers that one instance is sending."""
+
+    def __init__(self) -> None:
+        self._answers: dict[_Answer, None] = {}
+        """In the order in which they began."""
+        self._freed = asyncio.Event()
+        self.held_bytes = 0
+        self.cut_off = 0
+        """Answers that gave way since the start."""
+
+    def has_room(self, size_bytes: int) -> bool:
+        return size_bytes <= COUNTED_BYTES or self.held_bytes + size_bytes <= MAX_BYTES
+
+    async def wait_for_room(self, size_bytes: int) -> None:
+        """Return once there is room for an answer, which may be gone again in the next moment. Raises
+        TooManyAnswers."""
+        until = _now() + WAIT_S
+        while not self.has_room(size_bytes):
+            if _now() >= until:
+                raise TooManyAnswers("this instance is sending as much as it takes into memory; ask again")
+            self._have_one_give_way()
+            self._freed.clear()
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._freed.wait()
+            except TimeoutError:
+                pass
+
+    def _have_one_give_way(self) -> None:
+        oldest = next(iter(self._answers), None)
+        if oldest is not None and not oldest.gives_way and _now() - oldest.begun >= FAIR_S:
+            oldest.give_way(_now())
+
+    async def send(self, response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send an answer, counted until the client has read most of it. Raises CutOff for one that gave way."""
+        body = bytes(response.body)
+        if len(body) <= COUNTED_BYTES:
+            await response(scope, receive, send)
+            return
+        answer = _Answer(_now())
+        self._answers[answer] = None
+        self.held_bytes += len(body)
+        try:
+            async with answer.timeout:
+                await send(
+                    {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
+                )
+                for at in range(0, len(body), PIECE_BYTES):
+                    await send({"type": "http.response.body", "body": body[at : at + PIECE_BYTES], "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            if not answer.gives_way:
+                raise
+            self.cut_off += 1
+            raise CutOff("its client read it slowly, and others waited for its room in memory") from None
+        finally:
+            del self._answers[answer]
+            self.held_bytes -= len(body)
+            self._freed.set()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,75 @@
+"""Draining: an instance ends in order, within the time that whoever stops it gives.
+
+Told to end, the instance is not ready at once. Uploads and requests under way go on for `drain_s` together; the
+instance listens as long as uploads are at work, so that those that were begun here are finished here. After
+`BEGINS_UPLOADS_S` it begins no more of them, since under constant pushes it would never be without: a balancer that
+does not look at readiness goes on to the next instance. Requests that do not end by then are cut off: an upload is
+answered 503 and its bytes are kept, an answer that has begun breaks. The process has ended `ENDING_S` later at most, so
+that nothing kills it as it writes.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from registry.instance import Instance
+from registry.runtime.server import Server
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord")
+
+LOOK_S = 0.2
+BEGINS_UPLOADS_S = 5.0
+"""How long new uploads are still begun: until a balancer that looks every two seconds knows that this instance is not
+ready, and only then clients that it sends here would see the 503. Half of a shorter drain."""
+ENDING_S = 3.0
+"""How long the process takes to end after `drain_s`, at most: 1.4 s alone, and 2.1 s with workers, of which 2 s is how
+long workers may go on after the listener has closed; the rest is for a slow machine."""
+
+
+class Drain:
+    """The end of one instance; a second signal waits for nothing."""
+
+    def __init__(self, instance: Instance, servers: list[Server], on_closing: Callable[[], None]) -> None:
+        self._instance = instance
+        self._servers = servers
+        self._on_closing = on_closing
+        self._waiting: asyncio.Task[None] | None = None
+
+    def begin(self, why: str) -> None:
+        """Drain, or end at once where that is under way. `why` says in the log what asked for it."""
+        if self._waiting is not None:
+            log.warning(LogEvent.DRAIN_SKIPPED, "ending without waiting for requests", by=why)
+            self._waiting.cancel()
+            self._close(force=True)
+            return
+        drain_s = self._instance.config.drain_s
+        self._instance.draining = True
+        log.info(
+            LogEvent.DRAIN_STARTED,
+            "ending: %(requests)d requests are under way; they and uploads may go on for %(drain_s)g s (--drain-s); "
+            "what stops this instance must wait %(ending_s)g s before it kills it",
+            requests=self._instance.traffic.under_way,
+            drain_s=drain_s,
+            ending_s=drain_s + ENDING_S,
+            by=why,
+        )
+        self._waiting = asyncio.create_task(self._wait(drain_s))
+
+    async def _wait(self, drain_s: float) -> None:
+        """Both waits share the time there is."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + drain_s
+        begins_until = until - drain_s + min(BEGINS_UPLOADS_S, drain_s / 2)
+        while loop.time() < until and self._instance.uploads.at_work:
+            self._instance.begins_uploads = loop.time() < begins_until
+            await asyncio.sleep(min(LOOK_S, until - loop.time()))
+        for server in self._servers:
+            server.finishes_until, server.drain_s = until, drain_s
+        self._close()
+
+    def _close(self, force: bool = False) -> None:
+        self._on_closing()
+        for server in self._servers:
+            server.force_exit = force
+            server.should_exit = True

@@ -1,0 +1,174 @@
+"""How connections and notes go from readers to the owner.
+
+A pair of Unix sockets that keep messages apart, made before any of the processes: each reader has the end that sends,
+the owner the one that receives. The pair outlives an owner, so whoever takes its place finds what was sent meanwhile.
+
+    C, bytes; one descriptor    a connection, and what has come on it and was not answered
+    C; two descriptors          the same, with more bytes than go into a message: they are in the second, a memory file
+    N, MessagePack              notes
+    L                           a read waits for the read lease
+"""
+
+import array
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+
+import msgspec
+
+from registry.oci.names import Digest
+from registry.ports import Clock
+from registry.storage.checked import Damage
+from registry.telemetry.counters import Counted
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+from registry.telemetry.log_limit import STRANGERS_S, LogLimit
+
+log = EventLog("concord.workers")
+
+INLINE_BYTES = 32 * 1024
+MESSAGE_BYTES = 128 * 1024
+MAX_AT_ONCE = 64
+NOTED_AT_ONCE = 200
+"""Of each kind, so that notes fit into a message, whatever the digests."""
+_CONNECTION, _NOTES, _LEASE_WANTED = b"C", b"N", b"L"
+_DESCRIPTOR_SIZE = array.array("i").itemsize
+
+
+class Notes(msgspec.Struct):
+    """What a reader tells the owner now and then."""
+
+    traffic: list[Counted] = []
+    cut_off: int = 0
+    under_way: int = 0
+    """How many more requests are being served than there were the last time."""
+    used: list[Digest] = []
+    damaged: list[Damage] = []
+
+
+def channel() -> tuple[socket.socket, socket.socket]:
+    """The end that receives, and the one that sends."""
+    receiving, sending = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    receiving.setblocking(False)
+    sending.setblocking(False)
+    return receiving, sending
+
+
+class Sender:
+    """The readers' end."""
+
+    def __init__(self, sending: socket.socket) -> None:
+        self._socket = sending
+        self.ended = False
+        """Whether the owner takes nothing any more, since all is ending."""
+
+    def pass_on(self, descriptor: int, data: bytes) -> bool:
+        """Pass a connection on, with what has come on it. False when that cannot be done now."""
+        if len(data) <= INLINE_BYTES:
+            return self._send(_CONNECTION + data, [descriptor])
+        try:
+            memory = _memory_file(data)
+        except OSError:
+            return False
+        try:
+            return self._send(_CONNECTION, [descriptor, memory])
+        finally:
+            os.close(memory)
+
+    def tell(self, notes: Notes) -> bool:
+        """False when that cannot be done now."""
+        return self._send(_NOTES + msgspec.msgpack.encode(notes), [])
+
+    def want_lease(self) -> None:
+        """Let the owner know that a read waits for the read lease. It would find out by itself, a moment later."""
+        self._send(_LEASE_WANTED, [])
+
+    def _send(self, message: bytes, descriptors: list[int]) -> bool:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        try:
+            self._socket.sendmsg([message], rights)
+        except BrokenPipeError:
+            self.ended = True
+            return False
+        except OSError:
+            return False  # mostly because too much is waiting for an owner
+        return True
+
+
+class Receiver:
+    """The owner's end."""
+
+    def __init__(
+        self,
+        receiving: socket.socket,
+        on_connection: Callable[[socket.socket, bytes], None],
+        on_notes: Callable[[Notes], None],
+        on_lease_wanted: Callable[[], None],
+        clock: Clock,
+    ) -> None:
+        self._lost = LogLimit(clock, at_once=1, every_s=STRANGERS_S)
+        self._socket = receiving
+        self._on_lease_wanted = on_lease_wanted
+        self._on_connection = on_connection
+        self._on_notes = on_notes
+
+    def start(self) -> None:
+        """Take what comes, from now on."""
+        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._receive)
+
+    def close(self) -> None:
+        """Let the readers know that nothing is taken any more, and take what they have sent before."""
+        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        self._socket.shutdown(socket.SHUT_RD)
+        while self._receive_one():
+            pass
+
+    def _receive(self) -> None:
+        for _ in range(MAX_AT_ONCE):
+            if not self._receive_one():
+                return
+
+    def _receive_one(self) -> bool:
+        """Take one message. False when there is none."""
+        space = socket.CMSG_SPACE(2 * _DESCRIPTOR_SIZE)
+        try:
+            message, rights, flags, _ = self._socket.recvmsg(MESSAGE_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            log.error(LogEvent.WORKER_RECEIVE_FAILED, "nothing can be received from readers: %(error)s", error=error)
+            return False
+        descriptors = array.array("i")
+        for _, _, data in rights:
+            descriptors.frombytes(data[: len(data) - len(data) % _DESCRIPTOR_SIZE])
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if (left_out := self._lost.admit()) is not None:  # whoever connects often enough causes this
+                log.error(
+                    LogEvent.CONNECTION_DROPPED,
+                    "a connection is lost: this process may not open any more files; raise its limit (ulimit -n)",
+                    **left_out,
+                )
+        elif message[:1] == _NOTES:
+            self._on_notes(msgspec.msgpack.decode(message[1:], type=Notes))
+        elif message == _LEASE_WANTED:
+            self._on_lease_wanted()
+        elif descriptors:
+            data = message[1:] if len(descriptors) == 1 else _content(descriptors[1])
+            self._on_connection(socket.socket(fileno=descriptors[0]), data)
+        return bool(message)
+
+
+def _memory_file(data: bytes) -> int:
+    descriptor = os.memfd_create("request", os.MFD_CLOEXEC)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(data)
+    return descriptor
+
+
+def _content(descriptor: int) -> bytes:
+    with open(descriptor, "rb") as file:
+        file.seek(0)
+        return file.read()

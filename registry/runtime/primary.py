@@ -1,0 +1,167 @@
+"""The process that runs the instance: alone, or for several readers."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import apsw
+import uvloop
+from prometheus_client import ProcessCollector
+
+from crdt.frame import refusal
+from registry import __version__
+from registry.adapters.clock import SystemClock
+from registry.adapters.disk import SystemDisk
+from registry.adapters.http import HttpTransport
+from registry.adapters.no_bus import SilentBus
+from registry.cluster.replication.read_lease import ReadLease
+from registry.cluster.rpc.keys import ClusterKey
+from registry.config import Config
+from registry.errors import CannotStart, StorageFailed
+from registry.http.app import App
+from registry.instance import Instance
+from registry.ports import Bus
+from registry.runtime.drain import Drain
+from registry.runtime.handover import Notes, Receiver
+from registry.runtime.server import Server
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord")
+
+READERS_END_S = 0.8
+"""So long an owner that closes takes what readers pass on: they learn of it a little later, and linger then."""
+WAYS_OUT = "restore a backup elsewhere (concord restore), or have it rebuilt from the other instances (concord rebuild)"
+
+
+@dataclass(frozen=True)
+class Sockets:
+    """What an owner is given."""
+
+    public: socket.socket
+    internal: socket.socket | None
+    receiving: socket.socket | None = None
+    """Where readers pass connections on; None without readers."""
+    lease: ReadLease | None = None
+    """The read lease that readers share; None without readers."""
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """What an owner lets its supervisor know."""
+
+    started: Callable[[], None] = lambda: None
+    """It has opened the catalog."""
+    answering: Callable[[], None] = lambda: None
+    """It answers clients."""
+    closing: Callable[[], None] = lambda: None
+    """It listens no more, and takes connections from readers for a moment only."""
+    deaths: Callable[[], Mapping[str, int]] = dict
+    """How many processes have died, by role; nothing where there is no supervisor."""
+
+
+def run_owner(
+    config: Config,
+    sockets: Sockets,
+    signals: tuple[signal.Signals, ...],
+    callbacks: Callbacks,
+    in_place: bool = False,
+) -> int:
+    """Serve until one of some signals ends it; `in_place` of an owner that has just died. Answers the exit status.
+    Raises CannotStart."""
+    uvloop.run(_serve(config, sockets, signals, callbacks, in_place))
+    return 0
+
+
+async def _serve(
+    config: Config, sockets: Sockets, signals: tuple[signal.Signals, ...], callbacks: Callbacks, in_place: bool
+) -> None:
+    transport = HttpTransport()
+    if config.redis or config.peer:
+        transport.open()  # now, when nobody waits for the loop
+    try:
+        instance = Instance(
+            config, SystemClock(), SystemDisk(config.data), _bus(config), transport, sockets.lease, in_place
+        )
+        await instance.start()
+    except (apsw.NotADBError, apsw.CorruptError) as error:
+        raise CannotStart(f"the catalog in {config.data} is damaged ({error}); {WAYS_OUT}", "catalog-corrupt") from None
+    except (apsw.Error, OSError, StorageFailed) as error:
+        raise CannotStart(f"the data directory {config.data} cannot be used: {error}") from None
+    ProcessCollector(registry=instance.metrics)
+    public = Server(App(instance, internal=sockets.internal is None))
+    servers = [(public, sockets.public)]
+    if sockets.internal is not None:
+        servers.append((Server(App(instance, registry=False)), sockets.internal))
+    if sockets.receiving is not None:
+        receiver = _receiver(instance, public, sockets.receiving)
+        public.adopts_for_s, public.on_lingered = READERS_END_S, receiver.close
+    drain = Drain(instance, [server for server, _ in servers], callbacks.closing)
+    for name in signals:
+        asyncio.get_running_loop().add_signal_handler(name, drain.begin, "told to end by a signal")
+    instance.cluster.on_left = partial(drain.begin, "it has left the cluster")
+    instance.process_deaths = callbacks.deaths
+    _say_where(config, instance, sockets)
+    callbacks.started()
+    waiting = asyncio.create_task(_tell_answering(instance, callbacks))
+    await asyncio.gather(*(server.serve(sockets=[listening]) for server, listening in servers))
+    waiting.cancel()
+    await instance.close()
+    await transport.close()
+    log.info(LogEvent.INSTANCE_STOPPED, "ended")
+
+
+async def _tell_answering(instance: Instance, callbacks: Callbacks) -> None:
+    await instance.cluster.answers_clients.wait()
+    callbacks.answering()
+
+
+def _receiver(instance: Instance, server: Server, receiving: socket.socket) -> Receiver:
+    def note(notes: Notes) -> None:
+        instance.traffic.add(notes.traffic)
+        instance.traffic.cut_off += notes.cut_off
+        instance.traffic.under_way += notes.under_way
+        instance.learn(notes.used, notes.damaged)
+
+    receiver = Receiver(receiving, server.adopt, note, instance.cluster.site_lease.wanted, instance.clock)
+    receiver.start()
+    return receiver
+
+
+def _say_where(config: Config, instance: Instance, sockets: Sockets) -> None:
+    name = "%(name)s, " if config.instance_name else ""
+    site = " at site %(site)s" if config.site else ""
+    log.info(
+        LogEvent.INSTANCE_STARTED,
+        f"Concord %(version)s, {name}instance %(instance)s{site}, serves http://%(address)s",
+        version=__version__,
+        instance=instance.catalog.instance_id,
+        address=_place(sockets.public),
+        **({"name": config.instance_name} if config.instance_name else {}),
+        **({"site": config.site} if config.site else {}),
+    )
+    log.info(LogEvent.DATA_DIRECTORY_OPENED, "the data directory is %(path)s", path=config.data.absolute())
+    if sockets.internal is not None:
+        log.info(
+            LogEvent.INTERNAL_LISTENER_OPENED,
+            "health, status, metrics and other instances are served at http://%(address)s",
+            address=_place(sockets.internal),
+        )
+
+
+def _place(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _bus(config: Config) -> Bus:
+    if not config.redis:
+        return SilentBus()
+    from registry.adapters.bus import RedisBus  # loads a library that takes a moment
+
+    keys = [ClusterKey(key.get_secret_value()) for key in config.cluster_key]
+    on_wire = frozenset(key.frames.cluster for key in keys)
+    return RedisBus(config.redis, [key.cluster for key in keys], config.site, partial(refusal, clusters=on_wire))

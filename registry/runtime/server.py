@@ -1,0 +1,141 @@
+"""uvicorn, as this product uses it."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, cast
+
+import uvicorn
+
+from registry.http.wire.protocol import BoundedProtocol
+from registry.http.wire.request import CUT_OFF
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord")
+
+KEEP_ALIVE_S = 90  # longer than the 60 to 75 s after which balancers close idle connections themselves
+LINGER_S = 0.3
+"""How long connections are kept when no new ones are taken: a request may be on its way on them."""
+LOOK_S = 0.01
+CUT_OFF_S = 0.5
+"""How long requests that are cut off have for saying so to their clients."""
+
+
+class Server(uvicorn.Server):
+    """Leaves signals to us, since there may be two servers; and takes connections that somebody else has accepted."""
+
+    def __init__(self, app: Any, protocol: Callable[..., BoundedProtocol] = BoundedProtocol) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=protocol,  # type: ignore[arg-type]  # it is only called
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+            )
+        )
+        self._protocol = protocol
+        self._adopting: set[asyncio.Task[None]] = set()
+        self._is_ending = False
+        self.adopts_for_s = 0.0
+        """How long it is to take connections from others when it listens no more."""
+        self.finishes_until: float | None = None
+        """The loop time until which requests may go on once it is to end; None: as long as they take."""
+        self.drain_s = 0.0
+        """How long that was when the drain began, for the log."""
+        self.on_lingered: Callable[[], None] = lambda: None
+        """Called when it takes no more connections from anybody."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def adopt(self, connection: socket.socket, data: bytes) -> None:
+        """Serve a connection on which `data` has come already."""
+        task = asyncio.create_task(self._adopt(connection, data))
+        self._adopting.add(task)
+        task.add_done_callback(self._adopting.discard)
+
+    async def _adopt(self, connection: socket.socket, data: bytes) -> None:
+        make = partial(
+            self._protocol,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+            received=data,
+            is_last=self._is_ending,
+        )
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(make, connection)
+        except OSError:
+            connection.close()  # the client has gone meanwhile
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End in order. uvicorn would reset connections that nobody has accepted yet, and close those that are idle,
+        on which the next request may be on its way: who sent it cannot know whether it was carried out."""
+        self._is_ending = True
+        still_listening = [listening.dup() for listening in sockets or []]
+        for server in self.servers:
+            server.close()
+        for listening in sockets or []:
+            listening.close()
+        for listening in still_listening:
+            for accepted in _accept_all_and_close(listening):
+                self.adopt(accepted, b"")
+        await self._linger()
+        self.on_lingered()
+        while self._adopting:
+            await asyncio.gather(*self._adopting)
+        await asyncio.sleep(0)  # what had come on them before is being answered
+        await super().shutdown(sockets)
+
+    async def _wait_tasks_to_complete(self) -> None:
+        """Cut requests off that do not end in time. uvicorn's own way logs a stack trace for each of them, and does not
+        wait until they have answered."""
+        try:
+            async with asyncio.timeout_at(self.finishes_until):
+                await super()._wait_tasks_to_complete()
+        except TimeoutError:
+            under_way = list(self.server_state.tasks)
+            log.warning(
+                LogEvent.REQUESTS_ABORTED,
+                "%(requests)d requests did not end within %(drain_s)g s and are cut off",
+                requests=len(under_way),
+                drain_s=self.drain_s,
+            )
+            for task in under_way:
+                task.cancel(CUT_OFF)
+            if under_way:
+                await asyncio.wait(under_way, timeout=CUT_OFF_S)
+
+    async def _linger(self) -> None:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        while not self.force_exit:
+            for connection in list(self.server_state.connections):
+                cast(BoundedProtocol, connection).answer_the_last()
+            lingered_s = loop.time() - begun
+            is_used = self.server_state.connections or self._adopting
+            if lingered_s >= self.adopts_for_s and (lingered_s >= LINGER_S or not is_used):
+                return
+            await asyncio.sleep(LOOK_S)
+
+
+def _accept_all_and_close(listening: socket.socket) -> list[socket.socket]:
+    """Nothing is done between the last look and the end: whoever comes between them is reset."""
+    accepted = []
+    with contextlib.suppress(OSError):
+        while True:
+            accepted.append(listening.accept()[0])
+    listening.close()
+    for connection in accepted:
+        connection.setblocking(False)
+    return accepted

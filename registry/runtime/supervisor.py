@@ -1,0 +1,232 @@
+"""Who runs: one owner, and readers beside it.
+
+The supervisor binds the sockets, holds the lock, and forks the others; it never runs an event loop, opens the catalog
+or starts a thread, so that forking it is safe at any time. When the owner dies another process takes its place at once,
+as after a restart, while the readers go on; a reader that dies is replaced too. When the owner ends in order, all end;
+when none can start any more, all end after a minute. If the supervisor is killed, so are the others.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from registry.adapters.clock import SystemClock
+from registry.cluster.replication.read_lease import ReadLease
+from registry.config import Config
+from registry.errors import CannotStart
+from registry.runtime.deaths import PRIMARY, WORKER, Deaths
+from registry.runtime.handover import channel
+from registry.runtime.primary import Callbacks, Sockets, run_owner
+from registry.runtime.signals import END, FROM_OUTSIDE
+from registry.runtime.worker import run_reader
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord.workers")
+
+CANNOT_START = 2
+TICK_S = 0.05
+SHORT_LIFE_S = 5.0
+MAX_PAUSE_S = 5.0
+END_S = 2.0
+OWNERLESS_S = 60.0
+_SIGNALS = {*FROM_OUTSIDE, signal.SIGCHLD, signal.SIGALRM}
+_PR_SET_PDEATHSIG = 1
+_STARTED, _ANSWERING, _CLOSING = b"S", b"A", b"C"
+
+
+@dataclass
+class _Child:
+    """A process, or the place for one."""
+
+    name: str
+    run: Callable[[], int]
+    pid: int = 0
+    born_at: float = 0.0
+    pause_s: float = 0.0
+    due_at: float = 0.0
+    told: bool = False
+    """To end."""
+
+
+class Supervisor:
+    """See the module. `run` answers the exit status."""
+
+    def __init__(self, config: Config, public: socket.socket, internal: socket.socket | None, count: int) -> None:
+        self._config = config
+        self._receiving, self._sending = channel()
+        self._hearing, self._telling = os.pipe()
+        os.set_blocking(self._hearing, False)
+        self._lease = ReadLease(SystemClock().steady_s)
+        self._sockets = Sockets(public, internal, self._receiving, self._lease)
+        self._deaths = Deaths()
+        started, answering, closing = (partial(self._tell, what) for what in (_STARTED, _ANSWERING, _CLOSING))
+        callbacks = Callbacks(started, answering, closing, self._deaths.counts)
+        self._owner = _Child(
+            "the owner", lambda: run_owner(config, self._sockets, (END,), callbacks, in_place=self._has_answered)
+        )
+        self._readers = [_Child("a reader", self._run_reader) for _ in range(count - 1)]
+        self._has_catalog = False
+        self._has_answered = False
+        """Whether an owner has come so far as to answer clients. Readers, who ask nobody what they may lack, begin
+        then."""
+        self._closing_at: float | None = None
+        """Since when the owner listens no more."""
+        self._ending_since: float | None = None
+        self._is_told = False
+        """Whether a signal has come that ends all."""
+        self._at_once = False
+        """Whether nobody is to be waited for."""
+        self._ownerless_since: float | None = None
+        self._status: int | None = None
+        """Of the owner that has ended in order, or could not start."""
+
+    def run(self) -> int:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        while self._status is None or any(child.pid for child in self._readers):
+            self._begin_due()
+            # Not sigtimedwait: Python's makes signals up when we are stopped meanwhile, and go on.
+            signal.setitimer(signal.ITIMER_REAL, TICK_S if self._is_waiting() else MAX_PAUSE_S)
+            if signal.sigwait(_SIGNALS) in FROM_OUTSIDE:
+                self._end()
+            self._hear()
+            self._reap()
+            if self._closing_at is not None or self._status is not None:
+                self._end_readers()
+        return self._status
+
+    def _is_waiting(self) -> bool:
+        children = [self._owner, *self._readers]
+        return self._ending_since is not None or any(not child.pid for child in children)
+
+    def _begin_due(self) -> None:
+        for child in (self._owner, *(self._readers if self._has_answered else ())):
+            if not child.pid and time.monotonic() >= child.due_at and self._ending_since is None:
+                child.born_at = time.monotonic()
+                child.pid = _fork(child.run, self._config.log_format == "json")
+
+    def _tell(self, what: bytes) -> None:
+        """In the owner: let the supervisor know. The signal has it look at once."""
+        os.write(self._telling, what)
+        os.kill(os.getppid(), signal.SIGCHLD)
+
+    def _hear(self) -> None:
+        """What owners have told since the last time."""
+        told = b""
+        with contextlib.suppress(BlockingIOError):
+            told = os.read(self._hearing, 16)
+        if _STARTED in told:
+            self._ownerless_since = None
+            self._has_catalog = True
+        self._has_answered |= _ANSWERING in told
+        if _CLOSING in told:
+            self._closing_at = self._closing_at or time.monotonic()
+            self._ending_since = self._ending_since or self._closing_at
+            self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        """Whoever connects is refused when none of the processes listens any more."""
+        for listening in (self._sockets.public, self._sockets.internal):
+            if listening is not None:
+                listening.close()
+
+    def _run_reader(self) -> int:
+        """In a reader."""
+        if self._sockets.internal is not None:
+            self._sockets.internal.close()
+        return run_reader(self._config, self._sockets.public, self._sending, self._lease)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            for child in (self._owner, *self._readers):
+                if child.pid == pid:
+                    self._has_ended(child, os.waitstatus_to_exitcode(status))
+                    child.pid = 0
+
+    def _has_ended(self, child: _Child, code: int) -> None:
+        """Whoever dies soon after its birth is born again later each time."""
+        if child is self._owner and self._is_over(code):
+            self._status = max(code, 0)
+            return
+        if self._ending_since is not None or self._status is not None:
+            return
+        lived_s = time.monotonic() - child.born_at
+        child.pause_s = 0.0 if lived_s > SHORT_LIFE_S else min(child.pause_s * 2 or TICK_S, MAX_PAUSE_S)
+        child.due_at = time.monotonic() + child.pause_s
+        self._deaths.count(PRIMARY if child is self._owner else WORKER)
+        how, number = ("signal", -code) if code < 0 else ("status", code)
+        log.error(
+            LogEvent.PROCESS_DIED,
+            f"%(process)s (process %(pid)s) has died: {how} %({how})d; another process takes its place",
+            process=child.name,
+            pid=child.pid,
+            **{how: number},
+        )
+
+    def _is_over(self, code: int) -> bool:
+        """Whether all end with this owner."""
+        if code == 0 or self._ending_since is not None:
+            return True
+        now = time.monotonic()
+        self._ownerless_since = self._ownerless_since or now
+        return code == CANNOT_START and (not self._has_catalog or now > self._ownerless_since + OWNERLESS_S)
+
+    def _end(self) -> None:
+        """The first time the owner ends in order, and all with it; the second time at once."""
+        self._at_once, self._is_told = self._is_told, True
+        self._ending_since = self._ending_since or time.monotonic()
+        if self._owner.pid:
+            os.kill(self._owner.pid, END)
+        elif self._status is None:
+            self._status = 0
+
+    def _end_readers(self) -> None:
+        """They finish what they send as long as the owner could have gone on."""
+        since = self._ending_since = self._ending_since or time.monotonic()
+        until = max(since + self._config.drain_s, (self._closing_at or since) + END_S)
+        at_once = self._at_once or time.monotonic() > until
+        for child in self._readers:
+            if child.pid and (at_once or not child.told):
+                child.told = True
+                os.kill(child.pid, signal.SIGKILL if at_once else END)
+
+
+def _fork(run: Callable[[], int], logs_json: bool) -> int:
+    """The process id of a child, which ends when `run` has. It dies with us, and hears us alone."""
+    parent = os.getpid()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        for name in FROM_OUTSIDE:
+            signal.signal(name, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        if os.getppid() == parent:
+            code = run()
+    except CannotStart as error:
+        if logs_json:
+            EventLog("concord").error(LogEvent.START_FAILED, "%(problem)s", problem=error, reason=error.reason)
+        else:
+            print(f"concord: {error}", file=sys.stderr)
+        code = CANNOT_START
+    except BaseException:
+        log.exception(LogEvent.PROCESS_FAILED, "a process has failed")
+    finally:
+        sys.stderr.flush()
+        os._exit(code)

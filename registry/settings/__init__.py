@@ -1,0 +1,9 @@
+"""Parsing what an operator writes. Every error says what was wrong and what was expected.
+
+addresses      HOST:PORT, URLs of instances, host names
+redis_address  addresses of Redis servers
+environment    variables of the environment that look like settings and are none
+policy         how many replicas of content there are to be, and where
+trusted_proxies who a request comes from, where it comes through proxies
+policy_reach   which rules of a policy can never apply
+"""

@@ -1,0 +1,167 @@
+"""A mark beside the content that says how far the catalog had come.
+
+A catalog that is put back from a copy, or has lost its write-ahead log, is older than the content beside it and cannot
+know that by itself. So the catalog counts the contents that were added to it, and a file that no copy of the catalog
+contains keeps the highest count. A catalog whose count is lower is an older one. After that is found, both go on in
+another line, named at random: a later copy of the first line may have a higher count and still lack content.
+
+A count is appended after its commit and made durable only at the next start: a process that is killed loses nothing of
+it, and after a power cut it lacks the last seconds. A mark that lacks counts spares too few files, never serves wrong
+ones.
+"""
+
+import asyncio
+from functools import partial
+from typing import NamedTuple
+
+from registry.catalog.content import CONTENTS_ADDED
+from registry.catalog.database import Database, Transaction
+from registry.errors import StorageFailed
+from registry.ports import Disk
+from registry.storage.jobs import in_executor
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+from registry.telemetry.request_ids import nobodys
+
+log = EventLog("concord.leftovers")
+
+FILE = "content.mark"
+MOST_LINES = 1000
+"""Appended before the file is written anew: 50 KB."""
+LINE = "content line"
+"""Key of the catalog for the line that it belongs to."""
+_SET = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
+
+
+class Mark(NamedTuple):
+    """A line, and how many contents were added in it."""
+
+    line: str
+    added: int
+
+
+class ContentMark:
+    """The mark of one data directory."""
+
+    def __init__(self, disk: Disk, database: Database) -> None:
+        self._disk, self._database = disk, database
+        self._line = ""
+        self._added = self._written = 0
+        self._appended = 0
+        self._writing: asyncio.Task[None] | None = None
+        database.on_content_added = self._note
+
+    async def fits(self) -> bool:
+        """Whether the catalog is as new as the mark says. Raises StorageFailed."""
+        marked, line = await in_executor(self._read), self._catalog_line()
+        if marked is None or line is None:
+            return marked is None and line is None  # neither, before the first start, and where a backup was restored
+        return line == marked.line and self._count() >= marked.added
+
+    async def begin(self, key: str, is_set: bool, in_line: bool) -> None:
+        """Go on in the catalog's line where it is `in_line`, else in another, and set or remove a key of the catalog
+        along with that. Raises StorageFailed."""
+        line = self._catalog_line() if in_line else None
+        if line is None:
+            self._line = self._database.row("SELECT LOWER(HEX(RANDOMBLOB(16)))")[0]
+            if is_set:  # the file first: a key that is set has to find its mark
+                await self._write_anew()
+            await self._database.write(partial(_set, self._line, key, is_set))
+        else:
+            self._line = line
+        try:
+            await self._write_anew()
+        except StorageFailed as error:  # an instance on a full disk starts all the same
+            log.warning(
+                LogEvent.CONTENT_MARK_WRITE_FAILED,
+                "how far the catalog has come could not be noted: %(error)s",
+                error=error,
+            )
+
+    async def settle(self) -> None:
+        """Wait until what was counted is written."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+
+    async def _write_anew(self) -> None:
+        self._added = self._written = self._count()
+        await in_executor(partial(self._replace, self._added))
+
+    def _catalog_line(self) -> str | None:
+        row = self._database.row("SELECT value FROM meta WHERE key = ?", (LINE,))
+        return row[0] if row is not None else None
+
+    def _count(self) -> int:
+        row = self._database.row("SELECT value FROM meta WHERE key = ?", (CONTENTS_ADDED,))
+        return row[0] if row is not None else 0
+
+    def _note(self) -> None:
+        """Contents were added, durably."""
+        if not self._line:
+            return  # this process does not keep the mark
+        self._added = self._count()
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write(), context=nobodys())
+
+    async def _write(self) -> None:
+        while self._written < self._added:
+            added = self._added
+            try:
+                await in_executor(partial(self._append, added))
+            except StorageFailed as error:
+                log.warning(
+                    LogEvent.CONTENT_MARK_WRITE_FAILED,
+                    "how far the catalog has come could not be noted: %(error)s",
+                    error=error,
+                )
+                return
+            self._written = added
+
+    def _append(self, added: int) -> None:
+        if self._appended >= MOST_LINES:
+            self._replace(added)
+            return
+        file = self._disk.open(FILE, append=True)
+        try:
+            file.append([self._said(added)])
+        finally:
+            file.close()
+        self._appended += 1
+
+    def _replace(self, added: int) -> None:
+        part = f"{FILE}.part"
+        if part in self._disk.names("."):
+            self._disk.remove(part)
+        file = self._disk.create(part)
+        try:
+            file.append([self._said(added)])
+            file.sync()
+        finally:
+            file.close()
+        self._disk.rename(part, FILE)
+        self._disk.sync_directory(".")
+        self._appended = 0
+
+    def _said(self, added: int) -> bytes:
+        return f"{self._line} {added}\n".encode()
+
+    def _read(self) -> Mark | None:
+        try:
+            file = self._disk.open(FILE)
+        except FileNotFoundError:
+            return None
+        try:
+            said = file.pread(0, file.size())
+        finally:
+            file.close()
+        lines = [words for one in said.split(b"\n") if len(words := one.split()) == 2 and words[1].isdigit()]
+        # One line at least was durable before the file had its name; others may be torn by a power cut.
+        return Mark(lines[0][0].decode(), max(int(added) for _, added in lines)) if lines else Mark("", 0)
+
+
+def _set(line: str, key: str, is_set: bool, tx: Transaction) -> None:
+    tx.execute(_SET, (LINE, line))
+    if is_set:
+        tx.execute(_SET, (key, 1))
+    else:
+        tx.execute("DELETE FROM meta WHERE key = ?", (key,))

@@ -1,0 +1,209 @@
+"""Receiving bytes into a file.
+
+Pieces of about a MiB are hashed and written in the executor, both at once, while the next one is being received: one
+piece is under way, one gathers. What is written is durable only after `sync`; the disk begins with that earlier.
+"""
+
+import asyncio
+import errno
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
+from registry.errors import StorageFailed
+from registry.ports import Disk, DiskFile
+from registry.storage.checks import Checks
+from registry.storage.jobs import in_executor
+from registry.storage.upload_memory import UploadMemory
+
+PIECE_BYTES = 1024 * 1024
+SMALL_BYTES = 4096
+"""What comes in smaller parts is put together: a list of them would take many times their size."""
+SYNCED_AT_ONCE_BYTES = 8 * 1024 * 1024
+RESERVE_BYTES = 32 * 1024 * 1024
+"""What content leaves free: on a disk that is full to the last byte not even a delete could be written down."""
+
+
+class Mark(NamedTuple):
+    """A point to go back to."""
+
+    size: int
+    checks: Checks
+
+
+class Ingest:
+    """One file being received. Not for concurrent use. After an error it must be dropped or rewound."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        file: DiskFile,
+        checks: Checks,
+        on_written: Callable[[], None] | None = None,
+        memory: UploadMemory | None = None,
+    ) -> None:
+        """With `on_written`, bytes are written as soon as possible and it is told whenever more can be read back. What
+        is not written yet counts in `memory`."""
+        self._disk = disk
+        self._on_written = on_written
+        self._memory = memory
+        self.file = file
+        self.checks = checks
+        self.size = checks.size
+        """Bytes received, of which the last ones may not be written yet."""
+        self._parts: list[bytes | bytearray | memoryview] = []
+        self._gathered = 0
+        self._job: asyncio.Future[None] | None = None
+        self._written = checks.size
+        self._syncing: asyncio.Future[None] | None = None
+        """Making durable what was written a while ago: it does not wait for the last byte."""
+        self._synced = checks.size
+
+    @property
+    def written(self) -> int:
+        """Bytes that can be read back, where `on_written` is given."""
+        return self._written
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Take in more bytes. Raises StorageFailed, possibly for earlier ones."""
+        if len(data) >= SMALL_BYTES:
+            self._parts.append(data)
+        elif self._parts and isinstance(last := self._parts[-1], bytearray) and len(last) < PIECE_BYTES:
+            last += data
+        else:
+            self._parts.append(bytearray(data))
+        self._gathered += len(data)
+        self.size += len(data)
+        if self._memory is not None:
+            self._memory.take(self, len(data))
+        idle = self._on_written is not None and (self._job is None or self._job.done())
+        if idle or self._gathered >= PIECE_BYTES:
+            await self._hand_over()
+
+    def write_out(self) -> None:
+        """Begin to write what has gathered, unless something is being written or has failed. Does not wait."""
+        if self._parts and (self._job is None or (self._job.done() and self._job.exception() is None)):
+            self._begin(self._take(self._gathered_parts()))
+
+    async def flush(self) -> None:
+        """Wait until all bytes are hashed and written."""
+        if self._parts:
+            await self._hand_over()
+        await self._settle()
+
+    async def sync(self) -> None:
+        """Make all bytes durable."""
+        await self.flush()
+        await self._settle_sync()
+        await self._run(self.file.sync)
+
+    def mark(self) -> Mark:
+        """Where the file stands. Only after `flush`."""
+        assert not self._parts and self._job is None, "a mark is taken after a flush"
+        return Mark(self.size, self.checks.copy())
+
+    async def rewind(self, mark: Mark) -> None:
+        """Go back to a mark, giving up everything after it."""
+        self._drop_gathered()
+        await self._give_up()
+        await self._run(lambda: self.file.truncate(mark.size))
+        self.size, self.checks, self._written = mark.size, mark.checks.copy(), mark.size
+        self._synced = min(self._synced, mark.size)
+
+    async def close(self) -> None:
+        """Close the file, once nothing is under way any more."""
+        self._drop_gathered()
+        await self._give_up()
+        self.file.close()
+
+    def _gathered_parts(self) -> list[bytes | bytearray | memoryview]:
+        """Take what has gathered."""
+        parts, self._parts, self._gathered = self._parts, [], 0
+        return parts
+
+    def _drop_gathered(self) -> None:
+        dropped_bytes, self._parts, self._gathered = self._gathered, [], 0
+        self._release(dropped_bytes)
+
+    def _release(self, size_bytes: int) -> None:
+        if self._memory is not None and size_bytes:
+            self._memory.release(self, size_bytes)
+
+    async def _hand_over(self) -> None:
+        await self._settle()
+        if self._written - self._synced >= SYNCED_AT_ONCE_BYTES and (self._syncing is None or self._syncing.done()):
+            await self._settle_sync()
+            self._syncing, self._synced = asyncio.ensure_future(in_executor(self.file.sync)), self._written
+        self._begin(self._take(self._gathered_parts()))
+
+    async def _run(self, job: Callable[[], None]) -> None:
+        await self._settle()
+        self._begin(in_executor(job))
+        await self._settle()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        self._job = asyncio.ensure_future(work)
+        if self._on_written is not None:
+            self._job.add_done_callback(lambda _: self._told_written())
+
+    def _told_written(self) -> None:
+        if self._on_written is not None:
+            self._on_written()
+
+    async def _settle(self) -> None:
+        """Wait for the job under way, and one that has followed it meanwhile. It is shielded: a cancelled job would go
+        on in its thread, on a closed file."""
+        while (job := self._job) is not None:
+            try:
+                await asyncio.shield(job)
+            finally:
+                if job.done() and self._job is job:
+                    self._job = None
+
+    async def _settle_sync(self) -> None:
+        """Wait until nothing is being made durable any more. Raises StorageFailed where that has failed."""
+        if self._syncing is not None:
+            try:
+                await asyncio.shield(self._syncing)
+            finally:
+                if self._syncing.done():
+                    self._syncing = None
+
+    async def _give_up(self) -> None:
+        for settle in (self._settle, self._settle_sync):
+            try:
+                await settle()
+            except StorageFailed:
+                pass  # told to whoever wrote, or about to be cut off
+
+    async def _take(self, parts: list[bytes | bytearray | memoryview]) -> None:
+        """Hash and write a piece. What could not be written counts as not hashed either."""
+        try:
+            await self._hash_and_store(parts)
+        finally:
+            self._release(sum(map(len, parts)))
+
+    async def _hash_and_store(self, parts: list[bytes | bytearray | memoryview]) -> None:
+        before = self.checks.copy()
+        checks = self.checks
+        jobs = (
+            lambda: _each(parts, checks.update_digest),
+            lambda: _each(parts, checks.update_parts),
+            lambda: self._store(parts),
+        )
+        outcomes = await asyncio.gather(*map(in_executor, jobs), return_exceptions=True)
+        if outcomes[-1] is not None:
+            self.checks = before
+        for failure in outcomes:
+            if failure is not None:
+                raise failure
+
+    def _store(self, parts: list[bytes | bytearray | memoryview]) -> None:
+        if self._disk.free() < RESERVE_BYTES:
+            raise OSError(errno.ENOSPC, "the last part of the disk is kept for the catalog")
+        self.file.append(parts)
+        self._written += sum(map(len, parts))
+
+
+def _each(parts: list[bytes | bytearray | memoryview], take: Callable[[bytes | bytearray | memoryview], None]) -> None:
+    for part in parts:
+        take(part)

@@ -1,0 +1,127 @@
+"""Damaged content files, moved out of the way and kept for the operator.
+
+    quarantine/<number>-<digest>    the newest has the highest number; the newest 16 files, of 1 GiB together, are kept
+
+Content is put aside only when it is damaged at a second look too, under the lock under which files come to their place:
+what was damaged a moment ago may have been pushed again since. Its row goes before its file does, so that whatever
+happens in between no row is without a file.
+"""
+
+from functools import partial
+
+from registry.catalog.content import ContentRow, drop_content, find_content
+from registry.catalog.database import Database
+from registry.oci.names import Digest
+from registry.storage.checked import CheckedFile, Damaged
+from registry.storage.checks import CHECK_SPAN_BYTES
+from registry.storage.jobs import in_executor
+from registry.storage.store import QUARANTINE, BlobStore, content_path
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord.quarantine")
+
+MAX_FILES = 16
+MAX_BYTES = 1024 * 1024 * 1024
+
+
+class PutAside:
+    """Content that was taken out of use, and what is left of it: an open file that whoever has this must close."""
+
+    def __init__(self, row: ContentRow, remains: CheckedFile | None, path: str | None) -> None:
+        self.row = row
+        self.remains = remains
+        self.path = path
+        """Where it is now, None where it could not be moved or there was nothing."""
+
+
+class Quarantine:
+    """Takes damaged content out of use."""
+
+    def __init__(self, store: BlobStore, database: Database) -> None:
+        self._store = store
+        self._database = database
+        self.found = 0
+        """Contents that were damaged, since the start."""
+
+    async def put_aside(self, digest: Digest, damage: Damaged) -> PutAside | None:
+        """Take content out of use. None when it is right after all, or somebody else has done so already.
+
+        Raises StorageFailed when the catalog cannot be told; the content counts as not here all the same.
+        """
+        async with self._store.changing(digest):
+            row = find_content(self._database, digest)
+            if row is None:
+                self._store.suspects.pop(digest, None)
+                return None
+            try:
+                remains = await in_executor(partial(self._look_again, row, damage.offset))
+            except Damaged as gone:
+                return await self._take_away(row, None, gone)
+            if remains is None:
+                self._store.suspects.pop(digest, None)
+                return None
+            return await self._take_away(row, remains, damage)
+
+    def _look_again(self, row: ContentRow, offset: int) -> CheckedFile | None:
+        """The open file of content that is damaged, None if it is not. Raises Damaged when there is no file to open."""
+        checked = CheckedFile(self._store.open(row.digest), row)
+        try:
+            checked.check_size()
+            if row.size:
+                checked.span(min(offset, row.size - 1) // CHECK_SPAN_BYTES * CHECK_SPAN_BYTES)
+        except Damaged:
+            return checked
+        checked.close()
+        return None
+
+    async def _take_away(self, row: ContentRow, remains: CheckedFile | None, damage: Damaged) -> PutAside:
+        if row.digest not in self._store.suspects:
+            self.found += 1
+            log.error(
+                LogEvent.BLOB_CORRUPT,
+                "%(digest)s is damaged, %(problem)s; it is put aside",
+                digest=row.digest,
+                problem=damage,
+            )
+        self._store.suspects[row.digest] = damage.offset
+        try:
+            await self._database.write(lambda tx: drop_content(tx, row.digest))
+        except BaseException:
+            if remains is not None:
+                remains.close()
+            raise
+        self._store.suspects.pop(row.digest, None)
+        path = await in_executor(partial(self._move, row.digest)) if remains is not None else None
+        return PutAside(row, remains, path)
+
+    def _move(self, digest: Digest) -> str | None:
+        """Failing here does no harm: a file without a row is not content."""
+        disk = self._store.disk
+        try:
+            names = disk.names(QUARANTINE)
+            number = int(names[-1].partition("-")[0]) + 1 if names else 1
+            path = f"{QUARANTINE}/{number:08}-{digest.replace(':', '-')}"
+            disk.rename(content_path(digest), path)
+            self._trim()
+            disk.sync_directory(QUARANTINE)
+        except (OSError, ValueError) as error:
+            log.error(
+                LogEvent.QUARANTINE_FAILED,
+                "the file of %(digest)s could not be put into quarantine: %(error)s",
+                digest=digest,
+                error=error,
+            )
+            return None
+        return path
+
+    def _trim(self) -> None:
+        """Remove the oldest files that are too many, or too much."""
+        disk, total = self._store.disk, 0
+        for place, name in enumerate(reversed(disk.names(QUARANTINE))):
+            path = f"{QUARANTINE}/{name}"
+            file = disk.open(path)
+            total += file.size()
+            file.close()
+            if place >= MAX_FILES or total > MAX_BYTES:
+                disk.remove(path)

@@ -1,0 +1,20 @@
+"""How much room the file system of the data directory has, as of the last look: asking may wait for a device, and
+heartbeats and answers must not."""
+
+from registry.ports import Disk
+from registry.storage.jobs import in_executor
+
+
+class DiskSpace:
+    """Free and total bytes; zeros before the first look."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self.free_bytes = self.total_bytes = 0
+
+    async def look(self) -> None:
+        """Look now. A disk that does not answer leaves the figures as they are: its failures are noticed elsewhere."""
+        try:
+            self.free_bytes, self.total_bytes = await in_executor(lambda: (self._disk.free(), self._disk.total()))
+        except OSError:
+            return

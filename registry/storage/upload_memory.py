@@ -1,0 +1,85 @@
+"""One bound on the bytes of all uploads that are in memory, between the socket and the disk.
+
+Bytes gather to pieces of a MiB before they are hashed and written, and one piece is written while the next one gathers.
+With many clients that adds up. When the bound is reached, nothing more is received until something was written; and
+what has gathered is written at once, however little it is, so that a client that stops sending keeps nothing in memory
+and nobody waiting.
+
+Beside this each connection has what the kernel and the server hand over in one read, some hundred KiB, and fast ones
+have larger buffers within a bound of their own (`http.wire.large_body`).
+"""
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from typing import Protocol
+
+MAX_BYTES = 64 * 1024 * 1024
+"""Pieces for all threads of an executor, several times over."""
+LOOK_S = 0.05
+"""How often uploads are told to write what they have, while others wait."""
+
+
+class Holder(Protocol):
+    """Somebody who has bytes in memory."""
+
+    def write_out(self) -> None:
+        """Begin to write what has gathered."""
+
+
+class UploadMemory:
+    """The bytes of all uploads of one instance that are in memory."""
+
+    def __init__(self) -> None:
+        self._held: dict[Holder, int] = {}
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self.held_bytes = 0
+
+    async def wait_for_room(self) -> None:
+        """Return once something may be received. Many may be let through at once, each for one piece."""
+        while self.held_bytes >= MAX_BYTES:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            if self._timer is None:
+                self._look()
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter.cancelled():
+                    with suppress(ValueError):
+                        self._waiters.remove(waiter)
+                else:
+                    self._wake()  # the next one in our place
+                raise
+        self._wake()
+
+    def take(self, holder: Holder, size_bytes: int) -> None:
+        """Note that a holder has so many bytes more."""
+        self._held[holder] = self._held.get(holder, 0) + size_bytes
+        self.held_bytes += size_bytes
+
+    def release(self, holder: Holder, size_bytes: int) -> None:
+        """Note that a holder has so many bytes less."""
+        left = self._held.pop(holder) - size_bytes
+        assert left >= 0, "a holder releases no more than it has taken"
+        if left:
+            self._held[holder] = left
+        self.held_bytes -= size_bytes
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let the next one look again, if there is room; it wakes the one behind it once it has taken its part."""
+        while self._waiters and self.held_bytes < MAX_BYTES:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _look(self) -> None:
+        """Have all write what they have, now and again, as long as others wait."""
+        self._timer = None
+        if self._waiters:
+            for holder in list(self._held):
+                holder.write_out()
+            self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)

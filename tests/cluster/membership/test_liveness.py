@@ -1,0 +1,100 @@
+import asyncio
+
+import pytest
+
+from registry.cluster.membership.liveness import PROBES_AT_ONCE, SAVE_SEQUENCE_S, LivenessProbe, MemberRecords
+from registry.cluster.membership.members import Members
+from tests.cluster.membership.test_members import OTHER, OWN, THIRD, beat
+
+
+class Probes:
+    """Collects probes, each under way until it is let go."""
+
+    def __init__(self):
+        self.begun: list[str] = []
+        self.go = asyncio.Event()
+
+    async def __call__(self, member):
+        self.begun.append(member.instance)
+        await self.go.wait()
+
+
+@pytest.fixture
+async def members():
+    return Members(OWN, "eu")
+
+
+async def settle():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_probe_of_a_member_under_way_is_not_sent_twice(members):
+    probes = Probes()
+    liveness = LivenessProbe("eu", probes)
+    members.on_unproven = liveness.request
+    for sequence in range(1, 10):
+        members.hear(OTHER, beat(), sequence, on_bus=True)
+        await settle()
+    assert probes.begun == [OTHER]
+    probes.go.set()
+    await settle()
+    members.hear(OTHER, beat(), 10, on_bus=True)
+    await settle()
+    assert probes.begun == [OTHER, OTHER], "the next heartbeat is the next attempt"
+
+
+async def test_probes_of_other_sites_are_bounded_and_own_site_is_not_behind_them(members):
+    probes = Probes()
+    members.on_unproven = LivenessProbe("eu", probes).request
+    for number in range(100):
+        members.hear(f"{number + 16:032x}", beat(site="us"), 1, on_bus=True)
+    members.hear(OTHER, beat(), 1, on_bus=True)
+    await settle()
+    assert len(probes.begun) == PROBES_AT_ONCE + 1
+    assert OTHER in probes.begun
+    probes.go.set()
+    await asyncio.sleep(0.01)
+    assert len(probes.begun) == 101
+
+
+async def test_closed_probes_end(members):
+    probes = Probes()
+    liveness = LivenessProbe("eu", probes)
+    liveness.request(members.hear(OTHER, beat(), 1, on_bus=True))
+    await settle()
+    liveness.close()
+    await settle()
+    assert len(asyncio.all_tasks()) == 1
+
+
+class Clock:
+    def __init__(self, monkeypatch):
+        self.now = 100.0
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "time", lambda: self.now)
+
+
+async def test_records_of_members_are_due_when_they_change_and_sequences_once_in_a_while(members, monkeypatch):
+    one, other = (members.hear(instance, beat(), 5, on_bus=False) for instance in (OTHER, THIRD))
+    clock, records = Clock(monkeypatch), MemberRecords()
+
+    def saved(now_ms=0):
+        rows = records.due([one, other], now_ms)
+        records.saved(rows)
+        return [(row.instance, row.start, row.sequence) for row in rows]
+
+    assert saved() == [(OTHER, 1, 5), (THIRD, 1, 5)]
+    clock.now += 2
+    one.sequence = other.sequence = 6
+    assert saved() == []
+    members.hear(THIRD, beat(start=2), 1, on_bus=False)
+    assert saved() == [(THIRD, 2, 1)], "a new incarnation is saved at once"
+    clock.now += SAVE_SEQUENCE_S
+    assert saved() == [(OTHER, 1, 6), (THIRD, 2, 1)]
+
+
+async def test_records_that_were_not_saved_are_due_again(members):
+    records = MemberRecords()
+    member = members.hear(OTHER, beat(), 1, on_bus=False)
+    assert len(records.due([member], 0)) == len(records.due([member], 0)) == 1
