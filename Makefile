@@ -9,7 +9,8 @@ WORKERS ?= $(shell expr $$(nproc) + 1)
 T ?=
 
 # Everything that neither starts clusters nor runs simulations, without the tests that alone take long.
-FAST := tests/crdt tests/catalog tests/blobs tests/system tests/http $(wildcard tests/test_*.py) \
+FAST := tests/crdt tests/oci tests/settings tests/telemetry tests/event_loop tests/catalog tests/storage tests/adapters \
+	tests/http $(wildcard tests/test_*.py) \
 	--ignore=tests/crdt/test_fuzz.py
 
 .DEFAULT_GOAL := help
