@@ -30,6 +30,8 @@ seams. `python -m simulations --help` runs it.
     run          one run: faults, then a healed network that must converge
     sweep        its end: everything listed and pulled everywhere
     shrink       making a failing run small
+    later        a later version: what it understands, and says, that this one does not
+    mixed        a cluster of mixed versions, some of which do not understand others
     planted/     bugs put in from outside, which the checkers must see
     replica      a replica in memory, of crdt/ alone
     documents    runs of documents alone, thousands of them

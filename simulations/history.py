@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from crdt.delta import decode_delta
+from crdt.fact import CRITICAL
 from registry.catalog.queries import KIND
 from registry.instance import Instance
 from simulations.world import Node
@@ -59,6 +60,8 @@ class Operation:
                 return key == ("m", self.digest) or (key[0] == "t" and digest == self.digest)
             case "delete blob":
                 return key == ("b", self.digest)
+            case "unmark":
+                return key[0] == CRITICAL
         return False
 
     def __str__(self) -> str:
@@ -217,4 +220,8 @@ def read_document(instance: Instance, document: int) -> Seen:
     database = instance.catalog.database
     vector = dict(database.rows("SELECT writer, clock FROM vectors WHERE document = ?", (document,)))
     rows = database.rows("SELECT writer, clock, kind, key, digest, time FROM facts WHERE document = ?", (document,))
-    return Seen(vector, {(writer, clock): Fact((kind, key), *rest) for writer, clock, kind, key, *rest in rows})
+    facts = {(writer, clock): Fact((kind, key), *rest) for writer, clock, kind, key, *rest in rows}
+    for identity, fact in facts.items():
+        if fact.key[1].startswith(CRITICAL):  # the same, whether the instance understands it or not
+            facts[identity] = Fact((CRITICAL, fact.key[1]), "", 0)
+    return Seen(vector, facts)

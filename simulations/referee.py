@@ -429,6 +429,7 @@ class Referee:
         self.winners.forget(node.name)
 
     def copied(self, node: Node, twin: Node) -> None:
+        twin.abilities, twin.fields_of = node.abilities, node.fields_of
         self.history.copied(node, twin)
 
     def _known_to_be_gone(self, nodes: Iterable[Node]) -> set[str]:

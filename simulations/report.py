@@ -113,7 +113,7 @@ async def _divergence(playing: Run, amount: float) -> float:
     await asyncio.sleep(1)
     before = playing.world.network.bytes
     await playing.restart(away)
-    await playing._converge()
+    await playing.converge()
     return float(playing.world.network.bytes - before)
 
 
@@ -123,7 +123,7 @@ async def _size(playing: Run, amount: float) -> float:
     for at in range(len(playing.world.nodes)):
         await _push(client, playing, at, 2)
     playing.world.weather.loss = 0.0
-    await playing._converge()
+    await playing.converge()
     return playing.convergence_s
 
 

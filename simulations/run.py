@@ -12,7 +12,7 @@ import gc
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 from registry.telemetry.events import LogEvent
@@ -49,9 +49,9 @@ class Run(Referee):
         super().__init__(plan)
         self.convergence_s = 0.0
 
-    async def play(self) -> None:
-        """All phases, or as far as the first promise that is broken."""
-        playing = asyncio.ensure_future(self._phases())
+    async def play(self, phases: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
+        """All phases, or others, as far as the first promise that is broken."""
+        playing = asyncio.ensure_future((phases or self._phases)())
         looking = asyncio.ensure_future(self._look_often())
         failing = asyncio.ensure_future(self.failed.wait())
         await asyncio.wait([playing, failing], return_when=asyncio.FIRST_COMPLETED)
@@ -72,13 +72,13 @@ class Run(Referee):
         await asyncio.sleep(2.5)
         slow, going_on = self._begin_slow_upload()
         busy = self._be_busy(), self._collect("busy", self.plan.fault_s), self._run_pipelines()
-        await asyncio.gather(*busy, *map(self._strike, self.plan.faults))
-        await self._heal()
-        await self._converge()
+        await asyncio.gather(*busy, *map(self.strike, self.plan.faults))
+        await self.heal()
+        await self.converge()
         going_on.cancel()
         await asyncio.gather(going_on, return_exceptions=True)
         await asyncio.sleep(CALM_S + 0.1)
-        await asyncio.gather(self._load(self.plan.calm_operations, "calm"), self._collect("calm", 3 * GRACE_S))
+        await asyncio.gather(self.load(self.plan.calm_operations, "calm"), self._collect("calm", 3 * GRACE_S))
         await slow.finish(self.world.nodes[0])
         await asyncio.sleep(1.0)
         if "lose-one" in self.plan.conditions and len(self.world.nodes) > 1:
@@ -86,11 +86,11 @@ class Run(Referee):
         await self._check_end()
 
     async def _be_busy(self) -> None:
-        await self._load(self.plan.operations, "busy")
+        await self.load(self.plan.operations, "busy")
         if "forgotten" in self.plan.faults:
-            await self._load(self.plan.operations, "busy meanwhile")  # something happens while it is away
+            await self.load(self.plan.operations, "busy meanwhile")  # something happens while it is away
 
-    async def _load(self, operations: int, phase: str) -> None:
+    async def load(self, operations: int, phase: str) -> None:
         clients = [
             Client(
                 f"client{number}", self.world.network, self._places, self, f"{self.plan.seed} {phase} client {number}"
@@ -131,7 +131,7 @@ class Run(Referee):
     def _places(self) -> list[Node]:
         return self.world.nodes
 
-    async def _strike(self, name: str) -> None:
+    async def strike(self, name: str) -> None:
         fault, kinds = FAULTS[name]
         drawn = random.Random(f"{self.plan.seed} {name}")
         await asyncio.sleep(drawn.random() * self.plan.fault_s * 0.7)
@@ -140,7 +140,7 @@ class Run(Referee):
         await fault(self, drawn)
         self._strike_ends(kind)
 
-    async def _heal(self) -> None:
+    async def heal(self) -> None:
         self.world.weather.clear()
         self.world.redis.stalled.clear()
         for node in self.world.nodes:
@@ -148,7 +148,7 @@ class Run(Referee):
             node.on_disk_call = lambda call, name: None
         await asyncio.gather(*(self.restart(node) for node in self.world.nodes if not node.up))
 
-    async def _converge(self) -> None:
+    async def converge(self) -> None:
         begun = self.world.loop.now
         while True:
             instances = [node.instance for node in self.world.nodes if node.instance is not None]

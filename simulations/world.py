@@ -13,6 +13,9 @@ from typing import Any
 from blake3 import blake3
 from pydantic import SecretStr
 
+from crdt.change import Change
+from crdt.header import Field
+from registry.capabilities import OWN
 from registry.catalog.catalog import PATH
 from registry.catalog.database import Database, Reads
 from registry.cluster.rpc.keys import ClusterKey
@@ -82,6 +85,10 @@ class Node:
         self._refused: Counter[str] = Counter()
         """Frames and requests that its earlier lives have refused, by reason."""
         self.on_disk_call: Callable[[str, str], None] = lambda call, name: None
+        self.abilities = OWN
+        """Of the version that it is."""
+        self.fields_of: Callable[[Change], tuple[Field, ...]] = lambda change: ()
+        """What its version says in the header of a change's frame."""
 
     @property
     def up(self) -> bool:
@@ -132,9 +139,10 @@ class Node:
             bus.on_publish = lambda frame: world.frame_leaves(self, life, frame)
             transport = SimulatedTransport(world.network if connected else Network(world.weather), life)
             clock = SimulatedClock(self, life)
-            self.instance = Instance(self._config(), clock, self.disk, bus, transport)
+            self.instance = Instance(self._config(), clock, self.disk, bus, transport, abilities=self.abilities)
             world.born(self, self.instance)
             await self.instance.start()
+            self.instance.cluster.gossip.fields_of = self.fields_of
             self.started = True
             place = self.name if connected else f"{self.name}-alone"
             processes = self._processes(self.instance, life)

@@ -4,6 +4,7 @@ Each replaces a function or takes away a protection for the time of a run; the r
 each stands what brings it to light: the faults, and within how many seeds.
 """
 
+from simulations.mixed import mixed_versions
 from simulations.planted import (
     absence,
     acts,
@@ -16,6 +17,7 @@ from simulations.planted import (
     meaning,
     members,
     network,
+    versions,
 )
 from simulations.planted.bug import Planted
 
@@ -33,6 +35,7 @@ _EVICTING = (("operations", 20), ("clients", 4), ("conditions", ("evict",)))
 _EVICTING_COPIES = (("operations", 20), ("clients", 4), ("conditions", ("evict", "two-copies")))
 _LEAVING = (("operations", 25), ("fault_s", 12.0), ("clients", 4))
 _SITE = ("eu", "eu", "eu")
+_MIXED = (("operations", 4), ("fault_s", 6.0))
 _LASTING = (*_LONG, ("calm_operations", 0))
 
 PLANTED = [
@@ -143,4 +146,10 @@ PLANTED = [
     Planted("excluded members hold leases", leases.excluded_hold_leases, ("slow-disk",), 12, _SITE),
     Planted("leases that last", leases.leases_that_last, ("hang-primary",), 12, _SITE),
     Planted("bodies not fetched", absence.bodies_not_fetched, ("loss", "absence"), 8),
+    Planted("critical flag ignored", versions.critical_flag_ignored, (), 2, chosen=_MIXED, act=mixed_versions),
+    Planted("critical field accepted", versions.critical_field_accepted, (), 2, chosen=_MIXED, act=mixed_versions),
+    Planted("kept answers given again", versions.kept_answers_given_again, (), 2, chosen=_MIXED, act=mixed_versions),
+    Planted("workers serve all", versions.workers_serve_all, (), 2, chosen=_MIXED, act=mixed_versions),
+    Planted("routes serve all", versions.routes_serve_all, (), 2, chosen=_MIXED, act=mixed_versions),
+    Planted("facts not read again", versions.facts_not_read_again, (), 2, chosen=_MIXED, act=mixed_versions),
 ]

@@ -63,8 +63,8 @@ async def upload_through(work, place, owner):
 
 
 async def agree(playing):
-    await playing._heal()
-    await playing._converge()
+    await playing.heal()
+    await playing.converge()
     await asyncio.sleep(0.5)
 
 
