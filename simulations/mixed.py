@@ -56,6 +56,7 @@ class Mixed:
         run = self._run
         await asyncio.gather(*(run.restart(node) for node in run.world.nodes))
         await asyncio.sleep(2.5)
+        await self._have_content_everywhere()
         busy = self._write_and_probe(run.plan.fault_s), run.load(run.plan.operations, "busy")
         await asyncio.gather(*busy, *map(run.strike, run.plan.faults))
         await run.heal()
@@ -69,6 +70,13 @@ class Mixed:
         await self._check_all_stopped()
         await self._upgrade()
         run.judge(convergence.check_agreement, run.world.nodes)
+
+    async def _have_content_everywhere(self) -> None:
+        """Have all instances hold content of the repository before the first critical fact, so that workers have it."""
+        await self._client.push(self._later, REPOSITORY, TAG, IMAGE)
+        await self._agree()
+        for node in self._run.world.nodes:
+            await self._ask(node, "GET", f"/v2/{REPOSITORY}/blobs/{digest_of(IMAGE.blobs[0])}", DOCUMENT)
 
     # What the later instance does
 
