@@ -10,7 +10,7 @@ import pytest
 from registry.telemetry.event_log import RESERVED, EventLog, make_record
 from registry.telemetry.events import LogEvent
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 OWN = {"registry/telemetry/event_log.py", "registry/telemetry/events.py"}
 FILES = [path for path in sorted((ROOT / "registry").rglob("*.py")) if str(path.relative_to(ROOT)) not in OWN]
 LEVELS = {"debug", "info", "warning", "error", "exception", "log"}
