@@ -8,10 +8,8 @@ WORKERS ?= $(shell expr $$(nproc) + 1)
 # What `make test` runs, by default all: files, directories, or one test (tests/http/test_tags.py::test_…).
 T ?=
 
-# Everything that neither starts clusters nor runs simulations, without the tests that alone take long.
-FAST := tests/crdt tests/oci tests/settings tests/telemetry tests/event_loop tests/catalog tests/storage tests/adapters \
-	tests/http $(wildcard tests/test_*.py) \
-	--ignore=tests/crdt/test_fuzz.py
+# What `make test-fast` runs: no clusters and no simulations, nor what is marked as slow.
+FAST := $(addprefix tests/,crdt oci settings telemetry event_loop catalog storage adapters cluster http cli) $(wildcard tests/test_*.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast check format reference hooks bench lock clean
@@ -26,7 +24,7 @@ test: $(if $(T),$(VENV)/dev,check)  ## run checks and all tests, or only T=PATH;
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(T)
 
 test-fast: $(VENV)/dev  ## run the tests of single modules and of the HTTP API, in less than a minute
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(FAST)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow" $(FAST)
 
 check: $(VENV)/dev  ## check style, formatting and types
 	$(BIN)/ruff check .

@@ -18,6 +18,8 @@ from simulations.network import RedisServers, SimulatedBus, Weather
 from tests.support.logs import recorded
 from tests.support.server import Redis, free_port, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def anything(message):
     """No message is refused by its first bytes."""

@@ -20,6 +20,8 @@ from registry.oci.names import digest_of
 from tests.support.seams import StillClock, opened_catalog
 from tests.support.turns import Turns
 
+pytestmark = pytest.mark.slow
+
 NAME = "repository/app"
 LAYERS = 9900
 LONGEST_S = 0.12

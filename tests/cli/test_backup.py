@@ -15,6 +15,8 @@ from tests.support import images
 from tests.support.client import sha256
 from tests.support.server import Server, free_port, running_cluster, running_server, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def restored(cluster, directory, backup, site="eu"):
     """An instance on a restored directory, in a running cluster."""

@@ -19,6 +19,8 @@ from tests.support import images
 from tests.support.client import sha256
 from tests.support.server import KEY, running_server
 
+pytestmark = pytest.mark.slow
+
 SIGNED = {"CONCORD_CLUSTER_KEY": KEY}
 
 

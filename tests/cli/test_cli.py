@@ -20,6 +20,8 @@ from tests.support.client import Client, sha256
 from tests.support.logs import log_lines, select
 from tests.support.server import KEY, Server, free_port, running_cluster, running_server, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def demo_ports(tmp_path_factory):

@@ -12,6 +12,8 @@ from tests.support import images
 from tests.support.client import sha256
 from tests.support.server import running_cluster, running_server, wait_until
 
+pytestmark = pytest.mark.slow
+
 KEPT, LOST, NEWER = (images.image(name, layers=2, layer_bytes=3000) for name in ("kept", "lost", "newer"))
 INDEX = images.index(LOST)
 KEYS = []

@@ -15,6 +15,8 @@ import pytest
 from tests.support import images
 from tests.support.server import Server, running_cluster, running_server, wait_until
 
+pytestmark = pytest.mark.slow
+
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 

@@ -17,6 +17,8 @@ from registry.cluster.rpc.messages import Heartbeat
 from tests.support.client import sha256
 from tests.support.server import KEY, Redis, Server, wait_until
 
+pytestmark = pytest.mark.slow
+
 OURS, THEIRS = ClusterKey(KEY), ClusterKey("another cluster's key")
 SENDER, OTHER_SENDER = bytes([7] * 16), bytes([8] * 16)
 W = 123456

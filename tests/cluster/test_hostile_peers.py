@@ -27,6 +27,8 @@ from registry.cluster.rpc.sessions import (
 from tests.support.client import sha256
 from tests.support.server import KEY, running_cluster, running_server
 
+pytestmark = pytest.mark.slow
+
 PREFIX = "/_concord/peer"
 ME = "ab" * 16
 BEAT = msgspec.to_builtins(

@@ -20,6 +20,8 @@ from tests.support.client import sha256, with_digest
 from tests.support.golden import GOLDEN, classes, required
 from tests.support.server import KEY, Redis, running_server, wait_until
 
+pytestmark = pytest.mark.slow
+
 RELEASES = sorted(GOLDEN.iterdir())
 ANSWERS = {
     "/hello": (m.Hello, m.Hello),

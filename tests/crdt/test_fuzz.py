@@ -19,6 +19,8 @@ from crdt.gate import admit
 from crdt.header import Field
 from tests.support.histories import NAME, history
 
+pytestmark = pytest.mark.slow
+
 KEY = FrameKey(b"cluster!", bytes(range(32)))
 CHUNKS = 4
 FORGED = int(os.environ.get("FUZZ_FORGED", 600_000)) // CHUNKS

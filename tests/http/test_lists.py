@@ -215,6 +215,7 @@ def test_referrers_come_on_one_page_while_they_fit_a_manifest_of_4_mib(client, r
     assert ([entry["digest"] for entry in filtered], pages) == (pushed[::-1], [30])
 
 
+@pytest.mark.slow
 def test_referrers_are_filtered_before_the_list_is_cut(client, repository):
     """A signature is found however many others are pushed beside it: more than any page held before."""
     (signature,) = push_referrers(client, repository, 1, "application/signature")

@@ -5,10 +5,14 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from registry.oci.manifest import MAX_MANIFEST_BYTES
 from tests.http.admin.test_metrics import value
 from tests.support import images
 from tests.support.server import running_server, wait_until
+
+pytestmark = pytest.mark.slow
 
 MIB = 1024 * 1024
 SENDERS = 48

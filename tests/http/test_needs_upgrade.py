@@ -18,6 +18,8 @@ from tests.support.client import sha256, with_digest
 from tests.support.later import KIND, later_fact
 from tests.support.server import Server, wait_until
 
+pytestmark = pytest.mark.slow
+
 IMAGE = images.image("needs upgrade", layers=1, layer_bytes=1000)
 LARGE = images.image("needs upgrade, large", layers=1, layer_bytes=300_000)
 BLOB, LARGE_BLOB = (sha256(image.blobs[1]) for image in (IMAGE, LARGE))

@@ -16,6 +16,8 @@ from tests.support.needs import need
 from tests.support.processes import owner_of, standing_still
 from tests.support.server import running_server
 
+pytestmark = pytest.mark.slow
+
 IMAGE = images.image("offered", layers=1, layer_bytes=200_000)
 OFFERS = {
     "h2c": "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n",

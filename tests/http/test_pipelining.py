@@ -12,6 +12,8 @@ from tests.support.client import sha256
 from tests.support.processes import resident_kib
 from tests.support.server import running_server, wait_until
 
+pytestmark = pytest.mark.slow
+
 IMAGE = images.image("pipelined", layers=1, layer_bytes=200_000)
 BASE = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n"
 MANIFEST = b"GET /v2/app/manifests/v1 HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -159,6 +159,7 @@ def test_a_refusal_waits_for_answers_that_take_their_time(tmp_path):
         assert statuses(connection) == [503, 400]
 
 
+@pytest.mark.slow
 def test_a_head_that_does_not_end_does_not_end_the_answers_before_it(tmp_path):
     with waiting_for_copies(tmp_path, **{"registry.http.wire.protocol.HEAD_S": 0.5}) as connection:
         connection.sendall(b"0\r\n\r\n" + MANIFEST[:20])
@@ -250,6 +251,7 @@ def test_a_refused_head_is_answered_to_who_sends_a_manifest_first(server, host):
         assert statuses(connection) == [400]
 
 
+@pytest.mark.slow
 def test_a_client_that_goes_on_sending_is_waited_for_so_long_only(tmp_path):
     constants = {"registry.http.wire.closing.LINGER_S": 1.0}
     with running_server(tmp_path / "data", constants=constants) as server, connected(server, 30) as connection:
@@ -263,6 +265,7 @@ def test_a_client_that_goes_on_sending_is_waited_for_so_long_only(tmp_path):
         assert time.monotonic() - begun < 15
 
 
+@pytest.mark.slow
 def test_a_client_that_neither_sends_nor_closes_is_waited_for_so_long_only(tmp_path):
     constants = {"registry.http.wire.closing.SILENT_S": 0.5}
     with running_server(tmp_path / "data", constants=constants) as server, connected(server, 30) as connection:

@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.server import running_server
 
+pytestmark = pytest.mark.slow
+
 IDLE_S = 1.0
 
 

@@ -4,8 +4,12 @@ import random
 import socket
 import time
 
+import pytest
+
 from tests.http.admin.test_metrics import value
 from tests.support.server import running_server, wait_until
+
+pytestmark = pytest.mark.slow
 
 MIB = 1024 * 1024
 CLIENTS = 64

@@ -32,6 +32,7 @@ PIECES = [
 SHAPE = re.compile(r"blobs/sha(256|512)/[0-9a-f]{2}/[0-9a-f]+")
 
 
+@pytest.mark.slow
 def test_a_million_hostile_digests_and_tags_stay_inside():
     drawn = random.Random(1)
     passed = 0

@@ -68,6 +68,7 @@ async def site(tmp_path):
     return await Site(tmp_path / "data").open()
 
 
+@pytest.mark.slow
 async def test_a_body_that_comes_byte_by_byte_takes_little_more_than_its_size(site):
     tracemalloc.start()
     try:

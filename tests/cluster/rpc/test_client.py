@@ -1,9 +1,13 @@
 import asyncio
 
+import pytest
+
 from registry.cluster.membership.members import Members
 from registry.cluster.rpc.client import Peers
 from registry.cluster.rpc.sessions import Session
 from tests.cluster.membership.test_members import OTHER, OWN, THIRD
+
+pytestmark = pytest.mark.slow
 
 
 class SlowToOpen(Peers):

@@ -18,6 +18,8 @@ from tests.support.needs import need
 from tests.support.network import Network
 from tests.support.server import KEY, Server, running_server
 
+pytestmark = pytest.mark.slow
+
 ACTS = ["gc", "forget", "leave", "scrub"]
 JSON = {"Content-Type": "application/json"}
 

@@ -18,6 +18,8 @@ from tests.http.admin.test_metrics import value
 from tests.support.client import sha256
 from tests.support.server import running_server
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024 * 1024
 MAX = 10 * COUNTED_BYTES
 LARGE = 3 * COUNTED_BYTES
