@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from crdt.delta import encode_delta
+from crdt.fact import fact_hash
 from registry.cluster.placement.collection_reasons import Code
 from registry.cluster.rpc import messages as m
 from registry.telemetry.events import LogEvent
@@ -220,8 +221,26 @@ def test_nothing_is_collected_nor_given_up_while_it_is_not_understood(old):
     session = peer.open()
     relied = peer.ask(session, "/relied", m.RelyQuestion([sha256(b"x")], 1, 0))
     assert "repository/blocked" in msgspec.msgpack.decode(relied.body)["unknown"]
-    released = peer.ask(session, "/release", m.ReleaseQuestion([sha256(OTHER)], []))
-    assert msgspec.msgpack.decode(released.body)["released"] == []
+
+
+def test_a_link_is_not_given_up_after_a_fact_that_may_name_it(old):
+    """The fact came between the two questions of whoever collects."""
+    peer, digest = Peer(old.server), sha256(OTHER)
+    session = peer.open()
+
+    def released():
+        return msgspec.msgpack.decode(peer.ask(session, "/release", m.ReleaseQuestion([digest], [links])).body)[
+            "released"
+        ]
+
+    facts = msgspec.msgpack.decode(peer.ask(session, "/facts", m.FactsQuestion("repository/blocked")).body)["facts"]
+    links = [fact_hash(text) for _, _, text in facts if digest in text]
+    relied = peer.ask(session, "/relied", m.RelyQuestion([digest], 1, 0))
+    assert msgspec.msgpack.decode(relied.body)["relied"] == []
+    old.later_says("repository/blocked", ["x"])
+    assert released() == []
+    old.later_says("repository/blocked", [], deleted=[0])
+    assert released() == [digest]
 
 
 def test_after_an_upgrade_everything_is_served(old):
