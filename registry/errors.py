@@ -29,7 +29,7 @@ specification ("Error codes") and no others.
       StorageFailed          503  DENIED
         DiskFull             503
         DiskBudgetUsed       503
-      NotSecured             503  DENIED
+      WriteConcernTimeout    503  DENIED
       Leaving                503  DENIED
       NotCurrent             503  DENIED
       NeedsUpgrade           503  DENIED
@@ -244,7 +244,7 @@ class DiskBudgetUsed(StorageFailed):
         super().__init__("this instance's disk budget is used up; push to another one, or again in a while", detail)
 
 
-class NotSecured(OciError):
+class WriteConcernTimeout(OciError):
     """A push that is here, and not yet at as many holders as its policy asks for. Pushing again waits again."""
 
     status = 503

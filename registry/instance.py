@@ -112,8 +112,8 @@ class Instance:
             self._in_place,
             self.abilities,
         )
-        evict = self.cluster.evict
-        self.uploads.check_room, self.uploads.on_published = evict.check_room, evict.came
+        evict = self.cluster.evictor
+        self.uploads.check_room, self.uploads.on_published = evict.check_room, evict.on_blob_added
         evict.upload_bytes = lambda: self.uploads.held_bytes
         self.catalog.documents.on_large_log = self._is_due
         for document in self.catalog.replica.large_logs():
@@ -137,7 +137,7 @@ class Instance:
     def learn(self, used: Iterable[Digest], damaged: Iterable[Damage]) -> None:
         """What another process of this instance, which only reads, has come by."""
         for digest in used:
-            self.cluster.evict.used(digest)
+            self.cluster.evictor.touch(digest)
         for digest, offset in damaged:
             mending = self.cluster.contents.damaged(digest, Damaged(offset, "a reader met it"))
             task = asyncio.create_task(mending)

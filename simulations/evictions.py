@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import registry.cluster.placement.eviction as evict
 from registry.cluster.node import GIB
-from registry.cluster.placement.eviction import Evict
+from registry.cluster.placement.eviction import Evictor
 from simulations.life import LIFE, nobodys
 
 BUDGET_BYTES = 3000
@@ -24,9 +24,9 @@ SHARES = (("LOOK_S", 0.5), ("MAX_PAUSE_S", 5.0), ("HIGH", 0.2), ("LOW", 0.15), (
 @contextlib.contextmanager
 def watched(told: Callable[[str, str, float], None]) -> Iterator[None]:
     """Tell of every content that is evicted: the instance, the digest, and when that began to be decided."""
-    original = Evict._evict
+    original = Evictor._evict
 
-    async def evicting(self: Evict, one: Any) -> bool:
+    async def evicting(self: Evictor, one: Any) -> bool:
         begun_s = asyncio.get_running_loop().time()
         removed = await original(self, one)
         life = LIFE.get()
@@ -35,7 +35,7 @@ def watched(told: Callable[[str, str, float], None]) -> Iterator[None]:
         return removed
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(patch.object(Evict, "_evict", evicting))
+        stack.enter_context(patch.object(Evictor, "_evict", evicting))
         for name, value in SHARES:
             stack.enter_context(patch.object(evict, name, value))
         yield

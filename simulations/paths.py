@@ -14,8 +14,8 @@ import registry.cluster.replication.gossip as gossip
 import registry.cluster.replication.manifest_bodies as bodies
 from registry.catalog.replica import DocumentReplica
 from registry.cluster.node import Cluster
-from registry.cluster.placement.garbage_collection import Collect
-from registry.cluster.placement.write_concern import Secure
+from registry.cluster.placement.garbage_collection import GarbageCollector
+from registry.cluster.placement.write_concern import WriteConcern
 from registry.cluster.replication.anti_entropy import Sync
 from registry.cluster.rpc.client import Peers
 from registry.http.oci.read_only import Reading
@@ -37,9 +37,9 @@ WATCHED: tuple[tuple[Any, str, Told], ...] = (
     (Sync, "_audit_is_due", lambda arguments, due: "audit" if due else ""),
     (Cluster, "_behind", lambda arguments, behind: "out of service" if behind else ""),
     (Peers, "stream", _resumed),
-    (Secure, "_groups", lambda arguments, groups: "push secured" if groups else ""),
+    (WriteConcern, "_groups", lambda arguments, groups: "push secured" if groups else ""),
     (Reading, "stream", lambda arguments, stream: "blob sent by a reader" if stream else ""),
-    (Collect, "_forget", lambda arguments, removed: "content collected" if removed else ""),
+    (GarbageCollector, "_forget", lambda arguments, removed: "content collected" if removed else ""),
 )
 PATHS = (
     "change deposited",

@@ -105,7 +105,7 @@ def link_blob(
     return documents.write(tx, name, _identities(before), [link])
 
 
-def link_again(
+def reassert_link(
     tx: Transaction, documents: Documents, repository: Repository, digest: Digest, now_ms: int
 ) -> Change | None:
     """Say the link of a blob again, so that it outlives who is about to drop the one that is there; None where there is

@@ -24,10 +24,10 @@ from registry.cluster.membership.members import HEARTBEAT_S, Member, Members
 from registry.cluster.membership.membership_log import MembershipLog
 from registry.cluster.membership.reachability import Reachability
 from registry.cluster.membership.watch import Watch
-from registry.cluster.placement.eviction import Evict
-from registry.cluster.placement.garbage_collection import Collect
-from registry.cluster.placement.replicator import Copies
-from registry.cluster.placement.write_concern import Secure
+from registry.cluster.placement.eviction import Evictor
+from registry.cluster.placement.garbage_collection import GarbageCollector
+from registry.cluster.placement.replicator import Replicator
+from registry.cluster.placement.write_concern import WriteConcern
 from registry.cluster.replication.acknowledgements import Confirmations
 from registry.cluster.replication.anti_entropy import Sync
 from registry.cluster.replication.direct_push import SitePush
@@ -40,9 +40,9 @@ from registry.cluster.rpc.client import Peers
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.messages import Heartbeat, Hello
 from registry.cluster.transfer.blob_reader import Contents
-from registry.cluster.transfer.locator import Locate
-from registry.cluster.transfer.scrubber import Scrub
-from registry.cluster.transfer.transfer import Fetch
+from registry.cluster.transfer.locator import Locator
+from registry.cluster.transfer.scrubber import Scrubber
+from registry.cluster.transfer.transfer import Transfers
 from registry.config import Config
 from registry.errors import StorageFailed
 from registry.event_loop.ending import end
@@ -108,9 +108,11 @@ class Cluster:
         self.peers = Peers(transport, self.members, clock, keys, abilities)
         self.sync = Sync(catalog, self.peers, self.members)
         self.delays = Delays(self.members, clock)
-        self.locate = Locate(self.peers, self.members)
-        self.fetch = Fetch(store, catalog.database, self.peers, self.members, self.locate, clock, config.hold_s)
-        self.bodies = Bodies(catalog, self.peers, self.members, self.locate, self.sync)
+        self.locator = Locator(self.peers, self.members)
+        self.transfers = Transfers(
+            store, catalog.database, self.peers, self.members, self.locator, clock, config.hold_s
+        )
+        self.bodies = Bodies(catalog, self.peers, self.members, self.locator, self.sync)
         self._keep_site_current(config, lease)
         self._keep_content(config, store)
         self.space = DiskSpace(store.disk)
@@ -158,23 +160,27 @@ class Cluster:
         catalog, clock, keeps = self._catalog, self._clock, not config.front_end
         self.policy = policy = config.rules
         self.rules_without_effect = policy.without_effect()
-        self.copies = Copies(policy, keeps, catalog.queries, self.members, self.locate, self.fetch, config.copy_mib_s)
-        self.secure = Secure(
-            policy, keeps, catalog.queries, self.members, self.peers, self.sync, self.bodies, self.fetch,
-            self.copies, config.acknowledge_s,
+        self.replicator = Replicator(
+            policy, keeps, catalog.queries, self.members, self.locator, self.transfers, config.copy_mib_s
+        )
+        self.write_concern = WriteConcern(
+            policy, keeps, catalog.queries, self.members, self.peers, self.sync, self.bodies, self.transfers,
+            self.replicator, config.acknowledge_s,
         )  # fmt: skip
-        self.collect = Collect(
+        self.garbage_collector = GarbageCollector(
             catalog, store, self.members, self.gossip, self.peers, self.sync, config.gc_grace_s, config.gc_every_s
         )
         budget = int(config.disk_budget_gib * GIB)
-        self.evict = Evict(budget, catalog, store, self.members, self.peers, self.copies, self.collect, clock)
-        self.fetch.has_room, self.fetch.on_kept = self.evict.has_room, self.evict.came
+        self.evictor = Evictor(
+            budget, catalog, store, self.members, self.peers, self.replicator, self.garbage_collector, clock
+        )
+        self.transfers.has_room, self.transfers.on_kept = self.evictor.has_room, self.evictor.on_blob_added
         self.has_left = False
         self.on_left: Callable[[], None] = lambda: None  # called when this instance has left for good
         catalog.documents.on_links = self._linked
-        self.contents = Contents(catalog, store, self.fetch, clock, config.check_after_s)
+        self.contents = Contents(catalog, store, self.transfers, clock, config.check_after_s)
         self.leave = Leave(catalog, self.contents, self.members, self.peers, self.sync)
-        self.scrub = Scrub(config, catalog, store, self.contents, self.bodies, clock)
+        self.scrubber = Scrubber(config, catalog, store, self.contents, self.bodies, clock)
 
     def start(self) -> None:
         """Begin the tasks."""
@@ -185,10 +191,10 @@ class Cluster:
             self.site_push.run,
             self.sync.run,
             self.bodies.run,
-            self.copies.run,
-            self.collect.run,
-            self.evict.run,
-            self.scrub.run,
+            self.replicator.run,
+            self.garbage_collector.run,
+            self.evictor.run,
+            self.scrubber.run,
             self.watch.run,
             self.reachability.run,
             self._beat,
@@ -207,9 +213,9 @@ class Cluster:
         self.site_push.close()
         self.introductions.close()
         self.sync.close()
-        self.copies.close()
-        self.locate.close()
-        self.fetch.close()
+        self.replicator.close()
+        self.locator.close()
+        self.transfers.close()
         self.contents.close()
         self.bodies.close()
 
@@ -350,9 +356,9 @@ class Cluster:
         """Hand over what only this instance holds, and be gone for good."""
         if not self.leave.under_way:
             self.leave.under_way = True
-            self.copies.stop()
-            self.secure.stop()
-            self.evict.stop()
+            self.replicator.stop()
+            self.write_concern.stop()
+            self.evictor.stop()
             self._tasks.append(asyncio.create_task(run_supervised(self._leave)))
 
     async def _leave(self) -> None:
@@ -439,8 +445,8 @@ class Cluster:
     # What comes in
 
     def _linked(self, document: str, links: list[Fact]) -> None:
-        self.collect.linked(Digest(fact.key) for fact in links)
-        self.copies.linked(document, links)
+        self.garbage_collector.linked(Digest(fact.key) for fact in links)
+        self.replicator.linked(document, links)
 
     def _taken_in(self, applied: Applied, sender: str | None) -> None:
         """Measure how old a change is; with a sender it came by a frame, which may have had no room for a body."""

@@ -74,7 +74,7 @@ class App:
             instance.clock,
             instance.config.check_after_s,
             instance.traffic,
-            instance.cluster.evict.used,
+            instance.cluster.evictor.touch,
             self._doubt,
         )
 

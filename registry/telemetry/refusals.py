@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from registry.errors import NotSecured, OciError, StorageFailed
+from registry.errors import OciError, StorageFailed, WriteConcernTimeout
 from registry.ports import Clock
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
@@ -41,11 +41,11 @@ class Refusals:
         except OciError as error:
             if method in PUSHING:
                 self.counts[error.counted_as] += 1
-            if isinstance(error, NotSecured | StorageFailed):
+            if isinstance(error, WriteConcernTimeout | StorageFailed):
                 self.note(repository, error)
             raise
 
-    def note(self, repository: str, error: NotSecured | StorageFailed) -> None:
+    def note(self, repository: str, error: WriteConcernTimeout | StorageFailed) -> None:
         """Say that a push to a repository was answered with `error`."""
         left_out = self._limit.admit()
         if left_out is None:

@@ -18,7 +18,7 @@ def waiting(instance: Instance, lost: Set[str]) -> dict[str, int]:
         "held frames": cluster.gossip._gate.items,
         "confirmations": len(cluster.confirmations._waits),
         "documents due": len(cluster.sync._due),
-        "transfers": len(cluster.fetch._transfers.keys() - lost),
+        "transfers": len(cluster.transfers._transfers.keys() - lost),
         "bodies": len(cluster.bodies._fetching),
         "writes": len(instance.catalog.database._queue),
     }

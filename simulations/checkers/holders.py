@@ -81,5 +81,5 @@ class Holders:
 
 
 def _is_to_hold(instance: Instance, digest: Digest) -> bool:
-    copies, own = instance.cluster.copies, instance.cluster.members.own
+    copies, own = instance.cluster.replicator, instance.cluster.members.own
     return any(own in copies.designated(name, digest) for name, _ in instance.catalog.queries.links_of(digest))

@@ -7,51 +7,53 @@ from unittest.mock import patch
 
 from registry.catalog.collection import drop_links
 from registry.cluster.placement import garbage_collection as collect
-from registry.cluster.placement.garbage_collection import Collect
-from registry.cluster.placement.write_concern import Secure
+from registry.cluster.placement.garbage_collection import GarbageCollector
+from registry.cluster.placement.write_concern import WriteConcern
 from simulations.planted.bug import Bug, nothing_async, together
 
 
 def copies_not_waited_for() -> Bug:
-    return patch.object(Secure, "wait", nothing_async)
+    return patch.object(WriteConcern, "wait", nothing_async)
 
 
 def nobody_asked() -> Bug:
     """Content is removed where no manifest here names it, whatever others have."""
 
-    async def ask(self: Collect, digests: Any) -> list[Any]:
+    async def ask(self: GarbageCollector, digests: Any) -> list[Any]:
         return []
 
-    async def release(self: Collect, digests: Any) -> set[Any]:
+    async def release(self: GarbageCollector, digests: Any) -> set[Any]:
         return set(digests)
 
-    return together(patch.object(Collect, "_ask_all", ask), patch.object(Collect, "_release_all", release))
+    return together(
+        patch.object(GarbageCollector, "_ask_all", ask), patch.object(GarbageCollector, "_release_all", release)
+    )
 
 
 def pins_ignored() -> Bug:
-    return patch.object(Collect, "is_pinned", lambda self, digest: False)
+    return patch.object(GarbageCollector, "is_pinned", lambda self, digest: False)
 
 
 def released_unseen() -> Bug:
     """Members give up whatever they are asked to."""
 
-    async def release(self: Collect, digests: Iterable[Any]) -> list[Any]:
+    async def release(self: GarbageCollector, digests: Iterable[Any]) -> list[Any]:
         given = list(digests)
         dropping = partial(drop_links, documents=self._catalog.documents, digests=given)
         await self._catalog.database.write_in_steps(dropping)
         return given
 
-    return patch.object(Collect, "release", release)
+    return patch.object(GarbageCollector, "release", release)
 
 
 def grace_ignored() -> Bug:
-    once = Collect.once
+    once = GarbageCollector.once
 
-    async def hasty(self: Collect, dry: bool = False) -> Any:
+    async def hasty(self: GarbageCollector, dry: bool = False) -> Any:
         self._grace_s = 0.0
         return await once(self, dry)
 
-    return patch.object(Collect, "once", hasty)
+    return patch.object(GarbageCollector, "once", hasty)
 
 
 def links_after_the_question_ignored() -> Bug:
@@ -61,4 +63,4 @@ def links_after_the_question_ignored() -> Bug:
 
 def told_and_not_linked_again() -> Bug:
     """Whoever is told of a blob that others are about to give up has a pin, and nothing else."""
-    return patch.object(Collect, "may_be_given_up", lambda self, repository, digest: False)
+    return patch.object(GarbageCollector, "release_pending", lambda self, repository, digest: False)

@@ -9,7 +9,7 @@ from registry.catalog.documents import Documents
 from registry.cli import backup
 from registry.cluster.membership.decommission import Leave
 from registry.cluster.membership.members import Members
-from registry.cluster.placement.eviction import Evict
+from registry.cluster.placement.eviction import Evictor
 from registry.cluster.rpc.client import Peers
 from simulations.planted.bug import Bug, nothing, nothing_async, together
 
@@ -17,37 +17,37 @@ from simulations.planted.bug import Bug, nothing, nothing_async, together
 def any_holder_believed() -> Bug:
     """Whoever makes room relies on lower ranks too, who may rely on it."""
 
-    async def careless(self: Evict, digest: Any) -> bool:
+    async def careless(self: Evictor, digest: Any) -> bool:
         repositories = self._repositories(digest)
         if not repositories or self._is_to_hold(repositories, digest):
             return False
-        needed = max(1, *(len(self._copies.designated(repository, digest)) for repository in repositories))
-        return await self._count(digest, [one.instance for one in self._members.keepers()], needed) >= needed
+        needed = max(1, *(len(self._replicator.designated(repository, digest)) for repository in repositories))
+        return await self._count(digest, [one.instance for one in self._members.replica_candidates()], needed) >= needed
 
-    return patch.object(Evict, "_is_held_by_higher_ones", careless)
+    return patch.object(Evictor, "_is_held_by_higher_ones", careless)
 
 
 def no_holder_asked() -> Bug:
     """Whoever is to hold a content is taken to have it."""
 
-    async def count(self: Evict, digest: Any, instances: list[str], enough: int) -> int:
+    async def count(self: Evictor, digest: Any, instances: list[str], enough: int) -> int:
         return len(instances)
 
-    return patch.object(Evict, "_count", count)
+    return patch.object(Evictor, "_count", count)
 
 
 def one_holder_is_enough() -> Bug:
     """The policy's number is not looked at."""
-    count = Evict._count
+    count = Evictor._count
 
-    async def impatient(self: Evict, digest: Any, instances: list[str], enough: int) -> int:
+    async def impatient(self: Evictor, digest: Any, instances: list[str], enough: int) -> int:
         return enough * await count(self, digest, instances, 1)
 
-    return patch.object(Evict, "_count", impatient)
+    return patch.object(Evictor, "_count", impatient)
 
 
 def own_copy_evicted() -> Bug:
-    return patch.object(Evict, "_is_to_hold", lambda self, repositories, digest: False)
+    return patch.object(Evictor, "_is_to_hold", lambda self, repositories, digest: False)
 
 
 def nothing_handed_over() -> Bug:

@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from registry.cluster.placement.eviction import Evict
+from registry.cluster.placement.eviction import Evictor
 from registry.cluster.replication.manifest_bodies import Bodies
 from registry.oci.names import Digest
 from simulations import evictions
@@ -119,7 +119,7 @@ def test_who_leaves_looks_again_at_what_a_failing_disk_could_not_put_aside():
 def test_who_leaves_and_who_makes_room_do_not_rely_on_each_other(monkeypatch, stopping):
     """An evicting instance could act on the answer of one that had left meanwhile, which relied on it in turn. A
     leaver's request now voids such a decision, and a leaver evicts nothing."""
-    count = Evict._count
+    count = Evictor._count
 
     async def nothing_found(self, digest, instances, enough):
         return 0
@@ -130,7 +130,7 @@ def test_who_leaves_and_who_makes_room_do_not_rely_on_each_other(monkeypatch, st
         return found
 
     async def act(playing: Run) -> None:
-        monkeypatch.setattr(Evict, "_count", nothing_found)
+        monkeypatch.setattr(Evictor, "_count", nothing_found)
         playing.world.settings["disk_budget_gib"] = BUDGET_GIB
         await begin(playing)
         for number, node in enumerate(playing.world.nodes):
@@ -139,7 +139,7 @@ def test_who_leaves_and_who_makes_room_do_not_rely_on_each_other(monkeypatch, st
             for blob in ALL_IMAGES[0].blobs:
                 while not await work.upload(node, "app", blob):
                     pass
-        monkeypatch.setattr(Evict, "_count", slowly)
+        monkeypatch.setattr(Evictor, "_count", slowly)
         await asyncio.sleep(6)
         leaver = playing.world.nodes[stopping]
         await asyncio.wait_for(await told_to_leave(playing, leaver), 60)
@@ -158,7 +158,7 @@ def test_collection_goes_on_under_load_that_never_pauses():
     async def act(playing: Run) -> None:
         await begin(playing)
         for node in playing.world.nodes:
-            node.instance.cluster.collect._grace_s = 1.0
+            node.instance.cluster.garbage_collector._grace_s = 1.0
         for number, image in enumerate(ALL_IMAGES):
             await pushed(client(playing), playing.world.nodes[number % 2], "v1", image)
         await asyncio.sleep(2)
@@ -190,7 +190,7 @@ def test_collection_goes_on_under_load_that_never_pauses():
         work = client(playing, f"sweeper {node.name}")
         for _ in range(16):
             await work.ask("collect", node, "POST", "/_concord/gc", b"{}")
-            removed.append((playing.world.loop.now, node.instance.cluster.collect.removed))
+            removed.append((playing.world.loop.now, node.instance.cluster.garbage_collector.removed))
             await asyncio.sleep(1.2)
 
     outcome = play(act, sites=("eu", "us"), between_sites_s=0.08)

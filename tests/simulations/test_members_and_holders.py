@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from registry.cluster.transfer.transfer import Fetch
+from registry.cluster.transfer.transfer import Transfers
 from registry.ports import PeerUnreachable
 from simulations.checkers import Violation
 from simulations.images import ALL_IMAGES, digest_of
@@ -230,7 +230,7 @@ def test_who_has_caught_up_just_now_is_not_expected_to_be_waited_for(since_s):
 def test_content_that_is_linked_again_while_it_is_copied_is_copied_once(monkeypatch):
     """Content that was linked again while it was copied was fetched once more when it had arrived. In one run that was
     all that still happened at the end."""
-    begun, begin_transfer = [], Fetch._begin
+    begun, begin_transfer = [], Transfers._begin
 
     def noted(self, transfer, uploader):
         begun.append(transfer.digest)
@@ -239,7 +239,7 @@ def test_content_that_is_linked_again_while_it_is_copied_is_copied_once(monkeypa
     async def act(playing: Run) -> None:
         playing.world.settings |= {"copies": "2"}
         await begin(playing)
-        monkeypatch.setattr(Fetch, "_begin", noted)
+        monkeypatch.setattr(Transfers, "_begin", noted)
         first, work = playing.world.nodes[0], client(playing)
         for turn in range(20):
             for repository in ("app", "scratch"):
@@ -266,7 +266,7 @@ def test_a_blob_that_is_deleted_while_its_holder_is_waited_for_is_a_miss(monkeyp
         while not await work.upload(first, "app", blob):
             pass
         await asyncio.sleep(1)
-        monkeypatch.setattr(Fetch, "_receive_from", break_off)
+        monkeypatch.setattr(Transfers, "_receive_from", break_off)
         pulling = asyncio.create_task(client(playing, "pulling").pull_blob(second, "app", digest_of(blob)))
         await asyncio.sleep(1)
         path = f"/v2/app/blobs/{digest_of(blob)}"

@@ -93,13 +93,13 @@ def test_a_sync_that_failed_on_the_way_does_not_have_all_of_it_fetched_again_and
     async def act(playing: Run) -> None:
         _, fetching = await begun(playing)
         playing.disturb()
-        transfers, begin_transfer = [], fetching.instance.cluster.fetch._begin
+        transfers, begin_transfer = [], fetching.instance.cluster.transfers._begin
 
         def noted(transfer, uploader):
             transfers.append(transfer)
             return begin_transfer(transfer, uploader)
 
-        fetching.instance.cluster.fetch._begin = noted
+        fetching.instance.cluster.transfers._begin = noted
         refusing(fetching, "sync")
         assert await read(opened(fetching, part=Part(len(CONTENT) - 1, 1))) == (CONTENT[-1:], True)
         assert len(transfers) == 1
@@ -153,7 +153,7 @@ def test_the_first_bytes_are_dropped_once_they_are_written():
         _, fetching = await begun(playing)
         pieces = opened(fetching)
         await anext(pieces)
-        (transfer,) = fetching.instance.cluster.fetch._transfers.values()
+        (transfer,) = fetching.instance.cluster.transfers._transfers.values()
         assert transfer.head
         await transfer.finished()
         assert not transfer.head
@@ -167,7 +167,7 @@ def test_whoever_pulls_does_not_wait_for_the_disk_to_keep_what_is_fetched():
 
     async def act(playing: Run) -> None:
         _, fetching = await begun(playing)
-        transfers, goes_on = fetching.instance.cluster.fetch, asyncio.Event()
+        transfers, goes_on = fetching.instance.cluster.transfers, asyncio.Event()
         keep = transfers._keep
 
         async def keep_later(*arguments):

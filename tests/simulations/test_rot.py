@@ -65,13 +65,13 @@ def test_a_scrub_mends_what_nobody_asks_for():
         struck = flip_all(playing, random.Random(2))
         struck[7].disk.remove(content_path(Digest(digest_of(CONTENTS[7]))))
         for node in playing.world.nodes:
-            assert node.instance.cluster.scrub.begin()
-            assert not node.instance.cluster.scrub.begin(), "it is under way"
+            assert node.instance.cluster.scrubber.begin()
+            assert not node.instance.cluster.scrubber.begin(), "it is under way"
         begun_s = playing.world.loop.now
-        while any(node.instance.cluster.scrub.running for node in playing.world.nodes):
+        while any(node.instance.cluster.scrubber.running for node in playing.world.nodes):
             await asyncio.sleep(0.1)
         assert playing.world.loop.now - begun_s > sum(map(len, CONTENTS)) / (21 * 2**20), "it takes its time"
-        passes = [node.instance.cluster.scrub.last for node in playing.world.nodes]
+        passes = [node.instance.cluster.scrubber.last for node in playing.world.nodes]
         count = len(CONTENTS) * len(playing.world.nodes)
         assert sum(p.contents for p in passes) == count, "what is fetched again meanwhile is not checked once more"
         assert sum(p.damaged for p in passes) == sum(p.repaired for p in passes) == len(CONTENTS)
@@ -95,7 +95,7 @@ def test_what_is_due_is_scrubbed_without_being_asked_for():
         assert all(is_whole(playing, content) for content in CONTENTS)
         now_ms = playing.world.nodes[0].wall_ms()
         for node in playing.world.nodes:
-            assert now_ms - node.instance.cluster.scrub.oldest_check_ms() < 200_000
+            assert now_ms - node.instance.cluster.scrubber.oldest_check_ms() < 200_000
 
     play(act, sites=("eu", "us"), faults=("flipped-bit",))
 
@@ -111,11 +111,11 @@ def test_two_copies_with_different_damage_make_a_whole_one():
         while not await work.upload(first, "app", content):
             pass
         assert (await work.pull_blob(second, "app", digest)).status == 200
-        before = first.instance.cluster.fetch.fetched_bytes
+        before = first.instance.cluster.transfers.fetched_bytes
         first.disk.flip_bit(content_path(digest), 8 * 1_500_000)
         second.disk.flip_bit(content_path(digest), 8 * 4_500_000)
         assert (await work.pull_blob(first, "app", digest)).body == content
-        assert first.instance.cluster.fetch.fetched_bytes - before == 2**20, "only what was damaged is fetched"
+        assert first.instance.cluster.transfers.fetched_bytes - before == 2**20, "only what was damaged is fetched"
         assert (await work.pull_blob(second, "app", digest)).body == content
 
     play(act, sites=("eu", "us"), faults=("flipped-bit",))

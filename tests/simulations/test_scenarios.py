@@ -6,8 +6,8 @@ import statistics
 
 import pytest
 
-from registry.cluster.placement.garbage_collection import Collect
-from registry.cluster.placement.write_concern import Secure
+from registry.cluster.placement.garbage_collection import GarbageCollector
+from registry.cluster.placement.write_concern import WriteConcern
 from simulations.faults import FAULTS
 from simulations.images import ALL_IMAGES, digest_of
 from simulations.run import Run, drawn_plan, run
@@ -361,7 +361,7 @@ def test_a_push_whose_manifest_is_deleted_meanwhile_is_answered_at_once(monkeypa
     """A push that waited for its write concern, and whose manifest was deleted meanwhile, waited to the end and was
     refused: no instance can hold what is deleted. An instance that knows of the push and of the delete now counts as a
     holder."""
-    hold = Secure.hold
+    hold = WriteConcern.replicate_manifest
 
     async def act(playing: Run) -> None:
         async def after_a_delete(self, question, asker):
@@ -377,7 +377,7 @@ def test_a_push_whose_manifest_is_deleted_meanwhile_is_answered_at_once(monkeypa
         await pushed(client(playing), first, "v1", ALL_IMAGES[0])
         await asyncio.sleep(8.5)
         assert playing.calm
-        monkeypatch.setattr(Secure, "hold", after_a_delete)
+        monkeypatch.setattr(WriteConcern, "replicate_manifest", after_a_delete)
         begun = playing.world.loop.now
         assert await client(playing, "pushing").push(first, "app", "v1", ALL_IMAGES[0])
         assert playing.world.loop.now - begun < 1
@@ -442,7 +442,7 @@ def test_a_blob_is_kept_of_which_a_client_is_told_while_it_is_collected(monkeypa
     a collector's mark and its release was answered 404 when it pushed the manifest, because other members had dropped
     the link. The link is now re-asserted before the client is told, and a member that releases a blob drops only links
     that the collector knew of before it asked."""
-    image, ask_all, relied = ALL_IMAGES[0], Collect._ask_all, Collect.relied
+    image, ask_all, relied = ALL_IMAGES[0], GarbageCollector._ask_all, GarbageCollector.relied
 
     async def act(playing: Run) -> None:
         await begin(playing)
@@ -463,7 +463,7 @@ def test_a_blob_is_kept_of_which_a_client_is_told_while_it_is_collected(monkeypa
             pass
 
         async def answer_late(self, asker, question):
-            if asked_later and self is last.instance.cluster.collect:
+            if asked_later and self is last.instance.cluster.garbage_collector:
                 await asyncio.sleep(0.1)
                 monkeypatch.setattr(collecting.instance.cluster.gossip, "_receive_change", hear_nothing)
                 await tell()
@@ -476,8 +476,8 @@ def test_a_blob_is_kept_of_which_a_client_is_told_while_it_is_collected(monkeypa
         for turn in range(2):
             if turn:
                 await asyncio.sleep(GRACE_S + 1)
-                monkeypatch.setattr(Collect, "_ask_all", ask_and_tell)
-                monkeypatch.setattr(Collect, "relied", answer_late)
+                monkeypatch.setattr(GarbageCollector, "_ask_all", ask_and_tell)
+                monkeypatch.setattr(GarbageCollector, "relied", answer_late)
             await operator.ask("collect", collecting, "POST", "/_concord/gc", b"{}")
         await asyncio.sleep(1)
         assert await put_again(work, place, "v1")

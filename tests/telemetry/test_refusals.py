@@ -2,7 +2,7 @@
 
 import pytest
 
-from registry.errors import DigestInvalid, DiskBudgetUsed, DiskFull, NotSecured, StorageFailed, TooManyUploads
+from registry.errors import DigestInvalid, DiskBudgetUsed, DiskFull, StorageFailed, TooManyUploads, WriteConcernTimeout
 from registry.telemetry.log_limit import AT_ONCE, EVERY_S
 from registry.telemetry.refusals import Refusals
 from tests.support.seams import StillClock
@@ -18,13 +18,19 @@ def test_many_at_once_are_a_few_lines_and_the_others_are_counted(caplog):
     assert caplog.records[3].fields.items() >= fields.items() and "holders" not in caplog.records[3].fields
     clock.at_ms += int(EVERY_S * 1000)
     for _ in range(2):
-        refusals.note("later", NotSecured("too few"))
+        refusals.note("later", WriteConcernTimeout("too few"))
     assert [record.fields.get("left_out_before") for record in caplog.records[-2:]] == [7, None]
 
 
 def test_refused_pushes_are_counted_by_reason_and_deletes_are_not():
     refusals = Refusals(StillClock())
-    errors = [DiskFull(), NotSecured("too few"), DiskBudgetUsed(), DigestInvalid("none"), TooManyUploads("many")]
+    errors = [
+        DiskFull(),
+        WriteConcernTimeout("too few"),
+        DiskBudgetUsed(),
+        DigestInvalid("none"),
+        TooManyUploads("many"),
+    ]
     for method in ("POST", "PUT", "DELETE"):
         for error in errors:
             with pytest.raises(type(error)), refusals.noting("app", method):

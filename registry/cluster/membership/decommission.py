@@ -96,7 +96,7 @@ class Leave:
 
     async def _tell(self) -> bool:
         """Compare everything with somebody who stays, and exchange what differs."""
-        for one in self._members.keepers():
+        for one in self._members.replica_candidates():
             member = self._members.get(one.instance)
             if member is not None and member.reachable and await self._sync.compare_all(member):
                 try:
@@ -123,7 +123,7 @@ class Leave:
     def waits_for(self) -> str:
         """What keeps this instance from leaving, beside contents that nobody takes; empty when nothing does."""
         reachable = {member.instance for member in self._members.reachable()}
-        if not self.under_way or reachable & {one.instance for one in self._members.keepers()}:
+        if not self.under_way or reachable & {one.instance for one in self._members.replica_candidates()}:
             return ""
         if reachable:
             return "another instance that keeps copies: those that can be reached are front ends, or leave too"
@@ -164,7 +164,7 @@ class Leave:
 
     async def _give(self, digest: Digest, size: int) -> bool:
         """Have somebody take a content. False when nobody does now."""
-        for one in spread(ranked(digest, self._members.keepers())):
+        for one in spread(ranked(digest, self._members.replica_candidates())):
             member = self._members.get(one.instance)
             if member is not None and member.reachable and await self._is_taken(member, TakeQuestion(digest, size)):
                 return True

@@ -319,7 +319,7 @@ class Members:
     def of_own_site(self) -> list[Member]:
         return [member for member in self.live() if member.beat.site == self.own_site]
 
-    def keepers(self) -> list[Candidate]:
+    def replica_candidates(self) -> list[Candidate]:
         """The others that content is to be at: those that are known, but for front ends and who has long been away."""
         return [
             Candidate(member.instance, member.beat.site)

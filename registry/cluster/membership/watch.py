@@ -80,7 +80,7 @@ class Watch:
     def empty_sites(self) -> list[str]:
         """Return the sites that the policy wants copies at and where no known instance keeps any, such as misspelt
         ones."""
-        return sorted(self._policy.sites - self._own_sites - {one.site for one in self._members.keepers()})
+        return sorted(self._policy.sites - self._own_sites - {one.site for one in self._members.replica_candidates()})
 
     def look(self) -> None:
         """Tell what has changed since the last look."""

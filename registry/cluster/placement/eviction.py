@@ -18,9 +18,9 @@ from registry.catalog.catalog import Catalog
 from registry.catalog.content import UsedRow, content_bytes_aside, drop_content, least_used, note_used
 from registry.catalog.database import Transaction
 from registry.cluster.membership.members import Members
-from registry.cluster.placement.garbage_collection import Collect
+from registry.cluster.placement.garbage_collection import GarbageCollector
 from registry.cluster.placement.rendezvous import ranked
-from registry.cluster.placement.replicator import Copies
+from registry.cluster.placement.replicator import Replicator
 from registry.cluster.rpc.client import Peers
 from registry.errors import DiskBudgetUsed, StorageFailed
 from registry.oci.names import Digest, Repository
@@ -40,7 +40,7 @@ ANSWER_S = 5.0
 MAX_NOTED = 100_000
 
 
-class Evict:
+class Evictor:
     """See the module. A budget of 0 bytes is none."""
 
     def __init__(
@@ -50,8 +50,8 @@ class Evict:
         store: BlobStore,
         members: Members,
         peers: Peers,
-        copies: Copies,
-        collect: Collect,
+        replicator: Replicator,
+        garbage_collector: GarbageCollector,
         clock: Clock,
     ) -> None:
         self._budget_bytes = budget_bytes
@@ -59,8 +59,8 @@ class Evict:
         self._store = store
         self._members = members
         self._peers = peers
-        self._copies = copies
-        self._collect = collect
+        self._replicator = replicator
+        self._garbage_collector = garbage_collector
         self._clock = clock
         self._deciding: Digest | None = None
         """What is about to be removed, as long as nobody who leaves has asked for it."""
@@ -77,12 +77,12 @@ class Evict:
         self.evicted = 0
         self.evicted_bytes = 0
 
-    def used(self, digest: Digest) -> None:
+    def touch(self, digest: Digest) -> None:
         """Content is being read."""
         if self._budget_bytes and len(self._used) < MAX_NOTED:
             self._used[digest] = self._clock.now_ms()
 
-    def relied_upon(self, digest: Digest) -> None:
+    def cancel_eviction(self, digest: Digest) -> None:
         """Somebody who leaves asks whether content is here: what was found out about it before is void."""
         if self._deciding == digest:
             self._deciding = None
@@ -91,7 +91,7 @@ class Evict:
         """Make no more room: this instance leaves."""
         self._is_stopped = True
 
-    def came(self, size: int) -> None:
+    def on_blob_added(self, size: int) -> None:
         """So many bytes of content have come."""
         self.held_bytes += size
 
@@ -156,7 +156,7 @@ class Evict:
 
     async def _evict(self, one: UsedRow) -> bool:
         """Remove one content if that is safe."""
-        if self._is_stopped or self._collect.is_pinned(one.digest):
+        if self._is_stopped or self._garbage_collector.is_pinned(one.digest):
             return False
         self._deciding = one.digest
         if not await self._is_held_by_higher_ones(one.digest):
@@ -181,16 +181,16 @@ class Evict:
         repositories = self._repositories(digest)
         if not repositories or self._is_to_hold(repositories, digest):
             return False  # what is not linked is for collection
-        needed = max(len(self._copies.designated(repository, digest)) for repository in repositories)
-        order = ranked(digest, [*self._members.keepers(), self._members.own])
-        higher = order[: order.index(self._members.own)] if not self._copies.is_front_end else order
+        needed = max(len(self._replicator.designated(repository, digest)) for repository in repositories)
+        order = ranked(digest, [*self._members.replica_candidates(), self._members.own])
+        higher = order[: order.index(self._members.own)] if not self._replicator.is_proxy else order
         return await self._count(digest, [one.instance for one in higher], max(needed, 1)) >= max(needed, 1)
 
     def _repositories(self, digest: Digest) -> list[Repository]:
         return [repository for repository, _ in self._catalog.queries.links_of(digest)]
 
     def _is_to_hold(self, repositories: list[Repository], digest: Digest) -> bool:
-        return any(self._members.own in self._copies.designated(repository, digest) for repository in repositories)
+        return any(self._members.own in self._replicator.designated(repository, digest) for repository in repositories)
 
     async def _count(self, digest: Digest, instances: list[str], enough: int) -> int:
         """How many of some instances hold a content, counted up to `enough`."""

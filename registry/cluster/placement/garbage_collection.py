@@ -108,7 +108,7 @@ class Blocked(Exception):
         super().__init__(self.reason.describe())
 
 
-class Collect:
+class GarbageCollector:
     """This instance's collection, and its answers to that of others."""
 
     def __init__(
@@ -158,11 +158,11 @@ class Collect:
         for digest in digests:
             self._since.pop(digest, None)
 
-    def may_be_given_up(self, repository: Repository, digest: Digest) -> bool:
+    def release_pending(self, repository: Repository, digest: Digest) -> bool:
         """Whether others may be about to drop a link, because we have said that we do not rely on it."""
         return digest in self._asked and repository not in self._asked[digest]
 
-    def linked_again(self, repository: Repository, digest: Digest) -> None:
+    def link_reasserted(self, repository: Repository, digest: Digest) -> None:
         """A link was said again that others may be about to drop."""
         if digest in self._asked:
             self._asked[digest].add(repository)

@@ -15,8 +15,8 @@ from crdt.fact import Fact
 from registry.catalog.queries import KIND, Queries
 from registry.cluster.membership.members import Members
 from registry.cluster.placement.rendezvous import Candidate, designated
-from registry.cluster.transfer.locator import Locate
-from registry.cluster.transfer.transfer import Fetch, TransferFailed
+from registry.cluster.transfer.locator import Locator
+from registry.cluster.transfer.transfer import TransferFailed, Transfers
 from registry.errors import ContentUnreachable, StorageFailed
 from registry.event_loop.steps import ROWS_A_STEP
 from registry.oci.names import Digest, Repository
@@ -44,7 +44,7 @@ class Link(NamedTuple):
     writer: int
 
 
-class Copies:
+class Replicator:
     """This instance's part in keeping copies. `keeps` is False for a front end."""
 
     def __init__(
@@ -53,8 +53,8 @@ class Copies:
         keeps: bool,
         queries: Queries,
         members: Members,
-        locate: Locate,
-        fetch: Fetch,
+        locator: Locator,
+        transfers: Transfers,
         mib_s: float,
     ) -> None:
         self._policy = policy
@@ -62,8 +62,8 @@ class Copies:
         self._keeps = keeps and policy.copies_anything
         self._queries = queries
         self._members = members
-        self._locate = locate
-        self._fetch = fetch
+        self._locator = locator
+        self._transfers = transfers
         self._mib_s = mib_s
         self._due: OrderedDict[Digest, Link] = OrderedDict()
         self._linked: deque[tuple[Repository, list[Fact]]] = deque()
@@ -81,10 +81,10 @@ class Copies:
 
     def candidates(self) -> list[Candidate]:
         """All that copies are to be at, this instance among them if it keeps any."""
-        return self._members.keepers() + ([self._members.own] if self._keeps else [])
+        return self._members.replica_candidates() + ([self._members.own] if self._keeps else [])
 
     @property
-    def is_front_end(self) -> bool:
+    def is_proxy(self) -> bool:
         """Whether this instance is none that others could count on."""
         return not self._counts
 
@@ -160,9 +160,9 @@ class Copies:
             return True
         uploader = self._queries.instance_of(link.writer)
         try:
-            if await self._locate.anywhere(link.digest) is not None:
+            if await self._locator.size_anywhere(link.digest) is not None:
                 if self._lacks(link.digest):  # else it has come while others were asked
-                    await self._fetch.bring(link.digest, link.size, uploader)
+                    await self._transfers.bring(link.digest, link.size, uploader)
                     self.copied += 1
                 return True
         except (ContentUnreachable, TransferFailed, StorageFailed) as error:

@@ -18,13 +18,13 @@ from crdt.fact import BLOB, MANIFEST
 from registry.catalog.queries import Queries, document_name
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.placement.rendezvous import Candidate, ranked
-from registry.cluster.placement.replicator import Copies
+from registry.cluster.placement.replicator import Replicator
 from registry.cluster.replication.anti_entropy import Sync
 from registry.cluster.replication.manifest_bodies import Bodies
 from registry.cluster.rpc.client import Peers
 from registry.cluster.rpc.messages import SecureAnswer, SecureQuestion, TakeAnswer
-from registry.cluster.transfer.transfer import Fetch, TransferFailed
-from registry.errors import ContentUnreachable, NotSecured, StorageFailed
+from registry.cluster.transfer.transfer import TransferFailed, Transfers
+from registry.errors import ContentUnreachable, StorageFailed, WriteConcernTimeout
 from registry.event_loop.steps import ROWS_A_STEP
 from registry.oci.manifest import MAX_PARTS
 from registry.oci.names import Digest, Repository, parse_digest, parse_repository
@@ -50,7 +50,7 @@ Place = tuple[str, str]
 """A site and an address in it: one instance, also where that goes on under another id meanwhile."""
 
 
-class Secure:
+class WriteConcern:
     """See the module."""
 
     def __init__(
@@ -62,8 +62,8 @@ class Secure:
         peers: Peers,
         sync: Sync,
         bodies: Bodies,
-        fetch: Fetch,
-        copies: Copies,
+        transfers: Transfers,
+        replicator: Replicator,
         patience_s: float,
     ) -> None:
         self._policy = policy
@@ -73,8 +73,8 @@ class Secure:
         self._peers = peers
         self._sync = sync
         self._bodies = bodies
-        self._fetch = fetch
-        self._copies = copies
+        self._transfers = transfers
+        self._replicator = replicator
         self._patience_s = patience_s
 
     def stop(self) -> None:
@@ -84,8 +84,9 @@ class Secure:
     # Asking
 
     async def wait(self, repository: Repository, digest: Digest, push: Change) -> None:
-        """Return once enough instances hold a push: its manifest and all that stands on. Raises NotSecured when time is
-        up."""
+        """Return once enough instances hold a push: its manifest and everything the manifest refers to.
+
+        Raises WriteConcernTimeout when time is up."""
         rule = self._policy.of(repository)
         if str(rule.acknowledge) == LOCAL:
             return
@@ -101,7 +102,7 @@ class Secure:
             async with asyncio.timeout(self._patience_s):
                 await asyncio.gather(*tasks)
         except TimeoutError:
-            raise self._not_secured(rule, sites, reached) from None
+            raise self._timed_out(rule, sites, reached) from None
         finally:
             for task in tasks:
                 task.cancel()
@@ -122,12 +123,12 @@ class Secure:
 
     def _others(self, digest: Digest, site: str | None = None) -> list[Candidate]:
         """All others, or those of a site, the first to hold a content first."""
-        order = ranked(digest, self._copies.candidates())
+        order = ranked(digest, self._replicator.candidates())
         return [one for one in order if one != self._own and site in (None, one.site)]
 
     def _in_order(self, repository: Repository, digest: Digest) -> list[Candidate]:
         """All others, those first that are to hold it anyway."""
-        first = [one for one in self._copies.designated(repository, digest) if one != self._own]
+        first = [one for one in self._replicator.designated(repository, digest) if one != self._own]
         return first + [one for one in self._others(digest) if one not in first]
 
     async def _reach(self, group: Group, question: SecureQuestion, reached: list[Candidate]) -> None:
@@ -182,7 +183,7 @@ class Secure:
                 return place if answer.held else None
             lacking = answer.lacking
 
-    def _not_secured(self, rule: Rule, sites: list[str], reached: list[Candidate]) -> NotSecured:
+    def _timed_out(self, rule: Rule, sites: list[str], reached: list[Candidate]) -> WriteConcernTimeout:
         detail: dict[str, object] = {"acknowledge": str(rule.acknowledge)}
         if rule.acknowledge.each_site:
             at = {one.site for one in reached}
@@ -196,7 +197,7 @@ class Secure:
         detail["holders"] = [
             {"instance": one.instance, "name": name_of(one.instance), "site": one.site} for one in reached
         ]
-        return NotSecured(
+        return WriteConcernTimeout(
             f"the push is here and visible, but only {count} of the {wanted} {what} it that its policy asks for "
             f"({rule.acknowledge}); the same push waits again",
             detail,
@@ -208,21 +209,21 @@ class Secure:
 
     # Answering
 
-    async def take(self, digest: Digest, size: int, asker: str) -> TakeAnswer:
+    async def replicate_blob(self, digest: Digest, size: int, asker: str) -> TakeAnswer:
         """Take one content over. Answers within SLICE_S; what has begun goes on."""
         if not self._keeps:
             return TakeAnswer(False, reason="it keeps no copies: it is a front end, or leaves too")
         try:
             async with asyncio.timeout(SLICE_S):
                 if not self._queries.is_held(digest):
-                    await self._fetch.bring(digest, size, asker)
+                    await self._transfers.bring(digest, size, asker)
             return TakeAnswer(True)
         except TimeoutError:
             return TakeAnswer(False, True)
         except (ContentUnreachable, TransferFailed, StorageFailed) as error:
             return TakeAnswer(False, reason=str(error)[:MAX_REASON])
 
-    async def hold(self, question: SecureQuestion, asker: Member | None) -> SecureAnswer:
+    async def replicate_manifest(self, question: SecureQuestion, asker: Member | None) -> SecureAnswer:
         """Take everything a manifest stands on. Answers within SLICE_S how far it is; what has begun goes on."""
         if not self._keeps:
             return SecureAnswer(False)
@@ -272,7 +273,7 @@ class Secure:
     async def _take(self, repository: Repository, digest: Digest) -> None:
         row = self._queries.blob(repository, digest)
         if row is not None and not row.held:
-            await self._fetch.bring(digest, row.size, self._queries.instance_of(row.writer))
+            await self._transfers.bring(digest, row.size, self._queries.instance_of(row.writer))
 
 
 def _place(member: Member) -> Place:

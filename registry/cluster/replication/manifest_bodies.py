@@ -17,7 +17,7 @@ from registry.cluster.replication.anti_entropy import Sync
 from registry.cluster.replication.gossip import fits_a_frame
 from registry.cluster.rpc.client import Peers
 from registry.cluster.rpc.messages import ManifestsAnswer, ManifestsQuestion, Updates, UpdatesAnswer
-from registry.cluster.transfer.locator import Locate
+from registry.cluster.transfer.locator import Locator
 from registry.errors import StorageFailed
 from registry.oci.manifest import MAX_MANIFEST_BYTES
 from registry.oci.names import Digest, algorithm_of, digest_of
@@ -39,11 +39,11 @@ DEPOSIT_S = 10.0
 class Bodies:
     """Fetches the manifest bodies this instance lacks, and deposits its own large ones elsewhere."""
 
-    def __init__(self, catalog: Catalog, peers: Peers, members: Members, locate: Locate, sync: Sync) -> None:
+    def __init__(self, catalog: Catalog, peers: Peers, members: Members, locator: Locator, sync: Sync) -> None:
         self._catalog = catalog
         self._peers = peers
         self._members = members
-        self._locate = locate
+        self._locator = locator
         self._sync = sync
         self._fetching: dict[Digest, asyncio.Task[bytes | None]] = {}
         self._tried: set[Digest] = set()
@@ -134,7 +134,7 @@ class Bodies:
         return await asyncio.shield(task)
 
     async def _fetch(self, digest: Digest) -> bytes | None:
-        async for member, size in self._locate.holders(digest):
+        async for member, size in self._locator.holders(digest):
             if size > MAX_MANIFEST_BYTES:
                 continue
             try:

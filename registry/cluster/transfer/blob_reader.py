@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from registry.catalog.catalog import Catalog
 from registry.catalog.content import ContentRow, content_checked, find_content, is_due, note_checked
-from registry.cluster.transfer.transfer import Fetch, SizeDiffers, Transfer, TransferFailed
+from registry.cluster.transfer.transfer import SizeDiffers, Transfer, TransferFailed, Transfers
 from registry.errors import ContentUnreachable, StorageFailed
 from registry.oci.names import Digest
 from registry.ports import Clock
@@ -45,10 +45,12 @@ class Part(NamedTuple):
 class Contents:
     """Reads content, and mends what is damaged."""
 
-    def __init__(self, catalog: Catalog, store: BlobStore, fetch: Fetch, clock: Clock, check_after_s: float) -> None:
+    def __init__(
+        self, catalog: Catalog, store: BlobStore, transfers: Transfers, clock: Clock, check_after_s: float
+    ) -> None:
         self._catalog = catalog
         self._store = store
-        self._fetch = fetch
+        self._transfers = transfers
         self._clock = clock
         self._check_after_ms = int(check_after_s * 1000)
         self.quarantine = Quarantine(store, catalog.database)
@@ -79,10 +81,10 @@ class Contents:
                 pieces = self._held(digest, Part(offset, end - offset), size)
                 if pieces is None:
                     uploader = self._catalog.queries.instance_of(writer)
-                    if no_room or not self._fetch.fits(digest, size):
-                        pieces = self._fetch.through(digest, size, uploader, offset, end, received)
+                    if no_room or not self._transfers.fits(digest, size):
+                        pieces = self._transfers.through(digest, size, uploader, offset, end, received)
                     else:
-                        transfer = self._fetch.transfer(digest, size, uploader)
+                        transfer = self._transfers.transfer(digest, size, uploader)
                         if transfer.size != size:  # begun for another link
                             raise SizeDiffers(digest, size, transfer.size)
                         if size:
@@ -179,7 +181,7 @@ class Contents:
     def _mend(self, digest: Digest, size: int, remains: CheckedFile | None) -> Transfer:
         if len(self._owed) < MAX_OWED:
             self._owed[digest] = size
-        transfer = self._fetch.mend(digest, size, remains)
+        transfer = self._transfers.mend(digest, size, remains)
         watching = asyncio.create_task(self._watch(transfer))
         self._watching.add(watching)
         watching.add_done_callback(self._watching.discard)

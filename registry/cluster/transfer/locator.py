@@ -26,7 +26,7 @@ LIKELY = 4
 MAX_REMEMBERED = 10_000
 
 
-class Locate:
+class Locator:
     """Asks members which of them hold a content on their disk."""
 
     def __init__(self, peers: Peers, members: Members) -> None:
@@ -78,14 +78,14 @@ class Locate:
         if len(self._had) > MAX_REMEMBERED:
             self._had.popitem(last=False)
 
-    async def anywhere(self, digest: Digest) -> int | None:
+    async def size_anywhere(self, digest: Digest) -> int | None:
         """The size of a content that some reachable member has."""
         async with aclosing(self.holders(digest)) as holders:
             async for _, size in holders:
                 return size
         return None
 
-    async def within_miss_bound(self, digest: Digest) -> int | None:
+    async def size_within_miss_bound(self, digest: Digest) -> int | None:
         """The size of a content that some reachable member has, or None when none says so in time."""
         prompt = [member for member in self._members.reachable() if member.prompt]
         try:
@@ -96,11 +96,11 @@ class Locate:
             pass
         return None
 
-    async def before_upload(self, digest: Digest) -> int | None:
+    async def size_before_upload(self, digest: Digest) -> int | None:
         """The size of a content that some member has, or None when it has to be uploaded again. Answers are waited for,
         and members that may be restarting: a client that has just uploaded a blob asks whether it is there, and gives
         up when it is not."""
-        while (size := await self.anywhere(digest)) is None and self._members.may_come():
+        while (size := await self.size_anywhere(digest)) is None and self._members.may_come():
             await asyncio.sleep(LOOK_AGAIN_S)
         return size
 

@@ -14,7 +14,7 @@ AHEAD = 8
 """Pieces received before the reader takes them."""
 
 
-class Passage:
+class PassThroughSink:
     """Stands where an `Ingest` does in a transfer: what is written goes to the reader instead of the disk."""
 
     def __init__(self, checks: Checks) -> None:

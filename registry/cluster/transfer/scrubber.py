@@ -69,7 +69,7 @@ class Pass(msgspec.Struct):
     repaired: int = 0
 
 
-class Scrub:
+class Scrubber:
     """The task that checks, and what it has found."""
 
     def __init__(

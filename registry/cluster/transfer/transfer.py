@@ -19,8 +19,8 @@ from registry.catalog.content import add_content
 from registry.catalog.database import Database
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.rpc.client import Peers
-from registry.cluster.transfer.locator import Locate
-from registry.cluster.transfer.pass_through import Passage
+from registry.cluster.transfer.locator import Locator
+from registry.cluster.transfer.pass_through import PassThroughSink
 from registry.errors import ContentUnreachable, StorageFailed
 from registry.oci.names import Digest, algorithm_of, digest_of
 from registry.ports import Clock, DiskFile, PeerUnreachable
@@ -166,7 +166,7 @@ class Transfer:
             await ingest.close()
 
 
-class Fetch:
+class Transfers:
     """All transfers of one process."""
 
     def __init__(
@@ -175,7 +175,7 @@ class Fetch:
         database: Database,
         peers: Peers,
         members: Members,
-        locate: Locate,
+        locator: Locator,
         clock: Clock,
         hold_s: float,
     ) -> None:
@@ -183,7 +183,7 @@ class Fetch:
         self._database = database
         self._peers = peers
         self._members = members
-        self._locate = locate
+        self._locator = locator
         self._clock = clock
         self._transfers: dict[Digest, Transfer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -232,7 +232,7 @@ class Fetch:
         if received is not None and received.size > offset and received.digest() != digest:
             raise TransferFailed("what was given out of the content cannot be checked any more")
         goes_on = received is not None and received.size <= offset
-        passage = Passage(received.copy() if received and goes_on else Checks(algorithm_of(digest)))
+        passage = PassThroughSink(received.copy() if received and goes_on else Checks(algorithm_of(digest)))
         transfer, at, kept = Transfer(digest, size, None), passage.size, b""
         transfer.hold_s = self.hold_s
         if self._passing >= MAX_PASSING:
@@ -256,7 +256,7 @@ class Fetch:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _pass(self, transfer: Transfer, passage: Passage, uploader: str | None) -> None:
+    async def _pass(self, transfer: Transfer, passage: PassThroughSink, uploader: str | None) -> None:
         """Receive all bytes of what is passed through, and check them."""
         try:
             sources = await self._receive(transfer, passage, uploader)
@@ -318,18 +318,20 @@ class Fetch:
             await self._database.write(lambda tx: add_content(tx, transfer.digest, transfer.size, spans, now))
         self.on_kept(transfer.size)
 
-    async def _receive(self, transfer: Transfer, ingest: Ingest | Passage, uploader: str | None) -> list[Member]:
+    async def _receive(
+        self, transfer: Transfer, ingest: Ingest | PassThroughSink, uploader: str | None
+    ) -> list[Member]:
         """Receive all bytes, from as many holders as it takes. Raises ContentUnreachable when none comes forward."""
         loop = asyncio.get_running_loop()
         sources: list[Member] = []
         progress, progressed_at = ingest.size, loop.time()
         if not transfer.size and digest_of(b"", algorithm_of(transfer.digest)) != transfer.digest:
-            size = await self._locate.anywhere(transfer.digest)
+            size = await self._locator.size_anywhere(transfer.digest)
             if size:
                 raise self._differs(transfer, size)
         while await self._lacks(transfer, ingest):
             found: set[int] = set()
-            async with aclosing(self._locate.holders(transfer.digest, uploader=uploader)) as holders:
+            async with aclosing(self._locator.holders(transfer.digest, uploader=uploader)) as holders:
                 async for member, size in holders:
                     if self._is_distrusted(member, transfer.digest):
                         continue
@@ -341,7 +343,7 @@ class Fetch:
                                 return sources
             if len(found) == 1 and transfer.size not in found and not ingest.size:
                 raise self._differs(transfer, found.pop())
-            for member, size in await self._locate.damaged(transfer.digest) if ingest.size == progress else []:
+            for member, size in await self._locator.damaged(transfer.digest) if ingest.size == progress else []:
                 # Copies that are damaged at different places make a whole one, a MiB at a time.
                 while size == transfer.size and await self._receive_from(member, transfer, ingest, "remains"):
                     if not await self._lacks(transfer, ingest):
@@ -350,7 +352,7 @@ class Fetch:
                 progress, progressed_at = ingest.size, loop.time()
             elif not self._members.all() or loop.time() - progressed_at >= transfer.hold_s:
                 raise ContentUnreachable(
-                    f"{transfer.digest} cannot be had now: {self._locate.whereabouts(uploader)}",
+                    f"{transfer.digest} cannot be had now: {self._locator.whereabouts(uploader)}",
                     {"digest": transfer.digest, "instance": uploader},
                 )
             await asyncio.sleep(LOOK_AGAIN_S)
@@ -368,7 +370,7 @@ class Fetch:
         except SizeDiffers as differs:
             await self.transfer(digest, differs.size, uploader).finished()
 
-    async def _lacks(self, transfer: Transfer, ingest: Ingest | Passage) -> bool:
+    async def _lacks(self, transfer: Transfer, ingest: Ingest | PassThroughSink) -> bool:
         """Whether there are bytes to receive, after what a damaged copy has of them."""
         while transfer.remains is not None and ingest.size < transfer.size and ingest.size % CHECK_SPAN_BYTES == 0:
             try:
@@ -377,7 +379,9 @@ class Fetch:
                 break
         return ingest.size < transfer.size
 
-    async def _receive_from(self, member: Member, transfer: Transfer, ingest: Ingest | Passage, kind: str) -> bool:
+    async def _receive_from(
+        self, member: Member, transfer: Transfer, ingest: Ingest | PassThroughSink, kind: str
+    ) -> bool:
         """Receive from one holder what is lacking next, to the end or to where a damaged copy may go on. Answers
         whether all of that came."""
         end = transfer.size

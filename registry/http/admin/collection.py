@@ -39,7 +39,7 @@ async def collect(instance: Instance, body: bytes) -> Outcome:
         raise Unsupported("untagged_older_than_s is no number of seconds", 400)
     removed = await _untagged(instance, age_s, question.dry_run) if age_s is not None else {}
     swept = Swept(0, 0) if question.dry_run else await instance.leftovers.sweep()
-    report = await instance.cluster.collect.once(question.dry_run)
+    report = await instance.cluster.garbage_collector.once(question.dry_run)
     return Outcome(
         {
             "dry_run": question.dry_run,

@@ -164,10 +164,10 @@ def _between_instances(instance: Instance) -> Iterator[Metric]:
     yield _gauge("read_lease_valid", "1 while this instance may answer reads", instance.lease.is_valid)
     yield _counter("read_lease_waits", "reads that waited for the read lease", lease.waited)
     yield _counter("read_lease_refusals", "reads that were refused for lack of the read lease", lease.refused)
-    yield _counter("fetched_bytes", "bytes of content fetched from other instances", cluster.fetch.fetched_bytes)
+    yield _counter("fetched_bytes", "bytes of content fetched from other instances", cluster.transfers.fetched_bytes)
     yield _counter("peer_requests", "requests of other instances that were answered", instance.answered_peers)
     through = "content, or ranges of it, passed through from a holder because it had no room here"
-    yield _counter("passed_through", through, cluster.fetch.passed_through)
+    yield _counter("passed_through", through, cluster.transfers.passed_through)
     key = cluster.peers.acceptance
     yield _gauge(
         "cluster_key_wrong", "1 while an instance refuses the cluster key and no member accepts it", key.is_wrong
@@ -191,13 +191,14 @@ def _between_instances(instance: Instance) -> Iterator[Metric]:
 
 def _upkeep(instance: Instance) -> Iterator[Metric]:
     """Copies, collection and damage."""
-    copies, collect, contents = instance.cluster.copies, instance.cluster.collect, instance.cluster.contents
+    cluster = instance.cluster
+    copies, collect, contents = cluster.replicator, cluster.garbage_collector, cluster.contents
     yield _gauge("copies_due", "blobs that the policy assigns to this instance and that are being fetched", copies.due)
     yield _gauge(
         "copies_lacking", "blobs that the policy assigns to this instance and that no holder could send", copies.lacking
     )
     yield _counter("copies", "blobs fetched because the policy assigns them to this instance", copies.copied)
-    evict = instance.cluster.evict
+    evict = instance.cluster.evictor
     yield _counter("evicted", "blobs evicted, which other instances hold", evict.evicted)
     yield _counter("evicted_bytes", "bytes of evicted blobs", evict.evicted_bytes)
     yield _counter("collected", "unreferenced blobs removed by garbage collection", collect.removed)

@@ -54,7 +54,7 @@ async def status(instance: Instance, request: Request) -> Response:
     cluster, catalog = instance.cluster, instance.catalog
     await cluster.space.look()
     done = await upkeep(instance)
-    blocked = cluster.collect.last.blocked if cluster.collect.last else None
+    blocked = cluster.garbage_collector.last.blocked if cluster.garbage_collector.last else None
     counts = await catalog.queries.counts()
     return JsonResponse(
         {
@@ -85,14 +85,14 @@ async def status(instance: Instance, request: Request) -> Response:
                 "policy": policy(instance),
                 "policy_digest": cluster.policy.digest,
                 "sites_without_instances": cluster.watch.empty_sites(),
-                "due": cluster.copies.due,
-                "lacking": cluster.copies.lacking,
-                "copied": cluster.copies.copied,
+                "due": cluster.replicator.due,
+                "lacking": cluster.replicator.lacking,
+                "copied": cluster.replicator.copied,
             },
-            "evicted": {"contents": cluster.evict.evicted, "bytes": cluster.evict.evicted_bytes},
+            "evicted": {"contents": cluster.evictor.evicted, "bytes": cluster.evictor.evicted_bytes},
             "collected": {
-                "contents": cluster.collect.removed,
-                "bytes": cluster.collect.removed_bytes,
+                "contents": cluster.garbage_collector.removed,
+                "bytes": cluster.garbage_collector.removed_bytes,
                 "blocked": blocked.answer() if blocked else None,
             },
             "last": {
@@ -107,7 +107,7 @@ async def status(instance: Instance, request: Request) -> Response:
             "content_damaged": cluster.contents.quarantine.found,
             "content_repaired": cluster.contents.mended,
             "requests": instance.traffic.total(),
-            "fetched_bytes": cluster.fetch.fetched_bytes,
+            "fetched_bytes": cluster.transfers.fetched_bytes,
             "peer_requests": instance.answered_peers,
             "refused_peer_requests": dict(instance.refused_peers),
         }
@@ -236,12 +236,12 @@ async def scrub(instance: Instance, request: Request) -> Response:
 
 async def begin_scrub(instance: Instance, body: bytes) -> Outcome:
     """Begin to scrub all content; 202. If a scrub is under way already, `begun` is false."""
-    begun = instance.cluster.scrub.begin()
+    begun = instance.cluster.scrubber.begin()
     return Outcome(_scrub(instance) | {"begun": begun}, {"begun": begun}, 202)
 
 
 def _scrub(instance: Instance) -> dict[str, Any]:
-    scrub = instance.cluster.scrub
+    scrub = instance.cluster.scrubber
     return {
         "running": scrub.running,
         "last": scrub.last,

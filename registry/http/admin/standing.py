@@ -32,12 +32,12 @@ class Upkeep(NamedTuple):
 
 async def upkeep(instance: Instance) -> Upkeep:
     cluster = instance.cluster
-    ended_at, last = cluster.collect.ended_at, cluster.scrub.last
+    ended_at, last = cluster.garbage_collector.ended_at, cluster.scrubber.last
     ago_s = asyncio.get_running_loop().time() - ended_at if ended_at is not None else None
     return Upkeep(
         int(instance.clock.now_ms() - ago_s * 1000) if ago_s is not None else None,
         last.ended_ms if last is not None else None,
-        cluster.scrub.oldest_check_ms(),
+        cluster.scrubber.oldest_check_ms(),
         await read_note(instance.disk),
     )
 

@@ -14,7 +14,7 @@ from crdt.change import Change
 from registry.catalog.collection import is_linked
 from registry.catalog.database import Transaction
 from registry.catalog.queries import BlobRow, document_name
-from registry.catalog.repository import delete_blob, link_again, link_blob
+from registry.catalog.repository import delete_blob, link_blob, reassert_link
 from registry.catalog.understanding import is_understood
 from registry.cluster.transfer.blob_reader import WHOLE_BYTES, Part, begun
 from registry.cluster.transfer.transfer import SizeDiffers
@@ -33,7 +33,7 @@ async def get_blob(instance: Instance, request: Request, repository: Repository,
     if request.method == "HEAD":
         if matches(request.headers.get("if-none-match"), etag_of(digest)):
             return Response(status_code=304, headers=content_headers(digest))
-        size = row.size if row.held else await instance.cluster.locate.before_upload(digest)
+        size = row.size if row.held else await instance.cluster.locator.size_before_upload(digest)
         if size is None:
             raise BlobUnknown("no instance that has this blob can be reached", {"digest": digest})
         await _protect(instance, repository, digest)
@@ -44,7 +44,7 @@ async def get_blob(instance: Instance, request: Request, repository: Repository,
         except SizeDiffers as differs:  # the link states another size than the content has
             return await _get(instance, request, digest, row._replace(size=differs.size))
         except RangeInvalid:  # by the size that the link states, unless the content is here
-            size = None if row.held else await instance.cluster.locate.anywhere(digest)
+            size = None if row.held else await instance.cluster.locator.size_anywhere(digest)
             if size is None or size == row.size:
                 raise
             return await _get(instance, request, digest, row._replace(size=size))
@@ -65,19 +65,19 @@ async def _protect(instance: Instance, repository: Repository, digest: Digest) -
     """Whoever is told that a blob is there does not upload it, so it has to stay. Where this instance has said not to
     rely on it, others may be about to drop its link: it is said again, and so outlives them. Raises BlobUnknown where
     they were faster."""
-    collect = instance.cluster.collect
+    collect = instance.cluster.garbage_collector
     collect.pin(digest)
-    if not collect.may_be_given_up(repository, digest):
+    if not collect.release_pending(repository, digest):
         return
 
     def link(tx: Transaction) -> Change | None:
-        return link_again(tx, instance.catalog.documents, repository, digest, instance.clock.now_ms())
+        return reassert_link(tx, instance.catalog.documents, repository, digest, instance.clock.now_ms())
 
     with instance.cluster.leave.writing():
         change = await instance.catalog.database.write(link)
     if change is None:
         raise BlobUnknown("there is no such blob in this repository any more", {"digest": digest})
-    collect.linked_again(repository, digest)
+    collect.link_reasserted(repository, digest)
     await instance.cluster.settle(change)
 
 
@@ -94,7 +94,7 @@ async def find_blob(instance: Instance, repository: Repository, digest: Digest) 
 
 async def _content(instance: Instance, digest: Digest, row: BlobRow, asked: AskedPart) -> Response:
     """A part of a blob's content, from this disk or from wherever it is."""
-    instance.cluster.evict.used(digest)
+    instance.cluster.evictor.touch(digest)
     if asked.multipart is not None:
         if row.held or is_ascending(asked.multipart.ranges):
             return await _parts(instance, digest, row, asked, asked.multipart)
@@ -140,7 +140,7 @@ async def mount_blob(
         row = find()
     if row is None:
         return None
-    size = row.size if row.held else await instance.cluster.locate.within_miss_bound(digest)
+    size = row.size if row.held else await instance.cluster.locator.size_within_miss_bound(digest)
     if size is None:
         return None
     now = instance.clock.now_ms()

@@ -60,7 +60,7 @@ async def _body_from_peers(instance: Instance, repository: Repository, row: Mani
     """A body that is on its way here. Waits for somebody who has it. Raises ContentUnreachable; ManifestUnknown when
     the manifest is deleted meanwhile."""
     cluster = instance.cluster
-    deadline = asyncio.get_running_loop().time() + cluster.fetch.hold_s
+    deadline = asyncio.get_running_loop().time() + cluster.transfers.hold_s
     while True:
         body = await cluster.bodies.fetch(row.digest)
         if body is not None:
@@ -70,7 +70,7 @@ async def _body_from_peers(instance: Instance, repository: Repository, row: Mani
         if asyncio.get_running_loop().time() > deadline or not cluster.members.all():
             uploader = instance.catalog.queries.instance_of(row.writer)
             raise ContentUnreachable(
-                f"{row.digest} cannot be had now: {cluster.locate.whereabouts(uploader)}",
+                f"{row.digest} cannot be had now: {cluster.locator.whereabouts(uploader)}",
                 {"digest": row.digest, "instance": uploader},
                 code="MANIFEST_UNKNOWN",
             )
@@ -93,7 +93,7 @@ async def put(instance: Instance, request: Request, repository: Repository, refe
     await instance.cluster.settle(change)
     del body  # holders are waited for now, and who waits keeps nothing of it in memory
     change = change._replace(bodies=())
-    await instance.cluster.secure.wait(repository, computed, change)
+    await instance.cluster.write_concern.wait(repository, computed, change)
     headers = {"Location": f"/v2/{repository}/manifests/{reference}", "Docker-Content-Digest": computed}
     if manifest.subject is not None:
         headers["OCI-Subject"] = manifest.subject

@@ -66,7 +66,7 @@ async def begin(instance: Instance, request: Request, repository: Repository) ->
         raise BlobUploadInvalid("this digest algorithm is not supported", {"supported": sorted(ALGORITHMS)})
     if not instance.begins_uploads:
         raise Ending
-    instance.cluster.evict.check_room()
+    instance.cluster.evictor.check_room()
     instance.uploads.check_disk(number(request.headers.get("content-length", "")) or 0)  # now: a balancer can go on
     instance.uploads.check_number()
     upload = _new_upload(instance)

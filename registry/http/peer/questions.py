@@ -140,7 +140,7 @@ async def _facts(instance: Instance, asked: Asked, question: m.FactsQuestion) ->
 async def _held(instance: Instance, asked: Asked, question: m.HeldQuestion) -> m.HeldAnswer:
     digest = parse_digest(question.digest)
     if question.relying:
-        instance.cluster.evict.relied_upon(digest)
+        instance.cluster.evictor.cancel_eviction(digest)
     if question.damaged:
         return m.HeldAnswer(instance.cluster.contents.damaged_size(digest))
     size = instance.store.held_size(digest)
@@ -169,19 +169,23 @@ async def _manifests(instance: Instance, asked: Asked, question: m.ManifestsQues
 
 
 async def _secure(instance: Instance, asked: Asked, question: m.SecureQuestion) -> m.SecureAnswer:
-    return await instance.cluster.secure.hold(question, instance.cluster.members.get(asked.session.client))
+    return await instance.cluster.write_concern.replicate_manifest(
+        question, instance.cluster.members.get(asked.session.client)
+    )
 
 
 async def _relied(instance: Instance, asked: Asked, question: m.RelyQuestion) -> m.RelyAnswer:
-    return await instance.cluster.collect.relied(instance.cluster.members.get(asked.session.client), question)
+    return await instance.cluster.garbage_collector.relied(instance.cluster.members.get(asked.session.client), question)
 
 
 async def _release(instance: Instance, asked: Asked, question: m.ReleaseQuestion) -> m.ReleaseAnswer:
-    return m.ReleaseAnswer(list(await instance.cluster.collect.release(question.read())))
+    return m.ReleaseAnswer(list(await instance.cluster.garbage_collector.release(question.read())))
 
 
 async def _take(instance: Instance, asked: Asked, question: m.TakeQuestion) -> m.TakeAnswer:
-    return await instance.cluster.secure.take(parse_digest(question.digest), question.size, asked.session.client)
+    return await instance.cluster.write_concern.replicate_blob(
+        parse_digest(question.digest), question.size, asked.session.client
+    )
 
 
 async def _reach(instance: Instance, asked: Asked, question: m.ReachQuestion) -> m.ReachAnswer:

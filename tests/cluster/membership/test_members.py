@@ -264,7 +264,7 @@ async def test_members_whose_recorded_heartbeats_come_are_no_replica_candidates_
     for sequence in range(2, 2 + int(AWAY_S / 2)):
         loop.now += 2
         members.hear(OTHER, beat(), sequence, on_bus=True)
-    assert members.keepers() == []
+    assert members.replica_candidates() == []
 
 
 async def test_capabilities_of_members_are_known_in_order_and_from_the_disk(members):

@@ -6,7 +6,7 @@ import pytest
 
 from registry.cluster.membership.members import Members
 from registry.cluster.rpc.messages import Heartbeat
-from registry.cluster.transfer.locator import HEDGE_S, LIKELY, LIKELY_NEAR, Locate
+from registry.cluster.transfer.locator import HEDGE_S, LIKELY, LIKELY_NEAR, Locator
 from registry.ports import PeerUnreachable
 from tests.support.client import sha256
 
@@ -35,7 +35,7 @@ async def many():
     for number in range(1, 101):
         beat = Heartbeat(f"s{number % 5}", f"http://i{number}", "", "1", 1, 0, 0, bytes(16), {})
         members.hear(f"{number:032x}", beat, 1, on_bus=False)
-    return members, peers, Locate(peers, members)
+    return members, peers, Locator(peers, members)
 
 
 async def found(locate, uploader=None):
@@ -65,7 +65,7 @@ async def test_who_says_nothing_costs_a_moment(many):
     members, peers, locate = many
     assert await found(locate) is None
     peers.silent, peers.holders = set(peers.asked[: LIKELY + LIKELY_NEAR]), {peers.asked[-1]}
-    locate = Locate(peers, members)
+    locate = Locator(peers, members)
     begun = asyncio.get_running_loop().time()
     assert await found(locate) in peers.holders
     assert asyncio.get_running_loop().time() - begun < HEDGE_S + 0.5

@@ -18,10 +18,10 @@ class Connection:
     """Counts what it is told of."""
 
     def __init__(self):
-        self.came = 0
+        self.on_blob_added = 0
 
     def body_came(self):
-        self.came += 1
+        self.on_blob_added += 1
 
 
 def receive(body, data):
