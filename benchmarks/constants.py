@@ -32,7 +32,7 @@ from registry.cluster.replication.acknowledgements import Confirmations
 from registry.cluster.replication.gossip import Gossip
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.messages import Heartbeat
-from registry.event_loop.steps import in_one_piece
+from registry.event_loop.steps import run_to_completion
 from registry.oci.manifest import parse_manifest
 from registry.oci.names import Repository, digest_of
 
@@ -107,7 +107,7 @@ def push(catalog: Catalog, number: int, repository: str, tx: Transaction) -> Cha
         manifest_fact(digest, MEDIA_TYPE, len(body), number + 1, writer),
         blob_fact(f"sha256:{number:064x}", 2, number + 1, writer),
     )
-    in_one_piece(store_body(tx, digest, body, parse_manifest(body, MEDIA_TYPE)))
+    run_to_completion(store_body(tx, digest, body, parse_manifest(body, MEDIA_TYPE)))
     return documents.write(tx, document_name(Repository(repository)), [], facts, (body,))
 
 

@@ -32,8 +32,8 @@ from registry.telemetry.refusals import Refusals
 
 log = EventLog("concord.instance")
 
-UPKEEP_S = 30.0
-SWEEP_EVERY_S = 24 * 3600.0
+MAINTENANCE_INTERVAL_S = 30.0
+SWEEP_INTERVAL_S = 24 * 3600.0
 """What leaves files behind is a kill, and after a start there is a sweep anyway."""
 
 
@@ -71,26 +71,26 @@ class Instance:
         self.seen_requests = SeenRequests()
         self.traffic = Traffic()
         self.refusals = Refusals(clock)
-        self.refused_acts = LogLimit(clock)
+        self.admin_rejection_limit = LogLimit(clock)
         """Bounds the log lines of administrative requests that were refused."""
         self.receiving = Receiving()
         self.metrics = CollectorRegistry()
         """What the process adds to the metrics. Not the library's global one: many instances may run in a process."""
-        self.answered_peers = 0
+        self.peer_requests_answered = 0
         """Requests of other instances that were answered."""
-        self.refused_peers: Counter[str] = Counter()
+        self.peer_requests_refused: Counter[str] = Counter()
         """Requests in the name of other instances that were refused, by reason."""
         self.process_deaths: Callable[[], Mapping[str, int]] = dict
         """How many processes of this instance have died and were replaced, by role."""
         self.draining = False
         self.begins_uploads = True
         """Whether a new upload may begin here: not once a balancer has had time to learn that this instance drains."""
-        self._upkeep: asyncio.Task[None] | None = None
+        self._maintenance: asyncio.Task[None] | None = None
         self._sweep_due_s = 0.0
         """When files without rows are looked for next, in steady seconds: soon after the start, and now and then."""
         self._large_logs: dict[str, None] = {}
         """Documents that are due for a snapshot, in the order in which that was found."""
-        self._mending: set[asyncio.Task[object]] = set()
+        self._repairs: set[asyncio.Task[object]] = set()
 
     async def start(self) -> None:
         self.store.prepare()
@@ -115,43 +115,43 @@ class Instance:
         evict = self.cluster.evictor
         self.uploads.check_room, self.uploads.on_published = evict.check_room, evict.on_blob_added
         evict.upload_bytes = lambda: self.uploads.held_bytes
-        self.catalog.documents.on_large_log = self._is_due
+        self.catalog.documents.on_large_log = self._on_large_log
         for document in self.catalog.replica.large_logs():
-            self._is_due(document)
+            self._on_large_log(document)
         self.cluster.start()
-        self._upkeep = asyncio.create_task(self._keep_up())
+        self._maintenance = asyncio.create_task(self._maintain())
 
     async def close(self) -> None:
         """Stop the tasks, and finish the writes that are under way."""
-        if self._upkeep is not None:
-            await end([self._upkeep])
+        if self._maintenance is not None:
+            await end([self._maintenance])
             await self.cluster.close()
         await self.leftovers.mark.settle()
         await self.catalog.stop()
 
     @property
     def ready(self) -> bool:
-        serves = self._upkeep is not None and not self.draining and self.cluster.ready
+        serves = self._maintenance is not None and not self.draining and self.cluster.ready
         return serves and blocking_all(self.catalog.database) is None
 
-    def learn(self, used: Iterable[Digest], damaged: Iterable[Damage]) -> None:
+    def take_worker_notes(self, used: Iterable[Digest], damaged: Iterable[Damage]) -> None:
         """What another process of this instance, which only reads, has come by."""
         for digest in used:
             self.cluster.evictor.touch(digest)
         for digest, offset in damaged:
-            mending = self.cluster.contents.damaged(digest, Damaged(offset, "a reader met it"))
-            task = asyncio.create_task(mending)
-            self._mending.add(task)
-            task.add_done_callback(self._mending.discard)
+            repair = self.cluster.contents.damaged(digest, Damaged(offset, "a reader met it"))
+            task = asyncio.create_task(repair)
+            self._repairs.add(task)
+            task.add_done_callback(self._repairs.discard)
 
-    def _is_due(self, document: str) -> None:
+    def _on_large_log(self, document: str) -> None:
         self._large_logs[document] = None
 
-    async def _keep_up(self) -> None:
+    async def _maintain(self) -> None:
         """Snapshots for documents with a long log, and tidying uploads, for ever. Not at once: the digest of a large
         document takes seconds of processor time, which the start needs."""
         while True:
-            await asyncio.sleep(UPKEEP_S)
+            await asyncio.sleep(MAINTENANCE_INTERVAL_S)
             try:
                 while self._large_logs:
                     document = next(iter(self._large_logs))
@@ -159,11 +159,11 @@ class Instance:
                     try:
                         await self.compact(document)
                     except StorageFailed:
-                        self._is_due(document)  # behind the others
+                        self._on_large_log(document)  # behind the others
                         raise
                 await self.uploads.tidy()
                 if self.clock.steady_s() >= self._sweep_due_s:
-                    self._sweep_due_s = self.clock.steady_s() + SWEEP_EVERY_S
+                    self._sweep_due_s = self.clock.steady_s() + SWEEP_INTERVAL_S
                     await self.leftovers.sweep()
             except StorageFailed as error:
                 log.error(LogEvent.MAINTENANCE_FAILED, "upkeep failed: %(error)s", error=error)

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import registry.cluster.placement.eviction as evict
 from registry.cluster.node import GIB
 from registry.cluster.placement.eviction import Evictor
-from simulations.life import LIFE, nobodys
+from simulations.life import LIFE, without_request
 
 BUDGET_BYTES = 3000
 BUDGET_GIB = (BUDGET_BYTES + 0.5) / GIB
@@ -31,7 +31,7 @@ def watched(told: Callable[[str, str, float], None]) -> Iterator[None]:
         removed = await original(self, one)
         life = LIFE.get()
         if removed and life is not None:
-            nobodys(lambda: told(life.name, one.digest, begun_s))
+            without_request(lambda: told(life.name, one.digest, begun_s))
         return removed
 
     with contextlib.ExitStack() as stack:

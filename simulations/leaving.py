@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from registry.cluster.membership.decommission import Leave
 from registry.oci.names import Digest
-from simulations.life import LIFE, nobodys
+from simulations.life import LIFE, without_request
 
 
 @contextlib.contextmanager
@@ -18,7 +18,7 @@ def watched(told: Callable[[str, str, float], None]) -> Iterator[None]:
     async def asking(self: Leave, digest: Digest) -> bool:
         begun_s, life = asyncio.get_running_loop().time(), LIFE.get()
         if life is not None:
-            nobodys(lambda: told(life.name, digest, begun_s))
+            without_request(lambda: told(life.name, digest, begun_s))
         return await original(self, digest)
 
     with patch.object(Leave, "_is_kept", asking):

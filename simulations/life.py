@@ -131,6 +131,6 @@ def in_life(life: Life) -> Context:
     return context
 
 
-def nobodys(work: Callable[[], Any]) -> Any:
+def without_request(work: Callable[[], Any]) -> Any:
     """Run something of the world's from within an instance's callback."""
     return Context().run(work)

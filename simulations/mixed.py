@@ -19,7 +19,7 @@ from registry.ports import PeerUnreachable
 from simulations.checkers import convergence
 from simulations.images import ALL_IMAGES, digest_of
 from simulations.later import CAPABILITY, DOCUMENT, LATER, REPOSITORY, fields_of, later_fact
-from simulations.life import in_life, nobodys
+from simulations.life import in_life, without_request
 from simulations.run import CONVERGENCE_S, Run
 from simulations.workload import Answer, Client
 from simulations.world import Node
@@ -135,7 +135,7 @@ class Mixed:
 
         async def watched(incoming: Any, sender: str | None = None) -> Any:
             if sender is not None and incoming.document == DOCUMENT and node.abilities is OWN:
-                nobodys(
+                without_request(
                     lambda: self._run.violate(f"{node.name} has applied a frame with a critical field unknown to it")
                 )
             return await take_in(incoming, sender)

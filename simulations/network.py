@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from registry.http.oci.answers import CutOff
 from registry.ports import Body, PeerUnreachable
-from simulations.life import Life, in_life, nobodys
+from simulations.life import Life, in_life, without_request
 
 CONNECT_S = 2.0
 WINDOW_BYTES = 64 * 1024
@@ -290,7 +290,7 @@ class Network:
         if caller is not None:
             caller.on_death.append(exchange.leave)
         scope = _scope(method, "/" + path, headers, body, is_client=caller is None)
-        nobodys(lambda: _spawn(in_life(accepting()), _serve(application, scope, exchange)))
+        without_request(lambda: _spawn(in_life(accepting()), _serve(application, scope, exchange)))
         sending = asyncio.create_task(self._send(exchange, body))
         try:
             await self._head(exchange, sending)
@@ -387,7 +387,9 @@ class SimulatedTransport:
         async with self._network.request(self._life.name, self._life, method, url, headers, body) as exchange:
             yield exchange
         if exchange.changed:
-            nobodys(lambda: self._network.on_changed(f"{self._life.name} has believed a changed answer to {url}"))
+            without_request(
+                lambda: self._network.on_changed(f"{self._life.name} has believed a changed answer to {url}")
+            )
 
 
 class RedisServers:
@@ -421,7 +423,7 @@ class RedisServers:
                     if due < self._last_due.get((life.name, listener.name), 0.0):
                         weather.count("frames out of order")
                     self._last_due[life.name, listener.name] = due
-                    nobodys(partial(loop.call_later, delay_s, queue.put_nowait, frame))
+                    without_request(partial(loop.call_later, delay_s, queue.put_nowait, frame))
 
     def inject(self, frame: bytes) -> None:
         """Publish what no instance has sent, everywhere."""

@@ -18,7 +18,7 @@ from registry.cluster.placement.garbage_collection import GarbageCollector
 from registry.cluster.placement.write_concern import WriteConcern
 from registry.cluster.replication.anti_entropy import Sync
 from registry.cluster.rpc.client import Peers
-from registry.http.oci.read_only import Reading
+from registry.http.oci.read_only import ReadOnlyApp
 
 Told = Callable[[tuple[Any, ...], Any], str]
 """Given the arguments and the result, the path that was reached, or nothing."""
@@ -38,7 +38,7 @@ WATCHED: tuple[tuple[Any, str, Told], ...] = (
     (Cluster, "_behind", lambda arguments, behind: "out of service" if behind else ""),
     (Peers, "stream", _resumed),
     (WriteConcern, "_groups", lambda arguments, groups: "push secured" if groups else ""),
-    (Reading, "stream", lambda arguments, stream: "blob sent by a reader" if stream else ""),
+    (ReadOnlyApp, "stream", lambda arguments, stream: "blob sent by a reader" if stream else ""),
     (GarbageCollector, "_forget", lambda arguments, removed: "content collected" if removed else ""),
 )
 PATHS = (

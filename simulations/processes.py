@@ -13,10 +13,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from registry.cluster.replication.read_lease import READ_WAIT_S
 from registry.http.app import App
-from registry.http.oci.read_only import Reading
+from registry.http.oci.read_only import ReadOnlyApp
 from registry.http.wire.fast_path import Headers
 from registry.instance import Instance
-from simulations.life import LIFE, Life, in_life, nobodys
+from simulations.life import LIFE, Life, in_life, without_request
 
 LOOK_AGAIN_S = 0.003
 """As `runtime.worker` looks."""
@@ -26,7 +26,7 @@ Asked = tuple[str, bytes, Headers]
 class Processes:
     """See the module: an ASGI application, called in the life of the process that has accepted the connection."""
 
-    def __init__(self, instance: Instance, reading: Reading, primary: Life, worker: Life) -> None:
+    def __init__(self, instance: Instance, reading: ReadOnlyApp, primary: Life, worker: Life) -> None:
         self._instance = instance
         self._app = App(instance)
         self._reading = reading
@@ -88,11 +88,11 @@ class Processes:
 
     def _tell_primary(self, what: Callable[[], None]) -> None:
         """Have the primary do something as soon as it runs."""
-        nobodys(lambda: asyncio.get_running_loop().call_soon(what, context=in_life(self._primary)))
+        without_request(lambda: asyncio.get_running_loop().call_soon(what, context=in_life(self._primary)))
 
     def _note(self) -> None:
         """In the primary: learn what the worker has noted."""
-        self._instance.learn(self._reading.used, self._reading.damaged)
+        self._instance.take_worker_notes(self._reading.used, self._reading.damaged)
         self._reading.used.clear()
         self._reading.damaged.clear()
 
@@ -108,7 +108,7 @@ class Processes:
             else:
                 over.set_result(None)
 
-        nobodys(lambda: loop.create_task(work(), context=in_life(self._primary)))
+        without_request(lambda: loop.create_task(work(), context=in_life(self._primary)))
         await over
 
 

@@ -24,7 +24,7 @@ from simulations.guard import guarded
 from simulations.habits import live
 from simulations.history import Operation
 from simulations.images import ALL_IMAGES
-from simulations.life import Died, nobodys
+from simulations.life import Died, without_request
 from simulations.paths import counted
 from simulations.pipeline import Pipeline
 from simulations.plan import Outcome, Plan, drawn_plan
@@ -281,9 +281,9 @@ class _Exceptions(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if vars(record).get("event") == str(LogEvent.WRONG_BYTES_RECEIVED):
             digest = str(vars(record)["fields"]["digest"])
-            nobodys(lambda: self._playing.wrong_bytes(digest))
+            without_request(lambda: self._playing.wrong_bytes(digest))
         if record.exc_info is not None and record.exc_info[1] is not None:
-            nobodys(lambda: self._playing.violate(f"{record.getMessage()}: {record.exc_info[1]!r}"))  # type: ignore[index]
+            without_request(lambda: self._playing.violate(f"{record.getMessage()}: {record.exc_info[1]!r}"))  # type: ignore[index]
 
 
 @contextlib.contextmanager

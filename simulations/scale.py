@@ -33,7 +33,7 @@ from registry.cluster.rpc.client import PeerRefused, Peers
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.sessions import Session
 from registry.config import Config
-from registry.http.peer.questions import QUESTIONS, Asked
+from registry.http.peer.questions import QUESTIONS, AuthenticatedRequest
 from simulations.life import Life
 from simulations.loop import VirtualLoop
 from simulations.network import CONNECT_S, Network, RedisServers, SimulatedBus, SimulatedTransport, Weather
@@ -123,7 +123,7 @@ class Questions(Peers):
         await travel(self._own, target, CONNECT_S)
         part = self._deployment.parts[target]
         session = NOBODY._replace(client=self._members.own_instance)
-        response = await QUESTIONS[path](cast(Any, part), Asked(session, 0, "", body))
+        response = await QUESTIONS[path](cast(Any, part), AuthenticatedRequest(session, 0, "", body))
         await travel(target, self._own, CONNECT_S)
         self._deployment.traffic.note(path, len(body) + len(response.body))
         if response.status_code != 200:

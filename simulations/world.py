@@ -20,10 +20,10 @@ from registry.catalog.catalog import PATH
 from registry.catalog.database import Database, Reads
 from registry.cluster.rpc.keys import ClusterKey
 from registry.config import Config
-from registry.http.oci.read_only import Reading
+from registry.http.oci.read_only import ReadOnlyApp
 from registry.instance import Instance
 from simulations.disk import SimulatedDisk
-from simulations.life import Died, Life, in_life, nobodys
+from simulations.life import Died, Life, in_life, without_request
 from simulations.loop import VirtualLoop
 from simulations.network import Network, RedisServers, SimulatedBus, SimulatedTransport, Weather
 from simulations.processes import Processes
@@ -155,11 +155,11 @@ class Node:
             self.die(False)  # a process whose disk refuses its start says so and ends
         finally:
             if not starting.done():
-                nobodys(partial(starting.set_result, None))
+                without_request(partial(starting.set_result, None))
 
     def _processes(self, instance: Instance, life: Life) -> Processes:
         assert self.disk is not None, "an instance has a disk"
-        reading = Reading(
+        reading = ReadOnlyApp(
             Reads(self.disk, PATH), self.disk, instance.clock, instance.lease, instance.config.check_after_s, False
         )
         self.worker = life.part("worker")
@@ -207,7 +207,7 @@ class Node:
         """Frames and requests that it has refused in all its lives, by reason."""
         if self.instance is None or not self.started:
             return self._refused
-        return self._refused + self.instance.cluster.gossip.frames + self.instance.refused_peers
+        return self._refused + self.instance.cluster.gossip.frames + self.instance.peer_requests_refused
 
     def backup(self) -> Image:
         """A copy of the disk as it is."""

@@ -36,19 +36,19 @@ from registry.event_loop.share import LoopShare
 from registry.settings.redis_address import database_of, is_encrypted, names_sentinels, parse_sentinels, shown
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
-from registry.telemetry.log_limit import STRANGERS_S, LogLimit
+from registry.telemetry.log_limit import UNAUTHENTICATED_PERIOD_S, LogLimit
 
 log = EventLog("concord.bus")
 
 PROBE_S = 2.0
-DEAF_S = 6.0
+PROBE_TIMEOUT_S = 6.0
 RETRY_S = 0.5
 TIMEOUT_S = 3.0
 MAX_QUEUED_FRAMES = 4096
 MAX_QUEUED_BYTES = 32 * 1024 * 1024
 MAX_BATCH = 256
-MAX_HEARD_FRAMES = 8192
-MAX_HEARD_BYTES = 32 * 1024 * 1024
+MAX_RECEIVED_FRAMES = 8192
+MAX_RECEIVED_BYTES = 32 * 1024 * 1024
 """What was read and not yet taken: as much as Redis itself keeps for a subscriber before it cuts it off."""
 READ_BYTES = 64 * 1024
 READING_SHARE = 0.2
@@ -68,10 +68,10 @@ class RedisBus:
     def __init__(self, urls: Sequence[str], clusters: Sequence[str], site: str, refusal: Refusal) -> None:
         self._cluster = clusters[0]
         self.refused: Counter[str] = Counter()
-        self._heard = _Heard()
+        self._received = _FrameQueue()
         channels = [channel for name in clusters for channel in (name, f"{name}:{site}")]
         share = LoopShare(READING_SHARE)
-        self._servers = [_Server(url, channels, self._heard, share, refusal, self.refused) for url in urls]
+        self._servers = [_Server(url, channels, self._received, share, refusal, self.refused) for url in urls]
 
     def publish(self, frame: bytes, site: str | None = None) -> None:
         channel = self._cluster if site is None else f"{self._cluster}:{site}"
@@ -79,10 +79,10 @@ class RedisBus:
             server.publish(channel, frame)
 
     async def listen(self) -> AsyncIterator[bytes]:
-        tasks = [asyncio.create_task(work) for server in self._servers for work in (server.send(), server.hear())]
+        tasks = [asyncio.create_task(work) for server in self._servers for work in (server.send(), server.receive())]
         try:
             while True:
-                yield await self._heard.take()
+                yield await self._received.take()
         finally:
             await end(tasks)
 
@@ -90,7 +90,7 @@ class RedisBus:
         return {server.name: server.connected for server in self._servers}
 
 
-class _Heard:
+class _FrameQueue:
     """Frames that were read and not yet taken."""
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ class _Heard:
         return frame
 
     def _note_room(self) -> None:
-        if len(self._frames) < MAX_HEARD_FRAMES and self._bytes < MAX_HEARD_BYTES:
+        if len(self._frames) < MAX_RECEIVED_FRAMES and self._bytes < MAX_RECEIVED_BYTES:
             self._has_room.set()
         else:
             self._has_room.clear()
@@ -131,7 +131,7 @@ class _Server:
         self,
         url: str,
         channels: Sequence[str],
-        heard: _Heard,
+        received: _FrameQueue,
         share: LoopShare,
         refusal: Refusal,
         refused: Counter[str],
@@ -143,15 +143,15 @@ class _Server:
         self._probe = f"{channels[0]}:probe:{secrets.token_hex(8)}"
         self._subscribed = [self._prefix + channel for channel in (*channels, self._probe)]
         self._echo_channel = self._subscribed[-1].encode()
-        self._heard, self._share, self._refusal, self._refused = heard, share, refusal, refused
+        self._received, self._share, self._refusal, self._refused = received, share, refusal, refused
         self._queue: deque[tuple[str, bytes]] = deque()
         self._queued_bytes = 0
         self._filled = asyncio.Event()
         self._probed: dict[bytes, float] = {}
         """Loop times of the probes that have not come back to the present subscription."""
         clock = SystemClock()
-        self._lost, self._found = (LogLimit(clock, 1, STATE_LOG_S) for _ in range(2))
-        self._unpublished, self._strange = (LogLimit(clock, 1, STRANGERS_S) for _ in range(2))
+        self._disconnected_limit, self._connected_limit = (LogLimit(clock, 1, STATE_LOG_S) for _ in range(2))
+        self._publish_limit, self._foreign_limit = (LogLimit(clock, 1, UNAUTHENTICATED_PERIOD_S) for _ in range(2))
         self.connected = False
 
     def publish(self, channel: str, frame: bytes) -> None:
@@ -177,8 +177,8 @@ class _Server:
                     refused = next((answer for answer in answers if isinstance(answer, Exception)), None)
                     if refused is not None:
                         message = "the bus at %(bus)s refuses what is published: %(error)s"
-                        self._say(
-                            self._unpublished, logging.WARNING, LogEvent.BUS_PUBLISH_REJECTED, message, error=refused
+                        self._log_limited(
+                            self._publish_limit, logging.WARNING, LogEvent.BUS_PUBLISH_REJECTED, message, error=refused
                         )
                 except (RedisError, OSError, TimeoutError):
                     await asyncio.sleep(RETRY_S)
@@ -186,16 +186,18 @@ class _Server:
                     log.exception(LogEvent.BUS_PUBLISH_FAILED, "publishing to the bus at %(bus)s failed", bus=self.name)
                     await asyncio.sleep(RETRY_S)
 
-    async def hear(self) -> None:
+    async def receive(self) -> None:
         """Hear frames, for ever, on one subscription after the other."""
-        said = False
+        was_logged = False
         while True:
             try:
                 await self._subscribe()
             except (RedisError, NoSubscription, OSError, TimeoutError) as error:
-                if self.connected or not said:
+                if self.connected or not was_logged:
                     message, reason = "the bus at %(bus)s is not heard: %(error)s", _shortened(error)
-                    said = self._say(self._lost, logging.WARNING, LogEvent.BUS_DISCONNECTED, message, error=reason)
+                    was_logged = self._log_limited(
+                        self._disconnected_limit, logging.WARNING, LogEvent.BUS_DISCONNECTED, message, error=reason
+                    )
             except Exception:
                 log.exception(LogEvent.BUS_LISTEN_FAILED, "listening to the bus at %(bus)s failed", bus=self.name)
             finally:
@@ -209,7 +211,7 @@ class _Server:
             await connection.connect()
             await connection.send_command("SUBSCRIBE", *self._subscribed)
             self._probed.clear()
-            probing = asyncio.create_task(self._probe_often())
+            probing = asyncio.create_task(self._send_probes())
             await self._read(connection._reader)  # the library's own subscription parses everything, see `resp`
         finally:
             if probing is not None:
@@ -227,21 +229,21 @@ class _Server:
             except TimeoutError:
                 data = b""
             begun_s = time.perf_counter()  # the loop's own time stands still while a callback runs
-            frames = self._sorted(parser, data)
+            frames = self._select_frames(parser, data)
             oldest_s = next(iter(self._probed.values()), loop.time())
-            if loop.time() - oldest_s > DEAF_S:
-                raise TimeoutError(f"what is sent there does not come back within {DEAF_S:g} s")
+            if loop.time() - oldest_s > PROBE_TIMEOUT_S:
+                raise TimeoutError(f"what is sent there does not come back within {PROBE_TIMEOUT_S:g} s")
             now_s = time.perf_counter()
             rest_s = self._share.charge(now_s - begun_s, now_s)
-            await self._heard.put(frames)
+            await self._received.put(frames)
             await asyncio.sleep(rest_s)  # also where that is nothing: reading does not wait while there is something
 
-    def _sorted(self, parser: MessageParser, data: bytes) -> list[bytes]:
+    def _select_frames(self, parser: MessageParser, data: bytes) -> list[bytes]:
         """The frames among what was read. The rest is counted, or was our own probe."""
         refusal, frames, refused, too_large = self._refusal, [], 0, parser.too_large
         for channel, payload in parser.feed(data):
             if channel == self._echo_channel:
-                self._echoed(payload)
+                self._on_probe_returned(payload)
                 continue
             why = refusal(payload)
             if why is None:
@@ -253,8 +255,8 @@ class _Server:
             self._refused["malformed"] += parser.too_large - too_large
             refused += parser.too_large - too_large
         if refused:
-            self._say(
-                self._strange,
+            self._log_limited(
+                self._foreign_limit,
                 logging.WARNING,
                 LogEvent.BUS_MESSAGES_REJECTED,
                 "refused messages on the bus at %(bus)s, %(messages)d in all, that are no frames of this cluster: "
@@ -263,7 +265,7 @@ class _Server:
             )
         return frames
 
-    def _echoed(self, number: bytes) -> None:
+    def _on_probe_returned(self, number: bytes) -> None:
         """A probe has come back."""
         if number not in self._probed:
             return  # anybody may publish there
@@ -273,16 +275,18 @@ class _Server:
                 break
         if not self.connected:
             self.connected = True
-            self._say(self._found, logging.INFO, LogEvent.BUS_CONNECTED, "the bus at %(bus)s is heard")
+            self._log_limited(
+                self._connected_limit, logging.INFO, LogEvent.BUS_CONNECTED, "the bus at %(bus)s is heard"
+            )
 
-    async def _probe_often(self) -> None:
+    async def _send_probes(self) -> None:
         while True:
             number = secrets.token_bytes(8)
             self._probed[number] = asyncio.get_running_loop().time()
             self.publish(self._probe, number)
             await asyncio.sleep(PROBE_S)
 
-    def _say(self, limit: LogLimit, level: int, event: LogEvent, message: str, **fields: object) -> bool:
+    def _log_limited(self, limit: LogLimit, level: int, event: LogEvent, message: str, **fields: object) -> bool:
         """Log a line, if its limit admits one. Return whether it did."""
         left_out = limit.admit()
         if left_out is not None:
@@ -322,10 +326,10 @@ def _direct(url: str, limits: dict[str, Any]) -> Any:
 
 
 def _by_sentinels(url: str, limits: dict[str, Any]) -> Any:
-    said = parse_sentinels(url)
-    if said.encrypted:
-        limits |= {"ssl": True, "ssl_ca_certs": said.trusted}
-    login: dict[str, Any] = {"password": said.sentinel_password} if said.sentinel_password else {}
-    sentinels = Sentinel(said.hosts, sentinel_kwargs={**limits, **login})  # type: ignore[no-untyped-call]
-    master: dict[str, Any] = {"username": said.user, "password": said.password}
-    return sentinels.master_for(said.master, max_connections=8, **master, **limits)
+    parsed = parse_sentinels(url)
+    if parsed.encrypted:
+        limits |= {"ssl": True, "ssl_ca_certs": parsed.trusted}
+    login: dict[str, Any] = {"password": parsed.sentinel_password} if parsed.sentinel_password else {}
+    sentinels = Sentinel(parsed.hosts, sentinel_kwargs={**limits, **login})  # type: ignore[no-untyped-call]
+    master: dict[str, Any] = {"username": parsed.user, "password": parsed.password}
+    return sentinels.master_for(parsed.master, max_connections=8, **master, **limits)

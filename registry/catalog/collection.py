@@ -10,7 +10,7 @@ from typing import NamedTuple
 from registry.catalog.database import Database, Reads, Transaction
 from registry.catalog.documents import Documents
 from registry.catalog.queries import KIND
-from registry.event_loop.steps import ROWS_A_STEP, Steps
+from registry.event_loop.steps import ROWS_PER_STEP, Steps
 from registry.oci.names import Digest
 from registry.oci.stored_manifest import UNREADABLE
 
@@ -105,7 +105,7 @@ def drop_links(tx: Transaction, documents: Documents, digests: Iterable[Digest])
     for digest in digests:
         for number, (name, writer, clock) in enumerate(tx.rows(sql, (digest,)), 1):
             found.setdefault(name, []).append((writer, clock))
-            if number % ROWS_A_STEP == 0:
+            if number % ROWS_PER_STEP == 0:
                 yield
     for number, (name, identities) in enumerate(found.items()):
         if number:

@@ -20,11 +20,11 @@ import apsw
 
 from registry.catalog import schema
 from registry.disk_errors import storage_failure
-from registry.event_loop.steps import Steps, paced
+from registry.event_loop.steps import Steps, run_in_steps
 from registry.ports import Disk
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
-from registry.telemetry.request_ids import nobodys
+from registry.telemetry.request_ids import without_request
 
 log = EventLog("concord.database")
 
@@ -165,7 +165,7 @@ class Database(Reads):
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.append((operation, future))
         if self._committing is None or self._committing.done():
-            self._committing = asyncio.create_task(self._commit_groups(), context=nobodys())
+            self._committing = asyncio.create_task(self._commit_groups(), context=without_request())
         return await future
 
     async def write_in_steps(self, operation: Operation[Steps[T]]) -> T:
@@ -219,7 +219,7 @@ class Database(Reads):
         try:
             result = operation(transaction)
             if isinstance(result, Generator):
-                result = await paced(result)
+                result = await run_in_steps(result)
         except Exception as error:
             if isinstance(error, (apsw.IOError, apsw.FullError, apsw.CorruptError, apsw.NotADBError)):
                 raise

@@ -23,7 +23,7 @@ from registry.catalog.replica import is_large_log
 from registry.catalog.tries import EMPTY_DIGEST, TrieCache
 from registry.catalog.understanding import Understanding, require_understood
 from registry.catalog.view import Identity, Read, update_view
-from registry.event_loop.steps import ROWS_A_STEP, Steps, in_one_piece, in_pages
+from registry.event_loop.steps import ROWS_PER_STEP, Steps, convert_in_steps, run_to_completion
 
 HASHES_A_STEP = 2048
 """Hashes of facts that one step reads for a trie: 3 ms of processor time."""
@@ -125,7 +125,7 @@ class Documents:
 
         Told to `on_change` once it is durable.
         """
-        return in_one_piece(self.write_in_steps(tx, name, deleted, facts, bodies))
+        return run_to_completion(self.write_in_steps(tx, name, deleted, facts, bodies))
 
     def write_in_steps(
         self,
@@ -149,9 +149,9 @@ class Documents:
         since = next((changed for writer, _, changed in entries if writer == own), 0)
         needs = {writer: clock for writer, clock, changed in entries if changed > since and writer != own}
         clock = vector.get(own, 0)
-        texts = yield from in_pages(Fact.text, facts)
+        texts = yield from convert_in_steps(Fact.text, facts)
         delta = own_delta(own, clock, texts, deleted)
-        if len(texts) > ROWS_A_STEP:
+        if len(texts) > ROWS_PER_STEP:
             yield
         raw = encode_own(delta)
         number, digest, _ = yield from self._record(tx, name, row, vector, raw, Read(delta, facts))
@@ -174,7 +174,7 @@ class Documents:
             raise WriterReused(name)
         if after == vector and not (yield from self._deletes_live(tx, row.id, delta)):
             return Applied(vector, row.digest, False)
-        facts = yield from in_pages(lambda entry: parse_fact(entry.text, self.kinds), delta.added)
+        facts = yield from convert_in_steps(lambda entry: parse_fact(entry.text, self.kinds), delta.added)
         _, digest, latest = yield from self._record(tx, name, row, vector, raw, Read(delta, facts), now_ms)
         return Applied(after, digest, True, latest)
 
@@ -185,7 +185,7 @@ class Documents:
             for number, (first, length) in enumerate(ranges, 1):
                 if tx.row(sql, (document, writer, first, first + length - 1)):
                     return True
-                if number % ROWS_A_STEP == 0:
+                if number % ROWS_PER_STEP == 0:
                     yield
         return False
 

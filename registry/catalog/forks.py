@@ -14,7 +14,7 @@ from crdt.vector import Vector
 from registry.catalog.database import Transaction
 from registry.catalog.documents import Documents
 from registry.catalog.view import all_observed
-from registry.event_loop.steps import Steps, in_pages
+from registry.event_loop.steps import Steps, convert_in_steps
 
 
 def heal(
@@ -36,5 +36,7 @@ def heal(
         return None
     texts = {text for identity in split for text in (ours.get(identity), others.get(identity)) if text is not None}
     writer = documents.begin(tx)
-    facts = yield from in_pages(lambda text: by_writer(parse_fact(text, documents.kinds), writer), sorted(texts))
+    facts = yield from convert_in_steps(
+        lambda text: by_writer(parse_fact(text, documents.kinds), writer), sorted(texts)
+    )
     return (yield from documents.write_in_steps(tx, name, split, facts, writer=writer, heals=True))

@@ -12,7 +12,7 @@ from crdt.fact import BLOB, MANIFEST, TAG, Fact
 from registry.catalog.database import Transaction
 from registry.catalog.documents import Documents
 from registry.catalog.view import Identity, observed
-from registry.event_loop.steps import ROWS_A_STEP, Steps
+from registry.event_loop.steps import ROWS_PER_STEP, Steps
 
 Key = tuple[str, str]
 """The kind of a fact, and the tag or digest it is about."""
@@ -42,7 +42,7 @@ def compare(tx: Transaction, documents: Documents, name: str, facts: Sequence[Fa
             older.absent.append(fact)
         elif kind == TAG and fact.digest not in {one.digest for one in live}:
             older.moved.append(fact)
-        if number % ROWS_A_STEP == 0:
+        if number % ROWS_PER_STEP == 0:
             yield
     return older
 
@@ -53,7 +53,7 @@ def reassert(tx: Transaction, documents: Documents, name: str, facts: Sequence[F
     for number, fact in enumerate(facts, 1):
         live = observed(tx, document, fact.kind, fact.key) if document is not None else []
         replaced += [one.identity for one in live]
-        if number % ROWS_A_STEP == 0:
+        if number % ROWS_PER_STEP == 0:
             yield
     writer = documents.begin(tx)
     yield from documents.write_in_steps(tx, name, replaced, [f._replace(writer=writer) for f in facts], (), writer)

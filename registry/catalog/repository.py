@@ -16,7 +16,7 @@ from registry.catalog.queries import document_name
 from registry.catalog.view import Identity, LiveFact, observed, observed_tags_of
 from registry.catalog.wrong_sizes import compare_content
 from registry.errors import BlobUnknown, ManifestBlobUnknown, ManifestInvalid, ManifestUnknown
-from registry.event_loop.steps import ROWS_A_STEP, Steps
+from registry.event_loop.steps import ROWS_PER_STEP, Steps
 from registry.oci.manifest import MAX_PARTS, Manifest
 from registry.oci.names import Digest, Repository, Tag, algorithm_of, digest_of
 from registry.oci.stored_manifest import UNREADABLE
@@ -70,12 +70,12 @@ def store_body(tx: Transaction, digest: Digest, body: bytes, manifest: Manifest)
     if tx.changes():
         compare_content(tx, MANIFEST, digest, len(body))
         parts = manifest.parts()
-        for at in range(0, len(parts), ROWS_A_STEP):
+        for at in range(0, len(parts), ROWS_PER_STEP):
             if at:
                 yield
             tx.execute_many(
                 "INSERT OR IGNORE INTO parts (manifest, kind, part, required) VALUES (?, ?, ?, ?)",
-                ((digest, *part) for part in parts[at : at + ROWS_A_STEP]),
+                ((digest, *part) for part in parts[at : at + ROWS_PER_STEP]),
             )
     tx.execute("DELETE FROM wanted WHERE digest = ?", (digest,))
 
@@ -198,7 +198,7 @@ class _Observed:
                 missing += [digest] if required else []
             elif kind == MANIFEST:
                 pending.append(digest)
-            if number % ROWS_A_STEP == 0:
+            if number % ROWS_PER_STEP == 0:
                 yield
         while pending:
             yield from self._add_parts_of(pending.pop(), pending)
@@ -211,7 +211,7 @@ class _Observed:
             if is_new and part != UNREADABLE and self.add(kind, part) and kind == MANIFEST:
                 pending.append(part)
             self._parts_read += 1
-            if self._parts_read % ROWS_A_STEP == 0:
+            if self._parts_read % ROWS_PER_STEP == 0:
                 yield
         if self._parts_read > MAX_PARTS_READ:
             raise ManifestInvalid(
@@ -222,7 +222,7 @@ class _Observed:
         """The observed references and links, said again. Where several facts say one thing, the latest is repeated."""
         again: list[Fact] = []
         for number, ((kind, key), fact) in enumerate(self._latest.items(), 1):
-            if number % ROWS_A_STEP == 0:
+            if number % ROWS_PER_STEP == 0:
                 yield
             if fact is None:
                 continue

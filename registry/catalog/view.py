@@ -7,7 +7,7 @@ from crdt.delta import Delta
 from crdt.fact import BLOB, CRITICAL, MANIFEST, OTHER, TAG, Fact, FactReader, fact_hash, parse_fact
 from registry.catalog.database import Transaction
 from registry.catalog.wrong_sizes import compare_fact
-from registry.event_loop.steps import ROWS_A_STEP, Steps
+from registry.event_loop.steps import ROWS_PER_STEP, Steps
 
 Identity = tuple[int, int]
 """A fact's writer and clock: by these it can be deleted."""
@@ -69,10 +69,10 @@ def observed_tags_of(tx: Transaction, document: int, digest: str) -> Steps[list[
         "AND (key, time, writer, clock) > (?, ?, ?, ?) ORDER BY key, time, writer, clock LIMIT ?"
     )
     last: tuple[str, int, int, int] = ("", -1, -1, -1)
-    while rows := tx.rows(sql, (document, digest, *last, ROWS_A_STEP)):
+    while rows := tx.rows(sql, (document, digest, *last, ROWS_PER_STEP)):
         found += (LiveFact(*row) for row in rows)
         last = (found[-1].key, found[-1].time, found[-1].writer, found[-1].clock)
-        if len(rows) < ROWS_A_STEP:
+        if len(rows) < ROWS_PER_STEP:
             break
         yield
     return found
@@ -108,7 +108,7 @@ def update_view(tx: Transaction, document: int, read: Read, vector: dict[int, in
                 links.append(fact)
             elif fact.kind == CRITICAL:
                 not_understood += 1
-        if number % ROWS_A_STEP == 0:
+        if number % ROWS_PER_STEP == 0:
             yield
     for number, (writer, first, last) in enumerate(_deleted_ranges(tx, document, read.delta), 1):
         for kind, key, hashed in tx.rows(
@@ -120,11 +120,11 @@ def update_view(tx: Transaction, document: int, read: Read, vector: dict[int, in
                 tags.add(key)
             elif kind == CRITICAL:
                 not_understood -= 1
-        if last - first + 1 >= ROWS_A_STEP or number % ROWS_A_STEP == 0:
+        if last - first + 1 >= ROWS_PER_STEP or number % ROWS_PER_STEP == 0:
             yield
     for number, tag in enumerate(tags, 1):
         _note_conflict(tx, document, tag)
-        if number % ROWS_A_STEP == 0:
+        if number % ROWS_PER_STEP == 0:
             yield
     both = set(removed) & set(added)
     return Effect(_each_once_less(removed, both), _each_once_less(added, both), latest, links, not_understood)
@@ -150,7 +150,7 @@ def read_again(tx: Transaction, kinds: Mapping[str, FactReader]) -> Steps[ReadAg
     for (document,) in tx.rows(_NOT_UNDERSTOOD):
         tags: set[str] = set()
         last: tuple[int, int] = (-1, -1)
-        while rows := tx.rows(_OF_DOCUMENT, (document, *last, ROWS_A_STEP)):
+        while rows := tx.rows(_OF_DOCUMENT, (document, *last, ROWS_PER_STEP)):
             for text, writer, clock, hashed in rows:
                 fact = parse_fact(text, kinds)
                 facts += 1
@@ -192,12 +192,12 @@ def _deleted_ranges(tx: Transaction, document: int, delta: Delta) -> Iterator[tu
     cover all that a writer has ever written."""
     sql = (
         f"SELECT clock FROM facts WHERE document = ? AND writer = ? AND clock BETWEEN ? AND ? "
-        f"ORDER BY clock LIMIT 1 OFFSET {ROWS_A_STEP}"
+        f"ORDER BY clock LIMIT 1 OFFSET {ROWS_PER_STEP}"
     )
     for writer, ranges in delta.deleted.items():
         for first, length in ranges:
             last = first + length - 1
-            while last - first >= ROWS_A_STEP and (row := tx.row(sql, (document, writer, first, last))):
+            while last - first >= ROWS_PER_STEP and (row := tx.row(sql, (document, writer, first, last))):
                 yield writer, first, row[0] - 1
                 first = row[0]
             yield writer, first, last

@@ -14,7 +14,7 @@ from registry.telemetry.events import LogEvent
 
 log = EventLog("concord")
 
-AGAIN_S = 0.5
+CANCEL_INTERVAL_S = 0.5
 """After so long a task is cancelled again: longer than tasks take to end in order, and well below what an instance has
 for ending (`runtime.drain.ENDING_S`)."""
 
@@ -25,7 +25,7 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     for task in under_way:
         task.cancel()
     while under_way:
-        _, under_way = await asyncio.wait(under_way, timeout=AGAIN_S)
+        _, under_way = await asyncio.wait(under_way, timeout=CANCEL_INTERVAL_S)
         for task in under_way:
             log.debug(
                 LogEvent.TASK_CANCELLATION_REPEATED,

@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 Steps = Generator[None, None, T]
 
-ROWS_A_STEP = 256
+ROWS_PER_STEP = 256
 """Rows that one step reads or writes: 2 to 5 ms of processor time."""
 
 
-def in_one_piece(steps: Steps[T]) -> T:
+def run_to_completion(steps: Steps[T]) -> T:
     """Return the result of work that is known to be small, without pauses."""
     while True:
         try:
@@ -27,7 +27,7 @@ def in_one_piece(steps: Steps[T]) -> T:
             return result
 
 
-async def paced(steps: Steps[T]) -> T:
+async def run_in_steps(steps: Steps[T]) -> T:
     """Return the result of work in steps. The loop turns between two steps."""
     while True:
         try:
@@ -38,11 +38,11 @@ async def paced(steps: Steps[T]) -> T:
         await asyncio.sleep(0)
 
 
-def in_pages(convert: Callable[[F], T], entries: Sequence[F]) -> Steps[list[T]]:
-    """Convert entries, ROWS_A_STEP of them in each step."""
+def convert_in_steps(convert: Callable[[F], T], entries: Sequence[F]) -> Steps[list[T]]:
+    """Convert entries, ROWS_PER_STEP of them in each step."""
     converted: list[T] = []
-    for at in range(0, len(entries), ROWS_A_STEP):
+    for at in range(0, len(entries), ROWS_PER_STEP):
         if at:
             yield
-        converted += map(convert, entries[at : at + ROWS_A_STEP])
+        converted += map(convert, entries[at : at + ROWS_PER_STEP])
     return converted

@@ -15,13 +15,13 @@ from registry.errors import ContentUnreachable, Ending, NothingHere, OciError, T
 from registry.http.admin import acts as administration
 from registry.http.admin import collection, membership, metrics, own
 from registry.http.admin import tag_locations as replication
-from registry.http.admin.acts import Act
+from registry.http.admin.acts import Action
 from registry.http.oci.answers import CutOff, error_response
 from registry.http.oci.routes import PREFIX, TEMPLATES, Path, answer, parse_path
 from registry.http.peer import handlers as peers
 from registry.http.wire.exchange import Exchange
-from registry.http.wire.fast_path import DirectAnswers, Headers
-from registry.http.wire.sending import Sending
+from registry.http.wire.fast_path import FastPath, Headers
+from registry.http.wire.sending import ResponseMemoryBudget
 from registry.instance import Instance
 from registry.oci.names import Digest
 from registry.settings.trusted_proxies import TrustedProxies
@@ -33,7 +33,7 @@ from registry.telemetry.request_ids import RequestIds
 
 log = EventLog("concord.http")
 
-OWN: dict[tuple[str, str], Callable[[Instance, Request], Awaitable[Response]]] = {
+INTERNAL: dict[tuple[str, str], Callable[[Instance, Request], Awaitable[Response]]] = {
     ("GET", "/healthz"): own.health,
     ("GET", "/readyz"): own.readiness,
     ("GET", "/metrics"): metrics.metrics,
@@ -44,7 +44,7 @@ OWN: dict[tuple[str, str], Callable[[Instance, Request], Awaitable[Response]]] =
     ("GET", "/_concord/leave"): membership.leaving,
     ("GET", "/_concord/scrub"): own.scrub,
 }
-ADMINISTRATION: dict[tuple[str, str], tuple[str, Act]] = {
+ADMIN_ACTIONS: dict[tuple[str, str], tuple[str, Action]] = {
     ("POST", "/_concord/gc"): ("gc", collection.collect),
     ("POST", "/_concord/forget"): ("forget", membership.forget),
     ("POST", "/_concord/leave"): ("leave", membership.leave),
@@ -52,8 +52,8 @@ ADMINISTRATION: dict[tuple[str, str], tuple[str, Act]] = {
 }
 """What changes or costs an instance much, and is not answered to everybody: names for the log, and handlers."""
 API = PREFIX.encode()
-OWN_PATHS = frozenset(path for _, path in (*OWN, *ADMINISTRATION))
-NOT_OF_ROWS = frozenset({"base", "uploads", "upload"})
+INTERNAL_PATHS = frozenset(path for _, path in (*INTERNAL, *ADMIN_ACTIONS))
+WITHOUT_LEASE = frozenset({"base", "uploads", "upload"})
 """Resources of the API whose answers do not tell what the rows of documents hold."""
 
 
@@ -65,20 +65,20 @@ class App:
         self._registry = registry
         self._internal = internal
         self._ids = RequestIds(instance.clock)
-        self._sending = Sending()
+        self._response_memory = ResponseMemoryBudget()
         self._failures, self._bugs, self._cut_offs = (LogLimit(instance.clock) for _ in range(3))
         self._proxies = TrustedProxies(instance.config.proxies)
-        self._direct = DirectAnswers(
+        self._fast_path = FastPath(
             instance.catalog.database,
             instance.store,
             instance.clock,
             instance.config.check_after_s,
             instance.traffic,
             instance.cluster.evictor.touch,
-            self._doubt,
+            self._suspect,
         )
 
-    def _doubt(self, digest: Digest) -> None:
+    def _suspect(self, digest: Digest) -> None:
         """Content was seen to be damaged: it counts as gone until somebody has looked at it."""
         self._instance.store.suspects.setdefault(digest, 0)
 
@@ -90,11 +90,11 @@ class App:
             return None
         if not target.startswith(API) or not instance.lease.allows_read():
             return None
-        return self._direct.answer(method, target, headers)
+        return self._fast_path.answer(method, target, headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "the server is told not to send anything else"
-        instance, path = self._instance, _taken_apart(scope["path"])
+        instance, path = self._instance, _parse_api_path(scope["path"])
         self._proxies.resolve(scope)
         request_id = self._ids.of(scope["headers"])
         exchange = Exchange(scope, receive, send, request_id, instance.clock)
@@ -103,7 +103,7 @@ class App:
         with exchange.counted(instance.traffic, route, is_logged, self._cut_offs):
             try:
                 response = await self._answer_within_memory(Request(scope, exchange.receive), path)
-                await self._sending.send(response, scope, exchange.receive, exchange.send)
+                await self._response_memory.send(response, scope, exchange.receive, exchange.send)
             except asyncio.CancelledError:
                 await self._cut_off(scope, exchange)
 
@@ -119,7 +119,7 @@ class App:
     async def _answer_within_memory(self, request: Request, path: Path | None) -> Response:
         """An answer for which there is room in memory. One that has to wait is dropped and found again: only then does
         waiting take no memory. That changes nothing, as it is a read."""
-        sending = self._sending
+        sending = self._response_memory
         response = await self._answer(request, path)
         while request.method == "GET" and path is not None and not sending.has_room(len(response.body)):
             size_bytes = len(response.body)
@@ -141,7 +141,7 @@ class App:
         except ClientGone:
             return Response(status_code=408)
         except Exception as error:
-            if _is_of_the_disk(error):
+            if _is_disk_error(error):
                 failure = storage_failure("this instance's storage does not answer", error)
                 if (left_out := self._failures.admit()) is not None:
                     log.error(LogEvent.STORAGE_FAILED, "storage failed: %(error)s", error=failure, **left_out)
@@ -151,13 +151,13 @@ class App:
                 log.exception(LogEvent.REQUEST_FAILED, "a request failed: %(method)s %(path)s", **asked, **left_out)
             return error_response(Unsupported("something went wrong here; it was logged", 500))
 
-    async def _wait_for_lease(self, request: Request) -> None:
+    async def _await_read_lease(self, request: Request) -> None:
         """Rows may lack what the site has acknowledged. Raises NotCurrent, and ClientGone as `_wait_to_answer` does."""
         await self._instance.cluster.site_lease.await_read()
         if request.method == "DELETE" and await request.is_disconnected():
             raise ClientGone
 
-    async def _wait_to_answer(self, request: Request) -> None:
+    async def _await_readiness(self, request: Request) -> None:
         """What was here when this instance ended may be out of date, and balancers send requests as soon as it listens.
         Raises ClientGone for a delete whose client has given up meanwhile: it may have deleted elsewhere since, and
         pushed again. Whoever sends a body meets that when it is read."""
@@ -169,9 +169,9 @@ class App:
         if path is not None:
             if self._registry:
                 if not self._instance.cluster.answers_clients.is_set():
-                    await self._wait_to_answer(request)
-                if path.resource not in NOT_OF_ROWS and not self._instance.lease.allows_read():
-                    await self._wait_for_lease(request)
+                    await self._await_readiness(request)
+                if path.resource not in WITHOUT_LEASE and not self._instance.lease.allows_read():
+                    await self._await_read_lease(request)
                 return await answer(self._instance, request, path)
         elif self._internal:
             own, method = request.scope["path"], request.method
@@ -180,18 +180,16 @@ class App:
             method = "GET" if method == "HEAD" else method  # the server sends no body to HEAD
             if own.startswith(replication.PREFIX) and method == "GET":
                 return await replication.replication(self._instance, request)
-            handler = OWN.get((method, own))
+            handler = INTERNAL.get((method, own))
             if handler is not None:
                 return await handler(self._instance, request)
-            name, act = ADMINISTRATION.get((request.method, own), ("", None))
+            name, act = ADMIN_ACTIONS.get((request.method, own), ("", None))
             if act is not None:
-                return await administration.carry_out(
-                    self._instance, request, name, act, is_internal=not self._registry
-                )
+                return await administration.perform(self._instance, request, name, act, is_internal=not self._registry)
         raise NothingHere
 
 
-def _taken_apart(path: str) -> Path | None:
+def _parse_api_path(path: str) -> Path | None:
     """A path of the OCI API; None for every other."""
     return parse_path(path) if path == "/v2" or path.startswith(PREFIX) else None
 
@@ -202,10 +200,10 @@ def _route(path: str) -> str:
         return PEERS
     if path.startswith(replication.PREFIX):
         return replication.TEMPLATE
-    return path if path in OWN_PATHS else "other"
+    return path if path in INTERNAL_PATHS else "other"
 
 
-def _is_of_the_disk(error: Exception) -> bool:
+def _is_disk_error(error: Exception) -> bool:
     if isinstance(error, (TimeoutError, ConnectionError)):
         return False  # these are OSErrors too, but of the network
     return isinstance(error, (OSError, apsw.IOError, apsw.FullError, apsw.CorruptError))

@@ -14,7 +14,7 @@ import msgspec
 
 from crdt.fact import BLOB, MANIFEST
 from registry.errors import ManifestInvalid
-from registry.event_loop.steps import ROWS_A_STEP, Steps, in_one_piece, in_pages
+from registry.event_loop.steps import ROWS_PER_STEP, Steps, convert_in_steps, run_to_completion
 from registry.oci.json_objects import KnownKeys, elements_of
 from registry.oci.names import Digest, is_digest
 
@@ -109,7 +109,7 @@ _decoder = msgspec.json.Decoder(_Body)
 
 def parse_manifest(body: bytes, content_type: str | None) -> Manifest:
     """Read a body in one piece, see `read_pushed`."""
-    return in_one_piece(read_pushed(body, content_type))
+    return run_to_completion(read_pushed(body, content_type))
 
 
 def read_pushed(body: bytes, content_type: str | None) -> Steps[Manifest]:
@@ -151,7 +151,7 @@ def _check_keys(body: bytes) -> Steps[None]:
         if members.get(name, b"null") != b"null":
             for number, descriptor in enumerate(elements_of(members[name])):
                 _check_descriptor(f"{name}[{number}]", descriptor)
-                if number % ROWS_A_STEP == ROWS_A_STEP - 1:
+                if number % ROWS_PER_STEP == ROWS_PER_STEP - 1:
                     yield
 
 
@@ -169,7 +169,7 @@ def _image(content: _Body, media_type: str) -> Steps[Manifest]:
         raise ManifestInvalid("the image has no config")
     layers = content.layers or []
     _check_count(len(layers) + 1)
-    blobs = [_part(content.config), *(yield from in_pages(_layer, layers))]
+    blobs = [_part(content.config), *(yield from convert_in_steps(_layer, layers))]
     return _manifest(content, media_type, blobs, [], content.artifactType or content.config.mediaType or None)
 
 
@@ -179,7 +179,7 @@ def _index(content: _Body, media_type: str) -> Steps[Manifest]:
     if content.manifests is None:
         raise ManifestInvalid("the index lists no manifests")
     _check_count(len(content.manifests))
-    parts = yield from in_pages(_part, content.manifests)
+    parts = yield from convert_in_steps(_part, content.manifests)
     is_child = [not entry.mediaType or entry.mediaType in MANIFESTS for entry in content.manifests]
     children = [part for part, child in zip(parts, is_child, strict=True) if child]
     blobs = [part for part, child in zip(parts, is_child, strict=True) if not child]

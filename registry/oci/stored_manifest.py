@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from registry.errors import ManifestInvalid
-from registry.event_loop.steps import Steps, in_one_piece
+from registry.event_loop.steps import Steps, run_to_completion
 from registry.oci.manifest import MANIFESTS, Manifest, Part, read_pushed
 from registry.oci.names import Digest, is_digest
 
@@ -40,7 +40,7 @@ def read_stored(body: bytes, media_type: str | None) -> Steps[Manifest]:
 
 
 def read_stored_in_one_piece(body: bytes, media_type: str | None) -> Manifest:
-    return in_one_piece(read_stored(body, media_type))
+    return run_to_completion(read_stored(body, media_type))
 
 
 def _every_reading(body: bytes, media_type: str) -> Manifest:

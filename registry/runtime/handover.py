@@ -23,14 +23,14 @@ from registry.storage.checked import Damage
 from registry.telemetry.counters import Counted
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
-from registry.telemetry.log_limit import STRANGERS_S, LogLimit
+from registry.telemetry.log_limit import UNAUTHENTICATED_PERIOD_S, LogLimit
 
 log = EventLog("concord.workers")
 
 INLINE_BYTES = 32 * 1024
 MESSAGE_BYTES = 128 * 1024
 MAX_AT_ONCE = 64
-NOTED_AT_ONCE = 200
+MAX_NOTES_PER_MESSAGE = 200
 """Of each kind, so that notes fit into a message, whatever the digests."""
 _CONNECTION, _NOTES, _LEASE_WANTED = b"C", b"N", b"L"
 _DESCRIPTOR_SIZE = array.array("i").itemsize
@@ -63,7 +63,7 @@ class Sender:
         self.ended = False
         """Whether the owner takes nothing any more, since all is ending."""
 
-    def pass_on(self, descriptor: int, data: bytes) -> bool:
+    def hand_over(self, descriptor: int, data: bytes) -> bool:
         """Pass a connection on, with what has come on it. False when that cannot be done now."""
         if len(data) <= INLINE_BYTES:
             return self._send(_CONNECTION + data, [descriptor])
@@ -76,11 +76,11 @@ class Sender:
         finally:
             os.close(memory)
 
-    def tell(self, notes: Notes) -> bool:
+    def send_notes(self, notes: Notes) -> bool:
         """False when that cannot be done now."""
         return self._send(_NOTES + msgspec.msgpack.encode(notes), [])
 
-    def want_lease(self) -> None:
+    def request_lease(self) -> None:
         """Let the owner know that a read waits for the read lease. It would find out by itself, a moment later."""
         self._send(_LEASE_WANTED, [])
 
@@ -107,7 +107,7 @@ class Receiver:
         on_lease_wanted: Callable[[], None],
         clock: Clock,
     ) -> None:
-        self._lost = LogLimit(clock, at_once=1, every_s=STRANGERS_S)
+        self._lost = LogLimit(clock, at_once=1, every_s=UNAUTHENTICATED_PERIOD_S)
         self._socket = receiving
         self._on_lease_wanted = on_lease_wanted
         self._on_connection = on_connection

@@ -32,7 +32,7 @@ from registry.telemetry.events import LogEvent
 
 log = EventLog("concord")
 
-READERS_END_S = 0.8
+WORKERS_END_S = 0.8
 """So long an owner that closes takes what readers pass on: they learn of it a little later, and linger then."""
 WAYS_OUT = "restore a backup elsewhere (concord restore), or have it rebuilt from the other instances (concord rebuild)"
 
@@ -50,7 +50,7 @@ class Sockets:
 
 
 @dataclass(frozen=True)
-class Callbacks:
+class PrimaryCallbacks:
     """What an owner lets its supervisor know."""
 
     started: Callable[[], None] = lambda: None
@@ -63,11 +63,11 @@ class Callbacks:
     """How many processes have died, by role; nothing where there is no supervisor."""
 
 
-def run_owner(
+def run_primary(
     config: Config,
     sockets: Sockets,
     signals: tuple[signal.Signals, ...],
-    callbacks: Callbacks,
+    callbacks: PrimaryCallbacks,
     in_place: bool = False,
 ) -> int:
     """Serve until one of some signals ends it; `in_place` of an owner that has just died. Answers the exit status.
@@ -77,7 +77,7 @@ def run_owner(
 
 
 async def _serve(
-    config: Config, sockets: Sockets, signals: tuple[signal.Signals, ...], callbacks: Callbacks, in_place: bool
+    config: Config, sockets: Sockets, signals: tuple[signal.Signals, ...], callbacks: PrimaryCallbacks, in_place: bool
 ) -> None:
     transport = HttpTransport()
     if config.redis or config.peer:
@@ -98,15 +98,15 @@ async def _serve(
         servers.append((Server(App(instance, registry=False)), sockets.internal))
     if sockets.receiving is not None:
         receiver = _receiver(instance, public, sockets.receiving)
-        public.adopts_for_s, public.on_lingered = READERS_END_S, receiver.close
+        public.accepts_handovers_for_s, public.on_stopped_accepting = WORKERS_END_S, receiver.close
     drain = Drain(instance, [server for server, _ in servers], callbacks.closing)
     for name in signals:
         asyncio.get_running_loop().add_signal_handler(name, drain.begin, "told to end by a signal")
     instance.cluster.on_left = partial(drain.begin, "it has left the cluster")
     instance.process_deaths = callbacks.deaths
-    _say_where(config, instance, sockets)
+    _log_addresses(config, instance, sockets)
     callbacks.started()
-    waiting = asyncio.create_task(_tell_answering(instance, callbacks))
+    waiting = asyncio.create_task(_report_answering(instance, callbacks))
     await asyncio.gather(*(server.serve(sockets=[listening]) for server, listening in servers))
     waiting.cancel()
     await instance.close()
@@ -114,7 +114,7 @@ async def _serve(
     log.info(LogEvent.INSTANCE_STOPPED, "ended")
 
 
-async def _tell_answering(instance: Instance, callbacks: Callbacks) -> None:
+async def _report_answering(instance: Instance, callbacks: PrimaryCallbacks) -> None:
     await instance.cluster.answers_clients.wait()
     callbacks.answering()
 
@@ -124,14 +124,14 @@ def _receiver(instance: Instance, server: Server, receiving: socket.socket) -> R
         instance.traffic.add(notes.traffic)
         instance.traffic.cut_off += notes.cut_off
         instance.traffic.under_way += notes.under_way
-        instance.learn(notes.used, notes.damaged)
+        instance.take_worker_notes(notes.used, notes.damaged)
 
     receiver = Receiver(receiving, server.adopt, note, instance.cluster.site_lease.wanted, instance.clock)
     receiver.start()
     return receiver
 
 
-def _say_where(config: Config, instance: Instance, sockets: Sockets) -> None:
+def _log_addresses(config: Config, instance: Instance, sockets: Sockets) -> None:
     name = "%(name)s, " if config.instance_name else ""
     site = " at site %(site)s" if config.site else ""
     log.info(

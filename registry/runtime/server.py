@@ -45,13 +45,13 @@ class Server(uvicorn.Server):
         self._protocol = protocol
         self._adopting: set[asyncio.Task[None]] = set()
         self._is_ending = False
-        self.adopts_for_s = 0.0
+        self.accepts_handovers_for_s = 0.0
         """How long it is to take connections from others when it listens no more."""
         self.finishes_until: float | None = None
         """The loop time until which requests may go on once it is to end; None: as long as they take."""
         self.drain_s = 0.0
         """How long that was when the drain began, for the log."""
-        self.on_lingered: Callable[[], None] = lambda: None
+        self.on_stopped_accepting: Callable[[], None] = lambda: None
         """Called when it takes no more connections from anybody."""
 
     @contextlib.contextmanager
@@ -71,7 +71,7 @@ class Server(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
             received=data,
-            is_last=self._is_ending,
+            closes_after_response=self._is_ending,
         )
         try:
             await asyncio.get_running_loop().connect_accepted_socket(make, connection)
@@ -91,7 +91,7 @@ class Server(uvicorn.Server):
             for accepted in _accept_all_and_close(listening):
                 self.adopt(accepted, b"")
         await self._linger()
-        self.on_lingered()
+        self.on_stopped_accepting()
         while self._adopting:
             await asyncio.gather(*self._adopting)
         await asyncio.sleep(0)  # what had come on them before is being answered
@@ -121,10 +121,10 @@ class Server(uvicorn.Server):
         begun = loop.time()
         while not self.force_exit:
             for connection in list(self.server_state.connections):
-                cast(BoundedProtocol, connection).answer_the_last()
+                cast(BoundedProtocol, connection).close_after_response()
             lingered_s = loop.time() - begun
             is_used = self.server_state.connections or self._adopting
-            if lingered_s >= self.adopts_for_s and (lingered_s >= LINGER_S or not is_used):
+            if lingered_s >= self.accepts_handovers_for_s and (lingered_s >= LINGER_S or not is_used):
                 return
             await asyncio.sleep(LOOK_S)
 

@@ -23,9 +23,9 @@ from registry.config import Config
 from registry.errors import CannotStart
 from registry.runtime.deaths import PRIMARY, WORKER, Deaths
 from registry.runtime.handover import channel
-from registry.runtime.primary import Callbacks, Sockets, run_owner
+from registry.runtime.primary import PrimaryCallbacks, Sockets, run_primary
 from registry.runtime.signals import END, FROM_OUTSIDE
-from registry.runtime.worker import run_reader
+from registry.runtime.worker import run_worker
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 
@@ -36,23 +36,23 @@ TICK_S = 0.05
 SHORT_LIFE_S = 5.0
 MAX_PAUSE_S = 5.0
 END_S = 2.0
-OWNERLESS_S = 60.0
+NO_PRIMARY_S = 60.0
 _SIGNALS = {*FROM_OUTSIDE, signal.SIGCHLD, signal.SIGALRM}
 _PR_SET_PDEATHSIG = 1
 _STARTED, _ANSWERING, _CLOSING = b"S", b"A", b"C"
 
 
 @dataclass
-class _Child:
+class _Process:
     """A process, or the place for one."""
 
     name: str
     run: Callable[[], int]
     pid: int = 0
-    born_at: float = 0.0
+    started_at: float = 0.0
     pause_s: float = 0.0
     due_at: float = 0.0
-    told: bool = False
+    end_requested: bool = False
     """To end."""
 
 
@@ -62,17 +62,17 @@ class Supervisor:
     def __init__(self, config: Config, public: socket.socket, internal: socket.socket | None, count: int) -> None:
         self._config = config
         self._receiving, self._sending = channel()
-        self._hearing, self._telling = os.pipe()
-        os.set_blocking(self._hearing, False)
+        self._report_reader, self._report_writer = os.pipe()
+        os.set_blocking(self._report_reader, False)
         self._lease = ReadLease(SystemClock().steady_s)
         self._sockets = Sockets(public, internal, self._receiving, self._lease)
         self._deaths = Deaths()
-        started, answering, closing = (partial(self._tell, what) for what in (_STARTED, _ANSWERING, _CLOSING))
-        callbacks = Callbacks(started, answering, closing, self._deaths.counts)
-        self._owner = _Child(
-            "the owner", lambda: run_owner(config, self._sockets, (END,), callbacks, in_place=self._has_answered)
+        started, answering, closing = (partial(self._report, what) for what in (_STARTED, _ANSWERING, _CLOSING))
+        callbacks = PrimaryCallbacks(started, answering, closing, self._deaths.counts)
+        self._primary = _Process(
+            "the owner", lambda: run_primary(config, self._sockets, (END,), callbacks, in_place=self._has_answered)
         )
-        self._readers = [_Child("a reader", self._run_reader) for _ in range(count - 1)]
+        self._workers = [_Process("a reader", self._run_worker) for _ in range(count - 1)]
         self._has_catalog = False
         self._has_answered = False
         """Whether an owner has come so far as to answer clients. Readers, who ask nobody what they may lack, begin
@@ -80,53 +80,53 @@ class Supervisor:
         self._closing_at: float | None = None
         """Since when the owner listens no more."""
         self._ending_since: float | None = None
-        self._is_told = False
+        self._was_signalled = False
         """Whether a signal has come that ends all."""
-        self._at_once = False
+        self._kills_at_once = False
         """Whether nobody is to be waited for."""
-        self._ownerless_since: float | None = None
+        self._without_primary_since: float | None = None
         self._status: int | None = None
         """Of the owner that has ended in order, or could not start."""
 
     def run(self) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        while self._status is None or any(child.pid for child in self._readers):
+        while self._status is None or any(child.pid for child in self._workers):
             self._begin_due()
             # Not sigtimedwait: Python's makes signals up when we are stopped meanwhile, and go on.
             signal.setitimer(signal.ITIMER_REAL, TICK_S if self._is_waiting() else MAX_PAUSE_S)
             if signal.sigwait(_SIGNALS) in FROM_OUTSIDE:
                 self._end()
-            self._hear()
+            self._read_reports()
             self._reap()
             if self._closing_at is not None or self._status is not None:
-                self._end_readers()
+                self._end_workers()
         return self._status
 
     def _is_waiting(self) -> bool:
-        children = [self._owner, *self._readers]
+        children = [self._primary, *self._workers]
         return self._ending_since is not None or any(not child.pid for child in children)
 
     def _begin_due(self) -> None:
-        for child in (self._owner, *(self._readers if self._has_answered else ())):
+        for child in (self._primary, *(self._workers if self._has_answered else ())):
             if not child.pid and time.monotonic() >= child.due_at and self._ending_since is None:
-                child.born_at = time.monotonic()
+                child.started_at = time.monotonic()
                 child.pid = _fork(child.run, self._config.log_format == "json")
 
-    def _tell(self, what: bytes) -> None:
+    def _report(self, what: bytes) -> None:
         """In the owner: let the supervisor know. The signal has it look at once."""
-        os.write(self._telling, what)
+        os.write(self._report_writer, what)
         os.kill(os.getppid(), signal.SIGCHLD)
 
-    def _hear(self) -> None:
+    def _read_reports(self) -> None:
         """What owners have told since the last time."""
-        told = b""
+        end_requested = b""
         with contextlib.suppress(BlockingIOError):
-            told = os.read(self._hearing, 16)
-        if _STARTED in told:
-            self._ownerless_since = None
+            end_requested = os.read(self._report_reader, 16)
+        if _STARTED in end_requested:
+            self._without_primary_since = None
             self._has_catalog = True
-        self._has_answered |= _ANSWERING in told
-        if _CLOSING in told:
+        self._has_answered |= _ANSWERING in end_requested
+        if _CLOSING in end_requested:
             self._closing_at = self._closing_at or time.monotonic()
             self._ending_since = self._ending_since or self._closing_at
             self._close_sockets()
@@ -137,11 +137,11 @@ class Supervisor:
             if listening is not None:
                 listening.close()
 
-    def _run_reader(self) -> int:
+    def _run_worker(self) -> int:
         """In a reader."""
         if self._sockets.internal is not None:
             self._sockets.internal.close()
-        return run_reader(self._config, self._sockets.public, self._sending, self._lease)
+        return run_worker(self._config, self._sockets.public, self._sending, self._lease)
 
     def _reap(self) -> None:
         while True:
@@ -151,22 +151,22 @@ class Supervisor:
                 return
             if not pid:
                 return
-            for child in (self._owner, *self._readers):
+            for child in (self._primary, *self._workers):
                 if child.pid == pid:
-                    self._has_ended(child, os.waitstatus_to_exitcode(status))
+                    self._on_ended(child, os.waitstatus_to_exitcode(status))
                     child.pid = 0
 
-    def _has_ended(self, child: _Child, code: int) -> None:
+    def _on_ended(self, child: _Process, code: int) -> None:
         """Whoever dies soon after its birth is born again later each time."""
-        if child is self._owner and self._is_over(code):
+        if child is self._primary and self._is_over(code):
             self._status = max(code, 0)
             return
         if self._ending_since is not None or self._status is not None:
             return
-        lived_s = time.monotonic() - child.born_at
+        lived_s = time.monotonic() - child.started_at
         child.pause_s = 0.0 if lived_s > SHORT_LIFE_S else min(child.pause_s * 2 or TICK_S, MAX_PAUSE_S)
         child.due_at = time.monotonic() + child.pause_s
-        self._deaths.count(PRIMARY if child is self._owner else WORKER)
+        self._deaths.count(PRIMARY if child is self._primary else WORKER)
         how, number = ("signal", -code) if code < 0 else ("status", code)
         log.error(
             LogEvent.PROCESS_DIED,
@@ -181,26 +181,26 @@ class Supervisor:
         if code == 0 or self._ending_since is not None:
             return True
         now = time.monotonic()
-        self._ownerless_since = self._ownerless_since or now
-        return code == CANNOT_START and (not self._has_catalog or now > self._ownerless_since + OWNERLESS_S)
+        self._without_primary_since = self._without_primary_since or now
+        return code == CANNOT_START and (not self._has_catalog or now > self._without_primary_since + NO_PRIMARY_S)
 
     def _end(self) -> None:
         """The first time the owner ends in order, and all with it; the second time at once."""
-        self._at_once, self._is_told = self._is_told, True
+        self._kills_at_once, self._was_signalled = self._was_signalled, True
         self._ending_since = self._ending_since or time.monotonic()
-        if self._owner.pid:
-            os.kill(self._owner.pid, END)
+        if self._primary.pid:
+            os.kill(self._primary.pid, END)
         elif self._status is None:
             self._status = 0
 
-    def _end_readers(self) -> None:
+    def _end_workers(self) -> None:
         """They finish what they send as long as the owner could have gone on."""
         since = self._ending_since = self._ending_since or time.monotonic()
         until = max(since + self._config.drain_s, (self._closing_at or since) + END_S)
-        at_once = self._at_once or time.monotonic() > until
-        for child in self._readers:
-            if child.pid and (at_once or not child.told):
-                child.told = True
+        at_once = self._kills_at_once or time.monotonic() > until
+        for child in self._workers:
+            if child.pid and (at_once or not child.end_requested):
+                child.end_requested = True
                 os.kill(child.pid, signal.SIGKILL if at_once else END)
 
 

@@ -15,22 +15,22 @@ from registry.catalog.catalog import PATH
 from registry.catalog.database import Reads
 from registry.cluster.replication.read_lease import READ_WAIT_S, ReadLease
 from registry.config import Config
-from registry.http.oci.read_only import API, Reading
+from registry.http.oci.read_only import API, ReadOnlyApp
 from registry.http.wire.protocol import BoundedProtocol, new_parser
-from registry.runtime.handover import NOTED_AT_ONCE, Notes, Sender
+from registry.runtime.handover import MAX_NOTES_PER_MESSAGE, Notes, Sender
 from registry.runtime.server import Server
 from registry.runtime.signals import END
 from registry.settings.trusted_proxies import TrustedProxies
 
 NOTES_EVERY_S = 1.0
 TRY_AGAIN_S = 0.01
-OWNER_COMES_S = 10.0
+PRIMARY_WAIT_S = 10.0
 MAX_WAITING = 1000
 LOOK_AGAIN_S = 0.003
-_NO_OWNER = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n"
+_NO_PRIMARY = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n"
 
 
-def run_reader(config: Config, public: socket.socket, sending: socket.socket, lease: ReadLease) -> int:
+def run_worker(config: Config, public: socket.socket, sending: socket.socket, lease: ReadLease) -> int:
     """Serve until the signal END. Answers the exit status."""
     uvloop.run(_serve(config, public, Sender(sending), lease))
     return 0
@@ -40,130 +40,130 @@ async def _serve(config: Config, public: socket.socket, sender: Sender, lease: R
     disk = SystemDisk(config.data)
     catalog = Reads(disk, PATH)
     proxies = TrustedProxies(config.proxies)
-    reading = Reading(catalog, disk, SystemClock(), lease, config.check_after_s, config.log_requests, proxies)
-    server = Server(reading, partial(ReaderProtocol, waiting=Waiting(sender)))
+    reading = ReadOnlyApp(catalog, disk, SystemClock(), lease, config.check_after_s, config.log_requests, proxies)
+    server = Server(reading, partial(WorkerProtocol, waiting=HandoverQueue(sender)))
 
     def end() -> None:
         server.should_exit = True
 
     asyncio.get_running_loop().add_signal_handler(END, end)
-    telling = asyncio.create_task(_tell(reading, sender))
+    telling = asyncio.create_task(_send_notes(reading, sender))
     await server.serve(sockets=[public])
     telling.cancel()
     catalog.close_reading()
 
 
-async def _tell(reading: Reading, sender: Sender) -> None:
+async def _send_notes(reading: ReadOnlyApp, sender: Sender) -> None:
     """Tell the owner now and then what it has to know. What does not arrive is told the next time."""
-    notes, told_under_way = Notes(), 0
+    notes, reported_under_way = Notes(), 0
     while True:
         await asyncio.sleep(NOTES_EVERY_S)
         if notes == Notes():
             traffic = reading.traffic
-            used = [reading.used.pop() for _ in range(min(len(reading.used), NOTED_AT_ONCE))]
-            more = traffic.under_way - told_under_way
-            notes = Notes(traffic.take(), traffic.cut_off, more, used, reading.damaged[:NOTED_AT_ONCE])
-            traffic.cut_off, told_under_way = 0, traffic.under_way
-            del reading.damaged[:NOTED_AT_ONCE]
-        if notes != Notes() and sender.tell(notes):
+            used = [reading.used.pop() for _ in range(min(len(reading.used), MAX_NOTES_PER_MESSAGE))]
+            more = traffic.under_way - reported_under_way
+            notes = Notes(traffic.take(), traffic.cut_off, more, used, reading.damaged[:MAX_NOTES_PER_MESSAGE])
+            traffic.cut_off, reported_under_way = 0, traffic.under_way
+            del reading.damaged[:MAX_NOTES_PER_MESSAGE]
+        if notes != Notes() and sender.send_notes(notes):
             notes = Notes()
 
 
-class Waiting:
+class HandoverQueue:
     """Connections that go to an owner as soon as one takes them, in the order in which they came."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
-        self._queue: deque[tuple[ReaderProtocol, float]] = deque()
+        self._queue: deque[tuple[WorkerProtocol, float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, protocol: "ReaderProtocol") -> None:
+    def add(self, protocol: "WorkerProtocol") -> None:
         """Pass a connection on, now or later. Refuses it where too many wait, or too long."""
         loop = asyncio.get_running_loop()
-        if not self._queue and protocol.passed_on(self._sender):
+        if not self._queue and protocol.try_hand_over(self._sender):
             return
         if self._sender.ended or len(self._queue) >= MAX_WAITING:
-            protocol.refuse_for_want_of_an_owner()
+            protocol.refuse_without_primary()
             return
-        self._queue.append((protocol, loop.time() + OWNER_COMES_S))
+        self._queue.append((protocol, loop.time() + PRIMARY_WAIT_S))
         if self._timer is None:
             self._timer = loop.call_later(TRY_AGAIN_S, self._try_again)
 
-    def want_lease(self) -> None:
+    def request_lease(self) -> None:
         """Let the owner know that a read waits for the read lease."""
-        self._sender.want_lease()
+        self._sender.request_lease()
 
     def _try_again(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = None
         while self._queue:
             protocol, until = self._queue[0]
-            if not protocol.passed_on(self._sender):
+            if not protocol.try_hand_over(self._sender):
                 if not self._sender.ended and loop.time() <= until:
                     self._timer = loop.call_later(TRY_AGAIN_S, self._try_again)
                     return
-                protocol.refuse_for_want_of_an_owner()
+                protocol.refuse_without_primary()
             self._queue.popleft()
 
 
-class ReaderProtocol(BoundedProtocol):
+class WorkerProtocol(BoundedProtocol):
     """A connection at a reader, until it asks for something else. What has come and is not answered goes along with
     it."""
 
-    def __init__(self, *, waiting: Waiting, **settings: Any) -> None:
+    def __init__(self, *, waiting: HandoverQueue, **settings: Any) -> None:
         super().__init__(**settings)
-        self._reading = cast(Reading, self.app)
-        self._for_owner = waiting
-        self._given = bytearray()
+        self._reading = cast(ReadOnlyApp, self.app)
+        self._handover_queue = waiting
+        self._request_bytes = bytearray()
         """What the parser was given of the present request."""
-        self._is_leaving = False
-        self._waits_since: float | None = None
+        self._is_handing_over = False
+        self._lease_wait_since: float | None = None
         """Since when the present request, which a reader may answer, waits for the read lease."""
 
-    def _takes_next(self) -> bool:
-        return not self._is_leaving and super()._takes_next()
+    def _may_begin_next(self) -> bool:
+        return not self._is_handing_over and super()._may_begin_next()
 
-    def _give(self, piece: bytes) -> None:
-        self._given += piece
-        super()._give(piece)
-        if not self._in_message and not self._is_leaving:
-            self._given.clear()
-        if self._waits_since is not None:
-            self._for_owner.want_lease()
+    def _parse_piece(self, piece: bytes) -> None:
+        self._request_bytes += piece
+        super()._parse_piece(piece)
+        if not self._in_message and not self._is_handing_over:
+            self._request_bytes.clear()
+        if self._lease_wait_since is not None:
+            self._handover_queue.request_lease()
             self._await_lease()
-        elif self._is_leaving:
-            self._pass_on()
+        elif self._is_handing_over:
+            self._leave()
 
     def _await_lease(self) -> None:
         """Take the request up again from its beginning once reads are allowed."""
-        assert self._waits_since is not None, "the request waits"
+        assert self._lease_wait_since is not None, "the request waits"
         if self.transport.is_closing():
             return
         if self._reading.lease.allows_read():
-            self._waits_since, self._is_leaving = None, False
-            self._waiting[:0] = self._given
-            self._given.clear()
+            self._lease_wait_since, self._is_handing_over = None, False
+            self._pending[:0] = self._request_bytes
+            self._request_bytes.clear()
             self.parser = new_parser(self)
-            self._go_on()
-        elif self.loop.time() - self._waits_since > READ_WAIT_S:
-            self.refuse_for_want_of_an_owner()
+            self._resume()
+        elif self.loop.time() - self._lease_wait_since > READ_WAIT_S:
+            self.refuse_without_primary()
         else:
             self.loop.call_later(LOOK_AGAIN_S, self._await_lease)
 
     def on_message_begin(self) -> None:
-        if not self._is_leaving:
+        if not self._is_handing_over:
             super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        if not self._is_leaving:
+        if not self._is_handing_over:
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if not self._is_leaving:
+        if not self._is_handing_over:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if not self._is_leaving:
+        if not self._is_handing_over:
             super().on_message_complete()
 
     def _call_application(self) -> None:
@@ -175,17 +175,17 @@ class ReaderProtocol(BoundedProtocol):
             stream = self._reading.stream(method, self.url, self.headers)
             is_read = method in ("GET", "HEAD") and self.url.startswith(API)
             if is_read and not self._reading.lease.allows_read():
-                self._waits_since = self.loop.time()
+                self._lease_wait_since = self.loop.time()
                 stream = None
         if stream is None:
-            self._is_leaving, self._in_message = True, False
+            self._is_handing_over, self._in_message = True, False
             self.flow.pause_reading()
             return
         self.app = partial(self._reading.serve, stream)
         super()._call_application()
         self.app = cast(Any, self._reading)
 
-    def _pass_on(self) -> None:
+    def _leave(self) -> None:
         """Let the owner have the connection, once all that was answered here has been sent."""
         if self.transport.is_closing():
             return
@@ -193,20 +193,20 @@ class ReaderProtocol(BoundedProtocol):
         self._clear_deadline()
         self._unset_keepalive_if_required()
         if self.transport.get_write_buffer_size():
-            self.loop.call_later(TRY_AGAIN_S, self._pass_on)
+            self.loop.call_later(TRY_AGAIN_S, self._leave)
         else:
-            self._for_owner.add(self)
+            self._handover_queue.add(self)
 
-    def passed_on(self, sender: Sender) -> bool:
+    def try_hand_over(self, sender: Sender) -> bool:
         """Whether the owner has the connection now, or it is gone."""
         if self.transport.is_closing():
             return True
         descriptor = self.transport.get_extra_info("socket").fileno()
-        if not sender.pass_on(descriptor, bytes(self._given + self._waiting)):
+        if not sender.hand_over(descriptor, bytes(self._request_bytes + self._pending)):
             return False
         self.transport.abort()  # closes our descriptor, not the connection
         return True
 
-    def refuse_for_want_of_an_owner(self) -> None:
-        self.transport.write(_NO_OWNER)
+    def refuse_without_primary(self) -> None:
+        self.transport.write(_NO_PRIMARY)
         self.transport.close()

@@ -21,7 +21,7 @@ from registry.ports import Disk
 from registry.storage.jobs import in_executor
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
-from registry.telemetry.request_ids import nobodys
+from registry.telemetry.request_ids import without_request
 
 log = EventLog("concord.leftovers")
 
@@ -101,7 +101,7 @@ class ContentMark:
             return  # this process does not keep the mark
         self._added = self._count()
         if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write(), context=nobodys())
+            self._writing = asyncio.create_task(self._write(), context=without_request())
 
     async def _write(self) -> None:
         while self._written < self._added:

@@ -8,7 +8,7 @@ from registry.ports import Clock
 
 AT_ONCE = 20
 EVERY_S = 10.0
-STRANGERS_S = 60.0
+UNAUTHENTICATED_PERIOD_S = 60.0
 """For what anybody can cause who is not a client: one line in so long says that it goes on, 1,440 lines a day."""
 
 

@@ -1,7 +1,7 @@
 """The id of the request that is being served, which follows it through logs and to other instances.
 
 It is kept in a context variable, so whatever a request begins carries it. Work that serves many requests at once is
-begun in `nobodys` context.
+begun in `without_request` context.
 """
 
 import re
@@ -38,13 +38,13 @@ class RequestIds:
         return self._drawn.pop()
 
 
-def passed_on() -> list[tuple[str, str]]:
+def forwarded_headers() -> list[tuple[str, str]]:
     """The header by which another instance learns for which request it is asked."""
     current = CURRENT.get()
     return [(HEADER, current)] if current else []
 
 
-def nobodys() -> Context:
+def without_request() -> Context:
     """The present context, without the request."""
     context = copy_context()
     context.run(CURRENT.set, "")

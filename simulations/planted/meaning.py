@@ -15,7 +15,7 @@ from crdt.delta import decode_delta
 from registry.cluster.node import Cluster
 from registry.cluster.replication import anti_entropy as sync
 from registry.event_loop.steps import Steps
-from registry.http.wire.fast_path import DirectAnswers
+from registry.http.wire.fast_path import FastPath
 from registry.oci.manifest import Manifest
 from simulations.planted.bug import Bug, nothing, nothing_async, together
 
@@ -32,7 +32,7 @@ def delete_without_asking() -> Bug:
 
 def answers_kept_for_ever() -> Bug:
     """What was answered once is answered again, whatever has happened to the repository."""
-    return patch.object(DirectAnswers, "_is_current", lambda self, kept: True)
+    return patch.object(FastPath, "_is_current", lambda self, kept: True)
 
 
 def miss_without_asking() -> Bug:

@@ -20,7 +20,7 @@ from registry.cluster.replication.anti_entropy import Sync
 from registry.cluster.replication.gossip import Gossip
 from registry.cluster.rpc.client import Peers
 from registry.cluster.transfer.blob_reader import Contents
-from registry.http.oci.read_only import Reading
+from registry.http.oci.read_only import ReadOnlyApp
 from registry.storage.checks import Checks
 from simulations.planted.bug import Bug, nothing, nothing_async
 
@@ -127,13 +127,13 @@ def reached_though_it_failed() -> AbstractContextManager[Any]:
 
 def readers_check_nothing() -> Bug:
     """A process that only reads sends content however long ago it was checked."""
-    begin = Reading.__init__
+    begin = ReadOnlyApp.__init__
 
-    def careless(self: Reading, *arguments: Any) -> None:
+    def careless(self: ReadOnlyApp, *arguments: Any) -> None:
         begin(self, *arguments)
         self._check_after_ms = 10**15
 
-    return patch.object(Reading, "__init__", careless)
+    return patch.object(ReadOnlyApp, "__init__", careless)
 
 
 def range_one_too_far() -> Bug:

@@ -216,9 +216,9 @@ async def test_messages_that_are_no_frames_are_counted_and_genuine_ones_come_bet
 
 async def test_what_nobody_takes_is_bounded_and_the_subscription_is_opened_anew(redis, monkeypatch, caplog):
     """A lag that stays would make every frame late for hours, and heartbeats of the dead come as if they lived."""
-    monkeypatch.setattr("registry.adapters.bus.DEAF_S", 1.0)
+    monkeypatch.setattr("registry.adapters.bus.PROBE_TIMEOUT_S", 1.0)
     monkeypatch.setattr("registry.adapters.bus.PROBE_S", 0.2)
-    monkeypatch.setattr("registry.adapters.bus.MAX_HEARD_BYTES", 100_000)
+    monkeypatch.setattr("registry.adapters.bus.MAX_RECEIVED_BYTES", 100_000)
     bus = RedisBus([redis.url], ["c"], "eu", anything)
     frames = bus.listen()
     taking = asyncio.ensure_future(anext(frames))
@@ -227,7 +227,7 @@ async def test_what_nobody_takes_is_bounded_and_the_subscription_is_opened_anew(
         for _ in range(500):
             bus.publish(b"x" * 1000)
         await asyncio.sleep(0.05)
-        most_bytes = max(most_bytes, bus._heard._bytes)
+        most_bytes = max(most_bytes, bus._received._bytes)
     await taking
     assert 90_000 < most_bytes < 100_000 + MAX_FRAME_BYTES + READ_BYTES
     async with asyncio.timeout(15):
@@ -255,16 +255,16 @@ async def test_reading_a_flood_takes_its_share_of_the_loop_and_no_more(tmp_path,
     time for."""
     spent_s = 0.0
 
-    def slow_sorted(server, parser, data, sorted_=_Server._sorted):
+    def slow_select(server, parser, data, select=_Server._select_frames):
         nonlocal spent_s
         begun_s = time.perf_counter()
-        frames = sorted_(server, parser, data)
+        frames = select(server, parser, data)
         while time.perf_counter() - begun_s < 0.002:
             pass
         spent_s += time.perf_counter() - begun_s
         return frames
 
-    monkeypatch.setattr(_Server, "_sorted", slow_sorted)
+    monkeypatch.setattr(_Server, "_select_frames", slow_select)
     floods = []
     for number in range(flooded):
         (tmp_path / str(number)).mkdir()

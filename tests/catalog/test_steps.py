@@ -14,7 +14,7 @@ from crdt.fact import blob_fact, manifest_fact, tag_fact
 from registry.catalog.incoming import Incoming
 from registry.catalog.repository import Pushed, delete_manifest, push_manifest
 from registry.errors import ManifestBlobUnknown, ManifestInvalid
-from registry.event_loop.steps import in_one_piece, paced
+from registry.event_loop.steps import run_in_steps, run_to_completion
 from registry.oci.manifest import MAX_PARTS, OCI_IMAGE, OCI_INDEX, parse_manifest, read_pushed
 from registry.oci.names import digest_of
 from tests.support.seams import StillClock, opened_catalog
@@ -185,9 +185,9 @@ async def test_push_with_missing_parts_names_each_once(tmp_path):
 )
 async def test_a_manifest_of_megabytes_is_read_in_bounded_steps(body):
     async with Turns() as turns:
-        read = await paced(read_pushed(body, OCI_IMAGE))
+        read = await run_in_steps(read_pushed(body, OCI_IMAGE))
     assert turns.longest_s < LONGEST_S
-    assert read == in_one_piece(read_pushed(body, OCI_IMAGE))
+    assert read == run_to_completion(read_pushed(body, OCI_IMAGE))
 
 
 async def test_another_writer_drawn_between_two_steps_is_for_the_next_operation(tmp_path):

@@ -13,7 +13,7 @@ import apsw
 import pytest
 from blake3 import blake3
 
-from registry.http.app import OWN_PATHS
+from registry.http.app import INTERNAL_PATHS
 from registry.telemetry.events import LogEvent
 from tests.support import images
 from tests.support.client import Client, sha256
@@ -324,7 +324,7 @@ def test_own_listener_for_everything_that_is_not_the_registry(tmp_path):
         assert internal.get("/_concord/status").status == 200
         assert internal.get("/metrics").status == 200
         assert internal.get("/_concord/replication/app/v1").json()["errors"][0]["code"] == "MANIFEST_UNKNOWN"
-        for path in (*OWN_PATHS, "/_concord/peer/changes", "/_concord/replication/app/v1"):
+        for path in (*INTERNAL_PATHS, "/_concord/peer/changes", "/_concord/replication/app/v1"):
             assert server.client.get(path).status == 404
         assert internal.get("/v2/").status == 404
     finally:

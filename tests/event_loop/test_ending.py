@@ -9,7 +9,7 @@ from registry.event_loop.ending import end
 
 @pytest.mark.parametrize("lost", [0, 1, 3])
 async def test_end_a_task_that_loses_cancellations_has_ended(monkeypatch, lost):
-    monkeypatch.setattr("registry.event_loop.ending.AGAIN_S", 0.01)
+    monkeypatch.setattr("registry.event_loop.ending.CANCEL_INTERVAL_S", 0.01)
     cancelled = 0
 
     async def go_on():

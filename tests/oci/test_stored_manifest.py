@@ -5,7 +5,7 @@ import json
 import pytest
 
 from registry.errors import ManifestInvalid
-from registry.event_loop.steps import in_one_piece
+from registry.event_loop.steps import run_to_completion
 from registry.oci.manifest import DOCKER_LIST, OCI_IMAGE, OCI_INDEX, parse_manifest
 from registry.oci.stored_manifest import UNREADABLE, read_stored
 
@@ -21,7 +21,7 @@ def body(*members, media_type=OCI_IMAGE):
 
 
 def read(content, media_type=OCI_IMAGE):
-    return in_one_piece(read_stored(content, media_type))
+    return run_to_completion(read_stored(content, media_type))
 
 
 def blobs(content, media_type=OCI_IMAGE):

@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from registry.oci.names import Digest
-from registry.runtime.handover import INLINE_BYTES, NOTED_AT_ONCE, Notes, Receiver, Sender, channel
+from registry.runtime.handover import INLINE_BYTES, MAX_NOTES_PER_MESSAGE, Notes, Receiver, Sender, channel
 from registry.storage.checked import Damage
 from registry.telemetry.counters import Counted
 from registry.telemetry.events import LogEvent
@@ -40,11 +40,11 @@ def ends():
         yield Owner(receiving), Sender(sending)
 
 
-def pass_on(sender, data):
+def hand_over(sender, data):
     """A connection's other end, once this one has been passed on."""
     ours, theirs = socket.socketpair()
     with ours:
-        return theirs if sender.pass_on(ours.fileno(), data) else None
+        return theirs if sender.hand_over(ours.fileno(), data) else None
 
 
 async def until(condition):
@@ -58,7 +58,7 @@ async def test_a_connection_arrives_with_what_has_come_on_it(ends, size):
     owner, sender = ends
     data = os.urandom(size)
     before = len(os.listdir("/proc/self/fd"))
-    with pass_on(sender, data) as client:
+    with hand_over(sender, data) as client:
         owner.receiver.start()
         await until(lambda: owner.connections)
         assert (owner.connections, client.recv(10)) == ([data], b"taken")
@@ -67,10 +67,10 @@ async def test_a_connection_arrives_with_what_has_come_on_it(ends, size):
 
 async def test_the_largest_notes_arrive_whole(ends):
     owner, sender = ends
-    digests = [Digest(f"sha512:{number:0128x}") for number in range(NOTED_AT_ONCE)]
+    digests = [Digest(f"sha512:{number:0128x}") for number in range(MAX_NOTES_PER_MESSAGE)]
     traffic = [Counted("/v2/<name>/manifests/<reference>", "GET", {200: 2**40}, [2**40] * 13, 1e9, 2**60, 2**60)] * 20
     notes = Notes(traffic, 1, 2, digests, [Damage(digest, 2**62) for digest in digests])
-    assert sender.tell(notes)
+    assert sender.send_notes(notes)
     owner.receiver.start()
     await until(lambda: owner.notes)
     assert owner.notes == [notes]
@@ -79,12 +79,12 @@ async def test_the_largest_notes_arrive_whole(ends):
 async def test_what_does_not_fit_waits_until_somebody_takes_it(ends):
     owner, sender = ends
     clients = []
-    while (client := pass_on(sender, b"x")) is not None:
+    while (client := hand_over(sender, b"x")) is not None:
         clients.append(client)
         assert len(clients) < 10_000, "the queue is bounded"
     owner.receiver.start()
     await until(lambda: len(owner.connections) == len(clients))
-    again = pass_on(sender, b"y")
+    again = hand_over(sender, b"y")
     assert again is not None
     await until(lambda: owner.connections[-1] == b"y")
     for client in [*clients, again]:
@@ -95,16 +95,16 @@ async def test_what_does_not_fit_waits_until_somebody_takes_it(ends):
 async def test_what_was_sent_before_the_end_is_taken_and_nothing_after_it(ends):
     owner, sender = ends
     owner.receiver.start()
-    with pass_on(sender, b"before") as client:
+    with hand_over(sender, b"before") as client:
         owner.receiver.close()
         assert (owner.connections, client.recv(10)) == ([b"before"], b"taken")
-    assert pass_on(sender, b"after") is None
+    assert hand_over(sender, b"after") is None
     assert sender.ended
 
 
 async def test_what_an_owner_has_not_taken_is_its_successors(ends):
     owner, sender = ends
-    with pass_on(sender, b"x") as client:
+    with hand_over(sender, b"x") as client:
         successor = Owner(owner.receiver._socket)
         successor.receiver.start()
         await until(lambda: successor.connections)
@@ -131,7 +131,7 @@ def no_descriptor_left():
 async def test_connections_lost_for_want_of_descriptors_are_one_line_a_minute(ends, caplog):
     owner, sender = ends
     for lost, lines in ((20, 1), (20, 1), (1, 2)):
-        clients = [pass_on(sender, b"GET") for _ in range(lost)]
+        clients = [hand_over(sender, b"GET") for _ in range(lost)]
         with no_descriptor_left():
             while owner.receiver._receive_one():
                 pass

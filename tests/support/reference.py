@@ -25,9 +25,9 @@ from registry.adapters.no_bus import SilentBus
 from registry.cli.main import app as commands
 from registry.config import Config, PolicyRule
 from registry.http.admin import tag_locations as replication
-from registry.http.admin.metrics import Figures
-from registry.http.admin.standing import Upkeep
-from registry.http.app import ADMINISTRATION, OWN
+from registry.http.admin.metrics import InstanceCollector
+from registry.http.admin.standing import MaintenanceTimes
+from registry.http.app import ADMIN_ACTIONS, INTERNAL
 from registry.http.oci.routes import HANDLERS, SUMMARIES, TEMPLATES
 from registry.instance import Instance
 from registry.storage.backup_note import BackupNote
@@ -200,8 +200,8 @@ async def scraped() -> list[Metric]:
         instance = Instance(config, SystemClock(), SystemDisk(config.data), SilentBus(), transport)
         await instance.start()
         try:
-            done = Upkeep(0, 0, 0, BackupNote(0, 0, 0, 0, ""))
-            return list(Figures(instance, await instance.catalog.queries.counts(), done).collect())
+            done = MaintenanceTimes(0, 0, 0, BackupNote(0, 0, 0, 0, ""))
+            return list(InstanceCollector(instance, await instance.catalog.queries.counts(), done).collect())
         finally:
             await instance.close()
             await transport.close()
@@ -227,9 +227,9 @@ def api() -> str:
         for method in handlers
         if method != "HEAD"
     ]
-    own = [[f"`{method}`", f"`{path}`", summary(handler)] for (method, path), handler in OWN.items()]
+    own = [[f"`{method}`", f"`{path}`", summary(handler)] for (method, path), handler in INTERNAL.items()]
     own.append(["`GET`", f"`{replication.TEMPLATE}`", summary(replication.replication)])
-    acts = [[f"`{method}`", f"`{path}`", summary(act)] for (method, path), (_, act) in ADMINISTRATION.items()]
+    acts = [[f"`{method}`", f"`{path}`", summary(act)] for (method, path), (_, act) in ADMIN_ACTIONS.items()]
     head = ["method", "path", "purpose"]
     return page(
         "# HTTP API",

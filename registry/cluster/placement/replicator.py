@@ -18,7 +18,7 @@ from registry.cluster.placement.rendezvous import Candidate, designated
 from registry.cluster.transfer.locator import Locator
 from registry.cluster.transfer.transfer import TransferFailed, Transfers
 from registry.errors import ContentUnreachable, StorageFailed
-from registry.event_loop.steps import ROWS_A_STEP
+from registry.event_loop.steps import ROWS_PER_STEP
 from registry.oci.names import Digest, Repository
 from registry.settings.policy import Policy
 from registry.telemetry.event_log import EventLog
@@ -102,11 +102,11 @@ class Replicator:
         if not self._keeps or not document.startswith(KIND):
             return
         repository = Repository(document.removeprefix(KIND))
-        if len(links) <= ROWS_A_STEP and not self._linked:
+        if len(links) <= ROWS_PER_STEP and not self._linked:
             self._choose(repository, links)
             return
-        for at in range(0, len(links), ROWS_A_STEP):
-            self._linked.append((repository, links[at : at + ROWS_A_STEP]))
+        for at in range(0, len(links), ROWS_PER_STEP):
+            self._linked.append((repository, links[at : at + ROWS_PER_STEP]))
         if self._choosing is None or self._choosing.done():
             self._choosing = asyncio.create_task(self._choose_all())
 

@@ -25,7 +25,7 @@ from registry.cluster.rpc.client import Peers
 from registry.cluster.rpc.messages import SecureAnswer, SecureQuestion, TakeAnswer
 from registry.cluster.transfer.transfer import TransferFailed, Transfers
 from registry.errors import ContentUnreachable, StorageFailed, WriteConcernTimeout
-from registry.event_loop.steps import ROWS_A_STEP
+from registry.event_loop.steps import ROWS_PER_STEP
 from registry.oci.manifest import MAX_PARTS
 from registry.oci.names import Digest, Repository, parse_digest, parse_repository
 from registry.ports import PeerUnreachable
@@ -259,7 +259,7 @@ class WriteConcern:
                 yield current
                 continue
             for number, (kind, part, _) in enumerate(self._queries.parts_of(current), 1):
-                if number % ROWS_A_STEP == 0:
+                if number % ROWS_PER_STEP == 0:
                     await asyncio.sleep(0)
                 if part in seen:
                     continue

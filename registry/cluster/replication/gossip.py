@@ -33,7 +33,7 @@ from registry.errors import StorageFailed
 from registry.ports import Bus, Clock
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
-from registry.telemetry.log_limit import STRANGERS_S, LogLimit
+from registry.telemetry.log_limit import UNAUTHENTICATED_PERIOD_S, LogLimit
 
 log = EventLog("concord.gossip")
 
@@ -98,7 +98,7 @@ class Gossip:
         self._to_confirm: dict[str, tuple[Member, list[int]]] = {}
         self._intake = Intake(bus, clock)
         self._frames: Counter[str] = Counter()
-        self._refusals = {outcome: LogLimit(clock, 1, STRANGERS_S) for outcome in REFUSED}
+        self._refusals = {outcome: LogLimit(clock, 1, UNAUTHENTICATED_PERIOD_S) for outcome in REFUSED}
         self._awaiting: dict[str, list[_Awaited]] = {}
         self.on_incomplete: Callable[[str, str], None] = lambda instance, document: None
         """Told the sender and the document of a change that could not be applied from its frame: a diff is due."""

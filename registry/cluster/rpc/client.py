@@ -36,7 +36,7 @@ from registry.cluster.rpc.sessions import (
 )
 from registry.oci.names import Digest
 from registry.ports import Body, Clock, PeerResponse, PeerTransport, PeerUnreachable
-from registry.telemetry.request_ids import passed_on
+from registry.telemetry.request_ids import forwarded_headers
 
 T = TypeVar("T")
 
@@ -203,7 +203,7 @@ class Peers:
             ("Concord-Sequence", str(self._sequence)),
             ("Concord-Body", body_hash),
             ("Concord-MAC", mac),
-            *passed_on(),
+            *forwarded_headers(),
         ]
         return self._sequence, proof + headers
 
@@ -232,7 +232,7 @@ class Peers:
             ("Concord-For", instance),
             ("Concord-MAC", sign_opening(self._keys[0], body)),
             ("Concord-Cluster", self._keys[0].cluster),
-            *passed_on(),
+            *forwarded_headers(),
         ]
         async with self._transport.request("POST", url + PREFIX + "/session", headers, body) as response:
             raw = await _read(response)

@@ -30,7 +30,7 @@ from registry.config import Config
 from registry.errors import Denied, OciError, Unsupported
 from registry.http.oci.answers import JsonResponse
 from registry.http.peer.handlers import authenticate
-from registry.http.peer.questions import Asked, Refused
+from registry.http.peer.questions import AuthenticatedRequest, RequestRefused
 from registry.http.wire.browsers import (
     host_name,
     ip_of,
@@ -66,7 +66,7 @@ class Outcome(NamedTuple):
     status: int = 200
 
 
-class Asker(NamedTuple):
+class Caller(NamedTuple):
     """Who asks for an act, and how that is known."""
 
     name: str
@@ -77,52 +77,58 @@ class Asker(NamedTuple):
         return {"by": self.name, "client": self.client, "proof": self.proof}
 
 
-Act = Callable[[Instance, bytes], Awaitable[Outcome]]
+Action = Callable[[Instance, bytes], Awaitable[Outcome]]
 
 
-async def carry_out(instance: Instance, request: Request, name: str, act: Act, is_internal: bool) -> Response:
+async def perform(instance: Instance, request: Request, name: str, act: Action, is_internal: bool) -> Response:
     """Carry an act out, or raise OciError. `is_internal` is set on the internal listener."""
-    asker = Asker("", request.client.host if request.client else "", "none")
+    caller = Caller("", request.client.host if request.client else "", "none")
     try:
         refuse_other_sites(request.headers)
-        asked = await _signed(instance, request)
-        asker = _identify(instance, request, asked, asker.client, is_internal)
+        authenticated = await _signed(instance, request)
+        caller = _identify(instance, request, authenticated, caller.client, is_internal)
         refuse_form_types(request.headers)
-        body = asked.body if asked is not None else await small_body(request, MAX_QUESTION_BYTES, _too_long())
+        body = (
+            authenticated.body
+            if authenticated is not None
+            else await small_body(request, MAX_QUESTION_BYTES, _too_long())
+        )
         if body is None or len(body) > MAX_QUESTION_BYTES:
             raise _too_long()
         outcome = await act(instance, body)
     except OciError as error:
-        _log_refusal(instance, name, asker, error)
+        _log_refusal(instance, name, caller, error)
         raise
-    fields = {"act": name, **asker.fields(), **outcome.logged}
+    fields = {"act": name, **caller.fields(), **outcome.logged}
     log.info(LogEvent.ADMIN_ACTION_PERFORMED, "administrative act: %(act)s", **fields)
     response = JsonResponse(outcome.answer, outcome.status)
-    if asked is not None:
-        mac = sign_answer(asked.session, asked.sequence, response.status_code, bytes(response.body))
+    if authenticated is not None:
+        mac = sign_answer(authenticated.session, authenticated.sequence, response.status_code, bytes(response.body))
         response.headers["Concord-MAC"] = mac
     return response
 
 
-async def _signed(instance: Instance, request: Request) -> Asked | None:
+async def _signed(instance: Instance, request: Request) -> AuthenticatedRequest | None:
     """Return the authentic request, or None for one that is not signed. Raises Denied for a wrong signature."""
     if "concord-session" not in request.headers:
         return None
     try:
         return await authenticate(instance, request, request.scope["path"], MAX_QUESTION_BYTES)
-    except (Refused, Malformed, Unauthentic) as error:
-        reason = error.reason if isinstance(error, Refused) else "unauthentic"
-        instance.refused_peers[reason] += 1
+    except (RequestRefused, Malformed, Unauthentic) as error:
+        reason = error.reason if isinstance(error, RequestRefused) else "unauthentic"
+        instance.peer_requests_refused[reason] += 1
         raise Denied(f"the signature of the request is {reason}", {"reason": f"signature-{reason}"}) from None
 
 
-def _identify(instance: Instance, request: Request, asked: Asked | None, client: str, is_internal: bool) -> Asker:
+def _identify(
+    instance: Instance, request: Request, authenticated: AuthenticatedRequest | None, client: str, is_internal: bool
+) -> Caller:
     """Return who asks. Raises Denied for a client that may not."""
-    if asked is not None:
-        return Asker(asked.question[:MAX_NAME_CHARACTERS] or "unnamed", client, "cluster key")
+    if authenticated is not None:
+        return Caller(authenticated.question[:MAX_NAME_CHARACTERS] or "unnamed", client, "cluster key")
     if is_internal:
         refuse_other_hosts(request.headers, own_names(instance.config))
-        return Asker("unnamed", client, "internal listener")
+        return Caller("unnamed", client, "internal listener")
     if not _is_local(instance, request, client):
         raise Denied(
             "administrative requests are answered to clients on the instance's own host, on --listen-internal, "
@@ -135,7 +141,7 @@ def _identify(instance: Instance, request: Request, asked: Asked | None, client:
             f"its own host may be a relay for others: sign with the cluster key ({HOW_TO_SIGN})",
             {"reason": "signature-required"},
         )
-    return Asker("unnamed", client, "loopback")
+    return Caller("unnamed", client, "loopback")
 
 
 def _is_local(instance: Instance, request: Request, client: str) -> bool:
@@ -155,9 +161,9 @@ def _too_long() -> OciError:
     return Unsupported("the question is too long", 413)
 
 
-def _log_refusal(instance: Instance, name: str, asker: Asker, error: OciError) -> None:
-    left_out = instance.refused_acts.admit()
+def _log_refusal(instance: Instance, name: str, caller: Caller, error: OciError) -> None:
+    left_out = instance.admin_rejection_limit.admit()
     if left_out is not None:
-        fields = {"act": name, **asker.fields(), "status": error.status, **left_out}
+        fields = {"act": name, **caller.fields(), "status": error.status, **left_out}
         message = "administrative act refused: %(act)s: %(error)s"
         log.warning(LogEvent.ADMIN_ACTION_REJECTED, message, error=error.message, **fields)

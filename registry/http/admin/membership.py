@@ -18,7 +18,7 @@ MIN_PREFIX_DIGITS = 8
 removal cannot be undone."""
 
 
-class ForgetQuestion(msgspec.Struct, forbid_unknown_fields=True):
+class RemoveMemberRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Which instance: its name, its id, or a beginning of its id that no other has, of `MIN_PREFIX_DIGITS` or more."""
 
     instance: str
@@ -28,7 +28,7 @@ async def forget(instance: Instance, body: bytes) -> Outcome:
     """Remove a member that is gone for good. `instance` of the JSON body is its name, its id, or 8 digits or more of
     that."""
     try:
-        question = msgspec.json.decode(body, type=ForgetQuestion)
+        question = msgspec.json.decode(body, type=RemoveMemberRequest)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Unsupported(f"the question is malformed: {error}", 400) from None
     members = instance.cluster.members

@@ -23,12 +23,12 @@ from starlette.responses import Response
 
 from registry import __version__
 from registry.catalog.understanding import MAX_LISTED, not_understood, not_understood_count
-from registry.http.admin.standing import Upkeep, last_heard_ms, upkeep
+from registry.http.admin.standing import MaintenanceTimes, last_heard_ms, maintenance_times
 from registry.instance import Instance
 from registry.telemetry.refusals import REASONS
 
 OPENMETRICS = "application/openmetrics-text"
-FROM_ZERO: dict[str, dict[str, int]] = {
+INITIAL_VALUES: dict[str, dict[str, int]] = {
     "frames": dict.fromkeys(
         ("applied", "critical field", "foreign writer", "malformed", "not stored", "refused", "twin", "unauthentic"), 0
     ),
@@ -44,20 +44,20 @@ SKEW = "; includes the difference of two wall clocks"
 async def metrics(instance: Instance, request: Request) -> Response:
     """Return all metrics in the text format of Prometheus, or as OpenMetrics if the request accepts that."""
     await instance.cluster.space.look()
-    figures = Figures(instance, await instance.catalog.queries.counts(), await upkeep(instance))
+    figures = InstanceCollector(instance, await instance.catalog.queries.counts(), await maintenance_times(instance))
     if OPENMETRICS in request.headers.get("accept", ""):
-        said = openmetrics.generate_latest(figures)  # type: ignore[no-untyped-call]  # of a library without types there
-        return Response(said, headers={"Content-Type": openmetrics.CONTENT_TYPE_LATEST})
+        text = openmetrics.generate_latest(figures)  # type: ignore[no-untyped-call]  # of a library without types there
+        return Response(text, headers={"Content-Type": openmetrics.CONTENT_TYPE_LATEST})
     return Response(generate_latest(figures), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
 
-class Figures(Collector):
+class InstanceCollector(Collector):
     """Of one instance, as they are now, and what the process adds."""
 
-    def __init__(self, instance: Instance, counts: Mapping[str, int], done: Upkeep) -> None:
+    def __init__(self, instance: Instance, counts: Mapping[str, int], done: MaintenanceTimes) -> None:
         self._instance = instance
         self._counts = counts
-        self._done = done
+        self._maintenance_times = done
 
     def collect(self) -> Iterator[Metric]:
         yield from _state(self._instance, self._counts)
@@ -66,12 +66,12 @@ class Figures(Collector):
         yield _gauge("disk_total_bytes", "size of the file system of the data directory", space.total_bytes)
         died = "processes of this instance that died and were replaced, by role, since its supervisor started"
         yield _counters("process_deaths", died, "role", self._instance.process_deaths())
-        refused = FROM_ZERO["refused_pushes"] | self._instance.refusals.counts
+        refused = INITIAL_VALUES["refused_pushes"] | self._instance.refusals.counts
         yield _counters("pushes_refused", "requests of pushes that were refused, by reason", "reason", refused)
         yield from _traffic(self._instance)
         yield from _between_instances(self._instance)
-        yield from _upkeep(self._instance)
-        yield from _done(self._done)
+        yield from _content(self._instance)
+        yield from _maintenance_times(self._maintenance_times)
         yield from _members(self._instance)
         yield from _delays(self._instance)
         yield from self._instance.metrics.collect()
@@ -143,10 +143,10 @@ def _between_instances(instance: Instance) -> Iterator[Metric]:
         "server",
         {name: heard[name] for name in sorted(heard)},
     )
-    frames = FROM_ZERO["frames"] | cluster.gossip.frames
+    frames = INITIAL_VALUES["frames"] | cluster.gossip.frames
     yield _counters("frames", "frames received, by outcome", "outcome", frames)
     yield _counter("changes_published", "changes published since the start of the primary", cluster.gossip.changes)
-    rounds = FROM_ZERO["catch_ups"] | cluster.sync.rounds
+    rounds = INITIAL_VALUES["catch_ups"] | cluster.sync.rounds
     yield _counters("catch_ups", "rounds of anti-entropy with other instances, by outcome", "outcome", rounds)
     missed = cluster.confirmations.missed
     wrong_sizes = instance.catalog.wrong_sizes.count
@@ -165,7 +165,7 @@ def _between_instances(instance: Instance) -> Iterator[Metric]:
     yield _counter("read_lease_waits", "reads that waited for the read lease", lease.waited)
     yield _counter("read_lease_refusals", "reads that were refused for lack of the read lease", lease.refused)
     yield _counter("fetched_bytes", "bytes of content fetched from other instances", cluster.transfers.fetched_bytes)
-    yield _counter("peer_requests", "requests of other instances that were answered", instance.answered_peers)
+    yield _counter("peer_requests", "requests of other instances that were answered", instance.peer_requests_answered)
     through = "content, or ranges of it, passed through from a holder because it had no room here"
     yield _counter("passed_through", through, cluster.transfers.passed_through)
     key = cluster.peers.acceptance
@@ -186,10 +186,12 @@ def _between_instances(instance: Instance) -> Iterator[Metric]:
     )
     yield _gauge("addresses_shared", "addresses that more than one known instance advertises", len(reach.shared.found))
     refused = "requests in the name of other instances that were refused, by reason"
-    yield _counters("peer_requests_refused", refused, "reason", FROM_ZERO["refused"] | instance.refused_peers)
+    yield _counters(
+        "peer_requests_refused", refused, "reason", INITIAL_VALUES["refused"] | instance.peer_requests_refused
+    )
 
 
-def _upkeep(instance: Instance) -> Iterator[Metric]:
+def _content(instance: Instance) -> Iterator[Metric]:
     """Copies, collection and damage."""
     cluster = instance.cluster
     copies, collect, contents = cluster.replicator, cluster.garbage_collector, cluster.contents
@@ -212,7 +214,7 @@ def _upkeep(instance: Instance) -> Iterator[Metric]:
     yield _counter("content_repaired", "corrupt blobs that were repaired", contents.mended)
 
 
-def _done(done: Upkeep) -> Iterator[Metric]:
+def _maintenance_times(done: MaintenanceTimes) -> Iterator[Metric]:
     """When upkeep was done last; nothing for what was not yet."""
     backup = done.backup
     for name, what, at_ms in (
@@ -247,8 +249,8 @@ def _members(instance: Instance) -> Iterator[Metric]:
     for member in instance.cluster.members.all():
         labels = [member.instance, member.beat.site]
         address = instance.cluster.members.url(member)
-        said = {"version": member.beat.version, "capabilities": " ".join(member.capabilities)}
-        about.add_metric(labels, said | {"address": address, "name": member.beat.name})
+        labelled = {"version": member.beat.version, "capabilities": " ".join(member.capabilities)}
+        about.add_metric(labels, labelled | {"address": address, "name": member.beat.name})
         families["live"].add_metric(labels, member.live)
         families["reachable"].add_metric(labels, member.reachable)
         families["agrees"].add_metric(labels, member.beat.root == root)

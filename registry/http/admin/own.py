@@ -17,7 +17,7 @@ from registry.catalog.sums import content_sums
 from registry.catalog.understanding import not_understood, not_understood_count
 from registry.errors import NameUnknown, Unsupported
 from registry.http.admin.acts import Outcome
-from registry.http.admin.standing import addresses, member_standing, own_standing, policy, upkeep
+from registry.http.admin.standing import addresses, instance_state, maintenance_times, member_state, policy
 from registry.http.oci.answers import JsonResponse
 from registry.http.wire.request import small_body
 from registry.instance import Instance
@@ -42,24 +42,24 @@ async def readiness(instance: Instance, request: Request) -> Response:
     An instance that does not understand some repositories is ready, and names them: while most instances are old, the
     other repositories would not be served at all.
     """
-    said = "".join(
+    blocked = "".join(
         f"not served before an upgrade: {document} (facts of kind {', '.join(kinds)})\n"
         for document, kinds in not_understood(instance.catalog.database, MAX_NAMED)
     )
-    return PlainTextResponse(f"ready\n{said}") if instance.ready else PlainTextResponse(f"not ready\n{said}", 503)
+    return PlainTextResponse(f"ready\n{blocked}") if instance.ready else PlainTextResponse(f"not ready\n{blocked}", 503)
 
 
 async def status(instance: Instance, request: Request) -> Response:
     """Return this instance's state, its members and their state."""
     cluster, catalog = instance.cluster, instance.catalog
     await cluster.space.look()
-    done = await upkeep(instance)
+    done = await maintenance_times(instance)
     blocked = cluster.garbage_collector.last.blocked if cluster.garbage_collector.last else None
     counts = await catalog.queries.counts()
     return JsonResponse(
         {
             "instance": catalog.instance_id,
-            **own_standing(instance),
+            **instance_state(instance),
             "site": instance.config.site,
             "version": __version__,
             "capabilities": instance.abilities.capabilities,
@@ -108,8 +108,8 @@ async def status(instance: Instance, request: Request) -> Response:
             "content_repaired": cluster.contents.mended,
             "requests": instance.traffic.total(),
             "fetched_bytes": cluster.transfers.fetched_bytes,
-            "peer_requests": instance.answered_peers,
-            "refused_peer_requests": dict(instance.refused_peers),
+            "peer_requests": instance.peer_requests_answered,
+            "refused_peer_requests": dict(instance.peer_requests_refused),
         }
     )
 
@@ -129,7 +129,7 @@ def _member(instance: Instance, other: str) -> dict[str, Any]:
         "agrees": member.beat.root == instance.catalog.replica.root(),
         "changes_lacking": member.changes_lacking,
         "last_delay_s": delay.last_s if delay is not None else None,
-        **member_standing(instance, member),
+        **member_state(instance, member),
     }
 
 

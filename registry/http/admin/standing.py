@@ -9,7 +9,7 @@ from registry.storage.backup_note import BackupNote, read_note
 from registry.storage.space import DiskSpace
 
 
-def own_standing(instance: Instance) -> dict[str, Any]:
+def instance_state(instance: Instance) -> dict[str, Any]:
     """Fields of the status about this instance."""
     return {
         "name": instance.config.instance_name,
@@ -20,7 +20,7 @@ def own_standing(instance: Instance) -> dict[str, Any]:
     }
 
 
-class Upkeep(NamedTuple):
+class MaintenanceTimes(NamedTuple):
     """When upkeep was done last, in milliseconds of the own wall clock; None for what was not since the start."""
 
     collection_ms: int | None
@@ -30,11 +30,11 @@ class Upkeep(NamedTuple):
     backup: BackupNote | None
 
 
-async def upkeep(instance: Instance) -> Upkeep:
+async def maintenance_times(instance: Instance) -> MaintenanceTimes:
     cluster = instance.cluster
     ended_at, last = cluster.garbage_collector.ended_at, cluster.scrubber.last
     ago_s = asyncio.get_running_loop().time() - ended_at if ended_at is not None else None
-    return Upkeep(
+    return MaintenanceTimes(
         int(instance.clock.now_ms() - ago_s * 1000) if ago_s is not None else None,
         last.ended_ms if last is not None else None,
         cluster.scrubber.oldest_check_ms(),
@@ -76,7 +76,7 @@ def policy(instance: Instance) -> list[dict[str, str]]:
     ]
 
 
-def member_standing(instance: Instance, member: Member) -> dict[str, Any]:
+def member_state(instance: Instance, member: Member) -> dict[str, Any]:
     """Fields of the status about another instance."""
     cluster = instance.cluster
     offset_s = cluster.offsets.offset_s(member)

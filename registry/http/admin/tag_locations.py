@@ -19,7 +19,7 @@ from registry.catalog.queries import Queries
 from registry.cluster.membership.members import Member
 from registry.cluster.rpc.messages import ReplicationAnswer, ReplicationQuestion
 from registry.errors import ManifestUnknown
-from registry.event_loop.steps import ROWS_A_STEP
+from registry.event_loop.steps import ROWS_PER_STEP
 from registry.http.oci.answers import JsonResponse
 from registry.instance import Instance
 from registry.oci.names import Digest, parse_repository, parse_tag
@@ -44,7 +44,7 @@ class Parts(NamedTuple):
     """Whether that is all: no manifest is missing here, and there are not too many parts."""
 
 
-class Standing(NamedTuple):
+class MemberAnswer(NamedTuple):
     """What one instance said, or why it did not."""
 
     instance: str
@@ -61,11 +61,11 @@ async def replication(instance: Instance, request: Request) -> Response:
     facts = instance.catalog.queries.facts_of_tag(repository, tag)
     parts = await parts_of(instance.catalog.queries, facts[0].digest) if facts else Parts([], [], False)
     question = ReplicationQuestion(repository, tag, parts.manifests, parts.blobs)
-    own = Standing(
+    own = MemberAnswer(
         instance.catalog.instance_id,
         instance.config.site,
         instance.cluster.heartbeat().advertise,
-        own_standing(instance, question),
+        local_answer(instance, question),
         "",
     )
     asked = await asyncio.gather(*(_ask(instance, member, question) for member in instance.cluster.members.all()))
@@ -107,14 +107,14 @@ async def parts_of(queries: Queries, digest: Digest) -> Parts:
         manifests |= dict.fromkeys(found)
         waiting += found
         before, looked_up = looked_up, looked_up + len(parts) + 1
-        if looked_up // ROWS_A_STEP > before // ROWS_A_STEP:
+        if looked_up // ROWS_PER_STEP > before // ROWS_PER_STEP:
             await asyncio.sleep(0)
     kept = list[str](manifests)[:MAX_PARTS]
     whole &= not waiting and len(manifests) + len(blobs) <= MAX_PARTS
     return Parts(kept, list(blobs)[: MAX_PARTS - len(kept)], whole)
 
 
-def own_standing(instance: Instance, question: ReplicationQuestion) -> ReplicationAnswer:
+def local_answer(instance: Instance, question: ReplicationQuestion) -> ReplicationAnswer:
     """What this instance has of it. Raises OciError for names that are none."""
     repository, tag = parse_repository(question.repository), parse_tag(question.tag)
     with instance.catalog.database.one_step():
@@ -123,17 +123,17 @@ def own_standing(instance: Instance, question: ReplicationQuestion) -> Replicati
     return ReplicationAnswer((*facts[0],) if facts else None, absent)
 
 
-async def _ask(instance: Instance, member: Member, question: ReplicationQuestion) -> Standing:
+async def _ask(instance: Instance, member: Member, question: ReplicationQuestion) -> MemberAnswer:
     """A member that is presumed dead is not asked."""
     about = (member.instance, member.beat.site, instance.cluster.members.url(member))
     if not member.live:
-        return Standing(*about, None, "it is not heard")
+        return MemberAnswer(*about, None, "it is not heard")
     try:
         peers = instance.cluster.peers
         answer = await peers.ask(member, "/replication", question, ReplicationAnswer, ANSWER_S)
     except PeerUnreachable as error:
-        return Standing(*about, None, str(error))
-    return Standing(*about, answer, "")
+        return MemberAnswer(*about, None, str(error))
+    return MemberAnswer(*about, answer, "")
 
 
 def _rank(fact: tuple[str, int, int]) -> tuple[int, int]:
@@ -141,7 +141,7 @@ def _rank(fact: tuple[str, int, int]) -> tuple[int, int]:
     return fact[1:]
 
 
-def _shown(standing: Standing, winner: tuple[str, int, int], parts: Parts) -> dict[str, Any]:
+def _shown(standing: MemberAnswer, winner: tuple[str, int, int], parts: Parts) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "instance": standing.instance,
         "site": standing.site,
@@ -154,7 +154,7 @@ def _shown(standing: Standing, winner: tuple[str, int, int], parts: Parts) -> di
     absent = set(standing.answer.lacking)
     listed = [digest for digest in (*parts.manifests, *parts.blobs) if digest in absent]
     return shown | {
-        "fact": _said_of(standing.answer.fact, winner),
+        "fact": _fact_state(standing.answer.fact, winner),
         "manifest": winner[0] not in absent if parts.manifests else None,
         "manifests_held": _held(parts.manifests, absent),
         "blobs_held": _held(parts.blobs, absent),
@@ -163,7 +163,7 @@ def _shown(standing: Standing, winner: tuple[str, int, int], parts: Parts) -> di
     }
 
 
-def _said_of(fact: tuple[str, int, int] | None, winner: tuple[str, int, int]) -> str:
+def _fact_state(fact: tuple[str, int, int] | None, winner: tuple[str, int, int]) -> str:
     if fact is None:
         return "none"
     return "wins" if fact == winner else "older"

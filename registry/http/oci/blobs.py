@@ -20,7 +20,15 @@ from registry.cluster.transfer.blob_reader import WHOLE_BYTES, Part, begun
 from registry.cluster.transfer.transfer import SizeDiffers
 from registry.errors import BlobUnknown, ContentUnreachable, NeedsUpgrade, RangeInvalid
 from registry.http.oci.answers import StreamResponse
-from registry.http.oci.conditions import AskedPart, asked_part, blob_headers, content_headers, etag_of, matches, whole
+from registry.http.oci.conditions import (
+    RangeResponse,
+    blob_headers,
+    content_headers,
+    etag_of,
+    evaluate_conditions,
+    matches,
+    whole_blob,
+)
 from registry.http.oci.multipart import GAP_BYTES, Multipart, Pieces, assembled
 from registry.instance import Instance
 from registry.oci.names import Digest, Repository
@@ -55,10 +63,10 @@ async def get_blob(instance: Instance, request: Request, repository: Repository,
 
 
 async def _get(instance: Instance, request: Request, digest: Digest, row: BlobRow) -> Response:
-    asked = asked_part(request.headers, digest, row.size, instance.clock.entropy)
-    if asked is None:
+    selected = evaluate_conditions(request.headers, digest, row.size, instance.clock.entropy)
+    if selected is None:
         return Response(status_code=304, headers=content_headers(digest))
-    return await _content(instance, digest, row, asked)
+    return await _content(instance, digest, row, selected)
 
 
 async def _protect(instance: Instance, repository: Repository, digest: Digest) -> None:
@@ -92,21 +100,23 @@ async def find_blob(instance: Instance, repository: Repository, digest: Digest) 
     return row
 
 
-async def _content(instance: Instance, digest: Digest, row: BlobRow, asked: AskedPart) -> Response:
+async def _content(instance: Instance, digest: Digest, row: BlobRow, selected: RangeResponse) -> Response:
     """A part of a blob's content, from this disk or from wherever it is."""
     instance.cluster.evictor.touch(digest)
-    if asked.multipart is not None:
-        if row.held or is_ascending(asked.multipart.ranges):
-            return await _parts(instance, digest, row, asked, asked.multipart)
-        asked = whole(digest, row.size)
-    contents, part = instance.cluster.contents, Part(asked.first, asked.length)
-    if asked.length <= WHOLE_BYTES:
+    if selected.multipart is not None:
+        if row.held or is_ascending(selected.multipart.ranges):
+            return await _parts(instance, digest, row, selected, selected.multipart)
+        selected = whole_blob(digest, row.size)
+    contents, part = instance.cluster.contents, Part(selected.first, selected.length)
+    if selected.length <= WHOLE_BYTES:
         pieces = [piece async for piece in contents.read(digest, row.size, row.writer, part)]
-        return Response(b"".join(pieces), asked.status, asked.headers)
-    return StreamResponse(await contents.open(digest, row.size, row.writer, part), asked.status, asked.headers)
+        return Response(b"".join(pieces), selected.status, selected.headers)
+    return StreamResponse(await contents.open(digest, row.size, row.writer, part), selected.status, selected.headers)
 
 
-async def _parts(instance: Instance, digest: Digest, row: BlobRow, asked: AskedPart, multipart: Multipart) -> Response:
+async def _parts(
+    instance: Instance, digest: Digest, row: BlobRow, selected: RangeResponse, multipart: Multipart
+) -> Response:
     """Several parts of a blob's content. What is not on this disk is read in one run, since content that has no room
     here comes whole from its holder for each read."""
     contents = instance.cluster.contents
@@ -115,9 +125,9 @@ async def _parts(instance: Instance, digest: Digest, row: BlobRow, asked: AskedP
         return contents.read(digest, row.size, row.writer, Part(span.first, span.length))
 
     pieces = assembled(multipart, GAP_BYTES if row.held else row.size, read)
-    if row.held and asked.length <= WHOLE_BYTES:
-        return Response(b"".join([piece async for piece in pieces]), asked.status, asked.headers)
-    return StreamResponse(await begun(pieces), asked.status, asked.headers)
+    if row.held and selected.length <= WHOLE_BYTES:
+        return Response(b"".join([piece async for piece in pieces]), selected.status, selected.headers)
+    return StreamResponse(await begun(pieces), selected.status, selected.headers)
 
 
 async def mount_blob(

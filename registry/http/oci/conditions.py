@@ -11,7 +11,7 @@ from registry.oci.names import Digest
 from registry.oci.ranges import parse_ranges
 
 
-class AskedPart(NamedTuple):
+class RangeResponse(NamedTuple):
     """The bytes of a blob that are to be sent, and with what."""
 
     first: int
@@ -22,7 +22,9 @@ class AskedPart(NamedTuple):
     """The parts, where there are several; `first` and `length` are then those of the answer's body."""
 
 
-def asked_part(request: Headers, digest: Digest, size: int, entropy: Callable[[int], bytes]) -> AskedPart | None:
+def evaluate_conditions(
+    request: Headers, digest: Digest, size: int, entropy: Callable[[int], bytes]
+) -> RangeResponse | None:
     """What a GET of a blob asks for; None where the client has it already. Raises RangeInvalid. `entropy` returns so
     many unpredictable bytes."""
     etag = etag_of(digest)
@@ -30,22 +32,22 @@ def asked_part(request: Headers, digest: Digest, size: int, entropy: Callable[[i
         return None
     ranges = parse_ranges(request.get("range"), size) if request.get("if-range") in (None, etag) else None
     if ranges is None:
-        return whole(digest, size)
+        return whole_blob(digest, size)
     headers = blob_headers(digest, size)
     if len(ranges) > 1:
         multipart = Multipart(ranges, size, entropy(BOUNDARY_SIZE).hex())
         headers["Content-Type"] = f"multipart/byteranges; boundary={multipart.boundary}"
         headers["Content-Length"] = str(multipart.length())
-        return AskedPart(0, multipart.length(), 206, headers, multipart)
+        return RangeResponse(0, multipart.length(), 206, headers, multipart)
     (part,) = ranges
     headers["Content-Range"] = f"bytes {part.first}-{part.first + part.length - 1}/{size}"
     headers["Content-Length"] = str(part.length)
-    return AskedPart(part.first, part.length, 206, headers)
+    return RangeResponse(part.first, part.length, 206, headers)
 
 
-def whole(digest: Digest, size: int) -> AskedPart:
+def whole_blob(digest: Digest, size: int) -> RangeResponse:
     """All of a blob."""
-    return AskedPart(0, size, 200, blob_headers(digest, size))
+    return RangeResponse(0, size, 200, blob_headers(digest, size))
 
 
 def etag_of(digest: Digest) -> str:

@@ -19,7 +19,7 @@ from registry.errors import (
     ManifestUnknown,
     TooManyTags,
 )
-from registry.event_loop.steps import ROWS_A_STEP, Steps, paced
+from registry.event_loop.steps import ROWS_PER_STEP, Steps, run_in_steps
 from registry.http.oci.conditions import content_headers, etag_of, matches
 from registry.http.wire.request import media_type, small_body
 from registry.instance import Instance
@@ -27,7 +27,7 @@ from registry.oci.manifest import MAX_MANIFEST_BYTES, Manifest, read_pushed
 from registry.oci.names import Digest, Repository, Tag, algorithm_of, digest_of, is_tag, parse_digest, parse_tag
 
 MAX_TAGS = 100
-ASK_AGAIN_S = 0.5
+RETRY_S = 0.5
 
 
 async def get(instance: Instance, request: Request, repository: Repository, reference: str) -> Response:
@@ -74,7 +74,7 @@ async def _body_from_peers(instance: Instance, repository: Repository, row: Mani
                 {"digest": row.digest, "instance": uploader},
                 code="MANIFEST_UNKNOWN",
             )
-        await asyncio.sleep(ASK_AGAIN_S)
+        await asyncio.sleep(RETRY_S)
 
 
 async def put(instance: Instance, request: Request, repository: Repository, reference: str) -> Response:
@@ -88,7 +88,7 @@ async def put(instance: Instance, request: Request, repository: Repository, refe
         computed = digest_of(body, algorithm_of(digest) if digest else "sha256")
         if digest is not None and computed != digest:
             raise DigestInvalid("the manifest has another digest", {"digest": digest})
-        manifest = await paced(read_pushed(body, media_type(request)))
+        manifest = await run_in_steps(read_pushed(body, media_type(request)))
         change = await _push(instance, repository, Pushed(computed, body, manifest, tags))
     await instance.cluster.settle(change)
     del body  # holders are waited for now, and who waits keeps nothing of it in memory
@@ -128,11 +128,11 @@ async def _push(instance: Instance, repository: Repository, pushed: Pushed) -> C
 
 async def _fetch_children(instance: Instance, repository: Repository, manifest: Manifest) -> None:
     """An index is pushed together with all its children stand on, so the bodies of its children have to be here."""
-    for at in range(0, len(manifest.children), ROWS_A_STEP):
-        page = [part.digest for part in manifest.children[at : at + ROWS_A_STEP]]
+    for at in range(0, len(manifest.children), ROWS_PER_STEP):
+        page = [part.digest for part in manifest.children[at : at + ROWS_PER_STEP]]
         for digest in instance.catalog.queries.without_body(repository, page):
             await instance.cluster.bodies.fetch(digest)
-        if len(page) == ROWS_A_STEP:
+        if len(page) == ROWS_PER_STEP:
             await asyncio.sleep(0)
 
 

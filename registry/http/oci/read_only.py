@@ -21,11 +21,11 @@ from registry.catalog.understanding import require_understood
 from registry.cluster.replication.read_lease import ReadLease
 from registry.errors import OciError
 from registry.http.oci.answers import StreamResponse
-from registry.http.oci.conditions import asked_part
+from registry.http.oci.conditions import evaluate_conditions
 from registry.http.oci.multipart import GAP_BYTES, Pieces, assembled
 from registry.http.oci.routes import PREFIX, TEMPLATES
 from registry.http.wire.exchange import Exchange
-from registry.http.wire.fast_path import DirectAnswers, Headers, plain_path
+from registry.http.wire.fast_path import FastPath, Headers, plain_path
 from registry.oci.names import Digest, parse_digest, parse_repository
 from registry.oci.ranges import ByteRange
 from registry.ports import Clock, Disk
@@ -40,7 +40,7 @@ API = PREFIX.encode()
 MAX_NOTED = 10_000
 
 
-class Reading:
+class ReadOnlyApp:
     """See the module. For one process, over committed rows and content files."""
 
     def __init__(
@@ -68,7 +68,7 @@ class Reading:
         """Blobs that were read, for the owner to know."""
         self.damaged: list[Damage] = []
         """What turned out damaged while it was sent, for the owner to see to."""
-        self._direct = DirectAnswers(
+        self._fast_path = FastPath(
             database, self._store, clock, check_after_s, self.traffic, self._note_used, self._note_damage
         )
 
@@ -76,7 +76,7 @@ class Reading:
         """As `App.direct`."""
         if self._log_requests or not target.startswith(API) or not self.lease.allows_read():
             return None
-        return self._direct.answer(method, target, headers)
+        return self._fast_path.answer(method, target, headers)
 
     def stream(self, method: str, target: bytes, headers: Headers) -> StreamResponse | None:
         """A blob, or a part of it, as an answer that sends it; None where the owner has to answer."""
@@ -98,17 +98,17 @@ class Reading:
             return None
         if digest in self._store.suspects:
             return None  # the owner was told, and sees to it
-        asked = asked_part(HeaderView(raw=list(headers)), digest, row.size, self._clock.entropy)
-        if asked is None:
+        selected = evaluate_conditions(HeaderView(raw=list(headers)), digest, row.size, self._clock.entropy)
+        if selected is None:
             return None
         file = self._store.open(digest)
-        if asked.multipart is None:
-            pieces = self._store.read(file, asked.first, asked.length)
+        if selected.multipart is None:
+            pieces = self._store.read(file, selected.first, selected.length)
         else:
             file.close()  # each run of parts opens it
-            pieces = assembled(asked.multipart, GAP_BYTES, partial(self._read, digest))
+            pieces = assembled(selected.multipart, GAP_BYTES, partial(self._read, digest))
         self._note_used(digest)
-        return StreamResponse(self._watched(digest, pieces), asked.status, asked.headers)
+        return StreamResponse(self._watched(digest, pieces), selected.status, selected.headers)
 
     def _read(self, digest: Digest, span: ByteRange) -> Pieces:
         return self._store.read(self._store.open(digest), span.first, span.length)

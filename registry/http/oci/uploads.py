@@ -35,9 +35,9 @@ from registry.ports import PeerUnreachable
 from registry.settings.trusted_proxies import client_network
 from registry.storage.uploads import ClientGone, Span
 
-OWNER_ANSWERS_S = 30.0
-OWNER_RESTARTS_S = 6.0
-ASK_AGAIN_S = 0.25
+OWNER_TIMEOUT_S = 30.0
+OWNER_RESTART_WAIT_S = 6.0
+RETRY_S = 0.25
 
 Method = Literal["PATCH", "PUT", "GET", "DELETE"]
 
@@ -61,7 +61,7 @@ async def begin(instance: Instance, request: Request, repository: Repository) ->
     if "mount" in query:
         digest = parse_digest(query["mount"])
         if await _mount(instance, repository, digest, query.get("from", "")):
-            return _created(repository, digest)
+            return _created_response(repository, digest)
     elif query.get("digest-algorithm", "sha256") not in ALGORITHMS:
         raise BlobUploadInvalid("this digest algorithm is not supported", {"supported": sorted(ALGORITHMS)})
     if not instance.begins_uploads:
@@ -72,9 +72,9 @@ async def begin(instance: Instance, request: Request, repository: Repository) ->
     upload = _new_upload(instance)
     if "digest" in query and "mount" not in query:
         digest, network = parse_digest(query["digest"]), client_network(request.scope)
-        asked = UploadRequest("PUT", repository, upload, digest, None, body_stream(request), network)
-        return await carry_out(instance, asked)
-    return _under_way(instance, repository, upload.name, 0, 202)
+        wanted = UploadRequest("PUT", repository, upload, digest, None, body_stream(request), network)
+        return await handle_upload_request(instance, wanted)
+    return _upload_response(instance, repository, upload.name, 0, 202)
 
 
 async def _mount(instance: Instance, repository: Repository, digest: Digest, source: str) -> bool:
@@ -96,48 +96,50 @@ async def continue_upload(instance: Instance, request: Request, repository: Repo
     span = content_range(request) if has_body else None
     method = cast(Method, "GET" if request.method == "HEAD" else request.method)
     network = client_network(request.scope)
-    asked = UploadRequest(method, repository, upload, digest, span, body_stream(request), network)
+    wanted = UploadRequest(method, repository, upload, digest, span, body_stream(request), network)
     if upload.owner == instance.catalog.instance_id:
-        return await carry_out(instance, asked)
+        return await handle_upload_request(instance, wanted)
     owner = instance.cluster.members.get(upload.owner)
     is_adoptable = not upload.has_bytes and (span is None or span.first == 0)
     if owner is not None and (owner.reachable or (upload.has_bytes and owner.may_be_restarting)):
-        body = RepeatableBody(asked.body)
+        body = RepeatableBody(wanted.body)
         try:
             if has_body:
                 await body.read_beginning()
-            return await _pass_on(instance, owner, asked, body, upload_id)
+            return await _forward(instance, owner, wanted, body, upload_id)
         except ClientGone:
             raise BlobUploadInvalid("the body broke off", headers=CLOSE) from None
         except PeerUnreachable:
             if not is_adoptable or not body.is_repeatable:
-                raise _gone(owner) from None
-            asked = asked._replace(body=body.pieces())
+                raise _owner_error(owner) from None
+            wanted = wanted._replace(body=body.pieces())
     if is_adoptable:
-        return await carry_out(instance, asked._replace(upload=_new_upload(instance)))
-    raise _gone(owner)
+        return await handle_upload_request(instance, wanted._replace(upload=_new_upload(instance)))
+    raise _owner_error(owner)
 
 
-async def carry_out(instance: Instance, asked: UploadRequest) -> Response:
+async def handle_upload_request(instance: Instance, wanted: UploadRequest) -> Response:
     """Do what a request asks of an upload that this instance owns."""
-    uploads, name = instance.uploads, asked.upload.name
-    if asked.upload.has_bytes and not uploads.has_bytes(name):
+    uploads, name = instance.uploads, wanted.upload.name
+    if wanted.upload.has_bytes and not uploads.has_bytes(name):
         raise BlobUploadUnknown("this upload was finished or cancelled, or has expired")
     try:
-        if asked.method == "PATCH":
-            size = await uploads.append(name, asked.repository, asked.body, asked.span, asked.network)
-            return _under_way(instance, asked.repository, name, size, 202)
-        if asked.method == "PUT":
-            assert asked.digest is not None, "a PUT has a digest"
-            change = await uploads.finish(name, asked.repository, asked.digest, asked.body, asked.span, asked.network)
+        if wanted.method == "PATCH":
+            size = await uploads.append(name, wanted.repository, wanted.body, wanted.span, wanted.network)
+            return _upload_response(instance, wanted.repository, name, size, 202)
+        if wanted.method == "PUT":
+            assert wanted.digest is not None, "a PUT has a digest"
+            change = await uploads.finish(
+                name, wanted.repository, wanted.digest, wanted.body, wanted.span, wanted.network
+            )
             await instance.cluster.settle(change)
-            return _created(asked.repository, asked.digest)
-        if asked.method == "DELETE":
-            await uploads.cancel(name, asked.repository)
+            return _created_response(wanted.repository, wanted.digest)
+        if wanted.method == "DELETE":
+            await uploads.cancel(name, wanted.repository)
             return Response(status_code=204)
-        return _under_way(instance, asked.repository, name, uploads.size(name, asked.repository), 204)
+        return _upload_response(instance, wanted.repository, name, uploads.size(name, wanted.repository), 204)
     except ChunkOutOfOrder as error:
-        error.headers |= _position(instance, asked.repository, name, uploads.size(name, asked.repository))
+        error.headers |= _upload_headers(instance, wanted.repository, name, uploads.size(name, wanted.repository))
         raise
     except CutOffByEnd:
         raise Ending from None
@@ -146,28 +148,28 @@ async def carry_out(instance: Instance, asked: UploadRequest) -> Response:
         raise BlobUploadInvalid("the body broke off; what arrived is kept", headers=CLOSE) from None
 
 
-async def _pass_on(
-    instance: Instance, owner: Member, asked: UploadRequest, body: RepeatableBody, upload_id: str
+async def _forward(
+    instance: Instance, owner: Member, wanted: UploadRequest, body: RepeatableBody, upload_id: str
 ) -> Response:
     """Let the owner answer. Bytes stream through; the owner checks them against the digest. One that is restarting is
     waited for as long as nothing of the body was sent. Raises PeerUnreachable and ClientGone."""
-    question = UploadQuestion(asked.method, asked.repository, upload_id, asked.digest, asked.span, asked.network)
-    until = asyncio.get_running_loop().time() + OWNER_RESTARTS_S
+    question = UploadQuestion(wanted.method, wanted.repository, upload_id, wanted.digest, wanted.span, wanted.network)
+    until = asyncio.get_running_loop().time() + OWNER_RESTART_WAIT_S
     while True:
         try:
             answer = await instance.cluster.peers.ask_with_content(
-                owner, "/upload", question, body.pieces(), UploadAnswer, OWNER_ANSWERS_S
+                owner, "/upload", question, body.pieces(), UploadAnswer, OWNER_TIMEOUT_S
             )
             return Response(answer.content, answer.status, answer.headers)
         except PeerUnreachable as error:
             # One that has restarted knows no session from before; the next request opens another.
-            may_answer = isinstance(error, SessionRefused) or (asked.upload.has_bytes and owner.may_be_restarting)
+            may_answer = isinstance(error, SessionRefused) or (wanted.upload.has_bytes and owner.may_be_restarting)
             if body.is_sent or not may_answer or asyncio.get_running_loop().time() > until:
                 raise
-        await asyncio.sleep(ASK_AGAIN_S)
+        await asyncio.sleep(RETRY_S)
 
 
-def _gone(owner: Member | None) -> BlobUploadUnknown | UploadUnreachable:
+def _owner_error(owner: Member | None) -> BlobUploadUnknown | UploadUnreachable:
     if owner is None or not (owner.live or owner.may_be_restarting):
         return BlobUploadUnknown("the instance that has this upload's bytes is gone; begin again")
     detail = {"instance": owner.instance, "name": owner.beat.name}
@@ -179,7 +181,7 @@ def _new_upload(instance: Instance) -> UploadId:
     return UploadId(own, new_upload_name(own, instance.clock.entropy(RANDOM_SIZE)), False)
 
 
-def _position(instance: Instance, repository: Repository, name: str, size: int) -> dict[str, str]:
+def _upload_headers(instance: Instance, repository: Repository, name: str, size: int) -> dict[str, str]:
     upload_id = seal_upload_id(name, size > 0, repository, instance.upload_keys[0])
     return {
         "Location": f"/v2/{repository}/blobs/uploads/{upload_id}",
@@ -188,10 +190,10 @@ def _position(instance: Instance, repository: Repository, name: str, size: int) 
     }
 
 
-def _under_way(instance: Instance, repository: Repository, name: str, size: int, status: int) -> Response:
-    return Response(status_code=status, headers=_position(instance, repository, name, size))
+def _upload_response(instance: Instance, repository: Repository, name: str, size: int, status: int) -> Response:
+    return Response(status_code=status, headers=_upload_headers(instance, repository, name, size))
 
 
-def _created(repository: Repository, digest: Digest) -> Response:
+def _created_response(repository: Repository, digest: Digest) -> Response:
     headers = {"Location": f"/v2/{repository}/blobs/{digest}", "Docker-Content-Digest": digest}
     return Response(status_code=201, headers=headers)

@@ -41,8 +41,8 @@ from registry.cluster.rpc.upload_tokens import open_upload_id
 from registry.cluster.transfer.blob_reader import Part
 from registry.errors import BlobUploadUnknown, DigestInvalid, OciError, StorageFailed, Unsupported
 from registry.http.oci.answers import StreamResponse, error_response
-from registry.http.oci.uploads import UploadRequest, carry_out
-from registry.http.peer.questions import QUESTIONS, Asked, Refused
+from registry.http.oci.uploads import UploadRequest, handle_upload_request
+from registry.http.peer.questions import QUESTIONS, AuthenticatedRequest, RequestRefused
 from registry.http.wire.request import body_stream, number, small_body
 from registry.instance import Instance
 from registry.oci.names import Digest, parse_digest, parse_repository
@@ -51,7 +51,7 @@ from registry.ports import PeerResponse, PeerUnreachable
 from registry.storage.uploads import Span
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
-from registry.telemetry.request_ids import HEADER, passed_on
+from registry.telemetry.request_ids import HEADER, forwarded_headers
 
 log = EventLog("concord.peers")
 
@@ -59,8 +59,8 @@ T = TypeVar("T")
 
 MAX_QUESTION_BYTES = 1024 * 1024 * 1024  # a document of millions of facts comes in one piece
 STREAMED_PATHS = ("/upload",)
-PASSED_ON = "concord-passed-on"
-PASSED_ON_S = 30.0
+FORWARDED = "concord-passed-on"
+FORWARD_TIMEOUT_S = 30.0
 HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "date", "server", "keep-alive", HEADER.lower()})
 
 
@@ -72,22 +72,22 @@ async def answer(instance: Instance, request: Request) -> Response:
     path = request.scope["path"].removeprefix(PREFIX)
     try:
         meant = instance.cluster.members.get(request.headers.get("concord-for", ""))
-        if meant is not None and PASSED_ON not in request.headers:
+        if meant is not None and FORWARDED not in request.headers:
             _check_path(path)
-            return await _pass_on(instance, request, meant)
+            return await _forward(instance, request, meant)
         if path == "/session":
             return await _open_session(instance, request)
-        asked = await authenticate(instance, request, path, MAX_QUESTION_BYTES)
-    except (Refused, OciError, Malformed, Unauthentic, msgspec.DecodeError, ValueError) as error:
+        authenticated = await authenticate(instance, request, path, MAX_QUESTION_BYTES)
+    except (RequestRefused, OciError, Malformed, Unauthentic, msgspec.DecodeError, ValueError) as error:
         return _refusal(instance, error)
-    instance.answered_peers += 1
-    log.debug(LogEvent.PEER_REQUEST_RECEIVED, "%(peer)s asks %(path)s", peer=asked.session.client, path=path)
+    instance.peer_requests_answered += 1
+    log.debug(LogEvent.PEER_REQUEST_RECEIVED, "%(peer)s asks %(path)s", peer=authenticated.session.client, path=path)
     try:
-        response = await _respond(instance, request, path, asked)
-    except (Refused, OciError, CrdtError, msgspec.DecodeError, ValueError) as error:
+        response = await _respond(instance, request, path, authenticated)
+    except (RequestRefused, OciError, CrdtError, msgspec.DecodeError, ValueError) as error:
         response = _refusal(instance, error)
     if not isinstance(response, StreamResponse):
-        mac = sign_answer(asked.session, asked.sequence, response.status_code, bytes(response.body))
+        mac = sign_answer(authenticated.session, authenticated.sequence, response.status_code, bytes(response.body))
         response.headers["Concord-MAC"] = mac
     return response
 
@@ -95,24 +95,24 @@ async def answer(instance: Instance, request: Request) -> Response:
 def _refusal(instance: Instance, error: Exception) -> Response:
     if isinstance(error, StorageFailed):
         return Response(error.message, error.status)
-    refused = error if isinstance(error, Refused) else Refused(400, "malformed")
+    refused = error if isinstance(error, RequestRefused) else RequestRefused(400, "malformed")
     if isinstance(error, Unauthentic):
-        refused = Refused(401, "unauthentic")
-    instance.refused_peers[refused.reason] += 1
+        refused = RequestRefused(401, "unauthentic")
+    instance.peer_requests_refused[refused.reason] += 1
     return Response(f"{refused.reason}: {error}", refused.status, refused.headers)
 
 
-async def _respond(instance: Instance, request: Request, path: str, asked: Asked) -> Response:
+async def _respond(instance: Instance, request: Request, path: str, authenticated: AuthenticatedRequest) -> Response:
     if path.startswith("/content/"):
         return await _content(instance, request, parse_digest(path.removeprefix("/content/")))
     if path.startswith("/remains/"):
-        return await _remains(instance, request, parse_digest(path.removeprefix("/remains/")))
+        return await _quarantined_copy(instance, request, parse_digest(path.removeprefix("/remains/")))
     if path in STREAMED_PATHS:
-        return await _upload(instance, request, asked)
+        return await _upload(instance, request, authenticated)
     question = QUESTIONS.get(path)
     if question is None:
-        raise Refused(404, "unknown question")
-    return await question(instance, asked)
+        raise RequestRefused(404, "unknown question")
+    return await question(instance, authenticated)
 
 
 def _check_path(path: str) -> None:
@@ -122,18 +122,18 @@ def _check_path(path: str) -> None:
     if kind in ("content", "remains"):
         parse_digest(rest)
     elif path != "/session" and path not in STREAMED_PATHS and path not in QUESTIONS:
-        raise Refused(404, "unknown question")
+        raise RequestRefused(404, "unknown question")
 
 
-async def _pass_on(instance: Instance, request: Request, meant: Member) -> Response:
+async def _forward(instance: Instance, request: Request, meant: Member) -> Response:
     """Let the instance answer that is meant. Request and answer, MACs and all, are for those two to check."""
     headers = [(name, value) for name, value in request.headers.items() if name.startswith(("concord-", "range"))]
-    headers += [(PASSED_ON, "1"), *passed_on()]
+    headers += [(FORWARDED, "1"), *forwarded_headers()]
     url = meant.beat.advertise + request.scope["path"]
     streamed = request.headers.get("concord-body") == STREAMED
     exchange = instance.transport.request(request.method, url, headers, body_stream(request))
     try:
-        async with asyncio.timeout(None if streamed else PASSED_ON_S):
+        async with asyncio.timeout(None if streamed else FORWARD_TIMEOUT_S):
             response = await exchange.__aenter__()
     except (PeerUnreachable, TimeoutError):
         return Response("the instance does not answer", 502)
@@ -163,10 +163,10 @@ async def _open_session(instance: Instance, request: Request) -> Response:
             answer = msgspec.msgpack.encode(m.SessionAnswer(own, token, __version__, capabilities))
             return Response(answer, headers={"Concord-MAC": sign_opened(key, question.nonce, answer)})
     instance.cluster.peers.acceptance.presented(request.client.host if request.client else "")
-    raise Refused(403, "unauthentic", {REFUSED: KEY_REFUSED})
+    raise RequestRefused(403, "unauthentic", {REFUSED: KEY_REFUSED})
 
 
-async def authenticate(instance: Instance, request: Request, path: str, limit_bytes: int) -> Asked:
+async def authenticate(instance: Instance, request: Request, path: str, limit_bytes: int) -> AuthenticatedRequest:
     """Check session, MAC and number, and return the request with its body. Raises Refused, Malformed, Unauthentic, and
     Unsupported for a body above the limit."""
     headers = request.headers
@@ -174,19 +174,19 @@ async def authenticate(instance: Instance, request: Request, path: str, limit_by
     sequence = number(headers.get("concord-sequence", ""))
     own = instance.catalog.instance_id, instance.cluster.gossip.start
     if (session.server, session.start) != own or session.expires_ms < instance.clock.now_ms() or sequence is None:
-        raise Refused(401, "expired")
+        raise RequestRefused(401, "expired")
     question, body_hash = headers.get("concord-question", ""), headers.get("concord-body", "")
     signed = sign_request(session, request.method, request.scope["path"], sequence, question, body_hash)
     if not is_mac(headers.get("concord-mac"), signed) or (body_hash == STREAMED) != (path in STREAMED_PATHS):
-        raise Refused(403, "unauthentic")
+        raise RequestRefused(403, "unauthentic")
     if not instance.seen_requests.accept(session, sequence):
-        raise Refused(403, "replayed")
+        raise RequestRefused(403, "replayed")
     if body_hash == STREAMED:
-        return Asked(session, sequence, question, None)
+        return AuthenticatedRequest(session, sequence, question, None)
     body = await small_body(request, limit_bytes, Unsupported("the question is too long", 413))
     if hash_of(body) != body_hash:
-        raise Refused(403, "unauthentic")
-    return Asked(session, sequence, question, body)
+        raise RequestRefused(403, "unauthentic")
+    return AuthenticatedRequest(session, sequence, question, body)
 
 
 async def _content(instance: Instance, request: Request, digest: Digest) -> Response:
@@ -206,7 +206,7 @@ async def _content(instance: Instance, request: Request, digest: Digest) -> Resp
     return StreamResponse(pieces, 206 if part else 200, headers)
 
 
-async def _remains(instance: Instance, request: Request, digest: Digest) -> Response:
+async def _quarantined_copy(instance: Instance, request: Request, digest: Digest) -> Response:
     """A range of a damaged copy, if that range is right."""
     size = instance.cluster.contents.damaged_size(digest)
     part = parse_range(request.headers.get("range"), size) if size else None
@@ -217,9 +217,9 @@ async def _remains(instance: Instance, request: Request, digest: Digest) -> Resp
     return StreamResponse(pieces, 206, headers)
 
 
-async def _upload(instance: Instance, request: Request, asked: Asked) -> Response:
+async def _upload(instance: Instance, request: Request, authenticated: AuthenticatedRequest) -> Response:
     """A request for an upload of ours that arrived at another instance."""
-    question = msgspec.msgpack.decode(_unpacked(asked.question), type=m.UploadQuestion)
+    question = msgspec.msgpack.decode(_unpacked(authenticated.question), type=m.UploadQuestion)
     try:
         repository = parse_repository(question.repository)
         upload = open_upload_id(question.upload, repository, instance.upload_keys)
@@ -233,7 +233,7 @@ async def _upload(instance: Instance, request: Request, asked: Asked) -> Respons
         body, network = body_stream(request), question.network
         wanted = UploadRequest(question.method, repository, upload, digest, span, body, network)
         with instance.cluster.leave.writing(), instance.refusals.noting(repository, question.method):
-            response = await carry_out(instance, wanted)
+            response = await handle_upload_request(instance, wanted)
     except OciError as error:
         response = error_response(error)
     headers = {name: value for name, value in response.headers.items() if name != "content-length"}

@@ -16,7 +16,7 @@ from registry.catalog.incoming import Incoming, decode_aside, keep_wanted_body, 
 from registry.cluster.replication.direct_push import take_pushed
 from registry.cluster.rpc import messages as m
 from registry.cluster.rpc.sessions import Session
-from registry.http.admin.tag_locations import MAX_PARTS, own_standing
+from registry.http.admin.tag_locations import MAX_PARTS, local_answer
 from registry.instance import Instance
 from registry.oci.names import parse_digest
 from registry.telemetry.event_log import EventLog
@@ -31,7 +31,7 @@ DECODED_A_STEP = 16
 MAX_BODIES_BYTES = 256 * 1024  # a slow line is to get through some
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that is not from a member, or makes no sense."""
 
     def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
@@ -41,7 +41,7 @@ class Refused(Exception):
         self.headers = dict(headers or {})
 
 
-class Asked(NamedTuple):
+class AuthenticatedRequest(NamedTuple):
     """An authentic request."""
 
     session: Session
@@ -53,42 +53,46 @@ class Asked(NamedTuple):
 
 
 def _answering(
-    question: type[T], respond: Callable[[Instance, Asked, T], Awaitable[object]]
-) -> Callable[[Instance, Asked], Awaitable[Response]]:
+    question: type[T], respond: Callable[[Instance, AuthenticatedRequest, T], Awaitable[object]]
+) -> Callable[[Instance, AuthenticatedRequest], Awaitable[Response]]:
     """A question as a request handler: decoded before, encoded after."""
 
-    async def handle(instance: Instance, asked: Asked) -> Response:
-        answer = await respond(instance, asked, msgspec.msgpack.decode(asked.body or b"", type=question))
+    async def handle(instance: Instance, request: AuthenticatedRequest) -> Response:
+        answer = await respond(instance, request, msgspec.msgpack.decode(request.body or b"", type=question))
         return Response(msgspec.msgpack.encode(answer))
 
     return handle
 
 
-async def _hello(instance: Instance, asked: Asked, question: m.Hello) -> m.Hello:
-    if question.instance != asked.session.client:
+async def _hello(instance: Instance, request: AuthenticatedRequest, question: m.Hello) -> m.Hello:
+    if question.instance != request.session.client:
         raise Malformed("a hello in another instance's name")
     instance.cluster.greeted(question)
     return instance.cluster.hello(instance.cluster.members.get(question.instance))
 
 
-async def _changes(instance: Instance, asked: Asked, question: m.ChangesQuestion) -> m.ChangesAnswer:
+async def _changes(instance: Instance, request: AuthenticatedRequest, question: m.ChangesQuestion) -> m.ChangesAnswer:
     return m.ChangesAnswer(*instance.catalog.replica.changes(question.since))
 
 
-async def _summaries(instance: Instance, asked: Asked, question: m.SummariesQuestion) -> m.SummariesAnswer:
+async def _summaries(
+    instance: Instance, request: AuthenticatedRequest, question: m.SummariesQuestion
+) -> m.SummariesAnswer:
     return m.SummariesAnswer.of(instance.catalog.replica.summaries(question.read()))
 
 
-async def _names(instance: Instance, asked: Asked, question: m.NamesQuestion) -> m.NamesAnswer:
+async def _names(instance: Instance, request: AuthenticatedRequest, question: m.NamesQuestion) -> m.NamesAnswer:
     return m.NamesAnswer(instance.catalog.replica.names(question.keys))
 
 
-async def _fingerprints(instance: Instance, asked: Asked, question: m.FingerprintsQuestion) -> m.FingerprintsAnswer:
+async def _fingerprints(
+    instance: Instance, request: AuthenticatedRequest, question: m.FingerprintsQuestion
+) -> m.FingerprintsAnswer:
     replica = instance.catalog.replica
     return m.FingerprintsAnswer([replica.state(name).fingerprint() for name in question.names])
 
 
-async def _diffs(instance: Instance, asked: Asked, question: m.DiffsQuestion) -> m.DiffsAnswer:
+async def _diffs(instance: Instance, request: AuthenticatedRequest, question: m.DiffsQuestion) -> m.DiffsAnswer:
     """What the asker lacks. What would make the answer too long is left for another question; what is too long even for
     one of its own is sent all the same, since there is no other way to have it."""
     diffs, size = [], 0
@@ -104,7 +108,7 @@ async def _diffs(instance: Instance, asked: Asked, question: m.DiffsQuestion) ->
             log.error(
                 LogEvent.DOCUMENT_READ_FAILED, "%(document)s cannot be read: %(error)s", document=name, error=error
             )
-            raise Refused(500, "document broken") from None
+            raise RequestRefused(500, "document broken") from None
         if diffs and size + len(update) > MAX_DIFFS_BYTES:
             update = b""
         size += len(update)
@@ -113,7 +117,7 @@ async def _diffs(instance: Instance, asked: Asked, question: m.DiffsQuestion) ->
     return m.DiffsAnswer(diffs, instance.catalog.queries.writers_of(names))
 
 
-async def _updates(instance: Instance, asked: Asked, question: m.Updates) -> m.UpdatesAnswer:
+async def _updates(instance: Instance, request: AuthenticatedRequest, question: m.Updates) -> m.UpdatesAnswer:
     """Take in what another instance says we lack. Each update stands for itself."""
     await instance.catalog.database.write(lambda tx: note_writers(tx, question.writers))
     early = []
@@ -132,12 +136,12 @@ async def _updates(instance: Instance, asked: Asked, question: m.Updates) -> m.U
     return m.UpdatesAnswer(early)
 
 
-async def _facts(instance: Instance, asked: Asked, question: m.FactsQuestion) -> m.FactsAnswer:
+async def _facts(instance: Instance, request: AuthenticatedRequest, question: m.FactsQuestion) -> m.FactsAnswer:
     state, facts = instance.catalog.facts(question.name)
     return m.FactsAnswer(encode_vector(state.vector), state.digest, facts)
 
 
-async def _held(instance: Instance, asked: Asked, question: m.HeldQuestion) -> m.HeldAnswer:
+async def _held(instance: Instance, request: AuthenticatedRequest, question: m.HeldQuestion) -> m.HeldAnswer:
     digest = parse_digest(question.digest)
     if question.relying:
         instance.cluster.evictor.cancel_eviction(digest)
@@ -150,12 +154,14 @@ async def _held(instance: Instance, asked: Asked, question: m.HeldQuestion) -> m
     return m.HeldAnswer(size, not instance.cluster.leave.under_way)
 
 
-async def _bodies(instance: Instance, asked: Asked, question: m.BodiesQuestion) -> m.BodiesAnswer:
+async def _bodies(instance: Instance, request: AuthenticatedRequest, question: m.BodiesQuestion) -> m.BodiesAnswer:
     digests = [parse_digest(digest) for digest in question.digests]
     return m.BodiesAnswer([digest for digest in digests if instance.catalog.queries.has_body(digest)])
 
 
-async def _manifests(instance: Instance, asked: Asked, question: m.ManifestsQuestion) -> m.ManifestsAnswer:
+async def _manifests(
+    instance: Instance, request: AuthenticatedRequest, question: m.ManifestsQuestion
+) -> m.ManifestsAnswer:
     bodies, size = list[bytes](), 0
     for digest in map(parse_digest, question.digests):
         body = instance.catalog.queries.body(digest)
@@ -168,46 +174,50 @@ async def _manifests(instance: Instance, asked: Asked, question: m.ManifestsQues
     return m.ManifestsAnswer(bodies)
 
 
-async def _secure(instance: Instance, asked: Asked, question: m.SecureQuestion) -> m.SecureAnswer:
+async def _secure(instance: Instance, request: AuthenticatedRequest, question: m.SecureQuestion) -> m.SecureAnswer:
     return await instance.cluster.write_concern.replicate_manifest(
-        question, instance.cluster.members.get(asked.session.client)
+        question, instance.cluster.members.get(request.session.client)
     )
 
 
-async def _relied(instance: Instance, asked: Asked, question: m.RelyQuestion) -> m.RelyAnswer:
-    return await instance.cluster.garbage_collector.relied(instance.cluster.members.get(asked.session.client), question)
+async def _relied(instance: Instance, request: AuthenticatedRequest, question: m.RelyQuestion) -> m.RelyAnswer:
+    return await instance.cluster.garbage_collector.relied(
+        instance.cluster.members.get(request.session.client), question
+    )
 
 
-async def _release(instance: Instance, asked: Asked, question: m.ReleaseQuestion) -> m.ReleaseAnswer:
+async def _release(instance: Instance, request: AuthenticatedRequest, question: m.ReleaseQuestion) -> m.ReleaseAnswer:
     return m.ReleaseAnswer(list(await instance.cluster.garbage_collector.release(question.read())))
 
 
-async def _take(instance: Instance, asked: Asked, question: m.TakeQuestion) -> m.TakeAnswer:
+async def _take(instance: Instance, request: AuthenticatedRequest, question: m.TakeQuestion) -> m.TakeAnswer:
     return await instance.cluster.write_concern.replicate_blob(
-        parse_digest(question.digest), question.size, asked.session.client
+        parse_digest(question.digest), question.size, request.session.client
     )
 
 
-async def _reach(instance: Instance, asked: Asked, question: m.ReachQuestion) -> m.ReachAnswer:
-    return await instance.cluster.reachability.attempt(asked.session.client, question)
+async def _reach(instance: Instance, request: AuthenticatedRequest, question: m.ReachQuestion) -> m.ReachAnswer:
+    return await instance.cluster.reachability.attempt(request.session.client, question)
 
 
-async def _replication(instance: Instance, asked: Asked, question: m.ReplicationQuestion) -> m.ReplicationAnswer:
+async def _replication(
+    instance: Instance, request: AuthenticatedRequest, question: m.ReplicationQuestion
+) -> m.ReplicationAnswer:
     if len(question.manifests) + len(question.blobs) > MAX_PARTS:
         raise Malformed("a question about too many parts")
-    return own_standing(instance, question)
+    return local_answer(instance, question)
 
 
-async def _lease(instance: Instance, asked: Asked, question: m.LeaseQuestion) -> m.LeaseAnswer:
-    return instance.cluster.site_lease.grant(asked.session.client, question)
+async def _lease(instance: Instance, request: AuthenticatedRequest, question: m.LeaseQuestion) -> m.LeaseAnswer:
+    return instance.cluster.site_lease.grant(request.session.client, question)
 
 
-async def _frames(instance: Instance, asked: Asked, question: m.FramesQuestion) -> m.Confirmation:
+async def _frames(instance: Instance, request: AuthenticatedRequest, question: m.FramesQuestion) -> m.Confirmation:
     cluster = instance.cluster
-    return await take_pushed(cluster.gossip, cluster.members, asked.session.client, question.frames)
+    return await take_pushed(cluster.gossip, cluster.members, request.session.client, question.frames)
 
 
-QUESTIONS: dict[str, Callable[[Instance, Asked], Awaitable[Response]]] = {
+QUESTIONS: dict[str, Callable[[Instance, AuthenticatedRequest], Awaitable[Response]]] = {
     "/hello": _answering(m.Hello, _hello),
     "/lease": _answering(m.LeaseQuestion, _lease),
     "/frames": _answering(m.FramesQuestion, _frames),

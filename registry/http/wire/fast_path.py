@@ -30,10 +30,10 @@ from registry.storage.store import BlobStore
 from registry.telemetry.counters import Served, Traffic
 from registry.telemetry.request_ids import RAW_HEADER, RequestIds
 
-LARGEST_BYTES = 64 * 1024
-KEPT_BYTES = 16 * 1024 * 1024
+MAX_BODY_BYTES = 64 * 1024
+CACHE_BYTES = 16 * 1024 * 1024
 OVERHEAD_BYTES = 1024
-LARGEST_PAGE = 1000
+MAX_PAGE = 1000
 
 Headers = Collection[tuple[bytes, bytes]]
 
@@ -44,7 +44,7 @@ _PLAIN = re.compile(rb"[^\x00-\x20%?#\x7f-\xff]+\Z")
 _NOT_PLAIN = frozenset((b"if-none-match", b"if-range", b"range", b"content-length", b"transfer-encoding", b"expect"))
 
 
-class Direct(NamedTuple):
+class CachedResponse(NamedTuple):
     """An answer of status 200, and as of which change of which document it is right."""
 
     route: str
@@ -59,7 +59,7 @@ class Direct(NamedTuple):
     """When the blob was last checked; a manifest always is when it is taken up."""
 
 
-class DirectAnswers:
+class FastPath:
     """See the module. For one process."""
 
     def __init__(
@@ -69,8 +69,8 @@ class DirectAnswers:
         clock: Clock,
         check_after_s: float,
         traffic: Traffic,
-        used: Callable[[Digest], None],
-        doubted: Callable[[Digest], None],
+        on_used: Callable[[Digest], None],
+        on_corrupt: Callable[[Digest], None],
     ) -> None:
         """`used` is told of each blob that is answered, `doubted` of each whose file has another digest."""
         self._database = database
@@ -80,10 +80,10 @@ class DirectAnswers:
         self._store = store
         self._clock = clock
         self._check_after_ms = int(check_after_s * 1000)
-        self._used = used
-        self._doubted = doubted
-        self._kept: OrderedDict[bytes, Direct] = OrderedDict()
-        self._kept_bytes = 0
+        self._on_used = on_used
+        self._on_corrupt = on_corrupt
+        self._cached: OrderedDict[bytes, CachedResponse] = OrderedDict()
+        self._cached_bytes = 0
 
     def answer(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
         """The head, but for the status line, and the body of an answer of status 200; None where a route has to
@@ -99,7 +99,7 @@ class DirectAnswers:
         self._traffic.note(Served(found.route, method, 200, self._clock.steady_s() - begun, 0, len(body)))
         return b"%b%b: %b\r\n" % (found.head, RAW_HEADER, self._ids.of(headers).encode()), body
 
-    def _find(self, method: str, target: bytes, headers: Headers) -> Direct | None:
+    def _find(self, method: str, target: bytes, headers: Headers) -> CachedResponse | None:
         """HEAD of a blob is no question of this kind: it takes a pin."""
         if method not in ("GET", "HEAD") or any(name in _NOT_PLAIN for name, _ in headers):
             return None
@@ -107,19 +107,19 @@ class DirectAnswers:
             return _BASE_ANSWER if blocking_all(self._database) is None else None
         if method == "HEAD" and (b"/blobs/" in target or b"?" in target):
             return None
-        found = self._kept.get(target)
+        found = self._cached.get(target)
         if found is not None and self._is_current(found):
-            self._kept.move_to_end(target)
+            self._cached.move_to_end(target)
         else:
-            found = self._take_up(target)
+            found = self._read_and_cache(target)
         if found is not None and found.blob is not None:
-            self._used(found.blob)
+            self._on_used(found.blob)
         return found
 
-    def _is_current(self, kept: Direct) -> bool:
-        if kept.blob is not None and self._is_due(kept.checked_ms):
+    def _is_current(self, cached: CachedResponse) -> bool:
+        if cached.blob is not None and self._is_due(cached.checked_ms):
             return False
-        return self._changed(kept.document) == kept.changed
+        return self._changed(cached.document) == cached.changed
 
     def _changed(self, document: str) -> int | None:
         """The number of a document's last change; None where it may not be served."""
@@ -129,7 +129,7 @@ class DirectAnswers:
     def _is_due(self, checked_ms: int) -> bool:
         return is_due(checked_ms, self._clock.now_ms(), self._check_after_ms)
 
-    def _take_up(self, target: bytes) -> Direct | None:
+    def _read_and_cache(self, target: bytes) -> CachedResponse | None:
         """Read what a request asks for, and keep it."""
         self._drop(target)
         resource, name, reference = plain_path(target) or _NO_PATH
@@ -146,47 +146,49 @@ class DirectAnswers:
         except OciError:
             return None  # the route says what is wrong
         if found is not None:
-            self._keep(target, found)
+            self._cache(target, found)
         return found
 
-    def _manifest(self, repository: Repository, reference: str) -> Direct | None:
+    def _manifest(self, repository: Repository, reference: str) -> CachedResponse | None:
         if ":" in reference:
             row = self._queries.manifest(repository, parse_digest(reference))
         else:
             row = self._queries.manifest_by_tag(repository, reference) if is_tag(reference) else None
-        if row is None or row.body is None or len(row.body) > LARGEST_BYTES or not _has_digest(row.body, row.digest):
+        if row is None or row.body is None or len(row.body) > MAX_BODY_BYTES or not _has_digest(row.body, row.digest):
             return None
         headers = content_headers(row.digest) | {"Content-Type": row.media_type, "Content-Length": str(row.size)}
         return self._ready("manifest", repository, headers, row.body)
 
-    def _blob(self, repository: Repository, digest: Digest) -> Direct | None:
+    def _blob(self, repository: Repository, digest: Digest) -> CachedResponse | None:
         row = self._queries.blob(repository, digest)
-        if row is None or row.size > LARGEST_BYTES or digest in self._store.suspects:
+        if row is None or row.size > MAX_BODY_BYTES or digest in self._store.suspects:
             return None
         found = content_checked(self._database, digest)
         if found is None or self._is_due(found[1]):
             return None
         body = self._read(digest, row.size)
         if body is not None and not _has_digest(body, digest):
-            self._doubted(digest)
+            self._on_corrupt(digest)
         if body is None or digest in self._store.suspects:
             return None
         ready = self._ready("blob", repository, blob_headers(digest, row.size), body)
         return ready and ready._replace(blob=digest, checked_ms=found[1])
 
-    def _page(self, repository: Repository, count: int, last: str) -> Direct | None:
-        if count > LARGEST_PAGE or not self._queries.repository_exists(repository):
+    def _page(self, repository: Repository, count: int, last: str) -> CachedResponse | None:
+        if count > MAX_PAGE or not self._queries.repository_exists(repository):
             return None
         names = self._queries.tags(repository, last, count + 1)
         body, headers = list_page(f"/v2/{repository}/tags/list", {"name": repository}, "tags", names, count)
         return self._ready("tags", repository, headers | {"Content-Length": str(len(body))}, body)
 
-    def _ready(self, resource: str, repository: Repository, headers: dict[str, str], body: bytes) -> Direct | None:
+    def _ready(
+        self, resource: str, repository: Repository, headers: dict[str, str], body: bytes
+    ) -> CachedResponse | None:
         document = document_name(repository)
         changed = self._changed(document)
-        if changed is None or len(body) > LARGEST_BYTES or any(_CONTROL.search(value) for value in headers.values()):
+        if changed is None or len(body) > MAX_BODY_BYTES or any(_CONTROL.search(value) for value in headers.values()):
             return None
-        return Direct(TEMPLATES[resource], on_the_wire(headers), body, document, changed, None)
+        return CachedResponse(TEMPLATES[resource], on_the_wire(headers), body, document, changed, None)
 
     def _read(self, digest: Digest, size: int) -> bytes | None:
         """A file, if that needs no waiting."""
@@ -200,16 +202,16 @@ class DirectAnswers:
             return None
         return bytes(piece) if piece is not None else None
 
-    def _keep(self, target: bytes, answer: Direct) -> None:
-        self._kept[target] = answer
-        self._kept_bytes += _cost(target, answer)
-        while self._kept_bytes > KEPT_BYTES:
-            self._drop(next(iter(self._kept)))
+    def _cache(self, target: bytes, answer: CachedResponse) -> None:
+        self._cached[target] = answer
+        self._cached_bytes += _cost(target, answer)
+        while self._cached_bytes > CACHE_BYTES:
+            self._drop(next(iter(self._cached)))
 
     def _drop(self, target: bytes) -> None:
-        kept = self._kept.pop(target, None)
-        if kept is not None:
-            self._kept_bytes -= _cost(target, kept)
+        cached = self._cached.pop(target, None)
+        if cached is not None:
+            self._cached_bytes -= _cost(target, cached)
 
 
 def on_the_wire(headers: dict[str, str]) -> bytes:
@@ -219,7 +221,7 @@ def on_the_wire(headers: dict[str, str]) -> bytes:
 BASE = b"/v2/"
 _NO_PATH = Path("", "", "")
 _BASE_HEADERS = API_VERSION | {"Content-Type": "application/json", "Content-Length": "2"}
-_BASE_ANSWER = Direct(TEMPLATES["base"], on_the_wire(_BASE_HEADERS), b"{}", "", 0, None)
+_BASE_ANSWER = CachedResponse(TEMPLATES["base"], on_the_wire(_BASE_HEADERS), b"{}", "", 0, None)
 """What clients ask first, to see which API this is."""
 
 
@@ -234,5 +236,5 @@ def _has_digest(body: bytes, digest: Digest) -> bool:
     return digest_of(body, algorithm_of(digest)) == digest
 
 
-def _cost(target: bytes, answer: Direct) -> int:
+def _cost(target: bytes, answer: CachedResponse) -> int:
     return len(target) + len(answer.head) + len(answer.body) + OVERHEAD_BYTES

@@ -9,10 +9,10 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
-FIRST_BYTES = 64 * 1024
-MOST_BYTES = 1024 * 1024
+INITIAL_BUFFER_BYTES = 64 * 1024
+MAX_BUFFER_BYTES = 1024 * 1024
 """So much is taken at once, and before the application asks for it."""
-KEPT_BUFFERS = 16
+MAX_POOLED_BUFFERS = 16
 MAX_LENT_BYTES = 64 * 1024 * 1024
 """Over all connections, for buffers that are larger than `FIRST_BYTES`."""
 
@@ -30,7 +30,7 @@ class _Buffer(bytearray):
         type(self).lent_bytes -= len(self)
 
 
-class Buffers:
+class BufferPool:
     """Memory for bodies, bounded over all connections. Buffers of `MOST_BYTES` are used again: filling new ones with
     zeros would cost as much as receiving into them."""
 
@@ -40,27 +40,27 @@ class Buffers:
     def get(self, size_bytes: int) -> memoryview:
         """Memory for one body, of `FIRST_BYTES` where the bound is reached. It may be given out again when nobody has
         a view of it, or of a part of it, any more."""
-        if size_bytes == MOST_BYTES:
+        if size_bytes == MAX_BUFFER_BYTES:
             for _ in range(len(self._kept)):
                 buffer = self._kept[0]
                 self._kept.rotate(-1)
-                if _is_free(buffer):
+                if _is_unused(buffer):
                     return memoryview(buffer)
-        if size_bytes <= FIRST_BYTES or _Buffer.lent_bytes + size_bytes > MAX_LENT_BYTES:
-            return memoryview(bytearray(FIRST_BYTES))
+        if size_bytes <= INITIAL_BUFFER_BYTES or _Buffer.lent_bytes + size_bytes > MAX_LENT_BYTES:
+            return memoryview(bytearray(INITIAL_BUFFER_BYTES))
         buffer = _Buffer(size_bytes)
-        if size_bytes == MOST_BYTES and len(self._kept) < KEPT_BUFFERS:
+        if size_bytes == MAX_BUFFER_BYTES and len(self._kept) < MAX_POOLED_BUFFERS:
             self._kept.append(buffer)
         return memoryview(buffer)
 
 
-BUFFERS = Buffers()
+BUFFER_POOL = BufferPool()
 
 
-class Connection(Protocol):
+class BodyListener(Protocol):
     """In whose place it stands."""
 
-    def body_came(self) -> None:
+    def on_body_received(self) -> None:
         """Some of it is here."""
 
     def connection_lost(self, exc: Exception | None) -> None: ...
@@ -73,29 +73,29 @@ class Connection(Protocol):
 class LargeBody(asyncio.BufferedProtocol):
     """One of them, from its first byte on."""
 
-    def __init__(self, length: int, connection: Connection) -> None:
-        self.to_come = length
+    def __init__(self, length: int, connection: BodyListener) -> None:
+        self.remaining_bytes = length
         """Bytes that are not here yet."""
         self._connection = connection
         self._piece = memoryview(b"")
         self._filled = 0
         self._full: deque[memoryview] = deque()
-        self._next_bytes = FIRST_BYTES
+        self._next_bytes = INITIAL_BUFFER_BYTES
 
     @property
-    def has_some(self) -> bool:
+    def has_data(self) -> bool:
         """Whether something has come that was not taken."""
         return bool(self._full or self._filled)
 
     @property
-    def is_ahead(self) -> bool:
+    def has_full_buffer(self) -> bool:
         """Whether no more is to come before some of it is taken."""
         return bool(self._full)
 
     def take(self) -> memoryview | bytes:
         """What has come, or a part of it. Whoever keeps it keeps much more memory from being used again."""
         piece: memoryview | bytes
-        if not self.has_some:
+        if not self.has_data:
             return b""
         if self._full:
             piece = self._full.popleft()
@@ -105,7 +105,7 @@ class LargeBody(asyncio.BufferedProtocol):
                 piece = bytes(piece)  # many who send slowly would hold much for little
             self._piece, self._filled = memoryview(b""), 0
         # Who takes as fast as it comes is given more at once; who sends little does not hold much.
-        self._next_bytes = min(max(2 * len(piece), FIRST_BYTES), MOST_BYTES)
+        self._next_bytes = min(max(2 * len(piece), INITIAL_BUFFER_BYTES), MAX_BUFFER_BYTES)
         return piece
 
     def drop(self) -> None:
@@ -124,17 +124,17 @@ class LargeBody(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._filled == len(self._piece):
-            room = BUFFERS.get(self._next_bytes)
-            self._piece, self._filled = room[: self.to_come], 0
+            room = BUFFER_POOL.get(self._next_bytes)
+            self._piece, self._filled = room[: self.remaining_bytes], 0
         return self._piece[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.to_come -= nbytes
+        self.remaining_bytes -= nbytes
         self._filled += nbytes
         if self._filled == len(self._piece):
             self._full.append(self._piece)
             self._piece, self._filled = memoryview(b""), 0
-        self._connection.body_came()
+        self._connection.on_body_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.connection_lost(exc)
@@ -146,7 +146,7 @@ class LargeBody(asyncio.BufferedProtocol):
         self._connection.resume_writing()
 
 
-def _is_free(buffer: bytearray) -> bool:
+def _is_unused(buffer: bytearray) -> bool:
     """Whether no view of it is left: with one its size cannot be changed."""
     try:
         buffer.append(0)

@@ -52,7 +52,7 @@ _HEAD_END = b"\r\n\r\n"
 _OK = b"HTTP/1.1 200 OK\r\n"
 
 
-class AnswersDirectly(Protocol):
+class FastPathApp(Protocol):
     """What the application offers beside being called."""
 
     def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
@@ -66,7 +66,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _in_message = False
     """Whether the parser has the beginning of a request and not yet its end."""
     _in_head = False
-    _running: RequestResponseCycle | None = None
+    _current: RequestResponseCycle | None = None
     """The request whose answer is next, or was the last one."""
     _refused = False
     """Whether nothing more is taken."""
@@ -81,90 +81,92 @@ class BoundedProtocol(HttpToolsProtocol):
     """The last bytes of a head of which the parser has a part."""
     _head_piece = b""
     """What the parser is given, unless it begins within a body: it ends where a head ends, if one does."""
-    _large: LargeBody | None = None
+    _large_body: LargeBody | None = None
     """The body that is coming past the parser."""
-    _is_last = False
+    _closes_after_response = False
     """Whether the connection ends with the answer to the present request, or to the next one."""
     _unread_bytes = 0
-    _watching: asyncio.TimerHandle | None = None
+    _read_timer: asyncio.TimerHandle | None = None
 
-    def __init__(self, *arguments: Any, received: bytes = b"", is_last: bool = False, **named: Any) -> None:
-        """`received` has come on the connection before it is ours. With `is_last` one request is answered on it."""
+    def __init__(
+        self, *arguments: Any, received: bytes = b"", closes_after_response: bool = False, **named: Any
+    ) -> None:
+        """`received` arrived before the connection was handed over. `closes_after_response` allows one more request."""
         super().__init__(*arguments, **named)
-        self._is_last = is_last
-        self._waiting = bytearray(received)
+        self._closes_after_response = closes_after_response
+        self._pending = bytearray(received)
         """What has come and the parser has not been given."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(LingeringTransport(transport, self._has_unread))
         self._set_deadline()
-        if self._waiting:
-            self.loop.call_soon(self._go_on)  # uvloop reads after this whatever is paused in it
+        if self._pending:
+            self.loop.call_soon(self._resume)  # uvloop reads after this whatever is paused in it
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._clear_deadline()
-        self._waiting.clear()
-        if self._watching is not None:
-            self._watching.cancel()
+        self._pending.clear()
+        if self._read_timer is not None:
+            self._read_timer.cancel()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()  # it would keep what was not read
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        if not self._waiting and self._is_one_piece(data):
-            self._give(data)  # as nearly always, and without a copy
+        if not self._pending and self._is_one_piece(data):
+            self._parse_piece(data)  # as nearly always, and without a copy
         else:
-            self._waiting += data
-            self._feed()
+            self._pending += data
+            self._parse_pending()
 
     def _is_one_piece(self, data: bytes) -> bool:
         """Whether the parser may have all of it at once: some of a body, or the one head that it is."""
         if self._in_message:
             return not self._in_head
         end = data.find(_HEAD_END)
-        return self._takes_next() and end > 0 and end + len(_HEAD_END) == len(data) and data[0] not in b"\r\n"
+        return self._may_begin_next() and end > 0 and end + len(_HEAD_END) == len(data) and data[0] not in b"\r\n"
 
-    def _feed(self) -> None:
+    def _parse_pending(self) -> None:
         """Give the parser what has come, as far as it may have it now."""
         heads = 0
-        while self._waiting and not self._refused and not self.transport.is_closing():
+        while self._pending and not self._refused and not self.transport.is_closing():
             if not self._in_message:
-                if not self._takes_next():
+                if not self._may_begin_next():
                     self.flow.pause_reading()
                     return
                 if heads == HEADS_AT_ONCE:
                     self.flow.pause_reading()
-                    self.loop.call_soon(self._go_on)
+                    self.loop.call_soon(self._resume)
                     return
                 heads += 1
-            self._give(self._next_piece())
+            self._parse_piece(self._next_piece())
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         if self.transport is not None and not self.transport.is_closing():
             self.flow.resume_reading()
-            self._feed()
+            self._parse_pending()
 
-    def _takes_next(self) -> bool:
+    def _may_begin_next(self) -> bool:
         """Whether the next request may begin: one after the other."""
         return self._is_idle()
 
     def _next_piece(self) -> bytes:
         """Up to the end of a head; of a body all there is."""
-        end = len(self._waiting)
+        end = len(self._pending)
         if not self._in_message or self._in_head:
-            strays = end - len(self._waiting.lstrip(b"\r\n")) if not self._in_message else 0
+            strays = end - len(self._pending.lstrip(b"\r\n")) if not self._in_message else 0
             if strays:
                 end = strays  # alone: what ends a head is looked for behind them
             else:
-                found = (self._tail + self._waiting).find(_HEAD_END)
+                found = (self._tail + self._pending).find(_HEAD_END)
                 if found >= 0:
                     end = found + len(_HEAD_END) - len(self._tail)
-        piece = bytes(self._waiting[:end])
-        del self._waiting[:end]
+        piece = bytes(self._pending[:end])
+        del self._pending[:end]
         return piece
 
-    def _give(self, piece: bytes) -> None:
+    def _parse_piece(self, piece: bytes) -> None:
         self._progress = False
         self._head_piece = piece if not self._in_message or self._in_head else b""
         self._parse(piece)
@@ -174,8 +176,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(TOO_LARGE)
         elif self._deadline is None and (self._in_head or (self.timeout_keep_alive_task is None and self._is_idle())):
             self._set_deadline()
-        if self._large is not None:
-            self._begin_large(self._large)
+        if self._large_body is not None:
+            self._begin_large_body(self._large_body)
 
     def _parse(self, data: bytes) -> None:
         """Do as uvicorn does with `data`, except that a head that offers another protocol is parsed again without the
@@ -197,16 +199,16 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._refuse(NO_HTTP)
                 return
 
-    def _begin_large(self, body: LargeBody) -> None:
+    def _begin_large_body(self, body: LargeBody) -> None:
         """Let a body go past the parser."""
         self.transport.set_protocol(body)
-        beginning = self._waiting[: body.to_come]
-        del self._waiting[: body.to_come]
+        beginning = self._pending[: body.remaining_bytes]
+        del self._pending[: body.remaining_bytes]
         body.put(beginning)
 
-    def body_came(self) -> None:
+    def on_body_received(self) -> None:
         """Some of a large body is here."""
-        body, cycle = self._large, self.cycle
+        body, cycle = self._large_body, self.cycle
         assert body is not None, "one is under way"
         self._unset_keepalive_if_required()
         if self._refused or cycle.response_complete:
@@ -214,27 +216,27 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._deadline is None:
                 self._set_deadline()  # nobody wants the rest of it
         else:
-            if body.is_ahead:
+            if body.has_full_buffer:
                 self.flow.pause_reading()
             cycle.message_event.set()
-        if not body.to_come:
-            self._large = None
+        if not body.remaining_bytes:
+            self._large_body = None
             self.transport.set_protocol(self)
             self.parser = new_parser(self)  # the other one waits for the body, and there is no way to tell it
             self.on_message_complete()
 
-    def _receives(self, body: LargeBody) -> Callable[[], Awaitable[Any]]:
+    def _receive_from(self, body: LargeBody) -> Callable[[], Awaitable[Any]]:
         """The application's `receive` for a large body: uvicorn's, but for the bytes."""
         cycle, ordinary = self.cycle, self.cycle.receive
 
         async def receive() -> Any:
-            if not body.has_some:
+            if not body.has_data:
                 message = await ordinary()
                 if message["type"] != "http.request":
                     return message
             piece = body.take()
             self.flow.resume_reading()
-            return {"type": "http.request", "body": piece, "more_body": cycle.more_body or body.has_some}
+            return {"type": "http.request", "body": piece, "more_body": cycle.more_body or body.has_data}
 
         return receive
 
@@ -265,21 +267,21 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         if version == "1.0":
             self.expect_100_continue = False  # it knows no interim answers
-        self._answered = self._answer_directly()
+        self._answered = self._answer_by_fast_path()
         if not self._answered:
             self._call_application()
 
     def _call_application(self) -> None:
         super().on_headers_complete()
-        if self._is_last:
-            self.answer_the_last()
+        if self._closes_after_response:
+            self.close_after_response()
         length = self._large_length()
         if length:
-            self._large = LargeBody(length, self)
-            cast(Any, self.cycle).receive = self._receives(self._large)
+            self._large_body = LargeBody(length, self)
+            cast(Any, self.cycle).receive = self._receive_from(self._large_body)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]
-        self._running = cycle
+        self._current = cycle
         if cycle.scope["http_version"] == "1.0":
             app = ending_with_the_connection(app, cycle)
         super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
@@ -294,23 +296,23 @@ class BoundedProtocol(HttpToolsProtocol):
             return 0
         return int(length)
 
-    def _answer_directly(self) -> bool:
+    def _answer_by_fast_path(self) -> bool:
         if self.transport.is_closing():
             return True  # what follows a last answer is nobody's
         if not self._is_idle() or self.flow.write_paused or self.parser.get_http_version() != "1.1":
             return False
         method = self.parser.get_method().decode("ascii")
-        found = cast(AnswersDirectly, self.app).direct(method, self.url, self.headers)
+        found = cast(FastPathApp, self.app).direct(method, self.url, self.headers)
         if found is None:
             return False
         head, body = found
         parts = [_OK, head]
         for name, value in self.server_state.default_headers:
             parts += (name, b": ", value, b"\r\n")
-        is_last = self._is_last or not self.parser.should_keep_alive()
-        parts += (b"connection: close\r\n\r\n" if is_last else b"\r\n", body)
+        closes_after_response = self._closes_after_response or not self.parser.should_keep_alive()
+        parts += (b"connection: close\r\n\r\n" if closes_after_response else b"\r\n", body)
         self.transport.write(b"".join(parts))
-        if is_last:
+        if closes_after_response:
             self._lingering.close_now()  # there is no body to come
         else:
             super().on_response_complete()
@@ -329,18 +331,18 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        if self._large is not None:
-            self._large.drop()
+        if self._large_body is not None:
+            self._large_body.drop()
         vars(self.cycle).pop("receive", None)  # of a large body, which would keep itself
         super().on_response_complete()
-        if self._refused and not self._is_answering():
+        if self._refused and not self._has_response_due():
             self._end_refused()
-        elif self._waiting:
-            self.loop.call_soon(self._go_on)
+        elif self._pending:
+            self.loop.call_soon(self._resume)
 
-    def answer_the_last(self) -> None:
+    def close_after_response(self) -> None:
         """Close the connection behind the answer to the present request, or to the next one."""
-        self._is_last = True
+        self._closes_after_response = True
         if not self._is_idle():
             self.cycle.keep_alive = False
 
@@ -349,15 +351,15 @@ class BoundedProtocol(HttpToolsProtocol):
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
-    def _is_answering(self) -> bool:
+    def _has_response_due(self) -> bool:
         """Whether an answer is under way or to come."""
-        running = self._running
+        running = self._current
         is_running = running is not None and not (running.response_complete or running.disconnected)
         return is_running or bool(self.pipeline)
 
     def _has_unread(self) -> bool:
         """Whether the client may be sending what nothing will read."""
-        return self._in_message or bool(self._waiting)
+        return self._in_message or bool(self._pending)
 
     @property
     def _lingering(self) -> LingeringTransport:
@@ -369,22 +371,22 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refused:
             return
         self._refused = True
-        self._waiting.clear()
-        if self._in_message and not self._in_head and not self._give_up_present():
+        self._pending.clear()
+        if self._in_message and not self._in_head and not self._abandon_current():
             refusal = None
         if refusal is not None:
             self._refusal = self._rendered(refusal, has_body)
-        if not self._is_answering():
+        if not self._has_response_due():
             self._end_refused()
         elif refusal is None:
-            (self.pipeline[0][0] if self.pipeline else cast(Any, self._running)).keep_alive = False
+            (self.pipeline[0][0] if self.pipeline else cast(Any, self._current)).keep_alive = False
 
-    def _give_up_present(self) -> bool:
+    def _abandon_current(self) -> bool:
         """Give up the request of whose body the parser has a part. False where it has an answer, or some of one."""
         cycle = self.cycle
         if self.pipeline and self.pipeline[0][0] is cycle:
             self.pipeline.popleft()  # it was not begun
-            self.cycle = self.pipeline[0][0] if self.pipeline else cast(Any, self._running)
+            self.cycle = self.pipeline[0][0] if self.pipeline else cast(Any, self._current)
             return True
         if cycle.response_started:
             return False
@@ -421,24 +423,24 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_reading()
+        self._start_read_timer()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._watching is not None:
-            self._watching.cancel()
-            self._watching = None
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
 
-    def _watch_reading(self) -> None:
+    def _start_read_timer(self) -> None:
         self._unread_bytes = self.transport.get_write_buffer_size()
-        self._watching = self.loop.call_later(UNREAD_S, self._look_at_reading)
+        self._read_timer = self.loop.call_later(UNREAD_S, self._check_reading)
 
-    def _look_at_reading(self) -> None:
+    def _check_reading(self) -> None:
         """Somebody who reads slowly may; who reads nothing holds what was sent for nothing."""
         if 0 < self._unread_bytes <= self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
-            self._watch_reading()
+            self._start_read_timer()
 
     def timeout_keep_alive_handler(self) -> None:
         if self.transport.get_write_buffer_size():

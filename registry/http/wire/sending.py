@@ -31,15 +31,15 @@ class _Answer:
 
     def __init__(self, begun: float) -> None:
         self.begun = begun
-        self.gives_way = False
+        self.is_preempted = False
         self.timeout = asyncio.timeout(None)
 
-    def give_way(self, now: float) -> None:
-        self.gives_way = True
+    def preempt(self, now: float) -> None:
+        self.is_preempted = True
         self.timeout.reschedule(now)
 
 
-class Sending:
+class ResponseMemoryBudget:
     """The answers that one instance is sending."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Sending:
         while not self.has_room(size_bytes):
             if _now() >= until:
                 raise TooManyAnswers("this instance is sending as much as it takes into memory; ask again")
-            self._have_one_give_way()
+            self._preempt_oldest()
             self._freed.clear()
             try:
                 async with asyncio.timeout(LOOK_S):
@@ -68,10 +68,10 @@ class Sending:
             except TimeoutError:
                 pass
 
-    def _have_one_give_way(self) -> None:
+    def _preempt_oldest(self) -> None:
         oldest = next(iter(self._answers), None)
-        if oldest is not None and not oldest.gives_way and _now() - oldest.begun >= FAIR_S:
-            oldest.give_way(_now())
+        if oldest is not None and not oldest.is_preempted and _now() - oldest.begun >= FAIR_S:
+            oldest.preempt(_now())
 
     async def send(self, response: Response, scope: Scope, receive: Receive, send: Send) -> None:
         """Send an answer, counted until the client has read most of it. Raises CutOff for one that gave way."""
@@ -91,7 +91,7 @@ class Sending:
                     await send({"type": "http.response.body", "body": body[at : at + PIECE_BYTES], "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
-            if not answer.gives_way:
+            if not answer.is_preempted:
                 raise
             self.cut_off += 1
             raise CutOff("its client read it slowly, and others waited for its room in memory") from None

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from registry.cluster.rpc.sessions import hash_of, sign_request
-from registry.http.app import ADMINISTRATION
+from registry.http.app import ADMIN_ACTIONS
 from registry.telemetry.events import LogEvent
 from registry.telemetry.log_limit import AT_ONCE
 from tests.cli.test_cli import concord
@@ -309,4 +309,4 @@ def test_with_an_internal_listener_the_public_one_has_no_administration(internal
 
 
 def test_no_act_is_without_these_tests():
-    assert sorted(name for name, _ in ADMINISTRATION.values()) == sorted(ACTS)
+    assert sorted(name for name, _ in ADMIN_ACTIONS.values()) == sorted(ACTS)

@@ -9,7 +9,7 @@ from registry.cluster.rpc.client import SessionRefused
 from registry.cluster.rpc.messages import UploadAnswer
 from registry.cluster.rpc.upload_tokens import UploadId
 from registry.http.oci.repeatable import REPEATABLE_BYTES, RepeatableBody
-from registry.http.oci.uploads import UploadRequest, _pass_on
+from registry.http.oci.uploads import UploadRequest, _forward
 from registry.ports import PeerUnreachable
 
 
@@ -75,4 +75,4 @@ async def passed_on(ask, has_bytes):
     repeatable = RepeatableBody(body(b"bytes"))
     await repeatable.read_beginning()
     asked = UploadRequest("PATCH", "app", UploadId("owner", "upload", has_bytes), None, None, body())
-    return await _pass_on(instance, owner, asked, repeatable, "id")
+    return await _forward(instance, owner, asked, repeatable, "id")

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from registry.http.wire.fast_path import _PAGE, Direct, _cost
+from registry.http.wire.fast_path import _PAGE, CachedResponse, _cost
 from tests.support import images
 from tests.support.client import sha256
 from tests.support.processes import resident_kib
@@ -81,8 +81,8 @@ def test_what_is_kept_counts_whole_and_a_long_last_goes_the_long_way():
     target = b"/v2/app/tags/list?n=1&last="
     assert _PAGE.match((target + b"a" * 128).decode())
     assert not _PAGE.match((target + b"a" * 129).decode())
-    kept = Direct("", b"h" * 300, b"b" * 20, "", 0, None)
-    assert _cost(target, kept) >= len(target) + 320
+    cached = CachedResponse("", b"h" * 300, b"b" * 20, "", 0, None)
+    assert _cost(target, cached) >= len(target) + 320
 
 
 def test_a_kept_blob_ends_with_its_link(alone, pushed):

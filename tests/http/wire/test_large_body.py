@@ -10,23 +10,29 @@ import pytest
 import uvloop
 
 from registry.http.wire import large_body
-from registry.http.wire.large_body import FIRST_BYTES, KEPT_BUFFERS, MOST_BYTES, Buffers, LargeBody
+from registry.http.wire.large_body import (
+    INITIAL_BUFFER_BYTES,
+    MAX_BUFFER_BYTES,
+    MAX_POOLED_BUFFERS,
+    BufferPool,
+    LargeBody,
+)
 from registry.runtime.server import Server
 
 
-class Connection:
+class BodyListener:
     """Counts what it is told of."""
 
     def __init__(self):
         self.on_blob_added = 0
 
-    def body_came(self):
+    def on_body_received(self):
         self.on_blob_added += 1
 
 
 def receive(body, data):
     """As a socket does that has `data`. Answers what is left of it."""
-    while data and body.to_come > 0 and not body.is_ahead:
+    while data and body.remaining_bytes > 0 and not body.has_full_buffer:
         room = body.get_buffer(-1)
         size = min(len(room), len(data))
         room[:size] = data[:size]
@@ -38,71 +44,75 @@ def receive(body, data):
 @pytest.mark.parametrize("seed", range(20))
 def test_all_that_came_is_given_and_nothing_behind_it(seed):
     drawn = random.Random(seed)
-    content, behind = drawn.randbytes(drawn.randrange(1, 6 * MOST_BYTES)), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-    body, left, given = LargeBody(len(content), Connection()), content + behind, b""
+    content, behind = drawn.randbytes(drawn.randrange(1, 6 * MAX_BUFFER_BYTES)), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    body, left, given = LargeBody(len(content), BodyListener()), content + behind, b""
     beginning = drawn.randrange(min(len(content), 300_000))
     body.put(left[:beginning])
     left = left[beginning:]
-    while body.to_come > 0 or body.has_some:
-        size = drawn.choice((1, 5_000, FIRST_BYTES, 300_000, 2 * MOST_BYTES))
+    while body.remaining_bytes > 0 or body.has_data:
+        size = drawn.choice((1, 5_000, INITIAL_BUFFER_BYTES, 300_000, 2 * MAX_BUFFER_BYTES))
         left = receive(body, left[:size]) + left[size:]
-        while body.has_some and (body.is_ahead or drawn.random() < 0.7):
+        while body.has_data and (body.has_full_buffer or drawn.random() < 0.7):
             given += body.take()
     assert given == content and left == behind
 
 
 def test_no_more_is_taken_in_than_one_piece_before_the_application_has_it():
-    body = LargeBody(100 * MOST_BYTES, Connection())
-    flood = bytes(10 * MOST_BYTES)
-    assert len(flood) - len(receive(body, flood)) == FIRST_BYTES, "little for who has not asked yet"
+    body = LargeBody(100 * MAX_BUFFER_BYTES, BodyListener())
+    flood = bytes(10 * MAX_BUFFER_BYTES)
+    assert len(flood) - len(receive(body, flood)) == INITIAL_BUFFER_BYTES, "little for who has not asked yet"
     sizes = []
     for _ in range(8):
-        while body.has_some:
+        while body.has_data:
             sizes.append(len(body.take()))
         receive(body, flood)
-    assert sizes[-1] == max(sizes) == MOST_BYTES
+    assert sizes[-1] == max(sizes) == MAX_BUFFER_BYTES
 
 
 def test_who_sends_little_holds_little():
-    body = LargeBody(100 * MOST_BYTES, Connection())
+    body = LargeBody(100 * MAX_BUFFER_BYTES, BodyListener())
     for _ in range(8):
-        receive(body, bytes(2 * MOST_BYTES))
+        receive(body, bytes(2 * MAX_BUFFER_BYTES))
         body.take()
     body.drop()
-    for part in (bytes(MOST_BYTES // 2 - 1), b"a few"):
+    for part in (bytes(MAX_BUFFER_BYTES // 2 - 1), b"a few"):
         receive(body, part)
         piece = body.take()
         assert piece == part and type(piece) is bytes, "its own memory"
-    assert len(body.get_buffer(-1)) == FIRST_BYTES
+    assert len(body.get_buffer(-1)) == INITIAL_BUFFER_BYTES
 
 
 def test_memory_with_a_view_of_any_part_is_not_given_to_anybody_else():
-    buffers = Buffers()
-    first, second = buffers.get(MOST_BYTES), buffers.get(MOST_BYTES)
+    buffers = BufferPool()
+    first, second = buffers.get(MAX_BUFFER_BYTES), buffers.get(MAX_BUFFER_BYTES)
     assert first.obj is not second.obj
     part = first[10:20]
     whole, _ = first.obj, first.release()
-    assert buffers.get(MOST_BYTES).obj is not whole
+    assert buffers.get(MAX_BUFFER_BYTES).obj is not whole
     part.release()
-    assert any(buffers.get(MOST_BYTES).obj is whole for _ in range(KEPT_BUFFERS))
+    assert any(buffers.get(MAX_BUFFER_BYTES).obj is whole for _ in range(MAX_POOLED_BUFFERS))
 
 
 def test_only_so_much_memory_is_kept():
-    buffers = Buffers()
-    held = [buffers.get(MOST_BYTES) for _ in range(3 * KEPT_BUFFERS)]
-    assert len({id(view.obj) for view in held}) == 3 * KEPT_BUFFERS
-    assert len(buffers._kept) == KEPT_BUFFERS
+    buffers = BufferPool()
+    held = [buffers.get(MAX_BUFFER_BYTES) for _ in range(3 * MAX_POOLED_BUFFERS)]
+    assert len({id(view.obj) for view in held}) == 3 * MAX_POOLED_BUFFERS
+    assert len(buffers._kept) == MAX_POOLED_BUFFERS
 
 
 def test_fast_bodies_of_many_connections_share_a_bound_and_go_on_in_small_pieces(monkeypatch):
-    buffers, before = Buffers(), large_body._Buffer.lent_bytes
-    monkeypatch.setattr(large_body, "MAX_LENT_BYTES", before + 20 * MOST_BYTES)
-    held = [buffers.get(size) for size in (MOST_BYTES, MOST_BYTES // 2, 2 * FIRST_BYTES) for _ in range(50)]
+    buffers, before = BufferPool(), large_body._Buffer.lent_bytes
+    monkeypatch.setattr(large_body, "MAX_LENT_BYTES", before + 20 * MAX_BUFFER_BYTES)
+    held = [
+        buffers.get(size)
+        for size in (MAX_BUFFER_BYTES, MAX_BUFFER_BYTES // 2, 2 * INITIAL_BUFFER_BYTES)
+        for _ in range(50)
+    ]
     sizes = [len(view) for view in held]
-    assert sum(size for size in sizes if size > FIRST_BYTES) <= 20 * MOST_BYTES
-    assert sizes.count(MOST_BYTES) == 20 and sizes.count(FIRST_BYTES) == 130
-    del held[KEPT_BUFFERS:]
-    assert len(buffers.get(MOST_BYTES // 2)) == MOST_BYTES // 2, "what is given back is lent again"
+    assert sum(size for size in sizes if size > INITIAL_BUFFER_BYTES) <= 20 * MAX_BUFFER_BYTES
+    assert sizes.count(MAX_BUFFER_BYTES) == 20 and sizes.count(INITIAL_BUFFER_BYTES) == 130
+    del held[MAX_POOLED_BUFFERS:]
+    assert len(buffers.get(MAX_BUFFER_BYTES // 2)) == MAX_BUFFER_BYTES // 2, "what is given back is lent again"
 
 
 class Counting:
@@ -159,7 +169,7 @@ def test_little_is_taken_in_of_what_nobody_reads_on_a_connection_with_a_beginnin
 
 
 async def flood(length):
-    server, most = loaded(Waiting()), 64 * MOST_BYTES
+    server, most = loaded(Waiting()), 64 * MAX_BUFFER_BYTES
     with socket.create_server(("127.0.0.1", 0)) as listening:
         ours = socket.create_connection(listening.getsockname())
         theirs, _ = listening.accept()
@@ -169,7 +179,7 @@ async def flood(length):
     sent, silent = 0, 0
     while sent < most and silent < 20:
         try:
-            sent += ours.send(bytes(MOST_BYTES))
+            sent += ours.send(bytes(MAX_BUFFER_BYTES))
             silent = 0
         except BlockingIOError:
             silent += 1

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from registry.errors import TooManyAnswers
 from registry.http.oci.answers import CutOff
 from registry.http.wire import sending
-from registry.http.wire.sending import COUNTED_BYTES, FAIR_S, WAIT_S, Sending
+from registry.http.wire.sending import COUNTED_BYTES, FAIR_S, WAIT_S, ResponseMemoryBudget
 from simulations.loop import VirtualLoop
 from tests.http.admin.test_metrics import value
 from tests.support.client import sha256
@@ -56,7 +56,7 @@ async def all_of(*readers):
 
 
 def test_who_reads_nothing_is_cut_off_for_others_after_a_moment(play):
-    bound = Sending()
+    bound = ResponseMemoryBudget()
     *stuck, served = play(
         all_of(*(read(bound, LARGE, piece_s=100 + n) for n in range(3)), read(bound, LARGE, before_s=1.0))
     )
@@ -66,19 +66,19 @@ def test_who_reads_nothing_is_cut_off_for_others_after_a_moment(play):
 
 
 def test_who_reads_slowly_is_served_while_there_is_room(play):
-    (served,) = play(all_of(read(Sending(), LARGE, piece_s=50)))
+    (served,) = play(all_of(read(ResponseMemoryBudget(), LARGE, piece_s=50)))
     assert served[0] == bytes(LARGE)
 
 
 def test_who_waits_too_long_is_refused(play):
-    bound = Sending()
+    bound = ResponseMemoryBudget()
     bound.held_bytes = MAX
     (refused,) = play(all_of(read(bound, LARGE)))
     assert isinstance(refused, TooManyAnswers) and (refused.status, refused.code) == (429, "TOOMANYREQUESTS")
 
 
 def test_small_answers_never_wait(play):
-    bound = Sending()
+    bound = ResponseMemoryBudget()
     bound.held_bytes = MAX
     ((body, ended),) = play(all_of(read(bound, COUNTED_BYTES)))
     assert len(body) == COUNTED_BYTES and ended < WAIT_S
