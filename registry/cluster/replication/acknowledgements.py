@@ -23,7 +23,7 @@ import math
 from collections.abc import Collection
 
 from registry.cluster.membership.members import Member, Members
-from registry.cluster.replication.read_lease import LEASE_S
+from registry.cluster.replication.read_lease import LEASE_S, READ_WAIT_S
 
 PATIENCE_S = 0.05
 PUSH_AFTER_S = 0.025
@@ -33,8 +33,9 @@ LAPSE_S = LEASE_S * 1.05
 KEEPS_STEP_S = 0.25
 """A member that acknowledges each change within this is slow, and not hung: it is granted leases, and waited for."""
 EXCLUDED_AGAIN_S = 60.0
-MAX_PAUSE_S = 30.0
-"""A member that is excluded again and again is readmitted later each time: each exclusion costs writes a second."""
+MAX_PAUSE_S = READ_WAIT_S - 2.0
+"""A member that is excluded again and again is readmitted later each time, since each exclusion costs writes a second.
+A read that waits at that member is answered rather than refused when it is readmitted within the time of the wait."""
 MAX_BATCH_CHANGES = 64
 OFF_BUS_S = 2.0
 """So long changes are pushed at once to a member that the bus did not reach. Then one change tries the bus again."""

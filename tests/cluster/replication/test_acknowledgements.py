@@ -5,6 +5,7 @@ import pytest
 from registry.catalog.members import MemberRow
 from registry.cluster.membership.members import Members
 from registry.cluster.replication.acknowledgements import KEEPS_STEP_S, LAPSE_S, PATIENCE_S, PUSH_AFTER_S, Confirmations
+from registry.cluster.replication.read_lease import READ_WAIT_S
 from tests.cluster.membership.test_members import OTHER, OWN, THIRD, beat
 
 
@@ -293,6 +294,19 @@ async def test_an_instance_that_has_just_started_waits_for_members_that_its_last
     confirmations = Confirmations(members)
     confirmations.published(10, 1)
     assert await waited_s(confirmations, 10) >= LAPSE_S
+
+
+async def test_reads_that_wait_at_a_member_that_is_excluded_again_and_again_are_answered(site):
+    """Two members of a site shared an overloaded machine. One was excluded for 16 seconds after others of up to 8, and
+    refused what clients asked of it after 10."""
+    _, confirmations = site
+    loop = asyncio.get_running_loop()
+    for _ in range(8):
+        confirmations._lapse(THIRD)
+        confirmations._exclude(THIRD)
+        confirmations._behind.discard(THIRD)
+    _, not_before_s = confirmations._returns[THIRD]
+    assert 1.0 < not_before_s - loop.time() <= READ_WAIT_S - 1.0
 
 
 # Direct pushes
