@@ -34,11 +34,11 @@ log = EventLog("concord.instance")
 
 MAINTENANCE_INTERVAL_S = 30.0
 SWEEP_INTERVAL_S = 24 * 3600.0
-"""What leaves files behind is a kill, and after a start there is a sweep anyway."""
+"""Only a kill leaves files behind, and every start sweeps anyway."""
 
 
 class Instance:
-    """Everything one data directory and its four seams make. `start` before use, `close` after."""
+    """One running registry over a data directory and the four ports. Call `start` before use and `close` after."""
 
     def __init__(
         self,
@@ -75,19 +75,19 @@ class Instance:
         """Bounds the log lines of administrative requests that were refused."""
         self.receiving = Receiving()
         self.metrics = CollectorRegistry()
-        """What the process adds to the metrics. Not the library's global one: many instances may run in a process."""
+        """The metrics that the process adds. Not the library's global registry: many instances may run in a process."""
         self.peer_requests_answered = 0
         """Requests of other instances that were answered."""
         self.peer_requests_refused: Counter[str] = Counter()
         """Requests in the name of other instances that were refused, by reason."""
         self.process_deaths: Callable[[], Mapping[str, int]] = dict
-        """How many processes of this instance have died and were replaced, by role."""
+        """The number of processes of this instance that died and were replaced, by role."""
         self.draining = False
         self.begins_uploads = True
-        """Whether a new upload may begin here: not once a balancer has had time to learn that this instance drains."""
+        """True if a new upload may begin here: not once a balancer has had time to learn that this instance drains."""
         self._maintenance: asyncio.Task[None] | None = None
         self._sweep_due_s = 0.0
-        """When files without rows are looked for next, in steady seconds: soon after the start, and now and then."""
+        """The time of the next sweep for files without rows, in steady seconds: soon after the start, then daily."""
         self._large_logs: dict[str, None] = {}
         """Documents that are due for a snapshot, in the order in which that was found."""
         self._repairs: set[asyncio.Task[object]] = set()
@@ -135,11 +135,11 @@ class Instance:
         return serves and blocking_all(self.catalog.database) is None
 
     def take_worker_notes(self, used: Iterable[Digest], damaged: Iterable[Damage]) -> None:
-        """What another process of this instance, which only reads, has come by."""
+        """Apply the report of a worker: the blobs it has read, and the corruption it has met."""
         for digest in used:
             self.cluster.evictor.touch(digest)
         for digest, offset in damaged:
-            repair = self.cluster.contents.damaged(digest, Damaged(offset, "a reader met it"))
+            repair = self.cluster.contents.damaged(digest, Damaged(offset, "a worker met it"))
             task = asyncio.create_task(repair)
             self._repairs.add(task)
             task.add_done_callback(self._repairs.discard)
@@ -148,7 +148,7 @@ class Instance:
         self._large_logs[document] = None
 
     async def _maintain(self) -> None:
-        """Snapshots for documents with a long log, and tidying uploads, for ever. Not at once: the digest of a large
+        """Compact documents with a long log and tidy uploads, for ever. The first round waits: the digest of a large
         document takes seconds of processor time, which the start needs."""
         while True:
             await asyncio.sleep(MAINTENANCE_INTERVAL_S)

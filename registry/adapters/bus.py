@@ -49,7 +49,8 @@ MAX_QUEUED_BYTES = 32 * 1024 * 1024
 MAX_BATCH = 256
 MAX_RECEIVED_FRAMES = 8192
 MAX_RECEIVED_BYTES = 32 * 1024 * 1024
-"""What was read and not yet taken: as much as Redis itself keeps for a subscriber before it cuts it off."""
+"""A bound on received frames that were not taken: as much as Redis itself keeps for a subscriber before it
+disconnects it."""
 READ_BYTES = 64 * 1024
 READING_SHARE = 0.2
 """Of the event loop, for all servers together. Reading takes some 2 µs for a short message, so genuine traffic stays
@@ -58,7 +59,7 @@ STATE_LOG_S = 10.0
 """A Redis that is restarted says so at once; one that cuts subscribers off twice a second, every ten seconds."""
 
 Refusal = Callable[[bytes], str | None]
-"""Why a message is no frame of this cluster, judged by its first bytes alone; None for one that may be."""
+"""Return why a message is no frame of this cluster, judged by its first bytes alone; None for a possible frame."""
 
 
 class RedisBus:
@@ -91,7 +92,7 @@ class RedisBus:
 
 
 class _FrameQueue:
-    """Frames that were read and not yet taken."""
+    """A bounded queue of frames that were received and not yet taken."""
 
     def __init__(self) -> None:
         self._frames: deque[bytes] = deque()
@@ -187,7 +188,7 @@ class _Server:
                     await asyncio.sleep(RETRY_S)
 
     async def receive(self) -> None:
-        """Hear frames, for ever, on one subscription after the other."""
+        """Receive frames for ever, on one subscription after the other."""
         was_logged = False
         while True:
             try:
@@ -239,7 +240,7 @@ class _Server:
             await asyncio.sleep(rest_s)  # also where that is nothing: reading does not wait while there is something
 
     def _select_frames(self, parser: MessageParser, data: bytes) -> list[bytes]:
-        """The frames among what was read. The rest is counted, or was our own probe."""
+        """Return the frames in received data. Other messages are counted, and own probes are handled."""
         refusal, frames, refused, too_large = self._refusal, [], 0, parser.too_large
         for channel, payload in parser.feed(data):
             if channel == self._echo_channel:
@@ -266,7 +267,7 @@ class _Server:
         return frames
 
     def _on_probe_returned(self, number: bytes) -> None:
-        """A probe has come back."""
+        """Handle a probe that has come back."""
         if number not in self._probed:
             return  # anybody may publish there
         for earlier in list(self._probed):

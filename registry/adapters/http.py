@@ -118,7 +118,8 @@ def _origin(url: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Why there was no answer, in words that say what to look for. An instance that restarts is no exception."""
+    """Return the reason of a failed request in words that an operator can act on. A restarting instance is no
+    exception."""
     import aiohttp
 
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error

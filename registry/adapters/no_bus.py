@@ -1,4 +1,4 @@
-"""What an instance without Redis has in the place of a bus."""
+"""The bus of an instance without Redis."""
 
 import asyncio
 from collections import Counter

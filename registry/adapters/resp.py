@@ -31,7 +31,7 @@ class MessageParser:
         self._unparsed = b""
         self._to_skip_bytes = 0
         self.too_large = 0
-        """How many messages had a payload beyond the bound."""
+        """The number of messages whose payload exceeded the bound."""
 
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
         """Take in a piece. Return the messages that are whole now, as channel and payload. Raises NoSubscription."""

@@ -1,8 +1,8 @@
-"""Ending tasks.
+"""Cancelling tasks until they end.
 
-One cancellation is not always enough: where it meets the end of what a task waits for, `asyncio.wait_for` of Python
-3.11, and libraries that use it, hand out the result and the cancellation is lost. A task that runs for ever then goes
-on, and whoever waits for its end waits for ever.
+One cancellation is not always enough: if it meets the completion of the awaited operation, `asyncio.wait_for` of Python
+3.11, and libraries that use it, return the result and lose the cancellation. A task with an endless loop then goes on,
+and a caller that waits for its end waits for ever.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from registry.telemetry.events import LogEvent
 log = EventLog("concord")
 
 CANCEL_INTERVAL_S = 0.5
-"""After so long a task is cancelled again: longer than tasks take to end in order, and well below what an instance has
-for ending (`runtime.drain.ENDING_S`)."""
+"""A task is cancelled again after this time: longer than tasks take to end in order, and well below the time that an
+instance has for ending (`runtime.drain.ENDING_S`)."""
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:

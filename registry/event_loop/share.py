@@ -1,11 +1,11 @@
-"""Bounding the share of the event loop that work for strangers takes.
+"""A bound on the share of the event loop that unauthenticated input takes.
 
-Everything of an instance's primary runs on one event loop. What anybody may send without proof of who they are must
-not keep it busy: requests, heartbeats and health checks would wait behind it.
+The primary runs on one event loop. Input that any sender can cause without proof of identity must not keep it busy:
+requests, heartbeats and health checks would wait behind it.
 """
 
 BURST_S = 0.005
-"""How long such work may go on at a stretch: as long as a request can wait without anybody noticing."""
+"""The longest uninterrupted run of such work: short enough that a request does not notice the wait."""
 
 
 class LoopShare:

@@ -1,4 +1,4 @@
-"""Background tasks that begin again when they fail."""
+"""Background tasks that restart when they fail."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -11,11 +11,11 @@ from registry.telemetry.events import LogEvent
 log = EventLog("concord.cluster")
 
 RESTART_S = 1.0
-"""So that a task that fails at once does not fill the log."""
+"""A pause, so that a task that fails at once does not fill the log."""
 
 
 async def run_supervised(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a task to its end, if it has one, and begin it again when it fails."""
+    """Run a task to its end, if it has one, and restart it when it fails."""
     while True:
         try:
             return await work()

@@ -50,7 +50,7 @@ ADMIN_ACTIONS: dict[tuple[str, str], tuple[str, Action]] = {
     ("POST", "/_concord/leave"): ("leave", membership.leave),
     ("POST", "/_concord/scrub"): ("scrub", own.begin_scrub),
 }
-"""What changes or costs an instance much, and is not answered to everybody: names for the log, and handlers."""
+"""Actions that change an instance or cost it much, for authorized callers only: names for the log, and handlers."""
 API = PREFIX.encode()
 INTERNAL_PATHS = frozenset(path for _, path in (*INTERNAL, *ADMIN_ACTIONS))
 WITHOUT_LEASE = frozenset({"base", "uploads", "upload"})
@@ -79,7 +79,7 @@ class App:
         )
 
     def _suspect(self, digest: Digest) -> None:
-        """Content was seen to be damaged: it counts as gone until somebody has looked at it."""
+        """Mark content as suspect: it counts as missing until it has been checked."""
         self._instance.store.suspects.setdefault(digest, 0)
 
     def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
@@ -117,8 +117,8 @@ class App:
         await error_response(Ending())(scope, exchange.receive, exchange.send)
 
     async def _answer_within_memory(self, request: Request, path: Path | None) -> Response:
-        """An answer for which there is room in memory. One that has to wait is dropped and found again: only then does
-        waiting take no memory. That changes nothing, as it is a read."""
+        """Return a response that fits into the memory budget. A response that has to wait is dropped and computed
+        again, so that waiting takes no memory; that is safe, as only reads wait."""
         sending = self._response_memory
         response = await self._answer(request, path)
         while request.method == "GET" and path is not None and not sending.has_room(len(response.body)):
@@ -152,15 +152,16 @@ class App:
             return error_response(Unsupported("something went wrong here; it was logged", 500))
 
     async def _await_read_lease(self, request: Request) -> None:
-        """Rows may lack what the site has acknowledged. Raises NotCurrent, and ClientGone as `_wait_to_answer` does."""
+        """Wait for the read lease: rows may lack what the site has acknowledged. Raises NotCurrent, and ClientGone
+        as `_await_readiness` does."""
         await self._instance.cluster.site_lease.await_read()
         if request.method == "DELETE" and await request.is_disconnected():
             raise ClientGone
 
     async def _await_readiness(self, request: Request) -> None:
-        """What was here when this instance ended may be out of date, and balancers send requests as soon as it listens.
-        Raises ClientGone for a delete whose client has given up meanwhile: it may have deleted elsewhere since, and
-        pushed again. Whoever sends a body meets that when it is read."""
+        """Wait until the instance may answer clients. Its rows may be out of date after a restart, and balancers
+        send requests as soon as it listens. Raises ClientGone for a DELETE whose client has given up meanwhile: the
+        client may have deleted elsewhere since, and pushed again. A request with a body fails when its body is read."""
         await self._instance.cluster.answers_clients.wait()
         if request.method == "DELETE" and await request.is_disconnected():
             raise ClientGone
@@ -190,12 +191,12 @@ class App:
 
 
 def _parse_api_path(path: str) -> Path | None:
-    """A path of the OCI API; None for every other."""
+    """Return the parsed path of the OCI API; None for any other path."""
     return parse_path(path) if path == "/v2" or path.startswith(PREFIX) else None
 
 
 def _route(path: str) -> str:
-    """The kind of a path of our own, of which there are few, whatever is asked for."""
+    """Return the metrics label of a path outside the OCI API. There are few labels, whatever clients request."""
     if path.startswith(PEERS):
         return PEERS
     if path.startswith(replication.PREFIX):

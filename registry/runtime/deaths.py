@@ -1,7 +1,7 @@
-"""How many processes of this instance have died and were replaced.
+"""Counts of the processes of an instance that died and were replaced.
 
-The supervisor counts, in a page of memory that all processes it forks share with it: the figures survive the death of
-the primary, which shows them in status and metrics. One process writes, so there is nothing to lock.
+The supervisor counts in a page of memory that it shares with all processes it forks. The counts survive the death of
+the primary, which shows them in status and metrics. One process writes, so no lock is needed.
 """
 
 import mmap

@@ -20,11 +20,11 @@ log = EventLog("concord")
 
 LOOK_S = 0.2
 BEGINS_UPLOADS_S = 5.0
-"""How long new uploads are still begun: until a balancer that looks every two seconds knows that this instance is not
-ready, and only then clients that it sends here would see the 503. Half of a shorter drain."""
+"""Time for which new uploads are still begun: until a balancer that probes every two seconds knows that this
+instance is not ready. Without it clients would see the 503. At most half of the drain."""
 ENDING_S = 3.0
-"""How long the process takes to end after `drain_s`, at most: 1.4 s alone, and 2.1 s with workers, of which 2 s is how
-long workers may go on after the listener has closed; the rest is for a slow machine."""
+"""Time that the process takes to end after `drain_s`, at most: 1.4 s alone, and 2.1 s with workers, of which workers
+have 2 s after the listener has closed; the rest is for a slow machine."""
 
 
 class Drain:

@@ -1,11 +1,12 @@
-"""How connections and notes go from readers to the owner.
+"""The channel from workers to the primary: connections and reports.
 
-A pair of Unix sockets that keep messages apart, made before any of the processes: each reader has the end that sends,
-the owner the one that receives. The pair outlives an owner, so whoever takes its place finds what was sent meanwhile.
+A pair of Unix sockets that preserve message boundaries, made before any of the processes: each worker has the sending
+end, the primary the receiving end. The pair outlives a primary, so that its successor receives the messages that were
+sent meanwhile.
 
-    C, bytes; one descriptor    a connection, and what has come on it and was not answered
-    C; two descriptors          the same, with more bytes than go into a message: they are in the second, a memory file
-    N, MessagePack              notes
+    C, bytes; one descriptor    a connection, and its bytes that were not answered
+    C; two descriptors          the same, with more bytes than fit into a message: they are in the second, a memory file
+    N, MessagePack              a report
     L                           a read waits for the read lease
 """
 
@@ -31,24 +32,24 @@ INLINE_BYTES = 32 * 1024
 MESSAGE_BYTES = 128 * 1024
 MAX_AT_ONCE = 64
 MAX_NOTES_PER_MESSAGE = 200
-"""Of each kind, so that notes fit into a message, whatever the digests."""
+"""A bound for each kind of entry, so that a report fits into a message, whatever the digests."""
 _CONNECTION, _NOTES, _LEASE_WANTED = b"C", b"N", b"L"
 _DESCRIPTOR_SIZE = array.array("i").itemsize
 
 
 class Notes(msgspec.Struct):
-    """What a reader tells the owner now and then."""
+    """A worker's periodic report to the primary."""
 
     traffic: list[Counted] = []
     cut_off: int = 0
     under_way: int = 0
-    """How many more requests are being served than there were the last time."""
+    """The change of the number of requests under way since the last report."""
     used: list[Digest] = []
     damaged: list[Damage] = []
 
 
 def channel() -> tuple[socket.socket, socket.socket]:
-    """The end that receives, and the one that sends."""
+    """Return the receiving and the sending end of a new channel."""
     receiving, sending = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     receiving.setblocking(False)
     sending.setblocking(False)
@@ -56,15 +57,15 @@ def channel() -> tuple[socket.socket, socket.socket]:
 
 
 class Sender:
-    """The readers' end."""
+    """The sending end of the channel, in workers."""
 
     def __init__(self, sending: socket.socket) -> None:
         self._socket = sending
         self.ended = False
-        """Whether the owner takes nothing any more, since all is ending."""
+        """True if the primary takes nothing any more, since all is ending."""
 
     def hand_over(self, descriptor: int, data: bytes) -> bool:
-        """Pass a connection on, with what has come on it. False when that cannot be done now."""
+        """Hand a connection over with its received bytes. Return False if the channel is full."""
         if len(data) <= INLINE_BYTES:
             return self._send(_CONNECTION + data, [descriptor])
         try:
@@ -77,11 +78,11 @@ class Sender:
             os.close(memory)
 
     def send_notes(self, notes: Notes) -> bool:
-        """False when that cannot be done now."""
+        """Send a report. Return False if the channel is full."""
         return self._send(_NOTES + msgspec.msgpack.encode(notes), [])
 
     def request_lease(self) -> None:
-        """Let the owner know that a read waits for the read lease. It would find out by itself, a moment later."""
+        """Tell the primary that a read waits for the read lease. The primary would notice by itself, a moment later."""
         self._send(_LEASE_WANTED, [])
 
     def _send(self, message: bytes, descriptors: list[int]) -> bool:
@@ -92,12 +93,12 @@ class Sender:
             self.ended = True
             return False
         except OSError:
-            return False  # mostly because too much is waiting for an owner
+            return False  # mostly because too much is waiting for a primary
         return True
 
 
 class Receiver:
-    """The owner's end."""
+    """The receiving end of the channel, in the primary."""
 
     def __init__(
         self,
@@ -114,11 +115,11 @@ class Receiver:
         self._on_notes = on_notes
 
     def start(self) -> None:
-        """Take what comes, from now on."""
+        """Begin to receive messages."""
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._receive)
 
     def close(self) -> None:
-        """Let the readers know that nothing is taken any more, and take what they have sent before."""
+        """Stop receiving, and handle the messages that workers have sent before."""
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._socket.shutdown(socket.SHUT_RD)
         while self._receive_one():
@@ -130,14 +131,14 @@ class Receiver:
                 return
 
     def _receive_one(self) -> bool:
-        """Take one message. False when there is none."""
+        """Receive one message. Return False if there is none."""
         space = socket.CMSG_SPACE(2 * _DESCRIPTOR_SIZE)
         try:
             message, rights, flags, _ = self._socket.recvmsg(MESSAGE_BYTES, space, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return False
         except OSError as error:
-            log.error(LogEvent.WORKER_RECEIVE_FAILED, "nothing can be received from readers: %(error)s", error=error)
+            log.error(LogEvent.WORKER_RECEIVE_FAILED, "nothing can be received from workers: %(error)s", error=error)
             return False
         descriptors = array.array("i")
         for _, _, data in rights:

@@ -1,4 +1,4 @@
-"""The process that runs the instance: alone, or for several readers."""
+"""The process that runs the instance, alone or with workers beside it."""
 
 import asyncio
 import signal
@@ -33,34 +33,35 @@ from registry.telemetry.events import LogEvent
 log = EventLog("concord")
 
 WORKERS_END_S = 0.8
-"""So long an owner that closes takes what readers pass on: they learn of it a little later, and linger then."""
+"""Time for which a primary that closes accepts connections from workers: they notice a little later, and linger
+then."""
 WAYS_OUT = "restore a backup elsewhere (concord restore), or have it rebuilt from the other instances (concord rebuild)"
 
 
 @dataclass(frozen=True)
 class Sockets:
-    """What an owner is given."""
+    """The sockets of a primary, and the read lease that it shares."""
 
     public: socket.socket
     internal: socket.socket | None
     receiving: socket.socket | None = None
-    """Where readers pass connections on; None without readers."""
+    """The receiving end of the workers' channel; None without workers."""
     lease: ReadLease | None = None
-    """The read lease that readers share; None without readers."""
+    """The read lease that workers share; None without workers."""
 
 
 @dataclass(frozen=True)
 class PrimaryCallbacks:
-    """What an owner lets its supervisor know."""
+    """The events that a primary reports to its supervisor."""
 
     started: Callable[[], None] = lambda: None
     """It has opened the catalog."""
     answering: Callable[[], None] = lambda: None
     """It answers clients."""
     closing: Callable[[], None] = lambda: None
-    """It listens no more, and takes connections from readers for a moment only."""
+    """It has stopped listening, and takes connections from workers for a moment only."""
     deaths: Callable[[], Mapping[str, int]] = dict
-    """How many processes have died, by role; nothing where there is no supervisor."""
+    """The number of processes that have died, by role; empty without a supervisor."""
 
 
 def run_primary(
@@ -70,8 +71,8 @@ def run_primary(
     callbacks: PrimaryCallbacks,
     in_place: bool = False,
 ) -> int:
-    """Serve until one of some signals ends it; `in_place` of an owner that has just died. Answers the exit status.
-    Raises CannotStart."""
+    """Serve until a signal ends it. `in_place`: this primary replaces one that has just died. Return the exit
+    status. Raises CannotStart."""
     uvloop.run(_serve(config, sockets, signals, callbacks, in_place))
     return 0
 

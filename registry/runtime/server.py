@@ -18,10 +18,10 @@ log = EventLog("concord")
 
 KEEP_ALIVE_S = 90  # longer than the 60 to 75 s after which balancers close idle connections themselves
 LINGER_S = 0.3
-"""How long connections are kept when no new ones are taken: a request may be on its way on them."""
+"""Time for which connections are kept after the listener has closed: a request may be on its way on them."""
 LOOK_S = 0.01
 CUT_OFF_S = 0.5
-"""How long requests that are cut off have for saying so to their clients."""
+"""Time that aborted requests have to answer their clients."""
 
 
 class Server(uvicorn.Server):
@@ -46,13 +46,13 @@ class Server(uvicorn.Server):
         self._adopting: set[asyncio.Task[None]] = set()
         self._is_ending = False
         self.accepts_handovers_for_s = 0.0
-        """How long it is to take connections from others when it listens no more."""
+        """Time for which it accepts connections from workers after it has stopped listening."""
         self.finishes_until: float | None = None
         """The loop time until which requests may go on once it is to end; None: as long as they take."""
         self.drain_s = 0.0
-        """How long that was when the drain began, for the log."""
+        """The length of the drain, for the log."""
         self.on_stopped_accepting: Callable[[], None] = lambda: None
-        """Called when it takes no more connections from anybody."""
+        """Called when it accepts no more connections from any source."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

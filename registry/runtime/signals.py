@@ -1,7 +1,7 @@
-"""How the processes of an instance are spoken to.
+"""Signals between the processes of an instance.
 
-What ends a server from outside (SIGTERM, SIGINT, SIGHUP) is the supervisor's to hear, and may strike all of them at
-once: a terminal's Ctrl-C does, and whoever ends a service by its group. The others hear the supervisor alone.
+SIGTERM, SIGINT and SIGHUP come from outside and may reach all processes at once: from a terminal's Ctrl-C, or from a
+service manager that signals the process group. Only the supervisor acts on them; it ends the others by its own signal.
 """
 
 import signal

@@ -1,4 +1,4 @@
-"""What a server holds while it runs: the sockets it listens on, and the lock on its data directory."""
+"""The resources of a running server: its listening sockets, and the lock on its data directory."""
 
 import contextlib
 import errno
@@ -15,7 +15,7 @@ from registry.errors import CannotStart
 LOCK = "lock"
 BACKLOG = 2048
 PREDECESSOR_S = 2.0
-"""How long somebody who was killed may take to be gone: the last of its processes end after the first."""
+"""Time that the processes of a killed predecessor may take to end: the last of them ends after the first."""
 LOOK_AGAIN_S = 0.05
 
 

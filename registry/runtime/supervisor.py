@@ -1,9 +1,9 @@
-"""Who runs: one owner, and readers beside it.
+"""The supervisor of one primary and its workers.
 
-The supervisor binds the sockets, holds the lock, and forks the others; it never runs an event loop, opens the catalog
-or starts a thread, so that forking it is safe at any time. When the owner dies another process takes its place at once,
-as after a restart, while the readers go on; a reader that dies is replaced too. When the owner ends in order, all end;
-when none can start any more, all end after a minute. If the supervisor is killed, so are the others.
+It binds the sockets, holds the lock and forks the others. It never runs an event loop, opens the catalog or starts a
+thread, so that it can fork safely at any time. When the primary dies, a new process takes its place at once, as after a
+restart, while the workers go on; a worker that dies is replaced too. When the primary ends in order, all end; when no
+primary can start, all end after a minute. When the supervisor is killed, the kernel kills the others.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ _STARTED, _ANSWERING, _CLOSING = b"S", b"A", b"C"
 
 @dataclass
 class _Process:
-    """A process, or the place for one."""
+    """A process, or the slot of one that is not running."""
 
     name: str
     run: Callable[[], int]
@@ -53,11 +53,11 @@ class _Process:
     pause_s: float = 0.0
     due_at: float = 0.0
     end_requested: bool = False
-    """To end."""
+    """True once the process was signalled to end."""
 
 
 class Supervisor:
-    """See the module. `run` answers the exit status."""
+    """The supervisor of one instance. `run` returns the exit status."""
 
     def __init__(self, config: Config, public: socket.socket, internal: socket.socket | None, count: int) -> None:
         self._config = config
@@ -70,23 +70,23 @@ class Supervisor:
         started, answering, closing = (partial(self._report, what) for what in (_STARTED, _ANSWERING, _CLOSING))
         callbacks = PrimaryCallbacks(started, answering, closing, self._deaths.counts)
         self._primary = _Process(
-            "the owner", lambda: run_primary(config, self._sockets, (END,), callbacks, in_place=self._has_answered)
+            "the primary", lambda: run_primary(config, self._sockets, (END,), callbacks, in_place=self._has_answered)
         )
-        self._workers = [_Process("a reader", self._run_worker) for _ in range(count - 1)]
+        self._workers = [_Process("a worker", self._run_worker) for _ in range(count - 1)]
         self._has_catalog = False
         self._has_answered = False
-        """Whether an owner has come so far as to answer clients. Readers, who ask nobody what they may lack, begin
+        """True if a primary has come so far as to answer clients. Workers, who ask nobody what they may lack, begin
         then."""
         self._closing_at: float | None = None
-        """Since when the owner listens no more."""
+        """The time at which the primary stopped listening."""
         self._ending_since: float | None = None
         self._was_signalled = False
-        """Whether a signal has come that ends all."""
+        """True if a signal has come that ends all."""
         self._kills_at_once = False
-        """Whether nobody is to be waited for."""
+        """True if processes are killed rather than ended in order."""
         self._without_primary_since: float | None = None
         self._status: int | None = None
-        """Of the owner that has ended in order, or could not start."""
+        """The exit status of the primary that ended in order or could not start."""
 
     def run(self) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -113,12 +113,12 @@ class Supervisor:
                 child.pid = _fork(child.run, self._config.log_format == "json")
 
     def _report(self, what: bytes) -> None:
-        """In the owner: let the supervisor know. The signal has it look at once."""
+        """In the primary: report an event. The signal makes the supervisor read it at once."""
         os.write(self._report_writer, what)
         os.kill(os.getppid(), signal.SIGCHLD)
 
     def _read_reports(self) -> None:
-        """What owners have told since the last time."""
+        """Read the events that primaries have reported since the last time."""
         end_requested = b""
         with contextlib.suppress(BlockingIOError):
             end_requested = os.read(self._report_reader, 16)
@@ -132,13 +132,13 @@ class Supervisor:
             self._close_sockets()
 
     def _close_sockets(self) -> None:
-        """Whoever connects is refused when none of the processes listens any more."""
+        """Close the listening sockets: clients are refused once no process listens any more."""
         for listening in (self._sockets.public, self._sockets.internal):
             if listening is not None:
                 listening.close()
 
     def _run_worker(self) -> int:
-        """In a reader."""
+        """In a worker."""
         if self._sockets.internal is not None:
             self._sockets.internal.close()
         return run_worker(self._config, self._sockets.public, self._sending, self._lease)
@@ -157,7 +157,8 @@ class Supervisor:
                     child.pid = 0
 
     def _on_ended(self, child: _Process, code: int) -> None:
-        """Whoever dies soon after its birth is born again later each time."""
+        """Handle the end of a process. A process that dies soon after its start is restarted after a pause that
+        grows."""
         if child is self._primary and self._is_over(code):
             self._status = max(code, 0)
             return
@@ -177,7 +178,7 @@ class Supervisor:
         )
 
     def _is_over(self, code: int) -> bool:
-        """Whether all end with this owner."""
+        """True if all end with this primary."""
         if code == 0 or self._ending_since is not None:
             return True
         now = time.monotonic()
@@ -185,7 +186,7 @@ class Supervisor:
         return code == CANNOT_START and (not self._has_catalog or now > self._without_primary_since + NO_PRIMARY_S)
 
     def _end(self) -> None:
-        """The first time the owner ends in order, and all with it; the second time at once."""
+        """End the primary in order, and all processes with it. A second call kills."""
         self._kills_at_once, self._was_signalled = self._was_signalled, True
         self._ending_since = self._ending_since or time.monotonic()
         if self._primary.pid:
@@ -194,7 +195,7 @@ class Supervisor:
             self._status = 0
 
     def _end_workers(self) -> None:
-        """They finish what they send as long as the owner could have gone on."""
+        """End the workers. They may finish responses for as long as the primary could."""
         since = self._ending_since = self._ending_since or time.monotonic()
         until = max(since + self._config.drain_s, (self._closing_at or since) + END_S)
         at_once = self._kills_at_once or time.monotonic() > until
@@ -205,7 +206,8 @@ class Supervisor:
 
 
 def _fork(run: Callable[[], int], logs_json: bool) -> int:
-    """The process id of a child, which ends when `run` has. It dies with us, and hears us alone."""
+    """Fork a child that ends when `run` returns, and return its process id. The child dies with its parent, and
+    ignores signals from outside."""
     parent = os.getpid()
     sys.stderr.flush()
     pid = os.fork()

@@ -1,5 +1,5 @@
-"""A process that only reads: it answers what it can (`http.oci.read_only`), and passes every other connection on to the
-owner, which has it from then on."""
+"""A worker: a process that answers reads (`http.oci.read_only`) and hands every other connection over to the
+primary, which then owns it."""
 
 import asyncio
 import socket
@@ -31,7 +31,7 @@ _NO_PRIMARY = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-A
 
 
 def run_worker(config: Config, public: socket.socket, sending: socket.socket, lease: ReadLease) -> int:
-    """Serve until the signal END. Answers the exit status."""
+    """Serve until the signal END. Return the exit status."""
     uvloop.run(_serve(config, public, Sender(sending), lease))
     return 0
 
@@ -54,7 +54,7 @@ async def _serve(config: Config, public: socket.socket, sender: Sender, lease: R
 
 
 async def _send_notes(reading: ReadOnlyApp, sender: Sender) -> None:
-    """Tell the owner now and then what it has to know. What does not arrive is told the next time."""
+    """Report to the primary periodically. A report that could not be sent is sent the next time."""
     notes, reported_under_way = Notes(), 0
     while True:
         await asyncio.sleep(NOTES_EVERY_S)
@@ -70,7 +70,7 @@ async def _send_notes(reading: ReadOnlyApp, sender: Sender) -> None:
 
 
 class HandoverQueue:
-    """Connections that go to an owner as soon as one takes them, in the order in which they came."""
+    """Connections that wait for the primary, in the order in which they came."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
@@ -90,7 +90,7 @@ class HandoverQueue:
             self._timer = loop.call_later(TRY_AGAIN_S, self._try_again)
 
     def request_lease(self) -> None:
-        """Let the owner know that a read waits for the read lease."""
+        """Let the primary know that a read waits for the read lease."""
         self._sender.request_lease()
 
     def _try_again(self) -> None:
@@ -107,18 +107,18 @@ class HandoverQueue:
 
 
 class WorkerProtocol(BoundedProtocol):
-    """A connection at a reader, until it asks for something else. What has come and is not answered goes along with
-    it."""
+    """A connection at a worker until a request needs the primary. Bytes that arrived and were not answered go along
+    with it."""
 
     def __init__(self, *, waiting: HandoverQueue, **settings: Any) -> None:
         super().__init__(**settings)
         self._reading = cast(ReadOnlyApp, self.app)
         self._handover_queue = waiting
         self._request_bytes = bytearray()
-        """What the parser was given of the present request."""
+        """The bytes of the present request that the parser was given."""
         self._is_handing_over = False
         self._lease_wait_since: float | None = None
-        """Since when the present request, which a reader may answer, waits for the read lease."""
+        """The time since which the present request, which a worker may answer, waits for the read lease."""
 
     def _may_begin_next(self) -> bool:
         return not self._is_handing_over and super()._may_begin_next()
@@ -167,7 +167,7 @@ class WorkerProtocol(BoundedProtocol):
             super().on_message_complete()
 
     def _call_application(self) -> None:
-        """Send a blob from here, or let the connection go."""
+        """Send a blob from this process, or hand the connection over."""
         stream = None
         if self.parser.get_http_version() == "1.1":
             has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
@@ -186,7 +186,7 @@ class WorkerProtocol(BoundedProtocol):
         self.app = cast(Any, self._reading)
 
     def _leave(self) -> None:
-        """Let the owner have the connection, once all that was answered here has been sent."""
+        """Hand the connection over once all earlier responses have been sent."""
         if self.transport.is_closing():
             return
         self.flow.pause_reading()
@@ -198,7 +198,7 @@ class WorkerProtocol(BoundedProtocol):
             self._handover_queue.add(self)
 
     def try_hand_over(self, sender: Sender) -> bool:
-        """Whether the owner has the connection now, or it is gone."""
+        """Return whether the primary has the connection now, or the connection is closed."""
         if self.transport.is_closing():
             return True
         descriptor = self.transport.get_extra_info("socket").fileno()

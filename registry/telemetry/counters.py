@@ -1,6 +1,6 @@
-"""What is counted while the registry runs: plain numbers, which are read when somebody asks (`http.admin.metrics`).
+"""Counters of a running registry: plain numbers, which a scrape reads (`http.admin.metrics`).
 
-Only its process's event loop touches them, so they need no locks and cost a request about a microsecond.
+Only the event loop of their process touches them, so they need no locks and cost a request about a microsecond.
 """
 
 from bisect import bisect_left
@@ -14,7 +14,7 @@ REQUEST_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5
 
 
 class Durations:
-    """How often something took how long, in buckets up to `bounds_s` and one beyond."""
+    """A histogram of durations, in buckets up to `bounds_s` and one beyond."""
 
     __slots__ = ("_bounds_s", "counts", "total_s")
 
@@ -29,7 +29,7 @@ class Durations:
         self.total_s += duration_s
 
     def add(self, counts: Sequence[int], total_s: float) -> None:
-        """What was counted elsewhere, with the same bounds."""
+        """Add the counts of another histogram with the same bounds."""
         self.counts = [one + more for one, more in zip(self.counts, counts, strict=True)]
         self.total_s += total_s
 
@@ -85,7 +85,7 @@ class Traffic:
         self._requests: dict[tuple[str, str], Requests] = {}
         self.under_way = 0
         self.cut_off = 0
-        """Answers that broke off after they had begun."""
+        """Responses that broke off after they had begun."""
 
     def note(self, served: Served) -> None:
         self._uncounted.append(served)
@@ -101,7 +101,7 @@ class Traffic:
         return sum(requests.statuses.total() for requests in self.requests().values())
 
     def take(self) -> list[Counted]:
-        """What was counted since the last time, for another process to count."""
+        """Return and reset the counts since the last call, for another process to add."""
         taken = [
             Counted(
                 *labels, dict(of.statuses), of.durations.counts, of.durations.total_s, of.received_bytes, of.sent_bytes

@@ -58,16 +58,16 @@ FORWARDED = "x-forwarded-"
 
 
 class Outcome(NamedTuple):
-    """What an act has come to."""
+    """The result of an administrative action."""
 
     answer: dict[str, Any]
     logged: Mapping[str, object] = {}
-    """What the log line says of it."""
+    """The fields that the log line adds."""
     status: int = 200
 
 
 class Caller(NamedTuple):
-    """Who asks for an act, and how that is known."""
+    """The caller of an action, and the proof of its identity."""
 
     name: str
     client: str

@@ -21,7 +21,7 @@ AT_ONCE = 100
 
 
 class Question(msgspec.Struct, forbid_unknown_fields=True):
-    """What to do. With `dry_run` nothing is changed."""
+    """The parameters of a collection. `dry_run` changes nothing."""
 
     dry_run: bool = False
     untagged_older_than_s: float | None = None

@@ -19,7 +19,8 @@ removal cannot be undone."""
 
 
 class RemoveMemberRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Which instance: its name, its id, or a beginning of its id that no other has, of `MIN_PREFIX_DIGITS` or more."""
+    """The member to remove: its name, its id, or a prefix of its id that is unique and has at least
+    `MIN_PREFIX_DIGITS` digits."""
 
     instance: str
 

@@ -1,8 +1,8 @@
-"""What the registry does, for Prometheus: `GET /metrics`.
+"""Prometheus metrics: `GET /metrics`.
 
-Nothing is counted twice: a scrape reads what the registry counts anyway, and rows. Labels have few values, whatever
-clients and members send: routes rather than paths, outcomes and reasons from the code, members that hold the cluster's
-key. Histograms are by site; what is by member are single figures, of which a cluster of hundreds makes few enough.
+A scrape reads the counters that the registry keeps anyway, and rows; nothing is counted twice. Labels have few values,
+whatever clients and members send: routes rather than paths, outcomes and reasons from the code, members that hold the
+cluster key. Histograms are by site; figures by member are single samples, so a cluster of hundreds stays affordable.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -52,7 +52,7 @@ async def metrics(instance: Instance, request: Request) -> Response:
 
 
 class InstanceCollector(Collector):
-    """Of one instance, as they are now, and what the process adds."""
+    """The metrics of one instance at the time of the scrape, and those that the process adds."""
 
     def __init__(self, instance: Instance, counts: Mapping[str, int], done: MaintenanceTimes) -> None:
         self._instance = instance
@@ -78,7 +78,7 @@ class InstanceCollector(Collector):
 
 
 def _state(instance: Instance, counts: Mapping[str, int]) -> Iterator[Metric]:
-    """Who this is and what it has."""
+    """Yield the identity of the instance and the size of its catalog."""
     about = {
         "version": __version__,
         "instance_id": instance.catalog.instance_id,
@@ -215,7 +215,7 @@ def _content(instance: Instance) -> Iterator[Metric]:
 
 
 def _maintenance_times(done: MaintenanceTimes) -> Iterator[Metric]:
-    """When upkeep was done last; nothing for what was not yet."""
+    """Yield the times of the last maintenance tasks. A task that has not run yet has no sample."""
     backup = done.backup
     for name, what, at_ms in (
         ("last_collection", "end of the last garbage collection since the start", done.collection_ms),
@@ -228,7 +228,7 @@ def _maintenance_times(done: MaintenanceTimes) -> Iterator[Metric]:
 
 
 def _members(instance: Instance) -> Iterator[Metric]:
-    """How the other instances stand, each a sample by instance and site."""
+    """Yield the state of each member, labelled by instance and site."""
     root = instance.catalog.replica.root()
     about = InfoMetricFamily("concord_member", "a member", labels=["member", "site"])
     families = {

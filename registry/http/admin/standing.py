@@ -1,4 +1,4 @@
-"""What the status says of this instance and of the others beside what they hold: names, room, policy, clocks."""
+"""Fields of the status about this instance and its members: names, disk space, policy, clocks."""
 
 import asyncio
 from typing import Any, NamedTuple
@@ -21,12 +21,13 @@ def instance_state(instance: Instance) -> dict[str, Any]:
 
 
 class MaintenanceTimes(NamedTuple):
-    """When upkeep was done last, in milliseconds of the own wall clock; None for what was not since the start."""
+    """The times of the last maintenance tasks, in milliseconds of this instance's wall clock. None: not since the
+    start."""
 
     collection_ms: int | None
     scrub_ms: int | None
     oldest_check_ms: int | None
-    """Of all content, the time of the check that is the longest ago."""
+    """The time of the oldest check among all content."""
     backup: BackupNote | None
 
 
@@ -91,7 +92,7 @@ def member_state(instance: Instance, member: Member) -> dict[str, Any]:
 
 
 def remaining(instance: Instance) -> dict[str, Any]:
-    """What is left of a decommission, and who refuses to take it."""
+    """Return the content that a decommission still has to hand over, and the members that refuse it."""
     leave, members = instance.cluster.leave, instance.cluster.members
     refusing = [(members.get(other), other, reason) for other, reason in sorted(leave.refused_by.items())]
     return {
@@ -106,7 +107,8 @@ def remaining(instance: Instance) -> dict[str, Any]:
 
 
 def last_heard_ms(instance: Instance, member: Member) -> int | None:
-    """When a member was last heard, by the own wall clock. What an earlier start noted may be some minutes early."""
+    """Return the time of a member's last message by this instance's wall clock. A time from an earlier incarnation
+    may be some minutes early."""
     silent_s = member.silent_s
     return int(instance.clock.now_ms() - silent_s * 1000) if silent_s is not None else member.seen_ms
 

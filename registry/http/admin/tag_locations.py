@@ -1,8 +1,8 @@
-"""Where a tag's fact and content are: `GET /_concord/replication/<repository>/<tag>`.
+"""The locations of a tag: `GET /_concord/replication/<repository>/<tag>`.
 
-Every member that is live is asked, all at once, whether it has the fact that wins, the manifest, and what the manifest
-refers to at all levels. That is read from the manifests at this instance; a manifest that is not here hides its parts.
-Asking heals nothing: what is shown is how it stands.
+The instance asks every live member at once whether it has the winning fact, the manifest, and the content that the
+manifest refers to at all levels. The list of that content comes from manifest bodies on this instance; a body that is
+missing here hides its parts. The request repairs nothing: the answer shows the present state.
 """
 
 import asyncio
@@ -36,16 +36,16 @@ ANSWER_S = 2.0
 
 
 class Parts(NamedTuple):
-    """What a manifest stands on, itself included, as far as the bodies here tell."""
+    """The content that a manifest depends on, itself included, as far as the bodies on this instance tell."""
 
     manifests: list[str]
     blobs: list[str]
     whole: bool
-    """Whether that is all: no manifest is missing here, and there are not too many parts."""
+    """True if that is all: no manifest is missing here, and there are not too many parts."""
 
 
 class MemberAnswer(NamedTuple):
-    """What one instance said, or why it did not."""
+    """The answer of one instance, or the reason why there is none."""
 
     instance: str
     site: str
@@ -115,7 +115,7 @@ async def parts_of(queries: Queries, digest: Digest) -> Parts:
 
 
 def local_answer(instance: Instance, question: ReplicationQuestion) -> ReplicationAnswer:
-    """What this instance has of it. Raises OciError for names that are none."""
+    """Return the part of a tag that this instance has. Raises OciError for invalid names."""
     repository, tag = parse_repository(question.repository), parse_tag(question.tag)
     with instance.catalog.database.one_step():
         facts = instance.catalog.queries.facts_of_tag(repository, tag)
@@ -124,7 +124,7 @@ def local_answer(instance: Instance, question: ReplicationQuestion) -> Replicati
 
 
 async def _ask(instance: Instance, member: Member, question: ReplicationQuestion) -> MemberAnswer:
-    """A member that is presumed dead is not asked."""
+    """Ask one member. A member that is presumed dead is not asked."""
     about = (member.instance, member.beat.site, instance.cluster.members.url(member))
     if not member.live:
         return MemberAnswer(*about, None, "it is not heard")
@@ -137,7 +137,7 @@ async def _ask(instance: Instance, member: Member, question: ReplicationQuestion
 
 
 def _rank(fact: tuple[str, int, int]) -> tuple[int, int]:
-    """Which of several facts wins, see `crdt.fact`."""
+    """Return the sort key by which the winning fact is the greatest (`crdt.fact`)."""
     return fact[1:]
 
 

@@ -70,9 +70,9 @@ async def _get(instance: Instance, request: Request, digest: Digest, row: BlobRo
 
 
 async def _protect(instance: Instance, repository: Repository, digest: Digest) -> None:
-    """Whoever is told that a blob is there does not upload it, so it has to stay. Where this instance has said not to
-    rely on it, others may be about to drop its link: it is said again, and so outlives them. Raises BlobUnknown where
-    they were faster."""
+    """Keep a blob that a client will rely on: a client that learns that a blob exists does not upload it. If this
+    instance has agreed to release the blob, other members may be about to drop its link; the link is then
+    re-asserted, so that it outlives them. Raises BlobUnknown if they were faster."""
     collect = instance.cluster.garbage_collector
     collect.pin(digest)
     if not collect.release_pending(repository, digest):

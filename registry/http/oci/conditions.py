@@ -1,5 +1,4 @@
-"""What a GET of content asks for: all of it, a part, or only whether it is another one (RFC 9110, sections 13 and 14).
-And the headers of the answer."""
+"""Conditional and range requests of content (RFC 9110, sections 13 and 14), and the headers of their responses."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from registry.oci.ranges import parse_ranges
 
 
 class RangeResponse(NamedTuple):
-    """The bytes of a blob that are to be sent, and with what."""
+    """The bytes of a blob to send, with the status and headers of the response."""
 
     first: int
     length: int
@@ -25,8 +24,8 @@ class RangeResponse(NamedTuple):
 def evaluate_conditions(
     request: Headers, digest: Digest, size: int, entropy: Callable[[int], bytes]
 ) -> RangeResponse | None:
-    """What a GET of a blob asks for; None where the client has it already. Raises RangeInvalid. `entropy` returns so
-    many unpredictable bytes."""
+    """Return the response to a GET of a blob: all of it, or ranges; None if the client has it already. Raises
+    RangeInvalid. `entropy` returns that many unpredictable bytes."""
     etag = etag_of(digest)
     if matches(request.get("if-none-match"), etag):
         return None
@@ -46,24 +45,24 @@ def evaluate_conditions(
 
 
 def whole_blob(digest: Digest, size: int) -> RangeResponse:
-    """All of a blob."""
+    """Return the response with the whole blob."""
     return RangeResponse(0, size, 200, blob_headers(digest, size))
 
 
 def etag_of(digest: Digest) -> str:
-    """Content never changes, so its digest is a strong validator."""
+    """Return the entity tag of content. Content never changes, so its digest is a strong validator."""
     return f'"{digest}"'
 
 
 def matches(header: str | None, etag: str) -> bool:
-    """If-None-Match (RFC 9110, section 13.1.2): `*`, or a list that has this entity tag, weak or strong."""
+    """Return whether If-None-Match (RFC 9110, section 13.1.2) is `*` or lists this entity tag, weak or strong."""
     if header is None:
         return False
     return any(tag.strip().removeprefix("W/") in (etag, "*") for tag in header.split(","))
 
 
 def content_headers(digest: Digest) -> dict[str, str]:
-    """What every answer with content says of it."""
+    """Return the headers of every response with content."""
     return {"Docker-Content-Digest": digest, "ETag": etag_of(digest)}
 
 

@@ -29,14 +29,14 @@ class Multipart(NamedTuple):
     boundary: str
 
     def head(self, part: ByteRange) -> bytes:
-        """What stands before a part."""
+        """Return the delimiter and headers before a part."""
         return (
             f"\r\n--{self.boundary}\r\nContent-Type: application/octet-stream\r\n"
             f"Content-Range: bytes {part.first}-{part.end - 1}/{self.size}\r\n\r\n"
         ).encode()
 
     def end(self) -> bytes:
-        """What stands behind the last part."""
+        """Return the closing delimiter behind the last part."""
         return f"\r\n--{self.boundary}--\r\n".encode()
 
     def length(self) -> int:

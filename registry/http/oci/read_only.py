@@ -1,9 +1,9 @@
-"""What a process answers that only reads: manifests and blobs that are here and in order, and pages of tags.
+"""The requests that a worker answers: manifests and blobs that are on this disk and checked, and pages of tags.
 
-Several processes may serve one data directory. One of them owns the instance: it writes, gossips and keeps content. The
-others answer what they can from committed rows and content files, which is most of what is asked, and pass every other
-connection on to the owner (`runtime.handover`). Nothing here waits for anybody, and nothing is changed: what the owner
-has to know of it is noted, and told it now and then.
+Several processes may serve one data directory. The primary runs the instance: it writes, gossips and keeps content. The
+workers answer reads from committed rows and content files, which are most requests, and hand every other connection
+over to the primary (`runtime.handover`). Invariant: this code waits for no other process and changes nothing. It
+records what the primary has to know, and the worker reports that periodically.
 """
 
 from collections.abc import AsyncGenerator
@@ -41,7 +41,7 @@ MAX_NOTED = 10_000
 
 
 class ReadOnlyApp:
-    """See the module. For one process, over committed rows and content files."""
+    """The application of one worker, over committed rows and content files."""
 
     def __init__(
         self,
@@ -65,21 +65,21 @@ class ReadOnlyApp:
         self._cut_offs = LogLimit(clock)
         self.traffic = Traffic()
         self.used: set[Digest] = set()
-        """Blobs that were read, for the owner to know."""
+        """Blobs that were read, for the primary's eviction."""
         self.damaged: list[Damage] = []
-        """What turned out damaged while it was sent, for the owner to see to."""
+        """Content that proved corrupt while it was sent, for the primary to repair."""
         self._fast_path = FastPath(
             database, self._store, clock, check_after_s, self.traffic, self._note_used, self._note_damage
         )
 
     def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
-        """As `App.direct`."""
+        """Return a response by the fast path, as `App.direct` does."""
         if self._log_requests or not target.startswith(API) or not self.lease.allows_read():
             return None
         return self._fast_path.answer(method, target, headers)
 
     def stream(self, method: str, target: bytes, headers: Headers) -> StreamResponse | None:
-        """A blob, or a part of it, as an answer that sends it; None where the owner has to answer."""
+        """Return a response that sends a blob or ranges of it; None if the primary has to answer."""
         path = plain_path(target) if method == "GET" else None
         if path is None or path.resource != "blob" or not self.lease.allows_read():
             return None
@@ -97,7 +97,7 @@ class ReadOnlyApp:
         if row is None or found is None or is_due(found[1], self._clock.now_ms(), self._check_after_ms):
             return None
         if digest in self._store.suspects:
-            return None  # the owner was told, and sees to it
+            return None  # the primary was told, and sees to it
         selected = evaluate_conditions(HeaderView(raw=list(headers)), digest, row.size, self._clock.entropy)
         if selected is None:
             return None
@@ -125,7 +125,7 @@ class ReadOnlyApp:
             raise
 
     def _note_damage(self, digest: Digest, offset: int = 0) -> None:
-        """Content is damaged: nothing of it is sent from here any more."""
+        """Record that content is corrupt. This process sends nothing of it any more."""
         if digest not in self._store.suspects and len(self.damaged) < MAX_NOTED:
             self.damaged.append(Damage(digest, offset))
         self._store.suspects[digest] = offset
@@ -135,7 +135,7 @@ class ReadOnlyApp:
             self.used.add(digest)
 
     async def serve(self, response: StreamResponse, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send an answer, and count it."""
+        """Send a response and count it."""
         self._proxies.resolve(scope)
         exchange = Exchange(scope, receive, send, self._ids.of(scope["headers"]), self._clock)
         with exchange.counted(self.traffic, TEMPLATES["blob"], self._log_requests, self._cut_offs):

@@ -1,7 +1,7 @@
-"""What refers to a manifest (OCI distribution specification, "Listing Referrers" and "Referrers Tag Schema").
+"""Referrers of a manifest (OCI distribution specification, "Listing Referrers" and "Referrers Tag Schema").
 
-One page holds as much as one manifest may, so that a client that reads only one finds what there is up to that size;
-beyond it, the newest.
+One page holds as many bytes as one manifest may, so that a client that reads only the first page finds all referrers up
+to that size, and the newest beyond it.
 """
 
 import apsw

@@ -18,9 +18,9 @@ class RepeatableBody:
         self._rest = body
         self._is_whole = True
         self.is_sent = False
-        """Whether any of it was."""
+        """True if any of it was."""
         self.is_repeatable = True
-        """Whether `pieces` can be asked for once more."""
+        """True if `pieces` can be asked for once more."""
 
     async def read_beginning(self) -> None:
         """Raises ClientGone. What came before that is dropped: sent now, it would arrive behind the client's question

@@ -34,7 +34,7 @@ TEMPLATES = {
     "upload": "/v2/<name>/blobs/uploads/<id>",
     "": "other",
 }
-"""How paths are called where they are counted, by resource."""
+"""Path templates by resource, which label metrics."""
 
 
 class Path(NamedTuple):
@@ -158,7 +158,7 @@ SUMMARIES: dict[str, dict[str, str]] = {
         "DELETE": "Cancel the upload.",
     },
 }
-"""What each handler does, by resource and method: the reference is generated from this."""
+"""A summary of each handler, by resource and method: the reference is generated from this."""
 for _handlers in HANDLERS.values():
     if "GET" in _handlers:
         _handlers["HEAD"] = _handlers["GET"]  # the server sends no body to HEAD

@@ -1,9 +1,9 @@
 """Pushing blobs, at whichever instance a request arrives (OCI distribution specification, "Pushing blobs").
 
-An upload's bytes are kept by the instance that began it, which its id names. A request that arrives elsewhere is passed
-on, once, as it streams. When the owner does not answer, an upload without bytes is adopted by whoever was asked; one
-with bytes waits a moment for an owner that is restarting, is then 503 while it may come back, and at last unknown,
-which makes clients begin again.
+The instance that began an upload owns it: it keeps the bytes, and the upload's id names it. A request that arrives at
+another instance is forwarded to the owner once, as a stream. If the owner does not answer, the instance that received
+the request adopts an upload without bytes. For an upload with bytes it waits a moment for an owner that is restarting,
+answers 503 while the owner may come back, and at last 404, on which clients begin again.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ Method = Literal["PATCH", "PUT", "GET", "DELETE"]
 
 
 class UploadRequest(NamedTuple):
-    """One request of an upload, apart from how it came here."""
+    """One request for an upload, independent of the connection it arrived on."""
 
     method: Method
     repository: Repository
@@ -52,7 +52,7 @@ class UploadRequest(NamedTuple):
     span: Span | None
     body: AsyncIterator[bytes]
     network: str = ""
-    """Of the client."""
+    """The network of the client."""
 
 
 async def begin(instance: Instance, request: Request, repository: Repository) -> Response:
@@ -119,7 +119,7 @@ async def continue_upload(instance: Instance, request: Request, repository: Repo
 
 
 async def handle_upload_request(instance: Instance, wanted: UploadRequest) -> Response:
-    """Do what a request asks of an upload that this instance owns."""
+    """Handle a request for an upload that this instance owns."""
     uploads, name = instance.uploads, wanted.upload.name
     if wanted.upload.has_bytes and not uploads.has_bytes(name):
         raise BlobUploadUnknown("this upload was finished or cancelled, or has expired")

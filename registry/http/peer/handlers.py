@@ -1,9 +1,9 @@
-"""What other instances ask: the answering side of `cluster.rpc.client`.
+"""The server side of requests between instances (`cluster.rpc.client` is the client side).
 
-Requests are accepted only in a session, with a MAC and a number not seen before (see `cluster.rpc.sessions`), and are
-answered from committed state and the local disk alone, so that questions cannot go round in circles. A request that
-reached this instance at a shared address but is meant for another member is forwarded, once. Site names do not matter
-for that: while a site is renamed by one restart after the other, both names stand behind its address.
+A request is accepted only in a session, with a MAC and a sequence number that was not used before
+(`cluster.rpc.sessions`). It is answered from committed state and the local disk alone, so that requests cannot go round
+in circles. A request that reached this instance at a shared address but is meant for another member is forwarded, once.
+Site names do not matter for that: while a site is renamed by rolling restarts, both names stand behind its address.
 """
 
 import asyncio
@@ -116,8 +116,8 @@ async def _respond(instance: Instance, request: Request, path: str, authenticate
 
 
 def _check_path(path: str) -> None:
-    """Raises Refused for what is no path of ours: nobody has proved anything yet, and what is passed on must not lead
-    elsewhere."""
+    """Raise RequestRefused for an unknown path: the client has proved nothing yet, and a forwarded request must not
+    lead elsewhere."""
     kind, _, rest = path[1:].partition("/")
     if kind in ("content", "remains"):
         parse_digest(rest)
@@ -126,7 +126,7 @@ def _check_path(path: str) -> None:
 
 
 async def _forward(instance: Instance, request: Request, meant: Member) -> Response:
-    """Let the instance answer that is meant. Request and answer, MACs and all, are for those two to check."""
+    """Forward a request to the member it is meant for. Those two check request, answer and MACs."""
     headers = [(name, value) for name, value in request.headers.items() if name.startswith(("concord-", "range"))]
     headers += [(FORWARDED, "1"), *forwarded_headers()]
     url = meant.beat.advertise + request.scope["path"]
@@ -207,7 +207,7 @@ async def _content(instance: Instance, request: Request, digest: Digest) -> Resp
 
 
 async def _quarantined_copy(instance: Instance, request: Request, digest: Digest) -> Response:
-    """A range of a damaged copy, if that range is right."""
+    """Return a range of a quarantined copy if the checksums of that range match."""
     size = instance.cluster.contents.damaged_size(digest)
     part = parse_range(request.headers.get("range"), size) if size else None
     pieces = await instance.cluster.contents.open_remains(digest, Part(*part)) if part else None
@@ -218,7 +218,7 @@ async def _quarantined_copy(instance: Instance, request: Request, digest: Digest
 
 
 async def _upload(instance: Instance, request: Request, authenticated: AuthenticatedRequest) -> Response:
-    """A request for an upload of ours that arrived at another instance."""
+    """Handle a request for an upload of this instance that arrived at another instance."""
     question = msgspec.msgpack.decode(_unpacked(authenticated.question), type=m.UploadQuestion)
     try:
         repository = parse_repository(question.repository)

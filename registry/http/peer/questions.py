@@ -1,5 +1,5 @@
-"""What instances answer each other: one question after the other, from committed state and this disk alone, so that
-questions cannot go round in circles. `peers` has seen to it that the asker is a member."""
+"""Handlers of requests between instances, each from committed state and this disk alone, so that requests cannot go
+round in circles. `handlers` has authenticated the member before."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -42,12 +42,12 @@ class RequestRefused(Exception):
 
 
 class AuthenticatedRequest(NamedTuple):
-    """An authentic request."""
+    """A request of a member whose session, MAC and sequence number were checked."""
 
     session: Session
     sequence: int
     question: str
-    """What is asked about a streamed body; empty with any other."""
+    """The parameters of a request whose body is streamed; empty otherwise."""
     body: bytes | None
     """None for a streamed one, which has not been read."""
 
@@ -93,8 +93,8 @@ async def _fingerprints(
 
 
 async def _diffs(instance: Instance, request: AuthenticatedRequest, question: m.DiffsQuestion) -> m.DiffsAnswer:
-    """What the asker lacks. What would make the answer too long is left for another question; what is too long even for
-    one of its own is sent all the same, since there is no other way to have it."""
+    """Return the diffs that the caller lacks. A diff that would make the answer too long is left for another
+    request; a diff that is too long on its own is sent all the same, since there is no other way to get it."""
     diffs, size = [], 0
     for name, vector in question.documents:
         theirs = decode_vector(vector)
@@ -118,7 +118,7 @@ async def _diffs(instance: Instance, request: AuthenticatedRequest, question: m.
 
 
 async def _updates(instance: Instance, request: AuthenticatedRequest, question: m.Updates) -> m.UpdatesAnswer:
-    """Take in what another instance says we lack. Each update stands for itself."""
+    """Apply updates that another instance finds missing here. Each update stands for itself."""
     await instance.catalog.database.write(lambda tx: note_writers(tx, question.writers))
     early = []
     for number, (_, update) in enumerate(question.documents, 1):

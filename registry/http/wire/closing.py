@@ -1,12 +1,12 @@
-"""How a connection ends without harm to the last answer on it.
+"""Closing a connection without harm to the last response on it.
 
-A socket that is closed while bytes of the client are unread resets the connection, and a reset takes the answer away
-from a client that sends its whole request before it reads (RFC 9112, section 9.6). `LingeringTransport` therefore ends
-its own direction first, and discards what still comes until the client closes, within bounds.
+A socket that is closed while bytes of the client are unread resets the connection, and the reset destroys the response
+of a client that sends its whole request before it reads (RFC 9112, section 9.6). `LingeringTransport` therefore closes
+its sending direction first, and discards what it receives until the client closes, within bounds.
 
-HTTP/1.0 has no chunks (RFC 9112, section 6.1). A body of unknown length ends with the connection there. Nothing in the
-framing tells one that breaks off from a whole one, so what is sent in this way must be incomplete without its end. That
-holds for lists, the only such bodies: they are JSON.
+HTTP/1.0 has no chunked coding (RFC 9112, section 6.1), so a body of unknown length ends with the connection. The
+framing does not tell a truncated body from a whole one, so such a body must be invalid without its end. Lists are the
+only such bodies, and they are JSON.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class LingeringTransport(asyncio.Transport):
         self.close_now = transport.close
 
     def is_closing(self) -> bool:
-        """Whether no answer can be written any more."""
+        """True if no answer can be written any more."""
         return self._is_lingering or self._transport.is_closing()
 
     def close(self) -> None:

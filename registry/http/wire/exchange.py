@@ -52,11 +52,11 @@ class Exchange:
 
     @property
     def is_answering(self) -> bool:
-        """Whether the head of an answer has been sent."""
+        """True if the head of an answer has been sent."""
         return self._status != 0
 
     def served(self, route: str) -> Served:
-        """What is to be counted, once it is over."""
+        """Return the record of the request for the counters, once it is over."""
         method = self._scope["method"]
         method = method if method in METHODS else "other"
         return Served(route, method, self._status, self._first, self._received, self._sent)

@@ -1,11 +1,12 @@
-"""What is asked for most, answered at once: manifests and small blobs that are here and in order, and pages of tags.
+"""The fast path: the most frequent reads, answered without a task.
 
-No task is begun for these, nobody is asked, and nothing is waited for. An answer is kept, and is given again as long as
-its repository has not changed since, of which the catalog's number for the repository's last change tells: one short
-query, whichever process has written. Whatever is not plain (a condition, a range, a query, content that is elsewhere or
-due to be checked, a miss) is left to the routes, and so is what is large: its memory is bounded over all requests.
+It serves manifests and small blobs that are on this disk and checked, and pages of tags. It waits for nothing. A
+response is cached and used again as long as its repository has not changed, which one short query of the repository
+revision tells, whichever process has written. Requests that are not plain (a condition, a range, a query, content that
+is elsewhere or due for a check, a miss) take the slow path, and so do large responses, whose memory is bounded over all
+requests.
 
-Bodies are compared with their digest when they are taken up, so what is kept is right whatever the disk does later.
+A body is compared with its digest before it is cached, so cached bodies are right whatever the disk does later.
 """
 
 import re
@@ -45,7 +46,7 @@ _NOT_PLAIN = frozenset((b"if-none-match", b"if-range", b"range", b"content-lengt
 
 
 class CachedResponse(NamedTuple):
-    """An answer of status 200, and as of which change of which document it is right."""
+    """A response of status 200, and the document revision for which it is valid."""
 
     route: str
     head: bytes
@@ -56,11 +57,11 @@ class CachedResponse(NamedTuple):
     blob: Digest | None
     """The blob it holds, whose use is to be noted; None for a manifest."""
     checked_ms: int = 0
-    """When the blob was last checked; a manifest always is when it is taken up."""
+    """The time of the blob's last check. A manifest is checked when it is cached."""
 
 
 class FastPath:
-    """See the module. For one process."""
+    """The fast path of one process, with its cache."""
 
     def __init__(
         self,
@@ -130,7 +131,7 @@ class FastPath:
         return is_due(checked_ms, self._clock.now_ms(), self._check_after_ms)
 
     def _read_and_cache(self, target: bytes) -> CachedResponse | None:
-        """Read what a request asks for, and keep it."""
+        """Read the content of a request and cache the response."""
         self._drop(target)
         resource, name, reference = plain_path(target) or _NO_PATH
         try:
@@ -222,7 +223,7 @@ BASE = b"/v2/"
 _NO_PATH = Path("", "", "")
 _BASE_HEADERS = API_VERSION | {"Content-Type": "application/json", "Content-Length": "2"}
 _BASE_ANSWER = CachedResponse(TEMPLATES["base"], on_the_wire(_BASE_HEADERS), b"{}", "", 0, None)
-"""What clients ask first, to see which API this is."""
+"""The response to the request by which clients discover the API."""
 
 
 def plain_path(target: bytes) -> Path | None:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 INITIAL_BUFFER_BYTES = 64 * 1024
 MAX_BUFFER_BYTES = 1024 * 1024
-"""So much is taken at once, and before the application asks for it."""
+"""The largest buffer: so many bytes are received before the application asks for them."""
 MAX_POOLED_BUFFERS = 16
 MAX_LENT_BYTES = 64 * 1024 * 1024
 """Over all connections, for buffers that are larger than `FIRST_BYTES`."""
@@ -58,7 +58,7 @@ BUFFER_POOL = BufferPool()
 
 
 class BodyListener(Protocol):
-    """In whose place it stands."""
+    """The connection that a large body stands in for."""
 
     def on_body_received(self) -> None:
         """Some of it is here."""
@@ -71,7 +71,7 @@ class BodyListener(Protocol):
 
 
 class LargeBody(asyncio.BufferedProtocol):
-    """One of them, from its first byte on."""
+    """One large body, from its first byte on."""
 
     def __init__(self, length: int, connection: BodyListener) -> None:
         self.remaining_bytes = length
@@ -84,16 +84,16 @@ class LargeBody(asyncio.BufferedProtocol):
 
     @property
     def has_data(self) -> bool:
-        """Whether something has come that was not taken."""
+        """True if something has come that was not taken."""
         return bool(self._full or self._filled)
 
     @property
     def has_full_buffer(self) -> bool:
-        """Whether no more is to come before some of it is taken."""
+        """True if no more is to come before some of it is taken."""
         return bool(self._full)
 
     def take(self) -> memoryview | bytes:
-        """What has come, or a part of it. Whoever keeps it keeps much more memory from being used again."""
+        """Return received bytes. A caller that keeps them keeps a whole buffer from being used again."""
         piece: memoryview | bytes
         if not self.has_data:
             return b""
@@ -147,7 +147,7 @@ class LargeBody(asyncio.BufferedProtocol):
 
 
 def _is_unused(buffer: bytearray) -> bool:
-    """Whether no view of it is left: with one its size cannot be changed."""
+    """True if no view of it is left: with one its size cannot be changed."""
     try:
         buffer.append(0)
     except BufferError:

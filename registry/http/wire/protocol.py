@@ -1,24 +1,23 @@
-"""HTTP on the wire: uvicorn's protocol, with bounds on what it leaves open, and a short way for what can be answered at
-once.
+"""HTTP/1.1 on one connection: uvicorn's protocol with bounds, and a fast path.
 
-It would wait for ever for a head that does not end and for a next request after a stray byte, keep header fields and
-trailers of any size, take the body of a request that offers an upgrade for something else, begin as many requests as
-somebody sends at once, and keep what nobody reads.
+uvicorn alone would wait for ever for a head that does not end and for a request after a stray byte, keep header fields
+and trailers of any size, misread the body of a request that offers an upgrade, begin any number of pipelined requests,
+and keep responses that nobody reads.
 
 Offers of another protocol are ignored (RFC 9110, section 7.8). The parser ends such a request at its head, so that its
-body would be taken for the next request. The head is therefore parsed once more, without the offer.
+body would be taken for the next request. The head is therefore parsed again without the offer.
 
-Requests go to the parser one head at a time, so that of a connection one is under way and what follows waits as bytes,
-and so that whoever sends many at once does not keep others waiting: after some, everybody else has a turn.
+The parser receives one head at a time. One request of a connection is under way, and later ones wait as bytes. After
+some pipelined requests, other connections have a turn.
 
-Answers go out in the order of their requests. What is refused waits for the answers to earlier requests, which may have
-been carried out: its refusal would be read as the answer to one of them. A refusal that would stand within an answer,
-or behind the answer to the same request, is not sent.
+Invariant: responses leave in the order of their requests. A refusal waits for the responses to earlier requests, which
+may have been carried out: otherwise a client would read the refusal as the response to one of them. A refusal that
+would stand within a response, or behind the response to the same request, is not sent.
 
-A request for which the application has a direct answer (`http.wire.fast_path`) is answered where its head ends. That is
-a third of the cost of a task, a scope and messages.
+A request that the fast path can answer (`http.wire.fast_path`) is answered where its head ends. That costs a third of a
+task, a scope and messages.
 
-A large body whose length is known goes past the parser (`http.wire.large_body`).
+A large body of known length bypasses the parser (`http.wire.large_body`).
 """
 
 import asyncio
@@ -43,48 +42,47 @@ MAX_PIPELINED = 8
 LARGE_BODY_BYTES = 256 * 1024
 MAX_LENGTH_DIGITS = 18
 UNREAD_S = 60.0
-"""How long somebody may read nothing of what was sent."""
+"""Time after which a client that reads nothing is disconnected."""
 LINGER_BYTES = 4 * 1024 * 1024
-"""What is still taken in, and discarded, behind a refusal: the largest manifest, which clients send before they
-read."""
+"""Bytes that are read and discarded behind a refusal: the largest manifest, which clients send before they read."""
 
 _HEAD_END = b"\r\n\r\n"
 _OK = b"HTTP/1.1 200 OK\r\n"
 
 
 class FastPathApp(Protocol):
-    """What the application offers beside being called."""
+    """An application that can answer some requests without a task."""
 
     def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
         """The head, but for the status line, and the body of an answer of status 200 that can be given at once."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """See the module."""
+    """uvicorn's HTTP protocol with bounds, the fast path, and large bodies that bypass the parser."""
 
     _deadline: asyncio.TimerHandle | None = None
     _in_message = False
-    """Whether the parser has the beginning of a request and not yet its end."""
+    """True if the parser has the beginning of a request and not yet its end."""
     _in_head = False
     _current: RequestResponseCycle | None = None
     """The request whose answer is next, or was the last one."""
     _refused = False
-    """Whether nothing more is taken."""
+    """True if nothing more is taken."""
     _refusal = b""
     """The last answer, for which no earlier one is under way."""
     _answered = False
-    """Whether the present request was answered where its head ended."""
+    """True if the present request was answered where its head ended."""
     _progress = False
-    """Whether the last piece of data began or ended a head, or held some of a body."""
+    """True if the last piece of data began or ended a head, or held some of a body."""
     _fruitless_bytes = 0
     _tail = b""
     """The last bytes of a head of which the parser has a part."""
     _head_piece = b""
-    """What the parser is given, unless it begins within a body: it ends where a head ends, if one does."""
+    """The piece that the parser receives, unless it begins within a body. It ends where a head ends, if one does."""
     _large_body: LargeBody | None = None
     """The body that is coming past the parser."""
     _closes_after_response = False
-    """Whether the connection ends with the answer to the present request, or to the next one."""
+    """True if the connection ends with the answer to the present request, or to the next one."""
     _unread_bytes = 0
     _read_timer: asyncio.TimerHandle | None = None
 
@@ -95,7 +93,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self._closes_after_response = closes_after_response
         self._pending = bytearray(received)
-        """What has come and the parser has not been given."""
+        """Received bytes that the parser has not been given."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(LingeringTransport(transport, self._has_unread))
@@ -121,7 +119,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._parse_pending()
 
     def _is_one_piece(self, data: bytes) -> bool:
-        """Whether the parser may have all of it at once: some of a body, or the one head that it is."""
+        """True if the parser may have all of it at once: some of a body, or the one head that it is."""
         if self._in_message:
             return not self._in_head
         end = data.find(_HEAD_END)
@@ -148,7 +146,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._parse_pending()
 
     def _may_begin_next(self) -> bool:
-        """Whether the next request may begin: one after the other."""
+        """True if the next request may begin: one after the other."""
         return self._is_idle()
 
     def _next_piece(self) -> bytes:
@@ -287,8 +285,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
 
     def _large_length(self) -> int:
-        """How long the body is, if it goes past the parser; else 0. It cannot where the parser has some of it already,
-        because its head came behind another body."""
+        """Return the length of the body if it can bypass the parser, else 0. It cannot if the parser has a part of
+        it already, because its head came behind another body."""
         if not (self._tail + self._head_piece[-len(_HEAD_END) :]).endswith(_HEAD_END):
             return 0
         length = next((value for name, value in self.headers if name == b"content-length"), b"")
@@ -352,13 +350,13 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _has_response_due(self) -> bool:
-        """Whether an answer is under way or to come."""
+        """True if an answer is under way or to come."""
         running = self._current
         is_running = running is not None and not (running.response_complete or running.disconnected)
         return is_running or bool(self.pipeline)
 
     def _has_unread(self) -> bool:
-        """Whether the client may be sending what nothing will read."""
+        """True if the client may be sending what nothing will read."""
         return self._in_message or bool(self._pending)
 
     @property

@@ -17,7 +17,7 @@ _CONTENT_RANGE = re.compile(r"(?:bytes[ =])?([0-9]{1,18})-([0-9]{1,18})(?:/(?:[0
 
 
 CUT_OFF = "cut-off"
-"""What a cancellation carries by which the server cuts a request off at the end of a drain."""
+"""The message of the cancellation by which the server aborts a request at the end of a drain."""
 
 
 class CutOffByEnd(ClientGone):

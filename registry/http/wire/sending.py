@@ -21,13 +21,13 @@ COUNTED_BYTES = 64 * 1024
 PIECE_BYTES = 64 * 1024
 """Handed to the server at once, which then waits until most of it was read."""
 FAIR_S = 5.0
-"""So long no answer is cut off: 4 MiB in this time are less than 10 Mbit/s."""
+"""No response is cut off before this time: 4 MiB in it are less than 10 Mbit/s."""
 WAIT_S = 10.0
 LOOK_S = 0.25
 
 
 class _Answer:
-    """One answer on its way."""
+    """One response that is being sent."""
 
     def __init__(self, begun: float) -> None:
         self.begun = begun
@@ -40,7 +40,7 @@ class _Answer:
 
 
 class ResponseMemoryBudget:
-    """The answers that one instance is sending."""
+    """A bound on the memory of all responses that one instance is sending."""
 
     def __init__(self) -> None:
         self._answers: dict[_Answer, None] = {}
@@ -48,7 +48,7 @@ class ResponseMemoryBudget:
         self._freed = asyncio.Event()
         self.held_bytes = 0
         self.cut_off = 0
-        """Answers that gave way since the start."""
+        """Responses that were preempted since the start."""
 
     def has_room(self, size_bytes: int) -> bool:
         return size_bytes <= COUNTED_BYTES or self.held_bytes + size_bytes <= MAX_BYTES
@@ -74,7 +74,7 @@ class ResponseMemoryBudget:
             oldest.preempt(_now())
 
     async def send(self, response: Response, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send an answer, counted until the client has read most of it. Raises CutOff for one that gave way."""
+        """Send a response, counted until the client has read most of it. Raises CutOff if it is preempted."""
         body = bytes(response.body)
         if len(body) <= COUNTED_BYTES:
             await response(scope, receive, send)
