@@ -28,7 +28,7 @@ from registry.catalog.database import Transaction
 from registry.catalog.queries import document_name
 from registry.catalog.repository import store_body
 from registry.cluster.membership.members import Members
-from registry.cluster.replication.acknowledgements import Confirmations
+from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.gossip import Gossip
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.messages import Heartbeat
@@ -64,11 +64,11 @@ async def measure(scratch: Path, tags: int, repositories: int) -> None:
     size = sum(file.stat().st_size for file in (scratch / "first").iterdir() if file.name.startswith(PATH))
     print(f"{size / tags:10.0f} bytes    of SQLite for a tag with its manifest")
     members = Members(second.instance_id, "there")
-    gossip = Gossip(second, SilentBus(), [KEY], members, Confirmations(members), second.start_number, SystemClock())
-    members.hear(first.instance_id, heartbeat(first, 1), 1, on_bus=False)
+    gossip = Gossip(second, SilentBus(), [KEY], members, Acknowledgements(members), second.start_number, SystemClock())
+    members.receive_heartbeat(first.instance_id, heartbeat(first, 1), 1, on_bus=False)
     await timed("a change received, committed in groups", tags, partial(receive, gossip, frames))
     assert second.replica.root() == first.replica.root(), "all frames were taken in"
-    members.hear(first.instance_id, heartbeat(first, 2), 2, on_bus=False)  # live again: that took a while
+    members.receive_heartbeat(first.instance_id, heartbeat(first, 2), 2, on_bus=False)  # live again: that took a while
     beats = [beat(first, number) for number in range(3, 20_003)]
     print(f"{len(beats[0]):10.0f} bytes    a heartbeat at a site of {SITE_SIZE}")
     await timed("a heartbeat received", len(beats), partial(receive, gossip, beats))

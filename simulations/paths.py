@@ -16,8 +16,8 @@ from registry.catalog.replica import DocumentReplica
 from registry.cluster.node import Cluster
 from registry.cluster.placement.garbage_collection import GarbageCollector
 from registry.cluster.placement.write_concern import WriteConcern
-from registry.cluster.replication.anti_entropy import Sync
-from registry.cluster.rpc.client import Peers
+from registry.cluster.replication.anti_entropy import AntiEntropy
+from registry.cluster.rpc.client import PeerClient
 from registry.http.oci.read_only import ReadOnlyApp
 
 Told = Callable[[tuple[Any, ...], Any], str]
@@ -31,12 +31,12 @@ def _resumed(arguments: tuple[Any, ...], result: Any) -> str:
 
 WATCHED: tuple[tuple[Any, str, Told], ...] = (
     (bodies, "fits_a_frame", lambda arguments, fits: "" if fits else "change deposited"),
-    (gossip, "_fitted", lambda arguments, change: "" if change.delta else "change announced"),
+    (gossip, "_fit_to_frame", lambda arguments, change: "" if change.delta else "change announced"),
     (DocumentReplica, "store_snapshot", lambda arguments, result: "document compacted"),
     (DocumentReplica, "changes", lambda arguments, changes: "changes in pages" if changes.more else ""),
-    (Sync, "_audit_is_due", lambda arguments, due: "audit" if due else ""),
+    (AntiEntropy, "_audit_is_due", lambda arguments, due: "audit" if due else ""),
     (Cluster, "_behind", lambda arguments, behind: "out of service" if behind else ""),
-    (Peers, "stream", _resumed),
+    (PeerClient, "stream", _resumed),
     (WriteConcern, "_groups", lambda arguments, groups: "push secured" if groups else ""),
     (ReadOnlyApp, "stream", lambda arguments, stream: "blob sent by a reader" if stream else ""),
     (GarbageCollector, "_forget", lambda arguments, removed: "content collected" if removed else ""),

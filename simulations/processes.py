@@ -79,7 +79,7 @@ class Processes:
         until = loop.time() + READ_WAIT_S
         if method not in ("GET", "HEAD") or self._reading.lease.allows_read():
             return True
-        self._tell_primary(self._instance.cluster.site_lease.wanted)
+        self._tell_primary(self._instance.cluster.site_lease.request_renewal)
         while not self._reading.lease.allows_read():
             if loop.time() > until:
                 return False

@@ -29,7 +29,7 @@ from crdt.vector import Vector
 from registry.catalog.catalog import Catalog
 from registry.cluster.node import Cluster
 from registry.cluster.replication.read_lease import ReadLease
-from registry.cluster.rpc.client import PeerRefused, Peers
+from registry.cluster.rpc.client import PeerClient, PeerRefused
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.sessions import Session
 from registry.config import Config
@@ -45,7 +45,7 @@ KEY = ClusterKey("the simulated cluster's secret")
 REDIS = "redis"
 MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
 BODY = b"m" * 1500
-KINDS = {CHANGE: "changes", HEARTBEAT: "heartbeats", CONFIRMATION: "confirmations"}
+KINDS = {CHANGE: "changes", HEARTBEAT: "heartbeats", CONFIRMATION: "acknowledgements"}
 EVERYWHERE_S = 120.0
 NOBODY = Session("", "", "", 0, b"", 0)
 
@@ -109,7 +109,7 @@ class SteadyClock:
         return self._drawn.randbytes(size)
 
 
-class Questions(Peers):
+class Questions(PeerClient):
     """Questions between instances, carried by hand to whoever answers them."""
 
     def __init__(self, deployment: "Deployment", part: "Part", transport: SimulatedTransport, clock: SteadyClock):
@@ -158,11 +158,11 @@ class Part(Cluster):
             ReadLease(clock.steady_s),
         )
         self.cluster = self
-        self.peers = self.sync._peers = Questions(deployment, self, transport, clock)
+        self.peers = self.anti_entropy._peers = Questions(deployment, self, transport, clock)
         self.catalog.on_reached = lambda *reached: deployment.reached(self, *reached)
 
     def start(self) -> None:
-        for work in (self.gossip.run, self.sync.run, self._beat, self._join):
+        for work in (self.gossip.run, self.anti_entropy.run, self._beat, self._join):
             self._tasks.append(asyncio.create_task(work()))
 
     def push(self, repository: str, tag: str, number: int) -> None:

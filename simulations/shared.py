@@ -18,7 +18,7 @@ from crdt.fact import fact_hash
 from crdt.gate import admit
 from crdt.trie import DIGEST_SIZE, Node, Prefix, build, update
 from crdt.vector import Vector
-from registry.catalog.documents import Applied, Early, document_key
+from registry.catalog.documents import Applied, MissingDependencies, document_key
 from registry.catalog.incoming import Incoming
 
 CHANGES_PER_ANSWER = 1000
@@ -220,7 +220,7 @@ class SharedCatalog:
         held = self.replica.held(incoming.document)
         after = admit(held.vector, incoming.delta, incoming.needs)
         if after is None:
-            raise Early(incoming.document)
+            raise MissingDependencies(incoming.document)
         if after == held.vector:
             return Applied(after, held.digest, False)
         self._reach(incoming.document, held, incoming.raw, incoming.delta, after)

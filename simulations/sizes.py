@@ -19,7 +19,7 @@ import registry.catalog.view as view
 import registry.cluster.placement.garbage_collection as collect
 import registry.cluster.placement.replicator as copies
 import registry.cluster.placement.write_concern as secure
-import registry.cluster.replication.anti_entropy as sync
+import registry.cluster.replication.anti_entropy as anti_entropy
 import registry.cluster.replication.gossip as gossip
 import registry.cluster.transfer.blob_reader as contents
 import registry.cluster.transfer.scrubber as scrub
@@ -60,7 +60,7 @@ SMALL: tuple[tuple[Any, str, float], ...] = (
     (catchup, "DIFFS_PER_QUESTION", 2),
     (catchup, "NAMES_PER_QUESTION", 1),
     (questions, "MAX_DIFFS_BYTES", 700),
-    (sync, "AUDIT_S", 2.0),
+    (anti_entropy, "AUDIT_S", 2.0),
     (instance, "MAINTENANCE_INTERVAL_S", 2.0),
     (instance, "SWEEP_INTERVAL_S", 3.0),
     (collect, "BATCH", 2),

@@ -99,7 +99,7 @@ class Catalog:
             )
         await self.database.close()
 
-    async def begin_again(self, above: int) -> int:
+    async def begin_incarnation(self, above: int) -> int:
         """Count another start, later than `above`, and draw another writer for it. Answers its number."""
         self.start_number = await self.database.write(lambda tx: _next_start(tx, above, self._clock))
         self.retire_writer()
@@ -128,7 +128,7 @@ class Catalog:
     async def take_in(self, incoming: Incoming, sender: str | None = None) -> Applied:
         """Commit an update that came from elsewhere; with its `sender` (an instance), whose writer it is under.
 
-        Raises Early, ForeignWriter, CrdtError or StorageFailed, and then has changed nothing.
+        Raises MissingDependencies, ForeignWriter, CrdtError or StorageFailed, and then has changed nothing.
         """
         now_ms = self._clock.now_ms()
 

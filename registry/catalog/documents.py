@@ -29,7 +29,7 @@ HASHES_A_STEP = 2048
 """Hashes of facts that one step reads for a trie: 3 ms of processor time."""
 
 
-class Early(Exception):
+class MissingDependencies(Exception):
     """An update before which something is missing. It changed nothing."""
 
 
@@ -162,14 +162,14 @@ class Documents:
     def apply(self, tx: Transaction, name: str, raw: bytes, delta: Delta, needs: Vector, now_ms: int) -> Steps[Applied]:
         """Take in another replica's update, checked and decoded by `decode_delta`, in bounded steps.
 
-        Raises Early when its entries do not continue ours, it deletes what is not here, or `needs` is not covered;
-        WriterReused when it brings entries of our own writer.
+        Raises MissingDependencies when its entries do not continue ours, it deletes what is not here, or `needs` is not
+        covered; WriterReused when it brings entries of our own writer.
         """
         row = self._row(tx, name)
         vector = self.vector(tx, row.id)
         after = admit(vector, delta, needs)
         if after is None:
-            raise Early(name)
+            raise MissingDependencies(name)
         if after.get(self.writer, 0) > vector.get(self.writer, 0):
             raise WriterReused(name)
         if after == vector and not (yield from self._deletes_live(tx, row.id, delta)):

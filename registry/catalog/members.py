@@ -26,7 +26,7 @@ class MemberRow(NamedTuple):
     """In order, separated by spaces."""
 
 
-class Reached(NamedTuple):
+class SyncPoint(NamedTuple):
     """How far this instance has come with another: that one's commit number, for one start of it."""
 
     start: int
@@ -53,9 +53,9 @@ def all_members(database: Database) -> list[MemberRow]:
     return [MemberRow(*row) for row in database.rows(_ALL)]
 
 
-def save_reached(tx: Transaction, instance: str, reached: Reached) -> None:
+def save_sync_point(tx: Transaction, instance: str, reached: SyncPoint) -> None:
     tx.execute("INSERT OR REPLACE INTO reached (instance, start, number) VALUES (?, ?, ?)", (instance, *reached))
 
 
-def all_reached(database: Database) -> dict[str, Reached]:
-    return {row[0]: Reached(*row[1:]) for row in database.rows("SELECT instance, start, number FROM reached")}
+def all_sync_points(database: Database) -> dict[str, SyncPoint]:
+    return {row[0]: SyncPoint(*row[1:]) for row in database.rows("SELECT instance, start, number FROM reached")}

@@ -103,7 +103,7 @@ async def _serve(
     drain = Drain(instance, [server for server, _ in servers], callbacks.closing)
     for name in signals:
         asyncio.get_running_loop().add_signal_handler(name, drain.begin, "told to end by a signal")
-    instance.cluster.on_left = partial(drain.begin, "it has left the cluster")
+    instance.cluster.on_decommissioned = partial(drain.begin, "it has left the cluster")
     instance.process_deaths = callbacks.deaths
     _log_addresses(config, instance, sockets)
     callbacks.started()
@@ -127,7 +127,7 @@ def _receiver(instance: Instance, server: Server, receiving: socket.socket) -> R
         instance.traffic.under_way += notes.under_way
         instance.take_worker_notes(notes.used, notes.damaged)
 
-    receiver = Receiver(receiving, server.adopt, note, instance.cluster.site_lease.wanted, instance.clock)
+    receiver = Receiver(receiving, server.adopt, note, instance.cluster.site_lease.request_renewal, instance.clock)
     receiver.start()
     return receiver
 

@@ -16,8 +16,8 @@ def waiting(instance: Instance, lost: Set[str]) -> dict[str, int]:
     cluster = instance.cluster
     counts = {
         "held frames": cluster.gossip._gate.items,
-        "confirmations": len(cluster.confirmations._waits),
-        "documents due": len(cluster.sync._due),
+        "acknowledgements": len(cluster.acknowledgements._waits),
+        "documents due": len(cluster.anti_entropy._due),
         "transfers": len(cluster.transfers._transfers.keys() - lost),
         "bodies": len(cluster.bodies._fetching),
         "writes": len(instance.catalog.database._queue),

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from registry.cluster.node import BEHIND_S, CLIENTS_WAIT_S
+from registry.cluster.node import CLIENTS_WAIT_S, STALE_AFTER_S
 from simulations.checkers import Violation
 from simulations.checkers.commits import Commits
 from simulations.history import History, Identity, Written
@@ -18,7 +18,7 @@ from simulations.life import Life
 from simulations.world import Node, World
 
 LOOK_S = 0.2
-TOLD_S = BEHIND_S + 0.3
+TOLD_S = STALE_AFTER_S + 0.3
 LONG_THERE_S = 2.5
 """A neighbour that has run for so long is known by its heartbeats."""
 
@@ -120,11 +120,11 @@ class Readiness:
         member = node.instance.cluster.members.get(other.instance.catalog.instance_id)
         now, own, pair = self._world.loop.now, self._own[other.life], (node.life, other.life)
         gossip = other.instance.cluster.gossip
-        if member is None or len(own) != gossip.changes or {one.start for one in own} - {gossip.start}:
+        if member is None or len(own) != gossip.published_seq or {one.start for one in own} - {gossip.start}:
             return
         while self._arrived[pair] < len(own) and not self._misses(node, own[self._arrived[pair]]):
             self._arrived[pair] += 1
-        if self._arrived[pair] < (applied := member.applied.upto(gossip.start)):
+        if self._arrived[pair] < (applied := member.applied.contiguous_seq(gossip.start)):
             raise Violation(f"{node.name} counts {applied} changes of {other.name} as applied, and lacks one of them")
         if not member.live or other.site != node.site:
             return

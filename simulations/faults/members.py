@@ -33,8 +33,8 @@ async def _leave(stage: Stage, node: Node, drawn: random.Random) -> None:
     if not life.alive or node.instance is None:
         return
     cluster = node.instance.cluster
-    cluster.on_left = lambda: _is_gone(stage, node)
-    if not await _told(stage, node, "leave", {}) and not cluster.leave.under_way:
+    cluster.on_decommissioned = lambda: _is_gone(stage, node)
+    if not await _told(stage, node, "leave", {}) and not cluster.decommission.under_way:
         return  # its answer may be lost, and then it leaves all the same
     stage.fired("leave")
     while life.alive and stage.world.loop.now < begun + patience_s:

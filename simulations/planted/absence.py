@@ -6,8 +6,8 @@ from unittest.mock import patch
 
 from registry.cluster.membership.members import Progress
 from registry.cluster.node import Cluster
-from registry.cluster.replication import anti_entropy as sync
-from registry.cluster.replication.manifest_bodies import Bodies
+from registry.cluster.replication import anti_entropy
+from registry.cluster.replication.manifest_bodies import ManifestBodies
 from registry.http.app import App
 from simulations.planted.bug import Bug, together
 
@@ -17,14 +17,14 @@ async def never(*arguments: Any) -> None:
 
 
 def bodies_not_fetched() -> Bug:
-    return patch.object(Bodies, "run", never)
+    return patch.object(ManifestBodies, "run", never)
 
 
 def body_not_deposited() -> Bug:
-    async def pretend(self: Bodies, change: Any) -> bool:
+    async def pretend(self: ManifestBodies, change: Any) -> bool:
         return True
 
-    return patch.object(Bodies, "deposit", pretend)
+    return patch.object(ManifestBodies, "deposit", pretend)
 
 
 def nobody_introduced() -> Bug:
@@ -56,6 +56,6 @@ def gaps_not_seen() -> Bug:
 
     def careless(self: Progress, start: int, sequence: int) -> None:
         if self._enter(start):
-            self._upto = max(self._upto, sequence)
+            self._contiguous_seq = max(self._contiguous_seq, sequence)
 
-    return together(patch.object(Progress, "note", careless), patch.object(sync, "ROUND_S", 30.0))
+    return together(patch.object(Progress, "note", careless), patch.object(anti_entropy, "ROUND_S", 30.0))

@@ -4,9 +4,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 from unittest.mock import patch
 
-import registry.cluster.replication.acknowledgements as confirmations
+import registry.cluster.replication.acknowledgements as acknowledgements
 import registry.cluster.replication.site_lease as site_lease
-from registry.cluster.replication.acknowledgements import Confirmations
+from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.read_lease import ReadLease
 from registry.cluster.replication.site_lease import SiteLease
 from simulations.planted.bug import together
@@ -19,7 +19,7 @@ def leases_ignored() -> AbstractContextManager[Any]:
 
 def lapse_not_awaited() -> AbstractContextManager[Any]:
     """A write is answered when a member has missed it, while that member may still hold its lease."""
-    return patch.object(confirmations, "LAPSE_S", 0.0)
+    return patch.object(acknowledgements, "LAPSE_S", 0.0)
 
 
 def excluded_hold_leases() -> AbstractContextManager[Any]:
@@ -29,7 +29,7 @@ def excluded_hold_leases() -> AbstractContextManager[Any]:
         return True
 
     return together(
-        patch.object(Confirmations, "may_hold_lease", lambda self, member, applied: True),
+        patch.object(Acknowledgements, "may_hold_lease", lambda self, member, applied: True),
         patch.object(SiteLease, "_has", has),
         patch.object(SiteLease, "_has_all", lambda self, *arguments: True),
     )

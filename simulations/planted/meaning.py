@@ -13,7 +13,7 @@ import registry.http.oci.uploads as uploads
 from crdt.clock import HybridClock
 from crdt.delta import decode_delta
 from registry.cluster.node import Cluster
-from registry.cluster.replication import anti_entropy as sync
+from registry.cluster.replication import anti_entropy
 from registry.event_loop.steps import Steps
 from registry.http.wire.fast_path import FastPath
 from registry.oci.manifest import Manifest
@@ -27,7 +27,7 @@ def delete_of_the_winner_alone() -> Bug:
 
 
 def delete_without_asking() -> Bug:
-    return patch.object(Cluster, "learn_for_delete", nothing_async)
+    return patch.object(Cluster, "sync_before_delete", nothing_async)
 
 
 def answers_kept_for_ever() -> Bug:
@@ -38,10 +38,10 @@ def answers_kept_for_ever() -> Bug:
 def miss_without_asking() -> Bug:
     """Nor does a heartbeat that tells of more lead to a question, and rounds of anti-entropy are rare."""
     return together(
-        patch.object(Cluster, "learn_for_miss", nothing_async),
+        patch.object(Cluster, "read_repair", nothing_async),
         patch.object(Cluster, "_look_again", nothing),
         patch.object(Cluster, "_meet", nothing),
-        patch.object(sync, "ROUND_S", 30.0),
+        patch.object(anti_entropy, "ROUND_S", 30.0),
     )
 
 
@@ -88,20 +88,20 @@ def wall_clock_alone() -> Bug:
 
 
 def delete_not_waited_for() -> Bug:
-    settle = Cluster.settle
+    await_acknowledgements = Cluster.await_acknowledgements
 
     async def hasty(self: Cluster, change: Any) -> None:
         if decode_delta(change.delta).added:
-            await settle(self, change)
+            await await_acknowledgements(self, change)
 
-    return patch.object(Cluster, "settle", hasty)
+    return patch.object(Cluster, "await_acknowledgements", hasty)
 
 
 def mount_not_waited_for() -> Bug:
     mount = blobs.mount_blob
 
     async def hasty(instance: Any, *arguments: Any) -> Any:
-        with patch.object(instance.cluster, "settle", nothing_async):
+        with patch.object(instance.cluster, "await_acknowledgements", nothing_async):
             return await mount(instance, *arguments)
 
     return patch.object(uploads, "mount_blob", hasty)

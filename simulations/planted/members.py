@@ -7,10 +7,10 @@ from unittest.mock import patch
 from registry.catalog.catalog import Catalog
 from registry.catalog.documents import Documents
 from registry.cli import backup
-from registry.cluster.membership.decommission import Leave
+from registry.cluster.membership.decommission import Decommission
 from registry.cluster.membership.members import Members
 from registry.cluster.placement.eviction import Evictor
-from registry.cluster.rpc.client import Peers
+from registry.cluster.rpc.client import PeerClient
 from simulations.planted.bug import Bug, nothing, nothing_async, together
 
 
@@ -51,32 +51,32 @@ def own_copy_evicted() -> Bug:
 
 
 def nothing_handed_over() -> Bug:
-    return patch.object(Leave, "_hand_over_all", nothing_async)
+    return patch.object(Decommission, "_hand_over_all", nothing_async)
 
 
 def writes_while_leaving() -> Bug:
     """The last look comes while writes go on."""
 
     @contextmanager
-    def open_to_all(self: Leave) -> Any:
+    def open_to_all(self: Decommission) -> Any:
         yield
 
-    return patch.object(Leave, "writing", open_to_all)
+    return patch.object(Decommission, "writing", open_to_all)
 
 
 def leavers_relied_on() -> Bug:
-    async def keeps(self: Peers, member: Any, digest: Any, timeout_s: float, relying: bool = False) -> bool:
+    async def keeps(self: PeerClient, member: Any, digest: Any, timeout_s: float, relying: bool = False) -> bool:
         return await self.held_size(member, digest, timeout_s) is not None
 
-    async def stays(self: Peers, member: Any, timeout_s: float) -> bool:
+    async def stays(self: PeerClient, member: Any, timeout_s: float) -> bool:
         return True
 
-    return together(patch.object(Peers, "keeps", keeps), patch.object(Peers, "stays", stays))
+    return together(patch.object(PeerClient, "keeps", keeps), patch.object(PeerClient, "stays", stays))
 
 
 def nobody_told() -> Bug:
     """Whoever leaves relies on its frames alone."""
-    return patch.object(Leave, "tell", nothing_async)
+    return patch.object(Decommission, "tell", nothing_async)
 
 
 def old_id_kept() -> Bug:
@@ -95,7 +95,7 @@ def old_writer_kept() -> Bug:
 
 def forgotten_for_a_moment() -> Bug:
     """Whoever was forgotten is known again as soon as it is heard."""
-    return patch.object(Members, "forget", nothing)
+    return patch.object(Members, "remove", nothing)
 
 
 def restored_as_the_same() -> Bug:

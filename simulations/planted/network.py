@@ -15,10 +15,10 @@ from crdt.errors import Malformed
 from crdt.header import decode_fields
 from registry.catalog.queries import Queries
 from registry.cluster.node import Cluster
-from registry.cluster.replication.acknowledgements import Confirmations
-from registry.cluster.replication.anti_entropy import Sync
+from registry.cluster.replication.acknowledgements import Acknowledgements
+from registry.cluster.replication.anti_entropy import AntiEntropy
 from registry.cluster.replication.gossip import Gossip
-from registry.cluster.rpc.client import Peers
+from registry.cluster.rpc.client import PeerClient
 from registry.cluster.transfer.blob_reader import Contents
 from registry.http.oci.read_only import ReadOnlyApp
 from registry.storage.checks import Checks
@@ -63,7 +63,7 @@ def reads_unchecked() -> AbstractContextManager[Any]:
 
 
 def site_not_waited_for() -> AbstractContextManager[Any]:
-    return patch.object(Confirmations, "wait", nothing_async)
+    return patch.object(Acknowledgements, "wait", nothing_async)
 
 
 def confirmed_before_commit() -> AbstractContextManager[Any]:
@@ -94,17 +94,17 @@ def lookups_that_miss() -> AbstractContextManager[Any]:
 
     stack = contextlib.ExitStack()
     stack.enter_context(patch.object(Queries, "manifest_by_tag", forgetful))
-    stack.enter_context(patch.object(Cluster, "learn_for_miss", nothing_async))
+    stack.enter_context(patch.object(Cluster, "read_repair", nothing_async))
     return stack
 
 
 def no_catching_up() -> AbstractContextManager[Any]:
-    async def never(self: Sync) -> None:
+    async def never(self: AntiEntropy) -> None:
         await asyncio.Event().wait()
 
     stack = contextlib.ExitStack()
-    stack.enter_context(patch.object(Sync, "run", never))
-    stack.enter_context(patch.object(Sync, "document_is_due", nothing))
+    stack.enter_context(patch.object(AntiEntropy, "run", never))
+    stack.enter_context(patch.object(AntiEntropy, "request_diff", nothing))
     stack.enter_context(patch.object(Cluster, "_look_again", nothing))
     stack.enter_context(patch.object(Cluster, "_meet", nothing))
     return stack
@@ -112,16 +112,16 @@ def no_catching_up() -> AbstractContextManager[Any]:
 
 def reached_though_it_failed() -> AbstractContextManager[Any]:
     """A round of catching up counts as done when it has failed."""
-    original = Sync._catch_up
+    original = AntiEntropy._catch_up
 
-    async def hopeful(self: Sync, member: Any) -> bool:
+    async def hopeful(self: AntiEntropy, member: Any) -> bool:
         commit, start = member.beat.commit, member.beat.start
-        self._note_reached(member, commit, member.beat.changes, start)
+        self._note_sync_point(member, commit, member.beat.changes, start)
         return await original(self, member)
 
     stack = contextlib.ExitStack()
-    stack.enter_context(patch.object(Sync, "_catch_up", hopeful))
-    stack.enter_context(patch.object(Sync, "_audit_is_due", lambda self, member: False))
+    stack.enter_context(patch.object(AntiEntropy, "_catch_up", hopeful))
+    stack.enter_context(patch.object(AntiEntropy, "_audit_is_due", lambda self, member: False))
     return stack
 
 
@@ -138,15 +138,15 @@ def readers_check_nothing() -> Bug:
 
 def range_one_too_far() -> Bug:
     """A transfer goes on behind the byte where it should."""
-    stream = Peers.stream
+    stream = PeerClient.stream
 
-    def skipping(self: Peers, member: Any, path: str, headers: Any = ()) -> Any:
+    def skipping(self: PeerClient, member: Any, path: str, headers: Any = ()) -> Any:
         ((_, value),) = headers or (("Range", "bytes=0-"),)
         first, _, last = value.removeprefix("bytes=").partition("-")
         return stream(self, member, path, [("Range", f"bytes={int(first) + bool(int(first))}-{last}")])
 
-    return patch.object(Peers, "stream", skipping)
+    return patch.object(PeerClient, "stream", skipping)
 
 
 def twin_ignored() -> AbstractContextManager[Any]:
-    return patch.object(Cluster, "twin_seen", nothing)
+    return patch.object(Cluster, "on_clone_detected", nothing)

@@ -12,7 +12,7 @@ from registry.catalog import schema
 from registry.catalog.catalog import PATH
 from registry.catalog.collection import is_in_use
 from registry.catalog.database import Database
-from registry.catalog.documents import Early, WriterReused
+from registry.catalog.documents import MissingDependencies, WriterReused
 from registry.catalog.incoming import ForeignWriter, Incoming, bind_writer, take_in
 from registry.catalog.membership import forget_member
 from registry.catalog.view import all_observed
@@ -83,7 +83,7 @@ async def test_random_writes_and_updates_keep_view_and_document_together(tmp_pat
             if drawn.random() < 0.5:
                 try:
                     await apply(catalog, raw)
-                except Early:
+                except MissingDependencies:
                     pass
         live = catalog.facts(NAME)[1]
         deleted = [(w, c) for w, c, _ in drawn.sample(live, min(len(live), drawn.randrange(4)))]
@@ -115,10 +115,10 @@ async def test_an_update_with_something_missing_before_it_changes_nothing(tmp_pa
     one, other = await opened_catalog(tmp_path / "1"), await opened_catalog(tmp_path / "2", StillClock(5))
     first = (await write(one, [tag(one, "v1")])).delta
     second = (await write(one, [tag(one, "v2")])).delta
-    with pytest.raises(Early):
+    with pytest.raises(MissingDependencies):
         await apply(other, second)
     assert facts_of(other) == []
-    with pytest.raises(Early):
+    with pytest.raises(MissingDependencies):
         await apply(other, first, needs={77: 1})
     assert other.replica.commit_number() == 0
     await apply(other, first)
@@ -129,9 +129,9 @@ async def test_an_update_with_something_missing_before_it_changes_nothing(tmp_pa
 async def test_a_delete_of_what_is_not_here_yet_waits_for_it(tmp_path):
     """A seven-byte update could otherwise delete everything a writer will ever write."""
     catalog = await opened_catalog(tmp_path)
-    with pytest.raises(Early):
+    with pytest.raises(MissingDependencies):
         await apply(catalog, encode_delta(99, 0, [], [(5, 0)]))
-    with pytest.raises(Early):
+    with pytest.raises(MissingDependencies):
         await apply(catalog, encode_delta(99, 0, [], [(5, 2**30)]))
 
 

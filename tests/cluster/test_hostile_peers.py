@@ -255,7 +255,7 @@ def test_bodies_that_nobody_named_are_not_kept(peer, session, server, refusals):
 
 def test_a_hello_in_another_instances_name_is_refused(peer, session, server, refusals):
     beat = m.Heartbeat("eu", "http://127.0.0.1:9", "", "1", 1, 0, 0, bytes(16), {})
-    assert peer.ask(session, "/hello", m.Hello("cd" * 16, 1, beat, [])).status == 400
+    assert peer.ask(session, "/hello", m.Handshake("cd" * 16, 1, beat, [])).status == 400
     assert "cd" * 16 not in [member["instance"] for member in server.status()["members"]]
     assert refusals() == {"malformed": 1}
 

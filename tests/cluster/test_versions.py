@@ -24,9 +24,9 @@ pytestmark = pytest.mark.slow
 
 RELEASES = sorted(GOLDEN.iterdir())
 ANSWERS = {
-    "/hello": (m.Hello, m.Hello),
+    "/hello": (m.Handshake, m.Handshake),
     "/lease": (m.LeaseQuestion, m.LeaseAnswer),
-    "/frames": (m.FramesQuestion, m.Confirmation),
+    "/frames": (m.FramesQuestion, m.CommitAcknowledgement),
     "/changes": (m.ChangesQuestion, m.ChangesAnswer),
     "/summaries": (m.SummariesQuestion, m.SummariesAnswer),
     "/names": (m.NamesQuestion, m.NamesAnswer),
@@ -37,9 +37,9 @@ ANSWERS = {
     "/held": (m.HeldQuestion, m.HeldAnswer),
     "/bodies": (m.BodiesQuestion, m.BodiesAnswer),
     "/manifests": (m.ManifestsQuestion, m.ManifestsAnswer),
-    "/secure": (m.SecureQuestion, m.SecureAnswer),
-    "/take": (m.TakeQuestion, m.TakeAnswer),
-    "/relied": (m.RelyQuestion, m.RelyAnswer),
+    "/secure": (m.ReplicateManifestQuestion, m.ReplicateManifestAnswer),
+    "/take": (m.ReplicateBlobQuestion, m.ReplicateBlobAnswer),
+    "/relied": (m.ReferenceQuestion, m.ReferenceAnswer),
     "/release": (m.ReleaseQuestion, m.ReleaseAnswer),
     "/reach": (m.ReachQuestion, m.ReachAnswer),
     "/replication": (m.ReplicationQuestion, m.ReplicationAnswer),
@@ -106,7 +106,7 @@ def test_frames_of_every_release_are_taken_in(golden, bus):
     assert {frame.kind for frame in frames} == {CHANGE, HEARTBEAT, CONFIRMATION}
     for frame in frames:
         if frame.kind == CONFIRMATION:
-            assert msgspec.msgpack.decode(frame.payload, type=m.Confirmation).sequences
+            assert msgspec.msgpack.decode(frame.payload, type=m.CommitAcknowledgement).sequences
     for frame in golden["frames"]:
         publish(bytes.fromhex(frame))
     kinds = [frame.kind for frame in frames]
@@ -173,5 +173,5 @@ def test_heartbeats_and_hellos_of_one_version_back_and_forward_are_heard(bus, la
     hello = {"instance": other, "sequence": 1, "heartbeat": beat, "members": []} | later
     peer = Peer(server, instance=other)
     answer = peer.ask(peer.open(), "/hello", hello)
-    assert answer.status == 200 and msgspec.msgpack.decode(answer.body, type=m.Hello)
+    assert answer.status == 200 and msgspec.msgpack.decode(answer.body, type=m.Handshake)
     assert member(server, other)["live"]

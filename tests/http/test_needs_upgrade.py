@@ -218,7 +218,7 @@ def test_nothing_is_collected_nor_given_up_while_it_is_not_understood(old):
     assert "blocked" not in said["untagged"]
     peer = Peer(old.server)
     session = peer.open()
-    relied = peer.ask(session, "/relied", m.RelyQuestion([sha256(b"x")], 1, 0))
+    relied = peer.ask(session, "/relied", m.ReferenceQuestion([sha256(b"x")], 1, 0))
     assert "repository/blocked" in msgspec.msgpack.decode(relied.body)["unknown"]
 
 
@@ -234,7 +234,7 @@ def test_a_link_is_not_given_up_after_a_fact_that_may_name_it(old):
 
     facts = msgspec.msgpack.decode(peer.ask(session, "/facts", m.FactsQuestion("repository/blocked")).body)["facts"]
     links = [fact_hash(text) for _, _, text in facts if digest in text]
-    relied = peer.ask(session, "/relied", m.RelyQuestion([digest], 1, 0))
+    relied = peer.ask(session, "/relied", m.ReferenceQuestion([digest], 1, 0))
     assert msgspec.msgpack.decode(relied.body)["relied"] == []
     old.later_says("repository/blocked", ["x"])
     assert released() == []

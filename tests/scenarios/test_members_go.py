@@ -137,7 +137,7 @@ def test_an_instance_alone_cannot_leave(tmp_path):
 
 
 def test_a_client_that_drips_does_not_keep_an_instance_from_leaving(tmp_path):
-    constants = {"registry.cluster.membership.decommission.WRITES_S": 1.0}
+    constants = {"registry.cluster.membership.decommission.WRITES_TIMEOUT_S": 1.0}
     with running_cluster(tmp_path, ["eu", "us"], constants=constants, drain_s="1") as cluster:
         leaving, _ = cluster.servers
         location = leaving.client.begin_upload("app")

@@ -7,7 +7,7 @@ import statistics
 import pytest
 
 from registry.cluster.placement.eviction import Evictor
-from registry.cluster.replication.manifest_bodies import Bodies
+from registry.cluster.replication.manifest_bodies import ManifestBodies
 from registry.oci.names import Digest
 from simulations import evictions
 from simulations.evictions import BUDGET_GIB
@@ -20,7 +20,7 @@ async def told_to_leave(playing, node):
     """Have an instance leave. What is answered is done when it is gone."""
     url = f"http://{node.name}/_concord/leave"
     left = playing.world.loop.create_future()
-    node.instance.cluster.on_left = lambda: (playing.left(node), left.set_result(None))
+    node.instance.cluster.on_decommissioned = lambda: (playing.left(node), left.set_result(None))
     async with playing.world.network.request("operator", None, "POST", url, [], b"") as answer:
         assert answer.status == 200
     return left
@@ -63,7 +63,7 @@ def test_who_leaves_brings_the_manifests_that_nobody_comes_to_fetch(monkeypatch)
         await asyncio.sleep(1)
         playing.world.redis.stalled |= set(playing.world.redis.names)
         await asyncio.sleep(8)
-        monkeypatch.setattr(Bodies, "fetch", in_vain)
+        monkeypatch.setattr(ManifestBodies, "fetch", in_vain)
         assert await client(playing, "other").push(leaver, "app", "v1", image)
         await asyncio.wait_for(await told_to_leave(playing, leaver), 60)
         assert await client(playing, "last").pull_manifest(stays, "app", "v1") == image.body
@@ -79,7 +79,7 @@ def test_a_disk_that_refuses_the_last_word_delays_leaving_and_no_more():
         await begin(playing)
         leaver = playing.world.nodes[2]
         await pushed(client(playing), leaver, "v1", ALL_IMAGES[0])
-        hand_over, cluster = leaver.instance.cluster.leave.hand_over, leaver.instance.cluster
+        hand_over, cluster = leaver.instance.cluster.decommission.hand_over, leaver.instance.cluster
 
         def refuse(call, name):
             if call == "sqlite sync":
@@ -87,11 +87,11 @@ def test_a_disk_that_refuses_the_last_word_delays_leaving_and_no_more():
 
         async def handed_over():
             await hand_over()
-            cluster.leave.hand_over = hand_over
+            cluster.decommission.hand_over = hand_over
             leaver.on_disk_call = refuse
             playing.world.loop.call_later(3, lambda: setattr(leaver, "on_disk_call", lambda call, name: None))
 
-        cluster.leave.hand_over = handed_over
+        cluster.decommission.hand_over = handed_over
         await asyncio.wait_for(await told_to_leave(playing, leaver), 60)
 
     play(act)

@@ -91,7 +91,7 @@ def test_an_instance_that_goes_on_under_another_id_is_one_holder_of_a_push():
         pushing = asyncio.create_task(client(playing).push(first, "app", "v1", ALL_IMAGES[1]))
         await asyncio.sleep(1)
         playing.disturb()
-        await first.instance.cluster.forget(before)
+        await first.instance.cluster.remove_member(before)
         assert not await pushing
         assert second.instance.catalog.instance_id != before
 
@@ -114,7 +114,7 @@ def test_one_that_was_forgotten_hears_of_its_neighbours_before_it_is_ready(seed)
         await asyncio.sleep(1.2)  # its disk knows nobody yet
         second.die(False)
         await asyncio.sleep(7 + seed / 2)
-        await first.instance.cluster.forget(instance)
+        await first.instance.cluster.remove_member(instance)
         assert await put_again(client(playing), first, "v2")
         await playing.restart(second)
         while not second.instance.ready:
@@ -149,7 +149,7 @@ def test_who_was_forgotten_stays_so_when_another_has_heard_of_it():
             instance = third.instance.catalog.instance_id
             third.die(False)
             playing.world.weather.loss = 0.0 if heard else 1.0
-            await first.instance.cluster.forget(instance)
+            await first.instance.cluster.remove_member(instance)
             playing.forgotten(third, instance)
             await asyncio.sleep(0.1)
             playing.identities.excuse(playing._known_to_be_gone([second, third]), set())
@@ -207,7 +207,7 @@ def test_who_has_caught_up_just_now_is_not_expected_to_be_waited_for(since_s):
         await asyncio.sleep(CALM_S)
         first, second = playing.world.nodes
         gossip, work, going_on = second.instance.cluster.gossip, client(playing), asyncio.Event()
-        apply, missed = gossip._apply, first.instance.cluster.gossip.changes + 1
+        apply, missed = gossip._apply, first.instance.cluster.gossip.published_seq + 1
 
         async def late(frame, incoming):
             await (going_on if frame.sequence == missed else asyncio.Event()).wait()
@@ -286,7 +286,7 @@ def test_a_disk_that_is_put_back_after_a_leaver_has_asked_it_was_a_holder_for_th
         backup = second.backup()
         await pushed(client(playing), first, "v1", ALL_IMAGES[0])
         left = await told_to_leave(playing, first)
-        while not first.instance.cluster.has_left:
+        while not first.instance.cluster.is_decommissioned:
             await asyncio.sleep(0.1)
         second.die(False)
         playing.put_back(second)

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from registry.cluster.replication.manifest_bodies import Bodies
-from registry.cluster.rpc.client import Peers
+from registry.cluster.replication.manifest_bodies import ManifestBodies
+from registry.cluster.rpc.client import PeerClient
 from simulations.checkers import Violation
 from simulations.checkers.bounds import check_wanted
 from simulations.images import ALL_IMAGES, digest_of
@@ -21,7 +21,7 @@ def no_frame_brings_bodies(monkeypatch):
         return True
 
     monkeypatch.setattr("registry.cluster.replication.gossip.BODY_ROOM_BYTES", 0)
-    monkeypatch.setattr(Bodies, "deposit", leave_it)
+    monkeypatch.setattr(ManifestBodies, "deposit", leave_it)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def nobody_gives_bodies(monkeypatch, no_frame_brings_bodies):
     async def get_nothing(self, digest):
         return None
 
-    monkeypatch.setattr(Bodies, "_fetch", get_nothing)
+    monkeypatch.setattr(ManifestBodies, "_fetch", get_nothing)
 
 
 async def missed(playing: Run, wait_s: float) -> None:
@@ -105,12 +105,12 @@ def test_a_manifest_whose_push_was_answered_may_be_nowhere_if_one_disk_was_to_ho
 def test_a_body_whose_manifest_is_deleted_while_it_comes_is_fetched_again_when_that_is_back(monkeypatch):
     """A manifest's body that arrived when its manifest had just been deleted was dropped, and counted as fetched.
     Pushed again at once, the manifest was without its body there for up to five seconds."""
-    receive, image = Bodies._receive, ALL_IMAGES[0]
+    receive, image = ManifestBodies._receive, ALL_IMAGES[0]
 
     async def act(playing: Run) -> None:
         async def late(self, member, digest):
             body = await receive(self, member, digest)
-            monkeypatch.setattr(Bodies, "_receive", receive)
+            monkeypatch.setattr(ManifestBodies, "_receive", receive)
             await client(playing, "deleting").ask(
                 "delete manifest", first, "DELETE", path, repository="app", digest=digest
             )
@@ -120,7 +120,7 @@ def test_a_body_whose_manifest_is_deleted_while_it_comes_is_fetched_again_when_t
         await begin(playing)
         first, second = playing.world.nodes
         path = f"/v2/app/manifests/{digest_of(image.body)}"
-        monkeypatch.setattr(Bodies, "_receive", late)
+        monkeypatch.setattr(ManifestBodies, "_receive", late)
         await pushed(client(playing), first, "v1", image)
         await asyncio.sleep(0.5)
         assert second.instance.catalog.queries.body(digest_of(image.body)) is None
@@ -134,14 +134,14 @@ def test_a_body_whose_manifest_is_deleted_while_it_comes_is_fetched_again_when_t
 @pytest.mark.usefixtures("no_frame_brings_bodies")
 def test_many_manifests_that_are_missing_come_with_one_question(monkeypatch):
     """And one by one where whoever has them does not know that question, or does not answer it."""
-    monkeypatch.setattr("registry.cluster.replication.manifest_bodies.WORTH_ASKING_TOGETHER", len(ALL_IMAGES))
-    receive, alone = Bodies._receive, []
+    monkeypatch.setattr("registry.cluster.replication.manifest_bodies.MIN_BATCH", len(ALL_IMAGES))
+    receive, alone = ManifestBodies._receive, []
 
     async def counted(self, member, digest):
         alone.append(digest)
         return await receive(self, member, digest)
 
-    monkeypatch.setattr(Bodies, "_receive", counted)
+    monkeypatch.setattr(ManifestBodies, "_receive", counted)
 
     async def act(playing: Run) -> None:
         await missed(playing, 6)
@@ -152,7 +152,7 @@ def test_many_manifests_that_are_missing_come_with_one_question(monkeypatch):
     async def unknown(self, digests):
         pass
 
-    monkeypatch.setattr(Bodies, "_fetch_together", unknown)
+    monkeypatch.setattr(ManifestBodies, "_fetch_batch", unknown)
     play(act, sites=("eu", "us"))
     assert len(alone) == len(ALL_IMAGES)
 
@@ -160,15 +160,15 @@ def test_many_manifests_that_are_missing_come_with_one_question(monkeypatch):
 @pytest.mark.usefixtures("no_frame_brings_bodies")
 def test_manifests_come_one_by_one_where_the_question_for_many_is_not_answered(monkeypatch):
     """It took all of each round, and then the next."""
-    monkeypatch.setattr("registry.cluster.replication.manifest_bodies.WORTH_ASKING_TOGETHER", len(ALL_IMAGES))
-    ask = Peers.ask_url
+    monkeypatch.setattr("registry.cluster.replication.manifest_bodies.MIN_BATCH", len(ALL_IMAGES))
+    ask = PeerClient.ask_url
 
     async def hang(self, url, path, question, answer, instance=""):
         if path == "/manifests":
             await asyncio.sleep(60)
         return await ask(self, url, path, question, answer, instance)
 
-    monkeypatch.setattr(Peers, "ask_url", hang)
+    monkeypatch.setattr(PeerClient, "ask_url", hang)
 
     async def act(playing: Run) -> None:
         await missed(playing, 9)

@@ -231,7 +231,7 @@ def test_what_comes_by_a_frame_while_others_are_asked_is_no_miss(monkeypatch):
         first, second = playing.world.nodes
         work = client(playing)
         await pushed(work, first, "other", ALL_IMAGES[0])
-        monkeypatch.setattr("registry.cluster.node.Cluster.learn_for_miss", ask_in_vain)
+        monkeypatch.setattr("registry.cluster.node.Cluster.read_repair", ask_in_vain)
         asking = asyncio.ensure_future(client(playing, "client2").pull_manifest(second, "app", "v1"))
         await asyncio.sleep(0.05)
         await pushed(work, first, "v1", ALL_IMAGES[0])

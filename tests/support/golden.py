@@ -22,7 +22,7 @@ import redis as library
 from crdt.frame import HEARTBEAT, unseal
 from registry import __version__
 from registry.cluster.rpc import messages
-from registry.cluster.rpc.client import Peers
+from registry.cluster.rpc.client import PeerClient
 from registry.cluster.rpc.keys import ClusterKey
 from tests.support import images
 from tests.support.client import Client
@@ -40,7 +40,7 @@ recorded = None
 
 def record(path: str) -> bool:
     """Within an instance's process: note every question that it asks, and the answer, in a file."""
-    exchange = Peers._exchange
+    exchange = PeerClient._exchange
 
     async def recording(self, url, session, asked, headers, body, answer):
         decoded = await exchange(self, url, session, asked, headers, body, answer)
@@ -49,7 +49,7 @@ def record(path: str) -> bool:
             _append(path, json.dumps(entry))
         return decoded
 
-    Peers._exchange = recording
+    PeerClient._exchange = recording
     return True
 
 

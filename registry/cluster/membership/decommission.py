@@ -14,9 +14,16 @@ from registry.catalog.catalog import Catalog
 from registry.catalog.collection import linked_content, named_bodies
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.placement.rendezvous import ranked, spread
-from registry.cluster.replication.anti_entropy import Sync
-from registry.cluster.rpc.client import Peers
-from registry.cluster.rpc.messages import BodiesAnswer, BodiesQuestion, TakeAnswer, TakeQuestion, Updates, UpdatesAnswer
+from registry.cluster.replication.anti_entropy import AntiEntropy
+from registry.cluster.rpc.client import PeerClient
+from registry.cluster.rpc.messages import (
+    BodiesAnswer,
+    BodiesQuestion,
+    ReplicateBlobAnswer,
+    ReplicateBlobQuestion,
+    Updates,
+    UpdatesAnswer,
+)
 from registry.cluster.transfer.blob_reader import Contents
 from registry.errors import Leaving
 from registry.oci.names import Digest
@@ -27,24 +34,26 @@ from registry.telemetry.events import LogEvent
 log = EventLog("concord.leave")
 
 PAGE = 200
-AGAIN_S = 2.0
-LOOK_S = 0.1
-WRITES_S = 60.0
+RETRY_S = 2.0
+WRITES_POLL_S = 0.1
+WRITES_TIMEOUT_S = 60.0
 """How long writes that are at work are waited for. Those that end later are refused, since they may be lost."""
-ANSWER_S = 6.0
+REQUEST_TIMEOUT_S = 6.0
 MAX_EXAMPLES = 20
 """Contents that are named of those that nobody takes: enough to see what they have in common."""
 
 
-class Leave:
+class Decommission:
     """See the module."""
 
-    def __init__(self, catalog: Catalog, contents: Contents, members: Members, peers: Peers, sync: Sync) -> None:
+    def __init__(
+        self, catalog: Catalog, contents: Contents, members: Members, peers: PeerClient, anti_entropy: AntiEntropy
+    ) -> None:
         self._catalog = catalog
         self._contents = contents
         self._members = members
         self._peers = peers
-        self._sync = sync
+        self._anti_entropy = anti_entropy
         self._closed = self._is_over = False
         self._writes = 0
         self.under_way = False
@@ -75,9 +84,9 @@ class Leave:
         self.under_way = True
         await self._hand_over_all()
         self._closed = True
-        until = asyncio.get_running_loop().time() + WRITES_S
+        until = asyncio.get_running_loop().time() + WRITES_TIMEOUT_S
         while self._writes and asyncio.get_running_loop().time() < until:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(WRITES_POLL_S)
         self._is_over = True
         await self._hand_over_all()
         await self.tell()
@@ -85,23 +94,23 @@ class Leave:
     async def tell(self) -> None:
         """Return once somebody who stays knows what is known here."""
         while not await self._tell():
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(RETRY_S)
 
     async def _hand_over_all(self) -> None:
         while True:
             await self._pass()
             if not self.left and self._members.reachable():
                 return
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(RETRY_S)
 
     async def _tell(self) -> bool:
         """Compare everything with somebody who stays, and exchange what differs."""
         for one in self._members.replica_candidates():
             member = self._members.get(one.instance)
-            if member is not None and member.reachable and await self._sync.compare_all(member):
+            if member is not None and member.reachable and await self._anti_entropy.merkle_diff(member):
                 try:
                     await self._give_bodies(member)
-                    if await self._peers.stays(member, ANSWER_S):
+                    if await self._peers.stays(member, REQUEST_TIMEOUT_S):
                         return True
                 except PeerUnreachable as error:
                     self._refused(member, "all that is known here", str(error))
@@ -112,11 +121,13 @@ class Leave:
         PeerUnreachable."""
         last = ""
         while page := await named_bodies(self._catalog.database, last, PAGE):
-            answer = await self._peers.ask(member, "/bodies", BodiesQuestion(list(page)), BodiesAnswer, ANSWER_S)
+            answer = await self._peers.ask(
+                member, "/bodies", BodiesQuestion(list(page)), BodiesAnswer, REQUEST_TIMEOUT_S
+            )
             for digest in sorted(set(page) - set(answer.held)):
                 body = self._catalog.queries.body(digest)
                 if body is not None:
-                    await self._peers.ask(member, "/updates", Updates([], {}, [body]), UpdatesAnswer, ANSWER_S)
+                    await self._peers.ask(member, "/updates", Updates([], {}, [body]), UpdatesAnswer, REQUEST_TIMEOUT_S)
             last = page[-1]
 
     @property
@@ -158,7 +169,7 @@ class Leave:
 
     async def _keeps(self, member: Member, digest: Digest) -> bool:
         try:
-            return await self._peers.keeps(member, digest, ANSWER_S, relying=True)
+            return await self._peers.keeps(member, digest, REQUEST_TIMEOUT_S, relying=True)
         except PeerUnreachable:
             return False
 
@@ -166,14 +177,18 @@ class Leave:
         """Have somebody take a content. False when nobody does now."""
         for one in spread(ranked(digest, self._members.replica_candidates())):
             member = self._members.get(one.instance)
-            if member is not None and member.reachable and await self._is_taken(member, TakeQuestion(digest, size)):
+            if (
+                member is not None
+                and member.reachable
+                and await self._is_taken(member, ReplicateBlobQuestion(digest, size))
+            ):
                 return True
         return False
 
-    async def _is_taken(self, member: Member, question: TakeQuestion) -> bool:
+    async def _is_taken(self, member: Member, question: ReplicateBlobQuestion) -> bool:
         try:
             while True:
-                answer = await self._peers.ask(member, "/take", question, TakeAnswer, ANSWER_S)
+                answer = await self._peers.ask(member, "/take", question, ReplicateBlobAnswer, REQUEST_TIMEOUT_S)
                 if answer.held:
                     self.refused_by.pop(member.instance, None)
                     return True

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from registry.capabilities import in_order
-from registry.catalog.members import MemberRow, Reached
+from registry.catalog.members import MemberRow, SyncPoint
 from registry.cluster.placement.rendezvous import Candidate
 from registry.cluster.rpc.messages import Heartbeat
 from registry.telemetry.event_log import EventLog
@@ -53,7 +53,7 @@ class Member:
         self.is_new = False
         """Whether the last heartbeat was the first one of a start, or after a silence."""
         self.applied = Progress()
-        self.reached: Reached | None = None
+        self.sync_point: SyncPoint | None = None
         """Its commit number up to which we have everything, for one of its starts."""
         self.asked_at: list[float] = []
         """Loop times of the questions that it has not answered yet."""
@@ -132,19 +132,24 @@ class Member:
         """Whether requests fail since a moment ago only."""
         return self.failing_since is not None and _now() - self.failing_since < MEMBER_RESTART_S
 
-    def reach(self, reached: Reached) -> None:
+    def advance_sync_point(self, sync_point: SyncPoint) -> None:
         """We have everything up to a commit of one of its starts."""
-        self.reached = max(self.reached or reached, reached)
+        self.sync_point = max(self.sync_point or sync_point, sync_point)
 
     @property
-    def changes_lacking(self) -> int:
+    def applied_of_incarnation(self) -> tuple[int, int]:
+        """Its incarnation, and the number up to which every change of it is applied here."""
+        return self.beat.start, self.applied.contiguous_seq(self.beat.start)
+
+    @property
+    def missing_changes(self) -> int:
         """How many changes it has published that have not been applied here."""
-        return max(self.beat.changes - self.applied.upto(self.beat.start), 0)
+        return max(self.beat.changes - self.applied.contiguous_seq(self.beat.start), 0)
 
     @property
     def ahead(self) -> bool:
         """Whether there are any."""
-        return self.changes_lacking > 0
+        return self.missing_changes > 0
 
 
 class Progress:
@@ -152,39 +157,39 @@ class Progress:
 
     def __init__(self) -> None:
         self.start = 0
-        self._upto = 0
-        self._beyond: set[int] = set()
+        self._contiguous_seq = 0
+        self._out_of_order: set[int] = set()
 
-    def upto(self, start: int) -> int:
+    def contiguous_seq(self, start: int) -> int:
         """All changes of `start` up to this one are applied."""
-        return self._upto if start == self.start else 0
+        return self._contiguous_seq if start == self.start else 0
 
     def seen(self, start: int, sequence: int) -> bool:
         """Whether this change is applied already."""
-        return start == self.start and (sequence <= self._upto or sequence in self._beyond)
+        return start == self.start and (sequence <= self._contiguous_seq or sequence in self._out_of_order)
 
     def note(self, start: int, sequence: int) -> None:
         """One change is applied."""
         if self._enter(start):
-            self._beyond.add(sequence)
-            self._close_ranks()
+            self._out_of_order.add(sequence)
+            self._advance()
 
-    def note_all(self, start: int, upto: int) -> None:
+    def note_up_to(self, start: int, contiguous_seq: int) -> None:
         """Everything up to a change is here, by catching up."""
         if self._enter(start):
-            self._upto = max(self._upto, upto)
-            self._beyond = {sequence for sequence in self._beyond if sequence > self._upto}
-            self._close_ranks()
+            self._contiguous_seq = max(self._contiguous_seq, contiguous_seq)
+            self._out_of_order = {sequence for sequence in self._out_of_order if sequence > self._contiguous_seq}
+            self._advance()
 
     def _enter(self, start: int) -> bool:
         if start > self.start:
-            self.start, self._upto, self._beyond = start, 0, set()
+            self.start, self._contiguous_seq, self._out_of_order = start, 0, set()
         return start == self.start
 
-    def _close_ranks(self) -> None:
-        while self._upto + 1 in self._beyond:
-            self._upto += 1
-            self._beyond.remove(self._upto)
+    def _advance(self) -> None:
+        while self._contiguous_seq + 1 in self._out_of_order:
+            self._contiguous_seq += 1
+            self._out_of_order.remove(self._contiguous_seq)
 
 
 class Members:
@@ -197,18 +202,18 @@ class Members:
         self.own_name = ""
         self._shared_address = shared_address
         self._members: dict[str, Member] = {}
-        self.forgotten: set[str] = set()
+        self.removed: set[str] = set()
         """Instances that are gone for good."""
         self._began = _now()
         self.on_heard: list[Callable[[Member], None]] = []
-        self.on_outdated: Callable[[Member, Heartbeat], None] = lambda member, beat: None
+        self.on_stale_incarnation: Callable[[Member, Heartbeat], None] = lambda member, beat: None
         """Told of a heartbeat of an earlier start than is known."""
-        self.on_forgotten: Callable[[str, Heartbeat], None] = lambda instance, beat: None
+        self.on_removed_member_returned: Callable[[str, Heartbeat], None] = lambda instance, beat: None
         """Told of a heartbeat of one that is gone for good."""
         self.on_unproven: Callable[[Member], None] = lambda member: None
         """Called with a member whose heartbeat may be a recording: only an answered request makes it live."""
 
-    def remember(self, rows: Iterable[MemberRow], reached: dict[str, Reached]) -> None:
+    def load(self, rows: Iterable[MemberRow], sync_point: dict[str, SyncPoint]) -> None:
         """Take up what the disk knows."""
         for row in rows:
             member = self._members.setdefault(row.instance, Member(row.instance))
@@ -218,20 +223,20 @@ class Members:
                 Heartbeat(*place, row.start, 0, 0, b"", {}, name=row.name, capabilities=row.capabilities.split()),
             )
             member.sequence = row.sequence
-            member.reached = reached.get(row.instance)
+            member.sync_point = sync_point.get(row.instance)
             member.seen_ms = row.seen_ms
 
-    def hear(self, instance: str, beat: Heartbeat, sequence: int, on_bus: bool) -> Member | None:
+    def receive_heartbeat(self, instance: str, beat: Heartbeat, sequence: int, on_bus: bool) -> Member | None:
         """Take in a heartbeat: one from the bus, or one that a request carried, which proves that the member is alive.
         Return None for a heartbeat that is older than what is known, or our own."""
-        if instance in self.forgotten:
-            self.on_forgotten(instance, beat)
+        if instance in self.removed:
+            self.on_removed_member_returned(instance, beat)
             return None
         if instance == self.own_instance or (instance not in self._members and len(self._members) >= MAX_MEMBERS):
             return None
         member = self._members.setdefault(instance, Member(instance))
         if beat.start < member.beat.start:
-            self.on_outdated(member, beat)
+            self.on_stale_incarnation(member, beat)
             return None
         if beat.start == member.beat.start and sequence <= member.sequence:
             return None
@@ -267,9 +272,9 @@ class Members:
         member.site_name = beat.site
         member.beat = msgspec.structs.replace(beat, site=self.own_site) if is_renamed else beat
 
-    def forget(self, instances: Iterable[str]) -> None:
+    def remove(self, instances: Iterable[str]) -> None:
         """Know some instances no more, and never again."""
-        self.forgotten |= set(instances)
+        self.removed |= set(instances)
         for instance in instances:
             self._members.pop(instance, None)
 
@@ -297,7 +302,7 @@ class Members:
         """Members worth asking, those of the own site first."""
         return sorted((m for m in self.all() if m.reachable), key=lambda m: m.beat.site != self.own_site)
 
-    def may_come(self) -> bool:
+    def may_recover(self) -> bool:
         """Whether somebody may be about to answer who does not now: who may be restarting, or we have just started
         ourselves and have not heard of everybody that the disk knows."""
         starting = _now() - self._began < MEMBER_RESTART_S
@@ -307,7 +312,7 @@ class Members:
         """Live members whose heartbeats come on the bus."""
         return [m for m in self.live() if m.on_bus_at is not None and _now() - m.on_bus_at < SILENT_S]
 
-    def claimed_of_own_site(self) -> bool:
+    def has_unproven_at_own_site(self) -> bool:
         """Whether heartbeats on the bus name a member of the site that has not proved lately that it is alive."""
         return any(
             member.beat.site == self.own_site

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.membership.shared_addresses import SharedAddresses
-from registry.cluster.rpc.client import NO_CONTENT, TIMEOUT_S, Peers
+from registry.cluster.rpc.client import NO_CONTENT, TIMEOUT_S, PeerClient
 from registry.cluster.rpc.messages import Heartbeat, HeldAnswer, HeldQuestion, ReachAnswer, ReachQuestion
 from registry.ports import PeerUnreachable
 from registry.telemetry.event_log import EventLog
@@ -28,11 +28,11 @@ from registry.telemetry.events import LogEvent
 
 log = EventLog("concord.members")
 
-ATTEMPT_S = 2.0
+ATTEMPT_TIMEOUT_S = 2.0
 """How long a peer tries. As long as a connection may take (`registry.adapters.http`), and less than `TIMEOUT_S`."""
-EVERY_S = 10.0
+CHECK_INTERVAL_S = 10.0
 """Between two checks while the address is reached: two requests, so that it costs an idle instance nothing."""
-AGAIN_S = 2.0
+RETRY_S = 2.0
 """Between two checks while it is not, so that a mended address is found soon."""
 GRACE_S = 10.0
 """How long an address that was reached may fail before the instance is not ready: longer than a peer's pause, or a name
@@ -43,14 +43,14 @@ FIRST_CHECK_S = 5.0
 """How long a start that finds peers waits for their first answer before it is ready."""
 MAX_ASKED = 8
 """Peers that are asked in one check, when the first one does not reach this instance."""
-SAY_AGAIN_S = 60.0
+LOG_INTERVAL_S = 60.0
 
 
 class Reachability:
     """This instance's address as its peers find it. `run` checks it for ever."""
 
     def __init__(
-        self, members: Members, peers: Peers, heartbeat: Callable[[], Heartbeat], addresses: Sequence[str]
+        self, members: Members, peers: PeerClient, heartbeat: Callable[[], Heartbeat], addresses: Sequence[str]
     ) -> None:
         """`addresses` lists where other instances may be, beside those where members advertise themselves."""
         self._members = members
@@ -65,7 +65,7 @@ class Reachability:
         self._was_reached = False
         self._unreached_since: float | None = None
         self._answered_at = 0.0
-        self._logged_at = -SAY_AGAIN_S
+        self._logged_at = -LOG_INTERVAL_S
         self._wake = asyncio.Event()
         self.reached_by: str | None = None
         """The peer that reached this instance last; None while none does or none has been asked."""
@@ -94,7 +94,7 @@ class Reachability:
             await self.check()
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(EVERY_S if self.reached_by is not None else AGAIN_S):
+                async with asyncio.timeout(CHECK_INTERVAL_S if self.reached_by is not None else RETRY_S):
                     await self._wake.wait()
 
     async def check(self) -> None:
@@ -124,10 +124,10 @@ class Reachability:
         through_site = question.site != self._members.own_site and bool(question.advertise_site)
         url = question.advertise_site if through_site else question.advertise
         try:
-            async with asyncio.timeout(ATTEMPT_S):
+            async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
                 await self._peers.ask_url(url, "/held", HeldQuestion(NO_CONTENT), HeldAnswer, instance)
         except TimeoutError:
-            return ReachAnswer(own, False, f"{url} gives no answer within {ATTEMPT_S:g} s", through_site)
+            return ReachAnswer(own, False, f"{url} gives no answer within {ATTEMPT_TIMEOUT_S:g} s", through_site)
         except PeerUnreachable as error:
             return ReachAnswer(own, False, str(error), through_site)
         return ReachAnswer(own, True, "", through_site)
@@ -174,11 +174,11 @@ class Reachability:
                     address=address,
                 )
             self.reached_by, self.problem, self._unreached_since = by, "", None
-            self._was_reached, self._logged_at = True, -SAY_AGAIN_S
+            self._was_reached, self._logged_at = True, -LOG_INTERVAL_S
         elif verdicts:
             self.reached_by, self.problem, self._answered_at = None, verdicts[0].problem, now
             self._unreached_since = now if self._unreached_since is None else self._unreached_since
-            if now >= self._logged_at + SAY_AGAIN_S:
+            if now >= self._logged_at + LOG_INTERVAL_S:
                 self._logged_at = now
                 log.error(
                     LogEvent.ADDRESS_UNREACHABLE,

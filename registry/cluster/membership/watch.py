@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from registry.cluster.membership.clock_offsets import ClockOffsets
 from registry.cluster.membership.members import HEARTBEAT_S, Member, Members
-from registry.cluster.rpc.messages import Hello
+from registry.cluster.rpc.messages import Handshake
 from registry.ports import Clock, PeerUnreachable
 from registry.settings.policy import Policy
 from registry.storage.space import DiskSpace
@@ -26,7 +26,7 @@ ACQUAINTED_S = 30.0
 UNANSWERED_S = 5.0
 """A member that answers no request for less than this is restarting, and not worth a line."""
 
-Ask = Callable[[Member], Awaitable[Hello]]
+Ask = Callable[[Member], Awaitable[Handshake]]
 
 
 class _Told:

@@ -21,7 +21,7 @@ from registry.cluster.membership.members import Members
 from registry.cluster.placement.garbage_collection import GarbageCollector
 from registry.cluster.placement.rendezvous import ranked
 from registry.cluster.placement.replicator import Replicator
-from registry.cluster.rpc.client import Peers
+from registry.cluster.rpc.client import PeerClient
 from registry.errors import DiskBudgetUsed, StorageFailed
 from registry.oci.names import Digest, Repository
 from registry.ports import Clock, PeerUnreachable
@@ -49,7 +49,7 @@ class Evictor:
         catalog: Catalog,
         store: BlobStore,
         members: Members,
-        peers: Peers,
+        peers: PeerClient,
         replicator: Replicator,
         garbage_collector: GarbageCollector,
         clock: Clock,

@@ -40,10 +40,10 @@ from registry.catalog.database import Transaction
 from registry.catalog.understanding import any_not_understood
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.placement.collection_reasons import Code, Reason
-from registry.cluster.replication.anti_entropy import Sync
+from registry.cluster.replication.anti_entropy import AntiEntropy
 from registry.cluster.replication.gossip import Gossip
-from registry.cluster.rpc.client import Peers
-from registry.cluster.rpc.messages import ReleaseAnswer, ReleaseQuestion, RelyAnswer, RelyQuestion
+from registry.cluster.rpc.client import PeerClient
+from registry.cluster.rpc.messages import ReferenceAnswer, ReferenceQuestion, ReleaseAnswer, ReleaseQuestion
 from registry.errors import StorageFailed
 from registry.event_loop.steps import Steps
 from registry.oci.names import Digest, Repository, parse_digest
@@ -117,8 +117,8 @@ class GarbageCollector:
         store: BlobStore,
         members: Members,
         gossip: Gossip,
-        peers: Peers,
-        sync: Sync,
+        peers: PeerClient,
+        anti_entropy: AntiEntropy,
         grace_s: float,
         every_s: float,
     ) -> None:
@@ -127,7 +127,7 @@ class GarbageCollector:
         self._members = members
         self._gossip = gossip
         self._peers = peers
-        self._sync = sync
+        self._anti_entropy = anti_entropy
         self._grace_s = grace_s
         self._every_s = every_s
         self._since: dict[Digest, float] = {}
@@ -283,8 +283,8 @@ class GarbageCollector:
     async def _ask_all(self, digests: list[Digest]) -> list[tuple[Member, Digest]]:
         """Who relies on what. Raises Blocked unless every known member has answered and its facts are here."""
         members = self._members.all()
-        question = RelyQuestion(list(digests), self._gossip.start, self._gossip.changes)
-        answers = await asyncio.gather(*(self._ask(member, "/relied", question, RelyAnswer) for member in members))
+        question = ReferenceQuestion(list(digests), self._gossip.start, self._gossip.published_seq)
+        answers = await asyncio.gather(*(self._ask(member, "/relied", question, ReferenceAnswer) for member in members))
         for member, answer in zip(members, answers, strict=True):
             if answer.unknown:
                 raise Blocked(Code.MEMBER_BLOCKED, _who(member) | {"cause": answer.unknown})
@@ -297,17 +297,17 @@ class GarbageCollector:
             for digest in answer.relied
         ]
 
-    async def _level(self, member: Member, question: RelyQuestion, answer: RelyAnswer) -> bool:
+    async def _level(self, member: Member, question: ReferenceQuestion, answer: ReferenceAnswer) -> bool:
         """Have all that a member had committed when it answered, and see that it had all of ours. Mostly that is so, or
         the frames are on their way; else the two exchange what they have."""
         if answer.applied >= question.changes and await self._applied(member, answer.start, answer.changes):
             return True
-        return await self._sync.reach(member)
+        return await self._anti_entropy.catch_up_to_now(member)
 
     async def _applied(self, member: Member, start: int, changes: int) -> bool:
         """Whether we have all changes of a member up to one, or have them in a moment."""
         deadline = _now() + MOMENT_S
-        while member.applied.upto(start) < changes:
+        while member.applied.contiguous_seq(start) < changes:
             if _now() > deadline:
                 return False
             await asyncio.sleep(LOOK_S)
@@ -367,17 +367,17 @@ class GarbageCollector:
 
     # Answering others
 
-    async def relied(self, asker: Member | None, question: RelyQuestion) -> RelyAnswer:
+    async def relied(self, asker: Member | None, question: ReferenceQuestion) -> ReferenceAnswer:
         """Which of some contents are relied upon here."""
         if asker is not None:
             await self._applied(asker, question.start, question.changes)
-        applied = asker.applied.upto(question.start) if asker is not None else 0
+        applied = asker.applied.contiguous_seq(question.start) if asker is not None else 0
         relied, unknown = self._relied(map(parse_digest, question.digests)), ""
         try:
             self._check_all_is_known()
         except Blocked as error:
             unknown = str(error)
-        return RelyAnswer(list(relied), unknown, self._gossip.start, self._gossip.changes, applied)
+        return ReferenceAnswer(list(relied), unknown, self._gossip.start, self._gossip.published_seq, applied)
 
     def _relied(self, digests: Iterable[Digest]) -> list[Digest]:
         relied: list[Digest] = []

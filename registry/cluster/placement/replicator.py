@@ -152,7 +152,7 @@ class Replicator:
                 await self._wake.wait()
             _, link = self._due.popitem(last=False)
             if not await self._copy(link):
-                self._try_again(self._members.may_come())
+                self._try_again(self._members.may_recover())
 
     async def _copy(self, link: Link) -> bool:
         """Fetch one content, unless it has come meanwhile or nobody reachable has it."""
@@ -200,7 +200,7 @@ class Replicator:
                         await asyncio.sleep(size / (self._mib_s * MIB))
                     else:
                         lacking += 1
-                        soon = soon or self._members.may_come()
+                        soon = soon or self._members.may_recover()
             last = digests[-1]
             await asyncio.sleep(PAUSE_S)
         self.lacking = lacking

@@ -19,10 +19,10 @@ from registry.catalog.queries import Queries, document_name
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.placement.rendezvous import Candidate, ranked
 from registry.cluster.placement.replicator import Replicator
-from registry.cluster.replication.anti_entropy import Sync
-from registry.cluster.replication.manifest_bodies import Bodies
-from registry.cluster.rpc.client import Peers
-from registry.cluster.rpc.messages import SecureAnswer, SecureQuestion, TakeAnswer
+from registry.cluster.replication.anti_entropy import AntiEntropy
+from registry.cluster.replication.manifest_bodies import ManifestBodies
+from registry.cluster.rpc.client import PeerClient
+from registry.cluster.rpc.messages import ReplicateBlobAnswer, ReplicateManifestAnswer, ReplicateManifestQuestion
 from registry.cluster.transfer.transfer import TransferFailed, Transfers
 from registry.errors import ContentUnreachable, StorageFailed, WriteConcernTimeout
 from registry.event_loop.steps import ROWS_PER_STEP
@@ -59,9 +59,9 @@ class WriteConcern:
         keeps: bool,
         queries: Queries,
         members: Members,
-        peers: Peers,
-        sync: Sync,
-        bodies: Bodies,
+        peers: PeerClient,
+        anti_entropy: AntiEntropy,
+        bodies: ManifestBodies,
         transfers: Transfers,
         replicator: Replicator,
         patience_s: float,
@@ -71,7 +71,7 @@ class WriteConcern:
         self._queries = queries
         self._members = members
         self._peers = peers
-        self._sync = sync
+        self._anti_entropy = anti_entropy
         self._bodies = bodies
         self._transfers = transfers
         self._replicator = replicator
@@ -96,7 +96,7 @@ class WriteConcern:
             return
         reached: list[Candidate] = [self._own] if self._keeps else []
         first, length = own_span(push.delta)
-        question = SecureQuestion(repository, digest, push.writer, first + length)
+        question = ReplicateManifestQuestion(repository, digest, push.writer, first + length)
         tasks = [asyncio.create_task(self._reach(group, question, reached)) for group in groups]
         try:
             async with asyncio.timeout(self._patience_s):
@@ -131,7 +131,7 @@ class WriteConcern:
         first = [one for one in self._replicator.designated(repository, digest) if one != self._own]
         return first + [one for one in self._others(digest) if one not in first]
 
-    async def _reach(self, group: Group, question: SecureQuestion, reached: list[Candidate]) -> None:
+    async def _reach(self, group: Group, question: ReplicateManifestQuestion, reached: list[Candidate]) -> None:
         """Ask as many as are needed, and one more whenever that takes long, until enough hold it."""
         asking: dict[asyncio.Task[Place | None], Candidate] = {}
         failed_at: dict[Candidate, float] = {}
@@ -167,7 +167,7 @@ class WriteConcern:
                 free.append(one)
         return sorted(free, key=lambda one: failed_at.get(one, 0.0))
 
-    async def _ask(self, one: Candidate, question: SecureQuestion) -> Place | None:
+    async def _ask(self, one: Candidate, question: ReplicateManifestQuestion) -> Place | None:
         """Ask until it holds everything. Answers where that is; None when it does not answer, or cannot."""
         member = self._members.get(one.instance)
         if member is None:
@@ -176,7 +176,7 @@ class WriteConcern:
         lacking: int | None = None
         while True:
             try:
-                answer = await self._peers.ask(member, "/secure", question, SecureAnswer, ANSWER_S)
+                answer = await self._peers.ask(member, "/secure", question, ReplicateManifestAnswer, ANSWER_S)
             except PeerUnreachable:
                 return None
             if answer.held or not answer.lacking or answer.lacking == lacking:
@@ -209,30 +209,32 @@ class WriteConcern:
 
     # Answering
 
-    async def replicate_blob(self, digest: Digest, size: int, asker: str) -> TakeAnswer:
+    async def replicate_blob(self, digest: Digest, size: int, asker: str) -> ReplicateBlobAnswer:
         """Take one content over. Answers within SLICE_S; what has begun goes on."""
         if not self._keeps:
-            return TakeAnswer(False, reason="it keeps no copies: it is a front end, or leaves too")
+            return ReplicateBlobAnswer(False, reason="it keeps no copies: it is a front end, or leaves too")
         try:
             async with asyncio.timeout(SLICE_S):
                 if not self._queries.is_held(digest):
                     await self._transfers.bring(digest, size, asker)
-            return TakeAnswer(True)
+            return ReplicateBlobAnswer(True)
         except TimeoutError:
-            return TakeAnswer(False, True)
+            return ReplicateBlobAnswer(False, True)
         except (ContentUnreachable, TransferFailed, StorageFailed) as error:
-            return TakeAnswer(False, reason=str(error)[:MAX_REASON])
+            return ReplicateBlobAnswer(False, reason=str(error)[:MAX_REASON])
 
-    async def replicate_manifest(self, question: SecureQuestion, asker: Member | None) -> SecureAnswer:
+    async def replicate_manifest(
+        self, question: ReplicateManifestQuestion, asker: Member | None
+    ) -> ReplicateManifestAnswer:
         """Take everything a manifest stands on. Answers within SLICE_S how far it is; what has begun goes on."""
         if not self._keeps:
-            return SecureAnswer(False)
+            return ReplicateManifestAnswer(False)
         repository, digest = parse_repository(question.repository), parse_digest(question.digest)
         if not self._queries.refers_to(repository, digest) and asker is not None:
-            await self._sync.refresh(document_name(repository), [asker])
+            await self._anti_entropy.pull_document(document_name(repository), [asker])
         has_seen = question.clock > 0 and self._queries.has_seen(repository, question.writer, question.clock)
         if not self._queries.refers_to(repository, digest):
-            return SecureAnswer(has_seen)  # seen first, and not there after that: it was deleted
+            return ReplicateManifestAnswer(has_seen)  # seen first, and not there after that: it was deleted
         try:
             async with asyncio.timeout(SLICE_S):
                 lacking = [part async for part in self._lacking(repository, digest)]
@@ -241,9 +243,9 @@ class WriteConcern:
         except TimeoutError:
             pass
         except (ContentUnreachable, TransferFailed, StorageFailed):
-            return SecureAnswer(False)
+            return ReplicateManifestAnswer(False)
         left = [part async for part in self._lacking(repository, digest)]
-        return SecureAnswer(not left, len(left))
+        return ReplicateManifestAnswer(not left, len(left))
 
     async def _lacking(self, repository: Repository, digest: Digest) -> AsyncIterator[Digest]:
         """The blobs a manifest stands on, over all levels, that are linked here and whose content is not; and its own

@@ -5,7 +5,7 @@ wrote. So the answer to a write waits until every live member of the site has co
 one round trip over the bus. The bus is waited for in the same way: once our own frame has come back from it, the others
 have been told, and it does not matter to them if we die the moment after the answer.
 
-A change that the bus has not brought to a member within 25 ms is pushed to it directly (`site_push`). A member that
+A change that the bus has not brought to a member within 25 ms is pushed to it directly (`direct_push`). A member that
 misses 50 ms is *excluded*: from that moment it is granted no read lease (`site_lease`), and the answer leaves once
 every lease that it may hold has lapsed. So it answers no client from rows that lack an acknowledged change. That costs
 one exclusion about a second, however many writes wait, and later writes nothing. The member is waited for again once it
@@ -56,7 +56,7 @@ class _Wait:
         self.done = asyncio.Event()
 
 
-class Confirmations:
+class Acknowledgements:
     """Which changes of this instance the members of its site have committed, and which members are excluded."""
 
     def __init__(self, members: Members) -> None:
@@ -121,7 +121,7 @@ class Confirmations:
         if wait is not None:
             await wait.done.wait()
 
-    def begin_again(self) -> None:
+    def begin_incarnation(self) -> None:
         """Changes are counted anew, under another incarnation. What waits is answered when all leases have lapsed."""
         for wait in self._waits.values():
             asyncio.get_running_loop().call_later(LAPSE_S, wait.done.set)

@@ -30,13 +30,13 @@ from crdt.catchup import (
 from crdt.errors import CrdtError, Malformed
 from crdt.vector import Vector, decode_vector, encode_vector
 from registry.catalog.catalog import Catalog
-from registry.catalog.documents import Early
+from registry.catalog.documents import MissingDependencies
 from registry.catalog.incoming import Incoming, decode_aside, note_writers
-from registry.catalog.members import Reached, save_reached
+from registry.catalog.members import SyncPoint, save_sync_point
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.replication.read_repair import ReadRepair
 from registry.cluster.rpc import messages as m
-from registry.cluster.rpc.client import Peers
+from registry.cluster.rpc.client import PeerClient
 from registry.cluster.transfer.locator import MISS_BOUND_S
 from registry.errors import StorageFailed
 from registry.ports import PeerUnreachable
@@ -48,7 +48,7 @@ log = EventLog("concord.sync")
 ROUND_S = 5.0
 MEMBERS_A_ROUND = 4
 AUDIT_S = 60.0
-LOOK_AGAIN_S = 0.3
+FRAME_DELIVERY_S = 0.3
 SLOW_ANSWER_S = 2.0
 FIRST_RETRY_S = 0.2
 MAX_RETRY_S = 5.0
@@ -66,15 +66,15 @@ class _Due(NamedTuple):
     """Whether its sender is of the own site."""
 
 
-class Sync:
+class AntiEntropy:
     """One process's catching up."""
 
-    def __init__(self, catalog: Catalog, peers: Peers, members: Members) -> None:
+    def __init__(self, catalog: Catalog, peers: PeerClient, members: Members) -> None:
         self._catalog = catalog
         self._peers = peers
         self._members = members
         self._running: dict[str, asyncio.Task[bool]] = {}
-        self._filling: asyncio.Task[bool] | None = None
+        self._bootstrap: asyncio.Task[bool] | None = None
         """Taking in everything from one member, while nothing was here."""
         self._round = 0
         self._due: dict[_Due, asyncio.Task[None]] = {}
@@ -107,7 +107,7 @@ class Sync:
             elif self.differs(member):
                 differing.append(member)
             elif member.beat.root == self._catalog.replica.root():
-                self._note_reached(member, member.beat.commit, member.beat.changes, member.beat.start)
+                self._note_sync_point(member, member.beat.commit, member.beat.changes, member.beat.start)
         self._round += MEMBERS_A_ROUND
         first = self._round % len(differing) if differing else 0
         return ahead + (differing[first:] + differing[:first])[:MEMBERS_A_ROUND]
@@ -117,8 +117,8 @@ class Sync:
         return not member.beat.joining and member.beat.root != self._catalog.replica.root()
 
     @property
-    def filling(self) -> bool:
-        return self._filling is not None and not self._filling.done()
+    def is_bootstrapping(self) -> bool:
+        return self._bootstrap is not None and not self._bootstrap.done()
 
     def close(self) -> None:
         for task in [*self._running.values(), *self._due.values(), *self._asking.values()]:
@@ -129,23 +129,23 @@ class Sync:
 
     def catch_up_soon(self, member: Member) -> "asyncio.Task[bool]":
         """Catch up with a member, unless that is under way. The task answers whether it succeeded."""
-        if self._filling is not None and self.filling:
-            return self._filling  # the same from another one would be in vain
+        if self._bootstrap is not None and self.is_bootstrapping:
+            return self._bootstrap  # the same from another one would be in vain
         running = self._running.get(member.instance)
         if running is None or running.done():
             running = self._running[member.instance] = asyncio.create_task(self._catch_up(member))
             if not self._catalog.replica.commit_number() and not member.beat.joining:
-                self._filling = running
+                self._bootstrap = running
         return running
 
-    async def reach(self, member: Member) -> bool:
+    async def catch_up_to_now(self, member: Member) -> bool:
         """Take in everything that a member has committed by now. Answers whether that succeeded."""
         running = self._running.get(member.instance)
         if running is not None and not running.done():
             await asyncio.wait([running])  # it may have read before now
         return await self.catch_up_soon(member)
 
-    async def compare_all(self, member: Member) -> bool:
+    async def merkle_diff(self, member: Member) -> bool:
         """Compare everything with a member, whatever is remembered of it, and exchange what differs, in both
         directions. Answers whether that succeeded."""
         try:
@@ -163,19 +163,19 @@ class Sync:
     async def _catch_up(self, member: Member) -> bool:
         # What the member had committed and published before is here once this is done, however it went on meanwhile.
         start, commit, changes = member.beat.start, member.beat.commit, member.beat.changes
-        remembered = member.reached.number if member.reached and member.reached.start == start else None
+        remembered = member.sync_point.number if member.sync_point and member.sync_point.start == start else None
         if remembered is None and not self._catalog.replica.commit_number():
             remembered = 0  # an empty replica lacks everything: listing it is cheaper than searching for differences
         try:
             report = await self.drive(member, catch_up(self._catalog.replica, remembered))
             if remembered is not None and not report.exchanged and self._audit_is_due(member):
                 report = await self.drive(member, catch_up(self._catalog.replica, None))
-            await self._heal(member, report.forked)
+            await self._merge_fork(member, report.forked)
             if member.beat.start != start:
                 # A copy of its directory may have answered, which lacks what this one has said.
                 raise PeerUnreachable("it has begun anew meanwhile")
-            self._note_reached(member, report.commit or commit, changes, start)
-            await self._save_reached(member)
+            self._note_sync_point(member, report.commit or commit, changes, start)
+            await self._save_sync_point(member)
         except (PeerUnreachable, CrdtError, StorageFailed) as error:
             self.rounds["failed"] += 1
             # That a member does not answer is told elsewhere (`watch`), and once.
@@ -200,7 +200,7 @@ class Sync:
             self._audited[member.instance] = now
         return due
 
-    async def _heal(self, member: Member, forked: list[str]) -> None:
+    async def _merge_fork(self, member: Member, forked: list[str]) -> None:
         """Bring together documents that a writer used twice has split."""
         for document in forked:
             self.rounds["forked"] += 1
@@ -213,14 +213,14 @@ class Sync:
             theirs = await self._peers.ask(member, "/facts", m.FactsQuestion(document), m.FactsAnswer, timeout_s=30.0)
             await self._catalog.heal(document, decode_vector(theirs.vector), theirs.facts)
 
-    def _note_reached(self, member: Member, commit: int, changes: int, start: int) -> None:
-        member.reach(Reached(start, commit))
-        member.applied.note_all(start, changes)
+    def _note_sync_point(self, member: Member, commit: int, changes: int, start: int) -> None:
+        member.advance_sync_point(SyncPoint(start, commit))
+        member.applied.note_up_to(start, changes)
 
-    async def _save_reached(self, member: Member) -> None:
-        reached = member.reached
+    async def _save_sync_point(self, member: Member) -> None:
+        reached = member.sync_point
         assert reached is not None, "it was just noted"
-        await self._catalog.database.write(lambda tx: save_reached(tx, member.instance, reached))
+        await self._catalog.database.write(lambda tx: save_sync_point(tx, member.instance, reached))
 
     async def drive(self, member: Member, steps: Generator[Step, Any, Report]) -> Report:
         """Carry out the steps of a protocol with a member."""
@@ -254,7 +254,7 @@ class Sync:
                 writers = self._catalog.queries.writers_of(name for name, _ in updates)
                 await ask(member, "/updates", m.Updates(updates, writers, []), m.UpdatesAnswer, timeout_s=30.0)
             case Pause():
-                await asyncio.sleep(LOOK_AGAIN_S)
+                await asyncio.sleep(FRAME_DELIVERY_S)
         return None
 
     async def _diffs(self, member: Member, vectors: list[tuple[str, Vector]], timeout_s: float) -> list[Diff]:
@@ -282,14 +282,14 @@ class Sync:
         """Apply a member's diff. Raises CrdtError for one that does not fit."""
         try:
             applied = await self._catalog.take_in(Incoming(document, update, await decode_aside(update), {}))
-        except Early:
+        except MissingDependencies:
             raise Malformed(f"{member.shown} has sent a diff of {document} that does not continue ours") from None
         if applied.fresh:
             self.on_advanced(document, applied.vector)
 
     # One document
 
-    def document_is_due(self, instance: str, document: str) -> None:
+    def request_diff(self, instance: str, document: str) -> None:
         """A change of a document could not be applied from its frame: ask for a diff, one question at a time. The own
         site is asked beside the others, since answers to its clients wait for that."""
         sender = self._members.get(instance)
@@ -304,7 +304,7 @@ class Sync:
         del self._due[due]
         again = self._due_again.pop(due, None)
         if again is not None and not task.cancelled():
-            self.document_is_due(again, due.document)
+            self.request_diff(again, due.document)
 
     async def _repair(self, instance: str, document: str) -> None:
         """Exchange one document with whoever sent the change, or with others when that one does not answer."""
@@ -315,7 +315,7 @@ class Sync:
             for member in ([sender] if sender is not None and sender.reachable else []) + others[:2]:
                 try:
                     report = await self.drive(member, exchange_now(self._catalog.replica, [document], Report()))
-                    await self._heal(member, report.forked)
+                    await self._merge_fork(member, report.forked)
                     self.on_advanced(document, self._catalog.replica.state(document).vector)
                     return
                 except (PeerUnreachable, CrdtError, StorageFailed) as error:
@@ -329,7 +329,7 @@ class Sync:
             await asyncio.sleep(pause)
             pause = min(pause * 2, MAX_RETRY_S)
 
-    async def refresh(self, document: str, members: Iterable[Member]) -> None:
+    async def pull_document(self, document: str, members: Iterable[Member]) -> None:
         """Ask members, all at once, what they know more of one document, and take in what comes within a bound.
 
         A member that is known to be unreachable, or has not answered an earlier question yet, is not waited for.
@@ -381,7 +381,7 @@ class Sync:
         elif not is_alone and any(ours.get(writer, 0) < clock for writer, clock in diff.state.vector.items()):
             await self._learn(member, [document])
 
-    def hinted(self) -> list[Member]:
+    def read_repair_candidates(self) -> list[Member]:
         """Members to ask before a miss is answered: those of our site, and those known to have published more."""
         near = {member.instance for member in self._members.of_own_site()}
         return [m for m in self._members.reachable() if m.instance in near or m.ahead]

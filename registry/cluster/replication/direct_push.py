@@ -2,39 +2,39 @@
 
 The bus is the fast way, and not the only one: without it the same frames go straight to each member of the site. One
 request to a member is under way at a time, and what is published meanwhile goes together with the next one.
-`confirmations` says what is due.
+`acknowledgements` says what is due.
 """
 
 import asyncio
 from functools import partial
 
 from registry.cluster.membership.members import Member, Members
-from registry.cluster.replication.acknowledgements import Confirmations
+from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.gossip import Gossip
-from registry.cluster.rpc.client import Peers
-from registry.cluster.rpc.messages import Confirmation, FramesQuestion
+from registry.cluster.rpc.client import PeerClient
+from registry.cluster.rpc.messages import CommitAcknowledgement, FramesQuestion
 from registry.ports import PeerUnreachable
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 
 log = EventLog("concord.gossip")
 
-ANSWER_S = 1.0
+PUSH_TIMEOUT_S = 1.0
 """As long as a member that does not answer is waited for before it is excluded."""
-COMMIT_S = 0.7
+COMMIT_TIMEOUT_S = 0.7
 """So long a receiver may take to commit what was pushed before it answers how far it is."""
-LOOK_AGAIN_S = 0.002
+COMMIT_POLL_S = 0.002
 RETRY_S = 0.05
 MAX_BATCH_BYTES = 1024 * 1024
 
 
-class SitePush:
+class DirectPush:
     """The pushing side, for one process."""
 
-    def __init__(self, peers: Peers, members: Members, confirmations: Confirmations, gossip: Gossip) -> None:
+    def __init__(self, peers: PeerClient, members: Members, acknowledgements: Acknowledgements, gossip: Gossip) -> None:
         self._peers = peers
         self._members = members
-        self._confirmations = confirmations
+        self._acknowledgements = acknowledgements
         self._gossip = gossip
         self._pushing: dict[str, asyncio.Task[None]] = {}
         self.pushed = 0
@@ -43,9 +43,9 @@ class SitePush:
     async def run(self) -> None:
         """Push what is due, for ever."""
         while True:
-            await self._confirmations.push_is_due.wait()
-            self._confirmations.push_is_due.clear()
-            for instance in self._confirmations.unacknowledged():
+            await self._acknowledgements.push_is_due.wait()
+            self._acknowledgements.push_is_due.clear()
+            for instance in self._acknowledgements.unacknowledged():
                 if instance not in self._pushing:
                     task = self._pushing[instance] = asyncio.create_task(self._push_all(instance))
                     task.add_done_callback(partial(self._pushed_all, instance))
@@ -56,13 +56,13 @@ class SitePush:
 
     def _pushed_all(self, instance: str, task: "asyncio.Task[None]") -> None:
         del self._pushing[instance]
-        if not task.cancelled() and instance in self._confirmations.unacknowledged():
-            self._confirmations.push_is_due.set()  # it came due as the last request ended
+        if not task.cancelled() and instance in self._acknowledgements.unacknowledged():
+            self._acknowledgements.push_is_due.set()  # it came due as the last request ended
 
     async def _push_all(self, instance: str) -> None:
         """Push to a member until nothing is due there. Changes that it does not take stop being due when it is
         excluded."""
-        while sequences := self._confirmations.unacknowledged().get(instance):
+        while sequences := self._acknowledgements.unacknowledged().get(instance):
             member = self._members.get(instance)
             if member is None:  # removed; its exclusion ends the wait
                 await asyncio.sleep(RETRY_S)
@@ -85,24 +85,24 @@ class SitePush:
             size += len(frame)
             if frame and (not frames or size <= MAX_BATCH_BYTES):
                 frames.append(frame)
-        answer = await self._peers.ask(member, "/frames", FramesQuestion(frames), Confirmation, ANSWER_S)
+        answer = await self._peers.ask(member, "/frames", FramesQuestion(frames), CommitAcknowledgement, PUSH_TIMEOUT_S)
         if answer.start == self._gossip.start:
-            self._confirmations.confirmed(member, answer.sequences, answer.applied)
+            self._acknowledgements.confirmed(member, answer.sequences, answer.applied)
             self.pushed += len(answer.sequences)
         if not answer.sequences:
             await asyncio.sleep(RETRY_S)  # it cannot commit them now
 
 
-async def take_pushed(gossip: Gossip, members: Members, sender: str, frames: list[bytes]) -> Confirmation:
+async def take_pushed(gossip: Gossip, members: Members, sender: str, frames: list[bytes]) -> CommitAcknowledgement:
     """Take in frames that a member has pushed, and answer which of its changes are committed here."""
     member, loop = members.get(sender), asyncio.get_running_loop()
     if member is None:
-        return Confirmation(gossip.own_instance, 0, [], 0)
+        return CommitAcknowledgement(gossip.own_instance, 0, [], 0)
     taken = [frame for data in frames if (frame := await gossip.receive_pushed(data, sender)) is not None]
     start = max((frame.start for frame in taken), default=member.beat.start)
     sequences = [frame.sequence for frame in taken if frame.start == start]
-    until = loop.time() + COMMIT_S
+    until = loop.time() + COMMIT_TIMEOUT_S
     while loop.time() < until and not all(member.applied.seen(start, sequence) for sequence in sequences):
-        await asyncio.sleep(LOOK_AGAIN_S)
+        await asyncio.sleep(COMMIT_POLL_S)
     committed = [sequence for sequence in sequences if member.applied.seen(start, sequence)]
-    return Confirmation(gossip.own_instance, start, committed, member.applied.upto(start))
+    return CommitAcknowledgement(gossip.own_instance, start, committed, member.applied.contiguous_seq(start))

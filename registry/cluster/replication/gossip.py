@@ -22,13 +22,13 @@ from crdt.header import CAPABILITIES, Field
 from crdt.vector import Vector, covers
 from registry.capabilities import OWN, Abilities
 from registry.catalog.catalog import Catalog
-from registry.catalog.documents import Early
+from registry.catalog.documents import MissingDependencies
 from registry.catalog.incoming import ForeignWriter, Incoming
 from registry.cluster.membership.members import Member, Members
-from registry.cluster.replication.acknowledgements import Confirmations
+from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.intake import Intake
 from registry.cluster.rpc.keys import ClusterKey
-from registry.cluster.rpc.messages import Confirmation, Heartbeat
+from registry.cluster.rpc.messages import CommitAcknowledgement, Heartbeat
 from registry.errors import StorageFailed
 from registry.ports import Bus, Clock
 from registry.telemetry.event_log import EventLog
@@ -69,7 +69,7 @@ class Gossip:
         bus: Bus,
         keys: Sequence[ClusterKey],
         members: Members,
-        confirmations: Confirmations,
+        acknowledgements: Acknowledgements,
         start: int,
         clock: Clock,
         abilities: Abilities = OWN,
@@ -82,9 +82,9 @@ class Gossip:
         self._bus = bus
         self._keys = [key.frames for key in keys]
         self._members = members
-        self._confirmations = confirmations
+        self._acknowledgements = acknowledgements
         self.start = start
-        self.changes = 0
+        self.published_seq = 0
         """How many changes this process has published."""
         self._recent: deque[tuple[int, bytes]] = deque()
         """The last changes' frames, by sequence number, for members that the bus does not reach."""
@@ -95,32 +95,32 @@ class Gossip:
         self._holding = asyncio.Event()
         self._applying = asyncio.Semaphore(MAX_APPLYING)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._to_confirm: dict[str, tuple[Member, list[int]]] = {}
+        self._to_acknowledge: dict[str, tuple[Member, list[int]]] = {}
         self._intake = Intake(bus, clock)
         self._frames: Counter[str] = Counter()
         self._refusals = {outcome: LogLimit(clock, 1, UNAUTHENTICATED_PERIOD_S) for outcome in REFUSED}
         self._awaiting: dict[str, list[_Awaited]] = {}
         self.on_incomplete: Callable[[str, str], None] = lambda instance, document: None
         """Told the sender and the document of a change that could not be applied from its frame: a diff is due."""
-        self.on_twin: Callable[[int], None] = lambda start: None
+        self.on_clone_detected: Callable[[int], None] = lambda start: None
         """Told the start of another process that runs as this instance."""
         catalog.documents.on_change = self.publish
 
-    def begin_again(self, start: int) -> None:
+    def begin_incarnation(self, start: int) -> None:
         """Speak under another start from now on, as a process does that has just begun."""
-        self.start, self.changes, self._heartbeats = start, 0, 0
+        self.start, self.published_seq, self._heartbeats = start, 0, 0
         self._recent.clear()
         self._recent_bytes = 0
-        self._confirmations.begin_again()
+        self._acknowledgements.begin_incarnation()
 
     # Out
 
     def publish(self, change: Change) -> None:
         """Tell the others of a change that is committed here. Never waits and never fails."""
-        self.changes += 1
-        payload = encode_change(_fitted(change))
-        self._keep(self.changes, self._send(CHANGE, self.changes, payload, fields=self.fields_of(change)))
-        self._confirmations.published(change.commit, self.changes)
+        self.published_seq += 1
+        payload = encode_change(_fit_to_frame(change))
+        self._keep(self.published_seq, self._send(CHANGE, self.published_seq, payload, fields=self.fields_of(change)))
+        self._acknowledgements.published(change.commit, self.published_seq)
 
     def _keep(self, sequence: int, frame: bytes) -> None:
         self._recent.append((sequence, frame))
@@ -210,7 +210,7 @@ class Gossip:
         beat = msgspec.msgpack.decode(frame.payload, type=Heartbeat)
         if beat.start != frame.start:
             raise Malformed("a heartbeat of another start than its frame")
-        fresh = self._members.hear(sender, beat, frame.sequence, on_bus=True) is not None
+        fresh = self._members.receive_heartbeat(sender, beat, frame.sequence, on_bus=True) is not None
         self._count("heartbeat" if fresh else "stale")
         return fresh
 
@@ -232,7 +232,7 @@ class Gossip:
         echo = frame.start < self.start and asyncio.get_running_loop().time() < self._began + OWN_ECHO_S
         if frame.start == self.start:
             self._count("own")
-            self._confirmations.echoed(frame.sequence if frame.kind == CHANGE else None)
+            self._acknowledgements.echoed(frame.sequence if frame.kind == CHANGE else None)
         elif echo:
             self._count("own")
         else:
@@ -243,17 +243,17 @@ class Gossip:
                     instance=self._catalog.instance_id,
                 )
             self._count("twin")
-            self.on_twin(frame.start)
+            self.on_clone_detected(frame.start)
 
     def _count(self, outcome: str) -> None:
         self._frames[outcome] += 1
 
     def _receive_confirmation(self, frame: Frame, sender: str) -> None:
-        said = msgspec.msgpack.decode(frame.payload, type=Confirmation)
+        said = msgspec.msgpack.decode(frame.payload, type=CommitAcknowledgement)
         member = self._members.get(sender)
         if member is not None and said.instance == self._catalog.instance_id and said.start == self.start:
             self._count("confirmation")
-            self._confirmations.confirmed(member, said.sequences, said.applied)
+            self._acknowledgements.confirmed(member, said.sequences, said.applied)
 
     async def _receive_change(self, frame: Frame, sender: str) -> bool:
         """Return whether it may bring anything: a frame that was recorded and sent again is to cost no transaction."""
@@ -284,7 +284,7 @@ class Gossip:
     async def _apply(self, frame: Frame, incoming: Incoming) -> None:
         try:
             applied = await self._catalog.take_in(incoming, frame.sender.hex())
-        except Early:
+        except MissingDependencies:
             self._hold(frame, incoming)
         except ForeignWriter as error:
             self._count("foreign writer")
@@ -316,16 +316,16 @@ class Gossip:
         if member is not None:
             member.applied.note(frame.start, frame.sequence)
             if member.beat.site == self._members.own_site and frame.start == member.beat.start:
-                if not self._to_confirm:
+                if not self._to_acknowledge:
                     asyncio.get_running_loop().call_soon(self._confirm)
-                self._to_confirm.setdefault(member.instance, (member, []))[1].append(frame.sequence)
+                self._to_acknowledge.setdefault(member.instance, (member, []))[1].append(frame.sequence)
 
     def _confirm(self) -> None:
         """Confirm all that was committed together in one message for each instance."""
-        confirming, self._to_confirm = self._to_confirm, {}
+        confirming, self._to_acknowledge = self._to_acknowledge, {}
         for member, sequences in confirming.values():
             start = member.beat.start
-            said = Confirmation(member.instance, start, sequences, member.applied.upto(start))
+            said = CommitAcknowledgement(member.instance, start, sequences, member.applied.contiguous_seq(start))
             self._send(CONFIRMATION, 0, msgspec.msgpack.encode(said), member.site_name)
 
     def advanced(self, document: str, vector: Vector) -> None:
@@ -380,7 +380,7 @@ class Gossip:
         return task
 
 
-def _fitted(change: Change) -> Change:
+def _fit_to_frame(change: Change) -> Change:
     """What of a change goes into a frame: one that is too large is only announced, and bodies go while they fit."""
     if not _is_carried(change):
         first, length = own_span(change.delta)

@@ -15,7 +15,7 @@ from registry.telemetry.counters import Durations
 BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 600.0, 3600.0)
 
 
-class Delay:
+class MemberDelay:
     """Of the changes of one member."""
 
     __slots__ = ("count", "last_s", "total_s")
@@ -25,7 +25,7 @@ class Delay:
         self.last_s = self.total_s = 0.0
 
 
-class Delays:
+class ReplicationDelays:
     """Of the changes of all members, in buckets by site, and summed up by member."""
 
     def __init__(self, members: Members, clock: Clock) -> None:
@@ -33,7 +33,7 @@ class Delays:
         self._clock = clock
         self.by_site: dict[tuple[str, str], Durations] = {}
         """By the sender's site, and by `frame` or `diff`."""
-        self.by_member: dict[str, Delay] = {}
+        self.by_member: dict[str, MemberDelay] = {}
 
     def note(self, instance: str | None, time: int, by_frame: bool) -> None:
         """A change of an instance is committed here, whose newest fact has the hybrid time `time`."""
@@ -45,7 +45,7 @@ class Delays:
         if key not in self.by_site:
             self.by_site[key] = Durations(BOUNDS_S)
         self.by_site[key].note(delay_s)
-        delay = self.by_member.setdefault(member.instance, Delay())
+        delay = self.by_member.setdefault(member.instance, MemberDelay())
         delay.count += 1
         delay.last_s = delay_s
         delay.total_s += delay_s

@@ -13,9 +13,9 @@ from registry.catalog.catalog import Catalog
 from registry.catalog.incoming import keep_wanted_body
 from registry.catalog.repository import drop_wrong_body
 from registry.cluster.membership.members import Member, Members
-from registry.cluster.replication.anti_entropy import Sync
+from registry.cluster.replication.anti_entropy import AntiEntropy
 from registry.cluster.replication.gossip import fits_a_frame
-from registry.cluster.rpc.client import Peers
+from registry.cluster.rpc.client import PeerClient
 from registry.cluster.rpc.messages import ManifestsAnswer, ManifestsQuestion, Updates, UpdatesAnswer
 from registry.cluster.transfer.locator import Locator
 from registry.errors import StorageFailed
@@ -28,29 +28,31 @@ from registry.telemetry.events import LogEvent
 log = EventLog("concord.bodies")
 
 ROUND_S = 5.0
-AT_ONCE = 16
-TOGETHER = 200
-TOGETHER_S = 2.0  # within a round, so that others are asked where this one hangs
-WORTH_ASKING_TOGETHER = 8
+FETCHES_AT_ONCE = 16
+BATCH_SIZE = 200
+BATCH_TIMEOUT_S = 2.0  # within a round, so that others are asked where this one hangs
+MIN_BATCH = 8
 DEPOSIT_TRIES = 3
 DEPOSIT_S = 10.0
 
 
-class Bodies:
+class ManifestBodies:
     """Fetches the manifest bodies this instance lacks, and deposits its own large ones elsewhere."""
 
-    def __init__(self, catalog: Catalog, peers: Peers, members: Members, locator: Locator, sync: Sync) -> None:
+    def __init__(
+        self, catalog: Catalog, peers: PeerClient, members: Members, locator: Locator, anti_entropy: AntiEntropy
+    ) -> None:
         self._catalog = catalog
         self._peers = peers
         self._members = members
         self._locator = locator
-        self._sync = sync
+        self._anti_entropy = anti_entropy
         self._fetching: dict[Digest, asyncio.Task[bytes | None]] = {}
         self._tried: set[Digest] = set()
         """What has been looked for in this round."""
         self._wake = asyncio.Event()
 
-    def look(self) -> None:
+    def wake(self) -> None:
         """Facts have come in: there may be bodies to fetch."""
         self._wake.set()
 
@@ -69,14 +71,14 @@ class Bodies:
     async def _fetch_all(self) -> None:
         wanted = [digest for digest in self._catalog.queries.wanted(limit=1000) if digest not in self._tried]
         self._tried.update(wanted)
-        if len(wanted) >= WORTH_ASKING_TOGETHER:
-            for at in range(0, len(wanted), TOGETHER):
-                await self._fetch_together(wanted[at : at + TOGETHER])
+        if len(wanted) >= MIN_BATCH:
+            for at in range(0, len(wanted), BATCH_SIZE):
+                await self._fetch_batch(wanted[at : at + BATCH_SIZE])
             wanted = [digest for digest in wanted if not self._catalog.queries.has_body(digest)]
-        for at in range(0, len(wanted), AT_ONCE):
-            await asyncio.gather(*(self.fetch(digest) for digest in wanted[at : at + AT_ONCE]))
+        for at in range(0, len(wanted), FETCHES_AT_ONCE):
+            await asyncio.gather(*(self.fetch(digest) for digest in wanted[at : at + FETCHES_AT_ONCE]))
 
-    async def _fetch_together(self, digests: list[Digest]) -> None:
+    async def _fetch_batch(self, digests: list[Digest]) -> None:
         """Fetch many bodies with few questions, each from the instance that the manifest was pushed to, or from the
         nearest where that one cannot be asked. What does not come is left to be fetched one by one."""
         nearest = next(iter(self._members.reachable()), None)
@@ -88,7 +90,7 @@ class Bodies:
                 asking.setdefault(member.instance, (member, []))[1].append(digest)
         for member, missing in asking.values():
             try:
-                while missing and await self._take_many(member, missing):
+                while missing and await self._take_batch(member, missing):
                     missing = [digest for digest in missing if not self._catalog.queries.has_body(digest)]
             except (PeerUnreachable, StorageFailed, TimeoutError) as error:
                 log.info(
@@ -98,11 +100,11 @@ class Bodies:
                     error=error or "no answer in time",
                 )
 
-    async def _take_many(self, member: Member, digests: list[Digest]) -> bool:
+    async def _take_batch(self, member: Member, digests: list[Digest]) -> bool:
         """Keep what a member gives of some bodies. Answers whether that was any. Raises TimeoutError, and does not note
         on the member that it was slow: one body it may give in time."""
         url, question = self._members.url(member), ManifestsQuestion([*digests])
-        async with asyncio.timeout(TOGETHER_S):
+        async with asyncio.timeout(BATCH_TIMEOUT_S):
             answer = await self._peers.ask_url(url, "/manifests", question, ManifestsAnswer, member.instance)
         keep = (partial(keep_wanted_body, body=body) for body in answer.bodies)
         return any(await asyncio.gather(*map(self._catalog.database.write_in_steps, keep)))
@@ -122,7 +124,7 @@ class Bodies:
             digest=digest,
         )
         await self._catalog.database.write(partial(drop_wrong_body, digest=digest))
-        self.look()
+        self.wake()
         return None
 
     async def fetch(self, digest: Digest) -> bytes | None:
@@ -189,7 +191,9 @@ class Bodies:
             try:
                 answer = await self._peers.ask(member, "/updates", updates, UpdatesAnswer, DEPOSIT_S)
                 if answer.early:
-                    await self._sync.drive(member, exchange_now(self._catalog.replica, [change.document], Report()))
+                    await self._anti_entropy.drive(
+                        member, exchange_now(self._catalog.replica, [change.document], Report())
+                    )
                     await self._peers.ask(member, "/updates", Updates([], {}, updates.bodies), UpdatesAnswer, DEPOSIT_S)
                 return True
             except (PeerUnreachable, CrdtError, StorageFailed) as error:

@@ -3,7 +3,7 @@
 Every member asks every other member of its site for a lease while clients read, and answers reads only until the first
 of these leases ends.
 
-- A member grants a lease for as long as it waits for the holder's acknowledgements (`confirmations`). It stops granting
+- A member grants a lease for as long as it waits for the commit acknowledgements of the holder. It stops granting
   when the holder misses one, and answers its client when all leases it granted have lapsed.
 - The answer names the changes that the granter has published. The holder takes the lease into use once it has committed
   them, and has caught up with this incarnation of the granter.
@@ -23,18 +23,18 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from registry.cluster.membership.members import Member, Members
-from registry.cluster.replication.acknowledgements import Confirmations
-from registry.cluster.replication.anti_entropy import Sync
+from registry.cluster.replication.acknowledgements import Acknowledgements
+from registry.cluster.replication.anti_entropy import AntiEntropy
 from registry.cluster.replication.gossip import Gossip
 from registry.cluster.replication.read_lease import LEASE_S, READ_WAIT_S, ReadLease
-from registry.cluster.rpc.client import Peers
+from registry.cluster.rpc.client import PeerClient
 from registry.cluster.rpc.messages import Heartbeat, LeaseAnswer, LeaseQuestion
 from registry.errors import NotCurrent
 from registry.ports import Clock, PeerUnreachable
 
 RENEW_BEFORE_S = 0.5
 """A lease in use is renewed when so much of it is left: two requests a second to each member."""
-ANSWER_S = 0.5
+REQUEST_TIMEOUT_S = 0.5
 MISSED_ANSWERS = 2
 """So many requests in a row a member may leave unanswered before reads go on without it: a second in all."""
 PROBE_S = 1.0
@@ -42,8 +42,8 @@ PROBE_S = 1.0
 RETRY_S = 0.05
 FRAMES_S = 0.03
 """So long frames may take that are on their way. Then the holder asks for what it lacks."""
-LOOK_AGAIN_S = 0.003
-ASK_AGAIN_S = 0.25
+COMMIT_POLL_S = 0.003
+WAIT_POLL_S = 0.25
 """How often a read that waits says so: a lease that nobody has asked for in a second is not renewed."""
 TICK_S = 0.1
 IDLE_TICK_S = 0.25
@@ -88,9 +88,9 @@ class SiteLease:
         lease: ReadLease,
         clock: Clock,
         members: Members,
-        peers: Peers,
-        sync: Sync,
-        confirmations: Confirmations,
+        peers: PeerClient,
+        anti_entropy: AntiEntropy,
+        acknowledgements: Acknowledgements,
         gossip: Gossip,
         heartbeat: Callable[[], Heartbeat],
         answers_clients: asyncio.Event,
@@ -103,8 +103,8 @@ class SiteLease:
         self._clock = clock
         self._members = members
         self._peers = peers
-        self._sync = sync
-        self._confirmations = confirmations
+        self._anti_entropy = anti_entropy
+        self._acknowledgements = acknowledgements
         self._gossip = gossip
         self._heartbeat = heartbeat
         self._answers_clients = answers_clients
@@ -139,7 +139,7 @@ class SiteLease:
             self._valid.clear()
             self._wake.set()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(left_s, ASK_AGAIN_S)):
+                async with asyncio.timeout(min(left_s, WAIT_POLL_S)):
                     await self._valid.wait()
         return True
 
@@ -150,7 +150,7 @@ class SiteLease:
             self.refused += 1
             raise NotCurrent("this instance cannot tell whether it shows what its site shows")
 
-    def wanted(self) -> None:
+    def request_renewal(self) -> None:
         """A worker waits for a lease."""
         self._wake.set()
 
@@ -181,7 +181,7 @@ class SiteLease:
             self._members.on_unproven(member)  # writes would not wait for it
         elif member is not None and is_near:
             member.touch()
-            granted = self._confirmations.may_hold_lease(member, applied if start == beat.start else 0)
+            granted = self._acknowledgements.may_hold_lease(member, applied if start == beat.start else 0)
         self.granted += granted
         site = [self._members.url(member) for member in self._members.of_own_site()]
         return LeaseAnswer(self._gossip.next_heartbeat(), beat, granted, site)
@@ -264,9 +264,9 @@ class SiteLease:
         member = granter.member
         asked_s = self._clock.steady_s()
         known = member.beat.start
-        question = LeaseQuestion(self._gossip.start, (known, member.applied.upto(known)))
+        question = LeaseQuestion(self._gossip.start, (known, member.applied.contiguous_seq(known)))
         try:
-            answer = await self._peers.ask(member, "/lease", question, LeaseAnswer, ANSWER_S)
+            answer = await self._peers.ask(member, "/lease", question, LeaseAnswer, REQUEST_TIMEOUT_S)
         except PeerUnreachable:
             self._not_answered(granter, asked_s)
             return
@@ -275,12 +275,12 @@ class SiteLease:
             self._wake.set()
         granter.missed = 0
         await self._meet(answer.site)
-        self._members.hear(member.instance, answer.heartbeat, answer.sequence, on_bus=False)
+        self._members.receive_heartbeat(member.instance, answer.heartbeat, answer.sequence, on_bus=False)
         has_lapsed = granter.until_s < asked_s
         if answer.heartbeat.joining:
             # It acknowledges nothing yet. What its last incarnation did is here, if the lease of that has not lapsed.
             granter.out_of_step_since_s = None
-            has_all = member.applied.upto(answer.heartbeat.start) >= answer.heartbeat.changes
+            has_all = member.applied.contiguous_seq(answer.heartbeat.start) >= answer.heartbeat.changes
             if answer.granted and has_all and not (granter.was_in_use and has_lapsed):
                 granter.until_s = asked_s + LEASE_S
             return
@@ -297,15 +297,15 @@ class SiteLease:
             granter.out_of_step_since_s = granter.out_of_step_since_s or asked_s
             if not has_lapsed:
                 granter.until_s = asked_s + LEASE_S
-        self._sync.catch_up_soon(member).add_done_callback(lambda _: self._wake.set())
+        self._anti_entropy.catch_up_soon(member).add_done_callback(lambda _: self._wake.set())
 
     @staticmethod
     def _knows_incarnation(member: Member, beat: Heartbeat) -> bool:
-        return member.reached is not None and member.reached.start == beat.start
+        return member.sync_point is not None and member.sync_point.start == beat.start
 
     def _has_all(self, member: Member, beat: Heartbeat) -> bool:
         """Whether everything is committed here that a member had published when it said `beat`."""
-        return self._knows_incarnation(member, beat) and member.applied.upto(beat.start) >= beat.changes
+        return self._knows_incarnation(member, beat) and member.applied.contiguous_seq(beat.start) >= beat.changes
 
     async def _has(self, member: Member, beat: Heartbeat, until_s: float) -> bool:
         """As `_has_all`, with a wait for what is on its way."""
@@ -314,8 +314,8 @@ class SiteLease:
             if self._has_all(member, beat):
                 return True
             if self._knows_incarnation(member, beat) and now < patience_s:
-                await asyncio.sleep(LOOK_AGAIN_S)
-            elif not await self._sync.catch_up_soon(member):
+                await asyncio.sleep(COMMIT_POLL_S)
+            elif not await self._anti_entropy.catch_up_soon(member):
                 return False
         return False
 
@@ -339,7 +339,7 @@ class SiteLease:
         """Catch up with every member whose lease is in use."""
 
         async def reach(granter: _Granter) -> None:
-            while granter.in_use and not await self._sync.reach(granter.member):
+            while granter.in_use and not await self._anti_entropy.catch_up_to_now(granter.member):
                 await asyncio.sleep(RETRY_S)
 
         await asyncio.gather(*map(reach, self._granters.values()))

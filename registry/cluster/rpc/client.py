@@ -56,7 +56,7 @@ class SessionRefused(PeerRefused):
     """A peer does not know the session, or it has expired there."""
 
 
-class Peers:
+class PeerClient:
     """Requests to members, each answered, refused or failed within its time limit."""
 
     def __init__(

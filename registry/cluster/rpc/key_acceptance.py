@@ -15,20 +15,20 @@ from registry.telemetry.events import LogEvent
 
 log = EventLog("concord.cluster")
 
-SAY_AGAIN_S = 60.0
+LOG_INTERVAL_S = 60.0
 """How often a refusal that goes on is logged: often enough for whoever looks at the last lines of a log."""
 MAX_REFUSING = 1000
 """As many as members are known; each is an address that was configured or that a member advertised."""
 
 
 class KeyAcceptance:
-    """What this incarnation knows of its own key. Owned by `Peers`, which opens all sessions."""
+    """What this incarnation knows of its own key. Owned by `PeerClient`, which opens all sessions."""
 
     def __init__(self) -> None:
         self._accepting: set[str] = set()
         self._refusing: dict[str, float] = {}
         """Addresses, and when their refusal was logged last (loop time)."""
-        self._presented_at = -SAY_AGAIN_S
+        self._presented_at = -LOG_INTERVAL_S
 
     @property
     def is_wrong(self) -> bool:
@@ -55,7 +55,7 @@ class KeyAcceptance:
         now = asyncio.get_running_loop().time()
         if url not in self._refusing and len(self._refusing) >= MAX_REFUSING:
             return
-        if now < self._refusing.get(url, now - SAY_AGAIN_S) + SAY_AGAIN_S:
+        if now < self._refusing.get(url, now - LOG_INTERVAL_S) + LOG_INTERVAL_S:
             return
         self._refusing[url] = now
         if self.is_wrong:
@@ -78,7 +78,7 @@ class KeyAcceptance:
         """Note that a client has asked for a session with a key that this instance does not have, and log it once a
         minute. Anyone can cause this, so nothing else follows from it."""
         now = asyncio.get_running_loop().time()
-        if now >= self._presented_at + SAY_AGAIN_S:
+        if now >= self._presented_at + LOG_INTERVAL_S:
             self._presented_at = now
             log.error(
                 LogEvent.PEER_KEY_REJECTED,

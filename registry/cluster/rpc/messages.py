@@ -61,7 +61,7 @@ class Heartbeat(msgspec.Struct, omit_defaults=True):
     capabilities: Capabilities = []
 
 
-class Confirmation(msgspec.Struct):
+class CommitAcknowledgement(msgspec.Struct):
     """Changes that the sender has committed."""
 
     instance: InstanceId
@@ -73,7 +73,7 @@ class Confirmation(msgspec.Struct):
 
 
 class FramesQuestion(msgspec.Struct):
-    """Frames of the sender's changes, which the bus has not brought. Answered by a `Confirmation`."""
+    """Frames of the sender's changes, which the bus has not brought. Answered by a `CommitAcknowledgement`."""
 
     frames: Annotated[list[bytes], msgspec.Meta(max_length=1000)]
 
@@ -96,7 +96,7 @@ class LeaseAnswer(msgspec.Struct):
     """Addresses of the living members of the site, as the answerer knows them: the asker may have missed a newcomer."""
 
 
-class Hello(msgspec.Struct):
+class Handshake(msgspec.Struct):
     """Two instances that do not hear each other on the bus introduce themselves."""
 
     instance: InstanceId
@@ -198,7 +198,7 @@ class Updates(msgspec.Struct):
     bodies: list[bytes]
 
 
-class SecureQuestion(msgspec.Struct):
+class ReplicateManifestQuestion(msgspec.Struct):
     """Take all content of a manifest, and say when it is durable here."""
 
     repository: Text
@@ -208,27 +208,27 @@ class SecureQuestion(msgspec.Struct):
     """Whoever has come so far with this writer has seen the push; zeros when it is not said."""
 
 
-class SecureAnswer(msgspec.Struct):
+class ReplicateManifestAnswer(msgspec.Struct):
     held: bool
     lacking: Count = 0
     """How much of it is still on its way."""
 
 
-class TakeQuestion(msgspec.Struct):
+class ReplicateBlobQuestion(msgspec.Struct):
     """Take a content over from the asker, who is leaving."""
 
     digest: Text
     size: Count
 
 
-class TakeAnswer(msgspec.Struct):
+class ReplicateBlobAnswer(msgspec.Struct):
     held: bool
     under_way: bool = False
     reason: Text = ""
     """Why it is not taken, empty when it is or is on its way."""
 
 
-class RelyQuestion(msgspec.Struct):
+class ReferenceQuestion(msgspec.Struct):
     """Which of these contents does the receiver rely on? See `collect`."""
 
     digests: Annotated[list[Text], msgspec.Meta(max_length=1000)]
@@ -237,7 +237,7 @@ class RelyQuestion(msgspec.Struct):
     """How many changes the asker has published since that start."""
 
 
-class RelyAnswer(msgspec.Struct):
+class ReferenceAnswer(msgspec.Struct):
     relied: list[Text]
     unknown: str
     """Why it cannot say, empty when it can."""

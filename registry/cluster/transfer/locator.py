@@ -13,7 +13,7 @@ from contextlib import aclosing
 
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.placement.rendezvous import Candidate, ranked, spread
-from registry.cluster.rpc.client import Peers
+from registry.cluster.rpc.client import PeerClient
 from registry.oci.names import Digest
 from registry.ports import PeerUnreachable
 
@@ -29,7 +29,7 @@ MAX_REMEMBERED = 10_000
 class Locator:
     """Asks members which of them hold a content on their disk."""
 
-    def __init__(self, peers: Peers, members: Members) -> None:
+    def __init__(self, peers: PeerClient, members: Members) -> None:
         self._peers = peers
         self._members = members
         self._asking: dict[tuple[str, Digest], asyncio.Task[int | None]] = {}
@@ -100,7 +100,7 @@ class Locator:
         """The size of a content that some member has, or None when it has to be uploaded again. Answers are waited for,
         and members that may be restarting: a client that has just uploaded a blob asks whether it is there, and gives
         up when it is not."""
-        while (size := await self.size_anywhere(digest)) is None and self._members.may_come():
+        while (size := await self.size_anywhere(digest)) is None and self._members.may_recover():
             await asyncio.sleep(LOOK_AGAIN_S)
         return size
 

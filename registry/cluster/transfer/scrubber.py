@@ -23,7 +23,7 @@ from registry.catalog.content import (
     last_content,
     oldest_check_ms,
 )
-from registry.cluster.replication.manifest_bodies import Bodies
+from registry.cluster.replication.manifest_bodies import ManifestBodies
 from registry.cluster.transfer.blob_reader import Contents
 from registry.cluster.transfer.transfer import Transfer, TransferFailed
 from registry.config import Config
@@ -73,7 +73,13 @@ class Scrubber:
     """The task that checks, and what it has found."""
 
     def __init__(
-        self, config: Config, catalog: Catalog, store: BlobStore, contents: Contents, bodies: Bodies, clock: Clock
+        self,
+        config: Config,
+        catalog: Catalog,
+        store: BlobStore,
+        contents: Contents,
+        bodies: ManifestBodies,
+        clock: Clock,
     ) -> None:
         self._catalog = catalog
         self._store = store

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from registry.catalog.content import add_content
 from registry.catalog.database import Database
 from registry.cluster.membership.members import Member, Members
-from registry.cluster.rpc.client import Peers
+from registry.cluster.rpc.client import PeerClient
 from registry.cluster.transfer.locator import Locator
 from registry.cluster.transfer.pass_through import PassThroughSink
 from registry.errors import ContentUnreachable, StorageFailed
@@ -173,7 +173,7 @@ class Transfers:
         self,
         store: BlobStore,
         database: Database,
-        peers: Peers,
+        peers: PeerClient,
         members: Members,
         locator: Locator,
         clock: Clock,

@@ -145,10 +145,12 @@ def _between_instances(instance: Instance) -> Iterator[Metric]:
     )
     frames = INITIAL_VALUES["frames"] | cluster.gossip.frames
     yield _counters("frames", "frames received, by outcome", "outcome", frames)
-    yield _counter("changes_published", "changes published since the start of the primary", cluster.gossip.changes)
-    rounds = INITIAL_VALUES["catch_ups"] | cluster.sync.rounds
+    yield _counter(
+        "changes_published", "changes published since the start of the primary", cluster.gossip.published_seq
+    )
+    rounds = INITIAL_VALUES["catch_ups"] | cluster.anti_entropy.rounds
     yield _counters("catch_ups", "rounds of anti-entropy with other instances, by outcome", "outcome", rounds)
-    missed = cluster.confirmations.missed
+    missed = cluster.acknowledgements.missed
     wrong_sizes = instance.catalog.wrong_sizes.count
     yield _counter("wrong_sizes", "facts that state another size than the content on this disk has", wrong_sizes)
     yield _counter(
@@ -157,9 +159,9 @@ def _between_instances(instance: Instance) -> Iterator[Metric]:
         missed,
     )
     yield _counter(
-        "site_exclusions", "exclusions of members of this site from the read lease", cluster.confirmations.excluded
+        "site_exclusions", "exclusions of members of this site from the read lease", cluster.acknowledgements.excluded
     )
-    yield _counter("site_pushes", "changes pushed to members that the bus did not reach", cluster.site_push.pushed)
+    yield _counter("site_pushes", "changes pushed to members that the bus did not reach", cluster.direct_push.pushed)
     lease = cluster.site_lease
     yield _gauge("read_lease_valid", "1 while this instance may answer reads", instance.lease.is_valid)
     yield _counter("read_lease_waits", "reads that waited for the read lease", lease.waited)
@@ -254,7 +256,7 @@ def _members(instance: Instance) -> Iterator[Metric]:
         families["live"].add_metric(labels, member.live)
         families["reachable"].add_metric(labels, member.reachable)
         families["agrees"].add_metric(labels, member.beat.root == root)
-        families["changes_lacking"].add_metric(labels, member.changes_lacking)
+        families["changes_lacking"].add_metric(labels, member.missing_changes)
         heard_ms = last_heard_ms(instance, member)
         for name, value in (
             ("last_heard_timestamp_seconds", heard_ms / 1000 if heard_ms is not None else None),

@@ -80,7 +80,7 @@ async def status(instance: Instance, request: Request) -> Response:
             "members": [_member(instance, m.instance) for m in cluster.members.all()],
             "bus": cluster.bus.servers(),
             "frames": dict(cluster.gossip.frames),
-            "catch_ups": dict(cluster.sync.rounds),
+            "catch_ups": dict(cluster.anti_entropy.rounds),
             "copies": {
                 "policy": policy(instance),
                 "policy_digest": cluster.policy.digest,
@@ -101,8 +101,8 @@ async def status(instance: Instance, request: Request) -> Response:
                 "oldest_check_ms": done.oldest_check_ms,
                 "backup": done.backup,
             },
-            "confirmations_missed": cluster.confirmations.missed,
-            "site_exclusions": cluster.confirmations.excluded,
+            "confirmations_missed": cluster.acknowledgements.missed,
+            "site_exclusions": cluster.acknowledgements.excluded,
             "reads_wait_for": cluster.site_lease.waits_for(),
             "content_damaged": cluster.contents.quarantine.found,
             "content_repaired": cluster.contents.mended,
@@ -127,7 +127,7 @@ def _member(instance: Instance, other: str) -> dict[str, Any]:
         "live": member.live,
         "reachable": member.reachable,
         "agrees": member.beat.root == instance.catalog.replica.root(),
-        "changes_lacking": member.changes_lacking,
+        "changes_lacking": member.missing_changes,
         "last_delay_s": delay.last_s if delay is not None else None,
         **member_state(instance, member),
     }

@@ -93,7 +93,7 @@ def member_state(instance: Instance, member: Member) -> dict[str, Any]:
 
 def remaining(instance: Instance) -> dict[str, Any]:
     """Return the content that a decommission still has to hand over, and the members that refuse it."""
-    leave, members = instance.cluster.leave, instance.cluster.members
+    leave, members = instance.cluster.decommission, instance.cluster.members
     refusing = [(members.get(other), other, reason) for other, reason in sorted(leave.refused_by.items())]
     return {
         "left_bytes": leave.left_bytes,

@@ -81,19 +81,19 @@ async def _protect(instance: Instance, repository: Repository, digest: Digest) -
     def link(tx: Transaction) -> Change | None:
         return reassert_link(tx, instance.catalog.documents, repository, digest, instance.clock.now_ms())
 
-    with instance.cluster.leave.writing():
+    with instance.cluster.decommission.writing():
         change = await instance.catalog.database.write(link)
     if change is None:
         raise BlobUnknown("there is no such blob in this repository any more", {"digest": digest})
     collect.link_reasserted(repository, digest)
-    await instance.cluster.settle(change)
+    await instance.cluster.await_acknowledgements(change)
 
 
 async def find_blob(instance: Instance, repository: Repository, digest: Digest) -> BlobRow:
     """A blob's link. Raises BlobUnknown when there is none, here or at anyone who may know more."""
     row = instance.catalog.queries.blob(repository, digest)
     if row is None:
-        await instance.cluster.learn_for_miss(repository)
+        await instance.cluster.read_repair(repository)
         row = instance.catalog.queries.blob(repository, digest)
     if row is None:
         raise BlobUnknown("there is no such blob in this repository", {"digest": digest})
@@ -144,7 +144,7 @@ async def mount_blob(
     row = find()
     if row is None and source is not None:
         try:
-            await instance.cluster.learn_for_miss(source)
+            await instance.cluster.read_repair(source)
         except NeedsUpgrade:
             return None
         row = find()
@@ -162,16 +162,16 @@ async def mount_blob(
 
     change = await instance.catalog.database.write(link)
     if change is not None:
-        await instance.cluster.settle(change)
+        await instance.cluster.await_acknowledgements(change)
     return change
 
 
 async def delete(instance: Instance, request: Request, repository: Repository, digest: Digest) -> Response:
     """DELETE of a blob: it can no longer be read in this repository. Content is collected elsewhere."""
-    await instance.cluster.learn_for_delete(repository)
+    await instance.cluster.sync_before_delete(repository)
 
     def unlink(tx: Transaction) -> Change:
         return delete_blob(tx, instance.catalog.documents, repository, digest)
 
-    await instance.cluster.settle(await instance.catalog.database.write(unlink))
+    await instance.cluster.await_acknowledgements(await instance.catalog.database.write(unlink))
     return Response(status_code=202)

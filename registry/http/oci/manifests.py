@@ -34,7 +34,7 @@ async def get(instance: Instance, request: Request, repository: Repository, refe
     """GET and HEAD of a manifest by tag or digest. Accept does not change the answer."""
     row = _find(instance, repository, reference)
     if row is None:
-        await instance.cluster.learn_for_miss(repository)
+        await instance.cluster.read_repair(repository)
         row = _find(instance, repository, reference)
     if row is None:
         raise ManifestUnknown("there is no such manifest", {"reference": reference[:200]})
@@ -90,7 +90,7 @@ async def put(instance: Instance, request: Request, repository: Repository, refe
             raise DigestInvalid("the manifest has another digest", {"digest": digest})
         manifest = await run_in_steps(read_pushed(body, media_type(request)))
         change = await _push(instance, repository, Pushed(computed, body, manifest, tags))
-    await instance.cluster.settle(change)
+    await instance.cluster.await_acknowledgements(change)
     del body  # holders are waited for now, and who waits keeps nothing of it in memory
     change = change._replace(bodies=())
     await instance.cluster.write_concern.wait(repository, computed, change)
@@ -122,7 +122,7 @@ async def _push(instance: Instance, repository: Repository, pushed: Pushed) -> C
     try:
         return await instance.catalog.database.write_in_steps(push)
     except ManifestBlobUnknown:
-        await instance.cluster.learn_for_miss(repository)
+        await instance.cluster.read_repair(repository)
         return await instance.catalog.database.write_in_steps(push)
 
 
@@ -141,7 +141,7 @@ async def delete(instance: Instance, request: Request, repository: Repository, r
     digest: Digest | None = parse_digest(reference) if ":" in reference else None
     if digest is None and not is_tag(reference):
         raise ManifestInvalid("this is no valid tag", {"tag": reference[:200]})
-    await instance.cluster.learn_for_delete(repository)
+    await instance.cluster.sync_before_delete(repository)
     documents = instance.catalog.documents
 
     def remove(tx: Transaction) -> Steps[Change]:
@@ -149,5 +149,5 @@ async def delete(instance: Instance, request: Request, repository: Repository, r
             return (yield from delete_manifest(tx, documents, repository, digest))
         return delete_tag(tx, documents, repository, Tag(reference))
 
-    await instance.cluster.settle(await instance.catalog.database.write_in_steps(remove))
+    await instance.cluster.await_acknowledgements(await instance.catalog.database.write_in_steps(remove))
     return Response(status_code=202)

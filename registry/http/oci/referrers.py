@@ -45,7 +45,7 @@ async def list_referrers(instance: Instance, request: Request, repository: Repos
         raise Unsupported('invalid "last": expected the one of a link to a next page', 400)
     database = instance.catalog.database
     if not instance.catalog.queries.repository_exists(repository):
-        await instance.cluster.learn_for_miss(repository)
+        await instance.cluster.read_repair(repository)
     question = Question(repository, subject, wanted, position)
     with database.one_step():
         page = _page(database.reading, question) if has_few_referrers(database, question) else None

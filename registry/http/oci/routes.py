@@ -182,7 +182,7 @@ async def answer(instance: Instance, request: Request, path: Path) -> Response:
         return await handler(instance, request, path)
     if request.method == "POST":  # browsers ask with a preflight, which is never answered, before all other writes
         refuse_posts_of_other_sites(request.headers)
-    with instance.cluster.leave.writing(), instance.refusals.noting(path.name, request.method):
+    with instance.cluster.decommission.writing(), instance.refusals.noting(path.name, request.method):
         _require_understood(instance, path)
         return await handler(instance, request, path)
 

@@ -20,7 +20,7 @@ async def list_tags(instance: Instance, request: Request, repository: Repository
     """GET of a repository's tags: all of them, or `n` behind `last`."""
     queries = instance.catalog.queries
     if not queries.repository_exists(repository):
-        await instance.cluster.learn_for_miss(repository)
+        await instance.cluster.read_repair(repository)
         if not queries.repository_exists(repository):
             raise NameUnknown("there is no such repository", {"name": repository})
     return _listed(

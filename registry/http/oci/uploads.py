@@ -132,7 +132,7 @@ async def handle_upload_request(instance: Instance, wanted: UploadRequest) -> Re
             change = await uploads.finish(
                 name, wanted.repository, wanted.digest, wanted.body, wanted.span, wanted.network
             )
-            await instance.cluster.settle(change)
+            await instance.cluster.await_acknowledgements(change)
             return _created_response(wanted.repository, wanted.digest)
         if wanted.method == "DELETE":
             await uploads.cancel(name, wanted.repository)

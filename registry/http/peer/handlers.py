@@ -232,7 +232,7 @@ async def _upload(instance: Instance, request: Request, authenticated: Authentic
         span = Span(*question.span) if question.span else None
         body, network = body_stream(request), question.network
         wanted = UploadRequest(question.method, repository, upload, digest, span, body, network)
-        with instance.cluster.leave.writing(), instance.refusals.noting(repository, question.method):
+        with instance.cluster.decommission.writing(), instance.refusals.noting(repository, question.method):
             response = await handle_upload_request(instance, wanted)
     except OciError as error:
         response = error_response(error)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from crdt.errors import DocumentBroken, Malformed
 from crdt.vector import decode_vector, encode_vector
-from registry.catalog.documents import Early
+from registry.catalog.documents import MissingDependencies
 from registry.catalog.incoming import Incoming, decode_aside, keep_wanted_body, note_writers
 from registry.cluster.replication.direct_push import take_pushed
 from registry.cluster.rpc import messages as m
@@ -64,11 +64,11 @@ def _answering(
     return handle
 
 
-async def _hello(instance: Instance, request: AuthenticatedRequest, question: m.Hello) -> m.Hello:
+async def _hello(instance: Instance, request: AuthenticatedRequest, question: m.Handshake) -> m.Handshake:
     if question.instance != request.session.client:
         raise Malformed("a hello in another instance's name")
-    instance.cluster.greeted(question)
-    return instance.cluster.hello(instance.cluster.members.get(question.instance))
+    instance.cluster.on_handshake(question)
+    return instance.cluster.make_handshake(instance.cluster.members.get(question.instance))
 
 
 async def _changes(instance: Instance, request: AuthenticatedRequest, question: m.ChangesQuestion) -> m.ChangesAnswer:
@@ -129,7 +129,7 @@ async def _updates(instance: Instance, request: AuthenticatedRequest, question: 
         try:
             applied = await instance.catalog.take_in(Incoming(name, update, await decode_aside(update), {}))
             instance.cluster.advanced(name, applied.vector)
-        except Early:
+        except MissingDependencies:
             early.append(name)
     for body in question.bodies:
         await instance.catalog.database.write_in_steps(partial(keep_wanted_body, body=body))
@@ -151,7 +151,7 @@ async def _held(instance: Instance, request: AuthenticatedRequest, question: m.H
     if size is None:
         body = instance.catalog.queries.body(digest)
         size = len(body) if body is not None else None
-    return m.HeldAnswer(size, not instance.cluster.leave.under_way)
+    return m.HeldAnswer(size, not instance.cluster.decommission.under_way)
 
 
 async def _bodies(instance: Instance, request: AuthenticatedRequest, question: m.BodiesQuestion) -> m.BodiesAnswer:
@@ -174,13 +174,17 @@ async def _manifests(
     return m.ManifestsAnswer(bodies)
 
 
-async def _secure(instance: Instance, request: AuthenticatedRequest, question: m.SecureQuestion) -> m.SecureAnswer:
+async def _secure(
+    instance: Instance, request: AuthenticatedRequest, question: m.ReplicateManifestQuestion
+) -> m.ReplicateManifestAnswer:
     return await instance.cluster.write_concern.replicate_manifest(
         question, instance.cluster.members.get(request.session.client)
     )
 
 
-async def _relied(instance: Instance, request: AuthenticatedRequest, question: m.RelyQuestion) -> m.RelyAnswer:
+async def _relied(
+    instance: Instance, request: AuthenticatedRequest, question: m.ReferenceQuestion
+) -> m.ReferenceAnswer:
     return await instance.cluster.garbage_collector.relied(
         instance.cluster.members.get(request.session.client), question
     )
@@ -190,7 +194,9 @@ async def _release(instance: Instance, request: AuthenticatedRequest, question: 
     return m.ReleaseAnswer(list(await instance.cluster.garbage_collector.release(question.read())))
 
 
-async def _take(instance: Instance, request: AuthenticatedRequest, question: m.TakeQuestion) -> m.TakeAnswer:
+async def _take(
+    instance: Instance, request: AuthenticatedRequest, question: m.ReplicateBlobQuestion
+) -> m.ReplicateBlobAnswer:
     return await instance.cluster.write_concern.replicate_blob(
         parse_digest(question.digest), question.size, request.session.client
     )
@@ -212,13 +218,15 @@ async def _lease(instance: Instance, request: AuthenticatedRequest, question: m.
     return instance.cluster.site_lease.grant(request.session.client, question)
 
 
-async def _frames(instance: Instance, request: AuthenticatedRequest, question: m.FramesQuestion) -> m.Confirmation:
+async def _frames(
+    instance: Instance, request: AuthenticatedRequest, question: m.FramesQuestion
+) -> m.CommitAcknowledgement:
     cluster = instance.cluster
     return await take_pushed(cluster.gossip, cluster.members, request.session.client, question.frames)
 
 
 QUESTIONS: dict[str, Callable[[Instance, AuthenticatedRequest], Awaitable[Response]]] = {
-    "/hello": _answering(m.Hello, _hello),
+    "/hello": _answering(m.Handshake, _hello),
     "/lease": _answering(m.LeaseQuestion, _lease),
     "/frames": _answering(m.FramesQuestion, _frames),
     "/changes": _answering(m.ChangesQuestion, _changes),
@@ -231,9 +239,9 @@ QUESTIONS: dict[str, Callable[[Instance, AuthenticatedRequest], Awaitable[Respon
     "/held": _answering(m.HeldQuestion, _held),
     "/bodies": _answering(m.BodiesQuestion, _bodies),
     "/manifests": _answering(m.ManifestsQuestion, _manifests),
-    "/secure": _answering(m.SecureQuestion, _secure),
-    "/take": _answering(m.TakeQuestion, _take),
-    "/relied": _answering(m.RelyQuestion, _relied),
+    "/secure": _answering(m.ReplicateManifestQuestion, _secure),
+    "/take": _answering(m.ReplicateBlobQuestion, _take),
+    "/relied": _answering(m.ReferenceQuestion, _relied),
     "/release": _answering(m.ReleaseQuestion, _release),
     "/reach": _answering(m.ReachQuestion, _reach),
     "/replication": _answering(m.ReplicationQuestion, _replication),

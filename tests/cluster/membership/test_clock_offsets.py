@@ -45,7 +45,7 @@ class Heard:
         said_ms = self.clock.now_ms() + int(ahead_s * 1000) if ahead_s is not None else 0
         self.clock.wait(delay_s)
         beat = Heartbeat("eu", "http://o:1", "", "1", start, 0, 0, bytes(16), {}, now_ms=said_ms)
-        self.member = self._members.hear(OTHER, beat, self._sequence, on_bus=False)
+        self.member = self._members.receive_heartbeat(OTHER, beat, self._sequence, on_bus=False)
         self.clock.wait(2.0 - delay_s)
 
     @property

@@ -34,12 +34,12 @@ async def test_probe_of_a_member_under_way_is_not_sent_twice(members):
     liveness = LivenessProbe("eu", probes)
     members.on_unproven = liveness.request
     for sequence in range(1, 10):
-        members.hear(OTHER, beat(), sequence, on_bus=True)
+        members.receive_heartbeat(OTHER, beat(), sequence, on_bus=True)
         await settle()
     assert probes.begun == [OTHER]
     probes.go.set()
     await settle()
-    members.hear(OTHER, beat(), 10, on_bus=True)
+    members.receive_heartbeat(OTHER, beat(), 10, on_bus=True)
     await settle()
     assert probes.begun == [OTHER, OTHER], "the next heartbeat is the next attempt"
 
@@ -48,8 +48,8 @@ async def test_probes_of_other_sites_are_bounded_and_own_site_is_not_behind_them
     probes = Probes()
     members.on_unproven = LivenessProbe("eu", probes).request
     for number in range(100):
-        members.hear(f"{number + 16:032x}", beat(site="us"), 1, on_bus=True)
-    members.hear(OTHER, beat(), 1, on_bus=True)
+        members.receive_heartbeat(f"{number + 16:032x}", beat(site="us"), 1, on_bus=True)
+    members.receive_heartbeat(OTHER, beat(), 1, on_bus=True)
     await settle()
     assert len(probes.begun) == PROBES_AT_ONCE + 1
     assert OTHER in probes.begun
@@ -61,7 +61,7 @@ async def test_probes_of_other_sites_are_bounded_and_own_site_is_not_behind_them
 async def test_closed_probes_end(members):
     probes = Probes()
     liveness = LivenessProbe("eu", probes)
-    liveness.request(members.hear(OTHER, beat(), 1, on_bus=True))
+    liveness.request(members.receive_heartbeat(OTHER, beat(), 1, on_bus=True))
     await settle()
     liveness.close()
     await settle()
@@ -76,7 +76,7 @@ class Clock:
 
 
 async def test_records_of_members_are_due_when_they_change_and_sequences_once_in_a_while(members, monkeypatch):
-    one, other = (members.hear(instance, beat(), 5, on_bus=False) for instance in (OTHER, THIRD))
+    one, other = (members.receive_heartbeat(instance, beat(), 5, on_bus=False) for instance in (OTHER, THIRD))
     clock, records = Clock(monkeypatch), MemberRecords()
 
     def saved(now_ms=0):
@@ -88,7 +88,7 @@ async def test_records_of_members_are_due_when_they_change_and_sequences_once_in
     clock.now += 2
     one.sequence = other.sequence = 6
     assert saved() == []
-    members.hear(THIRD, beat(start=2), 1, on_bus=False)
+    members.receive_heartbeat(THIRD, beat(start=2), 1, on_bus=False)
     assert saved() == [(THIRD, 2, 1)], "a new incarnation is saved at once"
     clock.now += SAVE_SEQUENCE_S
     assert saved() == [(OTHER, 1, 6), (THIRD, 2, 1)]
@@ -96,5 +96,5 @@ async def test_records_of_members_are_due_when_they_change_and_sequences_once_in
 
 async def test_records_that_were_not_saved_are_due_again(members):
     records = MemberRecords()
-    member = members.hear(OTHER, beat(), 1, on_bus=False)
+    member = members.receive_heartbeat(OTHER, beat(), 1, on_bus=False)
     assert len(records.due([member], 0)) == len(records.due([member], 0)) == 1

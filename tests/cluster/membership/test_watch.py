@@ -40,7 +40,7 @@ class Watched:
         self._sequence += 1
         more = {"name": "eu-2", "policy": POLICY.digest} | more
         beat = Heartbeat(more.pop("site", "eu"), "http://o:1", "", "1", start, 0, 0, bytes(16), {}, **more)
-        return self.members.hear(OTHER, beat, self._sequence, on_bus=False)
+        return self.members.receive_heartbeat(OTHER, beat, self._sequence, on_bus=False)
 
     def look(self):
         """The events that a look and another one behind it log, with their fields."""
@@ -131,6 +131,6 @@ async def test_a_member_that_was_forgotten_leaves_nothing_behind(watched):
     watched.hear(now_ms=watched.clock.now_ms())
     watched.look()
     member = watched.members.get(OTHER)
-    watched.members.forget([OTHER])
+    watched.members.remove([OTHER])
     assert watched.look() == []
     assert watched.offsets.offset_s(member) is None

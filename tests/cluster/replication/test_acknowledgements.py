@@ -4,7 +4,13 @@ import pytest
 
 from registry.catalog.members import MemberRow
 from registry.cluster.membership.members import Members
-from registry.cluster.replication.acknowledgements import KEEPS_STEP_S, LAPSE_S, PATIENCE_S, PUSH_AFTER_S, Confirmations
+from registry.cluster.replication.acknowledgements import (
+    KEEPS_STEP_S,
+    LAPSE_S,
+    PATIENCE_S,
+    PUSH_AFTER_S,
+    Acknowledgements,
+)
 from registry.cluster.replication.read_lease import READ_WAIT_S
 from tests.cluster.membership.test_members import OTHER, OWN, THIRD, beat
 
@@ -13,119 +19,119 @@ from tests.cluster.membership.test_members import OTHER, OWN, THIRD, beat
 async def site():
     members = Members(OWN, "eu")
     for instance in (OTHER, THIRD):
-        members.hear(instance, beat(), 1, on_bus=False)
-    members.hear("f" * 32, beat(site="us"), 1, on_bus=False)
-    return members, Confirmations(members)
+        members.receive_heartbeat(instance, beat(), 1, on_bus=False)
+    members.receive_heartbeat("f" * 32, beat(site="us"), 1, on_bus=False)
+    return members, Acknowledgements(members)
 
 
-async def waited_s(confirmations, commit):
+async def waited_s(acknowledgements, commit):
     begun = asyncio.get_running_loop().time()
-    await confirmations.wait(commit)
+    await acknowledgements.wait(commit)
     return asyncio.get_running_loop().time() - begun
 
 
 async def test_a_write_waits_for_every_member_of_the_site(site):
-    members, confirmations = site
-    confirmations.published(commit=10, sequence=1)
-    waiting = asyncio.create_task(confirmations.wait(10))
-    confirmations.confirmed(members.get(OTHER), [1], 1)
+    members, acknowledgements = site
+    acknowledgements.published(commit=10, sequence=1)
+    waiting = asyncio.create_task(acknowledgements.wait(10))
+    acknowledgements.confirmed(members.get(OTHER), [1], 1)
     await asyncio.sleep(0)
     assert not waiting.done()
-    confirmations.confirmed(members.get(THIRD), [1], 1)
+    acknowledgements.confirmed(members.get(THIRD), [1], 1)
     await asyncio.wait_for(waiting, 0.01)
-    assert confirmations.missed == 0
+    assert acknowledgements.missed == 0
 
 
 async def test_a_member_that_misses_the_patience_is_waited_for_once(site):
-    members, confirmations = site
-    confirmations.published(10, 1)
-    confirmations.confirmed(members.get(OTHER), [1], 1)
-    assert await waited_s(confirmations, 10) >= PATIENCE_S * 0.9
-    assert confirmations.missed == 1
-    confirmations.published(11, 2)
-    confirmations.confirmed(members.get(OTHER), [2], 2)
-    assert await waited_s(confirmations, 11) < PATIENCE_S / 2
+    members, acknowledgements = site
+    acknowledgements.published(10, 1)
+    acknowledgements.confirmed(members.get(OTHER), [1], 1)
+    assert await waited_s(acknowledgements, 10) >= PATIENCE_S * 0.9
+    assert acknowledgements.missed == 1
+    acknowledgements.published(11, 2)
+    acknowledgements.confirmed(members.get(OTHER), [2], 2)
+    assert await waited_s(acknowledgements, 11) < PATIENCE_S / 2
 
 
 async def miss_one(site):
-    members, confirmations = site
-    confirmations.published(10, 1)
-    confirmations.confirmed(members.get(OTHER), [1], 1)
-    await confirmations.wait(10)
-    return members, confirmations, members.get(THIRD)
+    members, acknowledgements = site
+    acknowledgements.published(10, 1)
+    acknowledgements.confirmed(members.get(OTHER), [1], 1)
+    await acknowledgements.wait(10)
+    return members, acknowledgements, members.get(THIRD)
 
 
-async def is_waited_for(members, confirmations, sequence):
-    confirmations.published(100 + sequence, sequence)
-    confirmations.confirmed(members.get(OTHER), [sequence], sequence)
-    return await waited_s(confirmations, 100 + sequence) >= PATIENCE_S * 0.9
+async def is_waited_for(members, acknowledgements, sequence):
+    acknowledgements.published(100 + sequence, sequence)
+    acknowledgements.confirmed(members.get(OTHER), [sequence], sequence)
+    return await waited_s(acknowledgements, 100 + sequence) >= PATIENCE_S * 0.9
 
 
 async def test_it_is_waited_for_again_once_a_heartbeat_says_it_has_everything(site):
-    members, confirmations, late = await miss_one(site)
-    confirmations.caught_up(late, applied=0)
-    assert not await is_waited_for(members, confirmations, 2)
-    confirmations.caught_up(late, applied=2)
-    assert await is_waited_for(members, confirmations, 3)
+    members, acknowledgements, late = await miss_one(site)
+    acknowledgements.caught_up(late, applied=0)
+    assert not await is_waited_for(members, acknowledgements, 2)
+    acknowledgements.caught_up(late, applied=2)
+    assert await is_waited_for(members, acknowledgements, 3)
 
 
 async def test_it_is_waited_for_again_once_it_keeps_step_with_changes(site):
-    members, confirmations, late = await miss_one(site)
-    confirmations.published(11, 2)
-    confirmations.published(12, 3)
-    confirmations.confirmed(late, [2], applied=0)
-    assert not await is_waited_for(members, confirmations, 4), "it has not got the first one yet"
-    confirmations.confirmed(late, [3], applied=3)
-    assert await is_waited_for(members, confirmations, 5)
+    members, acknowledgements, late = await miss_one(site)
+    acknowledgements.published(11, 2)
+    acknowledgements.published(12, 3)
+    acknowledgements.confirmed(late, [2], applied=0)
+    assert not await is_waited_for(members, acknowledgements, 4), "it has not got the first one yet"
+    acknowledgements.confirmed(late, [3], applied=3)
+    assert await is_waited_for(members, acknowledgements, 5)
 
 
 async def test_one_that_catches_up_while_a_write_waits_is_waited_for_by_that_too(site):
     """An instance that had missed a write and kept step again was waited for by the next write only, not by one that
     waited already: that answer left, and its neighbour did not show the write for some milliseconds."""
-    members, confirmations, late = await miss_one(site)
-    confirmations.published(11, 2)
-    waiting = asyncio.create_task(confirmations.wait(11))
-    confirmations.confirmed(late, [1], applied=1)
-    confirmations.confirmed(members.get(OTHER), [2], applied=2)
+    members, acknowledgements, late = await miss_one(site)
+    acknowledgements.published(11, 2)
+    waiting = asyncio.create_task(acknowledgements.wait(11))
+    acknowledgements.confirmed(late, [1], applied=1)
+    acknowledgements.confirmed(members.get(OTHER), [2], applied=2)
     await asyncio.sleep(0.001)
     assert not waiting.done()
-    confirmations.confirmed(late, [2], applied=2)
+    acknowledgements.confirmed(late, [2], applied=2)
     await asyncio.wait_for(waiting, 0.01)
-    assert confirmations.missed == 1
+    assert acknowledgements.missed == 1
 
 
 async def test_one_that_catches_up_after_that_is_not_given_up_on_again(site):
-    members, confirmations, late = await miss_one(site)
-    confirmations.published(11, 2)
-    confirmations.confirmed(members.get(OTHER), [2], applied=2)
-    confirmations.caught_up(late, applied=2)
+    members, acknowledgements, late = await miss_one(site)
+    acknowledgements.published(11, 2)
+    acknowledgements.confirmed(members.get(OTHER), [2], applied=2)
+    acknowledgements.caught_up(late, applied=2)
     await asyncio.sleep(PATIENCE_S * 1.2)
-    assert confirmations.missed == 1
-    assert await is_waited_for(members, confirmations, 3)
+    assert acknowledgements.missed == 1
+    assert await is_waited_for(members, acknowledgements, 3)
 
 
 async def test_nobody_in_the_site_is_no_wait():
-    confirmations = Confirmations(Members(OWN, "eu"))
-    confirmations.published(10, 1)
-    assert await waited_s(confirmations, 10) < 0.01
+    acknowledgements = Acknowledgements(Members(OWN, "eu"))
+    acknowledgements.published(10, 1)
+    assert await waited_s(acknowledgements, 10) < 0.01
 
 
 async def test_the_bus_is_waited_for_while_it_is_heard():
-    confirmations = Confirmations(Members(OWN, "eu"))
-    confirmations.echoed(None)
-    confirmations.published(10, 1)
-    waiting = asyncio.create_task(confirmations.wait(10))
+    acknowledgements = Acknowledgements(Members(OWN, "eu"))
+    acknowledgements.echoed(None)
+    acknowledgements.published(10, 1)
+    waiting = asyncio.create_task(acknowledgements.wait(10))
     await asyncio.sleep(0.001)
     assert not waiting.done()
-    confirmations.echoed(1)
+    acknowledgements.echoed(1)
     await asyncio.wait_for(waiting, 0.01)
-    confirmations.published(11, 2)
-    assert await waited_s(confirmations, 11) >= PATIENCE_S * 0.9
-    confirmations.published(12, 3)
-    assert await waited_s(confirmations, 12) < 0.01, "a bus that hangs costs one write its patience"
-    confirmations.echoed(None)
-    confirmations.published(13, 4)
-    assert await waited_s(confirmations, 13) >= PATIENCE_S * 0.9
+    acknowledgements.published(11, 2)
+    assert await waited_s(acknowledgements, 11) >= PATIENCE_S * 0.9
+    acknowledgements.published(12, 3)
+    assert await waited_s(acknowledgements, 12) < 0.01, "a bus that hangs costs one write its patience"
+    acknowledgements.echoed(None)
+    acknowledgements.published(13, 4)
+    assert await waited_s(acknowledgements, 13) >= PATIENCE_S * 0.9
 
 
 # Exclusion
@@ -133,155 +139,155 @@ async def test_the_bus_is_waited_for_while_it_is_heard():
 
 async def excluded(site):
     """A member that has acknowledged nothing, after its leases have lapsed."""
-    members, confirmations = site
-    confirmations.published(10, 1)
-    confirmations.confirmed(members.get(OTHER), [1], 1)
-    await confirmations.wait(10)
-    return members, confirmations, members.get(THIRD)
+    members, acknowledgements = site
+    acknowledgements.published(10, 1)
+    acknowledgements.confirmed(members.get(OTHER), [1], 1)
+    await acknowledgements.wait(10)
+    return members, acknowledgements, members.get(THIRD)
 
 
 async def test_a_write_that_a_member_misses_waits_until_its_leases_have_lapsed(site):
-    members, confirmations = site
-    confirmations.published(10, 1)
-    confirmations.published(11, 2)
-    confirmations.confirmed(members.get(OTHER), [1, 2], 2)
-    assert LAPSE_S <= await waited_s(confirmations, 10) < LAPSE_S + PATIENCE_S * 3
-    assert await waited_s(confirmations, 11) < PATIENCE_S, "an exclusion is waited for once"
-    assert (confirmations.missed, confirmations.excluded) == (1, 1)
+    members, acknowledgements = site
+    acknowledgements.published(10, 1)
+    acknowledgements.published(11, 2)
+    acknowledgements.confirmed(members.get(OTHER), [1, 2], 2)
+    assert LAPSE_S <= await waited_s(acknowledgements, 10) < LAPSE_S + PATIENCE_S * 3
+    assert await waited_s(acknowledgements, 11) < PATIENCE_S, "an exclusion is waited for once"
+    assert (acknowledgements.missed, acknowledgements.excluded) == (1, 1)
 
 
 async def test_a_member_that_acknowledges_late_is_not_excluded(site):
-    members, confirmations = site
-    confirmations.published(10, 1)
-    confirmations.confirmed(members.get(OTHER), [1], 1)
-    waiting = asyncio.create_task(confirmations.wait(10))
+    members, acknowledgements = site
+    acknowledgements.published(10, 1)
+    acknowledgements.confirmed(members.get(OTHER), [1], 1)
+    waiting = asyncio.create_task(acknowledgements.wait(10))
     await asyncio.sleep(PATIENCE_S * 2)
     assert not waiting.done()
-    confirmations.confirmed(members.get(THIRD), [1], 1)
+    acknowledgements.confirmed(members.get(THIRD), [1], 1)
     await asyncio.wait_for(waiting, 0.01)
     await asyncio.sleep(LAPSE_S)
-    assert confirmations.excluded == 0
+    assert acknowledgements.excluded == 0
 
 
 async def test_a_member_that_missed_the_patience_is_granted_no_lease(site):
-    members, confirmations = site
-    confirmations.published(10, 1)
-    assert confirmations.may_hold_lease(members.get(THIRD), 0)
+    members, acknowledgements = site
+    acknowledgements.published(10, 1)
+    assert acknowledgements.may_hold_lease(members.get(THIRD), 0)
     await asyncio.sleep(PATIENCE_S * 1.2)
-    assert not confirmations.may_hold_lease(members.get(THIRD), 0)
-    assert confirmations.may_hold_lease(members.get(OTHER), 1)
+    assert not acknowledgements.may_hold_lease(members.get(THIRD), 0)
+    assert acknowledgements.may_hold_lease(members.get(OTHER), 1)
 
 
 async def test_a_lapse_that_was_called_off_does_not_end_a_later_one(site):
-    members, confirmations = site
-    confirmations.published(10, 1)
-    confirmations.confirmed(members.get(OTHER), [1], 1)
+    members, acknowledgements = site
+    acknowledgements.published(10, 1)
+    acknowledgements.confirmed(members.get(OTHER), [1], 1)
     await asyncio.sleep(PATIENCE_S * 1.2)
-    confirmations.confirmed(members.get(THIRD), [1], 1)
+    acknowledgements.confirmed(members.get(THIRD), [1], 1)
     await asyncio.sleep(LAPSE_S * 0.7)
-    confirmations.published(11, 2)
-    confirmations.confirmed(members.get(OTHER), [2], 2)
-    assert await waited_s(confirmations, 11) >= LAPSE_S
+    acknowledgements.published(11, 2)
+    acknowledgements.confirmed(members.get(OTHER), [2], 2)
+    assert await waited_s(acknowledgements, 11) >= LAPSE_S
 
 
 async def test_a_member_that_keeps_step_again_and_hangs_at_once_holds_up_no_write_for_ever(site):
     """The lapse was called off, and nothing else ended the wait of a change that had missed the patience meanwhile."""
-    members, confirmations = site
+    members, acknowledgements = site
     for sequence in (1, 2):
-        confirmations.published(9 + sequence, sequence)
-    confirmations.confirmed(members.get(OTHER), [1, 2], 2)
+        acknowledgements.published(9 + sequence, sequence)
+    acknowledgements.confirmed(members.get(OTHER), [1, 2], 2)
     await asyncio.sleep(PATIENCE_S * 1.2)
-    confirmations.confirmed(members.get(THIRD), [1], 1)
-    assert await asyncio.wait_for(waited_s(confirmations, 11), LAPSE_S * 2) >= LAPSE_S * 0.9
+    acknowledgements.confirmed(members.get(THIRD), [1], 1)
+    assert await asyncio.wait_for(waited_s(acknowledgements, 11), LAPSE_S * 2) >= LAPSE_S * 0.9
 
 
 async def test_an_excluded_member_that_has_what_it_lacked_is_waited_for_again(site):
-    members, confirmations, late = await excluded(site)
-    assert not confirmations.may_hold_lease(late, 0), "a member that cannot store anything would return each time"
-    assert confirmations.may_hold_lease(late, 1)
-    confirmations.published(11, 2)
-    confirmations.confirmed(members.get(OTHER), [2], 2)
-    waiting = asyncio.create_task(confirmations.wait(11))
+    members, acknowledgements, late = await excluded(site)
+    assert not acknowledgements.may_hold_lease(late, 0), "a member that cannot store anything would return each time"
+    assert acknowledgements.may_hold_lease(late, 1)
+    acknowledgements.published(11, 2)
+    acknowledgements.confirmed(members.get(OTHER), [2], 2)
+    waiting = asyncio.create_task(acknowledgements.wait(11))
     await asyncio.sleep(0.01)
     assert not waiting.done()
-    confirmations.confirmed(late, [2], 2)
+    acknowledgements.confirmed(late, [2], 2)
     await asyncio.wait_for(waiting, 0.01)
 
 
 async def test_a_member_that_is_excluded_again_soon_returns_later(site):
-    members, confirmations, late = await excluded(site)
-    assert confirmations.may_hold_lease(late, 1)
-    confirmations.published(11, 2)
-    confirmations.confirmed(members.get(OTHER), [2], 2)
-    await confirmations.wait(11)
-    assert not confirmations.may_hold_lease(late, 2)
+    members, acknowledgements, late = await excluded(site)
+    assert acknowledgements.may_hold_lease(late, 1)
+    acknowledgements.published(11, 2)
+    acknowledgements.confirmed(members.get(OTHER), [2], 2)
+    await acknowledgements.wait(11)
+    assert not acknowledgements.may_hold_lease(late, 2)
     await asyncio.sleep(1.05)
-    assert confirmations.may_hold_lease(late, 2)
+    assert acknowledgements.may_hold_lease(late, 2)
 
 
 async def test_a_slow_member_that_keeps_step_is_granted_leases_and_not_excluded(site):
     """There is always a change that has missed the patience. It was refused leases for as long as clients pushed."""
-    members, confirmations = site
+    members, acknowledgements = site
     late, lag_s, granted = members.get(THIRD), PATIENCE_S * 2.5, []
     for sequence in range(1, 60):
-        confirmations.published(10 + sequence, sequence)
-        confirmations.confirmed(members.get(OTHER), [sequence], sequence)
-        asyncio.get_running_loop().call_later(lag_s, confirmations.confirmed, late, [sequence], sequence)
+        acknowledgements.published(10 + sequence, sequence)
+        acknowledgements.confirmed(members.get(OTHER), [sequence], sequence)
+        asyncio.get_running_loop().call_later(lag_s, acknowledgements.confirmed, late, [sequence], sequence)
         await asyncio.sleep(0.025)
-        granted.append(confirmations.may_hold_lease(late, max(0, sequence - 6)))
+        granted.append(acknowledgements.may_hold_lease(late, max(0, sequence - 6)))
     assert granted.count(True) > 45
-    assert confirmations.excluded == 0
+    assert acknowledgements.excluded == 0
 
 
 async def test_a_lease_that_is_granted_to_a_slow_member_is_waited_for(site):
-    members, confirmations = site
+    members, acknowledgements = site
     late, loop = members.get(THIRD), asyncio.get_running_loop()
-    confirmations.published(10, 1)
-    confirmations.confirmed(members.get(OTHER), [1], 1)
+    acknowledgements.published(10, 1)
+    acknowledgements.confirmed(members.get(OTHER), [1], 1)
     await asyncio.sleep(PATIENCE_S * 1.2)
-    confirmations.confirmed(late, [1], 1)
-    confirmations.published(11, 2)
-    confirmations.confirmed(members.get(OTHER), [2], 2)
+    acknowledgements.confirmed(late, [1], 1)
+    acknowledgements.published(11, 2)
+    acknowledgements.confirmed(members.get(OTHER), [2], 2)
     await asyncio.sleep(PATIENCE_S * 2)
     granted_at = loop.time()
-    assert confirmations.may_hold_lease(late, 1)
-    await confirmations.wait(11)
+    assert acknowledgements.may_hold_lease(late, 1)
+    await acknowledgements.wait(11)
     assert loop.time() - granted_at >= LAPSE_S * 0.99
 
 
 async def test_a_member_that_takes_longer_than_a_slow_one_may_is_excluded_in_bounded_time(site):
     """Its acknowledgements put the exclusion off for ever."""
-    members, confirmations = site
+    members, acknowledgements = site
     late, loop = members.get(THIRD), asyncio.get_running_loop()
     for sequence in range(1, 100):
-        confirmations.published(10 + sequence, sequence)
-        confirmations.confirmed(members.get(OTHER), [sequence], sequence)
-        loop.call_later(0.8, confirmations.confirmed, late, [sequence], sequence)
+        acknowledgements.published(10 + sequence, sequence)
+        acknowledgements.confirmed(members.get(OTHER), [sequence], sequence)
+        loop.call_later(0.8, acknowledgements.confirmed, late, [sequence], sequence)
         if sequence == 20:
-            waiting, begun = asyncio.create_task(confirmations.wait(10 + sequence)), loop.time()
+            waiting, begun = asyncio.create_task(acknowledgements.wait(10 + sequence)), loop.time()
         await asyncio.sleep(0.02)
     await asyncio.wait_for(waiting, 0.1)
-    assert confirmations.excluded >= 1
+    assert acknowledgements.excluded >= 1
     assert loop.time() - begun < KEEPS_STEP_S + LAPSE_S + 2.0
 
 
 async def test_a_change_whose_acknowledgement_was_lost_is_acknowledged_by_a_later_one(site):
-    members, confirmations = site
-    confirmations.published(10, 1)
-    confirmations.published(11, 2)
-    confirmations.confirmed(members.get(OTHER), [1, 2], 2)
-    confirmations.confirmed(members.get(THIRD), [2], 2)
-    assert await waited_s(confirmations, 10) < PATIENCE_S / 2
+    members, acknowledgements = site
+    acknowledgements.published(10, 1)
+    acknowledgements.published(11, 2)
+    acknowledgements.confirmed(members.get(OTHER), [1, 2], 2)
+    acknowledgements.confirmed(members.get(THIRD), [2], 2)
+    assert await waited_s(acknowledgements, 10) < PATIENCE_S / 2
 
 
 async def test_what_waits_when_changes_are_counted_anew_is_answered_when_leases_have_lapsed(site):
     """After a new incarnation, acknowledgements were counted against the numbers of the old one, and a member that had
     missed nothing was not waited for."""
-    _, confirmations = site
-    confirmations.published(10, 1)
-    waiting = asyncio.create_task(confirmations.wait(10))
+    _, acknowledgements = site
+    acknowledgements.published(10, 1)
+    waiting = asyncio.create_task(acknowledgements.wait(10))
     await asyncio.sleep(0)
-    confirmations.begin_again()
+    acknowledgements.begin_incarnation()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asyncio.shield(waiting), LAPSE_S * 0.9)
     await asyncio.wait_for(waiting, LAPSE_S)
@@ -290,22 +296,22 @@ async def test_what_waits_when_changes_are_counted_anew_is_answered_when_leases_
 async def test_an_instance_that_has_just_started_waits_for_members_that_its_last_incarnation_knew():
     """They may hold leases that it does not know of."""
     members = Members(OWN, "eu")
-    members.remember([MemberRow(OTHER, "eu", "http://other", "", "", 1, 0)], {})
-    confirmations = Confirmations(members)
-    confirmations.published(10, 1)
-    assert await waited_s(confirmations, 10) >= LAPSE_S
+    members.load([MemberRow(OTHER, "eu", "http://other", "", "", 1, 0)], {})
+    acknowledgements = Acknowledgements(members)
+    acknowledgements.published(10, 1)
+    assert await waited_s(acknowledgements, 10) >= LAPSE_S
 
 
 async def test_reads_that_wait_at_a_member_that_is_excluded_again_and_again_are_answered(site):
     """Two members of a site shared an overloaded machine. One was excluded for 16 seconds after others of up to 8, and
     refused what clients asked of it after 10."""
-    _, confirmations = site
+    _, acknowledgements = site
     loop = asyncio.get_running_loop()
     for _ in range(8):
-        confirmations._lapse(THIRD)
-        confirmations._exclude(THIRD)
-        confirmations._behind.discard(THIRD)
-    _, not_before_s = confirmations._returns[THIRD]
+        acknowledgements._lapse(THIRD)
+        acknowledgements._exclude(THIRD)
+        acknowledgements._behind.discard(THIRD)
+    _, not_before_s = acknowledgements._returns[THIRD]
     assert 1.0 < not_before_s - loop.time() <= READ_WAIT_S - 1.0
 
 
@@ -313,21 +319,21 @@ async def test_reads_that_wait_at_a_member_that_is_excluded_again_and_again_are_
 
 
 async def test_a_change_that_the_bus_has_not_delivered_in_time_is_due_to_be_pushed(site):
-    members, confirmations = site
-    confirmations.published(10, 1)
-    confirmations.confirmed(members.get(OTHER), [1], 1)
-    assert confirmations.unacknowledged() == {}
-    await asyncio.wait_for(confirmations.push_is_due.wait(), PUSH_AFTER_S * 2)
-    assert confirmations.unacknowledged() == {THIRD: [1]}
+    members, acknowledgements = site
+    acknowledgements.published(10, 1)
+    acknowledgements.confirmed(members.get(OTHER), [1], 1)
+    assert acknowledgements.unacknowledged() == {}
+    await asyncio.wait_for(acknowledgements.push_is_due.wait(), PUSH_AFTER_S * 2)
+    assert acknowledgements.unacknowledged() == {THIRD: [1]}
 
 
 async def test_changes_are_pushed_at_once_to_a_member_that_the_bus_does_not_reach(site):
-    members, confirmations = site
-    confirmations.published(10, 1)
+    members, acknowledgements = site
+    acknowledgements.published(10, 1)
     await asyncio.sleep(PUSH_AFTER_S * 1.2)
-    confirmations.confirmed(members.get(OTHER), [1], 1)
-    confirmations.confirmed(members.get(THIRD), [1], 1)
-    confirmations.push_is_due.clear()
-    confirmations.published(11, 2)
-    assert confirmations.push_is_due.is_set()
-    assert confirmations.unacknowledged() == {OTHER: [2], THIRD: [2]}
+    acknowledgements.confirmed(members.get(OTHER), [1], 1)
+    acknowledgements.confirmed(members.get(THIRD), [1], 1)
+    acknowledgements.push_is_due.clear()
+    acknowledgements.published(11, 2)
+    assert acknowledgements.push_is_due.is_set()
+    assert acknowledgements.unacknowledged() == {OTHER: [2], THIRD: [2]}

@@ -1,12 +1,12 @@
 import asyncio
 
 from registry.cluster.membership.members import Members
-from registry.cluster.replication.acknowledgements import PUSH_AFTER_S, Confirmations
-from registry.cluster.replication.direct_push import RETRY_S, SitePush
+from registry.cluster.replication.acknowledgements import PUSH_AFTER_S, Acknowledgements
+from registry.cluster.replication.direct_push import RETRY_S, DirectPush
 from tests.cluster.membership.test_members import OTHER, OWN, beat
 
 
-class Counted(Confirmations):
+class Counted(Acknowledgements):
     rounds = 0
 
     def unacknowledged(self):
@@ -18,13 +18,13 @@ async def test_a_removed_member_with_a_change_due_does_not_keep_the_loop_busy():
     """A member was removed while a change was due there: tasks that ended at once followed each other without a pause,
     and a simulated instance, whose clock stands still meanwhile, never came out of it."""
     members = Members(OWN, "eu")
-    members.hear(OTHER, beat(), 1, on_bus=False)
-    confirmations = Counted(members)
-    pushing = SitePush(peers=None, members=members, confirmations=confirmations, gossip=None)
-    confirmations.published(commit=10, sequence=1)
-    members.forget([OTHER])
+    members.receive_heartbeat(OTHER, beat(), 1, on_bus=False)
+    acknowledgements = Counted(members)
+    pushing = DirectPush(peers=None, members=members, acknowledgements=acknowledgements, gossip=None)
+    acknowledgements.published(commit=10, sequence=1)
+    members.remove([OTHER])
     running = asyncio.create_task(pushing.run())
     await asyncio.sleep(PUSH_AFTER_S + 4 * RETRY_S)
     running.cancel()
     pushing.close()
-    assert 2 <= confirmations.rounds <= 10
+    assert 2 <= acknowledgements.rounds <= 10

@@ -12,8 +12,8 @@ from crdt.frame import CHANGE, MAX_FRAME_BYTES, Frame
 from crdt.header import MAX_HEADER_BYTES
 from crdt.vector import MAX_CLOCK, MAX_WRITER
 from registry.cluster.membership.members import Members
-from registry.cluster.replication.acknowledgements import Confirmations
-from registry.cluster.replication.gossip import Gossip, _fitted, fits_a_frame
+from registry.cluster.replication.acknowledgements import Acknowledgements
+from registry.cluster.replication.gossip import Gossip, _fit_to_frame, fits_a_frame
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.messages import Heartbeat
 from tests.support.client import sha256
@@ -37,20 +37,20 @@ def change(delta=DELTA, needs=(), bodies=()):
 
 def test_a_small_change_is_carried_whole():
     small = change(needs={9: 3}, bodies=[b"{}"])
-    assert _fitted(small) == small
+    assert _fit_to_frame(small) == small
     assert fits_a_frame(small)
 
 
 def test_a_change_that_has_seen_very_many_writers_is_announced():
     many = change(needs={MAX_WRITER - number: MAX_CLOCK for number in range(20_000)})
-    fitted = _fitted(many)
+    fitted = _fit_to_frame(many)
     assert (fitted.delta, fitted.needs) == (b"", {5: 8})
     assert not fits_a_frame(many)
 
 
 def test_a_large_change_is_announced():
     large = change(delta_of(MAX_DELTA_BYTES))
-    assert _fitted(large).delta == b""
+    assert _fit_to_frame(large).delta == b""
     assert not fits_a_frame(large)
 
 
@@ -58,7 +58,7 @@ def test_whatever_is_carried_fits():
     needs = {MAX_WRITER - number: MAX_CLOCK for number in range(1000)}
     delta = delta_of(MAX_DELTA_BYTES - 300)
     for sizes in ([160 * 1024], [100, 200_000, 100], [1000] * 64, [4 * 1024 * 1024]):
-        fitted = _fitted(change(delta, needs, [os.urandom(size) for size in sizes]))
+        fitted = _fit_to_frame(change(delta, needs, [os.urandom(size) for size in sizes]))
         assert len(encode_change(fitted)) <= ROOM_BYTES
 
 
@@ -70,9 +70,9 @@ async def test_a_confirmation_goes_to_where_the_member_listens_whatever_it_calls
     bus = SimpleNamespace(publish=lambda frame, site=None: published.append(site))
     catalog = SimpleNamespace(instance_id=own, documents=SimpleNamespace())
     members = Members(own, "eu", shared)
-    gossip = Gossip(catalog, bus, [ClusterKey("a" * 16)], members, Confirmations(members), 1, StillClock())
+    gossip = Gossip(catalog, bus, [ClusterKey("a" * 16)], members, Acknowledgements(members), 1, StillClock())
     beat = Heartbeat(called, "http://other:1", shared, "1", 1, 0, 0, bytes(16), {})
-    assert members.hear(other, beat, 1, on_bus=False)
+    assert members.receive_heartbeat(other, beat, 1, on_bus=False)
     gossip._applied(Frame(CHANGE, bytes.fromhex(other), 1, 1, b""))
     gossip._confirm()
     assert published == [called]

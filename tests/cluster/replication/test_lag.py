@@ -2,7 +2,7 @@
 
 from crdt.clock import COUNTER_BITS
 from registry.cluster.membership.members import Members
-from registry.cluster.replication.lag import Delays
+from registry.cluster.replication.lag import ReplicationDelays
 from registry.cluster.rpc.messages import Heartbeat
 from tests.support.seams import StillClock
 
@@ -11,8 +11,8 @@ OTHER = "ab" * 16
 
 async def heard():
     members, clock = Members("cd" * 16, "us"), StillClock()
-    members.hear(OTHER, Heartbeat("eu", "http://h:1", "", "1", 1, 0, 0, bytes(16), {}), 1, on_bus=False)
-    return Delays(members, clock), clock
+    members.receive_heartbeat(OTHER, Heartbeat("eu", "http://h:1", "", "1", 1, 0, 0, bytes(16), {}), 1, on_bus=False)
+    return ReplicationDelays(members, clock), clock
 
 
 async def test_delays_are_kept_by_site_and_by_member():

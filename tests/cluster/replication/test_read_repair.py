@@ -22,7 +22,7 @@ class Member:
         self.instance, self.prompt = instance, prompt
 
 
-class Peers:
+class PeerClient:
     """Members that answer after a while."""
 
     def __init__(self, answer_s=ANSWER_S, answers=True):
@@ -64,26 +64,26 @@ async def misses(repair, documents, every_s=0.0, members=None):
 
 def test_many_misses_of_one_document_are_one_question_for_a_moment(play):
     """5,000 within a second."""
-    peers = Peers()
+    peers = PeerClient()
     longest = play(misses(ReadRepair(peers.learn), ["app"] * 5000, every_s=1 / 5000))
     assert len(peers.asked) <= 1 / REMEMBERED_S + 1
     assert longest <= ANSWER_S + 0.001
 
 
 def test_what_was_answered_a_moment_ago_is_asked_again_later(play):
-    peers = Peers()
+    peers = PeerClient()
     play(misses(ReadRepair(peers.learn), ["app"] * 5, every_s=REMEMBERED_S * 1.01))
     assert len(peers.asked) == 5
 
 
 def test_what_was_not_answered_is_not_remembered(play):
-    peers = Peers(answers=False)
+    peers = PeerClient(answers=False)
     play(misses(ReadRepair(peers.learn), ["app"] * 3, every_s=ANSWER_S * 1.5))
     assert len(peers.asked) == 3
 
 
 def test_misses_of_many_documents_share_questions_of_which_few_are_under_way(play):
-    peers, documents = Peers(), [f"app{number}" for number in range(5000)]
+    peers, documents = PeerClient(), [f"app{number}" for number in range(5000)]
     repair = ReadRepair(peers.learn)
     play(misses(repair, documents, every_s=0.0001))
     assert sorted(one for _, asked in peers.asked for one in asked) == sorted(documents), "each is asked about once"
@@ -95,7 +95,7 @@ def test_misses_of_many_documents_share_questions_of_which_few_are_under_way(pla
 
 
 def test_every_prompt_member_is_asked_and_no_other_and_a_slow_one_is_not_waited_for(play):
-    peers = Peers(answer_s=10)
+    peers = PeerClient(answer_s=10)
     members = [Member("one"), Member("two"), Member("dead", prompt=False)]
     longest = play(misses(ReadRepair(peers.learn), ["app"], members=members))
     assert peers.asked == [("one", ["app"]), ("two", ["app"])]

@@ -3,14 +3,14 @@ import asyncio
 import pytest
 
 from registry.cluster.membership.members import Members
-from registry.cluster.rpc.client import Peers
+from registry.cluster.rpc.client import PeerClient
 from registry.cluster.rpc.sessions import Session
 from tests.cluster.membership.test_members import OTHER, OWN, THIRD
 
 pytestmark = pytest.mark.slow
 
 
-class SlowToOpen(Peers):
+class SlowToOpen(PeerClient):
     """Opens sessions when it is let."""
 
     def __init__(self, members):

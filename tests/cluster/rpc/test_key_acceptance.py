@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from registry.cluster.rpc.key_acceptance import SAY_AGAIN_S, KeyAcceptance
+from registry.cluster.rpc.key_acceptance import LOG_INTERVAL_S, KeyAcceptance
 from simulations.loop import VirtualLoop
 
 HERE, THERE = "http://10.0.0.1:5000", "http://10.0.0.2:5000"
@@ -65,7 +65,7 @@ def test_a_refusal_that_goes_on_is_logged_once_a_minute(acceptance, caplog):
                 acceptance.refused(HERE)
                 acceptance.presented("10.0.0.9")
             assert len(caplog.records) == 2
-            await asyncio.sleep(SAY_AGAIN_S + 1)
+            await asyncio.sleep(LOG_INTERVAL_S + 1)
             acceptance.refused(HERE)
             acceptance.presented("10.0.0.9")
             assert len(caplog.records) == 4

@@ -14,7 +14,7 @@ OWN = "0" * 32
 DIGEST = sha256(b"wanted")
 
 
-class Peers:
+class PeerClient:
     """Answers at once, or never: as `holders` and `silent` say."""
 
     def __init__(self):
@@ -31,10 +31,10 @@ class Peers:
 @pytest.fixture
 async def many():
     """A hundred members at five sites."""
-    members, peers = Members(OWN, "s0"), Peers()
+    members, peers = Members(OWN, "s0"), PeerClient()
     for number in range(1, 101):
         beat = Heartbeat(f"s{number % 5}", f"http://i{number}", "", "1", 1, 0, 0, bytes(16), {})
-        members.hear(f"{number:032x}", beat, 1, on_bus=False)
+        members.receive_heartbeat(f"{number:032x}", beat, 1, on_bus=False)
     return members, peers, Locator(peers, members)
 
 
