@@ -1,4 +1,4 @@
-"""This instance's part in the cluster, put together, with the tasks that keep it going."""
+"""The cluster node: wires gossip, anti-entropy, membership and placement, and runs their tasks."""
 
 import asyncio
 import contextlib
@@ -72,7 +72,7 @@ BUMP_INTERVAL_S = 5.0
 
 
 class Cluster:
-    """Gossip, catching up and fetching, running. Without bus, peers and members it has nothing to do."""
+    """All parts of one instance's cluster node and their tasks. Alone, it has nothing to do."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class Cluster:
         )  # fmt: skip
 
     def _keep_content(self, config: Config, store: BlobStore) -> None:
-        """Who holds content, how long, and whether it is right."""
+        """Wire placement and storage: replicas, eviction, garbage collection, scrubbing."""
         catalog, clock, keeps = self._catalog, self._clock, not config.front_end
         self.policy = policy = config.rules
         self.rules_without_effect = policy.without_effect()
@@ -231,7 +231,7 @@ class Cluster:
 
     @property
     def ready(self) -> bool:
-        """Whether this instance shows what its site shows."""
+        """Return whether this instance shows what its site shows."""
         if self.peers.acceptance.is_wrong or self.reachability.is_in_doubt:
             return False
         return self._joined and not self.decommission.under_way and self.site_lease.is_in_step and not self._behind()
@@ -263,7 +263,7 @@ class Cluster:
         return Handshake(self._catalog.instance_id, sequence, self.heartbeat(), addresses, known_start)
 
     def on_handshake(self, handshake: Handshake) -> None:
-        """Another instance has introduced itself by a request, or answered ours."""
+        """Take in a handshake that another instance has sent or answered."""
         if handshake.instance == self._catalog.instance_id and handshake.heartbeat.start != self.gossip.start:
             self.on_clone_detected(handshake.heartbeat.start)
         self.on_clone_detected(handshake.known_start)  # a directory that was restored under an older clock, too
@@ -339,7 +339,7 @@ class Cluster:
             log.warning(LogEvent.REMOVED_INSTANCE_RENAMED, message, removed=before, instance=self.members.own_instance)
 
     async def remove_member(self, instance: str) -> None:
-        """Say that another instance is gone for good."""
+        """Remove another instance for good."""
         documents, now_ms = self._catalog.documents, self._clock.now_ms()
         await self._catalog.database.write(lambda tx: forget_member(tx, documents, instance, now_ms))
         await self._note_removed()
@@ -471,7 +471,7 @@ class Cluster:
             self._ahead_since.pop(member.instance, None)
 
     def _greet(self) -> None:
-        """Let newcomers know who is here, rather than after up to two seconds."""
+        """Send new members a heartbeat now, rather than after up to two seconds."""
         self._greeting = None
         self.gossip.beat(self.heartbeat())
 

@@ -44,7 +44,7 @@ MAX_EXAMPLES = 20
 
 
 class Decommission:
-    """See the module."""
+    """Decommission of this instance: hands over its sole replicas, then has the instance removed."""
 
     def __init__(
         self, catalog: Catalog, contents: Contents, members: Members, peers: PeerClient, anti_entropy: AntiEntropy
@@ -156,7 +156,7 @@ class Decommission:
         self.examples = [digest for digest, _ in left[:MAX_EXAMPLES]]
 
     async def _is_kept(self, digest: Digest) -> bool:
-        """Whether somebody who stays holds a content."""
+        """Return whether a member that stays holds a content."""
         asked = [asyncio.create_task(self._keeps(member, digest)) for member in self._members.reachable()]
         try:
             for answer in asyncio.as_completed(asked):

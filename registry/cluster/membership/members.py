@@ -93,7 +93,7 @@ class Member:
 
     @property
     def reachable(self) -> bool:
-        """Whether asking it is worth waiting for."""
+        """Return whether a request to the member is worth waiting for."""
         return self.live and _now() >= self._avoid_until
 
     @property
@@ -129,7 +129,7 @@ class Member:
 
     @property
     def may_be_restarting(self) -> bool:
-        """Whether requests fail since a moment ago only."""
+        """Return whether requests to the member have failed for a moment only."""
         return self.failing_since is not None and _now() - self.failing_since < MEMBER_RESTART_S
 
     def advance_sync_point(self, sync_point: SyncPoint) -> None:
@@ -143,12 +143,12 @@ class Member:
 
     @property
     def missing_changes(self) -> int:
-        """How many changes it has published that have not been applied here."""
+        """Return how many changes the member has published that have not been applied here."""
         return max(self.beat.changes - self.applied.contiguous_seq(self.beat.start), 0)
 
     @property
     def ahead(self) -> bool:
-        """Whether there are any."""
+        """Return whether the member has published changes that have not been applied here."""
         return self.missing_changes > 0
 
 
@@ -165,7 +165,7 @@ class Progress:
         return self._contiguous_seq if start == self.start else 0
 
     def seen(self, start: int, sequence: int) -> bool:
-        """Whether this change is applied already."""
+        """Return whether this change is applied already."""
         return start == self.start and (sequence <= self._contiguous_seq or sequence in self._out_of_order)
 
     def note(self, start: int, sequence: int) -> None:
@@ -286,7 +286,7 @@ class Members:
         return self._members.get(instance)
 
     def name_of(self, instance: str | None) -> str:
-        """What an instance is called; empty where it has no name, or is not known."""
+        """Return the name of an instance; empty where it has none or is unknown."""
         if instance == self.own_instance:
             return self.own_name
         member = self._members.get(instance or "")
@@ -333,7 +333,7 @@ class Members:
         ]
 
     def url(self, member: Member) -> str:
-        """Where to reach it: inside the site at its own address, from elsewhere at its site's if it has one."""
+        """Return the URL of a member: its own inside the site, that of its site from elsewhere if there is one."""
         return self.url_of(member.beat)
 
     def url_of(self, beat: Heartbeat) -> str:

@@ -1,4 +1,4 @@
-"""Catching up with other instances.
+"""Anti-entropy: comparing documents with other members and exchanging what differs.
 
 Every five seconds, for each member whose state digest is not ours: what changed there since we last caught up, or, with
 one that is new or has started anew, a walk over both tries. What gossip could not deliver is asked for at once, one
@@ -67,7 +67,7 @@ class _Due(NamedTuple):
 
 
 class AntiEntropy:
-    """One process's catching up."""
+    """The anti-entropy of one instance: its rounds, and the diffs it requests at once."""
 
     def __init__(self, catalog: Catalog, peers: PeerClient, members: Members) -> None:
         self._catalog = catalog
@@ -113,7 +113,7 @@ class AntiEntropy:
         return ahead + (differing[first:] + differing[:first])[:MEMBERS_A_ROUND]
 
     def differs(self, member: Member) -> bool:
-        """Whether to begin an exchange with a member that has not published more than is here."""
+        """Return whether to start a round with a member that has published nothing that is missing here."""
         return not member.beat.joining and member.beat.root != self._catalog.replica.root()
 
     @property
@@ -139,7 +139,7 @@ class AntiEntropy:
         return running
 
     async def catch_up_to_now(self, member: Member) -> bool:
-        """Take in everything that a member has committed by now. Answers whether that succeeded."""
+        """Take in everything that a member has committed by now. Return whether that succeeded."""
         running = self._running.get(member.instance)
         if running is not None and not running.done():
             await asyncio.wait([running])  # it may have read before now
@@ -147,7 +147,7 @@ class AntiEntropy:
 
     async def merkle_diff(self, member: Member) -> bool:
         """Compare everything with a member, whatever is remembered of it, and exchange what differs, in both
-        directions. Answers whether that succeeded."""
+        directions. Return whether that succeeded."""
         try:
             await self.drive(member, catch_up(self._catalog.replica, None))
         except (PeerUnreachable, CrdtError, StorageFailed) as error:
@@ -347,7 +347,7 @@ class AntiEntropy:
         return task
 
     async def _learn(self, member: Member, documents: list[str]) -> bool:
-        """Take in what a member knows more of some documents. Answers whether it has answered."""
+        """Take in what a member knows more of some documents. Return whether the member has answered."""
         try:
             vectors = [(document, self._catalog.replica.state(document).vector) for document in documents]
             for (document, ours), diff in zip(

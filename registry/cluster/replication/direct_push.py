@@ -29,7 +29,7 @@ MAX_BATCH_BYTES = 1024 * 1024
 
 
 class DirectPush:
-    """The pushing side, for one process."""
+    """The sending side of direct push, for one instance."""
 
     def __init__(self, peers: PeerClient, members: Members, acknowledgements: Acknowledgements, gossip: Gossip) -> None:
         self._peers = peers

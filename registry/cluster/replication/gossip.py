@@ -1,4 +1,4 @@
-"""Frames out after a commit, frames in through the gate.
+"""Gossip: frames out after a commit, frames in through the causal buffer.
 
 Out: every operation that was committed here is sealed and published, in the order of commits. In: a frame is
 authenticated, decoded and checked without touching the catalog; then it is applied in a transaction, if nothing before
@@ -138,7 +138,7 @@ class Gossip:
         return self._catalog.instance_id
 
     def beat(self, heartbeat: Heartbeat) -> int:
-        """Publish a heartbeat. Answers its number."""
+        """Publish a heartbeat. Return its number."""
         sequence = self.next_heartbeat()
         self._send(HEARTBEAT, sequence, msgspec.msgpack.encode(heartbeat))
         return sequence
@@ -394,7 +394,7 @@ def _fit_to_frame(change: Change) -> Change:
 
 
 def fits_a_frame(change: Change) -> bool:
-    """Whether a frame carries all of a change."""
+    """Return whether a frame carries all of a change."""
     return _is_carried(change) and sum(map(len, change.bodies)) <= BODY_ROOM_BYTES
 
 

@@ -44,7 +44,7 @@ class Intake:
                 turn_at = self._clock.steady_s()
 
     def admits_stranger(self) -> bool:
-        """Whether one more change of a sender that is no known member is taken in this second."""
+        """Return whether one more change of a sender that is not a known member is accepted in this second."""
         second = int(self._clock.steady_s())
         if second != self._second:
             self._second, self._strangers = second, 0

@@ -128,7 +128,7 @@ class ManifestBodies:
         return None
 
     async def fetch(self, digest: Digest) -> bytes | None:
-        """Fetch one body from whoever has it, once however many ask. None when nobody reachable has it."""
+        """Fetch one body from a holder, once however many callers ask. Return None when no reachable member has it."""
         task = self._fetching.get(digest)
         if task is None:
             task = self._fetching[digest] = asyncio.create_task(self._fetch(digest))

@@ -33,7 +33,7 @@ class ReadLease:
         self._cells = memoryview(mmap.mmap(-1, _BYTES)).cast("d")  # eight bytes are stored in one step
 
     def allows_read(self) -> bool:
-        """Whether a read may be answered now. Notes that somebody asks."""
+        """Return whether a read may be answered now, and note that a read has asked."""
         now = self._steady_s()
         self._cells[_ASKED_AT] = now
         return now < self._cells[_VALID_UNTIL]
@@ -44,7 +44,7 @@ class ReadLease:
 
     @property
     def asked_ago_s(self) -> float:
-        """How long ago a read last asked."""
+        """Return how many seconds ago a read last asked."""
         return self._steady_s() - self._cells[_ASKED_AT]
 
     def extend(self, until_s: float) -> None:

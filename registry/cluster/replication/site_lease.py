@@ -304,7 +304,7 @@ class SiteLease:
         return member.sync_point is not None and member.sync_point.start == beat.start
 
     def _has_all(self, member: Member, beat: Heartbeat) -> bool:
-        """Whether everything is committed here that a member had published when it said `beat`."""
+        """Return whether every change that a member had published when it sent `beat` is committed here."""
         return self._knows_incarnation(member, beat) and member.applied.contiguous_seq(beat.start) >= beat.changes
 
     async def _has(self, member: Member, beat: Heartbeat, until_s: float) -> bool:

@@ -1,4 +1,4 @@
-"""Asking another instance.
+"""The client of the requests between instances.
 
 Wraps the transport seam with sessions, MACs, types and a time limit for each request. A member that does not answer is
 noted as unreachable for a while (`members.Member.failed`), so that the next requests do not wait for it.
@@ -183,7 +183,7 @@ class PeerClient:
         return answer.size is not None and answer.stays
 
     async def stays(self, member: Member, timeout_s: float) -> bool:
-        """Whether a member is there to stay. Raises PeerUnreachable."""
+        """Return whether a member stays in the cluster. Raises PeerUnreachable."""
         return (await self._held(member, HeldQuestion(NO_CONTENT), timeout_s)).stays
 
     async def _held(self, member: Member, question: HeldQuestion, timeout_s: float) -> HeldAnswer:

@@ -1,4 +1,4 @@
-"""What instances tell each other, as types.
+"""The messages between instances, as types.
 
 On the wire they are MessagePack maps; unknown fields are ignored, so that a newer version may say more.
 """

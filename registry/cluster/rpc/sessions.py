@@ -1,4 +1,4 @@
-"""Authenticating the requests between instances.
+"""Sessions between instances, and the MACs of their requests and answers.
 
 A session is opened with a nonce from each side. Its token holds both and an expiry under a MAC of the cluster's key,
 and the session's own key is derived from the token, so that any process of the answering side can check a request
@@ -49,7 +49,7 @@ class Session(NamedTuple):
 def new_token(
     key: ClusterKey, client: str, server: str, start: int, client_nonce: bytes, server_nonce: bytes, now_ms: int
 ) -> bytes:
-    """What the answering side gives the asking one."""
+    """Return the session token that the answering side gives the asking side."""
     sides = bytes.fromhex(client), bytes.fromhex(server), start
     body = _TOKEN.pack(key.frames.cluster, *sides, client_nonce, server_nonce, now_ms + SESSION_MS)
     return body + _mac(key.sessions, b"token", body)
@@ -76,7 +76,7 @@ def token_text(token: bytes) -> str:
 
 
 def is_mac(said: str | None, computed: str) -> bool:
-    """Whether what a message carries as its MAC is what we computed, in constant time."""
+    """Return whether the MAC of a message equals the computed one, in constant time."""
     return hmac.compare_digest((said or "").encode(), computed.encode())
 
 
