@@ -94,7 +94,7 @@ class Instance:
 
     async def start(self) -> None:
         self.store.prepare()
-        self.uploads.prepare()  # frees what nobody needs, before anything is written
+        self.uploads.prepare()  # frees unneeded space before anything is written
         await self.leftovers.begin()
         await self.catalog.start()
         secrets = [key.get_secret_value() for key in self.config.cluster_key] or [self.catalog.secret.hex()]
@@ -166,9 +166,9 @@ class Instance:
                     self._sweep_due_s = self.clock.steady_s() + SWEEP_INTERVAL_S
                     await self.leftovers.sweep()
             except StorageFailed as error:
-                log.error(LogEvent.MAINTENANCE_FAILED, "upkeep failed: %(error)s", error=error)
+                log.error(LogEvent.MAINTENANCE_FAILED, "maintenance failed: %(error)s", error=error)
             except Exception:
-                log.exception(LogEvent.MAINTENANCE_FAILED, "upkeep failed")
+                log.exception(LogEvent.MAINTENANCE_FAILED, "maintenance failed")
 
     async def compact(self, document: str) -> None:
         """Replace a document's log by a snapshot."""

@@ -3,12 +3,12 @@
 Every frame is published to all servers and listened for at all of them; one that works is enough. Publishing never
 waits: frames go through a bounded queue for each server, and the oldest are dropped when a server does not keep up.
 Pub/sub delivers at most once, and a connection whose other end has silently gone away looks alive for a long time; so
-each subscription listens for its own heartbeat, and is opened anew when that does not come back in time.
+each subscription publishes a probe to itself, and is opened anew when the probe does not come back in time.
 
-Redis has no authority here: whoever can publish there may send anything, at any rate. What is no frame of this cluster
-by its first bytes is dropped before anything else is done with it, reading takes a bounded share of the event loop, and
-what has been read and not yet taken is bounded. A subscription that falls behind for that is opened anew, which gives
-up what waits; the instances find out over HTTP.
+Redis has no authority here: a client that can publish may send anything, at any rate. A message whose first bytes are
+not those of a frame of this cluster is dropped before anything else is done with it. Reading takes a bounded share of
+the event loop, and the queue of received frames is bounded. A subscription that falls behind is opened anew, which
+drops the messages that wait; anti-entropy over HTTP makes up for them.
 
 Pub/sub has no databases. The number in an address is put into the names of the channels instead, and no database is
 selected: instances whose addresses have different numbers do not hear each other.
@@ -233,7 +233,7 @@ class _Server:
             frames = self._select_frames(parser, data)
             oldest_s = next(iter(self._probed.values()), loop.time())
             if loop.time() - oldest_s > PROBE_TIMEOUT_S:
-                raise TimeoutError(f"what is sent there does not come back within {PROBE_TIMEOUT_S:g} s")
+                raise TimeoutError(f"messages published there do not come back within {PROBE_TIMEOUT_S:g} s")
             now_s = time.perf_counter()
             rest_s = self._share.charge(now_s - begun_s, now_s)
             await self._received.put(frames)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 
 class SilentBus:
-    """No bus at all: nobody is told and nobody is heard."""
+    """A bus that delivers nothing."""
 
     def __init__(self) -> None:
         self.refused: Counter[str] = Counter()

@@ -149,7 +149,9 @@ class App:
             if (left_out := self._bugs.admit()) is not None:
                 asked = {"method": request.method, "path": request.scope["path"]}
                 log.exception(LogEvent.REQUEST_FAILED, "a request failed: %(method)s %(path)s", **asked, **left_out)
-            return error_response(Unsupported("something went wrong here; it was logged", 500))
+            return error_response(
+                Unsupported("internal error; the log of this instance has the details under this request id", 500)
+            )
 
     async def _await_read_lease(self, request: Request) -> None:
         """Wait for the read lease: rows may lack what the site has acknowledged. Raises NotCurrent, and ClientGone

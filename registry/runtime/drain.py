@@ -1,11 +1,11 @@
-"""Draining: an instance ends in order, within the time that whoever stops it gives.
+"""Draining: an instance ends in order, within the time before it would be killed.
 
-Told to end, the instance is not ready at once. Uploads and requests under way go on for `drain_s` together; the
-instance listens as long as uploads are at work, so that those that were begun here are finished here. After
-`BEGINS_UPLOADS_S` it begins no more of them, since under constant pushes it would never be without: a balancer that
-does not look at readiness goes on to the next instance. Requests that do not end by then are cut off: an upload is
-answered 503 and its bytes are kept, an answer that has begun breaks. The process has ended `ENDING_S` later at most, so
-that nothing kills it as it writes.
+On a signal to end, the instance stops being ready at once. Uploads and requests under way go on for `drain_s` together.
+The instance listens while uploads are active, so that uploads that began here are finished here. After
+`BEGINS_UPLOADS_S` it begins no more uploads, since under constant pushes there would always be one; a balancer that
+ignores readiness then tries the next instance. Requests that do not end in time are aborted: an upload is answered 503
+and its bytes are kept, a response that has begun breaks off. The process ends at most `ENDING_S` later, so that it is
+not killed while it writes.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class Drain:
         self._waiting: asyncio.Task[None] | None = None
 
     def begin(self, why: str) -> None:
-        """Drain, or end at once where that is under way. `why` says in the log what asked for it."""
+        """Begin to drain, or end at once if a drain is under way. `why` names the cause in the log."""
         if self._waiting is not None:
             log.warning(LogEvent.DRAIN_SKIPPED, "ending without waiting for requests", by=why)
             self._waiting.cancel()

@@ -146,7 +146,7 @@ class Receiver:
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             for descriptor in descriptors:
                 os.close(descriptor)
-            if (left_out := self._lost.admit()) is not None:  # whoever connects often enough causes this
+            if (left_out := self._lost.admit()) is not None:  # any client that connects often enough causes this
                 log.error(
                     LogEvent.CONNECTION_DROPPED,
                     "a connection is lost: this process may not open any more files; raise its limit (ulimit -n)",

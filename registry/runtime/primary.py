@@ -82,7 +82,7 @@ async def _serve(
 ) -> None:
     transport = HttpTransport()
     if config.redis or config.peer:
-        transport.open()  # now, when nobody waits for the loop
+        transport.open()  # now, while no request waits for the loop
     try:
         instance = Instance(
             config, SystemClock(), SystemDisk(config.data), _bus(config), transport, sockets.lease, in_place

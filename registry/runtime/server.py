@@ -25,7 +25,8 @@ CUT_OFF_S = 0.5
 
 
 class Server(uvicorn.Server):
-    """Leaves signals to us, since there may be two servers; and takes connections that somebody else has accepted."""
+    """uvicorn's server without its signal handlers, since there may be two servers. It also serves connections that
+    other processes have accepted."""
 
     def __init__(self, app: Any, protocol: Callable[..., BoundedProtocol] = BoundedProtocol) -> None:
         super().__init__(
@@ -79,8 +80,8 @@ class Server(uvicorn.Server):
             connection.close()  # the client has gone meanwhile
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End in order. uvicorn would reset connections that nobody has accepted yet, and close those that are idle,
-        on which the next request may be on its way: who sent it cannot know whether it was carried out."""
+        """End in order. uvicorn would reset connections that were not accepted yet, and close those that are idle,
+        on which the next request may be on its way: its client could not know whether it was carried out."""
         self._is_ending = True
         still_listening = [listening.dup() for listening in sockets or []]
         for server in self.servers:
@@ -130,7 +131,7 @@ class Server(uvicorn.Server):
 
 
 def _accept_all_and_close(listening: socket.socket) -> list[socket.socket]:
-    """Nothing is done between the last look and the end: whoever comes between them is reset."""
+    """Accept all pending connections, then close the listener. A connection that arrives between the two is reset."""
     accepted = []
     with contextlib.suppress(OSError):
         while True:

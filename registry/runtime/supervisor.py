@@ -75,8 +75,7 @@ class Supervisor:
         self._workers = [_Process("a worker", self._run_worker) for _ in range(count - 1)]
         self._has_catalog = False
         self._has_answered = False
-        """True if a primary has come so far as to answer clients. Workers, who ask nobody what they may lack, begin
-        then."""
+        """True once a primary has answered clients. Workers start then, since they ask no member what they may lack."""
         self._closing_at: float | None = None
         """The time at which the primary stopped listening."""
         self._ending_since: float | None = None

@@ -1,7 +1,7 @@
 """A bound on how many lines one kind of event may write to the log.
 
 Clients can cause some events as often as they like. A few lines of a burst stand for the others, which are counted, so
-that nobody can fill a disk or hide a line among a million.
+that no client can fill a disk or hide a line among a million.
 """
 
 from registry.ports import Clock

@@ -1,5 +1,5 @@
 """Counting refused pushes by reason, and saying in the log which were refused with 503, for the policy's sake or the
-disk's: only clients see the answers, and whoever runs an instance has to learn of them too.
+disk's: only clients see the answers, and the operator has to learn of them too.
 
 One line each, with the repository and, as every line has, the request's id. When many are refused at once, some of them
 stand for the others: a client that tries again and again must not fill the log.

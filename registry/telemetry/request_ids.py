@@ -39,13 +39,13 @@ class RequestIds:
 
 
 def forwarded_headers() -> list[tuple[str, str]]:
-    """The header by which another instance learns for which request it is asked."""
+    """Return the header that carries the id of the current request to another instance."""
     current = CURRENT.get()
     return [(HEADER, current)] if current else []
 
 
 def without_request() -> Context:
-    """The present context, without the request."""
+    """Return a copy of the present context without the request id."""
     context = copy_context()
     context.run(CURRENT.set, "")
     return context

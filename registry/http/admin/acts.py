@@ -2,9 +2,10 @@
 
 Until there are accounts, an act is carried out for
 
- - whoever signs with the cluster key, in a session as between instances (`cluster.rpc.sessions`): the holder of the key
-   can write any fact anyway; - a client of the internal listener (`--listen-internal`), which is on a private network;
-   - a client on this host, over a loopback address, where the instance has no cluster key or listens there alone.
+ - a client that signs with the cluster key, in a session as between instances (`cluster.rpc.sessions`): the holder of
+   the key can write any fact anyway;
+ - a client of the internal listener (`--listen-internal`), which is on a private network;
+ - a client on this host, over a loopback address, where the instance has no cluster key or listens there alone.
 
 A relay on this host makes every client look like one on this host. So a request counts as local only where nothing says
 that it was passed on: no header of a proxy, an address that is none of `--trusted-proxies`, and a `Host` that names the
@@ -123,7 +124,7 @@ async def _signed(instance: Instance, request: Request) -> AuthenticatedRequest 
 def _identify(
     instance: Instance, request: Request, authenticated: AuthenticatedRequest | None, client: str, is_internal: bool
 ) -> Caller:
-    """Return who asks. Raises Denied for a client that may not."""
+    """Return the caller. Raises Denied for a client that is not authorized."""
     if authenticated is not None:
         return Caller(authenticated.question[:MAX_NAME_CHARACTERS] or "unnamed", client, "cluster key")
     if is_internal:
@@ -158,7 +159,7 @@ def _wants_signature(config: Config) -> bool:
 
 
 def _too_long() -> OciError:
-    return Unsupported("the question is too long", 413)
+    return Unsupported(f"the request body is too long: expected at most {MAX_QUESTION_BYTES} bytes", 413)
 
 
 def _log_refusal(instance: Instance, name: str, caller: Caller, error: OciError) -> None:

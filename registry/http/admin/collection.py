@@ -33,10 +33,10 @@ async def collect(instance: Instance, body: bytes) -> Outcome:
     try:
         question = msgspec.json.decode(body or b"{}", type=Question)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Unsupported(f"the question is malformed: {error}", 400) from None
+        raise Unsupported(f"malformed request body: {error}", 400) from None
     age_s = question.untagged_older_than_s
     if age_s is not None and not 0 <= age_s < 1e10:
-        raise Unsupported("untagged_older_than_s is no number of seconds", 400)
+        raise Unsupported("invalid untagged_older_than_s: expected a number of seconds from 0 to 1e10", 400)
     removed = await _untagged(instance, age_s, question.dry_run) if age_s is not None else {}
     swept = Swept(0, 0) if question.dry_run else await instance.leftovers.sweep()
     report = await instance.cluster.garbage_collector.once(question.dry_run)
@@ -78,7 +78,7 @@ def _shown(decision: Decision) -> dict[str, Any]:
 
 
 async def _untagged(instance: Instance, age_s: float, dry: bool) -> dict[str, list[str]]:
-    """Delete, in every repository, manifests that nobody would miss. Answers which."""
+    """Delete the untagged manifests of every repository that are old enough, and return their digests by repository."""
     found: dict[str, list[str]] = {}
     catalog, last = instance.catalog, ""
     before_ms = instance.clock.now_ms() - int(age_s * 1000)

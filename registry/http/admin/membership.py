@@ -31,7 +31,7 @@ async def forget(instance: Instance, body: bytes) -> Outcome:
     try:
         question = msgspec.json.decode(body, type=RemoveMemberRequest)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Unsupported(f"the question is malformed: {error}", 400) from None
+        raise Unsupported(f"malformed request body: {error}", 400) from None
     members = instance.cluster.members
     found = _named(members.all(), question.instance)
     if len(found) != 1:

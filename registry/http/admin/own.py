@@ -183,13 +183,17 @@ class PlacesQuestion(msgspec.Struct):
 async def compare(instance: Instance, request: Request) -> Response:
     """Return summaries of places in the Merkle trie over all documents (`crdt.audit`), by which `concord diff` compares
     two instances."""
-    body = await small_body(request, MAX_QUESTION_BYTES, Unsupported("the question is too long", 413))
+    body = await small_body(
+        request,
+        MAX_QUESTION_BYTES,
+        Unsupported(f"the request body is too long: expected at most {MAX_QUESTION_BYTES} bytes", 413),
+    )
     replica = instance.catalog.replica
     try:
         question = msgspec.json.decode(body, type=PlacesQuestion)
         summaries = replica.summaries([Prefix(int(bits, 16), depth) for bits, depth in question.places])
     except (msgspec.DecodeError, ValueError, RecursionError, Malformed) as error:
-        raise Unsupported(f"the question is malformed: {error}", 400) from None
+        raise Unsupported(f"malformed request body: {error}", 400) from None
     return JsonResponse(
         {
             "summaries": [

@@ -2,9 +2,9 @@
 Blobs").
 
 A blob can be read where a live fact links it, whether or not its bytes are here. GET of content that is elsewhere
-fetches it, and waits for a holder; HEAD and mount of content that nobody reachable has say it is missing, because a
-pusher that asks will then upload it again and heal it. HEAD says so once nobody may be restarting who could have it.
-GET says so of content that was deleted or collected while a holder was waited for.
+fetches it, and waits for a holder. HEAD and mount of content without a reachable holder answer that it is missing, so
+that a client that pushes uploads it again and thereby repairs it; HEAD first waits for members that may be restarting.
+GET answers so if the content was deleted or collected during its wait for a holder.
 """
 
 from starlette.requests import Request

@@ -57,7 +57,7 @@ def _find(instance: Instance, repository: Repository, reference: str) -> Manifes
 
 
 async def _body_from_peers(instance: Instance, repository: Repository, row: ManifestRow) -> bytes:
-    """A body that is on its way here. Waits for somebody who has it. Raises ContentUnreachable; ManifestUnknown when
+    """A body that is on its way here. Wait for a member that has it. Raises ContentUnreachable; ManifestUnknown when
     the manifest is deleted meanwhile."""
     cluster = instance.cluster
     deadline = asyncio.get_running_loop().time() + cluster.transfers.hold_s
@@ -87,7 +87,9 @@ async def put(instance: Instance, request: Request, repository: Repository, refe
         body = await one.whole(small_body(request, MAX_MANIFEST_BYTES, too_large, one.take))
         computed = digest_of(body, algorithm_of(digest) if digest else "sha256")
         if digest is not None and computed != digest:
-            raise DigestInvalid("the manifest has another digest", {"digest": digest})
+            raise DigestInvalid(
+                f"the manifest does not match the digest in the path: its digest is {computed}", {"digest": digest}
+            )
         manifest = await run_in_steps(read_pushed(body, media_type(request)))
         change = await _push(instance, repository, Pushed(computed, body, manifest, tags))
     await instance.cluster.await_acknowledgements(change)
@@ -107,12 +109,12 @@ async def put(instance: Instance, request: Request, repository: Repository, refe
 def _tags(request: Request) -> list[Tag]:
     tags = [parse_tag(tag) for tag in request.query_params.getlist("tag")]
     if len(tags) > MAX_TAGS:
-        raise TooManyTags(f"more than {MAX_TAGS} tags in one request")
+        raise TooManyTags(f"too many tags in one request: expected at most {MAX_TAGS}")
     return tags
 
 
 async def _push(instance: Instance, repository: Repository, pushed: Pushed) -> Change:
-    """Commit a push. What seems to be missing is asked for first, where somebody may know more."""
+    """Commit a push. On a miss, read repair runs first, in case a member knows more."""
     now, sparse = instance.clock.now_ms(), instance.config.sparse
     await _fetch_children(instance, repository, pushed.manifest)
 
@@ -140,7 +142,7 @@ async def delete(instance: Instance, request: Request, repository: Repository, r
     """DELETE of a tag, or of a manifest and all its tags."""
     digest: Digest | None = parse_digest(reference) if ":" in reference else None
     if digest is None and not is_tag(reference):
-        raise ManifestInvalid("this is no valid tag", {"tag": reference[:200]})
+        raise ManifestInvalid("invalid tag or digest in the path", {"tag": reference[:200]})
     await instance.cluster.sync_before_delete(repository)
     documents = instance.catalog.documents
 

@@ -8,8 +8,8 @@ REPEATABLE_BYTES = 256 * 1024
 class RepeatableBody:
     """A body on its way to another instance. Its beginning is read before any of it is sent, and can be sent again.
 
-    What follows cannot: a transfer that is cancelled while it waits for more of the body ends the iterator, and whoever
-    goes on reading would take what came up to then for all of it.
+    What follows cannot: a transfer that is cancelled while it waits for more of the body ends the iterator, and a
+    reader that goes on would take the part that had arrived for the whole body.
     """
 
     def __init__(self, body: AsyncIterator[bytes]) -> None:
@@ -20,7 +20,7 @@ class RepeatableBody:
         self.is_sent = False
         """True if any of it was."""
         self.is_repeatable = True
-        """True if `pieces` can be asked for once more."""
+        """True if `pieces` can be called once more."""
 
     async def read_beginning(self) -> None:
         """Raises ClientGone. What came before that is dropped: sent now, it would arrive behind the client's question

@@ -169,14 +169,16 @@ async def answer(instance: Instance, request: Request, path: Path) -> Response:
     # Most requests have no query, and reading one takes longer than finding a path's handler.
     namespace = request.query_params.get("ns") if request.scope["query_string"] else None
     if namespace is not None and namespace.lower() not in instance.config.name:
-        raise NameUnknown("this registry does not go by this name", {"ns": namespace[:255]})
+        raise NameUnknown(
+            f"unknown namespace (ns): this registry does not serve {namespace[:255]!r}", {"ns": namespace[:255]}
+        )
     handlers = HANDLERS.get(path.resource)
     if handlers is None:
         raise Unsupported("the API has no such path", 404)
     handler = handlers.get(request.method)
     if handler is None:
         allowed = {"Allow": ", ".join(sorted(handlers))}
-        raise Unsupported(f"{request.method} is not supported here", 405, allowed)
+        raise Unsupported(f"{request.method} is not supported for this path: expected {allowed['Allow']}", 405, allowed)
     if request.method in ("GET", "HEAD"):
         _require_understood(instance, path)
         return await handler(instance, request, path)

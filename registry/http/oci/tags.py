@@ -34,7 +34,7 @@ async def list_tags(instance: Instance, request: Request, repository: Repository
 
 async def list_repositories(instance: Instance, request: Request) -> Response:
     """GET of `_catalog`, paged in the same way. A page that would name a repository that this version does not
-    understand is refused, since whoever does not find a repository in a list takes it for deleted."""
+    understand is refused, since a client that does not find a repository in a list takes it for deleted."""
     database, queries = instance.catalog.database, instance.catalog.queries
 
     def page(after: str, limit: int) -> list[str]:

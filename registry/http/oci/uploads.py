@@ -63,7 +63,9 @@ async def begin(instance: Instance, request: Request, repository: Repository) ->
         if await _mount(instance, repository, digest, query.get("from", "")):
             return _created_response(repository, digest)
     elif query.get("digest-algorithm", "sha256") not in ALGORITHMS:
-        raise BlobUploadInvalid("this digest algorithm is not supported", {"supported": sorted(ALGORITHMS)})
+        raise BlobUploadInvalid(
+            "unsupported digest-algorithm: expected one of the supported algorithms", {"supported": sorted(ALGORITHMS)}
+        )
     if not instance.begins_uploads:
         raise Ending
     instance.cluster.evictor.check_room()

@@ -150,7 +150,7 @@ async def _relayed(exchange: AbstractAsyncContextManager[PeerResponse], response
 
 
 async def _open_session(instance: Instance, request: Request) -> Response:
-    body = await small_body(request, 4096, Unsupported("the question is too long", 413))
+    body = await small_body(request, 4096, Unsupported("the request body is too long", 413))
     cluster = request.headers.get("concord-cluster", "")
     mac = request.headers.get("concord-mac")
     for key in instance.cluster.keys:
@@ -183,7 +183,7 @@ async def authenticate(instance: Instance, request: Request, path: str, limit_by
         raise RequestRefused(403, "replayed")
     if body_hash == STREAMED:
         return AuthenticatedRequest(session, sequence, question, None)
-    body = await small_body(request, limit_bytes, Unsupported("the question is too long", 413))
+    body = await small_body(request, limit_bytes, Unsupported("the request body is too long", 413))
     if hash_of(body) != body_hash:
         raise RequestRefused(403, "unauthentic")
     return AuthenticatedRequest(session, sequence, question, body)
@@ -244,4 +244,4 @@ def _unpacked(question: str) -> bytes:
     try:
         return b64decode(question, validate=True)
     except ValueError:
-        raise Malformed("a question that is no base64") from None
+        raise Malformed("invalid concord-question header: expected base64") from None

@@ -210,7 +210,7 @@ async def _replication(
     instance: Instance, request: AuthenticatedRequest, question: m.ReplicationQuestion
 ) -> m.ReplicationAnswer:
     if len(question.manifests) + len(question.blobs) > MAX_PARTS:
-        raise Malformed("a question about too many parts")
+        raise Malformed(f"too many digests in one request: expected at most {MAX_PARTS}")
     return local_answer(instance, question)
 
 

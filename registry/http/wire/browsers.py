@@ -1,4 +1,4 @@
-"""Requests that a web page makes somebody's browser send (cross-site request forgery, DNS rebinding).
+"""Requests that a web page makes a user's browser send (cross-site request forgery, DNS rebinding).
 
 A browser inside a private network reaches what its user reaches. A page of any site can have it send simple requests
 there, without a preflight and without reading the answers; a page whose own name is then resolved to another address

@@ -73,7 +73,8 @@ class FastPath:
         on_used: Callable[[Digest], None],
         on_corrupt: Callable[[Digest], None],
     ) -> None:
-        """`used` is told of each blob that is answered, `doubted` of each whose file has another digest."""
+        """`on_used` is called for each blob that is served, `on_corrupt` for each whose file does not match its
+        digest."""
         self._database = database
         self._traffic = traffic
         self._ids = RequestIds(clock)

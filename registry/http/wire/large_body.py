@@ -14,7 +14,7 @@ MAX_BUFFER_BYTES = 1024 * 1024
 """The largest buffer: so many bytes are received before the application asks for them."""
 MAX_POOLED_BUFFERS = 16
 MAX_LENT_BYTES = 64 * 1024 * 1024
-"""Over all connections, for buffers that are larger than `FIRST_BYTES`."""
+"""Over all connections, for buffers that are larger than `INITIAL_BUFFER_BYTES`."""
 
 
 class _Buffer(bytearray):
@@ -31,15 +31,15 @@ class _Buffer(bytearray):
 
 
 class BufferPool:
-    """Memory for bodies, bounded over all connections. Buffers of `MOST_BYTES` are used again: filling new ones with
-    zeros would cost as much as receiving into them."""
+    """Memory for bodies, bounded over all connections. Buffers of `MAX_BUFFER_BYTES` are used again: filling new
+    ones with zeros would cost as much as receiving into them."""
 
     def __init__(self) -> None:
         self._kept: deque[_Buffer] = deque()
 
     def get(self, size_bytes: int) -> memoryview:
-        """Memory for one body, of `FIRST_BYTES` where the bound is reached. It may be given out again when nobody has
-        a view of it, or of a part of it, any more."""
+        """Return memory for one body, of `INITIAL_BUFFER_BYTES` if the bound is reached. A buffer is used again once no
+        view of it, or of a part of it, is left."""
         if size_bytes == MAX_BUFFER_BYTES:
             for _ in range(len(self._kept)):
                 buffer = self._kept[0]

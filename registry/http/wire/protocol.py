@@ -212,7 +212,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refused or cycle.response_complete:
             body.drop()
             if self._deadline is None:
-                self._set_deadline()  # nobody wants the rest of it
+                self._set_deadline()  # the rest of it is not wanted
         else:
             if body.has_full_buffer:
                 self.flow.pause_reading()
@@ -296,7 +296,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _answer_by_fast_path(self) -> bool:
         if self.transport.is_closing():
-            return True  # what follows a last answer is nobody's
+            return True  # what follows the last response is ignored
         if not self._is_idle() or self.flow.write_paused or self.parser.get_http_version() != "1.1":
             return False
         method = self.parser.get_method().decode("ascii")

@@ -78,11 +78,11 @@ def content_range(request: Request) -> Span | None:
         return None
     found = _CONTENT_RANGE.match(header.strip())
     if found is None or int(found[2]) < int(found[1]):
-        raise SizeInvalid("the Content-Range is malformed", {"contentRange": header[:100]})
+        raise SizeInvalid("invalid Content-Range: expected FIRST-LAST, such as 0-1023", {"contentRange": header[:100]})
     span = Span(int(found[1]), int(found[2]) - int(found[1]) + 1)
     declared = request.headers.get("content-length")
     if declared is not None and declared != str(span.length):
-        raise SizeInvalid("Content-Range and Content-Length contradict each other")
+        raise SizeInvalid(f"Content-Length {declared[:20]} does not match Content-Range: expected {span.length}")
     return span
 
 
@@ -93,7 +93,7 @@ def count_parameter(request: Request) -> int | None:
         return None
     count = number(text)
     if count is None:
-        raise Unsupported("n is no number", 400)
+        raise Unsupported(f"invalid n {text[:20]!r}: expected a number", 400)
     return min(count, MAX_COUNT)
 
 
