@@ -64,7 +64,7 @@ async def measure(scratch: Path, tags: int, repositories: int) -> None:
     size = sum(file.stat().st_size for file in (scratch / "first").iterdir() if file.name.startswith(PATH))
     print(f"{size / tags:10.0f} bytes    of SQLite for a tag with its manifest")
     members = Members(second.instance_id, "there")
-    gossip = Gossip(second, SilentBus(), [KEY], members, Acknowledgements(members), second.start_number, SystemClock())
+    gossip = Gossip(second, SilentBus(), [KEY], members, Acknowledgements(members), second.incarnation, SystemClock())
     members.receive_heartbeat(first.instance_id, heartbeat(first, 1), 1, on_bus=False)
     await timed("a change received, committed in groups", tags, partial(receive, gossip, frames))
     assert second.replica.root() == first.replica.root(), "all frames were taken in"
@@ -113,20 +113,18 @@ def push(catalog: Catalog, number: int, repository: str, tx: Transaction) -> Cha
 
 def sealed(catalog: Catalog, sequence: int, change: Change) -> bytes:
     sender = bytes.fromhex(catalog.instance_id)
-    return seal(Frame(CHANGE, sender, catalog.start_number, sequence, encode_change(change)), KEY.frames)
+    return seal(Frame(CHANGE, sender, catalog.incarnation, sequence, encode_change(change)), KEY.frames)
 
 
 def heartbeat(catalog: Catalog, number: int) -> Heartbeat:
-    applied = {os.urandom(16).hex(): (catalog.start_number, number) for _ in range(SITE_SIZE)}
-    return Heartbeat(
-        "here", "http://10.0.0.1:5000", "", "1.0", catalog.start_number, number, number, bytes(16), applied
-    )
+    applied = {os.urandom(16).hex(): (catalog.incarnation, number) for _ in range(SITE_SIZE)}
+    return Heartbeat("here", "http://10.0.0.1:5000", "", "1.0", catalog.incarnation, number, number, bytes(16), applied)
 
 
 def beat(catalog: Catalog, number: int) -> bytes:
     sender = bytes.fromhex(catalog.instance_id)
     payload = msgspec.msgpack.encode(heartbeat(catalog, number))
-    return seal(Frame(HEARTBEAT, sender, catalog.start_number, number, payload), KEY.frames)
+    return seal(Frame(HEARTBEAT, sender, catalog.incarnation, number, payload), KEY.frames)
 
 
 async def receive(gossip: Gossip, frames: list[bytes]) -> None:

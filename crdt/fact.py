@@ -27,7 +27,7 @@ from blake3 import blake3
 TAG = "t"
 MANIFEST = "m"
 BLOB = "b"
-FORGOTTEN = "f"
+REMOVED = "f"
 OTHER = "?"
 """Facts that are not understood, and may be ignored."""
 CRITICAL = "!"
@@ -92,9 +92,9 @@ def blob_fact(digest: str, size: int, time: int, writer: int) -> Fact:
     return Fact(BLOB, digest, "", "", size, time, writer)
 
 
-def forgotten_fact(instance: str, time: int, writer: int) -> Fact:
+def removed_fact(instance: str, time: int, writer: int) -> Fact:
     """The instance is gone for good."""
-    return Fact(FORGOTTEN, instance, "", "", 0, time, writer)
+    return Fact(REMOVED, instance, "", "", 0, time, writer)
 
 
 def writer_of(text: str) -> int | None:
@@ -128,10 +128,10 @@ def _read_blob(fields: Sequence[str], time: int, writer: int) -> Fact | None:
     return None
 
 
-def _read_forgotten(fields: Sequence[str], time: int, writer: int) -> Fact | None:
+def _read_removed(fields: Sequence[str], time: int, writer: int) -> Fact | None:
     match fields:
         case [instance] if _INSTANCE.match(instance):
-            return Fact(FORGOTTEN, instance, "", "", 0, time, writer)
+            return Fact(REMOVED, instance, "", "", 0, time, writer)
     return None
 
 
@@ -139,7 +139,7 @@ KINDS: Mapping[str, FactReader] = {
     TAG: _read_tag,
     MANIFEST: _read_manifest,
     BLOB: _read_blob,
-    FORGOTTEN: _read_forgotten,
+    REMOVED: _read_removed,
 }
 """The kinds of facts that this version understands."""
 

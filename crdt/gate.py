@@ -57,7 +57,7 @@ class _Held(NamedTuple, Generic[T]):
     since_ms: int
 
 
-class Gate(Generic[T]):
+class CausalBuffer(Generic[T]):
     """Early items by document, bounded in number and bytes together; the oldest document gives way first."""
 
     def __init__(self, max_items: int = 4096, max_bytes: int = 16 * 1024 * 1024) -> None:

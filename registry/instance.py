@@ -19,9 +19,9 @@ from registry.errors import StorageFailed
 from registry.event_loop.ending import end
 from registry.oci.names import Digest
 from registry.ports import Bus, Clock, Disk, PeerTransport
-from registry.storage.checked import Damage, Damaged
+from registry.storage.checked import Corrupt, Corruption
 from registry.storage.leftovers import Leftovers
-from registry.storage.manifest_memory import Receiving
+from registry.storage.manifest_memory import ManifestMemoryBudget
 from registry.storage.store import BlobStore
 from registry.storage.uploads import Uploads
 from registry.telemetry.counters import Traffic
@@ -73,7 +73,7 @@ class Instance:
         self.refusals = Refusals(clock)
         self.admin_rejection_limit = LogLimit(clock)
         """Bounds the log lines of administrative requests that were refused."""
-        self.receiving = Receiving()
+        self.receiving = ManifestMemoryBudget()
         self.metrics = CollectorRegistry()
         """The metrics that the process adds. Not the library's global registry: many instances may run in a process."""
         self.peer_requests_answered = 0
@@ -134,12 +134,12 @@ class Instance:
         serves = self._maintenance is not None and not self.draining and self.cluster.ready
         return serves and blocking_all(self.catalog.database) is None
 
-    def take_worker_notes(self, used: Iterable[Digest], damaged: Iterable[Damage]) -> None:
+    def take_worker_notes(self, used: Iterable[Digest], damaged: Iterable[Corruption]) -> None:
         """Apply the report of a worker: the blobs it has read, and the corruption it has met."""
         for digest in used:
             self.cluster.evictor.touch(digest)
         for digest, offset in damaged:
-            repair = self.cluster.contents.damaged(digest, Damaged(offset, "a worker met it"))
+            repair = self.cluster.blob_reader.damaged(digest, Corrupt(offset, "a worker met it"))
             task = asyncio.create_task(repair)
             self._repairs.add(task)
             task.add_done_callback(self._repairs.discard)

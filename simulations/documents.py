@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 
 from crdt.fact import tag_fact
-from crdt.gate import Gate, requirements
+from crdt.gate import CausalBuffer, requirements
 from crdt.vector import Vector
 from simulations.checkers import Violation
 from simulations.replica import MemoryReplica, bring_together, decoded
@@ -57,13 +57,13 @@ class Site:
         self.number = number
         self._writers = writers
         self.replica = MemoryReplica(next(writers))
-        self.gate: Gate[tuple[str, bytes, Vector]] = Gate()
+        self.gate: CausalBuffer[tuple[str, bytes, Vector]] = CausalBuffer()
         self.arriving: list[tuple[int, str, bytes, Vector]] = []
 
     def restart(self) -> None:
         """Documents stay; what was held back does not, and the writer is never used again."""
         self.replica.writer = next(self._writers)
-        self.gate = Gate()
+        self.gate = CausalBuffer()
 
 
 class DocumentsRun:

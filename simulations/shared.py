@@ -193,7 +193,7 @@ class SharedCatalog:
         self._states = states
         self.instance_id = instance_id
         self.writer = writer
-        self.start_number = 1
+        self.incarnation = 1
         self.replica = SharedReplica(states, common)
         self.documents = _Documents()
         self.database = self.queries = _Nothing()

@@ -44,8 +44,8 @@ class Catalog:
         self.database = Database(disk, PATH)
         self.instance_id = ""
         self.secret = b""
-        self.start_number = 0
-        self.root_kept: bool | None = None
+        self.incarnation = 0
+        self.digest_matches_last_shutdown: bool | None = None
         """Whether the state digest at this start was that of the last orderly end; None after any other end."""
         self.replica = DocumentReplica(self.database)
         self.queries = Queries(self.database)
@@ -58,8 +58,8 @@ class Catalog:
         """Name the instance if it is new, count this start, and draw its writer."""
         fresh = self._clock.entropy(16).hex(), self._clock.entropy(32)
         identity = await self.database.write(lambda tx: _begin(tx, *fresh, self._clock))
-        self.instance_id, self.secret, self.start_number = identity
-        writer = self._drawn_writer()
+        self.instance_id, self.secret, self.incarnation = identity
+        writer = self._draw_writer()
         self.documents = Documents(TrieCache(), HybridClock(), self.instance_id, writer, self.understanding)
         self.database.on_failed_commit.append(self.retire_writer)
         await self._compare_with_the_last_end()
@@ -81,8 +81,8 @@ class Catalog:
         if row is None:
             return
         await self.database.write(lambda tx: tx.execute("DELETE FROM meta WHERE key = 'stopped at'"))
-        self.root_kept = row[0] == self.replica.root()
-        if not self.root_kept:
+        self.digest_matches_last_shutdown = row[0] == self.replica.root()
+        if not self.digest_matches_last_shutdown:
             log.error(
                 LogEvent.STATE_DIGEST_MISMATCHED,
                 "the state digest is not what it was when this instance was stopped: its catalog was changed",
@@ -101,9 +101,9 @@ class Catalog:
 
     async def begin_incarnation(self, above: int) -> int:
         """Count another start, later than `above`, and draw another writer for it. Answers its number."""
-        self.start_number = await self.database.write(lambda tx: _next_start(tx, above, self._clock))
+        self.incarnation = await self.database.write(lambda tx: _next_incarnation(tx, above, self._clock))
         self.retire_writer()
-        return self.start_number
+        return self.incarnation
 
     async def rename(self) -> None:
         """Take another instance id: the present one is gone for good. Another start and another writer go with it."""
@@ -111,11 +111,11 @@ class Catalog:
 
         def operation(tx: Transaction) -> int:
             tx.execute("UPDATE meta SET value = ? WHERE key = 'instance'", (instance,))
-            return _next_start(tx, 0, self._clock)
+            return _next_incarnation(tx, 0, self._clock)
 
-        self.start_number = await self.database.write(operation)
+        self.incarnation = await self.database.write(operation)
         self.instance_id = instance
-        self.documents.rename(instance, self._drawn_writer())
+        self.documents.rename(instance, self._draw_writer())
 
     def retire_writer(self) -> None:
         """Write under a fresh writer from now on.
@@ -123,7 +123,7 @@ class Catalog:
         After a commit that failed, it is unknown what the disk holds of it, and after another process was seen using
         ours, who has which entry: the clocks must not be used again.
         """
-        self.documents.retire_writer(self._drawn_writer())
+        self.documents.retire_writer(self._draw_writer())
 
     async def take_in(self, incoming: Incoming, sender: str | None = None) -> Applied:
         """Commit an update that came from elsewhere; with its `sender` (an instance), whose writer it is under.
@@ -165,7 +165,7 @@ class Catalog:
             state = self.replica.state(document)
         return state, [(*fact.identity, fact.text()) for fact in (LiveFact(*row) for row in rows)]
 
-    def _drawn_writer(self) -> int:
+    def _draw_writer(self) -> int:
         return int.from_bytes(self._clock.entropy(8), "big") >> (64 - WRITER_BITS)
 
 
@@ -175,12 +175,12 @@ def _begin(tx: Transaction, instance: str, secret: bytes, clock: Clock) -> tuple
         "INSERT OR IGNORE INTO meta (key, value) VALUES ('instance', ?), ('secret', ?), ('start', 0)",
         (instance, secret),
     )
-    start = _next_start(tx, 0, clock)
+    start = _next_incarnation(tx, 0, clock)
     found = dict(tx.rows("SELECT key, value FROM meta"))
     return found["instance"], found["secret"], start
 
 
-def _next_start(tx: Transaction, above: int, clock: Clock) -> int:
+def _next_incarnation(tx: Transaction, above: int, clock: Clock) -> int:
     """A start that is later than all before, and written down.
 
     Its last bits are drawn: a directory that was put back may count the same way once more, and two starts must never

@@ -43,7 +43,7 @@ CROSS JOIN documents d ON d.id = f.document WHERE p.part = ? LIMIT 1
 """
 
 
-class Unused(NamedTuple):
+class UnreferencedContent(NamedTuple):
     """Content on this disk that no live manifest names."""
 
     digest: Digest
@@ -53,24 +53,24 @@ class Unused(NamedTuple):
 # A page of these walks all content or bodies where few are of the kind, so they are read aside.
 
 
-async def unused_content(database: Reads, after: str, limit: int) -> list[Unused]:
+async def unreferenced_content(database: Reads, after: str, limit: int) -> list[UnreferencedContent]:
     """Up to `limit`, behind the digest `after`, in order."""
     rows = await database.rows_aside(_UNUSED, (after, limit))
-    return [Unused(Digest(digest), size) for digest, size in rows]
+    return [UnreferencedContent(Digest(digest), size) for digest, size in rows]
 
 
-async def linked_content(database: Reads, after: str, limit: int) -> list[Unused]:
+async def linked_content(database: Reads, after: str, limit: int) -> list[UnreferencedContent]:
     """Content on this disk that is linked somewhere."""
     rows = await database.rows_aside(_LINKED, (after, limit))
-    return [Unused(Digest(digest), size) for digest, size in rows]
+    return [UnreferencedContent(Digest(digest), size) for digest, size in rows]
 
 
-async def unused_bodies(database: Reads, after: str, limit: int) -> list[Digest]:
+async def unreferenced_bodies(database: Reads, after: str, limit: int) -> list[Digest]:
     """Manifest bodies that no live fact names."""
     return [Digest(digest) for (digest,) in await database.rows_aside(_BODIES, (after, limit))]
 
 
-async def named_bodies(database: Reads, after: str, limit: int) -> list[Digest]:
+async def referenced_bodies(database: Reads, after: str, limit: int) -> list[Digest]:
     """Manifest bodies on this disk that a live fact names."""
     return [Digest(digest) for (digest,) in await database.rows_aside(_NAMED, (after, limit))]
 
@@ -81,7 +81,7 @@ def unreadable_manifest(database: Database) -> tuple[str, Digest] | None:
     return (row[0].removeprefix(KIND), Digest(row[1])) if row else None
 
 
-def is_in_use(source: Database | Transaction, digest: Digest) -> bool:
+def is_referenced(source: Database | Transaction, digest: Digest) -> bool:
     return source.row(_IN_USE, (digest,)) is not None
 
 

@@ -71,7 +71,7 @@ def take_in(tx: Transaction, documents: Documents, incoming: Incoming, now_ms: i
     return applied
 
 
-def keep_wanted_body(tx: Transaction, body: bytes) -> Steps[bool]:
+def store_missing_body(tx: Transaction, body: bytes) -> Steps[bool]:
     """Keep a manifest body if a live manifest is waiting for it. Answers whether one was."""
     for algorithm in ("sha256", "sha512"):
         digest = digest_of(body, algorithm)

@@ -210,7 +210,7 @@ class Queries:
         sql = "SELECT rowid, digest, body FROM manifests WHERE rowid > ? ORDER BY rowid LIMIT ?"
         return [(row[0], Digest(row[1]), row[2]) for row in self._database.rows(sql, (number, limit))]
 
-    def wanted(self, limit: int) -> list[Digest]:
+    def missing_bodies(self, limit: int) -> list[Digest]:
         """Manifests that live facts name and whose bodies are not here."""
         return [Digest(digest) for (digest,) in self._database.rows(f"{_WANTED} LIMIT ?", (limit,))]
 

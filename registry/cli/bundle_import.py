@@ -24,7 +24,7 @@ from registry.adapters.disk import SystemDisk
 from registry.catalog import membership, queries
 from registry.catalog.catalog import PATH, Catalog
 from registry.catalog.content import add_content
-from registry.catalog.incoming import Incoming, keep_wanted_body, note_writers
+from registry.catalog.incoming import Incoming, note_writers, store_missing_body
 from registry.cli.bundle import LIST, MAC, VERSION, Bundle, Moved, mac_of, moved
 from registry.cli.bundle_staging import Staging, hash_file, open_file, read_file
 from registry.cli.catalog_file import open_read_only
@@ -168,7 +168,7 @@ async def _import(data: Path, bundle: Bundle, staging: Staging, checks: dict[Dig
             await undo.after(document.name)
         for file in bundle.bodies.values():
             body = staging.read(file)
-            await catalog.database.write_in_steps(partial(keep_wanted_body, body=body))
+            await catalog.database.write_in_steps(partial(store_missing_body, body=body))
         lacking = undo.lacking()
     finally:
         await catalog.stop()

@@ -20,7 +20,7 @@ from registry.cli.catalog_file import open_read_only
 from registry.errors import CannotStart
 from registry.oci.names import Digest, algorithm_of
 from registry.ports import DiskFile
-from registry.storage.checked import CheckedFile, Damaged
+from registry.storage.checked import Corrupt, VerifiedFile
 from registry.storage.checks import CHECK_SPAN_BYTES
 from registry.storage.store import READ_BYTES, content_path
 
@@ -87,7 +87,7 @@ class DataDirectory:
 
     def _check_window(self, window: _Window) -> str | None:
         def check(file: DiskFile) -> str | None:
-            checked = CheckedFile(file, window.row)
+            checked = VerifiedFile(file, window.row)
             checked.check_size()
             for first in range(window.first, window.end, CHECK_SPAN_BYTES):
                 checked.span(first)
@@ -97,7 +97,7 @@ class DataDirectory:
 
     def _check_digest(self, row: ContentRow) -> Checked:
         def check(file: DiskFile) -> str | None:
-            CheckedFile(file, row).check_size()
+            VerifiedFile(file, row).check_size()
             hashed = hashlib.new(algorithm_of(row.digest))
             for at in range(0, row.size, READ_BYTES):
                 hashed.update(file.pread(at, READ_BYTES))
@@ -116,5 +116,5 @@ class DataDirectory:
             return "the file is missing"
         except OSError as error:
             return f"the file cannot be read: {error.strerror}"
-        except Damaged as damage:
+        except Corrupt as damage:
             return str(damage)

@@ -13,7 +13,7 @@ from registry.capabilities import OWN, Abilities
 from registry.catalog.catalog import Catalog
 from registry.catalog.documents import Applied
 from registry.catalog.members import all_members, all_sync_points, drop_members, save_members
-from registry.catalog.membership import forget_member, forgotten_members
+from registry.catalog.membership import remove_member, removed_members
 from registry.catalog.queries import document_name
 from registry.catalog.understanding import require_understood
 from registry.cluster.membership.clock_offsets import ClockOffsets
@@ -39,7 +39,7 @@ from registry.cluster.replication.site_lease import SiteLease
 from registry.cluster.rpc.client import PeerClient
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.messages import Handshake, Heartbeat
-from registry.cluster.transfer.blob_reader import Contents
+from registry.cluster.transfer.blob_reader import BlobReader
 from registry.cluster.transfer.locator import Locator
 from registry.cluster.transfer.scrubber import Scrubber
 from registry.cluster.transfer.transfer import Transfers
@@ -98,12 +98,12 @@ class Cluster:
         self.members = Members(catalog.instance_id, config.site, config.advertise_site)
         self.members.own_name = config.instance_name
         self.members.load(all_members(catalog.database), all_sync_points(catalog.database))
-        self.members.remove(forgotten_members(catalog.database) - {catalog.instance_id})
+        self.members.remove(removed_members(catalog.database) - {catalog.instance_id})
         self.members.on_heard.append(self._heard)
         self.membership_log = MembershipLog(self.members)
         self.acknowledgements = Acknowledgements(self.members)
         self.gossip = Gossip(
-            catalog, bus, keys, self.members, self.acknowledgements, catalog.start_number, clock, abilities
+            catalog, bus, keys, self.members, self.acknowledgements, catalog.incarnation, clock, abilities
         )
         self.peers = PeerClient(transport, self.members, clock, keys, abilities)
         self.anti_entropy = AntiEntropy(catalog, self.peers, self.members)
@@ -179,9 +179,9 @@ class Cluster:
         self.is_decommissioned = False
         self.on_decommissioned: Callable[[], None] = lambda: None  # called when this instance has left for good
         catalog.documents.on_links = self._linked
-        self.contents = Contents(catalog, store, self.transfers, clock, config.check_after_s)
-        self.decommission = Decommission(catalog, self.contents, self.members, self.peers, self.anti_entropy)
-        self.scrubber = Scrubber(config, catalog, store, self.contents, self.bodies, clock)
+        self.blob_reader = BlobReader(catalog, store, self.transfers, clock, config.check_after_s)
+        self.decommission = Decommission(catalog, self.blob_reader, self.members, self.peers, self.anti_entropy)
+        self.scrubber = Scrubber(config, catalog, store, self.blob_reader, self.bodies, clock)
 
     def start(self) -> None:
         """Begin the tasks."""
@@ -207,7 +207,7 @@ class Cluster:
         self.replicator.close()
         self.locator.close()
         self.transfers.close()
-        self.contents.close()
+        self.blob_reader.close()
         self.bodies.close()
 
     # What handlers use
@@ -323,7 +323,7 @@ class Cluster:
 
     async def _note_removed(self) -> None:
         """Know members no more that are gone for good. Whoever is told so of itself goes on as another."""
-        forgotten = forgotten_members(self._catalog.database)
+        forgotten = removed_members(self._catalog.database)
         gone = forgotten - self.members.removed
         if gone:
             self.membership_log.removed(gone, self._catalog)
@@ -334,14 +334,14 @@ class Cluster:
             before = self._catalog.instance_id
             await self._catalog.rename()
             self.members.own_instance = self._catalog.instance_id
-            self.gossip.begin_incarnation(self._catalog.start_number)
+            self.gossip.begin_incarnation(self._catalog.incarnation)
             message = "instance %(removed)s was forgotten; it goes on as %(instance)s with all it has"
             log.warning(LogEvent.REMOVED_INSTANCE_RENAMED, message, removed=before, instance=self.members.own_instance)
 
     async def remove_member(self, instance: str) -> None:
         """Remove another instance for good."""
         documents, now_ms = self._catalog.documents, self._clock.now_ms()
-        await self._catalog.database.write(lambda tx: forget_member(tx, documents, instance, now_ms))
+        await self._catalog.database.write(lambda tx: remove_member(tx, documents, instance, now_ms))
         await self._note_removed()
 
     def begin_decommission(self) -> None:

@@ -80,7 +80,7 @@ class App:
 
     def _suspect(self, digest: Digest) -> None:
         """Mark content as suspect: it counts as missing until it has been checked."""
-        self._instance.store.suspects.setdefault(digest, 0)
+        self._instance.store.pending_quarantine.setdefault(digest, 0)
 
     def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
         """The head, but for the status line, and the body of an answer of status 200 that can be given without

@@ -43,7 +43,7 @@ _DESCRIPTOR_KEYS = KnownKeys(("mediaType", "digest", "size", "urls", "annotation
 _PLATFORM_KEYS = KnownKeys(("architecture", "os", "os.version", "os.features", "variant", "features"))
 
 
-class Part(NamedTuple):
+class Descriptor(NamedTuple):
     """Something a manifest refers to."""
 
     digest: Digest
@@ -65,8 +65,8 @@ class Manifest(NamedTuple):
     """What a manifest's body says."""
 
     media_type: str
-    blobs: tuple[Part, ...]
-    children: tuple[Part, ...]
+    blobs: tuple[Descriptor, ...]
+    children: tuple[Descriptor, ...]
     subject: Digest | None
     artifact_type: str | None
     """As the referrers API shows it: an image without one has its config's media type, an index none."""
@@ -169,7 +169,7 @@ def _image(content: _Body, media_type: str) -> Steps[Manifest]:
         raise ManifestInvalid("the image has no config")
     layers = content.layers or []
     _check_count(len(layers) + 1)
-    blobs = [_part(content.config), *(yield from convert_in_steps(_layer, layers))]
+    blobs = [_descriptor(content.config), *(yield from convert_in_steps(_layer, layers))]
     return _manifest(content, media_type, blobs, [], content.artifactType or content.config.mediaType or None)
 
 
@@ -179,7 +179,7 @@ def _index(content: _Body, media_type: str) -> Steps[Manifest]:
     if content.manifests is None:
         raise ManifestInvalid("the index lists no manifests")
     _check_count(len(content.manifests))
-    parts = yield from convert_in_steps(_part, content.manifests)
+    parts = yield from convert_in_steps(_descriptor, content.manifests)
     is_child = [not entry.mediaType or entry.mediaType in MANIFESTS for entry in content.manifests]
     children = [part for part, child in zip(parts, is_child, strict=True) if child]
     blobs = [part for part, child in zip(parts, is_child, strict=True) if not child]
@@ -192,20 +192,20 @@ def _check_count(count: int) -> None:
 
 
 def _manifest(
-    content: _Body, media_type: str, blobs: list[Part], children: list[Part], artifact_type: str | None
+    content: _Body, media_type: str, blobs: list[Descriptor], children: list[Descriptor], artifact_type: str | None
 ) -> Manifest:
-    subject = _part(content.subject).digest if content.subject else None
+    subject = _descriptor(content.subject).digest if content.subject else None
     annotations = msgspec.json.encode(content.annotations) if content.annotations else None
     return Manifest(media_type, tuple(blobs), tuple(children), subject, artifact_type, annotations)
 
 
-def _part(descriptor: _Descriptor) -> Part:
+def _descriptor(descriptor: _Descriptor) -> Descriptor:
     if not is_digest(descriptor.digest):
         raise ManifestInvalid("the manifest has a malformed digest", {"digest": descriptor.digest[:200]})
     if not 0 <= descriptor.size < 2**63:
         raise ManifestInvalid("the manifest has an impossible size", {"digest": descriptor.digest})
-    return Part(Digest(descriptor.digest), descriptor.size, True)
+    return Descriptor(Digest(descriptor.digest), descriptor.size, True)
 
 
-def _layer(descriptor: _Descriptor) -> Part:
-    return _part(descriptor)._replace(required=not descriptor.mediaType.startswith(_NON_DISTRIBUTABLE))
+def _layer(descriptor: _Descriptor) -> Descriptor:
+    return _descriptor(descriptor)._replace(required=not descriptor.mediaType.startswith(_NON_DISTRIBUTABLE))

@@ -13,7 +13,7 @@ import msgspec
 
 from registry.errors import ManifestInvalid
 from registry.event_loop.steps import Steps, run_to_completion
-from registry.oci.manifest import MANIFESTS, Manifest, Part, read_pushed
+from registry.oci.manifest import MANIFESTS, Descriptor, Manifest, read_pushed
 from registry.oci.names import Digest, is_digest
 
 UNREADABLE = "?"
@@ -36,7 +36,7 @@ def read_stored(body: bytes, media_type: str | None) -> Steps[Manifest]:
         try:
             return _every_reading(body, media_type or "")
         except (_Unreadable, ValueError, RecursionError):
-            return Manifest(media_type or "", (Part(Digest(UNREADABLE), 0, False),), (), None, None, None)
+            return Manifest(media_type or "", (Descriptor(Digest(UNREADABLE), 0, False),), (), None, None, None)
 
 
 def read_stored_in_one_piece(body: bytes, media_type: str | None) -> Manifest:
@@ -53,17 +53,17 @@ def _every_reading(body: bytes, media_type: str) -> Manifest:
         raise _Unreadable
     if any(version != 2 for version in _values(content, "schemaVersion")):
         raise _Unreadable
-    blobs = [_part(value) for value in _values(content, "config") if value is not None]
-    blobs += [_part(layer) for layers in _values(content, "layers") for layer in _listed(layers)]
-    children: list[tuple[Part, ...]] = []
+    blobs = [_descriptor(value) for value in _values(content, "config") if value is not None]
+    blobs += [_descriptor(layer) for layers in _values(content, "layers") for layer in _listed(layers)]
+    children: list[tuple[Descriptor, ...]] = []
     for entry in (entry for entries in _values(content, "manifests") for entry in _listed(entries)):
         types = list(_values(entry, "mediaType"))
-        parts = _part(entry)
+        parts = _descriptor(entry)
         if not types or any(not given or given in MANIFESTS for given in types):
             children.append(parts)
         if any(given and given not in MANIFESTS for given in types):
             blobs.append(parts)
-    subject = [part.digest for value in _values(content, "subject") if value is not None for part in _part(value)]
+    subject = [part.digest for value in _values(content, "subject") if value is not None for part in _descriptor(value)]
     kind = [value for value in _values(content, "artifactType") if isinstance(value, str) and value]
     return Manifest(
         media_type,
@@ -88,12 +88,12 @@ def _listed(value: Any) -> list[Any]:
     return value or []
 
 
-def _part(descriptor: Any) -> tuple[Part, ...]:
+def _descriptor(descriptor: Any) -> tuple[Descriptor, ...]:
     """The parts that one descriptor may mean: mostly one. Raises _Unreadable for one without a digest."""
     digests = list(_values(descriptor, "digest"))
     if not digests or not all(isinstance(digest, str) and is_digest(digest) for digest in digests):
         raise _Unreadable
-    return tuple(Part(Digest(digest), 0, True) for digest in digests)
+    return tuple(Descriptor(Digest(digest), 0, True) for digest in digests)
 
 
 def _annotations(content: _Object) -> bytes | None:

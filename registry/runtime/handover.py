@@ -20,7 +20,7 @@ import msgspec
 
 from registry.oci.names import Digest
 from registry.ports import Clock
-from registry.storage.checked import Damage
+from registry.storage.checked import Corruption
 from registry.telemetry.counters import Counted
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
@@ -45,7 +45,7 @@ class Notes(msgspec.Struct):
     under_way: int = 0
     """The change of the number of requests under way since the last report."""
     used: list[Digest] = []
-    damaged: list[Damage] = []
+    damaged: list[Corruption] = []
 
 
 def channel() -> tuple[socket.socket, socket.socket]:

@@ -19,7 +19,7 @@ from registry.storage.jobs import in_executor
 _DIGEST_SIZE = 32
 
 
-class Damaged(Exception):
+class Corrupt(Exception):
     """A content file does not hold what it should from `offset` on."""
 
     def __init__(self, offset: int, reason: str) -> None:
@@ -28,14 +28,14 @@ class Damaged(Exception):
         self.reason = reason
 
 
-class Damage(NamedTuple):
+class Corruption(NamedTuple):
     """Content that was found damaged, and at which byte."""
 
     digest: Digest
     offset: int
 
 
-class CheckedFile:
+class VerifiedFile:
     """An open content file of which every byte is checked before it is given out."""
 
     def __init__(self, file: DiskFile, row: ContentRow) -> None:
@@ -47,7 +47,7 @@ class CheckedFile:
         """Blocks. Raises Damaged."""
         size = self._file.size()
         if size != self.size:
-            raise Damaged(min(size, self.size), f"the file has {size} of {self.size} bytes")
+            raise Corrupt(min(size, self.size), f"the file has {size} of {self.size} bytes")
 
     def span(self, first: int) -> bytes:
         """The MiB that begins at `first`. Blocks. Raises Damaged."""
@@ -55,12 +55,12 @@ class CheckedFile:
         try:
             data = self._file.pread(first, wanted)
         except OSError as error:
-            raise Damaged(first, f"it cannot be read: {error.strerror or error}") from None
+            raise Corrupt(first, f"it cannot be read: {error.strerror or error}") from None
         if len(data) < wanted:
-            raise Damaged(first, "the file is too short")
+            raise Corrupt(first, "the file is too short")
         at = first // CHECK_SPAN_BYTES * _DIGEST_SIZE
         if blake3(data).digest() != self._row.checks[at : at + _DIGEST_SIZE]:
-            raise Damaged(first, "its bytes have changed")
+            raise Corrupt(first, "its bytes have changed")
         return data
 
     async def read(self, offset: int, size: int) -> AsyncGenerator[bytes | bytearray, None]:

@@ -23,19 +23,19 @@ LOOK_S = 0.25
 PAUSE_S = 0.05
 
 
-class Receiving:
+class ManifestMemoryBudget:
     """The manifests that one instance is receiving."""
 
     def __init__(self) -> None:
-        self._all: dict[One, None] = {}
+        self._all: dict[MemoryReservation, None] = {}
         self._freed = asyncio.Event()
         self._looked_at = self._unstuck_at = -LOOK_S
         self.held_bytes = 0
 
     @asynccontextmanager
-    async def one(self) -> AsyncIterator["One"]:
+    async def reserve(self) -> AsyncIterator["MemoryReservation"]:
         """A manifest: its bytes count until the end of this."""
-        one = One(self)
+        one = MemoryReservation(self)
         self._all[one] = None
         try:
             yield one
@@ -44,13 +44,13 @@ class Receiving:
             self.held_bytes -= one.held_bytes
             self._freed.set()
 
-    async def wait_for_room(self, size: int, one: "One") -> None:
+    async def wait_for_room(self, size: int, one: "MemoryReservation") -> None:
         """Return once there is room for so many more bytes. Raises TooManyManifests."""
         until = _now() + WAIT_S
         while self.held_bytes + size > MAX_BYTES:
             if _now() > until:
                 raise TooManyManifests("this instance is receiving as many manifests as it takes; push again", CLOSE)
-            self._have_somebody_give_way(one)
+            self._preempt_one(one)
             self._freed.clear()
             try:
                 async with asyncio.timeout(LOOK_S):
@@ -58,31 +58,31 @@ class Receiving:
             except TimeoutError:
                 pass
 
-    def _have_somebody_give_way(self, asker: "One") -> None:
+    def _preempt_one(self, asker: "MemoryReservation") -> None:
         if _now() - self._looked_at < PAUSE_S:
             return  # many wait, and one of them looking is enough
         self._looked_at = _now()
-        if any(one.gives_way for one in self._all):
+        if any(one.is_preempted for one in self._all):
             return  # one at a time: its bytes may be enough
-        others = [one for one in self._all if one.can_give_way and one is not asker]
+        others = [one for one in self._all if one.is_preemptible and one is not asker]
         slow = [one for one in others if one.awaited_s() >= FAIR_S]
         stuck = [one for one in others if one.waiting_s() >= FAIR_S]
         if slow:
-            max(slow, key=lambda one: one.held_bytes).give_way()
+            max(slow, key=lambda one: one.held_bytes).preempt()
         elif stuck and _now() - self._unstuck_at >= LOOK_S:  # what that frees has to be used before the next one goes
             self._unstuck_at = _now()
-            min(stuck, key=lambda one: one.held_bytes).give_way()
+            min(stuck, key=lambda one: one.held_bytes).preempt()
 
 
-class One:
+class MemoryReservation:
     """One manifest on its way into memory."""
 
-    def __init__(self, receiving: Receiving) -> None:
+    def __init__(self, receiving: ManifestMemoryBudget) -> None:
         self._receiving = receiving
         self._since = _now()
         self._timeout: asyncio.Timeout | None = None
         self.held_bytes = 0
-        self.gives_way = False
+        self.is_preempted = False
         self._waited_s = 0.0
         self._waits_since: float | None = None
         """For room: then it is not its sender who is slow."""
@@ -102,14 +102,14 @@ class One:
             async with asyncio.timeout(WHOLE_S) as self._timeout:
                 return await body
         except TimeoutError:
-            if self.gives_way:
+            if self.is_preempted:
                 raise TooManyManifests("this manifest came slowly, and others waited for its place", CLOSE) from None
             raise SizeInvalid("the manifest did not come in time", headers=CLOSE) from None
         finally:
             self._timeout = None
 
     @property
-    def can_give_way(self) -> bool:
+    def is_preemptible(self) -> bool:
         """Whether it is still on its way, and would free anything."""
         return self._timeout is not None and self.held_bytes > 0
 
@@ -121,9 +121,9 @@ class One:
         """How long its sender has been waited for, over all."""
         return _now() - self._since - self._waited_s - self.waiting_s()
 
-    def give_way(self) -> None:
+    def preempt(self) -> None:
         assert self._timeout is not None, "only what is still on its way gives way"
-        self.gives_way = True
+        self.is_preempted = True
         self._timeout.reschedule(_now())
 
 

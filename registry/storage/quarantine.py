@@ -12,7 +12,7 @@ from functools import partial
 from registry.catalog.content import ContentRow, drop_content, find_content
 from registry.catalog.database import Database
 from registry.oci.names import Digest
-from registry.storage.checked import CheckedFile, Damaged
+from registry.storage.checked import Corrupt, VerifiedFile
 from registry.storage.checks import CHECK_SPAN_BYTES
 from registry.storage.jobs import in_executor
 from registry.storage.store import QUARANTINE, BlobStore, content_path
@@ -25,12 +25,12 @@ MAX_FILES = 16
 MAX_BYTES = 1024 * 1024 * 1024
 
 
-class PutAside:
+class Quarantined:
     """Content that was taken out of use, and what is left of it: an open file that whoever has this must close."""
 
-    def __init__(self, row: ContentRow, remains: CheckedFile | None, path: str | None) -> None:
+    def __init__(self, row: ContentRow, quarantined_copy: VerifiedFile | None, path: str | None) -> None:
         self.row = row
-        self.remains = remains
+        self.quarantined_copy = quarantined_copy
         self.path = path
         """Where it is now, None where it could not be moved or there was nothing."""
 
@@ -44,7 +44,7 @@ class Quarantine:
         self.found = 0
         """Contents that were damaged, since the start."""
 
-    async def put_aside(self, digest: Digest, damage: Damaged) -> PutAside | None:
+    async def add(self, digest: Digest, damage: Corrupt) -> Quarantined | None:
         """Take content out of use. None when it is right after all, or somebody else has done so already.
 
         Raises StorageFailed when the catalog cannot be told; the content counts as not here all the same.
@@ -52,31 +52,31 @@ class Quarantine:
         async with self._store.changing(digest):
             row = find_content(self._database, digest)
             if row is None:
-                self._store.suspects.pop(digest, None)
+                self._store.pending_quarantine.pop(digest, None)
                 return None
             try:
-                remains = await in_executor(partial(self._look_again, row, damage.offset))
-            except Damaged as gone:
+                quarantined_copy = await in_executor(partial(self._look_again, row, damage.offset))
+            except Corrupt as gone:
                 return await self._take_away(row, None, gone)
-            if remains is None:
-                self._store.suspects.pop(digest, None)
+            if quarantined_copy is None:
+                self._store.pending_quarantine.pop(digest, None)
                 return None
-            return await self._take_away(row, remains, damage)
+            return await self._take_away(row, quarantined_copy, damage)
 
-    def _look_again(self, row: ContentRow, offset: int) -> CheckedFile | None:
-        """The open file of content that is damaged, None if it is not. Raises Damaged when there is no file to open."""
-        checked = CheckedFile(self._store.open(row.digest), row)
+    def _look_again(self, row: ContentRow, offset: int) -> VerifiedFile | None:
+        """The open file of content that is damaged, None if it is not. Raises Corrupt when there is no file to open."""
+        checked = VerifiedFile(self._store.open(row.digest), row)
         try:
             checked.check_size()
             if row.size:
                 checked.span(min(offset, row.size - 1) // CHECK_SPAN_BYTES * CHECK_SPAN_BYTES)
-        except Damaged:
+        except Corrupt:
             return checked
         checked.close()
         return None
 
-    async def _take_away(self, row: ContentRow, remains: CheckedFile | None, damage: Damaged) -> PutAside:
-        if row.digest not in self._store.suspects:
+    async def _take_away(self, row: ContentRow, quarantined_copy: VerifiedFile | None, damage: Corrupt) -> Quarantined:
+        if row.digest not in self._store.pending_quarantine:
             self.found += 1
             log.error(
                 LogEvent.BLOB_CORRUPT,
@@ -84,16 +84,16 @@ class Quarantine:
                 digest=row.digest,
                 problem=damage,
             )
-        self._store.suspects[row.digest] = damage.offset
+        self._store.pending_quarantine[row.digest] = damage.offset
         try:
             await self._database.write(lambda tx: drop_content(tx, row.digest))
         except BaseException:
-            if remains is not None:
-                remains.close()
+            if quarantined_copy is not None:
+                quarantined_copy.close()
             raise
-        self._store.suspects.pop(row.digest, None)
-        path = await in_executor(partial(self._move, row.digest)) if remains is not None else None
-        return PutAside(row, remains, path)
+        self._store.pending_quarantine.pop(row.digest, None)
+        path = await in_executor(partial(self._move, row.digest)) if quarantined_copy is not None else None
+        return Quarantined(row, quarantined_copy, path)
 
     def _move(self, digest: Digest) -> str | None:
         """Failing here does no harm: a file without a row is not content."""

@@ -20,7 +20,7 @@ from registry.catalog.database import Reads
 from registry.errors import StorageFailed
 from registry.oci.names import ALGORITHMS, Digest
 from registry.ports import Disk, DiskFile
-from registry.storage.checked import Damaged
+from registry.storage.checked import Corrupt
 from registry.storage.jobs import in_executor
 
 UPLOADS = "uploads"
@@ -45,7 +45,7 @@ class BlobStore:
         self.disk = disk
         self._database = database
         self._changing: WeakValueDictionary[Digest, asyncio.Lock] = WeakValueDictionary()
-        self.suspects: dict[Digest, int] = {}
+        self.pending_quarantine: dict[Digest, int] = {}
         """Content that is damaged, and at which byte, which the catalog could not be told yet. It counts as gone."""
 
     def prepare(self) -> None:
@@ -63,7 +63,7 @@ class BlobStore:
 
     def held_size(self, digest: Digest) -> int | None:
         """The size of content that is on this disk, or None."""
-        return None if digest in self.suspects else held_size(self._database, digest)
+        return None if digest in self.pending_quarantine else held_size(self._database, digest)
 
     def open(self, digest: Digest) -> DiskFile:
         """Raises Damaged when the file is gone or cannot even be opened, OSError for what passes."""
@@ -71,7 +71,7 @@ class BlobStore:
             return self.disk.open(content_path(digest))
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.EIO):
-                raise Damaged(
+                raise Corrupt(
                     0, "the file is missing" if error.errno == errno.ENOENT else "it cannot be opened"
                 ) from None
             raise
@@ -91,7 +91,7 @@ class BlobStore:
             self.disk.sync_directory(_directory(digest))
 
         await in_executor(move)
-        self.suspects.pop(digest, None)
+        self.pending_quarantine.pop(digest, None)
 
     async def remove(self, path: str) -> None:
         """Remove a file that nobody needs any more. It may be gone already."""
@@ -117,10 +117,10 @@ class BlobStore:
                 if piece is None:
                     piece = await in_executor(partial(file.pread, offset, wanted))
                 if not piece:
-                    raise Damaged(offset, "the file is too short")
+                    raise Corrupt(offset, "the file is too short")
                 yield piece
                 offset += len(piece)
         except (StorageFailed, OSError) as error:
-            raise Damaged(offset, f"it cannot be read: {error}") from None
+            raise Corrupt(offset, f"it cannot be read: {error}") from None
         finally:
             file.close()

@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import NamedTuple
 
 from crdt.change import Change
 from registry.catalog.catalog import Catalog
@@ -40,6 +39,7 @@ from registry.errors import (
     TooManyUploads,
 )
 from registry.oci.names import Digest, Repository, algorithm_of
+from registry.oci.ranges import ByteRange
 from registry.ports import Clock
 from registry.storage.ingest import RESERVE_BYTES, Ingest, Mark
 from registry.storage.jobs import in_executor
@@ -64,13 +64,6 @@ MAX_IDLE_FILES = 128
 
 class ClientGone(Exception):
     """The client went away, or fell silent, in the middle of a body."""
-
-
-class Span(NamedTuple):
-    """The bytes a request says it brings."""
-
-    first: int
-    length: int
 
 
 class Uploads:
@@ -145,7 +138,7 @@ class Uploads:
             raise DiskFull({"free_bytes": free_bytes, "reserved_bytes": RESERVE_BYTES})
 
     async def append(
-        self, upload: str, repository: Repository, body: AsyncIterator[bytes], span: Span | None, network: str = ""
+        self, upload: str, repository: Repository, body: AsyncIterator[bytes], span: ByteRange | None, network: str = ""
     ) -> int:
         """Add a request's body, of a client in `network`. Answers the new size, durable.
 
@@ -165,7 +158,7 @@ class Uploads:
         repository: Repository,
         digest: Digest,
         body: AsyncIterator[bytes],
-        span: Span | None,
+        span: ByteRange | None,
         network: str = "",
     ) -> Change:
         """Add a last body, check the whole against `digest`, publish it and link it to the repository.
@@ -322,7 +315,7 @@ class Uploads:
             _, session = self._idle.popitem(last=False)
             await self._forget_idle(session)
 
-    async def _receive(self, session: Session, body: AsyncIterator[bytes], span: Span | None) -> Mark:
+    async def _receive(self, session: Session, body: AsyncIterator[bytes], span: ByteRange | None) -> Mark:
         """Add a body and make it durable. Answers where the upload stood before."""
         if span is not None and span.first != session.size:
             raise ChunkOutOfOrder("the chunk does not continue the upload", {"size": session.size})
@@ -343,7 +336,7 @@ class Uploads:
         await ingest.sync()
         return before
 
-    async def _copy(self, body: AsyncIterator[bytes], session: Session, ingest: Ingest, span: Span | None) -> None:
+    async def _copy(self, body: AsyncIterator[bytes], session: Session, ingest: Ingest, span: ByteRange | None) -> None:
         end = ingest.size + span.length if span is not None else None
         async with session.preemptible():
             while True:

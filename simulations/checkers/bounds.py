@@ -36,7 +36,7 @@ def check_queues(name: str, instance: Instance, lost: Set[str], may_ask: bool) -
 def check_wanted(name: str, instance: Instance, nowhere: Set[str]) -> None:
     """Every manifest that a fact names is here, so that it can be served when all others are gone; but for those that
     were lost with a disk and are nowhere."""
-    for digest in sorted(set(instance.catalog.queries.wanted(len(nowhere) + 1)) - nowhere):
+    for digest in sorted(set(instance.catalog.queries.missing_bodies(len(nowhere) + 1)) - nowhere):
         raise Violation(f"{name} lacks the body of {digest} in the end")
 
 

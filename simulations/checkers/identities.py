@@ -6,7 +6,7 @@ backup.
 
 from collections.abc import Iterable
 
-from registry.catalog.membership import forgotten_members
+from registry.catalog.membership import removed_members
 from registry.instance import Instance
 from simulations.checkers import Violation
 from simulations.history import Identity
@@ -50,7 +50,7 @@ class Identities:
             if node.instance is None:
                 continue
             own = node.instance.catalog.instance_id
-            forgotten = forgotten_members(node.instance.catalog.database)
+            forgotten = removed_members(node.instance.catalog.database)
             if own in names:
                 raise Violation(f"{names[own]} and {node.name} have the same id {own}")
             names[own] = node.name

@@ -63,7 +63,7 @@ def writer_used_again() -> AbstractContextManager[Any]:
         self._registered = True
 
     stack = contextlib.ExitStack()
-    stack.enter_context(patch.object(Catalog, "_drawn_writer", same))
+    stack.enter_context(patch.object(Catalog, "_draw_writer", same))
     stack.enter_context(patch.object(Documents, "_register", register))
     stack.enter_context(patch.object(forks, "heal", nothing))
     return stack

@@ -19,7 +19,7 @@ from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.anti_entropy import AntiEntropy
 from registry.cluster.replication.gossip import Gossip
 from registry.cluster.rpc.client import PeerClient
-from registry.cluster.transfer.blob_reader import Contents
+from registry.cluster.transfer.blob_reader import BlobReader
 from registry.http.oci.read_only import ReadOnlyApp
 from registry.storage.checks import Checks
 from simulations.planted.bug import Bug, nothing, nothing_async
@@ -59,7 +59,7 @@ def digest_unchecked_on_fetch() -> AbstractContextManager[Any]:
 
 def reads_unchecked() -> AbstractContextManager[Any]:
     """What is on the disk is served as it is."""
-    return patch.object(Contents, "_is_older", lambda self, checked_ms, bound_ms: False)
+    return patch.object(BlobReader, "_is_older", lambda self, checked_ms, bound_ms: False)
 
 
 def site_not_waited_for() -> AbstractContextManager[Any]:

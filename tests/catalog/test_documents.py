@@ -10,11 +10,11 @@ from crdt.trie import build
 from registry.adapters.disk import SystemDisk
 from registry.catalog import schema
 from registry.catalog.catalog import PATH
-from registry.catalog.collection import is_in_use
+from registry.catalog.collection import is_referenced
 from registry.catalog.database import Database
 from registry.catalog.documents import MissingDependencies, WriterReused
 from registry.catalog.incoming import ForeignWriter, Incoming, bind_writer, take_in
-from registry.catalog.membership import forget_member
+from registry.catalog.membership import remove_member
 from registry.catalog.view import all_observed
 from registry.errors import StorageFailed
 from registry.oci.manifest import OCI_IMAGE, OCI_INDEX
@@ -165,7 +165,7 @@ async def test_every_start_writes_under_a_fresh_registered_writer(tmp_path):
         catalog = await opened_catalog(tmp_path, clock)
         await write(catalog, [tag(catalog, "v1")])
         assert catalog.queries.instance_of(catalog.documents.writer) == catalog.instance_id
-        seen.append((catalog.documents.writer, catalog.start_number))
+        seen.append((catalog.documents.writer, catalog.incarnation))
         await catalog.database.close()
     assert len({writer for writer, _ in seen}) == 3
     assert [start for _, start in seen] == sorted({start for _, start in seen})
@@ -239,7 +239,7 @@ async def test_facts_and_documents_of_unknown_kinds_are_kept_digested_and_passed
 async def test_documents_of_other_kinds_are_counted_as_no_repositories(tmp_path):
     catalog = await opened_catalog(tmp_path)
     await write(catalog, [tag(catalog, "v1")])
-    await catalog.database.write(lambda tx: forget_member(tx, catalog.documents, "f" * 32, 1))
+    await catalog.database.write(lambda tx: remove_member(tx, catalog.documents, "f" * 32, 1))
     await write(catalog, [tag(catalog, "v1")], name="accounts/somebody")
     counts = await catalog.queries.counts()
     assert (counts["repositories"], counts["facts"]) == (1, 3)
@@ -270,11 +270,11 @@ async def test_a_body_comes_with_its_fact_or_is_wanted(tmp_path):
     raw = encode_delta(7, 0, [fact.text()], [])
     incoming = Incoming(NAME, raw, decode_delta(raw), {}, [b"not named by any fact"])
     await catalog.database.write(lambda tx: take_in(tx, catalog.documents, incoming, 0))
-    assert catalog.queries.wanted(10) == [digest]
+    assert catalog.queries.missing_bodies(10) == [digest]
     assert catalog.database.row("SELECT COUNT(*) FROM manifests") == (0,)
     with_body = incoming._replace(bodies=[body])
     await catalog.database.write(lambda tx: take_in(tx, catalog.documents, with_body, 0))
-    assert catalog.queries.wanted(10) == []
+    assert catalog.queries.missing_bodies(10) == []
     assert catalog.queries.manifest("app", digest).body == body
 
 
@@ -327,7 +327,7 @@ async def test_what_a_stored_manifest_refers_to_by_any_reading_is_in_use(tmp_pat
     raw = encode_delta(77, 0, [fact.text()], [])
     incoming = Incoming(NAME, raw, decode_delta(raw), {}, [body])
     await catalog.take_in(incoming)
-    assert [is_in_use(catalog.database, digest) for digest in D] == [True] * 4 + [False] * 6
+    assert [is_referenced(catalog.database, digest) for digest in D] == [True] * 4 + [False] * 6
 
 
 async def test_parts_of_stored_manifests_are_read_again_by_the_migration_that_keeps_their_kinds(tmp_path, monkeypatch):

@@ -7,13 +7,13 @@ import pytest
 
 from crdt.delta import decode_delta
 from crdt.document import Document
-from crdt.fact import BLOB, CRITICAL, FORGOTTEN, KINDS, OTHER, TAG, Fact, by_writer, kind_of, parse_fact, tag_fact
+from crdt.fact import BLOB, CRITICAL, KINDS, OTHER, REMOVED, TAG, Fact, by_writer, kind_of, parse_fact, tag_fact
 from registry.adapters.disk import SystemDisk
 from registry.capabilities import OWN
 from registry.catalog.catalog import Catalog
 from registry.catalog.collection import links_of
 from registry.catalog.incoming import Incoming
-from registry.catalog.membership import forget_member
+from registry.catalog.membership import remove_member
 from registry.catalog.repository import delete_tag, link_blob
 from registry.catalog.understanding import (
     any_not_understood,
@@ -72,7 +72,7 @@ async def new(tmp_path):
 
 
 def test_the_kinds_that_this_version_understands_are_not_critical():
-    assert set(KINDS) == {TAG, "m", BLOB, FORGOTTEN}
+    assert set(KINDS) == {TAG, "m", BLOB, REMOVED}
     assert OWN.kinds is KINDS
 
 
@@ -179,7 +179,7 @@ async def test_nothing_is_written_to_a_repository_that_is_not_understood(old, ne
     await exchange(new, old, ACCESS)
     with pytest.raises(NeedsUpgrade):
         await old.database.write(lambda tx: link_blob(tx, old.documents, Repository("other"), D[2], 5, 1))
-    await old.database.write(lambda tx: forget_member(tx, old.documents, "ab" * 16, 1))
+    await old.database.write(lambda tx: remove_member(tx, old.documents, "ab" * 16, 1))
 
 
 async def test_a_repository_that_is_not_understood_is_no_source_of_blobs(old, new):

@@ -2,12 +2,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crdt.delta import Delta
-from crdt.gate import HOLD_MS, Gate, admit, requirements
+from crdt.gate import HOLD_MS, CausalBuffer, admit, requirements
 from crdt.vector import covers
 
 
 def test_an_early_item_is_released_once_nothing_is_missing_before_it():
-    gate = Gate()
+    gate = CausalBuffer()
     gate.hold("d", {1: 2, 7: 1}, "late", 10, now_ms=0)
     assert gate.release("d", {1: 2}) == []
     assert gate.release("d", {1: 2, 7: 1}) == ["late"]
@@ -15,7 +15,7 @@ def test_an_early_item_is_released_once_nothing_is_missing_before_it():
 
 
 def test_release_keeps_what_still_misses_something():
-    gate = Gate()
+    gate = CausalBuffer()
     gate.hold("d", {1: 1}, "one", 10, now_ms=0)
     gate.hold("d", {1: 3}, "three", 10, now_ms=5)
     assert gate.release("d", {1: 1}) == ["one"]
@@ -25,13 +25,13 @@ def test_release_keeps_what_still_misses_something():
 
 
 def test_documents_do_not_release_each_other():
-    gate = Gate()
+    gate = CausalBuffer()
     gate.hold("d", {1: 1}, "x", 10, now_ms=0)
     assert gate.release("e", {1: 1}) == []
 
 
 def test_an_item_is_held_for_a_moment_only():
-    gate = Gate()
+    gate = CausalBuffer()
     gate.hold("d", {1: 1}, "x", 10, now_ms=1000)
     assert gate.overdue(1000 + HOLD_MS - 1) == {}
     assert gate.overdue(1000 + HOLD_MS) == {"d": ["x"]}
@@ -39,7 +39,7 @@ def test_an_item_is_held_for_a_moment_only():
 
 
 def test_the_number_of_items_is_bounded_and_the_oldest_document_gives_way():
-    gate = Gate(max_items=2)
+    gate = CausalBuffer(max_items=2)
     assert gate.hold("a", {1: 1}, "a1", 10, 0) == {}
     assert gate.hold("b", {1: 1}, "b1", 10, 0) == {}
     assert gate.hold("c", {1: 1}, "c1", 10, 0) == {"a": ["a1"]}
@@ -47,7 +47,7 @@ def test_the_number_of_items_is_bounded_and_the_oldest_document_gives_way():
 
 
 def test_the_bytes_are_bounded():
-    gate = Gate(max_bytes=100)
+    gate = CausalBuffer(max_bytes=100)
     gate.hold("a", {1: 1}, "a1", 90, 0)
     assert gate.hold("b", {1: 1}, "b1", 90, 0) == {"a": ["a1"]}
     assert gate.size_bytes == 90

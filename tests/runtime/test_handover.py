@@ -10,7 +10,7 @@ import pytest
 
 from registry.oci.names import Digest
 from registry.runtime.handover import INLINE_BYTES, MAX_NOTES_PER_MESSAGE, Notes, Receiver, Sender, channel
-from registry.storage.checked import Damage
+from registry.storage.checked import Corruption
 from registry.telemetry.counters import Counted
 from registry.telemetry.events import LogEvent
 from tests.support.logs import recorded
@@ -69,7 +69,7 @@ async def test_the_largest_notes_arrive_whole(ends):
     owner, sender = ends
     digests = [Digest(f"sha512:{number:0128x}") for number in range(MAX_NOTES_PER_MESSAGE)]
     traffic = [Counted("/v2/<name>/manifests/<reference>", "GET", {200: 2**40}, [2**40] * 13, 1e9, 2**60, 2**60)] * 20
-    notes = Notes(traffic, 1, 2, digests, [Damage(digest, 2**62) for digest in digests])
+    notes = Notes(traffic, 1, 2, digests, [Corruption(digest, 2**62) for digest in digests])
     assert sender.send_notes(notes)
     owner.receiver.start()
     await until(lambda: owner.notes)

@@ -106,7 +106,7 @@ def test_who_leaves_looks_again_at_what_a_failing_disk_could_not_put_aside():
         leaver = playing.world.nodes[1]
         await pushed(client(playing), leaver, "v1", ALL_IMAGES[0])
         digest = Digest(digest_of(ALL_IMAGES[0].blobs[1]))
-        leaver.instance.store.suspects[digest] = 0
+        leaver.instance.store.pending_quarantine[digest] = 0
         assert leaver.instance.store.held_size(digest) is None
         await asyncio.wait_for(await told_to_leave(playing, leaver), 10)
         answer = await client(playing, "last").pull_blob(playing.world.nodes[0], "app", digest)

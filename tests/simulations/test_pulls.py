@@ -9,9 +9,9 @@ import pytest
 import registry.cluster.transfer.transfer as fetch
 import registry.storage.ingest as ingest
 from crdt.fact import blob_fact
-from registry.cluster.transfer.blob_reader import Part
 from registry.cluster.transfer.transfer import TransferFailed
 from registry.errors import OciError
+from registry.oci.ranges import ByteRange
 from simulations.images import ALL_IMAGES, digest_of
 from simulations.run import Run
 from tests.simulations.test_scenarios import begin, client, play, pushed
@@ -32,7 +32,7 @@ async def begun(playing: Run):
 
 def opened(fetching, repository="app", part=None):
     row = fetching.instance.catalog.queries.blob(repository, DIGEST)
-    return fetching.instance.cluster.contents.read(DIGEST, row.size, row.writer, part or Part(0, row.size))
+    return fetching.instance.cluster.blob_reader.read(DIGEST, row.size, row.writer, part or ByteRange(0, row.size))
 
 
 async def read(pieces, pause_s=0.0):
@@ -101,7 +101,7 @@ def test_a_sync_that_failed_on_the_way_does_not_have_all_of_it_fetched_again_and
 
         fetching.instance.cluster.transfers._begin = noted
         refusing(fetching, "sync")
-        assert await read(opened(fetching, part=Part(len(CONTENT) - 1, 1))) == (CONTENT[-1:], True)
+        assert await read(opened(fetching, part=ByteRange(len(CONTENT) - 1, 1))) == (CONTENT[-1:], True)
         assert len(transfers) == 1
         fetching.on_disk_call = lambda call, name: None
 

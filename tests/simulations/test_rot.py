@@ -38,8 +38,8 @@ def is_whole(playing: Run, content: bytes) -> bool:
 
 
 def found(playing: Run) -> tuple[int, int]:
-    contents = [node.instance.cluster.contents for node in playing.world.nodes]
-    return sum(c.quarantine.found for c in contents), sum(c.mended for c in contents)
+    contents = [node.instance.cluster.blob_reader for node in playing.world.nodes]
+    return sum(c.quarantine.found for c in contents), sum(c.repaired for c in contents)
 
 
 def test_two_thousand_flipped_bits_never_leave_and_are_all_mended():

@@ -19,9 +19,10 @@ from registry.errors import (
     TooManyUploads,
 )
 from registry.oci.names import Digest, Repository
+from registry.oci.ranges import ByteRange
 from registry.storage.ingest import RESERVE_BYTES
 from registry.storage.store import BlobStore, content_path
-from registry.storage.uploads import ClientGone, Span, Uploads
+from registry.storage.uploads import ClientGone, Uploads
 from tests.support.seams import StillClock, WatchedDisk
 
 APP = Repository("app")
@@ -148,7 +149,7 @@ async def test_a_body_of_another_length_than_its_span_is_taken_back(site):
     await site.uploads.append("u1", APP, body(CONTENT[:1000]), None)
     for length in (10, 5000):
         with pytest.raises(SizeInvalid):
-            await site.uploads.append("u1", APP, body(CONTENT[1000:3000]), Span(1000, length))
+            await site.uploads.append("u1", APP, body(CONTENT[1000:3000]), ByteRange(1000, length))
         assert site.uploads.size("u1", APP) == 1000
     await site.uploads.finish("u1", APP, DIGEST, body(CONTENT[1000:]), None)
     assert site.held()
@@ -434,9 +435,9 @@ async def test_a_request_that_brings_no_byte_keeps_nothing_and_no_place(site):
         with pytest.raises(ClientGone):
             await site.uploads.append(f"cut-{number}", APP, body(gone=True), None)
         with pytest.raises(ChunkOutOfOrder):
-            await site.uploads.append(f"misplaced-{number}", APP, body(b"x"), Span(5, 1))
+            await site.uploads.append(f"misplaced-{number}", APP, body(b"x"), ByteRange(5, 1))
         with pytest.raises(SizeInvalid):
-            await site.uploads.append(f"short-{number}", APP, body(), Span(0, 1))
+            await site.uploads.append(f"short-{number}", APP, body(), ByteRange(0, 1))
     assert site.uploads.count == 0 and not site.disk.names("uploads")
     assert site.catalog.database.row("SELECT COUNT(*) FROM uploads") == (0,)
     await site.uploads.finish("cut-0", APP, DIGEST, body(CONTENT), None)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from registry.catalog.catalog import Catalog
-from registry.catalog.collection import linked_content, named_bodies
+from registry.catalog.collection import linked_content, referenced_bodies
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.placement.rendezvous import ranked, spread
 from registry.cluster.replication.anti_entropy import AntiEntropy
@@ -24,7 +24,7 @@ from registry.cluster.rpc.messages import (
     Updates,
     UpdatesAnswer,
 )
-from registry.cluster.transfer.blob_reader import Contents
+from registry.cluster.transfer.blob_reader import BlobReader
 from registry.errors import Leaving
 from registry.oci.names import Digest
 from registry.ports import PeerUnreachable
@@ -47,10 +47,10 @@ class Decommission:
     """Decommission of this instance: hands over its sole replicas, then has the instance removed."""
 
     def __init__(
-        self, catalog: Catalog, contents: Contents, members: Members, peers: PeerClient, anti_entropy: AntiEntropy
+        self, catalog: Catalog, blob_reader: BlobReader, members: Members, peers: PeerClient, anti_entropy: AntiEntropy
     ) -> None:
         self._catalog = catalog
-        self._contents = contents
+        self._blob_reader = blob_reader
         self._members = members
         self._peers = peers
         self._anti_entropy = anti_entropy
@@ -120,7 +120,7 @@ class Decommission:
         """Bring it the manifests that no frame has brought there: it may not come to fetch them. Raises
         PeerUnreachable."""
         last = ""
-        while page := await named_bodies(self._catalog.database, last, PAGE):
+        while page := await referenced_bodies(self._catalog.database, last, PAGE):
             answer = await self._peers.ask(
                 member, "/bodies", BodiesQuestion(list(page)), BodiesAnswer, REQUEST_TIMEOUT_S
             )
@@ -142,7 +142,7 @@ class Decommission:
 
     async def _pass(self) -> None:
         """Hand over what only we hold, and note what of it there still is."""
-        await self._contents.look_again()
+        await self._blob_reader.quarantine_pending()
         left, last = [], ""
         while page := await linked_content(self._catalog.database, last, PAGE):
             for digest, size in page:

@@ -25,15 +25,15 @@ from typing import NamedTuple, TypeVar
 
 from registry.catalog.catalog import Catalog
 from registry.catalog.collection import (
-    Unused,
+    UnreferencedContent,
     drop_bodies,
     drop_links,
-    is_in_use,
     is_linked,
+    is_referenced,
     links_of,
     unreadable_manifest,
-    unused_bodies,
-    unused_content,
+    unreferenced_bodies,
+    unreferenced_content,
 )
 from registry.catalog.content import drop_content
 from registry.catalog.database import Transaction
@@ -223,12 +223,12 @@ class GarbageCollector:
                 self.ended_at = _now()
             return self.last
 
-    async def _candidates(self) -> list[Unused]:
+    async def _candidates(self) -> list[UnreferencedContent]:
         """All unused content. Notes since when each is."""
-        found: list[Unused] = []
+        found: list[UnreferencedContent] = []
         now = _now()
         last = ""
-        while page := await unused_content(self._catalog.database, last, PAGE):
+        while page := await unreferenced_content(self._catalog.database, last, PAGE):
             found += page
             last = page[-1].digest
         unused = {one.digest for one in found}
@@ -237,12 +237,12 @@ class GarbageCollector:
             self._since.setdefault(digest, now)
         return found
 
-    def _why_waiting(self, one: Unused, now: float) -> Reason:
+    def _why_waiting(self, one: UnreferencedContent, now: float) -> Reason:
         left_s = self._grace_s - (now - self._since.get(one.digest, now))
         return Reason(Code.GRACE_PERIOD, {"remaining_s": round(left_s, 3)})
 
     def _check_all_is_known(self) -> None:
-        if self._catalog.queries.wanted(1):
+        if self._catalog.queries.missing_bodies(1):
             raise Blocked(Code.MANIFEST_MISSING)
         unreadable = unreadable_manifest(self._catalog.database)
         if unreadable is not None:
@@ -252,7 +252,7 @@ class GarbageCollector:
         if document is not None:
             raise Blocked(Code.DOCUMENT_NOT_UNDERSTOOD, {"document": document})
 
-    async def _collect(self, batch: list[Unused], dry: bool) -> list[Decision]:
+    async def _collect(self, batch: list[UnreferencedContent], dry: bool) -> list[Decision]:
         digests = [one.digest for one in batch]
         links = dict[Digest, frozenset[bytes]]()
         for number, digest in enumerate(digests, 1):
@@ -333,7 +333,7 @@ class GarbageCollector:
             detail = _who(member) | {"address": self._members.url(member), "error": str(error)}
             raise Blocked(Code.MEMBER_UNREACHABLE, detail) from None
 
-    async def _remove(self, batch: list[Unused], links: Links) -> set[Digest]:
+    async def _remove(self, batch: list[UnreferencedContent], links: Links) -> set[Digest]:
         """Forget contents and remove their files, those that are still unused."""
         removed = set()
         for digest, size in batch:
@@ -357,7 +357,7 @@ class GarbageCollector:
         """Forget manifest bodies that no live fact names: whoever names one again brings it along or asks for it.
         Answers how many, with `dry` without doing it."""
         count, last = 0, ""
-        while page := await unused_bodies(self._catalog.database, last, BATCH):
+        while page := await unreferenced_bodies(self._catalog.database, last, BATCH):
             last = page[-1]
             if not dry:
                 count += await self._catalog.database.write_in_steps(partial(drop_bodies, digests=page))
@@ -382,7 +382,7 @@ class GarbageCollector:
     def _relied(self, digests: Iterable[Digest]) -> list[Digest]:
         relied: list[Digest] = []
         for digest in digests:
-            if self.is_pinned(digest) or is_in_use(self._catalog.database, digest):
+            if self.is_pinned(digest) or is_referenced(self._catalog.database, digest):
                 relied.append(digest)
             else:
                 self._asked.pop(digest, None)
@@ -408,7 +408,7 @@ class GarbageCollector:
 
     def _is_free(self, tx: Transaction, digest: Digest, links: frozenset[bytes]) -> bool:
         """Whether nothing relies on a content, nor can have come to: it has no other links than those."""
-        is_free = not self.is_pinned(digest) and not is_in_use(tx, digest) and links_of(tx, digest) <= links
+        is_free = not self.is_pinned(digest) and not is_referenced(tx, digest) and links_of(tx, digest) <= links
         return is_free and any_not_understood(tx) is None
 
 

@@ -17,7 +17,7 @@ from crdt.change import MAX_DELTA_BYTES, Change, decode_change, encode_change
 from crdt.delta import decode_delta, own_span
 from crdt.errors import CrdtError, Malformed, NotUnderstood, Unauthentic
 from crdt.frame import CHANGE, CONFIRMATION, HEARTBEAT, MAX_FRAME_BYTES, Frame, seal, unseal
-from crdt.gate import Gate, requirements
+from crdt.gate import CausalBuffer, requirements
 from crdt.header import CAPABILITIES, Field
 from crdt.vector import Vector, covers
 from registry.capabilities import OWN, Abilities
@@ -91,7 +91,7 @@ class Gossip:
         self._recent_bytes = 0
         self._began = asyncio.get_running_loop().time()
         self._heartbeats = 0
-        self._gate: Gate[tuple[Frame, Incoming]] = Gate()
+        self._gate: CausalBuffer[tuple[Frame, Incoming]] = CausalBuffer()
         self._holding = asyncio.Event()
         self._applying = asyncio.Semaphore(MAX_APPLYING)
         self._tasks: set[asyncio.Task[None]] = set()

@@ -10,7 +10,7 @@ from crdt.catchup import Report, exchange_now
 from crdt.change import Change
 from crdt.errors import CrdtError
 from registry.catalog.catalog import Catalog
-from registry.catalog.incoming import keep_wanted_body
+from registry.catalog.incoming import store_missing_body
 from registry.catalog.repository import drop_wrong_body
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.replication.anti_entropy import AntiEntropy
@@ -69,7 +69,7 @@ class ManifestBodies:
                         await self._wake.wait()
 
     async def _fetch_all(self) -> None:
-        wanted = [digest for digest in self._catalog.queries.wanted(limit=1000) if digest not in self._tried]
+        wanted = [digest for digest in self._catalog.queries.missing_bodies(limit=1000) if digest not in self._tried]
         self._tried.update(wanted)
         if len(wanted) >= MIN_BATCH:
             for at in range(0, len(wanted), BATCH_SIZE):
@@ -106,7 +106,7 @@ class ManifestBodies:
         url, question = self._members.url(member), ManifestsQuestion([*digests])
         async with asyncio.timeout(BATCH_TIMEOUT_S):
             answer = await self._peers.ask_url(url, "/manifests", question, ManifestsAnswer, member.instance)
-        keep = (partial(keep_wanted_body, body=body) for body in answer.bodies)
+        keep = (partial(store_missing_body, body=body) for body in answer.bodies)
         return any(await asyncio.gather(*map(self._catalog.database.write_in_steps, keep)))
 
     def close(self) -> None:
@@ -159,7 +159,7 @@ class ManifestBodies:
                 )
                 continue
             try:
-                if not await self._catalog.database.write_in_steps(partial(keep_wanted_body, body=body)):
+                if not await self._catalog.database.write_in_steps(partial(store_missing_body, body=body)):
                     self._tried.discard(digest)  # its manifest was deleted meanwhile, and may be pushed again at once
             except StorageFailed as error:
                 log.error(

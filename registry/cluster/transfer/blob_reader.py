@@ -9,15 +9,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import NamedTuple
 
 from registry.catalog.catalog import Catalog
 from registry.catalog.content import ContentRow, content_checked, find_content, is_due, note_checked
 from registry.cluster.transfer.transfer import SizeDiffers, Transfer, TransferFailed, Transfers
 from registry.errors import ContentUnreachable, StorageFailed
 from registry.oci.names import Digest
+from registry.oci.ranges import ByteRange
 from registry.ports import Clock
-from registry.storage.checked import CheckedFile, Damaged
+from registry.storage.checked import Corrupt, VerifiedFile
 from registry.storage.quarantine import MAX_FILES, Quarantine
 from registry.storage.store import BlobStore
 from registry.telemetry.event_log import EventLog
@@ -31,18 +31,11 @@ WHOLE_BYTES = 256 * 1024
 """Content up to this size is waited for as a whole, so that one that turns out bad is a clean error."""
 TRIES = 4
 NOTE_AGAIN_MS = 3600 * 1000
-MAX_OWED = 10_000
-OWED_AT_ONCE = 64
+MAX_UNREPAIRED = 10_000
+REPAIRS_AT_ONCE = 64
 
 
-class Part(NamedTuple):
-    """Bytes that are asked for."""
-
-    offset: int
-    size: int
-
-
-class Contents:
+class BlobReader:
     """Reads content, and mends what is damaged."""
 
     def __init__(
@@ -54,11 +47,11 @@ class Contents:
         self._clock = clock
         self._check_after_ms = int(check_after_s * 1000)
         self.quarantine = Quarantine(store, catalog.database)
-        self.mended = 0
+        self.repaired = 0
         """Damaged contents that are whole again, since the start."""
         self._aside: dict[Digest, tuple[str, ContentRow]] = {}
         """Damaged copies that were put aside, with what is known of them."""
-        self._owed: dict[Digest, int] = {}
+        self._unrepaired: dict[Digest, int] = {}
         """Content that was damaged and is not mended yet, with its size."""
         self._watching: set[asyncio.Task[None]] = set()
 
@@ -66,19 +59,19 @@ class Contents:
         for task in self._watching:
             task.cancel()
 
-    async def read(self, digest: Digest, size: int, writer: int, part: Part) -> Pieces:
+    async def read(self, digest: Digest, size: int, writer: int, part: ByteRange) -> Pieces:
         """A part of a content that `writer` has linked, wherever it is; from its holder through to the reader where it
         has no room here. Raises ContentUnreachable, TransferFailed, StorageFailed; SizeDiffers, before the first piece,
         where the content has another size.
 
         Several tries, since what was damaged is mended meanwhile and then read here.
         """
-        offset, end = part.offset, part.offset + part.size
+        offset, end = part.first, part.first + part.length
         transfer: Transfer | None = None
         no_room, received = False, None
         for _ in range(TRIES):
             try:
-                pieces = self._held(digest, Part(offset, end - offset), size)
+                pieces = self._held(digest, ByteRange(offset, end - offset), size)
                 if pieces is None:
                     uploader = self._catalog.queries.instance_of(writer)
                     if no_room or not self._transfers.fits(digest, size):
@@ -96,44 +89,44 @@ class Contents:
                     async for piece in pieces:
                         yield piece
                         offset += len(piece)
-            except Damaged as damage:
+            except Corrupt as damage:
                 await self.damaged(digest, damage)
                 continue
             except SizeDiffers as differs:
                 if differs.size == size:  # of a transfer that was begun for another link
                     continue
-                if offset > part.offset:
+                if offset > part.first:
                     raise TransferFailed(str(differs)) from None
                 raise
             except StorageFailed:
                 # A read that fails alone, in the middle of a transfer that may turn out bad, has no clean end.
                 is_alone = transfer is not None and not transfer.verified and transfer.failure is None
-                if no_room or transfer is None or (is_alone and offset > part.offset):
+                if no_room or transfer is None or (is_alone and offset > part.first):
                     raise
-                no_room, received = True, transfer.received if offset > part.offset else None
+                no_room, received = True, transfer.received if offset > part.first else None
                 continue
             if offset == end:
                 return
         raise TransferFailed("the content is damaged here again and again")
 
-    async def open(self, digest: Digest, size: int, writer: int, part: Part) -> Pieces:
+    async def open(self, digest: Digest, size: int, writer: int, part: ByteRange) -> Pieces:
         """As `read`, with the first piece read: what is damaged there, or cannot be had at all, shows before anything
         is answered. Raises what that raises."""
-        return await begun(self.read(digest, size, writer, part))
+        return await with_first_piece(self.read(digest, size, writer, part))
 
-    async def open_held(self, digest: Digest, part: Part) -> Pieces | None:
+    async def open_held(self, digest: Digest, part: ByteRange) -> Pieces | None:
         """A part of a content from this disk alone, its first piece read; None when it is not here, or is damaged
         there."""
         try:
-            return await begun(self._telling(digest, part))
-        except Damaged:
+            return await with_first_piece(self._read_held(digest, part))
+        except Corrupt:
             return None
 
-    async def damaged(self, digest: Digest, damage: Damaged) -> Transfer | None:
+    async def damaged(self, digest: Digest, damage: Corrupt) -> Transfer | None:
         """Put content aside that was found damaged, and begin to mend it. None when it is right after all, or somebody
         else has seen to it, or the catalog cannot be told."""
         try:
-            aside = await self.quarantine.put_aside(digest, damage)
+            aside = await self.quarantine.add(digest, damage)
         except StorageFailed as error:
             log.error(
                 LogEvent.QUARANTINE_FAILED,
@@ -148,40 +141,40 @@ class Contents:
             self._aside[digest] = aside.path, aside.row
             while len(self._aside) > MAX_FILES:
                 del self._aside[next(iter(self._aside))]
-        return self._mend(digest, aside.row.size, aside.remains)
+        return self._repair(digest, aside.row.size, aside.quarantined_copy)
 
-    def damaged_size(self, digest: Digest) -> int | None:
+    def quarantined_size(self, digest: Digest) -> int | None:
         """The size of a content of which a damaged copy is put aside here."""
         return self._aside[digest][1].size if digest in self._aside else None
 
-    async def open_remains(self, digest: Digest, part: Part) -> Pieces | None:
+    async def open_quarantined(self, digest: Digest, part: ByteRange) -> Pieces | None:
         """A part of a damaged copy, if that part is right."""
         path, row = self._aside.get(digest, (None, None))
         if path is None or row is None:
             return None
         try:
-            return await begun(CheckedFile(self._store.disk.open(path), row).read(*part))
-        except (Damaged, OSError):
+            return await with_first_piece(VerifiedFile(self._store.disk.open(path), row).read(*part))
+        except (Corrupt, OSError):
             return None
 
-    async def look_again(self) -> None:
+    async def quarantine_pending(self) -> None:
         """Put aside what is damaged and could not be when it was found; by now it may be right after all."""
-        for digest, offset in list(self._store.suspects.items())[:OWED_AT_ONCE]:
-            await self.damaged(digest, Damaged(offset, "it could not be put aside before"))
+        for digest, offset in list(self._store.pending_quarantine.items())[:REPAIRS_AT_ONCE]:
+            await self.damaged(digest, Corrupt(offset, "it could not be put aside before"))
 
-    def mend_owed(self) -> None:
+    def retry_repairs(self) -> None:
         """Try again to mend what could not be: somebody who has it may be back."""
-        for digest, size in list(self._owed.items())[:OWED_AT_ONCE]:
+        for digest, size in list(self._unrepaired.items())[:REPAIRS_AT_ONCE]:
             if self._store.held_size(digest) is not None:
-                self._is_mended(digest)
+                self._is_repaired(digest)
             else:
-                del self._owed[digest]  # to come last the next time
-                self._mend(digest, size, None)
+                del self._unrepaired[digest]  # to come last the next time
+                self._repair(digest, size, None)
 
-    def _mend(self, digest: Digest, size: int, remains: CheckedFile | None) -> Transfer:
-        if len(self._owed) < MAX_OWED:
-            self._owed[digest] = size
-        transfer = self._transfers.mend(digest, size, remains)
+    def _repair(self, digest: Digest, size: int, quarantined_copy: VerifiedFile | None) -> Transfer:
+        if len(self._unrepaired) < MAX_UNREPAIRED:
+            self._unrepaired[digest] = size
+        transfer = self._transfers.repair(digest, size, quarantined_copy)
         watching = asyncio.create_task(self._watch(transfer))
         self._watching.add(watching)
         watching.add_done_callback(self._watching.discard)
@@ -190,29 +183,31 @@ class Contents:
     async def _watch(self, transfer: Transfer) -> None:
         with contextlib.suppress(ContentUnreachable, TransferFailed, StorageFailed):
             await transfer.finished()
-            self._is_mended(transfer.digest)
+            self._is_repaired(transfer.digest)
 
-    def _is_mended(self, digest: Digest) -> None:
-        if self._owed.pop(digest, None) is not None:
-            self.mended += 1
+    def _is_repaired(self, digest: Digest) -> None:
+        if self._unrepaired.pop(digest, None) is not None:
+            self.repaired += 1
             log.warning(LogEvent.BLOB_REPAIRED, "%(digest)s is whole again", digest=digest)
 
-    async def _telling(self, digest: Digest, part: Part) -> Pieces:
+    async def _read_held(self, digest: Digest, part: ByteRange) -> Pieces:
         try:
             pieces = self._held(digest, part)
             if pieces is None:
-                raise Damaged(part.offset, "it is not here")
+                raise Corrupt(part.first, "it is not here")
             async with aclosing(pieces):
                 async for piece in pieces:
                     yield piece
-        except Damaged as damage:
+        except Corrupt as damage:
             await self.damaged(digest, damage)
             raise
 
-    def _held(self, digest: Digest, part: Part, size: int | None = None) -> Pieces | None:
+    def _held(self, digest: Digest, part: ByteRange, size: int | None = None) -> Pieces | None:
         """A part of content that is on this disk, checked if that is due. None where it is not here. Raises SizeDiffers
         where it has another size than `size`."""
-        found = content_checked(self._catalog.database, digest) if digest not in self._store.suspects else None
+        found = (
+            content_checked(self._catalog.database, digest) if digest not in self._store.pending_quarantine else None
+        )
         if found is None:
             return None
         if size is not None and found[0] != size:
@@ -221,11 +216,11 @@ class Contents:
             return self._checked(digest, part)
         return self._store.read(self._store.open(digest), *part)
 
-    async def _checked(self, digest: Digest, part: Part) -> Pieces:
+    async def _checked(self, digest: Digest, part: ByteRange) -> Pieces:
         row = find_content(self._catalog.database, digest)
         if row is None:
-            raise Damaged(part.offset, "it was put aside meanwhile")
-        async with aclosing(CheckedFile(self._store.open(digest), row).read(*part)) as pieces:
+            raise Corrupt(part.first, "it was put aside meanwhile")
+        async with aclosing(VerifiedFile(self._store.open(digest), row).read(*part)) as pieces:
             async for piece in pieces:
                 yield piece
         if part == (0, row.size) and self._is_older(row.checked_ms, self._check_after_ms or NOTE_AGAIN_MS):
@@ -244,7 +239,7 @@ class Contents:
             log.warning(LogEvent.CHECK_TIME_WRITE_FAILED, "a check could not be noted: %(error)s", error=error)
 
 
-async def begun(pieces: Pieces) -> Pieces:
+async def with_first_piece(pieces: Pieces) -> Pieces:
     """The same pieces, the first of which has been read."""
     first = await anext(pieces, b"")
     return _joined(first, pieces)

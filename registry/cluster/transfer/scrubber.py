@@ -24,13 +24,13 @@ from registry.catalog.content import (
     oldest_check_ms,
 )
 from registry.cluster.replication.manifest_bodies import ManifestBodies
-from registry.cluster.transfer.blob_reader import Contents
+from registry.cluster.transfer.blob_reader import BlobReader
 from registry.cluster.transfer.transfer import Transfer, TransferFailed
 from registry.config import Config
 from registry.errors import ContentUnreachable, StorageFailed
 from registry.oci.names import Digest
 from registry.ports import Clock
-from registry.storage.checked import CheckedFile, Damaged
+from registry.storage.checked import Corrupt, VerifiedFile
 from registry.storage.checks import CHECK_SPAN_BYTES
 from registry.storage.jobs import in_executor
 from registry.storage.store import BlobStore
@@ -46,7 +46,7 @@ BATCH = 64
 BODIES = 8
 BODIES_AFTER_S = 600.0
 """When after a start the bodies of manifests are compared for the first time."""
-MENDING = 4
+REPAIRS_AT_ONCE = 4
 AT_ONCE = 2
 """So many parts of a content are read and compared at once."""
 MAX_SPANS = 16
@@ -77,13 +77,13 @@ class Scrubber:
         config: Config,
         catalog: Catalog,
         store: BlobStore,
-        contents: Contents,
+        blob_reader: BlobReader,
         bodies: ManifestBodies,
         clock: Clock,
     ) -> None:
         self._catalog = catalog
         self._store = store
-        self._contents = contents
+        self._blob_reader = blob_reader
         self._bodies = bodies
         self._clock = clock
         self._in_background = config.scrub_mib_s > 0
@@ -93,7 +93,7 @@ class Scrubber:
         self._every_ms = int(config.scrub_every_s * 1000)
         self._bodies_due_at = asyncio.get_running_loop().time() + BODIES_AFTER_S
         self._asked = asyncio.Event()
-        self._mending: set[asyncio.Task[None]] = set()
+        self._repairs: set[asyncio.Task[None]] = set()
         self.running: Pass | None = None
         """The full pass that was asked for and has not ended."""
         self.last: Pass | None = None
@@ -116,8 +116,8 @@ class Scrubber:
     async def run(self) -> None:
         """Check what is due, and what is asked for, for ever."""
         while True:
-            await self._contents.look_again()
-            self._contents.mend_owed()
+            await self._blob_reader.quarantine_pending()
+            self._blob_reader.retry_repairs()
             if self.running is not None:
                 await self._full_pass(self.running)
             elif self._in_background:
@@ -139,8 +139,8 @@ class Scrubber:
             await self._check_batch(rows, tallies)
             number, rows = content_between(self._catalog.database, number, upto, BATCH)
         await self._check_bodies(tallies)
-        while self._mending:
-            await asyncio.wait(self._mending)
+        while self._repairs:
+            await asyncio.wait(self._repairs)
         asked.ended_ms = self._clock.now_ms()
         self.last, self.running = asked, None
         log.info(
@@ -169,10 +169,10 @@ class Scrubber:
             try:
                 await self._check(row, tallies)
                 right.append(row.digest)
-            except Damaged as damage:
-                transfer = await self._contents.damaged(row.digest, damage)
+            except Corrupt as damage:
+                transfer = await self._blob_reader.damaged(row.digest, damage)
                 if transfer is not None:
-                    await self._mend(_is_mended(transfer), tallies)
+                    await self._repair(_is_repaired(transfer), tallies)
             except StorageFailed as error:
                 log.warning(
                     LogEvent.BLOB_CHECK_FAILED,
@@ -180,13 +180,13 @@ class Scrubber:
                     digest=row.digest,
                     error=error,
                 )
-        await self._contents.note_checked(right)
+        await self._blob_reader.note_checked(right)
 
     async def _check(self, row: ContentRow, tallies: list[Pass]) -> None:
         """Check one content. Raises Damaged, or StorageFailed when it cannot be checked now."""
         for tally in tallies:
             tally.contents += 1
-        checked = await in_executor(lambda: CheckedFile(self._store.open(row.digest), row))
+        checked = await in_executor(lambda: VerifiedFile(self._store.open(row.digest), row))
         try:
             await in_executor(checked.check_size)
             step = AT_ONCE * self._window_bytes
@@ -203,7 +203,7 @@ class Scrubber:
         finally:
             checked.close()
 
-    def _check_window(self, checked: CheckedFile, first: int) -> None:
+    def _check_window(self, checked: VerifiedFile, first: int) -> None:
         """Blocks. Raises Damaged."""
         for at in range(first, min(first + self._window_bytes, checked.size), CHECK_SPAN_BYTES):
             checked.span(at)
@@ -228,30 +228,30 @@ class Scrubber:
                 for tally in tallies:
                     tally.contents += 1
                 if not right:
-                    await self._mend(self._is_fetched(digest), tallies)
+                    await self._repair(self._is_fetched(digest), tallies)
                 await self._pace.took(len(body), tallies)
 
     async def _is_fetched(self, digest: Digest) -> bool:
         return await self._bodies.fetch(digest) is not None
 
-    async def _mend(self, mending: Coroutine[Any, Any, bool], tallies: list[Pass]) -> None:
+    async def _repair(self, repair: Coroutine[Any, Any, bool], tallies: list[Pass]) -> None:
         """Go on while something is mended, unless that is so for many already."""
         for tally in tallies:
             tally.damaged += 1
-        task = asyncio.create_task(_counted(mending, tallies))
-        self._mending.add(task)
-        task.add_done_callback(self._mending.discard)
-        if len(self._mending) >= MENDING:
-            await asyncio.wait(self._mending, return_when=asyncio.FIRST_COMPLETED)
+        task = asyncio.create_task(_counted(repair, tallies))
+        self._repairs.add(task)
+        task.add_done_callback(self._repairs.discard)
+        if len(self._repairs) >= REPAIRS_AT_ONCE:
+            await asyncio.wait(self._repairs, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _counted(mending: Coroutine[Any, Any, bool], tallies: list[Pass]) -> None:
-    if await mending:
+async def _counted(repair: Coroutine[Any, Any, bool], tallies: list[Pass]) -> None:
+    if await repair:
         for tally in tallies:
             tally.repaired += 1
 
 
-async def _is_mended(transfer: Transfer) -> bool:
+async def _is_repaired(transfer: Transfer) -> bool:
     with contextlib.suppress(ContentUnreachable, TransferFailed, StorageFailed):
         await transfer.finished()
     return transfer.kept

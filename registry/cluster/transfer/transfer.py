@@ -24,7 +24,7 @@ from registry.cluster.transfer.pass_through import PassThroughSink
 from registry.errors import ContentUnreachable, StorageFailed
 from registry.oci.names import Digest, algorithm_of, digest_of
 from registry.ports import Clock, DiskFile, PeerUnreachable
-from registry.storage.checked import CheckedFile, Damaged
+from registry.storage.checked import Corrupt, VerifiedFile
 from registry.storage.checks import CHECK_SPAN_BYTES, Checks
 from registry.storage.ingest import RESERVE_BYTES, Ingest
 from registry.storage.jobs import in_executor
@@ -65,10 +65,10 @@ class SizeDiffers(TransferFailed):
 class Transfer:
     """One content on its way here."""
 
-    def __init__(self, digest: Digest, size: int, remains: CheckedFile | None) -> None:
+    def __init__(self, digest: Digest, size: int, quarantined_copy: VerifiedFile | None) -> None:
         self.digest = digest
         self.size = size
-        self.remains = remains
+        self.quarantined_copy = quarantined_copy
         """A damaged copy that was here."""
         self.hold_s = 0.0
         """How long it waits for a holder."""
@@ -204,14 +204,15 @@ class Transfers:
         transfer.hold_s = self.hold_s
         return transfer
 
-    def mend(self, digest: Digest, size: int, remains: CheckedFile | None) -> Transfer:
-        """The same for content that was here, `remains` being a damaged copy of it. It waits for no holder that is not
-        there now, until somebody asks for the content."""
+    def repair(self, digest: Digest, size: int, quarantined_copy: VerifiedFile | None) -> Transfer:
+        """Return the transfer of content that was corrupt here, begun if none is under way. What is right in
+        `quarantined_copy` is taken from it. The transfer waits for no holder that is not reachable now, until a reader
+        asks for the content."""
         transfer = self._transfers.get(digest)
         if transfer is None:
-            return self._begin(Transfer(digest, size, remains), None)
-        if remains is not None:
-            remains.close()
+            return self._begin(Transfer(digest, size, quarantined_copy), None)
+        if quarantined_copy is not None:
+            quarantined_copy.close()
         return transfer
 
     def fits(self, digest: Digest, size: int) -> bool:
@@ -303,8 +304,8 @@ class Transfers:
             raise
         finally:
             del self._transfers[transfer.digest]
-            if transfer.remains is not None:
-                transfer.remains.close()
+            if transfer.quarantined_copy is not None:
+                transfer.quarantined_copy.close()
             transfer.moved()
             await transfer.close_if_unused()
             if not transfer.kept:
@@ -372,10 +373,14 @@ class Transfers:
 
     async def _lacks(self, transfer: Transfer, ingest: Ingest | PassThroughSink) -> bool:
         """Whether there are bytes to receive, after what a damaged copy has of them."""
-        while transfer.remains is not None and ingest.size < transfer.size and ingest.size % CHECK_SPAN_BYTES == 0:
+        while (
+            transfer.quarantined_copy is not None
+            and ingest.size < transfer.size
+            and ingest.size % CHECK_SPAN_BYTES == 0
+        ):
             try:
-                await ingest.write(await in_executor(partial(transfer.remains.span, ingest.size)))
-            except Damaged:
+                await ingest.write(await in_executor(partial(transfer.quarantined_copy.span, ingest.size)))
+            except Corrupt:
                 break
         return ingest.size < transfer.size
 
@@ -385,7 +390,7 @@ class Transfers:
         """Receive from one holder what is lacking next, to the end or to where a damaged copy may go on. Answers
         whether all of that came."""
         end = transfer.size
-        if transfer.remains is not None or kind == "remains":
+        if transfer.quarantined_copy is not None or kind == "remains":
             end = min(end, ingest.size - ingest.size % CHECK_SPAN_BYTES + CHECK_SPAN_BYTES)
         headers = [("Range", f"bytes={ingest.size}-{end - 1}")]
         try:

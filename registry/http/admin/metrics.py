@@ -196,7 +196,7 @@ def _between_instances(instance: Instance) -> Iterator[Metric]:
 def _content(instance: Instance) -> Iterator[Metric]:
     """Copies, collection and damage."""
     cluster = instance.cluster
-    copies, collect, contents = cluster.replicator, cluster.garbage_collector, cluster.contents
+    copies, collect, contents = cluster.replicator, cluster.garbage_collector, cluster.blob_reader
     yield _gauge("copies_due", "blobs that the policy assigns to this instance and that are being fetched", copies.due)
     yield _gauge(
         "copies_lacking", "blobs that the policy assigns to this instance and that no holder could send", copies.lacking
@@ -213,7 +213,7 @@ def _content(instance: Instance) -> Iterator[Metric]:
     blocked = bool(collect.last and collect.last.blocked)
     yield _gauge("collection_blocked", "1 while garbage collection is blocked; the status says why", blocked)
     yield _counter("content_damaged", "blobs found corrupt and quarantined", contents.quarantine.found)
-    yield _counter("content_repaired", "corrupt blobs that were repaired", contents.mended)
+    yield _counter("content_repaired", "corrupt blobs that were repaired", contents.repaired)
 
 
 def _maintenance_times(done: MaintenanceTimes) -> Iterator[Metric]:

@@ -16,7 +16,7 @@ from registry.catalog.database import Transaction
 from registry.catalog.queries import BlobRow, document_name
 from registry.catalog.repository import delete_blob, link_blob, reassert_link
 from registry.catalog.understanding import is_understood
-from registry.cluster.transfer.blob_reader import WHOLE_BYTES, Part, begun
+from registry.cluster.transfer.blob_reader import WHOLE_BYTES, with_first_piece
 from registry.cluster.transfer.transfer import SizeDiffers
 from registry.errors import BlobUnknown, ContentUnreachable, NeedsUpgrade, RangeInvalid
 from registry.http.oci.answers import StreamResponse
@@ -107,7 +107,7 @@ async def _content(instance: Instance, digest: Digest, row: BlobRow, selected: R
         if row.held or is_ascending(selected.multipart.ranges):
             return await _parts(instance, digest, row, selected, selected.multipart)
         selected = whole_blob(digest, row.size)
-    contents, part = instance.cluster.contents, Part(selected.first, selected.length)
+    contents, part = instance.cluster.blob_reader, ByteRange(selected.first, selected.length)
     if selected.length <= WHOLE_BYTES:
         pieces = [piece async for piece in contents.read(digest, row.size, row.writer, part)]
         return Response(b"".join(pieces), selected.status, selected.headers)
@@ -119,15 +119,15 @@ async def _parts(
 ) -> Response:
     """Several parts of a blob's content. What is not on this disk is read in one run, since content that has no room
     here comes whole from its holder for each read."""
-    contents = instance.cluster.contents
+    contents = instance.cluster.blob_reader
 
     def read(span: ByteRange) -> Pieces:
-        return contents.read(digest, row.size, row.writer, Part(span.first, span.length))
+        return contents.read(digest, row.size, row.writer, ByteRange(span.first, span.length))
 
     pieces = assembled(multipart, GAP_BYTES if row.held else row.size, read)
     if row.held and selected.length <= WHOLE_BYTES:
         return Response(b"".join([piece async for piece in pieces]), selected.status, selected.headers)
-    return StreamResponse(await begun(pieces), selected.status, selected.headers)
+    return StreamResponse(await with_first_piece(pieces), selected.status, selected.headers)
 
 
 async def mount_blob(

@@ -83,8 +83,8 @@ async def put(instance: Instance, request: Request, repository: Repository, refe
     digest = parse_digest(reference) if by_digest else None
     tags = _tags(request) if by_digest else [parse_tag(reference)]
     too_large = ManifestTooLarge(f"a manifest may have {MAX_MANIFEST_BYTES} bytes")
-    async with instance.receiving.one() as one:
-        body = await one.whole(small_body(request, MAX_MANIFEST_BYTES, too_large, one.take))
+    async with instance.receiving.reserve() as reservation:
+        body = await reservation.whole(small_body(request, MAX_MANIFEST_BYTES, too_large, reservation.take))
         computed = digest_of(body, algorithm_of(digest) if digest else "sha256")
         if digest is not None and computed != digest:
             raise DigestInvalid(

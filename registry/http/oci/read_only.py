@@ -30,7 +30,7 @@ from registry.oci.names import Digest, parse_digest, parse_repository
 from registry.oci.ranges import ByteRange
 from registry.ports import Clock, Disk
 from registry.settings.trusted_proxies import NO_PROXIES, TrustedProxies
-from registry.storage.checked import Damage, Damaged
+from registry.storage.checked import Corrupt, Corruption
 from registry.storage.store import BlobStore
 from registry.telemetry.counters import Traffic
 from registry.telemetry.log_limit import LogLimit
@@ -66,7 +66,7 @@ class ReadOnlyApp:
         self.traffic = Traffic()
         self.used: set[Digest] = set()
         """Blobs that were read, for the primary's eviction."""
-        self.damaged: list[Damage] = []
+        self.damaged: list[Corruption] = []
         """Content that proved corrupt while it was sent, for the primary to repair."""
         self._fast_path = FastPath(
             database, self._store, clock, check_after_s, self.traffic, self._note_used, self._note_damage
@@ -85,7 +85,7 @@ class ReadOnlyApp:
             return None
         try:
             return self._blob(path.name, path.reference, headers)
-        except (OciError, OSError, Damaged, apsw.Error):
+        except (OciError, OSError, Corrupt, apsw.Error):
             return None
 
     def _blob(self, name: str, reference: str, headers: Headers) -> StreamResponse | None:
@@ -96,7 +96,7 @@ class ReadOnlyApp:
             found = content_checked(self._database, digest)
         if row is None or found is None or is_due(found[1], self._clock.now_ms(), self._check_after_ms):
             return None
-        if digest in self._store.suspects:
+        if digest in self._store.pending_quarantine:
             return None  # the primary was told, and sees to it
         selected = evaluate_conditions(HeaderView(raw=list(headers)), digest, row.size, self._clock.entropy)
         if selected is None:
@@ -120,15 +120,15 @@ class ReadOnlyApp:
             async with aclosing(pieces):
                 async for piece in pieces:
                     yield piece
-        except Damaged as damage:
+        except Corrupt as damage:
             self._note_damage(digest, damage.offset)
             raise
 
     def _note_damage(self, digest: Digest, offset: int = 0) -> None:
         """Record that content is corrupt. This process sends nothing of it any more."""
-        if digest not in self._store.suspects and len(self.damaged) < MAX_NOTED:
-            self.damaged.append(Damage(digest, offset))
-        self._store.suspects[digest] = offset
+        if digest not in self._store.pending_quarantine and len(self.damaged) < MAX_NOTED:
+            self.damaged.append(Corruption(digest, offset))
+        self._store.pending_quarantine[digest] = offset
 
     def _note_used(self, digest: Digest) -> None:
         if len(self.used) < MAX_NOTED:

@@ -31,9 +31,10 @@ from registry.http.oci.repeatable import RepeatableBody
 from registry.http.wire.request import CutOffByEnd, body_stream, content_range, number
 from registry.instance import Instance
 from registry.oci.names import ALGORITHMS, Digest, Repository, parse_digest, parse_repository
+from registry.oci.ranges import ByteRange
 from registry.ports import PeerUnreachable
 from registry.settings.trusted_proxies import client_network
-from registry.storage.uploads import ClientGone, Span
+from registry.storage.uploads import ClientGone
 
 OWNER_TIMEOUT_S = 30.0
 OWNER_RESTART_WAIT_S = 6.0
@@ -49,7 +50,7 @@ class UploadRequest(NamedTuple):
     repository: Repository
     upload: UploadId
     digest: Digest | None
-    span: Span | None
+    span: ByteRange | None
     body: AsyncIterator[bytes]
     network: str = ""
     """The network of the client."""

@@ -38,7 +38,6 @@ from registry.cluster.rpc.sessions import (
     sign_request,
 )
 from registry.cluster.rpc.upload_tokens import open_upload_id
-from registry.cluster.transfer.blob_reader import Part
 from registry.errors import BlobUploadUnknown, DigestInvalid, OciError, StorageFailed, Unsupported
 from registry.http.oci.answers import StreamResponse, error_response
 from registry.http.oci.uploads import UploadRequest, handle_upload_request
@@ -46,9 +45,8 @@ from registry.http.peer.questions import QUESTIONS, AuthenticatedRequest, Reques
 from registry.http.wire.request import body_stream, number, small_body
 from registry.instance import Instance
 from registry.oci.names import Digest, parse_digest, parse_repository
-from registry.oci.ranges import parse_range
+from registry.oci.ranges import ByteRange, parse_range
 from registry.ports import PeerResponse, PeerUnreachable
-from registry.storage.uploads import Span
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 from registry.telemetry.request_ids import HEADER, forwarded_headers
@@ -199,7 +197,7 @@ async def _content(instance: Instance, request: Request, digest: Digest) -> Resp
         return Response("not here", 404)
     part = parse_range(request.headers.get("range"), size) if size else None
     first, length = part if part else (0, size)
-    pieces = await instance.cluster.contents.open_held(digest, Part(first, length))
+    pieces = await instance.cluster.blob_reader.open_held(digest, ByteRange(first, length))
     if pieces is None:
         return Response("not here any more", 404)
     headers = {"Content-Length": str(length), "Content-Type": "application/octet-stream"}
@@ -208,9 +206,9 @@ async def _content(instance: Instance, request: Request, digest: Digest) -> Resp
 
 async def _quarantined_copy(instance: Instance, request: Request, digest: Digest) -> Response:
     """Return a range of a quarantined copy if the checksums of that range match."""
-    size = instance.cluster.contents.damaged_size(digest)
+    size = instance.cluster.blob_reader.quarantined_size(digest)
     part = parse_range(request.headers.get("range"), size) if size else None
-    pieces = await instance.cluster.contents.open_remains(digest, Part(*part)) if part else None
+    pieces = await instance.cluster.blob_reader.open_quarantined(digest, ByteRange(*part)) if part else None
     if part is None or pieces is None:
         return Response("not here", 404)
     headers = {"Content-Length": str(part.length), "Content-Type": "application/octet-stream"}
@@ -229,7 +227,7 @@ async def _upload(instance: Instance, request: Request, authenticated: Authentic
         digest = parse_digest(question.digest) if question.digest is not None else None
         if question.method == "PUT" and digest is None:
             raise DigestInvalid("the digest is missing")
-        span = Span(*question.span) if question.span else None
+        span = ByteRange(*question.span) if question.span else None
         body, network = body_stream(request), question.network
         wanted = UploadRequest(question.method, repository, upload, digest, span, body, network)
         with instance.cluster.decommission.writing(), instance.refusals.noting(repository, question.method):

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from crdt.errors import DocumentBroken, Malformed
 from crdt.vector import decode_vector, encode_vector
 from registry.catalog.documents import MissingDependencies
-from registry.catalog.incoming import Incoming, decode_aside, keep_wanted_body, note_writers
+from registry.catalog.incoming import Incoming, decode_aside, note_writers, store_missing_body
 from registry.cluster.replication.direct_push import take_pushed
 from registry.cluster.rpc import messages as m
 from registry.cluster.rpc.sessions import Session
@@ -132,7 +132,7 @@ async def _updates(instance: Instance, request: AuthenticatedRequest, question: 
         except MissingDependencies:
             early.append(name)
     for body in question.bodies:
-        await instance.catalog.database.write_in_steps(partial(keep_wanted_body, body=body))
+        await instance.catalog.database.write_in_steps(partial(store_missing_body, body=body))
     return m.UpdatesAnswer(early)
 
 
@@ -146,7 +146,7 @@ async def _held(instance: Instance, request: AuthenticatedRequest, question: m.H
     if question.relying:
         instance.cluster.evictor.cancel_eviction(digest)
     if question.damaged:
-        return m.HeldAnswer(instance.cluster.contents.damaged_size(digest))
+        return m.HeldAnswer(instance.cluster.blob_reader.quarantined_size(digest))
     size = instance.store.held_size(digest)
     if size is None:
         body = instance.catalog.queries.body(digest)

@@ -26,7 +26,7 @@ from registry.http.oci.conditions import blob_headers, content_headers
 from registry.http.oci.routes import API_VERSION, PREFIX, TEMPLATES, Path, parse_path
 from registry.oci.names import Digest, Repository, algorithm_of, digest_of, is_tag, parse_digest, parse_repository
 from registry.ports import Clock
-from registry.storage.checked import Damaged
+from registry.storage.checked import Corrupt
 from registry.storage.store import BlobStore
 from registry.telemetry.counters import Served, Traffic
 from registry.telemetry.request_ids import RAW_HEADER, RequestIds
@@ -163,7 +163,7 @@ class FastPath:
 
     def _blob(self, repository: Repository, digest: Digest) -> CachedResponse | None:
         row = self._queries.blob(repository, digest)
-        if row is None or row.size > MAX_BODY_BYTES or digest in self._store.suspects:
+        if row is None or row.size > MAX_BODY_BYTES or digest in self._store.pending_quarantine:
             return None
         found = content_checked(self._database, digest)
         if found is None or self._is_due(found[1]):
@@ -171,7 +171,7 @@ class FastPath:
         body = self._read(digest, row.size)
         if body is not None and not _has_digest(body, digest):
             self._on_corrupt(digest)
-        if body is None or digest in self._store.suspects:
+        if body is None or digest in self._store.pending_quarantine:
             return None
         ready = self._ready("blob", repository, blob_headers(digest, row.size), body)
         return ready and ready._replace(blob=digest, checked_ms=found[1])
@@ -200,7 +200,7 @@ class FastPath:
                 piece = file.pread_nowait(0, size)
             finally:
                 file.close()
-        except (OSError, Damaged):
+        except (OSError, Corrupt):
             return None
         return bytes(piece) if piece is not None else None
 

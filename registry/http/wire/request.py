@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from starlette.requests import ClientDisconnect, Request
 
 from registry.errors import CLOSE, OciError, SizeInvalid, Unsupported
-from registry.storage.uploads import ClientGone, Span
+from registry.oci.ranges import ByteRange
+from registry.storage.uploads import ClientGone
 
 BODY_IDLE_S = 60.0
 MAX_COUNT = 10_000
@@ -71,7 +72,7 @@ async def small_body(
     return bytes(body)
 
 
-def content_range(request: Request) -> Span | None:
+def content_range(request: Request) -> ByteRange | None:
     """The bytes a chunk says it brings: `first-last`. Raises SizeInvalid where header and length contradict."""
     header = request.headers.get("content-range")
     if header is None:
@@ -79,7 +80,7 @@ def content_range(request: Request) -> Span | None:
     found = _CONTENT_RANGE.match(header.strip())
     if found is None or int(found[2]) < int(found[1]):
         raise SizeInvalid("invalid Content-Range: expected FIRST-LAST, such as 0-1023", {"contentRange": header[:100]})
-    span = Span(int(found[1]), int(found[2]) - int(found[1]) + 1)
+    span = ByteRange(int(found[1]), int(found[2]) - int(found[1]) + 1)
     declared = request.headers.get("content-length")
     if declared is not None and declared != str(span.length):
         raise SizeInvalid(f"Content-Length {declared[:20]} does not match Content-Range: expected {span.length}")

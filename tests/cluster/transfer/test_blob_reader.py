@@ -6,18 +6,19 @@ from contextlib import suppress
 
 import pytest
 
-from registry.cluster.transfer.blob_reader import Contents, Part
+from registry.cluster.transfer.blob_reader import BlobReader
 from registry.cluster.transfer.transfer import Transfer
 from registry.errors import StorageFailed
 from registry.oci.names import digest_of
-from registry.storage.checked import Damaged
+from registry.oci.ranges import ByteRange
+from registry.storage.checked import Corrupt
 from registry.storage.checks import Checks
 from registry.storage.ingest import Ingest
 from tests.storage.test_quarantine import MIB, flip
 from tests.storage.test_uploads import APP, CONTENT, DIGEST, Site, body
 
 YEAR_S = 365 * 86400
-WHOLE = Part(0, len(CONTENT))
+WHOLE = ByteRange(0, len(CONTENT))
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ async def site(tmp_path):
 
 
 def contents(site, check_after_s=3600.0):
-    return Contents(site.catalog, site.store, None, site.clock, check_after_s)
+    return BlobReader(site.catalog, site.store, None, site.clock, check_after_s)
 
 
 async def read(contents, part=WHOLE):
@@ -45,7 +46,7 @@ async def test_a_read_is_checked_when_the_last_check_is_long_ago_or_in_the_futur
     """A clock that was a year ahead for a while must not switch checks off for a year."""
     flip(site, MIB + 5)
     site.clock.at_ms += later_s * 1000
-    with pytest.raises(Damaged):
+    with pytest.raises(Corrupt):
         await read(contents(site))
 
 
@@ -57,14 +58,14 @@ async def test_a_read_soon_after_a_check_is_not_checked(site):
 
 async def test_every_read_is_checked_if_told_so(site):
     flip(site, MIB + 5)
-    with pytest.raises(Damaged):
+    with pytest.raises(Corrupt):
         await read(contents(site, 0.0))
 
 
 async def test_a_whole_checked_read_is_noted_and_a_part_is_not(site):
     before = checked_ms(site)
     site.clock.at_ms += 3600 * 1000
-    for part in (Part(0, len(CONTENT) - 1), Part(1, len(CONTENT) - 1), Part(MIB, 10)):
+    for part in (ByteRange(0, len(CONTENT) - 1), ByteRange(1, len(CONTENT) - 1), ByteRange(MIB, 10)):
         await read(contents(site), part)
         assert checked_ms(site) == before
     assert await read(contents(site)) == CONTENT
@@ -90,8 +91,8 @@ async def test_reads_that_are_always_checked_are_not_noted_each_time(site):
 async def test_another_instance_is_not_answered_with_what_is_damaged_at_once(site, monkeypatch):
     flip(site, 5)
     asked = contents(site, 0.0)
-    monkeypatch.setattr(asked, "_mend", lambda digest, size, remains: None)
-    assert await asked.open_held(DIGEST, Part(0, 10)) is None
+    monkeypatch.setattr(asked, "_repair", lambda digest, size, quarantined_copy: None)
+    assert await asked.open_held(DIGEST, ByteRange(0, 10)) is None
     assert site.store.held_size(DIGEST) is None
     assert asked.quarantine.found == 1
 
@@ -99,9 +100,9 @@ async def test_another_instance_is_not_answered_with_what_is_damaged_at_once(sit
 async def test_an_answer_to_another_instance_breaks_off_where_damage_begins(site, monkeypatch):
     flip(site, MIB + 5)
     asked = contents(site, 0.0)
-    monkeypatch.setattr(asked, "_mend", lambda digest, size, remains: None)
+    monkeypatch.setattr(asked, "_repair", lambda digest, size, quarantined_copy: None)
     pieces, received = await asked.open_held(DIGEST, WHOLE), b""
-    with pytest.raises(Damaged):
+    with pytest.raises(Corrupt):
         async for piece in pieces:
             received += piece
     assert received == CONTENT[:MIB]

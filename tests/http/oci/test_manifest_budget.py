@@ -6,7 +6,7 @@ import pytest
 
 from registry.errors import SizeInvalid, TooManyManifests
 from registry.storage import manifest_memory
-from registry.storage.manifest_memory import FAIR_S, WAIT_S, WHOLE_S, Receiving
+from registry.storage.manifest_memory import FAIR_S, WAIT_S, WHOLE_S, ManifestMemoryBudget
 from simulations.loop import VirtualLoop
 
 MAX = 1000
@@ -26,14 +26,14 @@ async def receive(bound, sizes, before_s=0.0, pause_s=0.0, then_s=0.0):
 
     async def body():
         for size in sizes:
-            await one.take(size)
+            await reservation.take(size)
             assert bound.held_bytes <= MAX
             await asyncio.sleep(pause_s)
         return b"x"
 
     await asyncio.sleep(before_s)
-    async with bound.one() as one:
-        await one.whole(body())
+    async with bound.reserve() as reservation:
+        await reservation.whole(body())
         await asyncio.sleep(then_s)
     return asyncio.get_running_loop().time()
 
@@ -44,7 +44,7 @@ async def all_of(*received):
 
 def test_who_stops_gives_way_to_others_after_a_moment(play):
     """Three hold all there is and send nothing more. Whoever holds most goes, and nobody who is not in the way."""
-    bound = Receiving()
+    bound = ManifestMemoryBudget()
     hogs = [receive(bound, [size, 1], pause_s=20) for size in (300, 600, 99)]
     *stopped, served = play(all_of(*hogs, receive(bound, [400], before_s=0.5)))
     assert [type(one) for one in stopped] == [float, TooManyManifests, float]
@@ -54,16 +54,16 @@ def test_who_stops_gives_way_to_others_after_a_moment(play):
 
 
 def test_the_slow_are_served_while_there_is_room(play):
-    assert play(all_of(receive(Receiving(), [1] * 50, pause_s=1.0))) == [50.0]
+    assert play(all_of(receive(ManifestMemoryBudget(), [1] * 50, pause_s=1.0))) == [50.0]
 
 
 def test_who_takes_for_ever_is_not_waited_for(play):
-    (ended,) = play(all_of(receive(Receiving(), [1] * 500, pause_s=WHOLE_S / 100)))
+    (ended,) = play(all_of(receive(ManifestMemoryBudget(), [1] * 500, pause_s=WHOLE_S / 100)))
     assert isinstance(ended, SizeInvalid) and ended.headers["Connection"] == "close"
 
 
 def test_requests_that_all_hold_a_part_do_not_wait_for_each_other_for_ever(play):
-    bound = Receiving()
+    bound = ManifestMemoryBudget()
     ends = play(all_of(*(receive(bound, [100] * 4, pause_s=0.01) for _ in range(10))))
     served = [one for one in ends if isinstance(one, float)]
     assert len(served) >= 5 and max(served) < WAIT_S
@@ -72,7 +72,7 @@ def test_requests_that_all_hold_a_part_do_not_wait_for_each_other_for_ever(play)
 
 
 def test_who_is_being_committed_is_not_broken_off_and_who_waits_too_long_is_refused(play):
-    bound = Receiving()
+    bound = ManifestMemoryBudget()
     committed, refused = play(all_of(receive(bound, [MAX], then_s=3 * WAIT_S), receive(bound, [1], before_s=1)))
     assert committed == 3 * WAIT_S
     assert isinstance(refused, TooManyManifests) and refused.code == "TOOMANYREQUESTS"
@@ -86,4 +86,4 @@ def test_who_leaves_makes_room(play):
         task.cancel()
         return await waiting
 
-    assert play(leaving(Receiving())) < 1.1
+    assert play(leaving(ManifestMemoryBudget())) < 1.1
