@@ -35,7 +35,7 @@ class Difference(NamedTuple):
 
 
 def summarize(root: Node, places: list[Prefix]) -> list[Summary]:
-    """One side's answer, a summary for each place in turn. Raises Malformed for places that no trie has."""
+    """Return one side's answer, a summary for each place in turn. Raises Malformed for places that no trie has."""
     if len(places) > MAX_PLACES:
         raise Malformed(f"more than {MAX_PLACES} places in one question")
     return [_summary(root, place) for place in places]
@@ -56,7 +56,7 @@ def _steps() -> list[Prefix]:
 
 
 def compare() -> Generator[list[Prefix], tuple[list[Summary], list[Summary]], Difference]:
-    """Yields places to ask about, is sent the two sides' summaries, and returns what differs.
+    """Find what two tries hold differently: yield places, receive both sides' summaries, return the difference.
 
     Every yield is one round trip to each side. Raises Malformed when the answers do not fit the questions.
     """

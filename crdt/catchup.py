@@ -206,7 +206,7 @@ def exchange_now(replica: Replica, names: Iterable[str], report: Report) -> Gene
 
 
 def _exchange_page(replica: Replica, names: list[str], report: Report) -> Generator[Step, Any, list[str]]:
-    """Exchange some documents. Answers those whose updates the peer has left out."""
+    """Exchange some documents. Return those whose updates the peer has left out."""
     before = {name: replica.state(name) for name in names}
     diffs: list[Diff] = yield AskDiffs([(name, before[name].vector) for name in names])
     _expect(len(diffs) == len(names))

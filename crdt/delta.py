@@ -162,7 +162,7 @@ def decode_delta(data: bytes) -> Delta:
 
 
 def _read_struct(data: bytes, at: int, writer: int, clock: int, added: list[Added]) -> tuple[int, int]:
-    """Read one struct at `clock`; answers the next clock and offset."""
+    """Read one struct at `clock`; return the next clock and offset."""
     info, at = read_byte(data, at)
     content = info & ~_HAS_ORIGIN
     if clock:

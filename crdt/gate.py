@@ -1,4 +1,4 @@
-"""Holding changes that arrive before something they depend on.
+"""The causal buffer: changes that arrive before their dependencies wait here (Birman, Schiper, Stephenson, 1991).
 
 A change is applied only when nothing before it is missing: its writer's earlier entries, and everything that writer
 had seen. pycrdt would take it early too, but would keep it invisible, lose it at a restart, and let a delete overtake
@@ -70,7 +70,7 @@ class CausalBuffer(Generic[T]):
     def hold(self, document: str, needs: Vector, item: T, size_bytes: int, now_ms: int) -> dict[str, list[T]]:
         """Keep `item` until its document's vector covers `needs`.
 
-        Answers the items, by document, that had to be dropped to make room: those documents are due for a diff.
+        Return the items, by document, that had to be dropped to make room: those documents are due for a diff.
         """
         self._held.setdefault(document, deque()).append(_Held(needs, item, size_bytes, now_ms))
         self.items += 1
@@ -94,7 +94,7 @@ class CausalBuffer(Generic[T]):
         return [entry.item for entry in ready]
 
     def overdue(self, now_ms: int) -> dict[str, list[T]]:
-        """Take out the documents that have held something for longer than HOLD_MS. Answers their items."""
+        """Take out the documents that have held something for longer than HOLD_MS. Return their items."""
         late = [name for name, held in self._held.items() if now_ms - held[0].since_ms >= HOLD_MS]
         return {name: self.drop(name) for name in late}
 

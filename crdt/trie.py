@@ -26,7 +26,7 @@ DIGEST_SIZE = 16
 MAX_LEAF = 64
 MAX_DEPTH = 8 * DIGEST_SIZE
 STEP_ENTRIES = 512
-"""How many entries one step of `build_in_steps` and `update_in_steps` handles: about 2 ms of processor time."""
+"""Entries that one step of `build_in_steps` and `update_in_steps` handles, in about 2 ms of processor time."""
 BUCKET_BITS = 8
 
 

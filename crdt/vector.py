@@ -44,5 +44,5 @@ def decode_vector(data: bytes) -> Vector:
 
 
 def covers(vector: Mapping[int, int], needed: Mapping[int, int]) -> bool:
-    """Whether a replica at `vector` has everything that `needed` counts."""
+    """Return whether a replica at `vector` has everything that `needed` counts."""
     return all(vector.get(writer, 0) >= clock for writer, clock in needed.items())

@@ -46,13 +46,13 @@ class Catalog:
         self.secret = b""
         self.incarnation = 0
         self.digest_matches_last_shutdown: bool | None = None
-        """Whether the state digest at this start was that of the last orderly end; None after any other end."""
+        """True when the state digest at this start was that of the last orderly end; None after any other end."""
         self.replica = DocumentReplica(self.database)
         self.queries = Queries(self.database)
         self.wrong_sizes = WrongSizes(self.queries.instance_of)
         self.database.on_wrong_size = self.wrong_sizes.report
         self.on_taken_in: Callable[[Applied, str | None], None] = lambda applied, sender: None
-        """Told of every update from elsewhere that brought something, once it is durable."""
+        """Called with every update from elsewhere that brought something, once it is durable."""
 
     async def start(self) -> None:
         """Name the instance if it is new, count this start, and draw its writer."""
@@ -76,7 +76,7 @@ class Catalog:
         understanding.report(self.database)
 
     async def _compare_with_the_last_end(self) -> None:
-        """Whether the documents are as they were when this instance was stopped, if it was."""
+        """Compare the state digest with the one that the last orderly end has noted, if there is one."""
         row = self.database.row("SELECT value FROM meta WHERE key = 'stopped at'")
         if row is None:
             return
@@ -89,7 +89,7 @@ class Catalog:
             )
 
     async def stop(self) -> None:
-        """Note the state digest for the next start, and close."""
+        """Record the state digest for the next start, and close."""
         root = self.replica.root()
         try:
             await self.database.write(lambda tx: tx.execute(_NOTE, (root,)))
@@ -100,7 +100,7 @@ class Catalog:
         await self.database.close()
 
     async def begin_incarnation(self, above: int) -> int:
-        """Count another start, later than `above`, and draw another writer for it. Answers its number."""
+        """Count another start, later than `above`, and draw another writer for it. Return its number."""
         self.incarnation = await self.database.write(lambda tx: _next_incarnation(tx, above, self._clock))
         self.retire_writer()
         return self.incarnation

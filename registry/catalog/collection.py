@@ -114,7 +114,7 @@ def drop_links(tx: Transaction, documents: Documents, digests: Iterable[Digest])
 
 
 def drop_bodies(tx: Transaction, digests: Iterable[Digest]) -> Steps[int]:
-    """Forget manifests' bodies, but for those that a live fact names by now. Answers how many."""
+    """Forget manifests' bodies, but for those that a live fact names by now. Return how many."""
     count = 0
     for number, digest in enumerate(digests):
         if number:

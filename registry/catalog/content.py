@@ -68,7 +68,7 @@ def least_used(database: Reads, after: tuple[int, str], limit: int) -> list[Used
 
 
 async def content_bytes_aside(database: Reads) -> int:
-    """How much content there is on this disk. Nobody waits for the counting."""
+    """Return how many bytes of content are on this disk, counted in the executor."""
 
     def count(connection: apsw.Connection) -> int:
         total: Any = connection.execute("SELECT COALESCE(SUM(size), 0) FROM content").fetchone()
@@ -90,8 +90,8 @@ def content_checked(database: Reads, digest: Digest) -> tuple[int, int] | None:
 
 
 def is_due(checked_ms: int, now_ms: int, after_ms: int) -> bool:
-    """Whether content has to be checked before it is sent, `after_ms` after its last check. One in the future was made
-    under a wrong clock, and is none."""
+    """Return whether content must be verified before it is sent: its last check is `after_ms` or more ago, or lies in
+    the future and was made under a wrong clock."""
     return not 0 <= now_ms - checked_ms < after_ms
 
 

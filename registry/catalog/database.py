@@ -72,7 +72,7 @@ class Transaction:
         self._connection.executemany(sql, bindings)
 
     def changes(self) -> int:
-        """How many rows the last statement has changed."""
+        """Return how many rows the last statement has changed."""
         return self._connection.changes()
 
     def last_number(self) -> int:
@@ -85,7 +85,7 @@ _Waiting = tuple[Operation[Any], "asyncio.Future[Any]"]
 
 
 class Reads:
-    """Reading what is committed, by whichever process."""
+    """Reads of what is committed, from any process."""
 
     def __init__(self, disk: Disk, path: str) -> None:
         self._disk, self._path = disk, path
@@ -119,7 +119,7 @@ class Reads:
             self.reading.execute("COMMIT")
 
     async def read_aside(self, job: Callable[[apsw.Connection], T]) -> T:
-        """Run a read that takes long in the executor, on a connection of its own, in one step: nobody waits for it."""
+        """Run a read that takes long in the executor, on a connection of its own, in one step."""
 
         def read() -> T:
             connection = self._disk.connect(self._path)
@@ -139,7 +139,9 @@ class Reads:
 
 
 class Database(Reads):
-    """See the module. Raises StorageFailed from `write` when the disk does not take a commit."""
+    """The writing side: one connection, and group commit of concurrent operations.
+
+    `write` raises StorageFailed when the disk does not take a commit."""
 
     def __init__(self, disk: Disk, path: str) -> None:
         self._writing = disk.connect(path)
@@ -153,9 +155,9 @@ class Database(Reads):
         self._committing: asyncio.Task[None] | None = None
         self.on_failed_commit: list[Callable[[], None]] = []
         self.on_wrong_size: Callable[[WrongSize], None] = lambda wrong: None
-        """Told of each wrong size that an operation has noticed, once it is durable."""
+        """Called with each wrong size that an operation has noticed, once it is durable."""
         self.on_content_added: Callable[[], None] = lambda: None
-        """Told that contents were added, once that is durable."""
+        """Called when contents were added, once that is durable."""
 
     async def write(self, operation: Operation[T]) -> T:
         """Run `operation` in the next group and wait until it is durable.
@@ -246,7 +248,7 @@ class Database(Reads):
 
 
 def _call_all(calls: list[Callable[[], None]]) -> None:
-    """One that fails is a bug, and must not keep the others from being called."""
+    """Call all. A call that fails is a bug, and must not keep the others from being called."""
     for call in calls:
         try:
             call()

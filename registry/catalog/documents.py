@@ -30,7 +30,7 @@ HASHES_A_STEP = 2048
 
 
 class MissingDependencies(Exception):
-    """An update before which something is missing. It changed nothing."""
+    """An update whose dependencies have not been applied here. It changed nothing."""
 
 
 class WriterReused(Exception):
@@ -43,7 +43,7 @@ class Applied(NamedTuple):
     vector: Vector
     digest: bytes
     fresh: bool
-    """Whether it brought anything."""
+    """True when the update changed the document."""
     latest: tuple[int, int] = (0, 0)
     """The time and the writer of the newest fact that it brought; zeros when it brought none."""
 
@@ -86,7 +86,7 @@ class Documents:
         self.on_change: Callable[[Change], None] = lambda change: None
         self.on_large_log: Callable[[str], None] = lambda name: None
         self.on_links: Callable[[str, list[Fact]], None] = lambda name, links: None
-        """Told the document and its new blob links when they are durable, whoever wrote them."""
+        """Called with the document and its new blob links when they are durable, whoever wrote them."""
 
     def retire_writer(self, writer: int) -> None:
         """Never write under the present writer again, but under `writer`, drawn afresh."""
@@ -105,7 +105,7 @@ class Documents:
         return self.writer
 
     def _register(self, tx: Transaction) -> None:
-        """Note our writer before its first use, in the same transaction: it can be no other process's."""
+        """Record our writer before its first use, in the same transaction, so that no other process can own it."""
         tx.execute("INSERT INTO writers (writer, instance) VALUES (?, ?)", (self.writer, self._instance))
         self._registered = True
         tx.after_rollback.append(self._forget_registration)
@@ -210,7 +210,7 @@ class Documents:
     def _record(
         self, tx: Transaction, name: str, row: _Row, vector: Vector, raw: bytes, read: Read, now_ms: int = 0
     ) -> Steps[tuple[int, bytes, tuple[int, int]]]:
-        """Log an update and bring vector, view, trie and digest along. Answers the commit number, the digest, and time
+        """Log an update and bring vector, view, trie and digest along. Return the commit number, the digest, and time
         and writer of the newest fact."""
         tx.execute("INSERT INTO log (document, delta) VALUES (?, ?)", (row.id, raw))
         number = tx.last_number()

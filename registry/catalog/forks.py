@@ -23,7 +23,7 @@ def heal(
     """Bring a document together with another replica's live facts, each (writer, clock, text), as of `vector`; in
     steps.
 
-    Answers None where the two do not differ, or one of them has gone on: what only one has seen is no contradiction,
+    Return None where the two do not differ, or one of them has gone on: what only one has seen is no contradiction,
     and deleting it would undo writes.
     """
     document = documents.document_id(tx, name)

@@ -44,7 +44,7 @@ async def decode_aside(update: bytes) -> Delta:
 
 
 def bind_writer(tx: Transaction, writer: int, instance: str) -> None:
-    """Note whose a writer is, at its first change. Raises ForeignWriter when it is somebody else's."""
+    """Record the instance of a writer at its first change. Raises ForeignWriter where it is another instance's."""
     row = tx.row("SELECT instance FROM writers WHERE writer = ?", (writer,))
     if row is None:
         tx.execute("INSERT INTO writers (writer, instance) VALUES (?, ?)", (writer, instance))
@@ -53,7 +53,7 @@ def bind_writer(tx: Transaction, writer: int, instance: str) -> None:
 
 
 def note_writers(tx: Transaction, writers: Mapping[str, str]) -> None:
-    """Take over what another instance knows about whose writers are whose, as hints."""
+    """Record the instances of writers as another instance knows them, as hints."""
     for writer, instance in writers.items():
         if _WRITER.match(writer) and _INSTANCE.match(instance):
             tx.execute("INSERT OR IGNORE INTO writers (writer, instance) VALUES (?, ?)", (int(writer, 16), instance))
@@ -72,7 +72,7 @@ def take_in(tx: Transaction, documents: Documents, incoming: Incoming, now_ms: i
 
 
 def store_missing_body(tx: Transaction, body: bytes) -> Steps[bool]:
-    """Keep a manifest body if a live manifest is waiting for it. Answers whether one was."""
+    """Keep a manifest body if a live manifest is waiting for it. Return whether one was."""
     for algorithm in ("sha256", "sha512"):
         digest = digest_of(body, algorithm)
         row = tx.row(
@@ -88,7 +88,7 @@ def store_missing_body(tx: Transaction, body: bytes) -> Steps[bool]:
 
 
 def _keep_if_named(tx: Transaction, body: bytes, media_types: Mapping[Digest, str]) -> Steps[None]:
-    """A body counts by its digest alone; one that no fact of the update names is dropped."""
+    """Store a body whose digest a fact of the update names; drop any other."""
     hashed = {algorithm: hashlib.new(algorithm, body).hexdigest() for algorithm in ("sha256", "sha512")}
     for digest, media_type in media_types.items():
         algorithm, _, encoded = digest.partition(":")

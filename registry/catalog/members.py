@@ -27,7 +27,7 @@ class MemberRow(NamedTuple):
 
 
 class SyncPoint(NamedTuple):
-    """How far this instance has come with another: that one's commit number, for one start of it."""
+    """The commit number of a member's incarnation up to which its changes are applied here."""
 
     start: int
     number: int

@@ -1,6 +1,7 @@
-"""Members that are gone for good, as facts of a document of their own.
+"""Removed members, as facts of a document of their own.
 
-A tombstone is for ever and is by instance id: whoever comes back under it takes another id. It is never deleted.
+A removal is a tombstone: it names an instance id and is never deleted. An instance that returns under a removed id
+takes another one.
 """
 
 from crdt.change import Change
@@ -17,7 +18,7 @@ SELECT f.key, f.writer FROM documents d CROSS JOIN facts f ON f.document = d.id 
 
 
 def remove_member(tx: Transaction, documents: Documents, instance: str, now_ms: int) -> Change:
-    """Say that an instance is gone for good."""
+    """Remove a member permanently."""
     return documents.write(tx, DOCUMENT, [], [removed_fact(instance, documents.clock.tick(now_ms), documents.writer)])
 
 
@@ -26,5 +27,5 @@ def removed_members(database: Database) -> set[str]:
 
 
 def removals(database: Database) -> dict[str, int]:
-    """Return the members that are gone for good, each with a writer that has said so."""
+    """Return the removed members, each with a writer that has removed it."""
     return dict(database.rows(_REMOVED, (REMOVED, DOCUMENT)))

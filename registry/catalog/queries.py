@@ -40,7 +40,7 @@ class BlobRow(NamedTuple):
     """Of the content where it is on this disk; else what the link says."""
     writer: int
     held: bool
-    """Whether the content is on this disk."""
+    """True when the content is on this disk."""
 
 
 class TagFact(NamedTuple):
@@ -127,7 +127,7 @@ class Queries:
         return self._database.row(sql, (manifest, document_name(repository))) is not None
 
     def has_seen(self, repository: Repository, writer: int, clock: int) -> bool:
-        """Whether everything is here that a writer has said of a repository before `clock`."""
+        """Return whether all of a writer's entries before `clock` in a repository are applied here."""
         sql = (
             "SELECT 1 FROM documents d CROSS JOIN vectors v ON v.document = d.id AND v.writer = ? AND v.clock >= ? "
             "WHERE d.name = ?"
@@ -158,7 +158,7 @@ class Queries:
         return BlobRow(*row) if row else None
 
     def is_held(self, digest: Digest) -> bool:
-        """Whether a blob's content is on this disk."""
+        """Return whether a blob's content is on this disk."""
         return self._database.row("SELECT 1 FROM content WHERE digest = ?", (digest,)) is not None
 
     async def links_not_held(self, after: str, limit: int) -> list[Digest]:
@@ -183,7 +183,7 @@ class Queries:
         return self._database.row(sql, (KIND + repository,)) is not None
 
     def any_begins(self, prefix: str) -> bool:
-        """Whether there is a repository whose name begins with `prefix`."""
+        """Return whether there is a repository whose name begins with `prefix`."""
         sql = "SELECT 1 FROM documents WHERE facts > 0 AND name >= ? AND name < ? LIMIT 1"
         first = KIND + prefix
         return self._database.row(sql, (first, first + "\U0010ffff")) is not None
@@ -244,7 +244,7 @@ class Queries:
         return int(count)
 
     async def counts(self) -> dict[str, int]:
-        """How much there is, over all repositories and on this disk. Of a million blobs it takes a tenth of a
+        """Return the totals over all repositories and of this disk. Of a million blobs it takes a tenth of a
         second."""
         return await self._database.read_aside(_counts)
 

@@ -1,4 +1,4 @@
-"""What other replicas ask of this one's documents. Answered from committed state only, each answer in one step."""
+"""Reads of replicated documents for other replicas, from committed state only, each answer in one step."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -37,7 +37,8 @@ class Compaction(NamedTuple):
 
 
 def is_large_log(count: int, size_bytes: int, snapshot_bytes: int) -> bool:
-    """Whether a document is due for a snapshot: a large one later, so that the cost of a change stays the same."""
+    """Return whether a document is due for a snapshot. A large document is due later, so that the cost of a change
+    stays the same."""
     return size_bytes > max(SNAPSHOT_AFTER_BYTES, snapshot_bytes) or count > max(
         SNAPSHOT_AFTER_COUNT, snapshot_bytes // 256
     )

@@ -1,4 +1,4 @@
-"""What pushes, deletes and mounts change in a repository's document.
+"""Pushes, deletes and mounts, as changes of a repository's document.
 
 A push by tag deletes the tag's observed facts and appends a new one, and does the same for everything the manifest
 stands on: its own reference, its children at all levels, and the links of their blobs. So a delete of any of those that
@@ -81,7 +81,7 @@ def store_body(tx: Transaction, digest: Digest, body: bytes, manifest: Manifest)
 
 
 def drop_wrong_body(tx: Transaction, digest: Digest) -> bool:
-    """Drop a manifest's body that is not the one of its digest, and want it again. Answers whether it was wrong."""
+    """Drop a manifest's body that is not the one of its digest, and want it again. Return whether it was wrong."""
     row = tx.row("SELECT body FROM manifests WHERE digest = ?", (digest,))
     if row is None or digest_of(row[0], algorithm_of(digest)) == digest:
         return False
@@ -108,8 +108,8 @@ def link_blob(
 def reassert_link(
     tx: Transaction, documents: Documents, repository: Repository, digest: Digest, now_ms: int
 ) -> Change | None:
-    """Say the link of a blob again, so that it outlives who is about to drop the one that is there; None where there is
-    none any more."""
+    """Re-assert the link of a blob, so that it survives a concurrent release of the present link. Return None where the
+    blob is not linked any more."""
     found = _observed_in(tx, documents, repository, BLOB, digest)
     if not found:
         return None
@@ -118,7 +118,7 @@ def reassert_link(
 
 
 def delete_tag(tx: Transaction, documents: Documents, repository: Repository, tag: Tag) -> Change:
-    """Raises ManifestUnknown where there is no such tag."""
+    """Delete a tag. Raises ManifestUnknown where there is no such tag."""
     facts = _observed_in(tx, documents, repository, TAG, tag)
     if not facts:
         raise ManifestUnknown("there is no such tag", {"tag": tag})
@@ -176,7 +176,7 @@ class _Observed:
         self.facts: list[LiveFact] = []
 
     def add(self, kind: str, key: str) -> bool:
-        """Observe the facts about one key. Answers whether there are any."""
+        """Observe the facts about one key. Return whether there are any."""
         if (kind, key) not in self._latest:
             if len(self._latest) > MAX_PARTS:
                 raise ManifestInvalid(f"the manifest stands on more than {MAX_PARTS} parts, over all levels")
@@ -186,7 +186,7 @@ class _Observed:
         return self._latest[kind, key] is not None
 
     def add_parts(self, manifest: Manifest) -> Steps[list[dict[str, str]]]:
-        """Observe what a manifest stands on, at all levels, each manifest once. Answers what is missing.
+        """Observe what a manifest stands on, at all levels, each manifest once. Return what is missing.
 
         Only what the manifest itself names can be missing: its children were complete when they were pushed, or were
         pushed to a registry that takes incomplete ones.
@@ -219,7 +219,7 @@ class _Observed:
             )
 
     def repeated(self, time: int, writer: int, without: Digest) -> Steps[list[Fact]]:
-        """The observed references and links, said again. Where several facts say one thing, the latest is repeated."""
+        """Return the observed references and links, re-asserted: of several facts about one key, the latest."""
         again: list[Fact] = []
         for number, ((kind, key), fact) in enumerate(self._latest.items(), 1):
             if number % ROWS_PER_STEP == 0:

@@ -1,4 +1,4 @@
-"""Manifests that nobody would miss: without a tag, and no part or companion of one that is kept.
+"""Untagged manifests: without a tag, and no part or companion of a manifest that is kept.
 
 Kept are tagged manifests and young ones, and whatever belongs to a kept one: the children of an index, the subject it
 is about, and its referrers, over all levels.
@@ -65,7 +65,7 @@ def _untagged(connection: apsw.Connection, repository: Repository, before_ms: in
 
 
 def remove_untagged(tx: Transaction, documents: Documents, repository: Repository, digests: list[Digest]) -> Steps[int]:
-    """Delete manifests that have not been tagged meanwhile, in bounded steps. Answers how many there were."""
+    """Delete manifests that have not been tagged meanwhile, in bounded steps. Return how many there were."""
     count = 0
     for number, digest in enumerate(digests, 1):
         if number % DELETED_A_STEP == 0:

@@ -47,7 +47,7 @@ class Effect(NamedTuple):
     links: list[Fact]
     """The blob links among the added facts."""
     not_understood: int
-    """How many more critical facts are there that are not understood; below 0 where there are fewer."""
+    """The change of the number of live critical facts that are not understood; it may be negative."""
 
 
 def observed(tx: Transaction, document: int, kind: str, key: str) -> list[LiveFact]:

@@ -1,6 +1,6 @@
 """Reading manifests: what an image or an index refers to.
 
-Bodies are kept as they came; this only reads them. Media types of layers and artifacts are never allow-listed. A body
+Bodies are kept unchanged; this only reads them. Media types of layers and artifacts are never allow-listed. A body
 that could be read both as an image and as an index is refused (CVE-2021-41190), and so is one with keys that readers
 take differently (`json_objects`).
 
@@ -44,7 +44,7 @@ _PLATFORM_KEYS = KnownKeys(("architecture", "os", "os.version", "os.features", "
 
 
 class Descriptor(NamedTuple):
-    """Something a manifest refers to."""
+    """The content descriptor of what a manifest refers to (OCI image specification, "Content Descriptors")."""
 
     digest: Digest
     size: int
@@ -62,7 +62,7 @@ class PartRow(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """What a manifest's body says."""
+    """The content of a manifest body."""
 
     media_type: str
     blobs: tuple[Descriptor, ...]
@@ -74,11 +74,11 @@ class Manifest(NamedTuple):
     """The annotations as a JSON object."""
 
     def names(self) -> list[Digest]:
-        """Everything it stands on: blobs and children, not its subject."""
+        """Return the digests that it depends on: blobs and children, not its subject."""
         return list(dict.fromkeys(part.digest for part in (*self.blobs, *self.children)))
 
     def parts(self) -> list[PartRow]:
-        """What it stands on, each role of each digest once."""
+        """Return what it depends on, each role of each digest once."""
         rows: dict[tuple[str, Digest], bool] = {}
         for kind, parts in ((BLOB, self.blobs), (MANIFEST, self.children)):
             for digest, _, required in parts:

@@ -24,21 +24,21 @@ _DIGEST = re.compile(r"(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\Z")
 
 
 def parse_repository(text: str) -> Repository:
-    """Raises NameInvalid."""
+    """Return a repository name. Raises NameInvalid."""
     if len(text) > MAX_REPOSITORY_LENGTH or not _REPOSITORY.match(text):
         raise NameInvalid("this is no valid repository name", {"name": text[:MAX_REPOSITORY_LENGTH]})
     return Repository(text)
 
 
 def parse_digest(text: str) -> Digest:
-    """Raises DigestInvalid."""
+    """Return a digest. Raises DigestInvalid."""
     if not _DIGEST.match(text):
         raise DigestInvalid("this is no valid sha256 or sha512 digest", {"digest": text[:200]})
     return Digest(text)
 
 
 def parse_tag(text: str) -> Tag:
-    """Raises ManifestInvalid."""
+    """Return a tag. Raises ManifestInvalid."""
     if not _TAG.match(text):
         raise ManifestInvalid("this is no valid tag", {"tag": text[:200]})
     return Tag(text)
@@ -57,5 +57,5 @@ def algorithm_of(digest: Digest) -> str:
 
 
 def digest_of(content: bytes, algorithm: str = "sha256") -> Digest:
-    """The digest of bytes in memory."""
+    """Return the digest of bytes in memory."""
     return Digest(f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}")

@@ -29,7 +29,7 @@ class ByteRange(NamedTuple):
 
 
 def parse_range(header: str | None, size: int) -> ByteRange | None:
-    """The part of a content of `size` bytes that a request asks for; None where it is answered whole.
+    """Return the range of a content of `size` bytes that a request asks for; None where it is answered whole.
 
     That is so without the header, for units that are not bytes, and for several ranges at once. Raises RangeInvalid for
     a range that is malformed or lies outside.
@@ -67,18 +67,18 @@ def parse_ranges(header: str | None, size: int) -> list[ByteRange] | None:
 
 
 def is_ascending(ranges: Sequence[ByteRange]) -> bool:
-    """Whether ranges come in the order of the content."""
+    """Return whether ranges come in the order of the content."""
     return all(before.first < behind.first for before, behind in pairwise(ranges))
 
 
 def _listed(header: str | None) -> str | None:
-    """What stands behind `bytes=`; None where that does not stand there."""
+    """Return the ranges of a header in bytes; None for another unit."""
     unit, equals, listed = (header or "").partition("=")
     return listed if equals and unit.strip().lower() == "bytes" else None
 
 
 def _parse(text: str, header: str, size: int) -> ByteRange | None:
-    """One range, or None where it lies outside. Raises RangeInvalid where it is malformed."""
+    """Return one range; None where it lies outside. Raises RangeInvalid where it is malformed."""
     found = _RANGE.match(text)
     if found is None or found[1] == found[2] == "":
         raise _invalid(header, size)
@@ -95,7 +95,7 @@ def _parse(text: str, header: str, size: int) -> ByteRange | None:
 
 
 def _coalesced(ranges: list[ByteRange]) -> list[ByteRange]:
-    """The same bytes, each once, every range where the first of those that it is made of stood."""
+    """Return ranges with the same bytes, each byte once; a merged range stands where the first of its parts stood."""
     merged: list[tuple[int, ByteRange]] = []
     for place, one in sorted(enumerate(ranges), key=lambda placed: placed[1]):
         before_place, before = merged[-1] if merged else (0, None)

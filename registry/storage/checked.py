@@ -1,4 +1,4 @@
-"""Reading content that is to be checked before any of it leaves.
+"""Verified reads: content is compared with its digests before any byte of it leaves.
 
 A disk gives back other bytes than it was given, or none, sooner or later. So each MiB is read whole, compared with the
 BLAKE3 digest that was taken when it came, and only then passed on: the very bytes that were compared.
@@ -29,14 +29,14 @@ class Corrupt(Exception):
 
 
 class Corruption(NamedTuple):
-    """Content that was found damaged, and at which byte."""
+    """A content that was found corrupt, and the offset of the first bad byte."""
 
     digest: Digest
     offset: int
 
 
 class VerifiedFile:
-    """An open content file of which every byte is checked before it is given out."""
+    """An open content file of which every byte is verified before it is returned."""
 
     def __init__(self, file: DiskFile, row: ContentRow) -> None:
         self._file = file
@@ -44,13 +44,13 @@ class VerifiedFile:
         self.size = row.size
 
     def check_size(self) -> None:
-        """Blocks. Raises Damaged."""
+        """Blocks. Raises Corrupt."""
         size = self._file.size()
         if size != self.size:
             raise Corrupt(min(size, self.size), f"the file has {size} of {self.size} bytes")
 
     def span(self, first: int) -> bytes:
-        """The MiB that begins at `first`. Blocks. Raises Damaged."""
+        """The MiB that begins at `first`. Blocks. Raises Corrupt."""
         wanted = min(CHECK_SPAN_BYTES, self.size - first)
         try:
             data = self._file.pread(first, wanted)
@@ -64,7 +64,7 @@ class VerifiedFile:
         return data
 
     async def read(self, offset: int, size: int) -> AsyncGenerator[bytes | bytearray, None]:
-        """`size` bytes from `offset`, in pieces; the file is closed at the end. Raises Damaged."""
+        """`size` bytes from `offset`, in pieces; the file is closed at the end. Raises Corrupt."""
         try:
             end = offset + size
             while offset < end:

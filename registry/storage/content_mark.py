@@ -52,7 +52,7 @@ class ContentMark:
         database.on_content_added = self._note
 
     async def fits(self) -> bool:
-        """Whether the catalog is as new as the mark says. Raises StorageFailed."""
+        """Return whether the catalog is as new as the mark says. Raises StorageFailed."""
         marked, line = await in_executor(self._read), self._catalog_line()
         if marked is None or line is None:
             return marked is None and line is None  # neither, before the first start, and where a backup was restored

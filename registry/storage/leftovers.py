@@ -54,7 +54,7 @@ class Leftovers:
         self.mark = ContentMark(store.disk, database)
         self._lock = asyncio.Lock()
         self._is_doubtful = False
-        """Whether a commit has failed, so that rows may come back."""
+        """True when a commit has failed, so that rows may come back."""
         self.removed = self.removed_bytes = 0
         database.on_failed_commit.append(self._doubt)
 
@@ -62,7 +62,7 @@ class Leftovers:
         self._is_doubtful = True
 
     async def begin(self) -> None:
-        """Note on the catalog whether it knows all files there are. Call before the catalog is started. Raises
+        """Record on the catalog whether it knows all files there are. Call before the catalog is started. Raises
         StorageFailed."""
         is_new = self._database.row("SELECT 1 FROM meta WHERE key = 'instance'") is None
         if is_new:
@@ -140,7 +140,7 @@ class Leftovers:
         return found
 
     async def _remove(self, digest: Digest) -> int | None:
-        """Remove a file if it still has no row. Answers its size, None where it stays."""
+        """Remove a file if it still has no row. Return its size, None where it stays."""
         async with self._store.changing(digest):
             if self._is_doubtful or await self._database.write(partial(_is_held, digest)):
                 return None

@@ -1,10 +1,10 @@
-"""How many bytes of manifests may be in memory at once, over all requests, while they arrive and are committed.
+"""The memory budget of manifests: one bound on their bytes over all requests, while they arrive and are committed.
 
-Layers go to the disk as they come; a manifest is read into memory, up to 4 MiB of it. So there is a bound for all of
-them together. A byte beyond it waits for room, for a while, and is then refused with 429. Whoever takes his time is
-served as long as there is room. When there is none, he gives way: of those whose senders have been waited for for more
-than a moment, the one who holds most; so whoever sends slowly, or stops, keeps nobody waiting for long. Where all wait
-for room for the rest of theirs, the one who holds least gives way, or they would wait for each other.
+Layers are written to the disk as they arrive; a manifest is read into memory, up to 4 MiB of it. A request beyond the
+budget waits for room, and is refused with 429 after WAIT_S. Slow requests are served as long as there is room. When
+there is none, one request is preempted: of those whose clients have been slow for FAIR_S, the one that holds the most,
+so that a slow or silent client delays the others only for a moment. Where all requests wait for room, the one that
+holds least is preempted, since otherwise they would wait for each other (a deadlock).
 """
 
 import asyncio
@@ -15,16 +15,16 @@ from registry.errors import CLOSE, SizeInvalid, TooManyManifests
 
 MAX_BYTES = 64 * 1024 * 1024
 WHOLE_S = 60.0
-"""A manifest that has not come in this time is not waited for."""
+"""The time in which a manifest must arrive."""
 FAIR_S = 2.0
-"""So long nobody is asked to give way."""
+"""No request is preempted sooner."""
 WAIT_S = 10.0
 LOOK_S = 0.25
 PAUSE_S = 0.05
 
 
 class ManifestMemoryBudget:
-    """The manifests that one instance is receiving."""
+    """The budget of one instance, and the reservations in it."""
 
     def __init__(self) -> None:
         self._all: dict[MemoryReservation, None] = {}
@@ -34,7 +34,7 @@ class ManifestMemoryBudget:
 
     @asynccontextmanager
     async def reserve(self) -> AsyncIterator["MemoryReservation"]:
-        """A manifest: its bytes count until the end of this."""
+        """Reserve memory for a manifest inside; its bytes count until the end."""
         one = MemoryReservation(self)
         self._all[one] = None
         try:
@@ -60,7 +60,7 @@ class ManifestMemoryBudget:
 
     def _preempt_one(self, asker: "MemoryReservation") -> None:
         if _now() - self._looked_at < PAUSE_S:
-            return  # many wait, and one of them looking is enough
+            return  # of many waiters, one is enough to check
         self._looked_at = _now()
         if any(one.is_preempted for one in self._all):
             return  # one at a time: its bytes may be enough
@@ -75,7 +75,7 @@ class ManifestMemoryBudget:
 
 
 class MemoryReservation:
-    """One manifest on its way into memory."""
+    """The bytes of one manifest that arrives."""
 
     def __init__(self, receiving: ManifestMemoryBudget) -> None:
         self._receiving = receiving
@@ -85,10 +85,10 @@ class MemoryReservation:
         self.is_preempted = False
         self._waited_s = 0.0
         self._waits_since: float | None = None
-        """For room: then it is not its sender who is slow."""
+        """Since when it waits for room; its client is not slow then."""
 
     async def take(self, size: int) -> None:
-        """So many bytes have come. Waits for room for them. Raises TooManyManifests."""
+        """Count bytes that have arrived, and wait for room for them. Raises TooManyManifests."""
         self._waits_since = _now()
         await self._receiving.wait_for_room(size, self)
         self._waited_s += self.waiting_s()
@@ -97,7 +97,7 @@ class MemoryReservation:
         self._receiving.held_bytes += size
 
     async def whole(self, body: Awaitable[bytes]) -> bytes:
-        """The body, if it comes in time. Raises SizeInvalid, and TooManyManifests for one that gave way."""
+        """Return the body. Raises SizeInvalid where it is late, and TooManyManifests where it was preempted."""
         try:
             async with asyncio.timeout(WHOLE_S) as self._timeout:
                 return await body
@@ -110,15 +110,15 @@ class MemoryReservation:
 
     @property
     def is_preemptible(self) -> bool:
-        """Whether it is still on its way, and would free anything."""
+        """Return whether the manifest is still arriving, and its end would free memory."""
         return self._timeout is not None and self.held_bytes > 0
 
     def waiting_s(self) -> float:
-        """How long it has been waiting for room now."""
+        """Return how long it has been waiting for room now."""
         return _now() - self._waits_since if self._waits_since is not None else 0.0
 
     def awaited_s(self) -> float:
-        """How long its sender has been waited for, over all."""
+        """Return how long its client has been waited for, in all."""
         return _now() - self._since - self._waited_s - self.waiting_s()
 
     def preempt(self) -> None:

@@ -1,10 +1,10 @@
-"""Damaged content files, moved out of the way and kept for the operator.
+"""Quarantine: corrupt content files, moved out of the way and kept for the operator.
 
     quarantine/<number>-<digest>    the newest has the highest number; the newest 16 files, of 1 GiB together, are kept
 
-Content is put aside only when it is damaged at a second look too, under the lock under which files come to their place:
-what was damaged a moment ago may have been pushed again since. Its row goes before its file does, so that whatever
-happens in between no row is without a file.
+Content is quarantined only when a second check finds it corrupt too, under the lock under which files come to their
+place: it may have been pushed again since the first check. The row is dropped before the file is moved, so that no row
+is ever without a file.
 """
 
 from functools import partial
@@ -26,28 +26,28 @@ MAX_BYTES = 1024 * 1024 * 1024
 
 
 class Quarantined:
-    """Content that was taken out of use, and what is left of it: an open file that whoever has this must close."""
+    """Content that was quarantined, and an open file of what is left of it, which the owner of this must close."""
 
     def __init__(self, row: ContentRow, quarantined_copy: VerifiedFile | None, path: str | None) -> None:
         self.row = row
         self.quarantined_copy = quarantined_copy
         self.path = path
-        """Where it is now, None where it could not be moved or there was nothing."""
+        """Where the file is now; None where there was none, or it could not be moved."""
 
 
 class Quarantine:
-    """Takes damaged content out of use."""
+    """The quarantine of one data directory."""
 
     def __init__(self, store: BlobStore, database: Database) -> None:
         self._store = store
         self._database = database
         self.found = 0
-        """Contents that were damaged, since the start."""
+        """The number of contents found corrupt since the start."""
 
     async def add(self, digest: Digest, damage: Corrupt) -> Quarantined | None:
-        """Take content out of use. None when it is right after all, or somebody else has done so already.
+        """Quarantine content. Return None when it is intact after all, or quarantined already.
 
-        Raises StorageFailed when the catalog cannot be told; the content counts as not here all the same.
+        Raises StorageFailed when the catalog cannot be written; the content counts as missing all the same.
         """
         async with self._store.changing(digest):
             row = find_content(self._database, digest)
@@ -64,7 +64,7 @@ class Quarantine:
             return await self._take_away(row, quarantined_copy, damage)
 
     def _look_again(self, row: ContentRow, offset: int) -> VerifiedFile | None:
-        """The open file of content that is damaged, None if it is not. Raises Corrupt when there is no file to open."""
+        """Return the open file of corrupt content, None if it is intact. Raises Corrupt when there is no file."""
         checked = VerifiedFile(self._store.open(row.digest), row)
         try:
             checked.check_size()
@@ -80,7 +80,7 @@ class Quarantine:
             self.found += 1
             log.error(
                 LogEvent.BLOB_CORRUPT,
-                "%(digest)s is damaged, %(problem)s; it is put aside",
+                "%(digest)s is corrupt, %(problem)s; it is quarantined",
                 digest=row.digest,
                 problem=damage,
             )
@@ -108,7 +108,7 @@ class Quarantine:
         except (OSError, ValueError) as error:
             log.error(
                 LogEvent.QUARANTINE_FAILED,
-                "the file of %(digest)s could not be put into quarantine: %(error)s",
+                "the file of %(digest)s could not be quarantined: %(error)s",
                 digest=digest,
                 error=error,
             )

@@ -3,7 +3,7 @@
     blobs/<algorithm>/<2 hex>/<hex>    immutable content, under the digest it has
     uploads/<id>                       uploads under way
     fetches/<name>                     content being fetched from peers
-    quarantine/<number>-<digest>       files that were damaged, see `storage.quarantine`
+    quarantine/<number>-<digest>       corrupt files, see `storage.quarantine`
 
 A content file is written elsewhere in the data directory, made durable, renamed to its place, and its directory made
 durable, before the catalog says that it is here. Only what the catalog says counts: a file without a row is a leftover.
@@ -46,7 +46,7 @@ class BlobStore:
         self._database = database
         self._changing: WeakValueDictionary[Digest, asyncio.Lock] = WeakValueDictionary()
         self.pending_quarantine: dict[Digest, int] = {}
-        """Content that is damaged, and at which byte, which the catalog could not be told yet. It counts as gone."""
+        """Corrupt content whose row could not be dropped yet, with the offset of a bad byte. It counts as missing."""
 
     def prepare(self) -> None:
         """Create the directories, and remove what transfers of an earlier start left behind."""
@@ -66,7 +66,7 @@ class BlobStore:
         return None if digest in self.pending_quarantine else held_size(self._database, digest)
 
     def open(self, digest: Digest) -> DiskFile:
-        """Raises Damaged when the file is gone or cannot even be opened, OSError for what passes."""
+        """Open a content file. Raises Corrupt when it is missing or unreadable, OSError for errors that may pass."""
         try:
             return self.disk.open(content_path(digest))
         except OSError as error:
@@ -105,7 +105,7 @@ class BlobStore:
         await in_executor(remove)
 
     async def read(self, file: DiskFile, offset: int, size: int) -> AsyncGenerator[bytes | bytearray, None]:
-        """`size` bytes of a file from `offset`, in pieces; the file is closed at the end. Raises Damaged.
+        """`size` bytes of a file from `offset`, in pieces; the file is closed at the end. Raises Corrupt.
 
         What the page cache holds is read at once, since a hop to a thread costs more than the read.
         """

@@ -55,12 +55,12 @@ class UploadMemory:
         self._wake()
 
     def take(self, holder: Holder, size_bytes: int) -> None:
-        """Note that a holder has so many bytes more."""
+        """Record that a holder has so many bytes more."""
         self._held[holder] = self._held.get(holder, 0) + size_bytes
         self.held_bytes += size_bytes
 
     def release(self, holder: Holder, size_bytes: int) -> None:
-        """Note that a holder has so many bytes less."""
+        """Record that a holder has so many bytes less."""
         left = self._held.pop(holder) - size_bytes
         assert left >= 0, "a holder releases no more than it has taken"
         if left:

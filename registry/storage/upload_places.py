@@ -50,7 +50,7 @@ class UploadPlaces:
         return len(self._places) >= self._most
 
     def use(self, upload: str, size_bytes: int, now_s: float, network: str | None = None) -> None:
-        """Note that an upload is used now and how many bytes it has. Without a `network` it stays in its own."""
+        """Record that an upload is used now and how many bytes it has. Without a `network` it stays in its own."""
         place = self._places.get(upload)
         if place is None:
             place = self._places[upload] = _Place(network or UNKNOWN_NETWORK, 0, now_s)
@@ -64,7 +64,7 @@ class UploadPlaces:
         uploads.move_to_end(upload)
 
     def resize(self, upload: str, size_bytes: int) -> None:
-        """Note how many bytes an upload has, which is no use of it."""
+        """Record how many bytes an upload has, which is no use of it."""
         place = self._places[upload]
         self.held_bytes += size_bytes - place.size_bytes
         place.size_bytes = size_bytes

@@ -1,4 +1,4 @@
-"""One upload in memory: its file, and the hashes of what that holds."""
+"""One upload in memory: its file, and the hashes of its bytes."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ class Preempted(TooManyUploads):
 
 
 class Session:
-    """Its file is opened when it is first needed."""
+    """An upload with a request under way, or a recent one. Its file is opened when it is first needed."""
 
     def __init__(
         self,
@@ -46,9 +46,9 @@ class Session:
         self._others = OtherHashes()
         self._row = row
         self.is_named = row is not None
-        """Whether the file's name is durable."""
+        """True when the file's name is durable."""
         self.durable = row.size if row else None
-        """How many bytes are acknowledged, None while there is no row."""
+        """The number of acknowledged bytes, None while there is no row."""
         self._ingest: Ingest | None = None
         self._receiving: asyncio.Timeout | None = None
         self._is_preempted = False
@@ -65,8 +65,8 @@ class Session:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether a request has its turn or waits for it. Else the lock is free for who takes it without a pause: a
-        lock that is unlocked alone may have been promised to a request."""
+        """Return whether a request holds the turn or waits for it. The lock alone does not tell: an unlocked lock may
+        be promised to a waiting request."""
         return self._turns > 0 or self.lock.locked()
 
     @asynccontextmanager
@@ -85,7 +85,7 @@ class Session:
 
     @property
     def is_preemptible(self) -> bool:
-        """Whether a body is being received."""
+        """Return whether a body is being received."""
         return self._receiving is not None
 
     def preempt(self) -> None:
@@ -106,11 +106,11 @@ class Session:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it has no bytes and never had a durable one."""
+        """Return whether it has no bytes and never had a durable one."""
         return self.durable is None and self.size == 0
 
     def check_repository(self, repository: Repository) -> None:
-        """Raises BlobUploadUnknown for any repository but its own."""
+        """Raise BlobUploadUnknown for any repository but its own."""
         if self.repository != repository:
             raise BlobUploadUnknown("there is no such upload in this repository")
 

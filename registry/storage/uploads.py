@@ -89,7 +89,7 @@ class Uploads:
         self.check_room: Callable[[], None] = lambda: None
         """Raises StorageFailed when there is no room for more bytes."""
         self.on_published: Callable[[int], None] = lambda size: None
-        """Told that so many bytes of an upload have become content."""
+        """Called with the size of content that an upload has added."""
 
     def prepare(self) -> None:
         """Remove files of uploads of which nothing was ever acknowledged, and count the others."""
@@ -100,24 +100,24 @@ class Uploads:
                 disk.remove(f"{UPLOADS}/{name}")
 
     def has_bytes(self, upload: str) -> bool:
-        """Whether bytes were acknowledged of an upload that has not ended."""
+        """Return whether bytes were acknowledged of an upload that has not ended."""
         return find_upload(self._catalog.database, upload) is not None
 
     @property
     def at_work(self) -> bool:
-        """Whether a request of an upload is under way, or was a moment ago, so that its client's next one will come."""
+        """Return whether a request of an upload is under way, or has just ended so that another will follow."""
         now_ms = self._clock.now_ms()
         return any(one.is_at_work or now_ms - one.used_ms < PAUSE_MS for one in self._sessions.values())
 
     def size(self, upload: str, repository: Repository) -> int:
-        """How many bytes an upload has. Raises BlobUploadUnknown."""
+        """Return how many bytes an upload has. Raises BlobUploadUnknown."""
         session = self._sessions.get(upload) or self._found(upload, repository)
         session.check_repository(repository)
         return session.size
 
     @property
     def count(self) -> int:
-        """How many uploads are under way."""
+        """Return how many uploads are under way."""
         return len(self._places)
 
     @property
@@ -140,7 +140,7 @@ class Uploads:
     async def append(
         self, upload: str, repository: Repository, body: AsyncIterator[bytes], span: ByteRange | None, network: str = ""
     ) -> int:
-        """Add a request's body, of a client in `network`. Answers the new size, durable.
+        """Add a request's body, of a client in `network`. Return the new size, durable.
 
         Raises ChunkOutOfOrder, SizeInvalid and TooManyUploads, which change nothing unless the upload is preempted
         itself, ClientGone, after which what arrived is kept, and StorageFailed, which ends the upload: what the disk
@@ -175,7 +175,7 @@ class Uploads:
             return change
 
     async def cancel(self, upload: str, repository: Repository) -> None:
-        """Give an upload up. Raises BlobUploadUnknown."""
+        """Cancel an upload. Raises BlobUploadUnknown."""
         async with self._turn(upload, repository, takes_place=False) as session:
             await self._discard(session)
 
@@ -269,7 +269,7 @@ class Uploads:
             self._being_preempted.discard(upload)
 
     def _use(self, session: Session, network: str | None = None) -> None:
-        """Note that an upload is used now, and how many bytes it has."""
+        """Record that an upload is used now, and how many bytes it has."""
         self._places.use(session.id, session.size, self._clock.steady_s(), network)
 
     def _count_all(self) -> None:
@@ -316,7 +316,7 @@ class Uploads:
             await self._forget_idle(session)
 
     async def _receive(self, session: Session, body: AsyncIterator[bytes], span: ByteRange | None) -> Mark:
-        """Add a body and make it durable. Answers where the upload stood before."""
+        """Add a body and make it durable. Return where the upload stood before."""
         if span is not None and span.first != session.size:
             raise ChunkOutOfOrder("the chunk does not continue the upload", {"size": session.size})
         ingest = await session.open()
@@ -345,12 +345,12 @@ class Uploads:
                 if data is None:
                     break
                 if end is not None and ingest.size + len(data) > end:
-                    raise SizeInvalid("the body is longer than it was said to be")
+                    raise SizeInvalid("the body is longer than its Content-Range")
                 self.check_room()
                 await ingest.write(data)
                 self._use(session)
         if end is not None and ingest.size != end:
-            raise SizeInvalid("the body is shorter than it was said to be")
+            raise SizeInvalid("the body is shorter than its Content-Range")
 
     async def _publish(self, session: Session, digest: Digest) -> Change:
         size, checks = session.size, (await session.open()).checks.per_mib()
@@ -386,7 +386,7 @@ class Uploads:
         await self._catalog.database.write(lambda tx: end_upload(tx, session.id, now_ms))
 
     async def _end(self, session: Session) -> None:
-        """Close the file of an upload that is over."""
+        """Close the file of an ended upload."""
         self._leave(session)
         self._places.drop(session.id)
         await session.close()

@@ -1,14 +1,15 @@
-"""Making room on an instance whose disk has a budget.
+"""Eviction: keeping a disk within its budget by removing replicas that other instances hold.
 
-Content that was used longest ago goes, from a high watermark down to a low one, and only what others have: it is not
-for this instance to hold it (see `ranking`), and as many instances as the policy asks for, at least one, have answered
-just now that they hold it, each of which ranks higher for it than this one. That last rule is what makes it safe for
-several to make room at once, and while they cannot hear each other: two can never rely on each other's copy.
+Eviction begins at a high watermark and removes the least recently used content down to a low one. A replica may be
+evicted only if the policy does not assign it to this instance (`rendezvous`), and if as many instances as the policy
+asks for, at least one, have just confirmed that they hold it. Each of those must rank higher for the content than this
+instance. Because ranks are a total order, two instances can never rely on each other's replica, even when they evict
+at the same time and cannot reach each other.
 
-Whoever leaves relies on any copy that stays, and is relied on by nobody who asks after that. Who asked before, and has
-not made room yet, may not do so once the leaver has asked in its turn. One that leaves makes no room.
+An instance that is being decommissioned relies on the replicas of others, and stops confirming its own. Its question
+cancels an eviction of the same content that is being decided (`cancel_eviction`), and it evicts nothing itself.
 
-The bytes of uploads under way are counted too, and make room or are refused like content.
+The bytes of uploads under way count too. An upload for which there is no room is refused.
 """
 
 import asyncio
@@ -41,7 +42,7 @@ MAX_NOTED = 100_000
 
 
 class Evictor:
-    """See the module. A budget of 0 bytes is none."""
+    """The eviction of one instance. A budget of 0 bytes means that there is none."""
 
     def __init__(
         self,
@@ -63,36 +64,37 @@ class Evictor:
         self._garbage_collector = garbage_collector
         self._clock = clock
         self._deciding: Digest | None = None
-        """What is about to be removed, as long as nobody who leaves has asked for it."""
+        """The content whose eviction is being decided; None when a decommission has cancelled that."""
         self._is_stopped = False
         self._used: dict[Digest, int] = {}
-        """When content was read last, in wall milliseconds, as far as that is not written down."""
+        """Times of last reads that are not in the catalog yet, in wall milliseconds."""
         self._again_at = 0.0
-        """When to make room again, in loop time: what nobody else holds is not asked for all the time."""
+        """The time of the next try, in loop time, after one that removed too little: members are not asked all the time
+        for content that only this instance holds."""
         self._pause_s = 0.0
         self.held_bytes = 0
-        """Content on this disk: counted at the last look, and what has come since."""
+        """Bytes of content on this disk, as of the last count and what was added since."""
         self.upload_bytes: Callable[[], int] = lambda: 0
-        """Answers how many bytes uploads under way have."""
+        """Returns the bytes of uploads under way."""
         self.evicted = 0
         self.evicted_bytes = 0
 
     def touch(self, digest: Digest) -> None:
-        """Content is being read."""
+        """Record a read of content."""
         if self._budget_bytes and len(self._used) < MAX_NOTED:
             self._used[digest] = self._clock.now_ms()
 
     def cancel_eviction(self, digest: Digest) -> None:
-        """Somebody who leaves asks whether content is here: what was found out about it before is void."""
+        """Cancel the eviction of a content that is being decided: a member that leaves is about to rely on it."""
         if self._deciding == digest:
             self._deciding = None
 
     def stop(self) -> None:
-        """Make no more room: this instance leaves."""
+        """Evict nothing more: this instance is being decommissioned."""
         self._is_stopped = True
 
     def on_blob_added(self, size: int) -> None:
-        """So many bytes of content have come."""
+        """Count content that was added."""
         self.held_bytes += size
 
     @property
@@ -101,31 +103,31 @@ class Evictor:
 
     @property
     def _is_stuck(self) -> bool:
-        """Whether the last try to make room left more than the high watermark allows."""
+        """Return whether the last try left more than the high watermark allows."""
         return self._pause_s > 0
 
     def check_room(self) -> None:
-        """Raises DiskBudgetUsed while there is more than the budget allows."""
+        """Raise DiskBudgetUsed while there is more than the budget allows."""
         if self._budget_bytes and self._taken_bytes > self._budget_bytes:
             raise DiskBudgetUsed({"taken_bytes": self._taken_bytes, "budget_bytes": self._budget_bytes})
 
     def has_room(self, size: int) -> bool:
-        """Whether content that others hold may come here. Room is made for it later, unless there was nothing to evict
-        when that was tried last."""
+        """Return whether content that others hold may be fetched. Room is made for it later, unless the last try found
+        nothing to evict."""
         budget = self._budget_bytes
         return not budget or (size <= budget and not (self._is_stuck and self._taken_bytes + size > budget))
 
     async def run(self) -> None:
-        """Look now and then, for ever."""
+        """Evict at intervals, for ever."""
         while self._budget_bytes:
             try:
                 await self.once()
             except StorageFailed as error:
-                log.error(LogEvent.EVICTION_FAILED, "no room could be made: %(error)s", error=error)
+                log.error(LogEvent.EVICTION_FAILED, "eviction failed: %(error)s", error=error)
             await asyncio.sleep(LOOK_S)
 
     async def once(self) -> None:
-        """Note what was used, and make room if there is more than the high watermark allows."""
+        """Store the times of reads, and evict down to the low watermark if there is more than the high one allows."""
         used, self._used = self._used, {}
         if used:
             await self._catalog.database.write(lambda tx: note_used(tx, used))
@@ -151,11 +153,11 @@ class Evictor:
         if self._is_stuck:
             log.warning(
                 LogEvent.EVICTION_EXHAUSTED,
-                "there is more content than the budget allows, and nothing more that others hold",
+                "more content than the disk budget allows is on this disk, and other instances hold none of the rest",
             )
 
     async def _evict(self, one: UsedRow) -> bool:
-        """Remove one content if that is safe."""
+        """Evict one content if that is safe. Return whether it was."""
         if self._is_stopped or self._garbage_collector.is_pinned(one.digest):
             return False
         self._deciding = one.digest
@@ -170,8 +172,8 @@ class Evictor:
         return True
 
     def _drop(self, tx: Transaction, digest: Digest) -> bool:
-        """Not if this instance has come to be one that is to hold it, or it was read (by this process, or a reader that
-        has told of it), while others were asked."""
+        """Drop the row of a content. Return False, and keep it, where its eviction was cancelled, it was read or the
+        policy has come to assign it to this instance while members were asked."""
         if self._deciding != digest or digest in self._used or self._is_to_hold(self._repositories(digest), digest):
             return False
         drop_content(tx, digest)
@@ -193,7 +195,7 @@ class Evictor:
         return any(self._members.own in self._replicator.designated(repository, digest) for repository in repositories)
 
     async def _count(self, digest: Digest, instances: list[str], enough: int) -> int:
-        """How many of some instances hold a content, counted up to `enough`."""
+        """Return how many of some instances hold a content, counted up to `enough`."""
         count = 0
         for instance in instances:
             member = self._members.get(instance)

@@ -1,20 +1,21 @@
-"""Removing content that nothing refers to, while everybody pushes.
+"""Garbage collection: removing unreferenced content while clients push, without a leader (mark and release).
 
-Equal digests everywhere would make that safe, and never happen under load. Instead, a content is removed here only when
+Equal state digests everywhere would make removal safe, and never occur under load. Instead, an instance removes a
+content only when
 
- - no live manifest here names it, and every live manifest's body is here and can be read;
- - that has been so for the grace, in running time, and nobody has linked it again meanwhile;
- - every known member has said that it does not rely on it either, and everything those members had committed by then is
-   here;
- - every known member has then given it up: it has dropped its links in the same transaction in which it looked once
-   more, so that no push there can rely on it without uploading it again; only those links that were known here before
-   anybody was asked, since with another one somebody may rely on it who was asked before that;
- - and all of this still holds here in the transaction that forgets it.
+ - no live manifest here refers to it, and the body of every live manifest is here and can be read;
+ - that has been so for the grace period, in running time, and no new link to it was committed meanwhile;
+ - mark: every known member has answered that it does not rely on the content, and everything that those members had
+   committed by then is applied here;
+ - release: every known member has then dropped its links in the transaction in which it checked once more, so that no
+   push there can rely on the content without uploading it again. It drops only links that the collecting instance knew
+   before the first question: a client may rely on a newer link at a member that was asked before;
+ - all of this still holds here in the transaction that drops the row.
 
-A member that does not answer ends the pass: it may have been pushed to. One that is gone for good must be forgotten.
-Whoever was told that a blob exists, and will therefore not upload it, is protected by a pin where it asked: what is
-pinned is relied on. A pin that is set after its instance has said not to rely on the content would not keep others from
-dropping the link; so the link is said again then, and that one they do not drop.
+A member that does not answer ends the pass, since clients may have pushed to it. A member that is gone for good must be
+removed first. A client that was told that a blob exists will not upload it, so the instance that told it takes a lease
+(a pin) on the content, and relies on what is pinned. A pin that is set after its instance has answered the mark would
+not keep others from dropping the link; then the link is re-asserted, and the new link is not dropped.
 """
 
 import asyncio
@@ -57,7 +58,7 @@ log = EventLog("concord.collect")
 T = TypeVar("T")
 
 Links = Mapping[Digest, frozenset[bytes]]
-"""Contents, and all links that whoever collects knew of before it asked anybody, see `links_of`."""
+"""Contents, and all links that the collecting instance knew before its first question, see `links_of`."""
 
 PIN_S = 3600.0
 MAX_PINS = 200_000
@@ -72,24 +73,24 @@ LOOK_S = 0.01
 
 
 class Decision(NamedTuple):
-    """What becomes of a content that no manifest names, and why."""
+    """The outcome for an unreferenced content, and its reason."""
 
     digest: Digest
     size: int
     removed: bool
     reason: Reason
     would_be_removed: bool = False
-    """In a dry run: whether it would have been removed now."""
+    """In a dry run: True when it would have been removed now."""
 
 
 class Report(NamedTuple):
-    """What a pass has done."""
+    """The outcome of a pass."""
 
     decisions: list[Decision]
     bodies: int
     """Manifest bodies forgotten, or in a dry run those that would be."""
     blocked: Reason | None
-    """Why nothing could be removed, None when nothing stood against it."""
+    """The reason why nothing could be removed; None when the pass was not blocked."""
 
     @property
     def removed(self) -> int:
@@ -109,7 +110,7 @@ class Blocked(Exception):
 
 
 class GarbageCollector:
-    """This instance's collection, and its answers to that of others."""
+    """The garbage collection of one instance, and its answers to that of other members."""
 
     def __init__(
         self,
@@ -131,11 +132,11 @@ class GarbageCollector:
         self._grace_s = grace_s
         self._every_s = every_s
         self._since: dict[Digest, float] = {}
-        """Since when, in loop time, content has been known to be unused."""
+        """The times, in loop time, from which on content has been unreferenced."""
         self._pins: dict[Digest, float] = {}
         self._asked: dict[Digest, set[Repository]] = {}
-        """Content that we have said not to rely on, in the order of saying so, and where it was linked again since for
-        somebody who was told that it exists."""
+        """Content on which this instance has answered not to rely, oldest answer first, with the repositories in which
+        its link was re-asserted since for a client that was told that it exists."""
         self._lock = asyncio.Lock()
         self.removed = 0
         self.removed_bytes = 0
@@ -146,7 +147,7 @@ class GarbageCollector:
     # What protects content
 
     def pin(self, digest: Digest) -> None:
-        """Somebody was told that it exists, and may push what refers to it."""
+        """Take a lease on content: a client was told that it exists, and may push a manifest that refers to it."""
         now = _now()
         self._pins.pop(digest, None)
         self._pins[digest] = now + PIN_S
@@ -154,16 +155,16 @@ class GarbageCollector:
             del self._pins[next(iter(self._pins))]
 
     def linked(self, digests: Iterable[Digest]) -> None:
-        """Links have been committed here: that they were unused before is void."""
+        """Restart the grace period of content to which links have been committed."""
         for digest in digests:
             self._since.pop(digest, None)
 
     def release_pending(self, repository: Repository, digest: Digest) -> bool:
-        """Whether others may be about to drop a link, because we have said that we do not rely on it."""
+        """Return whether others may be about to drop a link, since this instance has answered not to rely on it."""
         return digest in self._asked and repository not in self._asked[digest]
 
     def link_reasserted(self, repository: Repository, digest: Digest) -> None:
-        """A link was said again that others may be about to drop."""
+        """Record that a link was re-asserted which others may be about to drop."""
         if digest in self._asked:
             self._asked[digest].add(repository)
 
@@ -173,7 +174,7 @@ class GarbageCollector:
     # A pass
 
     async def run(self) -> None:
-        """A pass now and then, for ever."""
+        """Collect at intervals, for ever."""
         while self._every_s:
             await asyncio.sleep(min(self._every_s, max(self._grace_s, 1.0)))
             try:
@@ -200,7 +201,7 @@ class GarbageCollector:
                 )
 
     async def once(self, dry: bool = False) -> Report:
-        """Remove what can be removed now, or with `dry` only say what would be."""
+        """Remove what can be removed now; with `dry` only report it."""
         async with self._lock:
             candidates = await self._candidates()
             now = _now()
@@ -224,7 +225,7 @@ class GarbageCollector:
             return self.last
 
     async def _candidates(self) -> list[UnreferencedContent]:
-        """All unused content. Notes since when each is."""
+        """Return all unreferenced content, and record since when each is."""
         found: list[UnreferencedContent] = []
         now = _now()
         last = ""
@@ -281,7 +282,7 @@ class GarbageCollector:
         ]
 
     async def _ask_all(self, digests: list[Digest]) -> list[tuple[Member, Digest]]:
-        """Who relies on what. Raises Blocked unless every known member has answered and its facts are here."""
+        """Return which members rely on which content. Raises Blocked unless all answered and their facts are here."""
         members = self._members.all()
         question = ReferenceQuestion(list(digests), self._gossip.start, self._gossip.published_seq)
         answers = await asyncio.gather(*(self._ask(member, "/relied", question, ReferenceAnswer) for member in members))
@@ -298,14 +299,14 @@ class GarbageCollector:
         ]
 
     async def _level(self, member: Member, question: ReferenceQuestion, answer: ReferenceAnswer) -> bool:
-        """Have all that a member had committed when it answered, and see that it had all of ours. Mostly that is so, or
-        the frames are on their way; else the two exchange what they have."""
+        """Return whether this instance has all that a member had committed when it answered, and vice versa.
+        Mostly that is so, or the frames are on their way; otherwise the two exchange what they have."""
         if answer.applied >= question.changes and await self._applied(member, answer.start, answer.changes):
             return True
         return await self._anti_entropy.catch_up_to_now(member)
 
     async def _applied(self, member: Member, start: int, changes: int) -> bool:
-        """Whether we have all changes of a member up to one, or have them in a moment."""
+        """Return whether we have all changes of a member up to one, or have them in a moment."""
         deadline = _now() + MOMENT_S
         while member.applied.contiguous_seq(start) < changes:
             if _now() > deadline:
@@ -314,7 +315,7 @@ class GarbageCollector:
         return True
 
     async def _release_all(self, links: Links) -> set[Digest]:
-        """Have everybody give contents up. Answers those that all did."""
+        """Ask all members to release contents. Return those that all have released."""
         released = set(links)
         if not links:
             return released
@@ -334,7 +335,7 @@ class GarbageCollector:
             raise Blocked(Code.MEMBER_UNREACHABLE, detail) from None
 
     async def _remove(self, batch: list[UnreferencedContent], links: Links) -> set[Digest]:
-        """Forget contents and remove their files, those that are still unused."""
+        """Drop the rows and remove the files of contents that are still unreferenced."""
         removed = set()
         for digest, size in batch:
             async with self._store.changing(digest):
@@ -354,8 +355,8 @@ class GarbageCollector:
         return True
 
     async def _collect_bodies(self, dry: bool) -> int:
-        """Forget manifest bodies that no live fact names: whoever names one again brings it along or asks for it.
-        Answers how many, with `dry` without doing it."""
+        """Drop manifest bodies that no live fact names: a later push brings its body along, or asks for it.
+        Return how many, with `dry` without doing it."""
         count, last = 0, ""
         while page := await unreferenced_bodies(self._catalog.database, last, BATCH):
             last = page[-1]
@@ -368,7 +369,7 @@ class GarbageCollector:
     # Answering others
 
     async def relied(self, asker: Member | None, question: ReferenceQuestion) -> ReferenceAnswer:
-        """Which of some contents are relied upon here."""
+        """Return which of some contents this instance relies on."""
         if asker is not None:
             await self._applied(asker, question.start, question.changes)
         applied = asker.applied.contiguous_seq(question.start) if asker is not None else 0
@@ -392,7 +393,7 @@ class GarbageCollector:
         return relied
 
     async def release(self, links: Links) -> list[Digest]:
-        """Give contents up that we were asked about and that nothing has come to rely on since: drop their links."""
+        """Drop the links of contents about which this instance was asked and on which nothing relies since."""
 
         def drop(tx: Transaction) -> Steps[list[Digest]]:
             free: list[Digest] = []
@@ -407,7 +408,7 @@ class GarbageCollector:
         return await self._catalog.database.write_in_steps(drop)
 
     def _is_free(self, tx: Transaction, digest: Digest, links: frozenset[bytes]) -> bool:
-        """Whether nothing relies on a content, nor can have come to: it has no other links than those."""
+        """Return whether nothing relies on a content, nor can have come to: it has no links but these."""
         is_free = not self.is_pinned(digest) and not is_referenced(tx, digest) and links_of(tx, digest) <= links
         return is_free and any_not_understood(tx) is None
 

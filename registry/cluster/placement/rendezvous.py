@@ -1,9 +1,9 @@
-"""Which instances are to hold a content: rendezvous hashing over the known members (Thaler and Ravishankar, 1998).
+"""Replica candidates by rendezvous hashing over the known members (Thaler and Ravishankar, 1998).
 
-Each member has a weight for each digest, and the highest hold it. Everybody computes the same without a message; when a
-member comes or goes, only what ranks it first moves. Copies that are to be at so many instances are at as many
-different sites as there are. The ranking is over members that are known, not over those that are live: else a moment's
-silence would move content.
+Each member has a weight for each digest, and the members with the highest weights hold the content. All members compute
+the same ranking without a message, and when a member joins or leaves, only the content moves for which it ranks first.
+Where a policy asks for a number of replicas, they are spread over as many sites as there are. The ranking covers known
+members, not live ones: otherwise a moment's silence would move content.
 """
 
 from collections.abc import Iterable
@@ -23,12 +23,12 @@ class Candidate(NamedTuple):
 
 
 def ranked(digest: Digest, candidates: Iterable[Candidate]) -> list[Candidate]:
-    """All candidates, the first to hold a content first."""
+    """Return the candidates for a content, the highest rank first."""
     return sorted(candidates, key=lambda one: blake3(f"{digest}\0{one.instance}".encode()).digest(8), reverse=True)
 
 
 def spread(order: Iterable[Candidate]) -> list[Candidate]:
-    """The same candidates, so that the first ones are each at another site."""
+    """Return the same candidates, reordered so that the first ones are each at another site."""
     rounds: dict[str, int] = {}
     numbered = []
     for one in order:
@@ -38,7 +38,7 @@ def spread(order: Iterable[Candidate]) -> list[Candidate]:
 
 
 def designated(copies: Copies, digest: Digest, candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Who is to hold a content. Fewer than the policy asks for where there are not so many."""
+    """Return the instances that a policy assigns a content to: fewer than it asks for where there are not so many."""
     order = ranked(digest, candidates)
     if copies.everywhere:
         return order

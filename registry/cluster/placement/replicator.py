@@ -1,9 +1,9 @@
-"""Bringing content to where the policy wants it.
+"""The replicator: fetching the content that the policy assigns to this instance.
 
-Whoever is to hold a content fetches it, from the moment its link is committed here: at the end of an upload, not with
-the manifest. What was missed (a start, an instance that came or went, a holder that was out of reach) is found by going
-over all links again, at a bounded rate. Nobody is asked to take anything, and no list of who has what is kept: everyone
-computes the same (see `ranking`).
+An instance fetches its content as soon as the link is committed here: at the end of the upload, not with the manifest.
+A walk over all links, at a bounded rate, finds what was missed: during a restart, when members joined or left, while
+holders were unreachable. No member pushes content, and no list of holders is kept, since all members compute the same
+ranking (`rendezvous`).
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class Link(NamedTuple):
 
 
 class Replicator:
-    """This instance's part in keeping copies. `keeps` is False for a front end."""
+    """The replicas of one instance. `keeps` is False for a proxy instance, which holds none."""
 
     def __init__(
         self,
@@ -67,29 +67,29 @@ class Replicator:
         self._mib_s = mib_s
         self._due: OrderedDict[Digest, Link] = OrderedDict()
         self._linked: deque[tuple[Repository, list[Fact]]] = deque()
-        """New links of large changes that have not been looked at yet, in pages."""
+        """New links of large changes that are not processed yet, in pages."""
         self._choosing: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._gone_over_at = -GO_OVER_S
         self._gone_over_with: list[Candidate] = []
         self._again_at = math.inf
-        """When to go over all links again although nobody has come or gone, in loop time."""
+        """The time of the next walk over all links when membership does not change, in loop time."""
         self.copied = 0
-        """Contents fetched because they are to be here."""
+        """Contents fetched because the policy assigns them to this instance."""
         self.lacking = 0
-        """Contents that are to be here and could not be had, when all links were gone over last."""
+        """Assigned contents that no holder could send, as of the last walk over all links."""
 
     def candidates(self) -> list[Candidate]:
-        """All that copies are to be at, this instance among them if it keeps any."""
+        """Return the instances that may hold replicas, this instance among them if it does."""
         return self._members.replica_candidates() + ([self._members.own] if self._keeps else [])
 
     @property
     def is_proxy(self) -> bool:
-        """Whether this instance is none that others could count on."""
+        """Return whether others cannot count on replicas of this instance."""
         return not self._counts
 
     def stop(self) -> None:
-        """Keep no more copies here."""
+        """Fetch no more replicas, and count as a proxy from now on."""
         self._keeps = self._counts = False
         self._due.clear()
         self._linked.clear()
@@ -98,7 +98,7 @@ class Replicator:
         return designated(self._policy.of(repository).copies, digest, self.candidates())
 
     def linked(self, document: str, links: list[Fact]) -> None:
-        """Links have been committed here."""
+        """Schedule what newly committed links assign to this instance."""
         if not self._keeps or not document.startswith(KIND):
             return
         repository = Repository(document.removeprefix(KIND))
@@ -111,13 +111,13 @@ class Replicator:
             self._choosing = asyncio.create_task(self._choose_all())
 
     async def _choose_all(self) -> None:
-        """Look at the links of large changes, a page before each turn of the loop."""
+        """Process the links of large changes, a page in each turn of the loop."""
         while self._linked:
             self._choose(*self._linked.popleft())
             await asyncio.sleep(0)
 
     def _choose(self, repository: Repository, links: list[Fact]) -> None:
-        """Note which of some new links are to be fetched."""
+        """Schedule those of some new links whose content this instance must fetch."""
         for fact in links:
             link = Link(Digest(fact.key), fact.size, fact.writer)
             if self._lacks(link.digest) and self._is_mine(repository, link.digest):
@@ -133,11 +133,11 @@ class Replicator:
 
     @property
     def due(self) -> int:
-        """How many contents are waiting to be fetched."""
+        """Return how many contents are waiting to be fetched."""
         return len(self._due)
 
     async def run(self) -> None:
-        """Fetch what is due, and go over all links now and then, for ever."""
+        """Fetch what is due, and walk over all links at intervals, for ever."""
         if not self._keeps:
             return
         async with asyncio.TaskGroup() as group:
@@ -155,7 +155,7 @@ class Replicator:
                 self._try_again(self._members.may_recover())
 
     async def _copy(self, link: Link) -> bool:
-        """Fetch one content, unless it has come meanwhile or nobody reachable has it."""
+        """Fetch one content. Return False where no reachable member could send it."""
         if not self._lacks(link.digest):
             return True
         uploader = self._queries.instance_of(link.writer)
@@ -168,7 +168,7 @@ class Replicator:
         except (ContentUnreachable, TransferFailed, StorageFailed) as error:
             log.warning(
                 LogEvent.REPLICA_FETCH_FAILED,
-                "no copy of %(digest)s could be made: %(error)s",
+                "%(digest)s could not be replicated here: %(error)s",
                 digest=link.digest,
                 error=error,
             )
@@ -188,7 +188,7 @@ class Replicator:
             await asyncio.sleep(LOOK_S)
 
     async def _go_over(self) -> None:
-        """Fetch whatever is to be here and is not, slowly."""
+        """Walk over all links and fetch what is assigned to this instance and missing, at the configured rate."""
         lacking, soon, last = 0, False, ""
         while digests := await self._queries.links_not_held(last, PAGE):
             for digest in digests:
@@ -208,8 +208,8 @@ class Replicator:
             self._try_again(soon)
 
     def _try_again(self, soon: bool) -> None:
-        """Go over all links again for what could not be had; at the next look where somebody may have been about to
-        answer: right after a start nobody has been heard of yet."""
+        """Schedule another walk for content that could not be fetched; at once where members may still be starting:
+        right after a start this instance has heard of none."""
         self._again_at = min(self._again_at, _now() + (0.0 if soon else RETRY_S))
 
     def _lacks(self, digest: Digest) -> bool:

@@ -1,10 +1,11 @@
-"""Waiting until as many instances hold a push as its policy asks for, before it is answered; and being one of those.
+"""The write concern of a push: waiting until enough holders have it before the push is acknowledged.
 
-The instance that was pushed to asks others to take the manifest and everything it stands on: those that are to hold it
-anyway first, and others in the place of who does not answer or is slow. A holder counts once it has committed the facts
-and has all content, verified and durable; or, of a push whose manifest was deleted meanwhile, once it knows of both:
-there is nothing left to hold. Copying has begun when each upload ended, so there is mostly nothing left to do. A push
-that does not reach enough holders in time stays where it is, visible, and says so.
+The instance that was pushed to asks others to replicate the manifest and everything it refers to. It asks the replica
+candidates first, and others in place of those that do not answer or are slow (a sloppy quorum; DeCandia et al.,
+"Dynamo", 2007). A holder counts once it has committed the facts and has all content, verified and durable. Where the
+manifest was deleted meanwhile, a holder counts once it has applied both the push and the delete: nothing is left to
+hold. Replication begins when each upload ends, so there is mostly nothing left to copy. A push that does not reach its
+write concern in time stays visible, and the answer is an error that says how many holders it has.
 """
 
 import asyncio
@@ -40,18 +41,19 @@ AT_ONCE = 4
 
 
 class Group(NamedTuple):
-    """So many have to hold it, of whoever is there: one that comes while a push waits may be the one that is needed."""
+    """A number of holders that is needed, and the candidates. These are computed anew each time, since a member that
+    joins while a push waits may be the one that is needed."""
 
     needed: int
     candidates: Callable[[], list[Candidate]]
 
 
 Place = tuple[str, str]
-"""A site and an address in it: one instance, also where that goes on under another id meanwhile."""
+"""A site and an address in it. It identifies an instance even where that takes another id meanwhile."""
 
 
 class WriteConcern:
-    """See the module."""
+    """The write concerns of pushes at this instance, and this instance as a holder for others."""
 
     def __init__(
         self,
@@ -78,7 +80,7 @@ class WriteConcern:
         self._patience_s = patience_s
 
     def stop(self) -> None:
-        """Be no holder any more: this instance leaves."""
+        """Stop being a holder: this instance is being decommissioned."""
         self._keeps = False
 
     # Asking
@@ -108,7 +110,7 @@ class WriteConcern:
                 task.cancel()
 
     def _sites(self, rule: Rule, others: list[Candidate]) -> list[str]:
-        """Which ones `each-site` means: those that the policy names, else all there are."""
+        """Return the sites that `each-site` means: those that the policy names, else all there are."""
         known = [one.site for one in ([self._own] if self._keeps else []) + others]
         return list(dict.fromkeys([site for site, _ in rule.copies.sites] or known))
 
@@ -122,17 +124,17 @@ class WriteConcern:
         return [Group(needed, partial(self._in_order, repository, digest))] if needed > 0 else []
 
     def _others(self, digest: Digest, site: str | None = None) -> list[Candidate]:
-        """All others, or those of a site, the first to hold a content first."""
+        """Return all other candidates, or those of a site, the highest rank first."""
         order = ranked(digest, self._replicator.candidates())
         return [one for one in order if one != self._own and site in (None, one.site)]
 
     def _in_order(self, repository: Repository, digest: Digest) -> list[Candidate]:
-        """All others, those first that are to hold it anyway."""
+        """Return all other candidates, those first that the policy assigns the content to."""
         first = [one for one in self._replicator.designated(repository, digest) if one != self._own]
         return first + [one for one in self._others(digest) if one not in first]
 
     async def _reach(self, group: Group, question: ReplicateManifestQuestion, reached: list[Candidate]) -> None:
-        """Ask as many as are needed, and one more whenever that takes long, until enough hold it."""
+        """Ask as many candidates as are needed, and one more whenever that takes long, until enough hold the push."""
         asking: dict[asyncio.Task[Place | None], Candidate] = {}
         failed_at: dict[Candidate, float] = {}
         held_at: set[Place] = set()
@@ -157,7 +159,7 @@ class WriteConcern:
     def _next(
         self, group: Group, asking: set[Candidate], failed_at: dict[Candidate, float], held_at: set[Place]
     ) -> list[Candidate]:
-        """Whom to ask: reachable ones in order, those that failed a moment ago last and not at once again."""
+        """Return the candidates to ask: reachable ones in order; those that failed come last, after a pause."""
         free = []
         for one in group.candidates():
             member = self._members.get(one.instance)
@@ -168,7 +170,7 @@ class WriteConcern:
         return sorted(free, key=lambda one: failed_at.get(one, 0.0))
 
     async def _ask(self, one: Candidate, question: ReplicateManifestQuestion) -> Place | None:
-        """Ask until it holds everything. Answers where that is; None when it does not answer, or cannot."""
+        """Ask a candidate until it holds everything. Return its place; None when it does not answer, or cannot."""
         member = self._members.get(one.instance)
         if member is None:
             return None  # it was forgotten a moment ago
@@ -210,7 +212,7 @@ class WriteConcern:
     # Answering
 
     async def replicate_blob(self, digest: Digest, size: int, asker: str) -> ReplicateBlobAnswer:
-        """Take one content over. Answers within SLICE_S; what has begun goes on."""
+        """Replicate one content here. Return within SLICE_S; a transfer that has begun goes on."""
         if not self._keeps:
             return ReplicateBlobAnswer(False, reason="it keeps no copies: it is a front end, or leaves too")
         try:
@@ -226,7 +228,7 @@ class WriteConcern:
     async def replicate_manifest(
         self, question: ReplicateManifestQuestion, asker: Member | None
     ) -> ReplicateManifestAnswer:
-        """Take everything a manifest stands on. Answers within SLICE_S how far it is; what has begun goes on."""
+        """Replicate everything that a manifest refers to. Return what is missing within SLICE_S; transfers go on."""
         if not self._keeps:
             return ReplicateManifestAnswer(False)
         repository, digest = parse_repository(question.repository), parse_digest(question.digest)
@@ -248,8 +250,8 @@ class WriteConcern:
         return ReplicateManifestAnswer(not left, len(left))
 
     async def _lacking(self, repository: Repository, digest: Digest) -> AsyncIterator[Digest]:
-        """The blobs a manifest stands on, over all levels, that are linked here and whose content is not; and its own
-        digest or a child's where the body cannot be had."""
+        """Yield what a manifest refers to, over all levels, and is missing here: linked blobs without content, and
+        manifests whose bodies cannot be fetched."""
         pending, seen = [digest], {digest}
         while pending and len(seen) <= MAX_PARTS:
             current = pending.pop()

@@ -1,8 +1,8 @@
-"""Content for whoever asks: from this disk where it is here and right, else from whoever has it.
+"""The blob reader: content from this disk where it is here and intact, otherwise from another holder.
 
-Content whose last check is too long ago, or lies in the future because a clock was wrong, is checked as it is read
-(`storage.checked`). What turns out damaged is put aside and mended at once; a client's answer goes on from the mended
-copy, from the byte it has come to.
+Content whose last check is too long ago, or lies in the future because a clock was wrong, is verified as it is read
+(`storage.checked`). Corrupt content is quarantined and repaired at once. An answer under way continues from the
+repaired copy, at the byte that it has reached.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ REPAIRS_AT_ONCE = 64
 
 
 class BlobReader:
-    """Reads content, and mends what is damaged."""
+    """Reads content, and repairs what is corrupt."""
 
     def __init__(
         self, catalog: Catalog, store: BlobStore, transfers: Transfers, clock: Clock, check_after_s: float
@@ -48,11 +48,11 @@ class BlobReader:
         self._check_after_ms = int(check_after_s * 1000)
         self.quarantine = Quarantine(store, catalog.database)
         self.repaired = 0
-        """Damaged contents that are whole again, since the start."""
+        """Corrupt contents that were repaired, since the start."""
         self._aside: dict[Digest, tuple[str, ContentRow]] = {}
-        """Damaged copies that were put aside, with what is known of them."""
+        """Paths and rows of quarantined copies."""
         self._unrepaired: dict[Digest, int] = {}
-        """Content that was damaged and is not mended yet, with its size."""
+        """Sizes of corrupt contents that are not repaired yet."""
         self._watching: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
@@ -60,11 +60,11 @@ class BlobReader:
             task.cancel()
 
     async def read(self, digest: Digest, size: int, writer: int, part: ByteRange) -> Pieces:
-        """A part of a content that `writer` has linked, wherever it is; from its holder through to the reader where it
-        has no room here. Raises ContentUnreachable, TransferFailed, StorageFailed; SizeDiffers, before the first piece,
+        """Yield a range of a content that `writer` has linked, wherever it is; passed through where it has no room
+        here. Raises ContentUnreachable, TransferFailed, StorageFailed; SizeDiffers, before the first piece,
         where the content has another size.
 
-        Several tries, since what was damaged is mended meanwhile and then read here.
+        Several tries, since corrupt content is repaired meanwhile and then read here.
         """
         offset, end = part.first, part.first + part.length
         transfer: Transfer | None = None
@@ -107,30 +107,30 @@ class BlobReader:
                 continue
             if offset == end:
                 return
-        raise TransferFailed("the content is damaged here again and again")
+        raise TransferFailed("the content was found corrupt here again after every repair")
 
     async def open(self, digest: Digest, size: int, writer: int, part: ByteRange) -> Pieces:
-        """As `read`, with the first piece read: what is damaged there, or cannot be had at all, shows before anything
-        is answered. Raises what that raises."""
+        """Return what `read` yields, with the first piece read, so that failures there show before the answer begins.
+        Raises what `read` raises."""
         return await with_first_piece(self.read(digest, size, writer, part))
 
     async def open_held(self, digest: Digest, part: ByteRange) -> Pieces | None:
-        """A part of a content from this disk alone, its first piece read; None when it is not here, or is damaged
-        there."""
+        """Return a range of a content from this disk alone, its first piece read; None when it is
+        not here or corrupt."""
         try:
             return await with_first_piece(self._read_held(digest, part))
         except Corrupt:
             return None
 
     async def damaged(self, digest: Digest, damage: Corrupt) -> Transfer | None:
-        """Put content aside that was found damaged, and begin to mend it. None when it is right after all, or somebody
-        else has seen to it, or the catalog cannot be told."""
+        """Quarantine content that was found corrupt, and begin its repair. Return None when it is intact after all,
+        quarantined already, or when the catalog cannot be written."""
         try:
             aside = await self.quarantine.add(digest, damage)
         except StorageFailed as error:
             log.error(
                 LogEvent.QUARANTINE_FAILED,
-                "%(digest)s is damaged and cannot be put aside: %(error)s",
+                "%(digest)s is corrupt and could not be quarantined: %(error)s",
                 digest=digest,
                 error=error,
             )
@@ -144,11 +144,11 @@ class BlobReader:
         return self._repair(digest, aside.row.size, aside.quarantined_copy)
 
     def quarantined_size(self, digest: Digest) -> int | None:
-        """The size of a content of which a damaged copy is put aside here."""
+        """Return the size of a content with a quarantined copy; None without one."""
         return self._aside[digest][1].size if digest in self._aside else None
 
     async def open_quarantined(self, digest: Digest, part: ByteRange) -> Pieces | None:
-        """A part of a damaged copy, if that part is right."""
+        """Return a range of a quarantined copy; None unless that range is intact."""
         path, row = self._aside.get(digest, (None, None))
         if path is None or row is None:
             return None
@@ -158,12 +158,12 @@ class BlobReader:
             return None
 
     async def quarantine_pending(self) -> None:
-        """Put aside what is damaged and could not be when it was found; by now it may be right after all."""
+        """Quarantine corrupt content that could not be quarantined when it was found, unless it is intact by now."""
         for digest, offset in list(self._store.pending_quarantine.items())[:REPAIRS_AT_ONCE]:
-            await self.damaged(digest, Corrupt(offset, "it could not be put aside before"))
+            await self.damaged(digest, Corrupt(offset, "it could not be quarantined before"))
 
     def retry_repairs(self) -> None:
-        """Try again to mend what could not be: somebody who has it may be back."""
+        """Try again to repair what could not be repaired: a holder may have returned."""
         for digest, size in list(self._unrepaired.items())[:REPAIRS_AT_ONCE]:
             if self._store.held_size(digest) is not None:
                 self._is_repaired(digest)
@@ -188,7 +188,7 @@ class BlobReader:
     def _is_repaired(self, digest: Digest) -> None:
         if self._unrepaired.pop(digest, None) is not None:
             self.repaired += 1
-            log.warning(LogEvent.BLOB_REPAIRED, "%(digest)s is whole again", digest=digest)
+            log.warning(LogEvent.BLOB_REPAIRED, "%(digest)s is repaired", digest=digest)
 
     async def _read_held(self, digest: Digest, part: ByteRange) -> Pieces:
         try:
@@ -203,8 +203,8 @@ class BlobReader:
             raise
 
     def _held(self, digest: Digest, part: ByteRange, size: int | None = None) -> Pieces | None:
-        """A part of content that is on this disk, checked if that is due. None where it is not here. Raises SizeDiffers
-        where it has another size than `size`."""
+        """Return a range of content on this disk, verified if that is due; None where it is not here. Raises
+        SizeDiffers where it has another size than `size`."""
         found = (
             content_checked(self._catalog.database, digest) if digest not in self._store.pending_quarantine else None
         )
@@ -219,7 +219,7 @@ class BlobReader:
     async def _checked(self, digest: Digest, part: ByteRange) -> Pieces:
         row = find_content(self._catalog.database, digest)
         if row is None:
-            raise Corrupt(part.first, "it was put aside meanwhile")
+            raise Corrupt(part.first, "it was quarantined meanwhile")
         async with aclosing(VerifiedFile(self._store.open(digest), row).read(*part)) as pieces:
             async for piece in pieces:
                 yield piece
@@ -227,20 +227,22 @@ class BlobReader:
             await self.note_checked([digest])
 
     def _is_older(self, checked_ms: int, bound_ms: int) -> bool:
-        """Whether a check is `bound_ms` or more ago."""
+        """Return whether a check is `bound_ms` or more ago."""
         return is_due(checked_ms, self._clock.now_ms(), bound_ms)
 
     async def note_checked(self, digests: list[Digest]) -> None:
-        """Note that contents were checked as a whole. Failing to is no harm: they are checked again."""
+        """Record that contents were checked as a whole. A failure does no harm: they are checked again."""
         now_ms = self._clock.now_ms()
         try:
             await self._catalog.database.write(lambda tx: note_checked(tx, digests, now_ms))
         except StorageFailed as error:
-            log.warning(LogEvent.CHECK_TIME_WRITE_FAILED, "a check could not be noted: %(error)s", error=error)
+            log.warning(
+                LogEvent.CHECK_TIME_WRITE_FAILED, "the time of a check could not be written: %(error)s", error=error
+            )
 
 
 async def with_first_piece(pieces: Pieces) -> Pieces:
-    """The same pieces, the first of which has been read."""
+    """Return the same pieces, the first of which has been read."""
     first = await anext(pieces, b"")
     return _joined(first, pieces)
 

@@ -1,9 +1,9 @@
-"""Who has a content.
+"""The locator: finding the holders of a content by asking members.
 
-No list of that is kept or sent around. Asked first are those that are likely to have it: who had it when it was looked
-for last, the instance it was uploaded to, and those that rank first for it (see `ranking`), near ones and far ones. The
-others are asked when none of these says yes, or says nothing for a moment. So a content costs a handful of questions
-however many instances there are, and one that is dead or slow costs that moment.
+No directory of holders is kept or replicated. The locator first asks the likely holders: the last one it found, the
+instance that the content was uploaded to, and the members that rank first for it (`rendezvous`), of this site and of
+others. It asks the rest when none of the likely ones holds the content, or when none answers for a moment (a hedged
+request). So a lookup costs a handful of questions however large the cluster is, and a dead member costs that moment.
 """
 
 import asyncio
@@ -34,14 +34,14 @@ class Locator:
         self._members = members
         self._asking: dict[tuple[str, Digest], asyncio.Task[int | None]] = {}
         self._had: OrderedDict[Digest, str] = OrderedDict()
-        """Who had a content when it was looked for last."""
+        """The member that had a content when it was looked for last."""
         self.questions = 0
 
     async def holders(
         self, digest: Digest, members: Iterable[Member] | None = None, uploader: str | None = None
     ) -> AsyncGenerator[tuple[Member, int], None]:
-        """Reachable members that have it, and its size there, as their answers come; of several at once, those of the
-        own site first, and then those that answer fast."""
+        """Yield reachable holders with the size they have, as their answers arrive; of several at once, those of
+        this site first, then those that answer fast."""
         asking = list(self._members.reachable() if members is None else members)
         likely = self._likely(digest, asking, uploader)
         others = [member for member in asking if member not in likely]
@@ -79,14 +79,14 @@ class Locator:
             self._had.popitem(last=False)
 
     async def size_anywhere(self, digest: Digest) -> int | None:
-        """The size of a content that some reachable member has."""
+        """Return the size of a content at any reachable holder; None where there is none."""
         async with aclosing(self.holders(digest)) as holders:
             async for _, size in holders:
                 return size
         return None
 
     async def size_within_miss_bound(self, digest: Digest) -> int | None:
-        """The size of a content that some reachable member has, or None when none says so in time."""
+        """Return the size of a content at any reachable holder; None where none answers within MISS_BOUND_S."""
         prompt = [member for member in self._members.reachable() if member.prompt]
         try:
             async with asyncio.timeout(MISS_BOUND_S), aclosing(self.holders(digest, prompt)) as holders:
@@ -97,21 +97,22 @@ class Locator:
         return None
 
     async def size_before_upload(self, digest: Digest) -> int | None:
-        """The size of a content that some member has, or None when it has to be uploaded again. Answers are waited for,
-        and members that may be restarting: a client that has just uploaded a blob asks whether it is there, and gives
-        up when it is not."""
+        """Return the size of a content at any holder; None when the client must upload it again.
+
+        Waits for all answers, and for members that may be restarting: a client that has just uploaded a blob asks
+        whether it exists, and fails when it does not."""
         while (size := await self.size_anywhere(digest)) is None and self._members.may_recover():
             await asyncio.sleep(LOOK_AGAIN_S)
         return size
 
     async def damaged(self, digest: Digest) -> list[tuple[Member, int]]:
-        """Reachable members that have put a damaged copy aside, and its size: what is right in it can be had."""
+        """Return reachable members with a quarantined copy, and its size: its intact parts can be read."""
         members = self._members.reachable()
         sizes = await asyncio.gather(*(self._ask(member, digest, damaged=True) for member in members))
         return [(member, size) for member, size in zip(members, sizes, strict=True) if size is not None]
 
     def _ask_once(self, member: Member, digest: Digest) -> "asyncio.Task[int | None]":
-        """The question to a member, once however many want to know. It outlives whoever gives up waiting."""
+        """Return the task of a question, shared by all that wait for it. It outlives waiters that give up."""
         key = (member.instance, digest)
         task = self._asking.get(key)
         if task is None:
@@ -131,7 +132,7 @@ class Locator:
             task.cancel()
 
     def whereabouts(self, instance: str | None) -> str:
-        """Words for an operator and a client: where a content is that cannot be reached."""
+        """Describe, for operators and clients, where an unreachable content was uploaded to."""
         if instance is None:
             return "no instance that has it can be reached"
         if instance == self._members.own_instance:

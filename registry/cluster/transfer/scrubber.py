@@ -1,9 +1,9 @@
-"""Checking all content in turn, so that what rots is found and mended while somebody still has it whole.
+"""The scrubber: verifying all content in turn, so that bit rot is found and repaired while an intact replica exists.
 
-In the background, content whose last check is long ago, at a bounded rate, the oldest first; manifests' bodies soon
-after a start and then as often. When it is asked for, a full pass: all of it once, in the order in which it came, and
-every manifest's body. Whatever is found damaged, or gone, is put aside and fetched again at once. A pass that is asked
-for while one runs is that one.
+In the background the scrubber verifies content whose last check is long ago, at a bounded rate, the oldest check first,
+and manifest bodies soon after a start and then as often. On request it makes a full pass: all content once, in the
+order in which it was added, and all manifest bodies. Corrupt or missing content is quarantined and fetched again at
+once. A request during a full pass joins that pass.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ DEFAULT_MIB_S = 20.0
 BATCH = 64
 BODIES = 8
 BODIES_AFTER_S = 600.0
-"""When after a start the bodies of manifests are compared for the first time."""
+"""The time after a start at which manifest bodies are verified for the first time."""
 REPAIRS_AT_ONCE = 4
 AT_ONCE = 2
 """So many parts of a content are read and compared at once."""
@@ -57,12 +57,12 @@ NAP_S = 0.005
 
 
 class Pass(msgspec.Struct):
-    """A full pass over all content, or what was checked since the start."""
+    """The progress of a full pass, or of all checks since the start."""
 
     started_ms: int
     ended_ms: int | None = None
     total_bytes: int = 0
-    """What there was to check when it began."""
+    """Bytes to check when the pass began."""
     bytes: int = 0
     contents: int = 0
     damaged: int = 0
@@ -70,7 +70,7 @@ class Pass(msgspec.Struct):
 
 
 class Scrubber:
-    """The task that checks, and what it has found."""
+    """The background scrub of one instance, and its results."""
 
     def __init__(
         self,
@@ -95,15 +95,15 @@ class Scrubber:
         self._asked = asyncio.Event()
         self._repairs: set[asyncio.Task[None]] = set()
         self.running: Pass | None = None
-        """The full pass that was asked for and has not ended."""
+        """The full pass under way; None without one."""
         self.last: Pass | None = None
         self.all = Pass(clock.now_ms())
-        """Everything since the start."""
+        """All checks since the start."""
         if config.scrub_at_start:
             self.begin()
 
     def begin(self) -> bool:
-        """Ask for a full pass now. Answers whether there was none under way, which else is the one."""
+        """Request a full pass. Return False where one is under way, which the request joins."""
         if self.running is not None:
             return False
         self.running = Pass(self._clock.now_ms(), total_bytes=content_bytes(self._catalog.database))
@@ -114,7 +114,7 @@ class Scrubber:
         return oldest_check_ms(self._catalog.database)
 
     async def run(self) -> None:
-        """Check what is due, and what is asked for, for ever."""
+        """Verify what is due or requested, for ever."""
         while True:
             await self._blob_reader.quarantine_pending()
             self._blob_reader.retry_repairs()
@@ -145,14 +145,14 @@ class Scrubber:
         self.last, self.running = asked, None
         log.info(
             LogEvent.SCRUB_FINISHED,
-            "all content was checked: %(contents)d, of them %(damaged)d damaged, %(repaired)d repaired",
+            "all content was checked: %(contents)d contents, %(damaged)d corrupt, %(repaired)d repaired",
             contents=asked.contents,
             damaged=asked.damaged,
             repaired=asked.repaired,
         )
 
     async def _check_due(self) -> None:
-        """Until nothing is due any more, or a full pass is asked for."""
+        """Verify content until none is due, or a full pass is requested."""
         first: ContentRow | None = None
         while self.running is None:
             rows = due_content(self._catalog.database, self._clock.now_ms(), self._every_ms, BATCH)
@@ -183,7 +183,7 @@ class Scrubber:
         await self._blob_reader.note_checked(right)
 
     async def _check(self, row: ContentRow, tallies: list[Pass]) -> None:
-        """Check one content. Raises Damaged, or StorageFailed when it cannot be checked now."""
+        """Verify one content. Raises Corrupt, or StorageFailed when it cannot be verified now."""
         for tally in tallies:
             tally.contents += 1
         checked = await in_executor(lambda: VerifiedFile(self._store.open(row.digest), row))
@@ -204,7 +204,7 @@ class Scrubber:
             checked.close()
 
     def _check_window(self, checked: VerifiedFile, first: int) -> None:
-        """Blocks. Raises Damaged."""
+        """Verify some MiBs. Blocks. Raises Corrupt."""
         for at in range(first, min(first + self._window_bytes, checked.size), CHECK_SPAN_BYTES):
             checked.span(at)
 
@@ -235,7 +235,7 @@ class Scrubber:
         return await self._bodies.fetch(digest) is not None
 
     async def _repair(self, repair: Coroutine[Any, Any, bool], tallies: list[Pass]) -> None:
-        """Go on while something is mended, unless that is so for many already."""
+        """Begin a repair, and wait only where many are under way."""
         for tally in tallies:
             tally.damaged += 1
         task = asyncio.create_task(_counted(repair, tallies))
@@ -258,14 +258,14 @@ async def _is_repaired(transfer: Transfer) -> bool:
 
 
 class _Pace:
-    """Sleeps, so that no more is read than a rate allows."""
+    """A rate limiter for reads."""
 
     def __init__(self, bytes_per_s: float) -> None:
         self._bytes_per_s = bytes_per_s
         self._free_at = 0.0
 
     async def took(self, size: int, tallies: list[Pass]) -> None:
-        """Note that bytes were read, and wait until more may be."""
+        """Record that bytes were read, and wait until more may be."""
         for tally in tallies:
             tally.bytes += size
         now = asyncio.get_running_loop().time()

@@ -1,11 +1,11 @@
-"""Content from a peer: one transfer, many readers.
+"""Transfers of content from other instances: one transfer, many readers.
 
-However many clients wait for a content, it is fetched once, into a file of its own; they are served from the file as it
-grows, and its first bytes from memory meanwhile. When a holder fails the transfer goes on with another from the same
-offset. Nothing is kept that does not match its digest, and the last byte is given out only once it does: whoever reads
-a transfer that turns out bad is cut off. Readers do not wait for the disk to make it durable: nobody has been promised
-that it stays here. A client that leaves never ends it for the others. Where a damaged copy was here, what is right in
-it is taken from that, and only the rest from others.
+However many clients wait for a content, it is fetched once, into a file of its own; readers are served from the file as
+it grows, and its first bytes from memory meanwhile. When a holder fails, the transfer continues with another holder
+from the same offset. Invariant: content that does not match its digest is never kept, and readers get the last byte
+only once the digest matches, so a reader of a bad transfer is cut off. Readers do not wait for the disk to make it
+durable, since no client was promised that it stays here. A client that disconnects does not end the transfer for the
+others. Where a quarantined copy exists, its intact MiBs are taken from it, and only the rest from holders.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ MAX_PASSING = 16
 
 
 class _Distrust(NamedTuple):
-    """Until when, in loop time, a holder that gave wrong bytes is left out, and how long that is."""
+    """The loop time until which a holder that sent wrong bytes is left out, and the length of that pause."""
 
     until: float
     pause_s: float
@@ -63,22 +63,22 @@ class SizeDiffers(TransferFailed):
 
 
 class Transfer:
-    """One content on its way here."""
+    """The transfer of one content to this instance."""
 
     def __init__(self, digest: Digest, size: int, quarantined_copy: VerifiedFile | None) -> None:
         self.digest = digest
         self.size = size
         self.quarantined_copy = quarantined_copy
-        """A damaged copy that was here."""
+        """A corrupt copy that was here."""
         self.hold_s = 0.0
-        """How long it waits for a holder."""
+        """For how long the transfer waits for a holder."""
         self.head = b""
         """The first bytes that came, for readers who are waiting, while they are written."""
         self.ingest: Ingest | None = None
         self.verified = False
-        """Whether all of it has come, and is right."""
+        """True when all bytes have arrived and match the digest."""
         self.kept = False
-        """Whether it is durable, and in its place."""
+        """True when the content is durable and in its place."""
         self.failure: Exception | None = None
         self.received: Checks | None = None
         """After a failure, the hashes of at least what may have been given out; None where that is nothing."""
@@ -87,12 +87,12 @@ class Transfer:
 
     @property
     def readable(self) -> int:
-        """Bytes that may be given out."""
+        """Return how many bytes readers may have."""
         written = self.ingest.written if self.ingest is not None else 0
         return self.size if self.verified else min(max(written, len(self.head)), max(self.size - 1, 0))
 
     def begins(self, head: bytes) -> None:
-        """Its first bytes have come."""
+        """Keep the first bytes for waiting readers."""
         self.head = head
         self.moved()
 
@@ -194,12 +194,12 @@ class Transfers:
         self.passed_through = 0
         """How often content was passed through that had no room here."""
         self.has_room: Callable[[int], bool] = lambda size: True
-        """Whether the disk's budget has room for so many bytes more."""
+        """True when the disk's budget has room for so many bytes more."""
         self.on_kept: Callable[[int], None] = lambda size: None
-        """Told how many bytes of content have come to stay."""
+        """Called with the size of content that was added."""
 
     def transfer(self, digest: Digest, size: int, uploader: str | None) -> Transfer:
-        """The transfer of a content, begun if none is under way. `uploader` is the instance it was uploaded to."""
+        """Return the transfer of a content, begun if none is under way. `uploader` is the instance of its upload."""
         transfer = self._transfers.get(digest) or self._begin(Transfer(digest, size, None), uploader)
         transfer.hold_s = self.hold_s
         return transfer
@@ -216,8 +216,9 @@ class Transfers:
         return transfer
 
     def fits(self, digest: Digest, size: int) -> bool:
-        """Whether there is room for a content, beside what transfers under way will still write. Asks the disk at once,
-        which takes microseconds: were it waited for, the content could have come meanwhile."""
+        """Return whether there is room for a content, beside what transfers under way will still write.
+
+        Asks the disk at once, which takes microseconds: after a wait, the content might have come meanwhile."""
         if digest in self._transfers:
             return True
         others = [one.size - (one.ingest.written if one.ingest is not None else 0) for one in self._transfers.values()]
@@ -231,7 +232,7 @@ class Transfers:
         what a transfer had before it failed. Raises ContentUnreachable; TransferFailed, also where the reader was
         behind the transfer: what it was given cannot be checked then, unless the transfer had everything."""
         if received is not None and received.size > offset and received.digest() != digest:
-            raise TransferFailed("what was given out of the content cannot be checked any more")
+            raise TransferFailed("bytes that were sent to the reader cannot be verified any more")
         goes_on = received is not None and received.size <= offset
         passage = PassThroughSink(received.copy() if received and goes_on else Checks(algorithm_of(digest)))
         transfer, at, kept = Transfer(digest, size, None), passage.size, b""
@@ -263,7 +264,7 @@ class Transfers:
             sources = await self._receive(transfer, passage, uploader)
             if passage.checks.digest() != transfer.digest:
                 self._distrust(sources, transfer.digest)
-                raise TransferFailed("the content that was received has another digest")
+                raise TransferFailed("the received content has another digest")
             self._trust(transfer.digest, sources)
         except Exception:
             await passage.end()
@@ -322,7 +323,7 @@ class Transfers:
     async def _receive(
         self, transfer: Transfer, ingest: Ingest | PassThroughSink, uploader: str | None
     ) -> list[Member]:
-        """Receive all bytes, from as many holders as it takes. Raises ContentUnreachable when none comes forward."""
+        """Receive all bytes, from as many holders as it takes. Raises ContentUnreachable where no holder is found."""
         loop = asyncio.get_running_loop()
         sources: list[Member] = []
         progress, progressed_at = ingest.size, loop.time()
@@ -365,14 +366,14 @@ class Transfers:
         return differs
 
     async def bring(self, digest: Digest, size: int, uploader: str | None) -> None:
-        """Return once a content is here, whatever size was stated of it. Raises what ended the transfer."""
+        """Return once a content is here, whatever size its link states. Raises what ended the transfer."""
         try:
             await self.transfer(digest, size, uploader).finished()
         except SizeDiffers as differs:
             await self.transfer(digest, differs.size, uploader).finished()
 
     async def _lacks(self, transfer: Transfer, ingest: Ingest | PassThroughSink) -> bool:
-        """Whether there are bytes to receive, after what a damaged copy has of them."""
+        """Return whether there are bytes to receive, after what a damaged copy has of them."""
         while (
             transfer.quarantined_copy is not None
             and ingest.size < transfer.size
@@ -421,12 +422,12 @@ class Transfers:
             return False
 
     def _distrust(self, members: list[Member], digest: Digest) -> None:
-        """Leave holders out for a moment that gave wrong bytes, and longer each time: a bit that changed on the way
-        does not come again, and there may be nobody else to ask."""
+        """Leave out holders that sent wrong bytes, for a moment that doubles each time: a bit that changed on the way
+        does not change again, and there may be no other holder."""
         for member in members:
             log.error(
                 LogEvent.WRONG_BYTES_RECEIVED,
-                "%(member)s gave wrong bytes for %(digest)s",
+                "%(member)s sent wrong bytes for %(digest)s",
                 member=member.shown,
                 digest=digest,
             )
@@ -441,6 +442,6 @@ class Transfers:
         return last is not None and asyncio.get_running_loop().time() < last.until
 
     def _trust(self, digest: Digest, members: list[Member]) -> None:
-        """They gave the right bytes."""
+        """End the distrust of holders that sent the right bytes."""
         for member in members:
             self._distrusted.pop((member.instance, digest), None)
