@@ -1,9 +1,9 @@
-"""What one version of Concord understands, and what it says of that to the others.
+"""Capabilities: names for features that a version of Concord understands, as instances announce them to each other.
 
 A capability is a short name for something that an instance can do and that others may have to know of before they rely
-on it. Heartbeats, hellos and session handshakes carry the whole list; frames carry those that have a number, as bits.
-Names that are unknown here are shown and have no effect. Names and numbers are never used for anything else once a
-release has had them.
+on it. Heartbeats, hellos and session handshakes carry the whole list. Frames carry the capabilities that have a number,
+as bits. A name that this version does not know is shown and has no effect. Once a release has used a name or a number,
+it never stands for anything else.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,14 +25,14 @@ BITS: Mapping[str, int] = {CRITICAL_FACTS: 0, FRAME_FIELDS: 1}
 
 
 class Abilities(NamedTuple):
-    """What an instance understands. The simulations give some instances those of a later version."""
+    """The features that an instance understands. Simulations give some instances those of a later version."""
 
     capabilities: tuple[str, ...]
-    """In order, as they are sent."""
+    """Names in the order in which messages carry them."""
     critical_fields: frozenset[int] = frozenset()
-    """Header fields of frames on which it acts, so that a sender may call them critical."""
+    """Header fields of frames that the instance acts on, so that a sender may mark them as critical."""
     kinds: Mapping[str, FactReader] = KINDS
-    """How it reads facts, by kind."""
+    """The readers of facts, by kind of fact."""
     bits: Mapping[str, int] = BITS
 
     def as_bits(self) -> bytes:
@@ -41,7 +41,7 @@ class Abilities(NamedTuple):
 
 
 OWN = Abilities(tuple(sorted((CRITICAL_FACTS, FRAME_FIELDS))))
-"""What this version understands."""
+"""The features that this version understands."""
 
 
 def in_order(capabilities: Iterable[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What an operator may set: on the command line, as CONCORD_… in the environment, or in a TOML file, in this order."""
+"""The settings of an instance: from the command line, CONCORD_… in the environment, or a TOML file, in this order."""
 
 import math
 import re

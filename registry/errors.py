@@ -1,7 +1,7 @@
-"""What can go wrong with a request, each with the status and the code a client is told.
+"""The errors of a request, each with the HTTP status and the code that the client receives.
 
-Handlers raise; one place (`registry.http.oci.answers`) renders. The codes are the fourteen of the OCI distribution
-specification ("Error codes") and no others.
+Handlers raise them, and `registry.http.oci.answers` alone renders them. The codes are the fourteen of the OCI
+distribution specification ("Error codes") and no others.
 
     OciError
       BlobUnknown            404  BLOB_UNKNOWN

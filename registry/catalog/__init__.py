@@ -16,7 +16,7 @@ referrers    what refers to a manifest, newest first
 wrong_sizes  facts that state another size than what is on this disk has
 content      which content files are on this disk, and uploads that are under way
 collection   content that no manifest names, and giving it up
-untagged     manifests that nobody would miss
+untagged     untagged manifests, and their removal
 sums         what manifests need and what the disk holds, summed up
 members      the other instances, and how far this one has come with each
 membership   members that are gone for good, as facts

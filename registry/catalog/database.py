@@ -3,8 +3,8 @@
 Writes are plain functions that get a transaction. Those that are waiting are run one after the other in one SQLite
 transaction, each under a savepoint of its own so that one that raises takes only itself back, and are made durable by
 one commit. Only the commit, which waits for the disk, runs in a thread; while it does, the next group gathers. No lock
-is held over it, and nobody is told before it has succeeded. The thread is for commits alone: every write waits for it,
-and in the executor that all share it would stand behind the hashing of uploads.
+is held over the commit, and no write returns before it has succeeded. The thread is for commits alone: every write
+waits for them, and in the shared executor they would queue behind the hashing of uploads.
 
 An operation whose work grows with what was pushed is a generator: it yields after each bounded step, and the loop turns
 before the next one. Other writes wait for it; reads, which see what is committed, and everything else do not.

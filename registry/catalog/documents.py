@@ -38,7 +38,7 @@ class WriterReused(Exception):
 
 
 class Applied(NamedTuple):
-    """How an update was taken in."""
+    """The result of applying an update to a document, with the document's state after it."""
 
     vector: Vector
     digest: bytes
@@ -86,7 +86,8 @@ class Documents:
         self.on_change: Callable[[Change], None] = lambda change: None
         self.on_large_log: Callable[[str], None] = lambda name: None
         self.on_links: Callable[[str, list[Fact]], None] = lambda name, links: None
-        """Called with the document and its new blob links when they are durable, whoever wrote them."""
+        """Called with the document and its new blob links when they are durable, for writes of any
+        instance."""
 
     def retire_writer(self, writer: int) -> None:
         """Never write under the present writer again, but under `writer`, drawn afresh."""

@@ -1,5 +1,5 @@
-"""What pulls and lists read of what is committed. An answer of one query is of one commit; several that must be take
-`Database.one_step`. Lists are range scans, bounded.
+"""The queries of pulls and lists, over committed data. One query sees one commit; several queries that must see the
+same commit use `Database.one_step`. Lists are bounded range scans.
 
 Joins are CROSS JOINs, which SQLite carries out in the order they are written: its own choice, made without knowing how
 large repositories are, walks all manifests of one to find a tag.
@@ -104,13 +104,13 @@ _COUNTS = (
 
 
 class Queries:
-    """What is asked of the catalog's reading connection."""
+    """The queries on the catalog's reading connection."""
 
     def __init__(self, database: Reads) -> None:
         self._database = database
 
     def manifest_by_tag(self, repository: Repository, tag: str) -> ManifestRow | None:
-        """What the winning fact of a tag points at."""
+        """Return the manifest that the winning fact of a tag points at; None for an unknown tag."""
         row = self._database.row(_BY_TAG, (tag, KIND + repository))
         return ManifestRow(*row) if row else None
 

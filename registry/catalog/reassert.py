@@ -19,10 +19,10 @@ Key = tuple[str, str]
 
 
 class Older(NamedTuple):
-    """What an older copy of a repository says, and how that stands here."""
+    """The facts of an older copy of a repository that differ from the live facts here."""
 
     absent: list[Fact]
-    """The winning facts about keys of which there is none here now."""
+    """The winning facts about keys that have no live fact here now."""
     moved: list[Fact]
     """Tags that point elsewhere here now."""
 

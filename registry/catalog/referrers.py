@@ -1,12 +1,12 @@
-"""What refers to a manifest, as the referrers API lists it: newest first, filtered before anything is cut off.
+"""The referrers of a manifest, as the referrers API lists them: newest first, filtered before the list is cut.
 
-Referrers are the live manifests of a repository whose subject is the one asked about, and those that lists under the
-subject's tag name (the "Referrers Tag Schema"): of all live facts about that tag, since two sites that each pushed a
-list have both said something true. What is said of each comes from the manifest itself, never from a list.
+Referrers are the live manifests of a repository that have the manifest as their subject, and those that an index under
+the subject's tag name contains (the "Referrers Tag Schema"). The index of every live fact about that tag counts, since
+two sites may each have pushed a correct one. The descriptor of a referrer comes from its manifest, never from an index.
 
-A list that is too long for one page goes on behind a position in the order of time. A manifest that is pushed again
-meanwhile moves to the front, before the position, and would be missed; so what has become newer than the first page was
-comes last.
+A list that is too long for one page continues at a position in the order of time. A manifest that is pushed again
+meanwhile moves to the front, before the position, and would be missed. Manifests that have become newer than the first
+page therefore come last.
 """
 
 import re
@@ -64,8 +64,8 @@ class Referrer(NamedTuple):
 
 
 class Position(NamedTuple):
-    """How far a client has come in a list: what is left are the entries with a time above `low` and below (`time`,
-    `digest`), newest first, and then those that are newer than `top`, as of the first page."""
+    """The position of a client in a list. Left are the entries with a time above `low` and below (`time`, `digest`),
+    newest first, and then the entries that are newer than `top`, the newest time as of the first page."""
 
     low: int
     top: int

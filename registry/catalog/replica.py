@@ -92,7 +92,8 @@ class DocumentReplica:
         return Changes([name for name, _ in rows], upto, more)
 
     def diff(self, document: str, vector: Vector) -> bytes:
-        """What a replica at `vector` lacks. Raises DocumentBroken when the stored bytes cannot be loaded."""
+        """Return the update that a replica at `vector` lacks. Raises DocumentBroken when the stored bytes cannot be
+        loaded."""
         return self.state_and_diff(document, vector)[1]
 
     def state_and_diff(self, document: str, vector: Vector) -> tuple[State, bytes]:

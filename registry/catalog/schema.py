@@ -147,14 +147,14 @@ _CONTENT_BY_CHECK = """
 CREATE INDEX content_by_check ON content (checked_ms);
 """
 
-# When content was read last, so that what nobody uses can make room.
+# The time content was read last, so that eviction can begin with the content that is used least.
 _CONTENT_BY_USE = """
 ALTER TABLE content ADD COLUMN used_ms INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX content_by_use ON content (used_ms, digest);
 """
 
-# What manifests name, so that content nobody names can be found. `?` stands for whatever a manifest may name that this
-# program cannot read.
+# The digests that manifests refer to, so that unreferenced content can be found. `?` stands for the references of a
+# manifest that this program cannot read.
 _PARTS = """
 CREATE TABLE parts (
     manifest TEXT NOT NULL,
@@ -240,7 +240,7 @@ MIGRATIONS: list[tuple[str, Callable[[apsw.Connection], None] | None]] = [
     (_CAPABILITIES, None),
     (_CRITICAL_FACTS, None),
 ]
-"""What each version adds: tables, and what fills them from what is there."""
+"""The step to each schema version: its SQL, and the function that fills new tables from existing data, if any."""
 VERSION = len(MIGRATIONS)
 
 PRAGMAS = {"journal_mode": "wal", "synchronous": 2}

@@ -32,23 +32,23 @@ _ALL_HELD = "SELECT digest, LENGTH(body) FROM manifests UNION SELECT digest, siz
 
 
 class Sum(NamedTuple):
-    """How much content, and which."""
+    """The sum of a set of content: a digest over the set, the number of contents and their size."""
 
     digest: str
-    """BLAKE3 of its digests, in order, a line each."""
+    """BLAKE3 of the digests of the set, in order, a line each."""
     contents: int
     size_bytes: int
 
 
 class Sums(NamedTuple):
-    """What is needed, what is held, and how they differ."""
+    """The sums of needed and of held content, and the difference."""
 
     needed: Sum
     held: Sum
     missing: list[str]
-    """Needed and not on this disk."""
+    """Digests that are needed and not on this disk, up to the limit of the request."""
     dangling: list[str]
-    """On this disk and not needed."""
+    """Digests that are on this disk and not needed, up to the same limit."""
     missing_count: int
     dangling_count: int
 

@@ -120,7 +120,8 @@ def _refusal(source: Reads | Transaction, document: str) -> NeedsUpgrade:
 
 
 class Understanding:
-    """What one instance understands of facts. Owned by its catalog."""
+    """The kinds of facts that one instance understands, and the log of documents that it does not. The catalog owns
+    it."""
 
     def __init__(self, kinds: Mapping[str, FactReader], clock: Clock) -> None:
         self.kinds = kinds

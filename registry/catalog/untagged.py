@@ -75,5 +75,5 @@ def remove_untagged(tx: Transaction, documents: Documents, repository: Repositor
                 yield from delete_manifest(tx, documents, repository, digest)
                 count += 1
             except ManifestUnknown:
-                pass  # somebody has deleted it
+                pass  # another client has deleted it
     return count

@@ -38,7 +38,7 @@ COLUMNS = "kind, key, digest, media_type, size, time, writer, clock"
 
 
 class Effect(NamedTuple):
-    """What an update did to the live facts of its document, as hashes for the state digest."""
+    """The change that an update made to the live facts of its document, as hashes for the state digest."""
 
     removed: list[bytes]
     added: list[bytes]
@@ -131,7 +131,7 @@ def update_view(tx: Transaction, document: int, read: Read, vector: dict[int, in
 
 
 class ReadAgain(NamedTuple):
-    """How many facts were read again, and how many of those are understood now."""
+    """The number of facts that were read again, and the number of those that are understood now."""
 
     facts: int
     understood: int

@@ -1,7 +1,8 @@
 """Facts that state another size than the content or the manifest body on this disk has.
 
-Answers take sizes from the content itself, so such a fact misleads nobody here. It is an alarm all the same: a member
-has stated something false, and an instance that does not have the content yet can only believe it until it asks.
+Answers take sizes from the content itself, so such a fact misleads no client of this instance. It is an alarm all the
+same: a member has stated a wrong size, and an instance that does not have the content yet can only believe it until it
+asks a holder.
 """
 
 from collections import OrderedDict

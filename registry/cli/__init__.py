@@ -18,7 +18,7 @@ compare     what two running instances hold differently
 scrub       having a running instance check its content
 catalog_file opening a data directory's catalog to read it
 verify      re-hashing a data directory's content
-target      writing into a directory that somebody else may have prepared
+target      reading and writing in an untrusted directory
 backup      backups of a data directory, and starting again from one
 rebuild     a new catalog where it is lost
 bundle      repositories as files, for a site without a network: what there is in one

@@ -43,14 +43,14 @@ class Content(NamedTuple):
 
 
 class Done(NamedTuple):
-    """How a backup or a restore went."""
+    """The result of a backup or a restore."""
 
     contents: int
     size_bytes: int
     new: int
     """Contents that were not in the target yet."""
     missing: list[Digest]
-    """Contents whose files are not there or not right; they are left out."""
+    """Contents whose files are missing or corrupt; they are left out."""
 
 
 def backup(source: Path, directory: Path, copy: bool = False) -> Done:
@@ -123,7 +123,7 @@ def restore(source: Path, data: Path) -> Done:
 
 
 def _is_there(source: Path, target: Target, content: Content) -> bool:
-    """Whether a backup has a content. What the instance has mended since is brought again."""
+    """Return whether a backup has a content. A file that the instance has repaired since is copied again."""
     found = target.stat(content_path(content.digest))
     if found is None or found.st_size != content.size:
         return False
@@ -240,7 +240,7 @@ def _copy(source: Path, target: Target, path: str) -> None:
 
 
 def _is_right(file: BinaryIO | None, content: Content) -> bool:
-    """Whether a file has the bytes of its digest. Closes it."""
+    """Return whether a file has the bytes of its digest, and close it."""
     if file is None:
         return False
     hashed = hashlib.new(algorithm_of(content.digest))

@@ -36,7 +36,7 @@ class DocumentFile(msgspec.Struct):
 
 
 class Bundle(msgspec.Struct):
-    """What a bundle says of itself."""
+    """The table of contents of a bundle, `bundle.json`."""
 
     version: int
     documents: list[DocumentFile]
@@ -47,7 +47,7 @@ class Bundle(msgspec.Struct):
 
 
 class Moved(NamedTuple):
-    """How much was exported or imported."""
+    """The result of an export or an import."""
 
     repositories: int
     manifests: int
@@ -56,13 +56,13 @@ class Moved(NamedTuple):
     new: int
     """Contents that were not in the target yet."""
     wrong: list[Digest]
-    """Contents that were damaged and are left out."""
+    """Contents that are corrupt and were left out."""
     deleted: Sequence[str] = ()
-    """What the bundle holds and was deleted here since: tags, and manifests without one."""
+    """Tags, and manifests without a tag, that the bundle holds and that were deleted here since."""
     moved: Sequence[str] = ()
     """Tags of the bundle that point elsewhere here."""
     lacking: Sequence[Digest] = ()
-    """Contents of what was asserted anew that are neither in the bundle nor here."""
+    """Contents that re-asserted manifests need and that are neither in the bundle nor here."""
 
 
 def moved(bundle: Bundle, new: int, wrong: list[Digest]) -> Moved:
@@ -77,7 +77,7 @@ def mac_of(said: bytes, key: ClusterKey | None) -> str:
 
 
 def is_right(file: BinaryIO | None, digest: Digest, size: int) -> bool:
-    """Whether a file has the bytes of its digest. Closes it."""
+    """Return whether a file has the bytes of its digest, and close it."""
     checks = _checks_of(file, digest) if file is not None else None
     return checks is not None and checks.size == size and checks.digest() == digest
 

@@ -67,7 +67,7 @@ def import_bundle(source: Path, data: Path, keys: list[ClusterKey], reassert: bo
 
 
 def _listed(source: Path, files: Directory, keys: list[ClusterKey]) -> Bundle:
-    """What a bundle says is in it."""
+    """Read and authenticate a bundle's table of contents. Raises CannotStart."""
     if not source.is_dir():
         raise CannotStart(f"{source} is no bundle: there is no such directory")
     said, mac = read_file(files, LIST, MAX_LIST_BYTES), read_file(files, MAC, MAX_MAC_BYTES)
@@ -177,7 +177,7 @@ async def _import(data: Path, bundle: Bundle, staging: Staging, checks: dict[Dig
 
 
 def _is_whole(update: bytes) -> bool:
-    """Whether nothing is missing before an update, so that it can be taken in whatever is here."""
+    """Return whether an update depends on no earlier one, so that it can be applied to any state of its document."""
     try:
         return admit({}, decode_delta(update), {}) is not None
     except CrdtError:

@@ -1,8 +1,8 @@
-"""A verified copy of a bundle, inside the data directory that takes it in.
+"""A verified copy of a bundle, inside the data directory that imports it.
 
-Whoever holds the stick or the share can exchange a file between two readings of it. So every file of a bundle is read
-once: what was read is hashed and kept here in the same pass, and only what is kept here is taken in. Only regular files
-are read, each up to a bound, and through no link.
+A person with access to the stick or the share can exchange a file between two readings of it. So every file of a bundle
+is read once: the same pass hashes it and writes the copy, and the import uses the copy alone. Only regular files are
+read, each up to a bound, and through no link.
 
 An import that is broken off leaves its copy behind, and the next one goes on with it.
 """
@@ -31,7 +31,7 @@ def open_file(source: Directory, path: str) -> BinaryIO | None:
 
 
 def read_file(source: Directory, path: str, limit_bytes: int) -> bytes | None:
-    """What a regular file of a bundle holds, read once; None where there is none, or more than the limit."""
+    """Read a regular file of a bundle, once. Return None where it is missing, unreadable or larger than the limit."""
     file = open_file(source, path)
     if file is None:
         return None
@@ -55,7 +55,7 @@ class Staging:
         self._target.write(path, data)
 
     def read(self, path: str) -> bytes:
-        """What is kept at a path."""
+        """Return the bytes that were kept at a path."""
         file = self._target.open(path)
         assert file is not None, "it was kept before"
         with file:

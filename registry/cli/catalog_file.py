@@ -41,7 +41,7 @@ def instance_of(data: Path) -> str:
 
 
 def succession(old: str, new: str) -> str:
-    """What is to be done about an instance whose data another one goes on with."""
+    """Return the advice to remove an instance whose data directory continues as another instance."""
     which = f"the old one ({old})" if old else "the old one (concord status at another instance shows its id)"
     return (
         f"this directory is instance {new} now. If {which} will not come back, remove it once the new one runs, else "

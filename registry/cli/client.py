@@ -94,7 +94,7 @@ async def _connected(url: str, timeout_s: float) -> AsyncIterator[tuple["aiohttp
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise NoAnswer(f"{_shown(url)!r} is no address of an instance, such as http://10.0.0.5:5000")
-    import aiohttp  # most commands ask nobody, and it takes a tenth of a second to load
+    import aiohttp  # it takes a tenth of a second to load, and most commands send no request
 
     shown, limit = _shown(address), aiohttp.ClientTimeout(total=timeout_s)
     try:
@@ -111,7 +111,7 @@ async def _connected(url: str, timeout_s: float) -> AsyncIterator[tuple["aiohttp
 
 
 def _trusted() -> ssl.SSLContext | bool:
-    """Raises NoAnswer for a file that names nobody."""
+    """Return the TLS settings. Raises NoAnswer for an authorities file that cannot be read or has no certificate."""
     if Trust.authorities is None:
         return True
     try:

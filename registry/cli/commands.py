@@ -1,4 +1,4 @@
-"""What all commands share: the application they belong to, their common options, and how they print."""
+"""The application that all commands belong to, the options that they share, and JSON output."""
 
 import functools
 import inspect
@@ -37,7 +37,7 @@ _Authorities = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 LOCAL = "http://127.0.0.1:5000"
 LONG_S = 600.0
-"""How long an answer may take that needs much work."""
+"""Seconds to wait for an answer that reads the whole catalog or runs a collection."""
 Data = Annotated[Path, typer.Option(envvar="CONCORD_DATA", help="data directory")]
 CHECKING = (TextColumn("checking"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
 

@@ -1,4 +1,4 @@
-"""What two running instances hold differently: the walk of `crdt.audit`, with both sides asked over HTTP."""
+"""The differences between two running instances: a Merkle diff (`crdt.audit`) with requests to both over HTTP."""
 
 import time
 from typing import Any, NamedTuple

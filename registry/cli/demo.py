@@ -133,7 +133,7 @@ def _serve_command(site: str, port: int, root: Path) -> list[str]:
 
 
 def _concord() -> str:
-    """How the person who reads this can call us."""
+    """Return the command that starts Concord in the reader's shell."""
     beside = Path(sys.executable).parent / "concord"
     return "concord" if shutil.which("concord") else str(beside) if beside.exists() else f"{sys.executable} -m registry"
 

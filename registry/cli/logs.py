@@ -1,8 +1,8 @@
-"""What an instance says: one line for each event, as text or as JSON, on standard error.
+"""The log of an instance: one line for each event, as text or as JSON, on standard error.
 
-Every line written while a request is served holds the request's id. Whatever clients put into a path or a header stays
-within its line. Secrets are cut out of every line, whoever wrote it: the cluster's keys, what stands before the `@` of
-an address, passwords in a query, and what follows Authorization, Basic or Bearer.
+Every line written while a request is served holds the request's id. Line breaks in a path or a header from a client
+begin no new line. Secrets are cut out of every line, also out of the lines of libraries: the cluster's keys, user and
+password of an address, passwords in a query, and the text that follows Authorization, Basic or Bearer.
 """
 
 import logging
@@ -44,7 +44,7 @@ def set_up_logging(config: Config) -> None:
 
 
 def secrets_of(config: Config) -> list[str]:
-    """What must not be seen in a log, the longest first."""
+    """Return the secrets that no log line may contain, the longest first."""
     secrets = {key.get_secret_value() for key in config.cluster_key}
     for url in config.redis:
         secrets |= passwords(url)

@@ -26,16 +26,16 @@ PART = "rebuilding"
 
 
 class Rebuilt(NamedTuple):
-    """What was found."""
+    """The result of a rebuild."""
 
     contents: int
     size_bytes: int
     wrong: list[str]
     """Files that cannot be read, or have other bytes than their names say; they are left where they are, unused."""
     aside: Path | None
-    """Where the catalog that was there is now."""
+    """The path to which the former catalog was moved; None where there was none."""
     before: str
-    """Whose catalog that was, empty where that cannot be read any more."""
+    """Id of the instance that owned the former catalog; empty where it cannot be read any more."""
 
 
 def rebuild(data: Path) -> Rebuilt:
@@ -64,7 +64,7 @@ def _owner_before(data: Path) -> str:
 
 
 def _is_whole(data: Path) -> bool:
-    """Whether there is a catalog of which SQLite finds nothing wrong."""
+    """Return whether there is a catalog that passes SQLite's quick check."""
     try:
         catalog = open_read_only(data)
         return bool(catalog.pragma("quick_check") == "ok")
@@ -73,7 +73,7 @@ def _is_whole(data: Path) -> bool:
 
 
 def _put_aside(data: Path) -> Path | None:
-    """Keep the catalog that is there, under another name, for whoever can still read something of it."""
+    """Rename the present catalog, from which an expert may still recover data. Return its new path; None for none."""
     if not (data / PATH).exists():
         return None
     number = 1

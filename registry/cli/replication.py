@@ -13,7 +13,7 @@ FACTS = {"wins": "yes", "older": "another one", "none": "no"}
 
 
 def replication_of(image: str, url: str) -> dict[str, Any]:
-    """How far REPOSITORY:TAG has come. Raises NoAnswer."""
+    """Return the replication state of REPOSITORY:TAG. Raises NoAnswer."""
     repository, colon, tag = image.rpartition(":")
     if not colon or not repository or not tag or "/" in tag:
         raise NoAnswer(f"{image!r} is no REPOSITORY:TAG")
@@ -22,7 +22,7 @@ def replication_of(image: str, url: str) -> dict[str, Any]:
 
 
 def is_everywhere(answer: dict[str, Any]) -> bool:
-    """Whether every known instance answered and has the tag as it is, with its manifest."""
+    """Return whether every known instance answered and has the tag with its present digest, and its manifest."""
     return all(one["answers"] and one["fact"] == "wins" and one["manifest"] for one in answer["instances"])
 
 

@@ -45,7 +45,7 @@ def serve(config: Config) -> None:
 
 
 def _run_alone(config: Config, sockets: Sockets) -> None:
-    """In one process. What nobody expected is a line of the log, as it is in several processes."""
+    """Run the instance in one process. An unexpected exception is logged, as with several processes."""
     try:
         run_primary(config, sockets, (signal.SIGTERM, signal.SIGINT), PrimaryCallbacks())
     except CannotStart:
@@ -56,7 +56,7 @@ def _run_alone(config: Config, sockets: Sockets) -> None:
 
 
 def _warn(config: Config) -> None:
-    """Say what of the configuration has no effect: nobody writes that on purpose."""
+    """Log the settings that have no effect: each is a mistake of its author."""
     for variable in unknown_variables(os.environ, Config.model_fields):
         message = "the variable %(variable)s is no setting" + ("; did you mean %(meant)s?" if variable.meant else "")
         log.warning(LogEvent.UNKNOWN_SETTING_IGNORED, message, variable=variable.name, meant=variable.meant)
@@ -73,7 +73,7 @@ def _warn(config: Config) -> None:
 
 
 def _cores() -> int:
-    """How many cores this process may use: those of the machine, or of a container's share of it."""
+    """Return the number of cores that this process may use, bounded by the CPU quota of its container."""
     cores = len(os.sched_getaffinity(0))
     with contextlib.suppress(OSError, ValueError):
         quota, _, period = CPU_QUOTA.read_text().partition(" ")

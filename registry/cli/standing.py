@@ -1,4 +1,4 @@
-"""What a status says of names, room, policy and clocks, as a person reads it."""
+"""The parts of a status about names, room, policy and clocks, as text for a person."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -102,7 +102,7 @@ def _capabilities(found: list[str], own: list[str]) -> str:
 
 
 def leaving(answer: dict[str, Any]) -> Iterator[str]:
-    """How far a decommission is, what is left, and who refuses it."""
+    """Yield lines on a decommission: its progress, the contents that are left, and the members that refuse it."""
     left = answer["held_by_nobody_else"]
     yield f"{answer['handed_over']} contents handed over, {left} to go ({size(answer['left_bytes'])})"
     if answer["waits_for"]:
@@ -127,7 +127,7 @@ def when(ms: int) -> str:
 
 
 def _heard(heard_ms: int | None, now_ms: int) -> str:
-    """How long ago; the day, where it was not this hour."""
+    """Return the time since a heartbeat; its date and time where that is an hour or more."""
     if heard_ms is None:
         return "-"
     ago_s = max((now_ms - heard_ms) / 1000, 0.0)

@@ -1,6 +1,6 @@
-"""How an instance stands, as a person reads it: once, or as a table that follows it.
+"""The status of an instance as text for a person: once, or as a table that is updated.
 
-Rates are taken between two answers, so the instance keeps no figures for those who watch it.
+Rates are computed from two answers, so the instance keeps no figures for its watchers.
 """
 
 import time
@@ -16,7 +16,7 @@ from registry.cli.client import NoAnswer, ask
 from registry.cluster.placement.collection_reasons import Reason
 
 PATIENCE_S = 2.0
-"""How long one answer is waited for while watching; an instance that hangs is shown as such."""
+"""Seconds to wait for one answer while watching, at least; an instance that hangs is then shown as such."""
 
 
 class Seen(NamedTuple):

@@ -1,9 +1,11 @@
-"""Reading and writing in a directory that somebody else may have prepared: a stick, a share, a place in /tmp.
+"""Reading and writing in an untrusted directory.
 
-Only regular files are read, and nothing outside it is written, replaced or removed, whatever links lie in it, also
-while they are exchanged: directories are opened one below the other and never through a symbolic link, and a file is
-made anew under another name and then takes the place of what is there, which is only a name. The directory itself may
-be a link: it is the one that was asked for.
+Another user may have prepared the directory: it is on a stick, on a share, or in /tmp.
+
+Only regular files are read. Nothing outside the directory is written, replaced or removed, whatever links it contains,
+even if they are exchanged meanwhile. Directories are opened one below the other and never through a symbolic link. A
+file is written under a temporary name and then renamed, which replaces a link and does not follow it. The directory
+itself may be a link, since the operator has named it.
 """
 
 import errno
@@ -99,7 +101,7 @@ class Directory:
             return os.fstat(file.fileno())
 
     def names(self, path: str) -> list[str]:
-        """What a directory holds, in order; nothing where there is none."""
+        """Return the names in a directory, in order; an empty list where there is no directory."""
         try:
             with self._place(f"{path}/") as place:
                 return sorted(os.listdir(place.directory))

@@ -1,6 +1,6 @@
-"""What a bundle or a backup holds and was deleted since: naming it, and bringing it back.
+"""Tags and manifests that a bundle or a backup holds and that were deleted since: listing and re-asserting them.
 
-Deletes win over what they observed, so nothing of that comes back by itself when an older copy merges with the others.
+A delete wins over the facts it has observed, so none of them returns by itself when an older copy is merged.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,7 +26,7 @@ WHERE f.kind = 't' ORDER BY d.name, f.key, f.time, f.writer
 
 
 class Since(NamedTuple):
-    """What has happened since an older copy was made to what it holds."""
+    """The changes to tags and manifests of an older copy since it was made."""
 
     deleted: list[str]
     """Tags, as `repository:tag`, and manifests, as `repository@digest`."""

@@ -13,7 +13,7 @@ PERCENT_ENCODE = (
     "a character of a user or password that means something in an address is written as its percent-encoding: "
     "%23 for #, %25 for %, %2C for a comma, %2F for /, %3A for :, %3F for ?, %40 for @"
 )
-"""What to do about a password that breaks its address."""
+"""The remedy for a password that breaks its address, as part of an error message."""
 
 
 class InvalidAddress(ValueError):

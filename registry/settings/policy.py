@@ -1,8 +1,8 @@
-"""How many copies of content there are to be, where, and how many before a push is answered.
+"""The placement policy: the number of copies of content, their sites, and the write concern of a push.
 
 A policy is a list of rules, each for the repositories that a pattern matches (`*` stands for any characters, slashes
-too). The first rule that matches counts; behind them stands the general one. All instances should be given the same
-policy: each decides by its own what it has to hold.
+too). The first rule that matches applies; the last rule matches every repository. All instances should have the same
+policy, since each decides by its own policy which content it holds.
 """
 
 import re
@@ -33,7 +33,7 @@ class Copies(NamedTuple):
 
     @property
     def least(self) -> int:
-        """How many instances hold it, as far as the policy alone says."""
+        """Number of instances that hold the content by the policy alone; 0 for `everywhere` and `on demand`."""
         return sum(number for _, number in self.sites) or self.number
 
     def __str__(self) -> str:
@@ -43,8 +43,8 @@ class Copies(NamedTuple):
 
 
 class Acknowledge(NamedTuple):
-    """Who must hold a manifest and all its content before its push is answered: so many instances, the one that answers
-    among them, or one at each site."""
+    """The write concern of a push: the number of holders of the manifest and all its content, including the answering
+    instance, or one holder at each site."""
 
     number: int = 1
     each_site: bool = False
@@ -54,7 +54,7 @@ class Acknowledge(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What holds for some repositories."""
+    """The copies and the write concern of the repositories that match a pattern."""
 
     repositories: str
     copies: Copies
@@ -62,14 +62,14 @@ class Rule(NamedTuple):
 
 
 class Policy:
-    """See the module."""
+    """A list of rules, of which the first that matches a repository applies. All parts of an instance share it."""
 
     def __init__(self, rules: tuple[Rule, ...]) -> None:
         """The last rule is for every repository."""
         self.rules = rules
         text = "\n".join(f"{rule.repositories}\t{rule.copies}\t{rule.acknowledge}" for rule in rules)
         self.digest = blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
-        """Equal where the rules are. Instances compare it: each decides by its own policy what it holds."""
+        """Equal for equal rules. Instances compare it to detect that their policies differ."""
 
     def of(self, repository: Repository) -> Rule:
         return next(rule for rule in self.rules if fnmatchcase(repository, rule.repositories))
@@ -86,7 +86,7 @@ class Policy:
 
     @property
     def copies_anything(self) -> bool:
-        """Whether any content has to be anywhere of its own accord."""
+        """True if a rule demands copies beyond those made on demand."""
         return any(rule.copies != Copies() for rule in self.rules)
 
 
@@ -139,5 +139,7 @@ def _parse_acknowledge(said: str | int) -> Acknowledge:
     if text == EACH_SITE:
         return Acknowledge(each_site=True)
     if not text.isdigit() or not 0 < int(text) <= MAX_COPIES:
-        raise ValueError(f"{text!r} is not whom to wait for (local, a number of holders, each-site)")
+        raise ValueError(
+            f"invalid acknowledge value {text!r}: expected local, each-site or a number of holders up to {MAX_COPIES}"
+        )
     return Acknowledge(number=int(text))

@@ -23,18 +23,18 @@ _DATABASE = re.compile(r"[0-9]{0,9}", re.ASCII)
 
 
 class Sentinels(NamedTuple):
-    """What an address with Sentinels says."""
+    """The parts of a Redis address with Sentinels."""
 
     hosts: list[tuple[str, int]]
     master: str
     database: int
-    """Pub/sub has none: this number is put into the channels' names, see `adapters.bus`."""
+    """Number of the Redis database. Pub/sub ignores databases, so `adapters.bus` puts the number into channel names."""
     user: str | None
     password: str | None
     sentinel_password: str | None
     encrypted: bool
     trusted: str | None
-    """The file that names who may sign certificates, None for those that the system trusts."""
+    """Path of a file with trusted certificate authorities; None for the authorities that the system trusts."""
 
 
 def names_sentinels(url: str) -> bool:
@@ -124,7 +124,7 @@ def shown(url: str) -> str:
 
 
 def passwords(url: str) -> set[str]:
-    """What of an address must not be seen."""
+    """Return the passwords in an address, raw and decoded, for removal from logs."""
     netloc, _, query = _parts(url)
     password = netloc.rpartition("@")[0].partition(":")[2]
     return {password, unquote(password), *(said for name, said in parse_qsl(query) if name.endswith("password"))}

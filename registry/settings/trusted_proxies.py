@@ -1,9 +1,9 @@
-"""Who a request comes from, where it comes through proxies.
+"""The client address and scheme of a request that comes through proxies.
 
-Behind a proxy every connection has the proxy's address. The proxy says in `X-Forwarded-For` from whom it has a request,
-and in `X-Forwarded-Proto` over which scheme. Anybody can send these fields, so they are believed only from
-`trusted_proxies`: from the right end of the list, each address that a trusted proxy has added, up to the first that is
-no trusted proxy itself.
+Behind a proxy every connection has the proxy's address. The proxy adds the address of its own client to
+`X-Forwarded-For`, and the scheme to `X-Forwarded-Proto`. Any client can send these fields, so they are believed only
+from `trusted_proxies`. The list is read from its right end: each address that a trusted proxy has added counts, up to
+the first that is no trusted proxy itself.
 """
 
 from collections.abc import Iterable, MutableMapping, Sequence
@@ -16,7 +16,8 @@ _Address = IPv4Address | IPv6Address
 MAX_HOPS = 32
 """A longer list of addresses is not read further: no chain of proxies is as long."""
 IPV4_PREFIX_BITS, IPV6_PREFIX_BITS = 24, 48
-"""What one client can hold addresses of at no cost: a small IPv4 network, an IPv6 site."""
+"""Prefix lengths of the networks that count as one client, which gets all addresses in them at no cost: a small IPv4
+network, an IPv6 site."""
 _FORWARDED_FOR, _FORWARDED_PROTO = b"x-forwarded-for", b"x-forwarded-proto"
 _SCHEMES = ("http", "https")
 

@@ -1,7 +1,7 @@
 """A note in a data directory of the last backup that was made of it.
 
-`concord backup` is a process of its own, which may run on another schedule than anybody looks at: the instance shows
-the note, so that a backup that is not made any more can be seen and alerted on.
+`concord backup` is a process of its own. The instance shows the note, so that an operator sees, and an alert reports,
+that backups have stopped.
 """
 
 import msgspec
@@ -15,7 +15,7 @@ MAX_BYTES = 8192
 
 
 class BackupNote(msgspec.Struct):
-    """What was backed up, and when."""
+    """The end time, the size and the target of a backup."""
 
     ended_ms: int
     contents: int

@@ -17,10 +17,10 @@ from registry.storage.upload_memory import UploadMemory
 
 PIECE_BYTES = 1024 * 1024
 SMALL_BYTES = 4096
-"""What comes in smaller parts is put together: a list of them would take many times their size."""
+"""Parts below this size are joined to larger ones: as a list they would take many times their size."""
 SYNCED_AT_ONCE_BYTES = 8 * 1024 * 1024
 RESERVE_BYTES = 32 * 1024 * 1024
-"""What content leaves free: on a disk that is full to the last byte not even a delete could be written down."""
+"""Bytes that content leaves free: on a disk that is full to the last byte not even a delete could be recorded."""
 
 
 class Mark(NamedTuple):
@@ -173,7 +173,7 @@ class Ingest:
             try:
                 await settle()
             except StorageFailed:
-                pass  # told to whoever wrote, or about to be cut off
+                pass  # the write has raised it, or the bytes are about to be cut off
 
     async def _take(self, parts: list[bytes | bytearray | memoryview]) -> None:
         """Hash and write a piece. What could not be written counts as not hashed either."""

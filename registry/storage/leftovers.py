@@ -39,7 +39,7 @@ _ROWS = "SELECT digest FROM content WHERE digest >= ? AND digest < ?"
 
 
 class Swept(NamedTuple):
-    """What a sweep has removed."""
+    """The number and the size of the files that a sweep has removed."""
 
     files: int
     bytes: int

@@ -1,5 +1,5 @@
-"""How much room the file system of the data directory has, as of the last look: asking may wait for a device, and
-heartbeats and answers must not."""
+"""Free and total space of the data directory's file system, cached: a look may wait for a device, and heartbeats and
+answers must not."""
 
 from registry.ports import Disk
 from registry.storage.jobs import in_executor

@@ -94,7 +94,7 @@ class BlobStore:
         self.pending_quarantine.pop(digest, None)
 
     async def remove(self, path: str) -> None:
-        """Remove a file that nobody needs any more. It may be gone already."""
+        """Remove a file that is not needed any more. A file that is gone already is no error."""
 
         def remove() -> None:
             try:

@@ -25,7 +25,7 @@ STEPS_AT_ONCE = 2
 """Of all uploads together, so that the other threads of the executor are left to those that receive."""
 KEPT_BYTES = 32 * 1024 * 1024
 STATE_BYTES, MIB_BYTES = 4096, 80
-"""What is counted for a state, and for each MiB of its upload."""
+"""Bytes of memory that count for a hash state, and for each MiB of its upload."""
 
 
 class Hasher:
@@ -51,10 +51,11 @@ def _step(update: Callable[[bytes], None], file: DiskFile, offset: int, size: in
 
 
 class OtherHashes:
-    """Digests of an upload by other algorithms than the one it is received with, as far as somebody asked for them.
+    """Digests of an upload by other algorithms than the one it is received with, for the algorithms that a client has
+    named.
 
-    The state as of what was there before the request is kept: a client that is wrong about the digest, again and again,
-    has only what it sends hashed again.
+    The hash state of the bytes before the request is kept. So a client that sends a wrong digest again and again causes
+    only the bytes of its own request to be hashed again.
     """
 
     def __init__(self) -> None:

@@ -1,12 +1,12 @@
 """One bound on the bytes of all uploads that are in memory, between the socket and the disk.
 
 Bytes gather to pieces of a MiB before they are hashed and written, and one piece is written while the next one gathers.
-With many clients that adds up. When the bound is reached, nothing more is received until something was written; and
-what has gathered is written at once, however little it is, so that a client that stops sending keeps nothing in memory
-and nobody waiting.
+With many clients that adds up. When the bound is reached, nothing more is received until a piece was written. Pieces
+are then written at once, however small, so that a client that stops sending keeps no bytes in memory and no other
+client waiting.
 
-Beside this each connection has what the kernel and the server hand over in one read, some hundred KiB, and fast ones
-have larger buffers within a bound of their own (`http.wire.large_body`).
+In addition each connection holds the bytes of one read, some hundred KiB, and fast connections have larger buffers
+within a bound of their own (`http.wire.large_body`).
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from typing import Protocol
 MAX_BYTES = 64 * 1024 * 1024
 """Pieces for all threads of an executor, several times over."""
 LOOK_S = 0.05
-"""How often uploads are told to write what they have, while others wait."""
+"""Seconds between two calls to all uploads to write their bytes, while others wait."""
 
 
 class Holder(Protocol):
-    """Somebody who has bytes in memory."""
+    """An upload that has bytes in memory."""
 
     def write_out(self) -> None:
         """Begin to write what has gathered."""

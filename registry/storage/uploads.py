@@ -180,7 +180,7 @@ class Uploads:
             await self._discard(session)
 
     async def tidy(self) -> None:
-        """Close files that nobody writes to, and give up uploads that have not grown for a day."""
+        """Close files of idle uploads, and remove uploads that have not grown for a day."""
         now_ms = self._clock.now_ms()
         for session in list(self._sessions.values()):
             if now_ms - session.used_ms > IDLE_MS:
@@ -300,7 +300,7 @@ class Uploads:
                     raise
                 finally:
                     if self._sessions.get(upload) is session:
-                        if session.is_empty:  # there is nothing to keep, so it takes nobody's place
+                        if session.is_empty:  # an empty upload has nothing to keep, so it takes no place
                             await self._forget(session)
                         else:
                             self._use(session)

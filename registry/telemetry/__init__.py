@@ -1,4 +1,4 @@
-"""What an operator sees of a running instance: counters, logs, request ids.
+"""The telemetry of a running instance: counters, logs, request ids.
 
 Nothing here influences behaviour. No secret is logged.
 

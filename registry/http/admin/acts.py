@@ -15,8 +15,8 @@ cluster that listens on other than the loopback network demands the signature of
 the loopback network, for want of another way to it, does not, and needs `--listen-internal` or `--trusted-proxies`
 where there is a relay.
 
-What a browser is made to send is refused first (`browsers`), whoever asks; `Host` is not looked at where the request is
-signed, since no page has the key.
+A request that a web page makes a browser send is refused first (`browsers`), whatever its address or signature. `Host`
+is not checked where the request is signed, since no page has the key.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

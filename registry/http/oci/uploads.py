@@ -147,7 +147,7 @@ async def handle_upload_request(instance: Instance, wanted: UploadRequest) -> Re
     except CutOffByEnd:
         raise Ending from None
     except ClientGone:
-        # Nobody reads this answer, unless a balancer between us does.
+        # The client has closed the connection: only a load balancer in between can read this answer.
         raise BlobUploadInvalid("the body broke off; what arrived is kept", headers=CLOSE) from None
 
 

@@ -2,7 +2,7 @@
 
 uvicorn alone would wait for ever for a head that does not end and for a request after a stray byte, keep header fields
 and trailers of any size, misread the body of a request that offers an upgrade, begin any number of pipelined requests,
-and keep responses that nobody reads.
+and keep responses that the client does not read.
 
 Offers of another protocol are ignored (RFC 9110, section 7.8). The parser ends such a request at its head, so that its
 body would be taken for the next request. The head is therefore parsed again without the offer.
@@ -434,7 +434,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._read_timer = self.loop.call_later(UNREAD_S, self._check_reading)
 
     def _check_reading(self) -> None:
-        """Somebody who reads slowly may; who reads nothing holds what was sent for nothing."""
+        """Close the connection of a client that has read nothing for UNREAD_S, since its response fills memory. A slow
+        reader keeps its connection."""
         if 0 < self._unread_bytes <= self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
