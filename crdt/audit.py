@@ -21,7 +21,7 @@ MAX_ASKING = 1_000_000
 
 
 class Summary(NamedTuple):
-    """What lies at one place: either the short digests of its 16 descendants, or all its entries."""
+    """The content of one place: either the short digests of its 16 descendants, or all its entries."""
 
     digests: tuple[bytes, ...]
     entries: tuple[bytes, ...]

@@ -1,15 +1,15 @@
 """A replica catching up with a peer, as a protocol without I/O.
 
-`catch_up` is a generator: it yields what to ask the peer (or what to do here), is sent the answers, and returns a
-report. Whoever drives it decides on transport, time and failure; when an answer does not come, the driver closes the
-generator, and nothing is lost but the time.
+`catch_up` is a generator: it yields questions for the peer and actions for this replica, is sent the answers, and
+returns a report. Its caller, the driver, decides on transport, time and failure. When an answer does not arrive, the
+driver closes the generator, and nothing is lost but the time.
 
-Where a replica remembers how far it has come with a peer (the peer's commit number, for one start of the peer), it
-asks only for the documents changed since. Otherwise it compares the two tries. What differs is looked at again after a
-pause, because under load something is always on its way; what still differs is exchanged, in both directions.
+A replica that remembers a sync point with a peer (the peer's commit number, for one incarnation of the peer) asks only
+for the documents changed since. Otherwise it compares the two tries. Under load some change is always in flight, so
+documents that differ are compared again after a pause; those that still differ are exchanged, in both directions.
 
-Two replicas at equal vectors, each read in one step, whose facts differ nevertheless: a writer was used by two
-processes (a directory was cloned, or restored without a new identity). Such documents are reported as forked.
+When two replicas have equal vectors, each read in one step, and different facts, a writer was used by two processes: a
+directory was cloned, or restored without a new identity. Such documents are reported as forked.
 """
 
 from collections.abc import Generator, Iterable, Sequence
@@ -39,21 +39,21 @@ class State(NamedTuple):
 
 
 class Replica(Protocol):
-    """What the protocol reads of the replica it runs at."""
+    """The part of a replica that the protocol reads, at the side that runs it."""
 
     def summaries(self, places: list[Prefix]) -> list[Summary]:
-        """Of the trie over all documents, see `audit.summarize`."""
+        """Return summaries of the trie over all documents, see `audit.summarize`."""
 
     def names(self, keys: Sequence[bytes]) -> list[str]:
-        """The names of documents, by the hash of their name; unknown ones are left out."""
+        """Return the names of documents, given the hashes of their names. Unknown hashes are left out."""
 
     def state(self, document: str) -> State: ...
 
     def diff(self, document: str, vector: Vector) -> bytes:
-        """What a replica at `vector` lacks of the document."""
+        """Return an update with all of the document that a replica at `vector` lacks."""
 
 
-# What the generator yields, and the answer it is sent.
+# The steps that the generator yields; `→` gives the answer that it is sent.
 
 
 class AskChanges(NamedTuple):
@@ -65,7 +65,7 @@ class AskChanges(NamedTuple):
 class Changes(NamedTuple):
     names: list[str]
     commit: int
-    """How far these names reach."""
+    """The commit number up to which changes are covered by these names."""
     more: bool
 
 
@@ -88,7 +88,7 @@ class AskFingerprints(NamedTuple):
 
 
 class AskDiffs(NamedTuple):
-    """What we lack, given our vectors → list[Diff], one for each document."""
+    """The updates that this replica lacks, given its vectors → list[Diff], one for each document."""
 
     vectors: list[tuple[str, Vector]]
 
@@ -122,7 +122,7 @@ Step = AskChanges | AskSummaries | AskNames | AskFingerprints | AskDiffs | Apply
 
 @dataclass
 class Report:
-    """How catching up ended."""
+    """The result of catching up."""
 
     commit: int = 0
     """The peer's commit number that has been reached, 0 when it was not caught up by commit numbers."""

@@ -3,9 +3,9 @@
 The bytes are Yjs's update format, version 1. A document here has one root array for each writer, `w<writer in hex>`, to
 which only that writer appends and from which anyone deletes, so our updates use a small part of the format, and
 `decode_delta` allows nothing else. The check comes before pycrdt sees a byte, since crafted updates can make it crash,
-panic or allocate gigabytes; it also yields the facts, so that nobody needs to read them back out of a document.
+panic or allocate gigabytes. It also yields the facts, so that they never have to be read back out of a document.
 
-What one update consists of:
+One update consists of:
 
     clients, in descending order
       each: a run of structs from one clock on; a struct is either strings (live facts) or a deleted length
@@ -43,7 +43,7 @@ class Added(NamedTuple):
 
 
 class Delta(NamedTuple):
-    """What an update says."""
+    """The content of an update, decoded."""
 
     spans: dict[int, Range]
     """For each writer, the clocks the update covers."""
@@ -58,10 +58,10 @@ def root_name(writer: int) -> str:
 
 
 def own_delta(writer: int, clock: int, texts: Sequence[str], deleted: Iterable[tuple[int, int]]) -> Delta:
-    """What one operation says: `writer`, whose next clock is `clock`, deletes some entries and appends facts.
+    """Return the delta of one operation: `writer`, whose next clock is `clock`, deletes some entries and appends facts.
 
-    `deleted` are (writer, clock) of entries. An operation that appends nothing appends and deletes one empty entry,
-    since a pure delete would not move the state vector and equal vectors would no longer mean equal facts.
+    `deleted` holds the (writer, clock) of each deleted entry. An operation that appends nothing appends and deletes one
+    empty entry, since a pure delete would not move the state vector and equal vectors would no longer mean equal facts.
     """
     doomed: dict[int, list[int]] = {}
     for owner, at in deleted:

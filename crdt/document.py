@@ -1,8 +1,9 @@
 """A replicated document: a pycrdt `Doc` that holds one array of facts for each writer.
 
-An observed-remove set: whoever has seen a fact may delete it, deletes win over what they saw and lose to what they did
-not. Facts are never changed, and every writer appends to an array of its own, so concurrent writes cannot collide.
-(Shared `Map` keys lose writes, nested types lose whole branches, and so neither is used.)
+It is an observed-remove set. A replica may delete any fact that it has seen. A delete wins over the facts that it
+observed and loses to all others. Facts are never changed, and every writer appends to an array of its own, so
+concurrent writes cannot collide. (Shared `Map` keys lose writes and nested types lose whole branches, so neither is
+used.)
 
 The registry keeps documents as a snapshot and a log of updates and loads them only to answer what another replica
 lacks, or to make the next snapshot: its own writes are encoded by `delta` alone.
@@ -36,7 +37,7 @@ class Document:
         _guarded(lambda: self._doc.apply_update(update))
 
     def vector(self) -> Vector:
-        """How far each writer's entries reach."""
+        """Return the state vector: the next clock of each writer."""
         return decode_vector(self._doc.get_state())
 
     def diff(self, vector: Mapping[int, int]) -> bytes:

@@ -1,9 +1,9 @@
-"""What can be wrong with bytes and changes from outside.
+"""The errors of bytes and changes from outside.
 
 CrdtError
-  Malformed        the bytes are not what they should be; whoever made them is at fault
+  Malformed        the bytes do not have the form they must have; their sender is at fault
   Unauthentic      the bytes are not from a member of this cluster
-  NotUnderstood    the bytes are from a later version, which says that they are to be refused where it is not understood
+  NotUnderstood    the bytes are from a later version, which marked them as critical: refuse them if not understood
   DocumentBroken   pycrdt could not take an update that passed every check
 """
 

@@ -10,8 +10,8 @@ Every fact of every kind ends with its time (16 hexadecimal digits, see `clock`)
 a kind this version does not know, or one whose fields it cannot read, is kept, digested and passed on like any other
 and never interpreted: a newer version may join first.
 
-A kind that begins with `!` is critical: whoever does not understand such a fact must not act on the rest of its
-document as if the fact were not there (as with critical extensions of X.509 certificates, RFC 5280 section 4.2). It
+A kind that begins with `!` is critical: an instance that does not understand such a fact must not act on the rest of
+its document as if the fact were not there (as with critical extensions of X.509 certificates, RFC 5280 section 4.2). It
 keeps and passes on the fact all the same. The flag is part of the text, and so of every delta, snapshot, diff, bundle,
 backup and digest.
 
@@ -54,7 +54,7 @@ class Fact(NamedTuple):
     key: str
     """The tag, the digest of the manifest or blob, the instance; for a fact that is not interpreted, its whole text."""
     digest: str
-    """What a tag points at."""
+    """The digest that a tag points at."""
     media_type: str
     size: int
     """Bytes of the manifest or blob."""

@@ -10,7 +10,7 @@
     payload   the rest
     MAC       32 bytes    keyed BLAKE3 over all before it
 
-Whoever has the cluster key is a member and is trusted by the others; the MAC keeps everyone else out.
+Every process that has the cluster key is a member, and the others trust it. The MAC keeps all others out.
 """
 
 import hmac
@@ -37,7 +37,7 @@ _CLUSTER = slice(2, 10)
 
 
 class FrameKey(NamedTuple):
-    """What frames of one cluster are signed and known by."""
+    """The cluster name that frames carry, and the key that authenticates them."""
 
     cluster: bytes
     """8 bytes: the cluster's name on the wire."""
@@ -54,7 +54,7 @@ class Frame(NamedTuple):
     sequence: int
     payload: bytes
     fields: tuple[Field, ...] = ()
-    """In ascending order of their numbers, those of later versions among them."""
+    """Header fields in ascending order of their numbers, those of later versions included."""
 
 
 def seal(frame: Frame, key: FrameKey) -> bytes:
@@ -65,7 +65,7 @@ def seal(frame: Frame, key: FrameKey) -> bytes:
 
 
 def refusal(data: bytes, clusters: Collection[bytes]) -> str | None:
-    """Why `data` cannot be a frame of these clusters, by its first bytes alone; None where it can.
+    """Return why `data` cannot be a frame of these clusters, by its first bytes alone; None when it can.
 
     "malformed" is what `unseal` calls Malformed, and "unauthentic" what it calls Unauthentic. Costs a quarter of a
     microsecond, while a MAC costs more the longer a frame is.

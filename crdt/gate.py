@@ -35,7 +35,7 @@ def admit(vector: Vector, delta: Delta, needs: Mapping[int, int]) -> Vector | No
 
 
 def requirements(delta: Delta, needs: Mapping[int, int]) -> Vector:
-    """What a vector must cover for `admit` to take an update in: with `needs`, all that is to be before it."""
+    """Return the least vector that `admit` requires: `needs`, and the dependencies of the update itself."""
     required = dict(needs)
     for writer, (first, _) in delta.spans.items():
         required[writer] = max(required.get(writer, 0), first)

@@ -25,7 +25,7 @@ MAX_REVISIONS = 16
 
 
 class Revision(NamedTuple):
-    """How far a sender was in one document."""
+    """The state that a sender had reached in one document."""
 
     document: str
     vector: Vector

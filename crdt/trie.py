@@ -173,7 +173,7 @@ def _boundary(prefix: int, depth: int) -> int:
 
 
 def _split(entries: list[bytes], boundary: int) -> int:
-    """Where, in ordered entries, those from a placing hash on begin."""
+    """Return the index, in ordered entries, of the first one at or after a placing hash."""
     return bisect_left(entries, boundary.to_bytes(DIGEST_SIZE, "big"))
 
 
@@ -192,7 +192,7 @@ def _joined(leaf: Leaf, removed: list[bytes], added: list[bytes]) -> bytes:
 
 
 def _place(joined: bytes, entry: bytes, width: int) -> int:
-    """Where an entry is, or would be, in ordered ones."""
+    """Return the offset at which an entry is, or would be inserted, in joined ordered entries."""
     low, high = 0, len(joined) // width
     while low < high:
         middle = (low + high) // 2

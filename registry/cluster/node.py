@@ -135,7 +135,7 @@ class Cluster:
         self._ahead_since: dict[str, float] = {}
         self._records = MemberRecords()
         self._silent: set[str] = set()
-        """Addresses of which it was said that nobody answers there."""
+        """Addresses that were logged as giving no answer."""
         self._joined = False
         self._began = asyncio.get_running_loop().time()
         self._greeting: asyncio.TimerHandle | None = None
@@ -210,7 +210,7 @@ class Cluster:
         self.blob_reader.close()
         self.bodies.close()
 
-    # What handlers use
+    # For handlers
 
     async def await_acknowledgements(self, change: Change) -> None:
         """Wait until a committed change may be answered: it is safe elsewhere where no frame carries it, and the own
@@ -274,18 +274,18 @@ class Cluster:
                 self._addresses.append(url)
 
     def on_clone_detected(self, start: int) -> None:
-        """Another process runs as this instance. The others believe the later start, and take us for the earlier one;
-        what we have they would not ask for. So begin anew, later than it; not more often than that it can be heard."""
+        """Begin a later incarnation than a clone, another process that runs as this instance. The other members believe
+        the later incarnation, and would not ask the earlier one for its changes. Each lasts long enough to be heard."""
         self._latest_clone = max(self._latest_clone, start)
         if start > self.gossip.start and (self._bumping is None or self._bumping.done()):
             self._bumping = asyncio.create_task(self._bump_incarnation())
 
     def _on_stale_incarnation(self, member: Member, beat: Heartbeat) -> None:
-        """An instance speaks under an earlier start than we know of it: a copy of it ran for a while. Let it know."""
+        """Notify an instance that uses an earlier incarnation than one heard before: a clone of it ran for a while."""
         self._notify_stale(member.instance, beat, member)
 
     def _on_removed_member_returned(self, instance: str, beat: Heartbeat) -> None:
-        """An instance is back that was forgotten, and may know nobody: let it know who can tell it."""
+        """Say hello to a removed instance that has returned: it may know no member that can tell it of its removal."""
         if instance != self._catalog.instance_id:
             self._notify_stale(instance, beat, None)
 
@@ -308,7 +308,7 @@ class Cluster:
                 log.error(LogEvent.INCARNATION_WRITE_FAILED, "no new start could be counted: %(error)s", error=error)
 
     def advanced(self, document: str, vector: Vector) -> None:
-        """A document has reached `vector` by a diff: what was held for that can go on."""
+        """Release the frames that waited for a document, which a diff has brought to `vector`."""
         self.gossip.advanced(document, vector)
         self.bodies.wake()
 
@@ -322,7 +322,7 @@ class Cluster:
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _note_removed(self) -> None:
-        """Know members no more that are gone for good. Whoever is told so of itself goes on as another."""
+        """Drop members that were removed. An instance that finds itself removed goes on under a new id."""
         forgotten = removed_members(self._catalog.database)
         gone = forgotten - self.members.removed
         if gone:
@@ -359,7 +359,7 @@ class Cluster:
         await self.remove_member(self._catalog.instance_id)
         await self.decommission.tell()
         self.is_decommissioned = True
-        await asyncio.sleep(DECOMMISSION_LINGER_S)  # so that the others hear it, and whoever waits for us sees it
+        await asyncio.sleep(DECOMMISSION_LINGER_S)  # so that members hear it, and a command that waits sees it
         log.warning(LogEvent.INSTANCE_DECOMMISSIONED, "this instance has left the cluster for good")
         self.on_decommissioned()
 
@@ -379,7 +379,7 @@ class Cluster:
             urls = [url for url in dict.fromkeys([*self._addresses, *sorted(known)]) if url and url not in heard]
             suspects = [member for member in self.members.reachable() if member.suspect]
             asking = [*(self._say_hello(url) for url in urls), *(self._probe(m) for m in suspects)]
-            await asyncio.gather(asyncio.sleep(HEARTBEAT_S), *asking)  # who does not answer keeps nobody waiting
+            await asyncio.gather(asyncio.sleep(HEARTBEAT_S), *asking)  # so that no hello waits for another
 
     async def _say_hello(self, url: str, to: Member | None = None) -> None:
         try:
@@ -399,7 +399,7 @@ class Cluster:
             self._addresses.remove(url)  # a list of peers may be the same everywhere, this instance included
 
     async def _probe(self, member: Member) -> None:
-        """Ask a member that gave no answer, or has to prove that it is alive, before anybody depends on it."""
+        """Ask a member that gave no answer, or has to prove that it is alive, before a request depends on it."""
         with contextlib.suppress(PeerUnreachable):
             self.on_handshake(await self._exchange_handshake(member))
 
@@ -408,11 +408,11 @@ class Cluster:
         return await self.peers.ask(member, "/hello", handshake, Handshake, timeout_s=HEARTBEAT_S)
 
     async def _join(self) -> None:
-        """Catch up with the own site before being ready, unless nobody is there."""
+        """Catch up with the own site before being ready, unless this instance is alone there."""
         loop, begun = asyncio.get_running_loop(), self._began
         standalone = not self._config.redis and not self._addresses and not self.members.all()
         known = any(member.beat.site == self._config.site for member in self.members.all())
-        alone_s = HEARTBEAT_S + JOIN_ALONE_S if known else JOIN_ALONE_S  # by then who lives has been heard
+        alone_s = HEARTBEAT_S + JOIN_ALONE_S if known else JOIN_ALONE_S  # by then each live member has been heard
         while not standalone and loop.time() < begun + JOIN_TIMEOUT_S:
             near = self.members.of_own_site()
             reachable = [member for member in near if member.reachable]
@@ -424,7 +424,7 @@ class Cluster:
             caught_up = reachable and all(
                 await asyncio.gather(*(self.anti_entropy.catch_up_soon(m) for m in reachable))
             )
-            # Who is heard first may have just started, too, and have nothing yet.
+            # The member that is heard first may have just started, too, and have nothing yet.
             caught_up = caught_up and not self.introductions.pending
             if caught_up and all(m in reachable for m in self.members.of_own_site() if m.reachable):
                 break
@@ -439,14 +439,14 @@ class Cluster:
         self.answers_clients.set()
         self.site_lease.request_renewal()
 
-    # What comes in
+    # Incoming changes
 
     def _linked(self, document: str, links: list[Fact]) -> None:
         self.garbage_collector.linked(Digest(fact.key) for fact in links)
         self.replicator.linked(document, links)
 
     def _taken_in(self, applied: Applied, sender: str | None) -> None:
-        """Measure how old a change is; with a sender it came by a frame, which may have had no room for a body."""
+        """Measure the age of a change. With a sender it came by a frame, which may have had no room for a body."""
         self.bodies.wake()
         time, writer = applied.latest
         if time and not self.anti_entropy.is_bootstrapping:

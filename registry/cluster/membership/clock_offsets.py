@@ -1,12 +1,12 @@
-"""How far the wall clocks of other members are from this one's.
+"""Clock offsets: the differences between the wall clocks of other members and the clock of this instance.
 
-A heartbeat carries its sender's wall clock. When it arrives, the sender's clock shows at least that, so the difference
-to the own clock is a lower bound of the offset; the highest of some heartbeats misses it by the shortest time that one
-of them took. That needs no message of its own. Where it says more than half a second, the member is asked each minute:
-the middle of a short question and its answer bounds the error on both sides (Cristian, "Probabilistic clock
-synchronization", 1989), so that a slow bus is not taken for a wrong clock.
+A heartbeat carries its sender's wall clock. When it arrives, the sender's clock shows at least that time, so the
+difference to the own clock is a lower bound of the offset. The highest bound of several heartbeats is too low by the
+shortest time that one of them took. That needs no message of its own. When the bound exceeds half a second, the member
+is asked each minute: the middle of a short question and its answer bounds the error on both sides (Cristian,
+"Probabilistic clock synchronization", 1989), so that a slow bus is not taken for a wrong clock.
 
-Samples are differences to a steady clock, so that a jump of the own wall clock makes none of them wrong.
+Samples are differences to a steady clock, so a jump of the own wall clock makes none of them wrong.
 """
 
 from collections import deque
@@ -19,15 +19,15 @@ SAMPLES = 8
 """Heartbeats that count: a clock that is set back is seen after so many, 16 s."""
 SUSPICIOUS_S = 0.5
 MEASURED_FOR_S = 60.0
-"""How long an answer to a question counts."""
+"""Seconds for which a measurement stays valid, from when the answer arrived."""
 MAX_ERROR_S = 0.25
-"""An answer that took twice as long says too little."""
+"""Largest error of a measurement, in seconds. An answer that took more than twice as long is not used."""
 TOO_FAR_S = 1.0
-"""Where it is time to warn: tags that two sites pushed unseen by each other are ordered by these clocks."""
+"""Seconds of offset at which to warn: these clocks order concurrent pushes of a tag at two sites."""
 
 
 class _Clock:
-    """What is known of one member's clock, as seconds ahead of the own steady clock."""
+    """The samples of one member's clock, as seconds ahead of the own steady clock."""
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -58,7 +58,7 @@ class ClockOffsets:
             known.measured_at = now
 
     def offset_s(self, member: Member) -> float | None:
-        """How far a member's clock is ahead of the own, negative where it is behind; None where that is not known."""
+        """Return the seconds by which a member's clock is ahead of the own: negative when behind, None when unknown."""
         known = self._members.get(member.instance)
         if known is None or not known.heard:
             return None

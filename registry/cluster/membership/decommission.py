@@ -1,9 +1,14 @@
-"""Leaving for good: what only this instance holds is handed over first.
+"""Decommission: an instance leaves for good, and first hands over what it alone holds.
 
-While it leaves an instance keeps serving, takes no more copies, and is not ready, so that balancers send requests
-elsewhere. When everything that is linked is held by somebody else too, it refuses writes, waits for those that are at
-work, looks again, and tells somebody all it knows, manifests' bodies among it; then it says that it is gone for good,
-tells somebody that too, since frames may be lost, and ends. Whoever leaves too is not relied on.
+While it leaves, an instance keeps serving, takes no more replicas, and is not ready, so that balancers send requests
+elsewhere. It proceeds in this order:
+
+1. It hands over content until other members hold all linked content that it holds.
+2. It refuses new writes, waits for those under way, and hands over what they have added.
+3. It brings all its documents and manifest bodies to one member that stays.
+4. It publishes its own removal, brings that to such a member too, since frames may be lost, and ends.
+
+Members that are leaving themselves are not relied on.
 """
 
 import asyncio
@@ -37,10 +42,10 @@ PAGE = 200
 RETRY_S = 2.0
 WRITES_POLL_S = 0.1
 WRITES_TIMEOUT_S = 60.0
-"""How long writes that are at work are waited for. Those that end later are refused, since they may be lost."""
+"""Seconds to wait for writes under way. Writes that end later are refused, since they may be lost."""
 REQUEST_TIMEOUT_S = 6.0
 MAX_EXAMPLES = 20
-"""Contents that are named of those that nobody takes: enough to see what they have in common."""
+"""Number of contents to name among those that no member takes: enough to see what they have in common."""
 
 
 class Decommission:
@@ -59,16 +64,16 @@ class Decommission:
         self.under_way = False
         self.handed_over = 0
         self.left = 0
-        """Contents that nobody else holds, as far as was seen in the pass before."""
+        """Number of contents that the last pass could not hand over: no other member held them or took them."""
         self.left_bytes = 0
         self.examples: list[Digest] = []
         """Some of those contents."""
         self.refused_by: dict[str, str] = {}
-        """Instances that did not take a content when they were asked last, and why."""
+        """Instances that took no content when they were last asked, each with the reason."""
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Around each write. Raises Leaving where one would be lost."""
+        """Count a write while it runs. Raises Leaving when the write would be lost."""
         if self._closed:
             raise Leaving("this instance is leaving the cluster; push to another one")
         self._writes += 1
@@ -80,7 +85,7 @@ class Decommission:
             self._writes -= 1
 
     async def hand_over(self) -> None:
-        """Return once somebody else holds everything that is linked and held here, and knows what is known here."""
+        """Return once other members hold all linked content that is held here, and one has all facts that are here."""
         self.under_way = True
         await self._hand_over_all()
         self._closed = True
@@ -92,7 +97,7 @@ class Decommission:
         await self.tell()
 
     async def tell(self) -> None:
-        """Return once somebody who stays knows what is known here."""
+        """Return once a member that stays has all documents and manifest bodies that are here."""
         while not await self._tell():
             await asyncio.sleep(RETRY_S)
 
@@ -104,7 +109,7 @@ class Decommission:
             await asyncio.sleep(RETRY_S)
 
     async def _tell(self) -> bool:
-        """Compare everything with somebody who stays, and exchange what differs."""
+        """Bring all documents and manifest bodies to one member that stays. Return whether that succeeded."""
         for one in self._members.replica_candidates():
             member = self._members.get(one.instance)
             if member is not None and member.reachable and await self._anti_entropy.merkle_diff(member):
@@ -117,7 +122,7 @@ class Decommission:
         return False
 
     async def _give_bodies(self, member: Member) -> None:
-        """Bring it the manifests that no frame has brought there: it may not come to fetch them. Raises
+        """Send a member the manifest bodies that it lacks: it may not get to fetch them in time. Raises
         PeerUnreachable."""
         last = ""
         while page := await referenced_bodies(self._catalog.database, last, PAGE):
@@ -132,7 +137,7 @@ class Decommission:
 
     @property
     def waits_for(self) -> str:
-        """What keeps this instance from leaving, beside contents that nobody takes; empty when nothing does."""
+        """The reason why this instance cannot leave yet, apart from content that no member takes; empty without one."""
         reachable = {member.instance for member in self._members.reachable()}
         if not self.under_way or reachable & {one.instance for one in self._members.replica_candidates()}:
             return ""
@@ -141,7 +146,7 @@ class Decommission:
         return "another instance that can be reached: none can now"
 
     async def _pass(self) -> None:
-        """Hand over what only we hold, and note what of it there still is."""
+        """Hand over the content that only this instance holds, and note what is left of it."""
         await self._blob_reader.quarantine_pending()
         left, last = [], ""
         while page := await linked_content(self._catalog.database, last, PAGE):
@@ -174,7 +179,7 @@ class Decommission:
             return False
 
     async def _give(self, digest: Digest, size: int) -> bool:
-        """Have somebody take a content. False when nobody does now."""
+        """Have another member take a content. Return False when none takes it now."""
         for one in spread(ranked(digest, self._members.replica_candidates())):
             member = self._members.get(one.instance)
             if (

@@ -1,8 +1,8 @@
 """Hellos to members that another member names, sent at once.
 
-Two instances that have never met wait for no acknowledgement of each other's, so one site is one registry only among
-members that know each other. A newcomer therefore meets everybody that the members it has met name, before it answers
-clients; and whoever holds a read lease meets the newcomers that its granter names, before it uses the lease.
+Two instances that have never met do not wait for each other's acknowledgements, so one site is one registry only among
+members that know each other. A newcomer therefore meets all members that the members it has met name, before it answers
+clients. The holder of a read lease meets the newcomers that its granter names, before it uses the lease.
 """
 
 import asyncio

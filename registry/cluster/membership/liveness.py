@@ -16,8 +16,9 @@ PROBES_AT_ONCE = 16
 """Probes of other sites' members that run together. Many instances that start at once would otherwise open sessions
 with each other all at the same moment."""
 SAVE_SEQUENCE_S = 30.0
-"""How often sequence numbers are saved. One commit in half a minute costs an idle instance nothing. What was recorded
-in the last half minute before a crash is not known to be stale afterwards; it still makes nothing live."""
+"""Seconds between two saves of sequence numbers. One commit in half a minute costs an idle instance nothing. Heartbeats
+that were recorded in the last half minute before a crash are not recognized as stale after it; even so, they make no
+member live."""
 
 
 class LivenessProbe:
@@ -49,7 +50,7 @@ class LivenessProbe:
 
 
 class MemberRecords:
-    """What is on disk of each member: where it was, its incarnation, and the number of its last heartbeat."""
+    """The record of each member on disk: its addresses, its incarnation, and the number of its last heartbeat."""
 
     def __init__(self) -> None:
         self._saved: dict[str, tuple[str | int, ...]] = {}
@@ -69,7 +70,7 @@ class MemberRecords:
         self._saved |= {row.instance: _identity(row) for row in rows}
 
     def drop(self, instances: Collection[str]) -> None:
-        """Know nothing of members that were removed."""
+        """Drop the records of members that were removed."""
         self._saved = {instance: saved for instance, saved in self._saved.items() if instance not in instances}
 
 
@@ -81,5 +82,5 @@ def _row(member: Member, now_ms: int) -> MemberRow:
 
 
 def _identity(row: MemberRow) -> tuple[str | int, ...]:
-    """What is saved as soon as it changes."""
+    """Return the part of a row whose changes are saved at once."""
     return (*row[:6], row.name, row.capabilities)

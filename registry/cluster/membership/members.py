@@ -26,15 +26,15 @@ log = EventLog("concord.members")
 HEARTBEAT_S = 2.0
 PRESUMED_DEAD_S = 3 * HEARTBEAT_S + 0.5
 SILENT_S = 1.5 * HEARTBEAT_S
-"""After so long without a heartbeat on the bus a member is asked by a request: it is to have answered, within another
-interval and the time that takes, before it would be presumed dead."""
+"""Seconds without a heartbeat on the bus after which a member is sent a request. The answer can arrive, an interval and
+a request later, before the member would be presumed dead."""
 FIRST_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 4.0  # less than a round of catching up, so that a member that is back is found in the next one
 PROMPT_S = 0.25
 MAX_MEMBERS = 1000
 AWAY_S = 600.0
 MEMBER_RESTART_S = 10.0
-"""How long a restart takes, after which who does not answer is taken for gone."""
+"""Seconds that a restart may take. A member that does not answer for longer is taken for gone."""
 
 
 class Member:
@@ -44,14 +44,14 @@ class Member:
         self.instance = instance
         self.beat = Heartbeat("", "", "", "", 0, 0, 0, b"", {})
         self.site_name = ""
-        """What it calls its site: its bus listens to that. `beat.site` is what this instance calls it."""
+        """Its site by its own name, which its bus listens to. `beat.site` is this instance's name for it."""
         self.sequence = 0
         self.heard_at: float | None = None
         """Loop time of its last heartbeat that counts; None until it has answered a request."""
         self.on_bus_at: float | None = None
-        """The same for heartbeats that came on the bus."""
+        """Loop time of its last heartbeat on the bus that counts."""
         self.is_new = False
-        """Whether the last heartbeat was the first one of a start, or after a silence."""
+        """True when its last heartbeat was the first one of an incarnation, or the first one after a silence."""
         self.applied = Progress()
         self.sync_point: SyncPoint | None = None
         """Its commit number up to which we have everything, for one of its starts."""
@@ -62,15 +62,15 @@ class Member:
         self.proven_start = 0
         """The incarnation that has answered a request: heartbeats on the bus keep that one live, and no other."""
         self.answers_in_s = 0.0
-        """How long it takes to answer a short question, smoothed."""
+        """Seconds that it takes to answer a short question, smoothed."""
         self._backoff_s = 0.0
         self._avoid_until = 0.0
         self.failing_since: float | None = None
-        """Since when, in loop time, requests have got no answer."""
+        """Loop time since which requests have got no answer; None while they get answers."""
         self.last_failure = ""
-        """Why the last one got none."""
+        """The reason why the last request without an answer got none."""
         self.seen_ms: int | None = None
-        """When an earlier start of this instance heard it, at least."""
+        """Latest wall clock, in ms, at which an earlier incarnation is known to have heard it; None without one."""
 
     @property
     def shown(self) -> str:
@@ -79,7 +79,7 @@ class Member:
 
     @property
     def capabilities(self) -> tuple[str, ...]:
-        """What it said in its last heartbeat that it can do, in order; also what is unknown here."""
+        """The capabilities that its last heartbeat names, in order, those that are unknown here included."""
         return in_order(self.beat.capabilities)
 
     @property
@@ -98,20 +98,20 @@ class Member:
 
     @property
     def prompt(self) -> bool:
-        """Whether it can be expected to answer at once: the last question was answered, and none is still waiting."""
+        """True while it can be expected to answer at once: it answered the last request, and none waits for long."""
         return self.live and not self.suspect and all(_now() - asked_at < PROMPT_S for asked_at in self.asked_at)
 
     @property
     def suspect(self) -> bool:
-        """Whether the last request got no answer. Those who cannot wait leave it alone until it has answered again."""
+        """True after a request without an answer. Callers that cannot wait do not ask it until it answers again."""
         return self._backoff_s > 0
 
     def touch(self) -> None:
-        """It has sent an authentic request: it is alive."""
+        """Note an authentic request of the member, which proves that it is alive."""
         self.heard_at = _now()
 
     def answered(self) -> None:
-        """A request got an answer."""
+        """Note that a request got an answer."""
         self.give_chance()
 
     def give_chance(self) -> None:
@@ -120,7 +120,7 @@ class Member:
         self.failing_since = None
 
     def failed(self, why: str = "") -> None:
-        """A request got no answer."""
+        """Note that a request got no answer."""
         self.last_failure = why
         if self.failing_since is None:
             self.failing_since = _now()
@@ -153,7 +153,7 @@ class Member:
 
 
 class Progress:
-    """Which changes of another instance's present start are applied here."""
+    """The changes of another instance's current incarnation that are applied here."""
 
     def __init__(self) -> None:
         self.start = 0
@@ -161,7 +161,7 @@ class Progress:
         self._out_of_order: set[int] = set()
 
     def contiguous_seq(self, start: int) -> int:
-        """All changes of `start` up to this one are applied."""
+        """Return the number up to which all changes of incarnation `start` are applied."""
         return self._contiguous_seq if start == self.start else 0
 
     def seen(self, start: int, sequence: int) -> bool:
@@ -203,13 +203,13 @@ class Members:
         self._shared_address = shared_address
         self._members: dict[str, Member] = {}
         self.removed: set[str] = set()
-        """Instances that are gone for good."""
+        """Removed instances, by id."""
         self._began = _now()
         self.on_heard: list[Callable[[Member], None]] = []
         self.on_stale_incarnation: Callable[[Member, Heartbeat], None] = lambda member, beat: None
-        """Told of a heartbeat of an earlier start than is known."""
+        """Called with a member and a heartbeat of an earlier incarnation than it had before."""
         self.on_removed_member_returned: Callable[[str, Heartbeat], None] = lambda instance, beat: None
-        """Told of a heartbeat of one that is gone for good."""
+        """Called with the id and a heartbeat of a removed instance."""
         self.on_unproven: Callable[[Member], None] = lambda member: None
         """Called with a member whose heartbeat may be a recording: only an answered request makes it live."""
 
@@ -303,8 +303,8 @@ class Members:
         return sorted((m for m in self.all() if m.reachable), key=lambda m: m.beat.site != self.own_site)
 
     def may_recover(self) -> bool:
-        """Whether somebody may be about to answer who does not now: who may be restarting, or we have just started
-        ourselves and have not heard of everybody that the disk knows."""
+        """Return whether a member that does not answer now may answer soon: it may be restarting, or this instance has
+        just started and has not heard yet from every member on its disk."""
         starting = _now() - self._began < MEMBER_RESTART_S
         return any(m.may_be_restarting or (starting and m.heard_at is None) for m in self._members.values())
 
@@ -313,7 +313,7 @@ class Members:
         return [m for m in self.live() if m.on_bus_at is not None and _now() - m.on_bus_at < SILENT_S]
 
     def has_unproven_at_own_site(self) -> bool:
-        """Whether heartbeats on the bus name a member of the site that has not proved lately that it is alive."""
+        """Return whether heartbeats on the bus name a member of the own site that has not proved that it is alive."""
         return any(
             member.beat.site == self.own_site
             and member.claimed_at is not None
@@ -325,7 +325,7 @@ class Members:
         return [member for member in self.live() if member.beat.site == self.own_site]
 
     def replica_candidates(self) -> list[Candidate]:
-        """The others that content is to be at: those that are known, but for front ends and who has long been away."""
+        """Return the other members that content is assigned to: all but proxy instances and members long away."""
         return [
             Candidate(member.instance, member.beat.site)
             for member in self.all()

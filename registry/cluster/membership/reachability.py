@@ -1,17 +1,18 @@
 """Reachability: whether other instances reach this one at the address it advertises.
 
-An instance whose `--advertise` leads nowhere, or to another instance, hears everybody and looks well from inside: it
-agrees, and it takes pushes whose content nobody can fetch. Only others can tell. So it asks its peers to try: a peer
-sends a request to the advertised address as it would for content, and answers whether this instance replied there.
+An instance whose `--advertise` leads nowhere, or to another instance, hears all members and looks well from inside: its
+state agrees with theirs, and it takes pushes whose content no member can fetch. Only other members can detect that. So
+it asks its peers to try: a peer sends a request to the advertised address as it would for content, and answers whether
+this instance replied there.
 
-The instance is not ready while peers answer and none of them reaches it. A peer that does not answer says nothing: an
-instance that is cut off stays ready, as one that is alone does. An address that was reached before may fail for
+The instance is not ready while peers answer and none of them reaches it. The silence of a peer proves nothing: an
+instance that is cut off stays ready, as an instance that is alone does. An address that was reached before may fail for
 `GRACE_S`; one that was never reached in this incarnation may not fail at all.
 
 Other sites' instances come through `--advertise-site` where there is one. It stands for the whole site, and its
 balancer may wait for this instance to be ready before it sends anything, so what they find is logged and shown and
-takes no readiness away. Which address was tried is in the answer: an address of `--peer`, or one that others told, may
-be that of an instance of any site.
+takes no readiness away. The answer names the address that was tried: an address of `--peer`, or one learned from
+another member, may belong to an instance of any site.
 """
 
 import asyncio
@@ -29,20 +30,20 @@ from registry.telemetry.events import LogEvent
 log = EventLog("concord.members")
 
 ATTEMPT_TIMEOUT_S = 2.0
-"""How long a peer tries. As long as a connection may take (`registry.adapters.http`), and less than `TIMEOUT_S`."""
+"""Seconds for which a peer tries: as long as a connection may take (`registry.adapters.http`), below `TIMEOUT_S`."""
 CHECK_INTERVAL_S = 10.0
-"""Between two checks while the address is reached: two requests, so that it costs an idle instance nothing."""
+"""Seconds between two checks while the address is reached. A check is two requests: an idle instance can afford it."""
 RETRY_S = 2.0
-"""Between two checks while it is not, so that a mended address is found soon."""
+"""Seconds between two checks while the address is not reached, so that a corrected one is found soon."""
 GRACE_S = 10.0
-"""How long an address that was reached may fail before the instance is not ready: longer than a peer's pause, or a name
-server's."""
+"""Seconds for which an address that was reached may fail before the instance is not ready: longer than a peer or a name
+server pauses."""
 FORGET_S = 10.0
-"""After so long without any peer's answer nothing is known, and the instance is ready as one that is alone."""
+"""Seconds without any peer's answer after which the verdict lapses, and the instance is ready as if it were alone."""
 FIRST_CHECK_S = 5.0
-"""How long a start that finds peers waits for their first answer before it is ready."""
+"""Seconds for which an instance that starts and finds peers waits for their first answer before it is ready."""
 MAX_ASKED = 8
-"""Peers that are asked in one check, when the first one does not reach this instance."""
+"""Number of peers asked in one check, when the first one does not reach this instance."""
 LOG_INTERVAL_S = 60.0
 
 
@@ -61,7 +62,7 @@ class Reachability:
         self._began = _now()
         self._rounds = 0
         self._is_checked = False
-        """Whether peers have been asked once, and have answered or not."""
+        """True once peers have been asked, with or without an answer."""
         self._was_reached = False
         self._unreached_since: float | None = None
         self._answered_at = 0.0
@@ -70,9 +71,9 @@ class Reachability:
         self.reached_by: str | None = None
         """The peer that reached this instance last; None while none does or none has been asked."""
         self.problem = ""
-        """What a peer found instead, empty while the address is reached or nothing is known."""
+        """The error that a peer found; empty while the address is reached or nothing is known."""
         self.site_problem = ""
-        """The same of `--advertise-site`."""
+        """The error that a peer found at `--advertise-site`, empty likewise."""
         members.on_heard.append(self._heard)
 
     @property
@@ -143,7 +144,7 @@ class Reachability:
         return members[first:] + members[:first]
 
     def _has_near_members(self) -> bool:
-        """Return whether members are live that would try `--advertise`: nobody else has a say in readiness."""
+        """Return whether reachable members would try `--advertise`: only these decide on readiness."""
         beat = self._heartbeat()
         return any(not self._comes_through_site(member, beat) for member in self._members.reachable())
 

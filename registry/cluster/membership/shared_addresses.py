@@ -17,7 +17,7 @@ log = EventLog("concord.members")
 
 
 class SharedAddresses:
-    """What was found at the last look."""
+    """The shared addresses that the last comparison found."""
 
     def __init__(self, members: Members, heartbeat: Callable[[], Heartbeat]) -> None:
         self._members = members

@@ -1,8 +1,8 @@
-"""Telling whoever runs this instance how the others stand: one log line when that changes, none while it lasts.
+"""Log lines about the other members for the operator: one when a member's state changes, none while it lasts.
 
-A member that falls silent, that does not answer requests, whose policy is another one, or whose clock is more than a
-second off is a warning; so is that it is over an event, with how long it lasted. A restart is one line. Nothing here
-decides anything.
+A member that falls silent, answers no requests, has another policy, or whose clock is more than a second off is logged
+as a warning. The end of each such state is logged too, with the time that it lasted. A restart is one line. This module
+decides nothing.
 """
 
 import asyncio
@@ -22,15 +22,15 @@ log = EventLog("concord.members")
 SPACE_S = 30.0
 """Seconds between two looks at the disk's room for heartbeats."""
 ACQUAINTED_S = 30.0
-"""After this an instance has heard of all that live, and a site of which it knows nobody is worth a line."""
+"""Seconds after which an instance has heard of all live members. Then a site without a known member is worth a line."""
 UNANSWERED_S = 5.0
-"""A member that answers no request for less than this is restarting, and not worth a line."""
+"""Seconds for which a member without answers is taken for restarting, which is not worth a line."""
 
 Ask = Callable[[Member], Awaitable[Handshake]]
 
 
 class _Told:
-    """What was told of one member."""
+    """The state of one member as it was logged last."""
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -47,13 +47,13 @@ class Watch:
         self, members: Members, policy: Policy, keeps: bool, clock: Clock, offsets: ClockOffsets, space: DiskSpace,
         ask: Ask,
     ) -> None:  # fmt: skip
-        """`keeps` of an instance that keeps copies itself."""
+        """`keeps` is true for an instance that holds replicas itself."""
         self._members = members
         self._policy = policy
         self._own_sites = {members.own_site} if keeps else set()
         self._began = _now()
         self._empty_sites: set[str] = set()
-        """Sites of which was told that nobody there keeps copies."""
+        """Sites that were logged as having no member that holds replicas."""
         self._clock = clock
         self._offsets = offsets
         self._space = space
@@ -62,7 +62,7 @@ class Watch:
         members.on_heard.append(offsets.heard)
 
     async def run(self) -> None:
-        """Look, for ever."""
+        """Compare all members every two seconds, for ever."""
         space_at = -SPACE_S
         while True:
             if _now() >= space_at + SPACE_S:

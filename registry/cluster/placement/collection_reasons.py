@@ -1,4 +1,4 @@
-"""Why garbage collection keeps or removes content, and what blocks it: codes with details, and their texts.
+"""The reasons why garbage collection keeps or removes content, or is blocked: codes with details, and their texts.
 
 Answers hold the code and its details, which are stable. The log and the command line turn them into text by `describe`;
 the text may change in any version.

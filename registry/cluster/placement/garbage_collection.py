@@ -80,7 +80,7 @@ class Decision(NamedTuple):
     removed: bool
     reason: Reason
     would_be_removed: bool = False
-    """In a dry run: True when it would have been removed now."""
+    """True in a dry run when the content would have been removed now."""
 
 
 class Report(NamedTuple):
@@ -144,7 +144,7 @@ class GarbageCollector:
         self.ended_at: float | None = None
         """Loop time of the end of the last pass that was no dry run."""
 
-    # What protects content
+    # Protection of content
 
     def pin(self, digest: Digest) -> None:
         """Take a lease on content: a client was told that it exists, and may push a manifest that refers to it."""

@@ -38,7 +38,7 @@ MAX_PAUSE_S = READ_WAIT_S - 2.0
 A read that waits at that member is answered rather than refused when it is readmitted within the time of the wait."""
 MAX_BATCH_CHANGES = 64
 OFF_BUS_S = 2.0
-"""So long changes are pushed at once to a member that the bus did not reach. Then one change tries the bus again."""
+"""Seconds for which changes are pushed at once to a member that the bus missed. Then one change tries the bus again."""
 BUS = "the bus"
 
 
@@ -52,12 +52,12 @@ class _Wait:
         self.missing = missing
         self.push_at_s = push_at_s
         self.is_overdue = False
-        """Whether the patience is over: from then on each member that is missing has to be lapsing or excluded."""
+        """True once the patience is over. From then on each missing member has to be lapsing or excluded."""
         self.done = asyncio.Event()
 
 
 class Acknowledgements:
-    """Which changes of this instance the members of its site have committed, and which members are excluded."""
+    """The commit acknowledgements of this instance's changes by its site, and the exclusions of members."""
 
     def __init__(self, members: Members) -> None:
         self._members = members
@@ -68,26 +68,26 @@ class Acknowledgements:
         self._behind: set[str] = set()
         """Excluded members, which are not waited for."""
         self._returns: dict[str, tuple[int, float]] = {}
-        """For excluded members: up to which change they must have everything to return, and not before when."""
+        """For excluded members: the change up to which they need everything to return, and the earliest loop time."""
         self._pauses: dict[str, tuple[float, float]] = {}
-        """When members were excluded last, and for how long at least."""
+        """For each member: loop time of its last exclusion, and the least duration of it in seconds."""
         self._acknowledged_s: dict[str, float] = {}
-        """When members acknowledged something last."""
+        """Loop time of each member's last acknowledgement."""
         self._off_bus_until: dict[str, float] = {}
         """Members that the bus did not reach in time: changes are pushed to them at once, until this loop time."""
         self._began = asyncio.get_running_loop().time()
         self._bus_is_heard = False
         self._published = 0
         self.push_is_due = asyncio.Event()
-        """Set when `unacknowledged` names somebody to push changes to."""
+        """Set when `unacknowledged` names members to push changes to."""
         self._watching: asyncio.TimerHandle | None = None
         self.missed = 0
-        """How often a member, or the bus, missed the patience."""
+        """Number of times that a member, or the bus, missed the patience."""
         self.excluded = 0
-        """How often a member was excluded."""
+        """Number of exclusions of members."""
 
     def published(self, commit: int, sequence: int) -> None:
-        """A change is on the bus: from now on it can be acknowledged."""
+        """Note that a change is on the bus: from now on it can be acknowledged."""
         loop = asyncio.get_running_loop()
         self._published = sequence
         missing = self._possible_readers(loop.time())
@@ -104,8 +104,8 @@ class Acknowledgements:
             self._watching = loop.call_at(self._waits[sequence].push_at_s, self._watch)
 
     def _possible_readers(self, now: float) -> set[str]:
-        """The members of the site that may hold a lease: those that live, and for a moment after our start those that
-        an earlier incarnation knew."""
+        """Return the members of the site that may hold a lease: those that are live, and, until leases of before the
+        start have lapsed, those that an earlier incarnation knew."""
         if now < self._began + LAPSE_S:
             site = self._members.own_site
             return {member.instance for member in self._members.all() if member.beat.site == site}
@@ -122,7 +122,7 @@ class Acknowledgements:
             await wait.done.wait()
 
     def begin_incarnation(self) -> None:
-        """Changes are counted anew, under another incarnation. What waits is answered when all leases have lapsed."""
+        """Count changes anew, under another incarnation. Writes that wait are answered when all leases have lapsed."""
         for wait in self._waits.values():
             asyncio.get_running_loop().call_later(LAPSE_S, wait.done.set)
         self._waits.clear()
@@ -134,10 +134,10 @@ class Acknowledgements:
         self._returns.clear()
         self._published = 0
 
-    # What members say
+    # Acknowledgements of members
 
     def confirmed(self, member: Member, sequences: Collection[int], applied: int) -> None:
-        """A member of our site has committed changes of ours, and all of them up to `applied`."""
+        """Note that a member of the own site has committed some changes, and all changes up to `applied`."""
         if sequences:
             self._acknowledged_s[member.instance] = asyncio.get_running_loop().time()
         for sequence in sequences:
@@ -145,13 +145,13 @@ class Acknowledgements:
         self.caught_up(member, applied)
 
     def echoed(self, sequence: int | None) -> None:
-        """A frame of ours has come back from the bus: this change, or a heartbeat."""
+        """Note that an own frame has come back from the bus: a change, or a heartbeat (None)."""
         self._bus_is_heard = True
         if sequence is not None:
             self._confirm(BUS, sequence)
 
     def caught_up(self, member: Member, applied: int) -> None:
-        """A member of our site says that it has all our changes up to `applied`."""
+        """Note that a member of the own site has all changes up to `applied`."""
         for sequence in [sequence for sequence in self._waits if sequence <= applied]:
             self._confirm(member.instance, sequence)
         if self._may_return(member.instance, applied):
@@ -160,8 +160,8 @@ class Acknowledgements:
             self._reconsider(member.instance)
 
     def may_hold_lease(self, member: Member, applied: int) -> bool:
-        """Whether a member that asks for a read lease, and has all our changes up to `applied`, may have one. Once it
-        may, every write waits for it."""
+        """Return whether to grant a read lease to a member that asks for one, and has all changes up to `applied`. From
+        a grant on, every write waits for the member."""
         instance, now = member.instance, asyncio.get_running_loop().time()
         self.caught_up(member, applied)
         if instance in self._behind:
@@ -175,7 +175,7 @@ class Acknowledgements:
         return True
 
     def unacknowledged(self) -> dict[str, list[int]]:
-        """The changes that are to be pushed to members directly, the oldest first, by member."""
+        """Return the changes to push to members directly, the oldest first, by member."""
         now, due = asyncio.get_running_loop().time(), dict[str, list[int]]()
         late = self._off_the_bus(now)
         for sequence, wait in self._waits.items():
@@ -193,7 +193,7 @@ class Acknowledgements:
         return instance in self._behind and applied >= needed and is_due
 
     def _readmit(self, instance: str) -> None:
-        """Wait for an excluded member again. What has waited for long does not: it commits that before it reads."""
+        """Wait for an excluded member again, but not with overdue changes: it commits those before it answers reads."""
         self._behind.discard(instance)
         for wait in self._waits.values():
             if wait.is_overdue:
@@ -201,7 +201,7 @@ class Acknowledgements:
                 self._release(wait)
 
     def _reconsider(self, instance: str) -> None:
-        """A member whose leases are lapsing has acknowledged something."""
+        """Decide again on a member whose leases are lapsing, since it has acknowledged something."""
         now = asyncio.get_running_loop().time()
         oldest_s = self._oldest_s(instance, now)
         if oldest_s == now:
@@ -210,7 +210,8 @@ class Acknowledgements:
             self._lapse(instance)
 
     def _oldest_s(self, instance: str, now: float) -> float:
-        """When the oldest change was published that is overdue and lacks a member's acknowledgement, or now."""
+        """Return the loop time at which the oldest overdue change without a member's acknowledgement was published, or
+        `now` without such a change."""
         overdue = (w.push_at_s for w in self._waits.values() if w.is_overdue and instance in w.missing)
         return min((at_s - PUSH_AFTER_S for at_s in overdue), default=now)
 
@@ -224,10 +225,10 @@ class Acknowledgements:
         if wait.missing <= self._behind:
             wait.done.set()
 
-    # What they miss
+    # Missing acknowledgements
 
     def _watch(self) -> None:
-        """Have what the bus did not bring in time pushed."""
+        """Have the changes pushed that the bus did not bring in time."""
         self._watching = None
         loop = asyncio.get_running_loop()
         for wait in self._waits.values():

@@ -63,7 +63,7 @@ class _Due(NamedTuple):
 
     document: str
     near: bool
-    """Whether its sender is of the own site."""
+    """True when the sender of the change is of the own site."""
 
 
 class AntiEntropy:
@@ -75,24 +75,24 @@ class AntiEntropy:
         self._members = members
         self._running: dict[str, asyncio.Task[bool]] = {}
         self._bootstrap: asyncio.Task[bool] | None = None
-        """Taking in everything from one member, while nothing was here."""
+        """The first round of an empty instance, which takes in everything from one member."""
         self._round = 0
         self._due: dict[_Due, asyncio.Task[None]] = {}
         self._due_again: dict[_Due, str] = {}
-        """What came due while it was being asked for, and from whom."""
+        """Diffs that became due again while they were being requested, each with the instance to ask."""
         self._asking: dict[tuple[str, str], asyncio.Task[bool]] = {}
         self.read_repair = ReadRepair(self._learn)
         self._audited: dict[str, float] = {}
         self.rounds: Counter[str] = Counter()
-        """Catching up, by how it ended."""
+        """Number of rounds, by their result."""
         self.on_advanced: Callable[[str, Vector], None] = lambda document, vector: None
-        """Told the document and its vector when a diff was applied."""
+        """Called with a document and its vector when a diff of it was applied."""
 
     async def run(self) -> None:
         """Catch up with members whose state differs, for ever.
 
-        With those that are known to have published more, and with a few others, in turn: under load the state of every
-        member is another one, and in a large cluster nobody can ask everybody.
+        Each round is with all members that are known to have published more, and with a few of the others in turn:
+        under load the state of every member differs, and in a large cluster no instance can ask all of them.
         """
         while True:
             for member in self._of_this_round():
@@ -161,7 +161,7 @@ class AntiEntropy:
         return True
 
     async def _catch_up(self, member: Member) -> bool:
-        # What the member had committed and published before is here once this is done, however it went on meanwhile.
+        # Success covers what the member had committed and published before it began, whatever it adds meanwhile.
         start, commit, changes = member.beat.start, member.beat.commit, member.beat.changes
         remembered = member.sync_point.number if member.sync_point and member.sync_point.start == start else None
         if remembered is None and not self._catalog.replica.commit_number():
@@ -172,13 +172,13 @@ class AntiEntropy:
                 report = await self.drive(member, catch_up(self._catalog.replica, None))
             await self._merge_fork(member, report.forked)
             if member.beat.start != start:
-                # A copy of its directory may have answered, which lacks what this one has said.
+                # A clone may have answered, which lacks changes that this member has published.
                 raise PeerUnreachable("it has begun anew meanwhile")
             self._note_sync_point(member, report.commit or commit, changes, start)
             await self._save_sync_point(member)
         except (PeerUnreachable, CrdtError, StorageFailed) as error:
             self.rounds["failed"] += 1
-            # That a member does not answer is told elsewhere (`watch`), and once.
+            # `watch` logs that a member does not answer, and once.
             level = logging.INFO if isinstance(error, PeerUnreachable) else logging.WARNING
             log.log(
                 level,
@@ -192,8 +192,8 @@ class AntiEntropy:
         return True
 
     def _audit_is_due(self, member: Member) -> bool:
-        """Whether to compare everything, because what is remembered of a member names no difference and its root shows
-        one. Under load the root of a heartbeat is always another one, so this is done once in a while only."""
+        """Return whether a Merkle diff with a member is due, whose root differs although no change since the last sync
+        point explains that. Under load the roots of heartbeats always differ, so one is due once in `AUDIT_S` only."""
         now = asyncio.get_running_loop().time()
         due = member.beat.root != self._catalog.replica.root() and now > self._audited.get(member.instance, 0) + AUDIT_S
         if due:
@@ -307,7 +307,7 @@ class AntiEntropy:
             self.request_diff(again, due.document)
 
     async def _repair(self, instance: str, document: str) -> None:
-        """Exchange one document with whoever sent the change, or with others when that one does not answer."""
+        """Exchange one document with the sender of a change, or with other members when the sender does not answer."""
         pause = FIRST_RETRY_S
         for _ in range(MAX_RETRIES):
             sender = self._members.get(instance)

@@ -20,9 +20,9 @@ from registry.telemetry.events import LogEvent
 log = EventLog("concord.gossip")
 
 PUSH_TIMEOUT_S = 1.0
-"""As long as a member that does not answer is waited for before it is excluded."""
+"""Seconds for which a push may go unanswered: about as long as writes wait for a member that hangs."""
 COMMIT_TIMEOUT_S = 0.7
-"""So long a receiver may take to commit what was pushed before it answers how far it is."""
+"""Seconds for which a receiver may commit pushed changes before it answers with those it has."""
 COMMIT_POLL_S = 0.002
 RETRY_S = 0.05
 MAX_BATCH_BYTES = 1024 * 1024
@@ -38,7 +38,7 @@ class DirectPush:
         self._gossip = gossip
         self._pushing: dict[str, asyncio.Task[None]] = {}
         self.pushed = 0
-        """Changes that were pushed and acknowledged."""
+        """Number of changes that were pushed and acknowledged."""
 
     async def run(self) -> None:
         """Push what is due, for ever."""

@@ -46,7 +46,7 @@ RECENT_FRAMES = 1024
 RECENT_BYTES = 8 * 1024 * 1024
 OWN_ECHO_S = 10.0
 REFUSED = ("malformed", "unauthentic", "critical field")
-"""What became of frames that were refused before anything was done with them."""
+"""Outcomes of frames that were refused before anything was done with them."""
 
 
 class _Awaited(NamedTuple):
@@ -78,14 +78,14 @@ class Gossip:
         self._understood = abilities.critical_fields
         self._capabilities = (Field(CAPABILITIES, abilities.as_bits()),)
         self.fields_of: Callable[[Change], tuple[Field, ...]] = lambda change: ()
-        """What else the header of a change's frame says. This version has nothing to say there."""
+        """Returns further header fields for the frame of a change. This version adds none."""
         self._bus = bus
         self._keys = [key.frames for key in keys]
         self._members = members
         self._acknowledgements = acknowledgements
         self.start = start
         self.published_seq = 0
-        """How many changes this process has published."""
+        """Number of changes that this process has published."""
         self._recent: deque[tuple[int, bytes]] = deque()
         """The last changes' frames, by sequence number, for members that the bus does not reach."""
         self._recent_bytes = 0
@@ -101,9 +101,9 @@ class Gossip:
         self._refusals = {outcome: LogLimit(clock, 1, UNAUTHENTICATED_PERIOD_S) for outcome in REFUSED}
         self._awaiting: dict[str, list[_Awaited]] = {}
         self.on_incomplete: Callable[[str, str], None] = lambda instance, document: None
-        """Told the sender and the document of a change that could not be applied from its frame: a diff is due."""
+        """Called with the sender and the document of a change that its frame could not bring: a diff is due."""
         self.on_clone_detected: Callable[[int], None] = lambda start: None
-        """Told the start of another process that runs as this instance."""
+        """Called with the incarnation of a clone, another process that runs as this instance."""
         catalog.documents.on_change = self.publish
 
     def begin_incarnation(self, start: int) -> None:
@@ -228,7 +228,7 @@ class Gossip:
         return frame
 
     def _receive_own(self, frame: Frame) -> None:
-        """Our own frames come back. Under another start they are echoes of our last one, or somebody runs as us."""
+        """Take in an own frame that came back. Under another incarnation it echoes the last one, or is a clone's."""
         echo = frame.start < self.start and asyncio.get_running_loop().time() < self._began + OWN_ECHO_S
         if frame.start == self.start:
             self._count("own")
@@ -381,7 +381,7 @@ class Gossip:
 
 
 def _fit_to_frame(change: Change) -> Change:
-    """What of a change goes into a frame: one that is too large is only announced, and bodies go while they fit."""
+    """Return a change as its frame carries it: too large a delta is only announced, and bodies go while they fit."""
     if not _is_carried(change):
         first, length = own_span(change.delta)
         return change._replace(bodies=(), delta=b"", needs={change.writer: first + length})

@@ -1,9 +1,9 @@
 """Taking frames from the bus without letting strangers take the event loop.
 
-Redis has no authority: whoever can publish there can send any number of frames that are forged, or recorded and sent
-again. Each costs its MAC at least. So the time that goes to frames that bring nothing is a bounded share of the loop's.
-Beyond it frames wait, in a bounded queue; what is lost for that is found out over HTTP, as whenever the bus is away.
-Genuine frames are not charged; but they, too, give way to the loop's other work every millisecond.
+Redis has no authority: every client that can publish there can send any number of frames that are forged, or recorded
+and sent again. Each costs at least the check of its MAC. So frames that bring nothing get a bounded share of the loop's
+time. Beyond that, frames wait in a bounded queue. Anti-entropy brings what overflows, as it does while the bus is away.
+Genuine frames are not charged, but they, too, yield to the loop's other work every millisecond.
 """
 
 import asyncio
@@ -13,12 +13,13 @@ from registry.event_loop.share import LoopShare
 from registry.ports import Bus, Clock
 
 WORTHLESS_SHARE = 0.2
-"""Of the event loop: some 30,000 forged frames a second, and a request is a quarter slower meanwhile."""
+"""Share of the event loop: some 30,000 forged frames a second, and a request is a quarter slower meanwhile."""
 TURN_S = 0.001
-"""For how long frames are taken without the loop's other work having its turn."""
+"""Seconds for which frames are taken before the loop's other work has its turn."""
 STRANGERS_PER_S = 200
-"""Changes whose sender is no known member: a newcomer whose first heartbeat is still on its way, or a removed member
-whose recorded frames cost a transaction each time they are sent again. What is dropped comes by anti-entropy."""
+"""Number of changes a second from senders that are no known members: a newcomer whose first heartbeat is still on its
+way, or a removed member whose recorded frames cost a transaction each time they are sent again. Anti-entropy brings the
+changes that are dropped."""
 
 
 class Intake:

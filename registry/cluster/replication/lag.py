@@ -1,10 +1,9 @@
-"""How long changes took to get here: from when their sender stamped them, just before its commit, until they were
-committed here.
+"""Replication delay: the time from a change's stamp, which its sender sets just before its commit, to its commit here.
 
-A fact carries the hybrid time at which it was said, so every change that brings facts tells its own age, however it
-came: `frame` is the bus, `diff` is catching up, where one update counts once, by its newest fact. The two ends look at
-different wall clocks, so a delay holds their difference; below zero it counts as zero. What an empty instance takes in
-to be filled is as old as the registry and not counted.
+A fact carries the hybrid time of its push, so every change that brings facts gives its own age, by whichever way it
+arrived: `frame` is the bus, `diff` is anti-entropy, where one update counts once, by its newest fact. Sender and
+receiver read different wall clocks, so a delay includes their offset; a negative delay counts as zero. The first round
+of an empty instance takes in changes as old as the registry, and is not counted.
 """
 
 from crdt.clock import COUNTER_BITS
@@ -16,7 +15,7 @@ BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
 
 
 class MemberDelay:
-    """Of the changes of one member."""
+    """The replication delays of one member's changes."""
 
     __slots__ = ("count", "last_s", "total_s")
 
@@ -26,17 +25,17 @@ class MemberDelay:
 
 
 class ReplicationDelays:
-    """Of the changes of all members, in buckets by site, and summed up by member."""
+    """The replication delays of all members' changes, in buckets by site, and summed up by member."""
 
     def __init__(self, members: Members, clock: Clock) -> None:
         self._members = members
         self._clock = clock
         self.by_site: dict[tuple[str, str], Durations] = {}
-        """By the sender's site, and by `frame` or `diff`."""
+        """Delays by the sender's site, and by `frame` or `diff`."""
         self.by_member: dict[str, MemberDelay] = {}
 
     def note(self, instance: str | None, time: int, by_frame: bool) -> None:
-        """A change of an instance is committed here, whose newest fact has the hybrid time `time`."""
+        """Count a change of an instance that is committed here, and whose newest fact has the hybrid time `time`."""
         member = self._members.get(instance or "")
         if member is None:
             return  # it has never been heard of: a writer's hint, or one that left the cluster long ago

@@ -1,6 +1,9 @@
-"""Manifest bodies that facts name and no frame brought: fetched at once, so that every instance can serve every tag
-when the one it was pushed to is gone, many with one question where many are missing; what nobody gives is looked for
-again in rounds. And the other way round, what no frame can carry is put at a member before the push is answered."""
+"""Manifest bodies that facts refer to and no frame brought.
+
+They are fetched at once, many with one question when many are missing, so that every instance can serve every tag when
+the instance that took the push is gone. Bodies that no member gives are looked for again in rounds. In the other
+direction, a body that no frame can carry is sent to a member before the push is answered.
+"""
 
 import asyncio
 import contextlib
@@ -49,15 +52,15 @@ class ManifestBodies:
         self._anti_entropy = anti_entropy
         self._fetching: dict[Digest, asyncio.Task[bytes | None]] = {}
         self._tried: set[Digest] = set()
-        """What has been looked for in this round."""
+        """Bodies that have been looked for in this round."""
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """Facts have come in: there may be bodies to fetch."""
+        """Look for bodies to fetch now: new facts may refer to some."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Fetch what is wanted, for ever: each once a round, however often facts come in."""
+        """Fetch missing bodies, for ever: each once a round, however often facts arrive."""
         loop = asyncio.get_running_loop()
         while True:
             self._tried.clear()

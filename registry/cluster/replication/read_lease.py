@@ -1,4 +1,4 @@
-"""Until when the processes of an instance may answer reads from their rows.
+"""The read lease: the time until which the processes of an instance may answer reads from their rows.
 
 One site is one registry: after a write was acknowledged at one instance, no other instance of the site may answer as if
 it had not been. An instance that hangs, or is cut off from the bus, cannot know what it has missed. So its processes
@@ -13,10 +13,10 @@ import mmap
 from collections.abc import Callable
 
 LEASE_S = 1.0
-"""How long a lease is valid, counted by its holder from when it asked. A write waits so long for a member that hangs,
-and reads stop so soon after a primary does."""
+"""Seconds for which a lease is valid, from when its holder asked. A write waits this long for a member that hangs, and
+reads stop this long after their primary stops."""
 READ_WAIT_S = 10.0
-"""How long a read waits for a lease. Clients wait for a first byte at least three times as long."""
+"""Seconds for which a read waits for a lease. Clients wait for a first byte at least three times as long."""
 
 _BYTES = 16
 _VALID_UNTIL, _ASKED_AT = 0, 1

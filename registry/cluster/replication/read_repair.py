@@ -1,9 +1,9 @@
-"""Read repair: asking members who may know more before a miss is answered (as Dynamo and Cassandra do it on reads).
+"""Read repair: asking members that may know more before a miss is answered (as Dynamo and Cassandra do it on reads).
 
-Misses are common, and cheap to cause. So what is asked of one member about one document is asked once however many
-misses wait for it, and its answer counts for a moment; and documents that are asked about while enough questions to a
-member are under way go into the next one together. A client that asks for what does not exist, as fast as it can,
-costs a member a bounded number of questions.
+Misses are common, and cheap to cause. So one member is asked once about one document, however many misses wait for the
+answer, and the answer counts for a moment. Documents that come up while enough questions to a member are under way
+share the next question. A client that asks for missing content as fast as it can costs a member a bounded number of
+questions.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from registry.cluster.membership.members import Member
 from registry.cluster.transfer.locator import MISS_BOUND_S
 
 REMEMBERED_S = 0.1
-"""An answer counts for so long from when it was asked for: what another site has pushed in this time is found by the
-next miss. Within a site nobody depends on it, since pushes are answered when all have them."""
+"""Seconds for which an answer counts, from its question. A push of another site in this time is found by a later miss.
+Within a site no read depends on that, since a push is answered when all its members have it."""
 QUESTIONS_AT_ONCE = 4
-"""To one member. A question takes a round trip, and a miss is not to wait for two."""
+"""Number of questions to one member. A question takes a round trip, and a miss is not to wait for two."""
 DOCUMENTS_AT_ONCE = 64
 MAX_PENDING = 10_000
 
@@ -25,15 +25,15 @@ Learn = Callable[[Member, list[str]], Awaitable[bool]]
 
 
 class _Member:
-    """What is asked of one member."""
+    """The questions to one member."""
 
     def __init__(self) -> None:
         self.pending: dict[str, asyncio.Future[None]] = {}
         self.gathering: list[str] = []
-        """Of these, what no question has taken along yet."""
+        """Pending documents that no question includes yet."""
         self.under_way = 0
         self.asked_at: OrderedDict[str, float] = OrderedDict()
-        """When documents were asked about that were answered, in loop time, the oldest first."""
+        """For each document with a recent answer, the loop time of its question, the oldest first."""
 
     def remember(self, document: str, asked_at: float) -> None:
         self.asked_at.pop(document, None)
@@ -45,8 +45,8 @@ class _Member:
 
 
 class ReadRepair:
-    """The questions of one instance. `learn` asks a member what it knows more of some documents, takes it in, and
-    answers whether it has answered."""
+    """The questions of one instance. `learn` asks a member for what this instance lacks of some documents, takes it in,
+    and returns whether the member answered."""
 
     def __init__(self, learn: Learn) -> None:
         self._learn = learn
@@ -55,7 +55,7 @@ class ReadRepair:
         self.questions = 0
 
     async def before_miss(self, document: str, members: Iterable[Member]) -> None:
-        """Take in what members know more of a document, as far as it comes within a bound.
+        """Take in what members know more of a document, as far as answers arrive within `MISS_BOUND_S`.
 
         A member that is known to be unreachable, or has not answered an earlier question yet, is not waited for.
         """
@@ -72,7 +72,7 @@ class ReadRepair:
             task.cancel()
 
     def _answer(self, member: Member, document: str) -> "asyncio.Future[None] | None":
-        """Return a member's answer to come; None where it has just been given, or too many are waited for."""
+        """Return the future of a member's answer; None when it has just answered, or too many documents are pending."""
         asked = self._members.setdefault(member.instance, _Member())
         if document in asked.pending:
             return asked.pending[document]
@@ -88,7 +88,7 @@ class ReadRepair:
         return asked.pending[document]
 
     async def _ask(self, member: Member, asked: _Member) -> None:
-        """Ask about what has gathered until nothing has."""
+        """Ask about the documents that have gathered, until none are left."""
         try:
             while asked.gathering:
                 documents = asked.gathering[:DOCUMENTS_AT_ONCE]

@@ -33,18 +33,19 @@ from registry.errors import NotCurrent
 from registry.ports import Clock, PeerUnreachable
 
 RENEW_BEFORE_S = 0.5
-"""A lease in use is renewed when so much of it is left: two requests a second to each member."""
+"""Seconds left of a lease in use at which it is renewed: two requests a second to each member."""
 REQUEST_TIMEOUT_S = 0.5
 MISSED_ANSWERS = 2
-"""So many requests in a row a member may leave unanswered before reads go on without it: a second in all."""
+"""Number of unanswered requests in a row after which reads go on without a member: a second in all."""
 PROBE_S = 1.0
-"""How often a member that is out is asked though no client reads, so that an instance becomes ready again by itself."""
+"""Seconds between two requests to a member that is out, also while no client reads: so the instance becomes ready again
+by itself."""
 RETRY_S = 0.05
 FRAMES_S = 0.03
-"""So long frames may take that are on their way. Then the holder asks for what it lacks."""
+"""Seconds to wait for frames that are on their way. After that the holder asks for what it lacks."""
 COMMIT_POLL_S = 0.003
 WAIT_POLL_S = 0.25
-"""How often a read that waits says so: a lease that nobody has asked for in a second is not renewed."""
+"""Seconds between two signs of a waiting read: a lease that no read has asked for in a second is not renewed."""
 TICK_S = 0.1
 IDLE_TICK_S = 0.25
 READY_S = 0.5
@@ -54,21 +55,21 @@ OUT_OF_STEP_S = 0.3
 
 
 class _Granter:
-    """One other member of the site, as the one that grants."""
+    """One other member of the site in its role as the granter of a lease."""
 
     def __init__(self, member: Member) -> None:
         self.member = member
         self.until_s = 0.0
-        """Until when reads may go on as far as this member is concerned."""
+        """Time on the steady clock until which this member lets reads go on."""
         self.in_use = False
-        """Whether that is by its lease. Else it is out, or new."""
+        """True while `until_s` is by its lease. Otherwise the member is out, or new."""
         self.was_in_use = False
         self.ask_at_s = 0.0
-        """It is not asked before."""
+        """Time on the steady clock before which it is not asked."""
         self.missed = 0
         """Requests in a row that it left unanswered."""
         self.out_of_step_since_s: float | None = None
-        """Since when it answers without its lease coming into use."""
+        """Time on the steady clock since which it answers without its lease coming into use."""
         self.asking: asyncio.Task[None] | None = None
 
     @property
@@ -115,7 +116,7 @@ class SiteLease:
         self._valid = asyncio.Event()
         self._blocked_since_s: float | None = None
         self._ticked_s = -LEASE_S * 2
-        """When this ran last. A process that has just started stood still until now."""
+        """Time on the steady clock of the last update. A process that has just started counts as having stood still."""
         self.granted = 0
         """Leases granted to other members."""
         self.waited = 0
@@ -132,7 +133,7 @@ class SiteLease:
         """Wait until reads are allowed. Returns False where they are not in time."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        while not self._lease.allows_read():  # and notes each time that somebody still asks
+        while not self._lease.allows_read():  # and notes each time that a read waits
             left_s = deadline - loop.time()
             if left_s <= 0:
                 return False
@@ -151,12 +152,12 @@ class SiteLease:
             raise NotCurrent("this instance cannot tell whether it shows what its site shows")
 
     def request_renewal(self) -> None:
-        """A worker waits for a lease."""
+        """Renew the lease soon: a worker waits for it."""
         self._wake.set()
 
     @property
     def is_in_step(self) -> bool:
-        """Whether reads are answered here as far as is known, and as the members that answer would answer them."""
+        """True unless reads have waited too long, or a member has answered too long while its lease is not in use."""
         now = self._clock.steady_s()
         if self._blocked_since_s is not None and now - self._blocked_since_s > READY_S:
             return False
@@ -164,14 +165,14 @@ class SiteLease:
         return not any(at is not None and now - at > OUT_OF_STEP_S for at in since)
 
     def waits_for(self) -> list[str]:
-        """Members for whose leases reads wait, while any do."""
+        """Return the members whose leases reads wait for; none while no read waits."""
         now = self._clock.steady_s()
         return [name for name, one in self._granters.items() if self._blocked_since_s and one.until_s <= now]
 
     # Granting
 
     def grant(self, instance: str, question: LeaseQuestion) -> LeaseAnswer:
-        """Answer a member of the site that asks for a lease."""
+        """Grant or refuse a read lease to a member of the site that asks for one."""
         beat = self._heartbeat()
         start, applied = question.applied
         member = self._members.get(instance)

@@ -96,7 +96,8 @@ class PeerClient:
         return decoded
 
     async def ask_url(self, url: str, path: str, question: object, answer: type[T], instance: str = "") -> T:
-        """POST a question to an address, whoever answers there. The caller bounds the time."""
+        """POST a question to an address, and accept an answer of any member if `instance` is empty. The caller bounds
+        the time."""
         body = msgspec.msgpack.encode(question)
         session = await self._session(url, instance)
         try:
@@ -167,8 +168,8 @@ class PeerClient:
                     yield response
 
     async def held_size(self, member: Member, digest: Digest, timeout_s: float, damaged: bool = False) -> int | None:
-        """The size of a content that a member has on its disk, or None; with `damaged`, of what it has put aside.
-        Raises PeerUnreachable."""
+        """Return the size of a content that a member has on its disk, or None; with `damaged`, the size of its
+        quarantined copy. Raises PeerUnreachable."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
         answer = await self._held(member, HeldQuestion(digest, damaged), timeout_s)
@@ -176,9 +177,9 @@ class PeerClient:
         return answer.size
 
     async def keeps(self, member: Member, digest: Digest, timeout_s: float, relying: bool = False) -> bool:
-        """Whether a member has a content on its disk and is there to stay: one that leaves relies on what others have,
-        so nobody may rely on it. With `relying` we are about to be gone, whatever it was about to do with its copy.
-        Raises PeerUnreachable."""
+        """Return whether a member has a content on its disk and stays: a member that leaves relies on other replicas,
+        so its own must not be relied on. `relying` tells the member to keep its replica, whatever it was about to do
+        with it: this instance is about to leave. Raises PeerUnreachable."""
         answer = await self._held(member, HeldQuestion(digest, relying=relying), timeout_s)
         return answer.size is not None and answer.stays
 
@@ -192,7 +193,7 @@ class PeerClient:
     def _sign(
         self, session: Session, method: str, path: str, headers: list[tuple[str, str]], body: Body
     ) -> tuple[int, list[tuple[str, str]]]:
-        """The request's number, and its headers with those that prove it."""
+        """Return the request's number, and its headers with those that authenticate it."""
         self._sequence += 1
         whole = body if isinstance(body, bytes) else None
         question, body_hash = dict(headers).get("Concord-Question", ""), hash_of(whole)
@@ -211,8 +212,8 @@ class PeerClient:
         self._sessions = {at: kept for at, kept in self._sessions.items() if kept[0] is not session}
 
     async def _session(self, url: str, instance: str, start: int = 0) -> Session:
-        """A session with an instance, or with whoever answers at an address if none is named; with its present start
-        where that is known, since a request with content cannot be sent twice."""
+        """Return a session with an instance, or with any instance that answers at an address if none is named. `start`
+        is its incarnation if known: a session of an earlier one would fail, and content cannot be sent twice."""
         at = (url, instance)
         async with self._opening.setdefault(at, asyncio.Lock()):
             now = asyncio.get_running_loop().time()
@@ -250,7 +251,7 @@ class PeerClient:
         if session.server != self._members.own_instance:  # a list of peers may hold the instance's own address
             self.acceptance.accepted(url, session.server)
         if instance and session.server != instance:
-            # Whoever came in its place answers in its own name: asked under both, its one copy would count as two.
+            # Its replacement answers under its own id: asked under both ids, its one replica would count as two.
             raise PeerUnreachable(f"another instance than {instance} answers at {url}")
         return session
 

@@ -2,9 +2,9 @@
 
 An instance that was started with another cluster key than its neighbours hears none of their frames, so it would look
 like an instance that is alone, stay ready, and answer 404 for everything the others hold. A refusal is the only
-evidence, and it is not authentic: nobody can sign for a key that both sides do not share. Acceptance is authentic. So
-one acceptance in this incarnation outweighs any number of refusals, and one neighbour with a wrong key, or a stranger
-at a configured address, cannot take a working instance out of its balancer.
+evidence, and it is not authentic: a refusal cannot be signed with a key that both sides do not share. Acceptance is
+authentic. So one acceptance in this incarnation outweighs any number of refusals, and one neighbour with a wrong key,
+or a stranger at a configured address, cannot take a working instance out of its balancer.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from registry.telemetry.events import LogEvent
 log = EventLog("concord.cluster")
 
 LOG_INTERVAL_S = 60.0
-"""How often a refusal that goes on is logged: often enough for whoever looks at the last lines of a log."""
+"""Seconds between two log lines of a refusal that goes on: operators see it in the last lines of a log."""
 MAX_REFUSING = 1000
-"""As many as members are known; each is an address that was configured or that a member advertised."""
+"""Number of addresses to remember: the bound of the members. Each was configured, or a member advertised it."""
 
 
 class KeyAcceptance:
-    """What this incarnation knows of its own key. Owned by `PeerClient`, which opens all sessions."""
+    """The evidence of this incarnation about its own key. Owned by `PeerClient`, which opens all sessions."""
 
     def __init__(self) -> None:
         self._accepting: set[str] = set()

@@ -1,4 +1,4 @@
-"""What one cluster secret yields: a key for each use, so that a MAC made for one is worth nothing in another."""
+"""The keys derived from one cluster secret: one for each use, so that a MAC made for one use is invalid in another."""
 
 from blake3 import blake3
 

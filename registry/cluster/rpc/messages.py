@@ -30,7 +30,7 @@ Capabilities = Annotated[list[Capability], msgspec.Meta(max_length=MAX_CAPABILIT
 
 
 class Heartbeat(msgspec.Struct, omit_defaults=True):
-    """What an instance says of itself, every two seconds."""
+    """The state of an instance, which it publishes every two seconds."""
 
     site: Text
     advertise: Text
@@ -40,22 +40,22 @@ class Heartbeat(msgspec.Struct, omit_defaults=True):
     commit: Count
     """Its commit number."""
     changes: Count
-    """How many changes it has published since its start."""
+    """Number of changes that it has published in this incarnation."""
     root: StateDigest
     """The state digest of all its documents."""
     applied: dict[str, tuple[Count, Count]]
     """For each instance of its site: (start, the number up to which it has applied every change of that start)."""
     joining: bool = False
-    """It is still taking in what the others have, and exchanges with them of its own accord: they need not begin."""
+    """True while it takes in what the others have. It exchanges with them by itself, so they need not begin a round."""
     front_end: bool = False
-    """It keeps no copies."""
+    """True for a proxy instance, which holds no replicas."""
     protocol: Count = PROTOCOL
     name: Text = ""
-    """What its operator calls it."""
+    """The name that its operator gave it."""
     policy: Text = ""
     """The digest of its policy, see `policy.Policy`."""
     now_ms: Count = 0
-    """Its wall clock, as it said this."""
+    """Its wall clock when it made this heartbeat."""
     disk: tuple[Count, Count] = (0, 0)
     """Free and total bytes of its data directory's file system, a short while ago."""
     capabilities: Capabilities = []
@@ -65,11 +65,11 @@ class CommitAcknowledgement(msgspec.Struct):
     """Changes that the sender has committed."""
 
     instance: InstanceId
-    """Whose changes."""
+    """The instance that published the changes."""
     start: Count
     sequences: list[Count]
     applied: Count
-    """All changes up to this one are committed."""
+    """The number up to which all changes are committed."""
 
 
 class FramesQuestion(msgspec.Struct):
@@ -79,7 +79,7 @@ class FramesQuestion(msgspec.Struct):
 
 
 class LeaseQuestion(msgspec.Struct):
-    """May the sender, of the same site, answer reads for a moment?"""
+    """Asks for a read lease: the sender, of the same site, is to answer reads for a moment."""
 
     start: Count
     """The sender's incarnation."""
@@ -205,13 +205,13 @@ class ReplicateManifestQuestion(msgspec.Struct):
     digest: Text
     writer: Count = 0
     clock: Count = 0
-    """Whoever has come so far with this writer has seen the push; zeros when it is not said."""
+    """A replica that has reached this clock of `writer` has seen the push. Both are 0 when unknown."""
 
 
 class ReplicateManifestAnswer(msgspec.Struct):
     held: bool
     lacking: Count = 0
-    """How much of it is still on its way."""
+    """Number of contents of the manifest that are still on their way."""
 
 
 class ReplicateBlobQuestion(msgspec.Struct):
@@ -225,27 +225,27 @@ class ReplicateBlobAnswer(msgspec.Struct):
     held: bool
     under_way: bool = False
     reason: Text = ""
-    """Why it is not taken, empty when it is or is on its way."""
+    """The reason why it is not taken; empty when it is taken or on its way."""
 
 
 class ReferenceQuestion(msgspec.Struct):
-    """Which of these contents does the receiver rely on? See `collect`."""
+    """Asks which of these contents the receiver relies on, see `garbage_collection`."""
 
     digests: Annotated[list[Text], msgspec.Meta(max_length=1000)]
     start: Count
     changes: Count
-    """How many changes the asker has published since that start."""
+    """Number of changes that the asker has published in the incarnation `start`."""
 
 
 class ReferenceAnswer(msgspec.Struct):
     relied: list[Text]
     unknown: str
-    """Why it cannot say, empty when it can."""
+    """The reason why the answerer cannot tell; empty when it can."""
     start: Count
     changes: Count
-    """How many changes it had published when it answered."""
+    """Number of changes that the answerer had published when it answered."""
     applied: Count
-    """How many of the asker's it had applied."""
+    """Number of the asker's changes that the answerer had applied."""
 
 
 class ReleaseQuestion(msgspec.Struct):
@@ -253,7 +253,7 @@ class ReleaseQuestion(msgspec.Struct):
 
     digests: Annotated[list[Text], msgspec.Meta(max_length=1000)]
     links: list[list[bytes]] = []
-    """For each of them its links, as hashes, that the asker knew of before it asked anybody: there may be no others."""
+    """For each content, hashes of the links that the asker knew before its first question. Others prevent release."""
 
     def read(self) -> dict[Digest, frozenset[bytes]]:
         """The links by content. Raises DigestInvalid."""
@@ -266,7 +266,7 @@ class ReleaseAnswer(msgspec.Struct):
 
 
 class BodiesQuestion(msgspec.Struct):
-    """Which of these manifests' bodies are on the answerer's disk."""
+    """Asks which of these manifests' bodies are on the answerer's disk."""
 
     digests: Annotated[list[Text], msgspec.Meta(max_length=1000)]
 
@@ -306,20 +306,20 @@ class FactsAnswer(msgspec.Struct):
 class HeldQuestion(msgspec.Struct):
     digest: str
     damaged: bool = False
-    """A damaged copy that was put aside is wanted too, for what is right in it."""
+    """True to ask for a quarantined copy, for the parts of it that are right."""
     relying: bool = False
-    """The asker is about to be gone for good, and gives up its own copy where the answerer has one."""
+    """True when the asker is about to leave, and gives up its replica if the answerer has one."""
 
 
 class HeldAnswer(msgspec.Struct):
-    """The size of a content that is on the answerer's disk, and whether that one is there to stay."""
+    """The size of a content on the answerer's disk, and whether the answerer stays in the cluster."""
 
     size: Count | None
     stays: bool = True
 
 
 class ReachQuestion(msgspec.Struct):
-    """Does the answerer reach the asker at the address it advertises? See `reachability`."""
+    """Asks the answerer to reach the asker at the address that it advertises, see `reachability`."""
 
     site: Text
     advertise: Text
@@ -331,13 +331,13 @@ class ReachAnswer(msgspec.Struct):
     """The answerer."""
     reached: bool
     problem: str = ""
-    """What it met instead."""
+    """The error that the attempt met; empty when it reached the asker."""
     through_site: bool = False
     """It tried `advertise_site`, so the verdict says nothing about `advertise`."""
 
 
 class ReplicationQuestion(msgspec.Struct):
-    """How far one tag and what it stands on have come."""
+    """Asks how far one tag, and the content that it refers to, have been replicated."""
 
     repository: str
     tag: str
@@ -350,7 +350,7 @@ class ReplicationAnswer(msgspec.Struct):
     fact: tuple[str, Count, Count] | None
     """The tag's winning fact at the answerer: digest, time and writer."""
     lacking: list[str]
-    """Of the digests asked about, those that are not on its disk."""
+    """The digests in question that are not on the answerer's disk."""
 
 
 class UploadQuestion(msgspec.Struct):
@@ -363,11 +363,11 @@ class UploadQuestion(msgspec.Struct):
     span: tuple[Count, Count] | None
     """The first byte of the chunk and its length."""
     network: str = ""
-    """Of the client: its uploads are bounded at the owner."""
+    """The network of the client, whose uploads the owner bounds."""
 
 
 class UploadAnswer(msgspec.Struct):
-    """What the client is to be answered."""
+    """The response to send to the client."""
 
     status: int
     headers: dict[str, str]
@@ -381,7 +381,7 @@ class SessionQuestion(msgspec.Struct):
     nonce: Nonce
     version: Text = ""
     capabilities: Capabilities = []
-    """Of the asking side: a later version may refuse a session for want of one."""
+    """The capabilities of the asker. A later version may refuse a session for want of one."""
 
 
 class SessionAnswer(msgspec.Struct):

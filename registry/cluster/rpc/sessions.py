@@ -89,13 +89,13 @@ def sign_opened(key: ClusterKey, nonce: bytes, body: bytes) -> str:
 
 
 def sign_request(session: Session, method: str, path: str, sequence: int, question: str, body_hash: str) -> str:
-    """`body_hash` is what `hash_of` answers for the body, so that a request can be judged before its body is read."""
+    """Return the MAC of a request. `body_hash` is by `hash_of`, so that it can be checked before the body is read."""
     said = (method, path, str(sequence), question, body_hash)
     return _mac(session.key, b"request", *(part.encode() for part in said)).hex()
 
 
 def hash_of(body: bytes | None) -> str:
-    """Of a request's body; None is one that is streamed, which is proved by its digest instead."""
+    """Return the hash of a request's body, or the mark of a streamed body (None), which its digest proves instead."""
     return STREAMED if body is None else blake3(body).hexdigest()
 
 

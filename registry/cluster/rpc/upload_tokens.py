@@ -1,8 +1,8 @@
 """Upload ids that name their owner.
 
 An id holds the instance that keeps the upload's bytes, whether bytes had been added when the id was given out, and a
-random part, under a MAC together with the repository. So any instance can tell whom to pass a request
-on to, an upload without bytes whose owner is gone can be adopted, and nobody can make an id up.
+random part, under a MAC that also covers the repository. So any instance can pass a request on to the owner, an upload
+without bytes whose owner is gone can be adopted, and no client can forge an id.
 """
 
 import hmac
@@ -22,7 +22,7 @@ _MAC_SIZE = 16
 
 
 class UploadId(NamedTuple):
-    """What an id says, and its two parts as text: `name` stays the same for the whole upload."""
+    """An upload id, decoded. `name` stays the same for the whole upload."""
 
     owner: str
     name: str

@@ -48,7 +48,7 @@ BODIES_AFTER_S = 600.0
 """The time after a start at which manifest bodies are verified for the first time."""
 REPAIRS_AT_ONCE = 4
 AT_ONCE = 2
-"""So many parts of a content are read and compared at once."""
+"""Number of parts of a content that are read and compared at once."""
 MAX_SPANS = 16
 BURST_S = 0.25
 """At a low rate they are small: what is read in one go is not more than this time is worth."""

@@ -71,7 +71,7 @@ class Transfer:
         self.quarantined_copy = quarantined_copy
         """A corrupt copy that was here."""
         self.hold_s = 0.0
-        """For how long the transfer waits for a holder."""
+        """Seconds for which the transfer waits for a holder."""
         self.head = b""
         """The first bytes that came, for readers who are waiting, while they are written."""
         self.ingest: Ingest | None = None
@@ -160,7 +160,7 @@ class Transfer:
         return read
 
     async def close_if_unused(self) -> None:
-        """Close the file when the transfer is over and nobody reads it any more."""
+        """Close the file when the transfer is over and has no more readers."""
         if self._readers == 0 and (self.kept or self.failure is not None) and self.ingest is not None:
             ingest, self.ingest = self.ingest, None
             await ingest.close()
@@ -192,7 +192,7 @@ class Transfers:
         self.fetched_bytes = 0
         self._passing = 0
         self.passed_through = 0
-        """How often content was passed through that had no room here."""
+        """Number of times that content was passed through for want of room."""
         self.has_room: Callable[[int], bool] = lambda size: True
         """True when the disk's budget has room for so many bytes more."""
         self.on_kept: Callable[[int], None] = lambda size: None
