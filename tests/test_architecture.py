@@ -1,8 +1,9 @@
-"""What the layout promises: who may import whom, and nothing that goes around the seams."""
+"""The rules of layout and prose: which module may import which, what goes around the seams, how docstrings begin."""
 
 import ast
 import re
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,47 @@ def test_files_and_functions_stay_small_and_say_what_they_are_for(path):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             length = (node.end_lineno or 0) - node.lineno + 1
             assert length <= 70, f"{name(path)}: {node.name} has {length} lines"
+
+
+OPENINGS = re.compile(r"(Answers|Whether|What|How|See the module)\b")
+"""A docstring begins with a verb or a noun phrase instead, and that of a boolean attribute with "True"."""
+BANNED_WORDS = re.compile(r"\b(whoever|whom|nobody|somebody)\b", re.IGNORECASE)
+"""They hide which instance, client or operator a sentence is about."""
+
+
+def opening_faults(path):
+    """Return the lines of docstrings, also those of attributes, that begin with one of the openings."""
+    return [
+        f"{name(path)}:{node.lineno}: {node.value.value.strip().splitlines()[0]}"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        if OPENINGS.match(node.value.value.strip())
+    ]
+
+
+def word_faults(path):
+    """Return the lines of strings, docstrings among them, and of comments that hold a banned word."""
+    texts = [
+        (node.lineno, node.value)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    with path.open("rb") as file:
+        texts += [
+            (token.start[0], token.string)
+            for token in tokenize.tokenize(file.readline)
+            if token.type == tokenize.COMMENT
+        ]
+    return [f"{name(path)}:{line}: {found[0]}" for line, text in texts for found in BANNED_WORDS.finditer(text)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_docstrings_begin_with_what_they_say(path):
+    faults = opening_faults(path)
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_prose_has_no_banned_words(path):
+    faults = word_faults(path)
+    assert not faults, "\n".join(faults)
