@@ -21,7 +21,7 @@ def forgotten(wanted, members):
         done.append(instance)
 
     known = [SimpleNamespace(instance=i, live=False, beat=SimpleNamespace(name=name)) for i, name in members.items()]
-    cluster = SimpleNamespace(members=SimpleNamespace(all=lambda: known), forget=note)
+    cluster = SimpleNamespace(members=SimpleNamespace(all=lambda: known), remove_member=note)
     try:
         asyncio.run(forget(SimpleNamespace(cluster=cluster), json.dumps({"instance": wanted}).encode()))
     except Unsupported:
