@@ -21,10 +21,11 @@ async def leave(stage: Stage, drawn: random.Random) -> None:
     living = [] if stage.lost.doubled else stage.living()
     staying = 2 if "two-copies" in stage.conditions else 1
     leavers = drawn.sample(living, min(drawn.choice((1, 1, 2)), max(len(living) - staying, 0)))
-    await asyncio.gather(*(_leave(stage, node, random.Random(drawn.random())) for node in leavers))
+    await asyncio.gather(*(leave_one(stage, node, random.Random(drawn.random())) for node in leavers))
 
 
-async def _leave(stage: Stage, node: Node, drawn: random.Random) -> None:
+async def leave_one(stage: Stage, node: Node, drawn: random.Random) -> None:
+    """One instance is told to leave. Some are killed before they are gone."""
     life, begun, is_killed = node.life, stage.world.loop.now, drawn.random() < 0.3
     patience_s = 8 * drawn.random() ** 2 if is_killed else LEAVING_S
     assert life is not None, "it lives"

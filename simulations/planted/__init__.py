@@ -113,7 +113,7 @@ PLANTED = [
     Planted("cancel of nothing", keys.cancel_of_nothing, (), 4),
     Planted("chunks anywhere", keys.chunks_anywhere, (), 4),
     Planted("uploads forgotten", keys.uploads_forgotten, ("kill", "power-cut"), 6),
-    Planted("any holder believed", members.any_holder_believed, (), 16, chosen=_EVICTING),
+    Planted("any holder believed", members.any_holder_believed, (), 32, chosen=_EVICTING),
     Planted("no holder asked", members.no_holder_asked, (), 3, chosen=_EVICTING),
     Planted(
         "one holder is enough",
@@ -129,7 +129,7 @@ PLANTED = [
     Planted(
         "leavers relied on", members.leavers_relied_on, ("leave",), 40, chosen=(("operations", 10), ("clients", 4))
     ),
-    Planted("nobody told of the end", members.nobody_told, ("leave", "bus-cut"), 12, chosen=_LEAVING),
+    Planted("nobody told of the end", members.nobody_told, (), 1, ("eu", "us", "ap"), act=acts.leave_unheard),
     Planted("old id kept", members.old_id_kept, ("forgotten",), 3),
     Planted(
         "old writer kept",

@@ -44,7 +44,7 @@ def clients_answered_at_once() -> Bug:
     async def hasty(self: App, request: Any) -> None:
         pass
 
-    return patch.object(App, "_wait_to_answer", hasty)
+    return patch.object(App, "_await_readiness", hasty)
 
 
 def never_behind() -> Bug:

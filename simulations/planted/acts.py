@@ -1,7 +1,9 @@
 """Short scenarios for bugs that drawn plans seldom bring to light."""
 
 import asyncio
+import random
 
+from simulations.faults.members import leave_one
 from simulations.images import ALL_IMAGES
 from simulations.run import Run
 from simulations.workload import Client
@@ -45,3 +47,17 @@ async def pull_after_a_gap(playing: Run) -> None:
     await _push(work, playing, "lib")
     await asyncio.sleep(TOLD_S)
     await work.pull_manifest(world.nodes[1], "app", "v1")
+
+
+async def leave_unheard(playing: Run) -> None:
+    """Leave while no frame reaches anybody, and heal everything afterwards."""
+    world = playing.world
+    work = await _begin(playing)
+    await _push(work, playing, "app")
+    world.redis.stalled |= set(world.redis.names)
+    await leave_one(playing, world.nodes[0], random.Random(0))  # a seed with which it is not killed
+    world.redis.stalled.clear()
+    await playing.heal()
+    await asyncio.sleep(TOLD_S)
+    await playing.converge()
+    await playing._check_end()
