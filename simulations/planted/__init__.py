@@ -94,7 +94,7 @@ PLANTED = [
     Planted(
         "clients answered at once", absence.clients_answered_at_once, ("kill", "absence"), 12, ("eu", "eu"), _CROWDED
     ),
-    Planted("never behind", absence.never_behind, ("one-way", "loss"), 12, ("eu", "eu", "eu"), _CROWDED),
+    Planted("never behind", absence.never_behind, (), 1, ("eu", "eu"), act=acts.hear_and_take_nothing_in),
     Planted("gaps not seen", absence.gaps_not_seen, (), 1, ("eu", "us"), act=acts.pull_after_a_gap),
     Planted("copies not waited for", collection.copies_not_waited_for, ("disk-destroyed",), 24, ("eu", "us"), _COPIED),
     Planted("nobody asked", collection.nobody_asked, ("bus-cut",), 24, ("eu", "eu"), _COLLECTED),

@@ -2,7 +2,10 @@
 
 import asyncio
 import random
+from typing import Any
+from unittest.mock import patch
 
+from simulations.checkers.readiness import LOOK_S
 from simulations.faults.members import leave_one
 from simulations.images import ALL_IMAGES
 from simulations.run import Run
@@ -61,3 +64,22 @@ async def leave_unheard(playing: Run) -> None:
     await asyncio.sleep(TOLD_S)
     await playing.converge()
     await playing._check_end()
+
+
+async def hear_and_take_nothing_in(playing: Run) -> None:
+    """Hear from a neighbour's heartbeats that it has published more, and fail to take any of it in."""
+    work = await _begin(playing)
+    behind = playing.world.nodes[1].instance
+    assert behind is not None, "it has just started"
+
+    async def never(*arguments: Any) -> None:
+        await asyncio.Event().wait()
+
+    with (
+        patch.object(behind.cluster.gossip, "_apply", never),
+        patch.object(behind.cluster.anti_entropy, "_catch_up", never),
+    ):
+        await _push(work, playing, "app")
+        for _ in range(30):
+            await asyncio.sleep(LOOK_S)
+            playing.judge(playing.readiness.look)
