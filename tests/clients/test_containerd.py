@@ -105,7 +105,7 @@ def test_a_pull_goes_to_the_next_site_when_the_nearest_one_is_dead(containerd, s
     both, one = push(eu, tmp_path, "both"), push(us, tmp_path, "one")
     sites.wait_agreed()
     assert containerd.pull(hosts, f"{NAME}/app:both") == both
-    assert not us.logged(LogEvent.REQUEST_SERVED, path="/v2/app/blobs"), "the nearest site is asked first"
+    assert not us.logged(LogEvent.REQUEST_SERVED, method="GET", path="/v2/app/blobs"), "the nearest site is asked first"
     eu.kill()
     try:
         assert containerd.pull(hosts, f"{NAME}/app:one") == one
