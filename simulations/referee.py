@@ -426,7 +426,7 @@ class Referee:
         others = [other for other in self.world.nodes if other is not node]
         self.identities.excuse(self._known_to_be_gone(others), self._known_to_be_gone([node]))
         self.history.forget(node.name)
-        self.winners.forget(node.name)
+        self.winners.forget(node.name, self.world.loop.now)
 
     def copied(self, node: Node, twin: Node) -> None:
         twin.abilities, twin.fields_of = node.abilities, node.fields_of

@@ -34,10 +34,11 @@ class Winners:
             if before.get(tag) != after.get(tag):
                 self._since[commit.node.name, commit.repository, tag].append((now_s, after.get(tag)))
 
-    def forget(self, node: str) -> None:
-        """An instance begins on another disk."""
-        for place in [place for place in self._since if place[0] == node]:
-            del self._since[place]
+    def forget(self, node: str, now_s: float) -> None:
+        """An instance begins on another disk. Answers of what it was before may still be on their way."""
+        for place, known in self._since.items():
+            if place[0] == node:
+                known.append((now_s, None))
 
     def check(self, operation: Operation, digest: str) -> None:
         """A tag was pulled, and the answer has this digest."""
