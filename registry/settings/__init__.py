@@ -3,7 +3,7 @@
 addresses      HOST:PORT, URLs of instances, host names
 redis_address  addresses of Redis servers
 environment    variables of the environment that look like settings and are none
-policy         how many replicas of content there are to be, and where
+policy         how many replicas of content are required, and at which sites
 trusted_proxies who a request comes from, where it comes through proxies
 policy_reach   which rules of a policy can never apply
 """

@@ -52,7 +52,7 @@ def never_behind() -> Bug:
 
 
 def gaps_not_seen() -> Bug:
-    """Whoever has applied a change counts all before it as applied."""
+    """An instance that has applied a change counts all changes before it as applied."""
 
     def careless(self: Progress, start: int, sequence: int) -> None:
         if self._enter(start):

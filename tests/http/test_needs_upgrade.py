@@ -158,7 +158,7 @@ def test_an_upload_that_began_before_is_not_finished(old):
 
 
 def test_a_list_of_repositories_that_would_name_it_is_refused(old):
-    """Whoever does not find a repository in a list takes it for deleted."""
+    """A client that does not find a repository in a list takes it for deleted."""
     client = old.server.client
     old.later_says("repository/blocked", ["x"])
     for query in ("", "?n=1", "?n=10", "?last=a"):
@@ -223,7 +223,7 @@ def test_nothing_is_collected_nor_given_up_while_it_is_not_understood(old):
 
 
 def test_a_link_is_not_given_up_after_a_fact_that_may_name_it(old):
-    """The fact came between the two questions of whoever collects."""
+    """The fact arrived between the two questions of the collecting instance."""
     peer, digest = Peer(old.server), sha256(OTHER)
     session = peer.open()
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk
 
 
 def of_full_disk(server):
-    """What the log says of the full disk, whoever met it."""
+    """Return the log lines about the full disk, of every process."""
     return [line for line in log_lines(server.log.read_text()) if str(DiskFull()) in str(line.get("error"))]
 
 
