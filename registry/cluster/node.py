@@ -432,7 +432,8 @@ class Cluster:
                 break
             await asyncio.sleep(JOIN_POLL_S)
         self._joined = True
-        self.membership_log.joined()
+        if not standalone:
+            self.membership_log.joined()
         self._answer_clients()
 
     def _answer_clients(self) -> None:

@@ -30,9 +30,10 @@ def push_and_pull_s(podman, directory, address, seed):
 def test_a_swallowing_member_costs_a_push_and_pull_of_20_layers_less_than_half_as_much_again(podman, tmp_path):
     with hosted_cluster(tmp_path, ["eu", "eu", "us"]) as (cluster, network):
         push_and_pull_s(podman, tmp_path, cluster[0].address, "warm")
-        without = [push_and_pull_s(podman, tmp_path, cluster[0].address, f"without{n}") for n in range(3)]
+        without = [push_and_pull_s(podman, tmp_path, cluster[0].address, f"without{n}") for n in range(5)]
         for host in (1, 2):
             network.swallow(host, network.addresses[0])
-        cost = [push_and_pull_s(podman, tmp_path, cluster[0].address, f"with{n}") for n in range(3)]
+        cost = [push_and_pull_s(podman, tmp_path, cluster[0].address, f"with{n}") for n in range(5)]
         print(f"20 layers by podman: {without} s without, {cost} s with two members that swallow packets")
-        assert sorted(cost)[1] <= 1.5 * sorted(without)[1]
+        # The shortest times are compared, since other load on the machine can only add to them.
+        assert min(cost) <= 1.5 * min(without)

@@ -4,7 +4,7 @@ import json
 
 from registry.telemetry.events import LogEvent
 from tests.support import images
-from tests.support.server import running_cluster, wait_until
+from tests.support.server import running_cluster, running_server, wait_until
 
 
 def test_joins_and_removals_are_one_line_at_every_instance(tmp_path):
@@ -34,6 +34,17 @@ def test_joins_and_removals_are_one_line_at_every_instance(tmp_path):
         assert us.logged(LogEvent.ADMIN_ACTION_PERFORMED, act="leave", instance=ids[us])
         assert us.logged(LogEvent.INSTANCE_DECOMMISSIONED) and us.logged(LogEvent.DRAIN_STARTED)
         assert len(eu.logged(LogEvent.MEMBER_JOINED, instance=ids[us])) == 1, "a restart is no join"
+
+
+def test_an_instance_that_has_a_bus_and_hears_nobody_says_that_it_goes_on_alone(tmp_path):
+    with running_cluster(tmp_path, ["eu"]) as cluster:
+        (line,) = wait_until(lambda: cluster[0].logged(LogEvent.JOIN_COMPLETED))
+        assert line["live"] == 0
+
+
+def test_an_instance_on_its_own_joins_nothing(tmp_path):
+    with running_server(tmp_path) as server:
+        assert server.logged(LogEvent.INSTANCE_STARTED) and not server.logged(LogEvent.JOIN_COMPLETED)
 
 
 def test_a_collection_that_removes_something_is_one_line(tmp_path):

@@ -36,8 +36,6 @@ class MembershipLog:
 
     def joined(self) -> None:
         """Log that this instance has joined its cluster, or goes on without the others."""
-        if not self._members.all():
-            return
         live = self._members.live()
         near = sum(member.beat.site == self._members.own_site for member in live)
         log.info(
