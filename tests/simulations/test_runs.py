@@ -8,8 +8,8 @@ from simulations.paths import PATHS
 from simulations.run import drawn_plan, run
 
 CHUNKS = 8
-SEEDS = 1000
-DOCUMENT_SEEDS = 5000
+SEEDS = 304
+DOCUMENT_SEEDS = 1600
 
 
 def chunk(number, total):
