@@ -20,9 +20,11 @@ from registry.event_loop.ending import end
 from registry.oci.names import Digest
 from registry.ports import Bus, Clock, Disk, PeerTransport
 from registry.storage.checked import Corrupt, Corruption
+from registry.storage.disk_budget import DiskBudget
 from registry.storage.leftovers import Leftovers
 from registry.storage.manifest_memory import ManifestMemoryBudget
 from registry.storage.store import BlobStore
+from registry.storage.upload_places import UploadPlaces
 from registry.storage.uploads import Uploads
 from registry.telemetry.counters import Traffic
 from registry.telemetry.event_log import EventLog
@@ -32,6 +34,7 @@ from registry.telemetry.refusals import Refusals
 
 log = EventLog("concord.instance")
 
+GIB = 1024**3
 MAINTENANCE_INTERVAL_S = 30.0
 SWEEP_INTERVAL_S = 24 * 3600.0
 """Only a kill leaves files behind, and every start sweeps anyway."""
@@ -65,7 +68,9 @@ class Instance:
         self.catalog = Catalog(disk, clock, abilities.kinds)
         self.store = BlobStore(disk, self.catalog.database)
         self.leftovers = Leftovers(self.store, self.catalog.database)
-        self.uploads = Uploads(self.catalog, self.store, clock, config.max_uploads)
+        places = UploadPlaces(config.max_uploads)
+        self.budget = DiskBudget(int(config.disk_budget_gib * GIB), places)
+        self.uploads = Uploads(self.catalog, self.store, clock, places, self.budget)
         self.cluster: Cluster
         self.upload_keys: Sequence[bytes] = ()
         self.seen_requests = SeenRequests()
@@ -104,6 +109,7 @@ class Instance:
             self.config,
             self.catalog,
             self.store,
+            self.budget,
             self.clock,
             self._bus,
             self.transport,
@@ -112,9 +118,6 @@ class Instance:
             self._in_place,
             self.abilities,
         )
-        evict = self.cluster.evictor
-        self.uploads.check_room, self.uploads.on_published = evict.check_room, evict.on_blob_added
-        evict.upload_bytes = lambda: self.uploads.held_bytes
         self.catalog.documents.on_large_log = self._on_large_log
         for document in self.catalog.replica.large_logs():
             self._on_large_log(document)

@@ -11,8 +11,8 @@ from typing import Any
 from unittest.mock import patch
 
 import registry.cluster.placement.eviction as evict
-from registry.cluster.node import GIB
 from registry.cluster.placement.eviction import Evictor
+from registry.instance import GIB
 from simulations.life import LIFE, without_request
 
 BUDGET_BYTES = 3000

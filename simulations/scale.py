@@ -34,6 +34,8 @@ from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.sessions import Session
 from registry.config import Config
 from registry.http.peer.questions import QUESTIONS, AuthenticatedRequest
+from registry.storage.disk_budget import DiskBudget
+from registry.storage.upload_places import UploadPlaces
 from simulations.life import Life
 from simulations.loop import VirtualLoop
 from simulations.network import CONNECT_S, Network, RedisServers, SimulatedBus, SimulatedTransport, Weather
@@ -151,6 +153,7 @@ class Part(Cluster):
             config,
             catalog,
             cast(Any, SimpleNamespace(disk=None)),
+            DiskBudget(0, UploadPlaces(0)),
             clock,
             bus,
             transport,

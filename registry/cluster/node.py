@@ -49,6 +49,7 @@ from registry.event_loop.ending import end
 from registry.event_loop.supervised import run_supervised
 from registry.oci.names import Digest, Repository
 from registry.ports import Bus, Clock, PeerTransport, PeerUnreachable
+from registry.storage.disk_budget import DiskBudget
 from registry.storage.space import DiskSpace
 from registry.storage.store import BlobStore
 from registry.telemetry.event_log import EventLog
@@ -67,7 +68,6 @@ CLIENTS_WAIT_S = 10.0
 CLIENTS_WAIT_IN_PLACE_S = 0.5  # so that another takes a dead process's place within a second
 MAX_ADDRESSES = 1000
 DECOMMISSION_LINGER_S = 2.0
-GIB = 1024**3
 BUMP_INTERVAL_S = 5.0
 
 
@@ -79,6 +79,7 @@ class Cluster:
         config: Config,
         catalog: Catalog,
         store: BlobStore,
+        budget: DiskBudget,
         clock: Clock,
         bus: Bus,
         transport: PeerTransport,
@@ -110,11 +111,11 @@ class Cluster:
         self.delays = ReplicationDelays(self.members, clock)
         self.locator = Locator(self.peers, self.members)
         self.transfers = Transfers(
-            store, catalog.database, self.peers, self.members, self.locator, clock, config.hold_s
+            store, budget, catalog.database, self.peers, self.members, self.locator, clock, config.hold_s
         )
         self.bodies = ManifestBodies(catalog, self.peers, self.members, self.locator, self.anti_entropy)
         self._keep_site_current(config, lease)
-        self._keep_content(config, store)
+        self._keep_content(config, store, budget)
         self.space = DiskSpace(store.disk)
         self.offsets = ClockOffsets(clock)
         self.watch = Watch(
@@ -140,8 +141,7 @@ class Cluster:
         self._began = asyncio.get_running_loop().time()
         self._greeting: asyncio.TimerHandle | None = None
         self._bumping: asyncio.Task[None] | None = None
-        self._bumped_at = -BUMP_INTERVAL_S
-        self._latest_clone = 0
+        self._bumped_at, self._latest_clone = -BUMP_INTERVAL_S, 0
         self._notified_at: dict[str, float] = {}
         self._notifying: set[asyncio.Task[None]] = set()
 
@@ -155,7 +155,7 @@ class Cluster:
             self.heartbeat, self.answers_clients, bool(config.redis or config.peer), self.introductions.meet,
         )  # fmt: skip
 
-    def _keep_content(self, config: Config, store: BlobStore) -> None:
+    def _keep_content(self, config: Config, store: BlobStore, budget: DiskBudget) -> None:
         """Wire placement and storage: replicas, eviction, garbage collection, scrubbing."""
         catalog, clock, keeps = self._catalog, self._clock, not config.front_end
         self.policy = policy = config.rules
@@ -171,11 +171,9 @@ class Cluster:
             catalog, store, self.members, self.gossip, self.peers, self.anti_entropy,
             config.gc_grace_s, config.gc_every_s,
         )  # fmt: skip
-        budget = int(config.disk_budget_gib * GIB)
         self.evictor = Evictor(
             budget, catalog, store, self.members, self.peers, self.replicator, self.garbage_collector, clock
         )
-        self.transfers.has_room, self.transfers.on_kept = self.evictor.has_room, self.evictor.on_blob_added
         self.is_decommissioned = False
         self.on_decommissioned: Callable[[], None] = lambda: None  # called when this instance has left for good
         catalog.documents.on_links = self._linked

@@ -18,6 +18,7 @@ upload_session one upload in memory
 upload_memory  the bound on the bytes of all uploads in memory
 upload_hashes  hashing state, kept while files are closed, resumed in bounded steps
 manifest_memory the bound on the bytes of manifests in memory
+disk_budget    the bytes that content and uploads may take
 upload_places  the bounded table of uploads, and which one is preempted when it is full
 resent        detection of a stream that is sent again from its beginning
 """

@@ -10,7 +10,7 @@ one keeps nothing here, so those count that a request has brought bytes for, unt
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
@@ -41,6 +41,7 @@ from registry.errors import (
 from registry.oci.names import Digest, Repository, algorithm_of
 from registry.oci.ranges import ByteRange
 from registry.ports import Clock
+from registry.storage.disk_budget import DiskBudget
 from registry.storage.ingest import RESERVE_BYTES, Ingest, Mark
 from registry.storage.jobs import in_executor
 from registry.storage.resent import refusing_resent
@@ -69,13 +70,15 @@ class ClientGone(Exception):
 class Uploads:
     """All uploads this instance owns. Requests for one upload take turns."""
 
-    def __init__(self, catalog: Catalog, store: BlobStore, clock: Clock, most: int) -> None:
-        """`most` is how many there may be at once."""
+    def __init__(
+        self, catalog: Catalog, store: BlobStore, clock: Clock, places: UploadPlaces, budget: DiskBudget
+    ) -> None:
         self._catalog = catalog
         self._store = store
         self._clock = clock
         self._hasher, self._kept, self.memory = Hasher(), KeptHashes(), UploadMemory()
-        self._places = UploadPlaces(most)
+        self._places = places
+        self._budget = budget
         self._being_preempted: set[str] = set()
         self._none_before_s = 0.0
         """Until then, in steady seconds, no upload may be preempted: a search has just found none."""
@@ -86,10 +89,6 @@ class Uploads:
         """Since when, in steady seconds, uploads have looked too old as they are."""
         self.preempted = 0
         """Uploads that have given way since the start."""
-        self.check_room: Callable[[], None] = lambda: None
-        """Raises StorageFailed when there is no room for more bytes."""
-        self.on_published: Callable[[int], None] = lambda size: None
-        """Called with the size of content that an upload has added."""
 
     def prepare(self) -> None:
         """Remove files of uploads of which nothing was ever acknowledged, and count the others."""
@@ -346,7 +345,7 @@ class Uploads:
                     break
                 if end is not None and ingest.size + len(data) > end:
                     raise SizeInvalid("the body is longer than its Content-Range")
-                self.check_room()
+                self._budget.check_room()
                 await ingest.write(data)
                 self._use(session)
         if end is not None and ingest.size != end:
@@ -365,7 +364,7 @@ class Uploads:
             # Also where the content is here already: what was just verified is good, what is there may be damaged.
             await self._store.publish(session.path, digest)
             change = await self._catalog.database.write(commit)
-        self.on_published(size)
+        self._budget.on_blob_added(size)
         return change
 
     async def _save(self, session: Session) -> None:

@@ -11,8 +11,10 @@ from registry.catalog.catalog import Catalog
 from registry.errors import StorageFailed
 from registry.oci.names import Digest
 from registry.storage import content_mark, leftovers
+from registry.storage.disk_budget import DiskBudget
 from registry.storage.leftovers import Leftovers, Swept
 from registry.storage.store import BlobStore, content_path
+from registry.storage.upload_places import UploadPlaces
 from registry.storage.uploads import Uploads
 from registry.telemetry.events import LogEvent
 from tests.storage.test_uploads import APP, CONTENT, DIGEST, MOST, body
@@ -33,7 +35,8 @@ class Site:
         self.leftovers = Leftovers(self.store, self.catalog.database)
         await self.leftovers.begin()
         await self.catalog.start()
-        self.uploads = Uploads(self.catalog, self.store, self.clock, MOST)
+        places = UploadPlaces(MOST)
+        self.uploads = Uploads(self.catalog, self.store, self.clock, places, DiskBudget(0, places))
         return self
 
     def leave(self, content):

@@ -13,6 +13,7 @@ from registry.errors import (
     BlobUploadUnknown,
     ChunkOutOfOrder,
     DigestInvalid,
+    DiskBudgetUsed,
     DiskFull,
     SizeInvalid,
     StorageFailed,
@@ -20,8 +21,10 @@ from registry.errors import (
 )
 from registry.oci.names import Digest, Repository
 from registry.oci.ranges import ByteRange
+from registry.storage.disk_budget import DiskBudget
 from registry.storage.ingest import RESERVE_BYTES
 from registry.storage.store import BlobStore, content_path
+from registry.storage.upload_places import UploadPlaces
 from registry.storage.uploads import ClientGone, Uploads
 from tests.support.seams import StillClock, WatchedDisk
 
@@ -54,7 +57,9 @@ class Site:
         await self.catalog.start()
         self.store = BlobStore(self.disk, self.catalog.database)
         self.store.prepare()
-        self.uploads = Uploads(self.catalog, self.store, self.clock, MOST)
+        places = UploadPlaces(MOST)
+        self.budget = DiskBudget(0, places)
+        self.uploads = Uploads(self.catalog, self.store, self.clock, places, self.budget)
         self.uploads.prepare()
         self.disk.calls.clear()
         self.catalog.database._writing.set_commit_hook(lambda: self.disk.note("commit", "") or False)
@@ -456,12 +461,8 @@ async def test_a_client_that_leaves_keeps_the_place_of_what_it_brought(site):
 
 
 async def test_a_body_that_takes_the_last_room_ends_its_upload(site):
-    def check_room():
-        if site.uploads.held_bytes > 1_000_000:
-            raise StorageFailed("the budget is used up")
-
-    site.uploads.check_room = check_room
-    with pytest.raises(StorageFailed):
+    site.budget.limit_bytes = 1_000_000
+    with pytest.raises(DiskBudgetUsed):
         await site.uploads.append("u0", APP, body(*[CONTENT[:100_000]] * 20), None)
     assert site.uploads.held_bytes == 0 and not site.disk.names("uploads")
     await site.uploads.append("u1", APP, body(CONTENT[:100_000]), None)

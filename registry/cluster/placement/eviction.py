@@ -13,7 +13,6 @@ The bytes of uploads under way count too. An upload for which there is no room i
 """
 
 import asyncio
-from collections.abc import Callable
 
 from registry.catalog.catalog import Catalog
 from registry.catalog.content import UsedRow, content_bytes_aside, drop_content, least_used, note_used
@@ -23,9 +22,10 @@ from registry.cluster.placement.garbage_collection import GarbageCollector
 from registry.cluster.placement.rendezvous import ranked
 from registry.cluster.placement.replicator import Replicator
 from registry.cluster.rpc.client import PeerClient
-from registry.errors import DiskBudgetUsed, StorageFailed
+from registry.errors import StorageFailed
 from registry.oci.names import Digest, Repository
 from registry.ports import Clock, PeerUnreachable
+from registry.storage.disk_budget import DiskBudget
 from registry.storage.store import BlobStore, content_path
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
@@ -42,11 +42,11 @@ MAX_NOTED = 100_000
 
 
 class Evictor:
-    """The eviction of one instance. A budget of 0 bytes means that there is none."""
+    """The eviction of one instance: keeps its content within its budget."""
 
     def __init__(
         self,
-        budget_bytes: int,
+        budget: DiskBudget,
         catalog: Catalog,
         store: BlobStore,
         members: Members,
@@ -55,7 +55,7 @@ class Evictor:
         garbage_collector: GarbageCollector,
         clock: Clock,
     ) -> None:
-        self._budget_bytes = budget_bytes
+        self._budget = budget
         self._catalog = catalog
         self._store = store
         self._members = members
@@ -72,16 +72,12 @@ class Evictor:
         """The time of the next try, in loop time, after one that removed too little: members are not asked all the time
         for content that only this instance holds."""
         self._pause_s = 0.0
-        self.held_bytes = 0
-        """Bytes of content on this disk, as of the last count and what was added since."""
-        self.upload_bytes: Callable[[], int] = lambda: 0
-        """Returns the bytes of uploads under way."""
         self.evicted = 0
         self.evicted_bytes = 0
 
     def touch(self, digest: Digest) -> None:
         """Record a read of content."""
-        if self._budget_bytes and len(self._used) < MAX_NOTED:
+        if self._budget.limit_bytes and len(self._used) < MAX_NOTED:
             self._used[digest] = self._clock.now_ms()
 
     def cancel_eviction(self, digest: Digest) -> None:
@@ -93,33 +89,9 @@ class Evictor:
         """Evict nothing more: this instance is being decommissioned."""
         self._is_stopped = True
 
-    def on_blob_added(self, size: int) -> None:
-        """Count content that was added."""
-        self.held_bytes += size
-
-    @property
-    def _taken_bytes(self) -> int:
-        return self.held_bytes + self.upload_bytes()
-
-    @property
-    def _is_stuck(self) -> bool:
-        """Return whether the last try left more than the high watermark allows."""
-        return self._pause_s > 0
-
-    def check_room(self) -> None:
-        """Raise DiskBudgetUsed while there is more than the budget allows."""
-        if self._budget_bytes and self._taken_bytes > self._budget_bytes:
-            raise DiskBudgetUsed({"taken_bytes": self._taken_bytes, "budget_bytes": self._budget_bytes})
-
-    def has_room(self, size: int) -> bool:
-        """Return whether content that others hold may be fetched. Room is made for it later, unless the last try found
-        nothing to evict."""
-        budget = self._budget_bytes
-        return not budget or (size <= budget and not (self._is_stuck and self._taken_bytes + size > budget))
-
     async def run(self) -> None:
         """Evict at intervals, for ever."""
-        while self._budget_bytes:
+        while self._budget.limit_bytes:
             try:
                 await self.once()
             except StorageFailed as error:
@@ -128,29 +100,30 @@ class Evictor:
 
     async def once(self) -> None:
         """Store the times of reads, and evict down to the low watermark if there is more than the high one allows."""
+        budget = self._budget
         used, self._used = self._used, {}
         if used:
             await self._catalog.database.write(lambda tx: note_used(tx, used))
-        self.held_bytes = await content_bytes_aside(self._catalog.database)
-        if self._taken_bytes <= HIGH * self._budget_bytes:
-            self._pause_s = self._again_at = 0.0
+        budget.content_bytes = await content_bytes_aside(self._catalog.database)
+        if budget.taken_bytes <= HIGH * budget.limit_bytes:
+            self._pause_s, budget.is_exhausted, self._again_at = 0.0, False, 0.0
             return
         if _now() < self._again_at:
             return
         before, last = self.evicted_bytes, (-1, "")
-        while self._taken_bytes > LOW * self._budget_bytes:
+        while budget.taken_bytes > LOW * budget.limit_bytes:
             page = least_used(self._catalog.database, last, PAGE)
             for one in page:
-                if self._taken_bytes > LOW * self._budget_bytes and await self._evict(one):
-                    self.held_bytes -= one.size
+                if budget.taken_bytes > LOW * budget.limit_bytes and await self._evict(one):
+                    budget.content_bytes -= one.size
             if not page:
                 break
             last = (page[-1].used_ms, page[-1].digest)
         log.info(LogEvent.CONTENT_EVICTED, "%(bytes)d bytes were evicted", bytes=self.evicted_bytes - before)
-        in_vain = self._taken_bytes > HIGH * self._budget_bytes
-        self._pause_s = min(self._pause_s * 2 or LOOK_S, MAX_PAUSE_S) if in_vain else 0.0
+        budget.is_exhausted = budget.taken_bytes > HIGH * budget.limit_bytes
+        self._pause_s = min(self._pause_s * 2 or LOOK_S, MAX_PAUSE_S) if budget.is_exhausted else 0.0
         self._again_at = _now() + self._pause_s
-        if self._is_stuck:
+        if budget.is_exhausted:
             log.warning(
                 LogEvent.EVICTION_EXHAUSTED,
                 "more content than the disk budget allows is on this disk, and other instances hold none of the rest",

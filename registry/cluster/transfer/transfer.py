@@ -26,6 +26,7 @@ from registry.oci.names import Digest, algorithm_of, digest_of
 from registry.ports import Clock, DiskFile, PeerUnreachable
 from registry.storage.checked import Corrupt, VerifiedFile
 from registry.storage.checks import CHECK_SPAN_BYTES, Checks
+from registry.storage.disk_budget import DiskBudget
 from registry.storage.ingest import RESERVE_BYTES, Ingest
 from registry.storage.jobs import in_executor
 from registry.storage.store import FETCHES, READ_BYTES, BlobStore
@@ -172,6 +173,7 @@ class Transfers:
     def __init__(
         self,
         store: BlobStore,
+        budget: DiskBudget,
         database: Database,
         peers: PeerClient,
         members: Members,
@@ -180,6 +182,7 @@ class Transfers:
         hold_s: float,
     ) -> None:
         self._store = store
+        self._budget = budget
         self._database = database
         self._peers = peers
         self._members = members
@@ -193,10 +196,6 @@ class Transfers:
         self._passing = 0
         self.passed_through = 0
         """Number of times that content was passed through for want of room."""
-        self.has_room: Callable[[int], bool] = lambda size: True
-        """True when the disk's budget has room for so many bytes more."""
-        self.on_kept: Callable[[int], None] = lambda size: None
-        """Called with the size of content that was added."""
 
     def transfer(self, digest: Digest, size: int, uploader: str | None) -> Transfer:
         """Return the transfer of a content, begun if none is under way. `uploader` is the instance of its upload."""
@@ -223,7 +222,7 @@ class Transfers:
             return True
         others = [one.size - (one.ingest.written if one.ingest is not None else 0) for one in self._transfers.values()]
         due = size + sum(others)
-        return self.has_room(due) and self._store.disk.free() >= RESERVE_BYTES + due
+        return self._budget.has_room(due) and self._store.disk.free() >= RESERVE_BYTES + due
 
     async def through(
         self, digest: Digest, size: int, uploader: str | None, offset: int, end: int, received: Checks | None
@@ -318,7 +317,7 @@ class Transfers:
         async with self._store.changing(transfer.digest):
             await self._store.publish(path, transfer.digest)
             await self._database.write(lambda tx: add_content(tx, transfer.digest, transfer.size, spans, now))
-        self.on_kept(transfer.size)
+        self._budget.on_blob_added(transfer.size)
 
     async def _receive(
         self, transfer: Transfer, ingest: Ingest | PassThroughSink, uploader: str | None

@@ -69,7 +69,7 @@ async def begin(instance: Instance, request: Request, repository: Repository) ->
         )
     if not instance.begins_uploads:
         raise Ending
-    instance.cluster.evictor.check_room()
+    instance.budget.check_room()
     instance.uploads.check_disk(number(request.headers.get("content-length", "")) or 0)  # now: a balancer can go on
     instance.uploads.check_number()
     upload = _new_upload(instance)

@@ -10,7 +10,13 @@ from registry.catalog.content import UsedRow
 from registry.cluster.placement.eviction import Evictor
 from registry.cluster.placement.rendezvous import Candidate, designated
 from registry.settings.policy import Copies
+from registry.storage.disk_budget import DiskBudget
+from registry.storage.upload_places import UploadPlaces
 from tests.support.client import sha256
+
+
+def budget(limit_bytes):
+    return DiskBudget(limit_bytes, UploadPlaces(1))
 
 
 def instance(own, candidates, holders, copies):
@@ -26,7 +32,7 @@ def instance(own, candidates, holders, copies):
     )
     catalog = SimpleNamespace(queries=SimpleNamespace(links_of=lambda digest: [("app", (1, 1))]))
     kept = SimpleNamespace(designated=lambda repository, digest: designated(copies, digest, candidates), is_proxy=False)
-    return Evictor(1, catalog, None, members, SimpleNamespace(keeps=keeps), kept, None, None)
+    return Evictor(budget(1), catalog, None, members, SimpleNamespace(keeps=keeps), kept, None, None)
 
 
 async def test_what_nobody_else_holds_is_not_asked_for_again_and_again(monkeypatch):
@@ -40,7 +46,7 @@ async def test_what_nobody_else_holds_is_not_asked_for_again_and_again(monkeypat
     monkeypatch.setattr("registry.cluster.placement.eviction._now", lambda: now)
     monkeypatch.setattr("registry.cluster.placement.eviction.content_bytes_aside", held_bytes)
     monkeypatch.setattr("registry.cluster.placement.eviction.least_used", lambda *arguments: passes.append(now) or [])
-    evict = Evictor(100, SimpleNamespace(database=None), *[None] * 6)
+    evict = Evictor(budget(100), SimpleNamespace(database=None), *[None] * 6)
     for second in range(0, 600, 5):
         now = float(second)
         await evict.once()
@@ -72,7 +78,9 @@ async def test_what_is_read_while_room_is_made_stays(monkeypatch):
     monkeypatch.setattr("registry.cluster.placement.eviction.content_path", str)
     catalog = SimpleNamespace(database=SimpleNamespace(write=write))
     store = SimpleNamespace(changing=lambda digest: contextlib.nullcontext(), remove=removing)
-    evict = Evictor(100, catalog, store, None, None, None, SimpleNamespace(is_pinned=lambda digest: False), AClock())
+    evict = Evictor(
+        budget(100), catalog, store, None, None, None, SimpleNamespace(is_pinned=lambda digest: False), AClock()
+    )
     monkeypatch.setattr(evict, "_is_held_by_higher_ones", says_yes)
     monkeypatch.setattr(evict, "_repositories", lambda digest: [])
     await evict.once()

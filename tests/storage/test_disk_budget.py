@@ -1,0 +1,36 @@
+import pytest
+
+from registry.errors import DiskBudgetUsed
+from registry.storage.disk_budget import DiskBudget
+from registry.storage.upload_places import UploadPlaces
+
+
+@pytest.fixture
+def places():
+    return UploadPlaces(10)
+
+
+def test_uploads_under_way_count_with_the_content(places):
+    budget = DiskBudget(100, places)
+    budget.on_blob_added(60)
+    budget.check_room()
+    places.use("u", 41, 0.0)
+    with pytest.raises(DiskBudgetUsed):
+        budget.check_room()
+    places.drop("u")
+    budget.check_room()
+
+
+def test_content_of_others_is_fetched_beyond_the_budget_until_eviction_finds_too_little(places):
+    budget = DiskBudget(100, places)
+    budget.on_blob_added(90)
+    assert budget.has_room(20) and not budget.has_room(101)
+    budget.is_exhausted = True
+    assert budget.has_room(10) and not budget.has_room(20)
+
+
+def test_a_budget_of_nothing_bounds_nothing(places):
+    budget = DiskBudget(0, places)
+    budget.on_blob_added(10**15)
+    budget.check_room()
+    assert budget.has_room(10**15)
