@@ -1,43 +1,49 @@
-"""The registry's own code as whole clusters in one process, under virtual time, with faults drawn from a seed.
+"""The simulator: the registry's own code as whole clusters in one process, under virtual time, with faults from a seed.
 
-Nothing here is a model of the registry: it is the registry, with a simulated network, disk and clock behind its four
-seams. `python -m simulations --help` runs it.
+This is deterministic simulation testing, as FoundationDB and TigerBeetle (VOPR) do it. The code under test is the
+registry itself, not a model: only its four seams (`registry.ports`) are replaced, by a network, a bus, a disk and a
+clock that are functions of a seed. `python -m simulations --help` runs it; docs/internals/simulations.md explains it.
 
-    loop         an event loop on virtual time
-    life         one start of one instance: it lives, is paused, dies
-    disk         a disk that loses what was not synced, under content files and SQLite
-    network      HTTP between instances, clients, and Redis servers
-    processes    an instance's owner, and a reader beside it
-    world        instances on all of that, and what the world does to them
-    faults/      every kind of fault, drawn from the seed, and counted
-    images       what clients push
-    sizes        large things, made small
-    paths        what only large things or bad luck lead to, counted
-    evictions    disks with budgets of a few kilobytes
-    restored     another instance, started from a backup
-    leaving      what leavers have asked, and when
-    lost         what may be nowhere any more
-    habits       what clients do, and how often
-    odd_uploads  clients that make mistakes
-    slow_upload  one upload that goes on through a whole run
-    pipeline     clients that push a tag and pull it at once elsewhere, beside faults by which instances lag
-    workload     clients: pushes, pulls, retags, deletes, mounts, uploads in chunks
-    history      what clients were told and what instances committed
-    order        what is certain about the order of writes, seen from outside
-    checkers/    what must hold, one file each
-    plan         what is drawn for a run, and how it went
-    referee      watches instances and clients, and has them judged
-    run          one run: faults, then a healed network that must converge
-    sweep        its end: everything listed and pulled everywhere
-    shrink       making a failing run small
-    later        a later version: what it understands, and says, that this one does not
-    mixed        a cluster of mixed versions, some of which do not understand others
-    planted/     bugs put in from outside, which the checkers must see
-    replica      a replica in memory, of crdt/ alone
-    documents    runs of documents alone, thousands of them
-    scale        hundreds of instances and a million tags, without the HTTP layer
-    shared       what they share, to fit into memory
-    pool         many runs on all cores
-    guard        nothing may look at a clock, chance, a thread or a socket of the machine
-    report       pages with plots
+The simulated machines:
+
+    loop              an event loop on virtual time
+    process           one process of an instance: it runs, is paused, is killed
+    process_group     an instance's primary, and a worker beside it
+    node              the place of one instance over all its starts: disk, clock, registry
+    cluster           all nodes, the network and the bus on one loop
+    packet_simulator  latency, loss, partitions and corruption on each link
+    network           HTTP between instances and from clients
+    bus               Redis servers
+    storage           a disk that loses what was not synced, under content files and SQLite
+    guard             refuses clocks, randomness, threads and sockets of the machine
+
+A run:
+
+    plan              what is drawn for a run before it begins, and its outcome
+    run               one run: faults, then a healed network that must converge
+    referee           watches instances and clients, and calls the checkers
+    workload/         clients: what they push, pull and delete
+    faults/           every kind of fault, drawn from the seed, and counted
+    history           requests of clients, and commits of instances: the evidence of the checkers
+    checkers/         invariants, one file each
+    write_order       what is certain about the order of writes, seen from outside
+    lost_content      content that a fault has destroyed, and that may be missing
+    small_limits      limits of the registry, lowered so that small runs reach them
+    coverage_marks    rarely taken paths of the registry that a run has reached
+    evictions         disks with budgets of a few kilobytes
+    decommissions     what decommissioning instances have asked, and when
+    restored_backup   another instance, started from a backup
+    shrink            the search for a smaller plan that still fails
+    pool              many runs on all cores
+    report            pages with plots
+
+Other runs:
+
+    later_version     a later version: what it understands, and writes, that this one does not
+    mixed_versions    a cluster of this version and a later one
+    planted/          bugs put in from outside, which the checkers must find
+    replica           a replica in memory, of crdt/ alone
+    documents         runs of replicas alone, thousands of them
+    scale             hundreds of instances and a million tags, without the HTTP layer
+    shared_catalog    catalogs in memory that share equal states, for `scale`
 """

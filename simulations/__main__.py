@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from simulations.coverage_marks import PATHS
 from simulations.documents import run_documents
 from simulations.faults import FAULTS
-from simulations.paths import PATHS
-from simulations.plan import CONDITIONS
+from simulations.plan import CONDITIONS, Outcome, draw_plan
 from simulations.planted import PLANTED
 from simulations.pool import play_all
-from simulations.run import Outcome, drawn_plan, run
+from simulations.run import run
 from simulations.shrink import command, shrink
 
 console = Console(stderr=True)
@@ -61,7 +61,7 @@ class Summary:
 
 
 def play_seed(seed: int, chosen: dict[str, Any]) -> Outcome:
-    return run(drawn_plan(seed, **chosen))
+    return run(draw_plan(seed, **chosen))
 
 
 def play(seeds: range, chosen: dict[str, Any], processes: int = 0, show: bool = True) -> Summary:
@@ -138,10 +138,10 @@ def main(
         write_report(report, summary, processes)
         console.print(f"the report is {report}")
     show(summary, broken)
-    drawn = not faults and runs >= ENOUGH_RUNS
-    if drawn and summary.never_fired():
+    is_drawn = not faults and runs >= ENOUGH_RUNS
+    if is_drawn and summary.never_fired():
         console.print(f"[bold]never fired:[/bold] {', '.join(summary.never_fired())}")
-    held = not summary.failed and not broken and not (drawn and summary.never_fired())
+    held = not summary.failed and not broken and not (is_drawn and summary.never_fired())
     took = time.monotonic() - begun
     print(
         f"{summary.runs} runs, {documents} of documents alone, {sum(summary.operations.values())} requests, "

@@ -70,8 +70,8 @@ class DocumentsRun:
     """One run of `operations` steps. Raises Violation."""
 
     def __init__(self, seed: int, replicas: int = 3) -> None:
-        self._drawn = random.Random(f"{seed} documents")
-        writers = iter(lambda: self._drawn.getrandbits(53), None)
+        self._rng = random.Random(f"{seed} documents")
+        writers = iter(lambda: self._rng.getrandbits(53), None)
         self.sites = [Site(number, writers) for number in range(replicas)]
         self.meaning = Meaning()
         self._now_ms = 0
@@ -80,20 +80,20 @@ class DocumentsRun:
     def play(self, operations: int) -> None:
         steps = (self._write, self._deliver, self._catch_up, self._restart)
         for _ in range(operations):
-            (step,) = self._drawn.choices(steps, (40, 50, 4, 1))
-            step(self._drawn.choice(self.sites))
-            self._now_ms += self._drawn.randrange(20)
+            (step,) = self._rng.choices(steps, (40, 50, 4, 1))
+            step(self._rng.choice(self.sites))
+            self._now_ms += self._rng.randrange(20)
         self._settle()
 
     # Steps
 
     def _write(self, site: Site) -> None:
-        name, tag = self._drawn.choice(NAMES), self._drawn.choice(TAGS)
+        name, tag = self._rng.choice(NAMES), self._rng.choice(TAGS)
         replica = site.replica
         live = replica.texts(name)
         ended = [text for text in live if text.startswith(f"t\0{tag}\0")]
         said = []
-        if self._drawn.random() < 0.75 or not ended:
+        if self._rng.random() < 0.75 or not ended:
             self._said += 1
             said = [tag_fact(tag, f"sha256:{self._said:064x}", self._said, replica.writer).text()]
         vector = dict(replica.held(name).vector)
@@ -101,9 +101,9 @@ class DocumentsRun:
         self.meaning.add(name, raw)
         self._check(site, name)
         for other in self.sites:
-            if other is not site and self._drawn.random() < 0.85:
-                for _ in range(2 if self._drawn.random() < 0.1 else 1):
-                    other.arriving.append((self._now_ms + self._drawn.randrange(LATE_MS), name, raw, vector))
+            if other is not site and self._rng.random() < 0.85:
+                for _ in range(2 if self._rng.random() < 0.1 else 1):
+                    other.arriving.append((self._now_ms + self._rng.randrange(LATE_MS), name, raw, vector))
 
     def _deliver(self, site: Site) -> None:
         due = [entry for entry in site.arriving if entry[0] <= self._now_ms]
@@ -122,7 +122,7 @@ class DocumentsRun:
             self._take_in(site, *released)
 
     def _catch_up(self, site: Site) -> None:
-        other = self._drawn.choice([one for one in self.sites if one is not site])
+        other = self._rng.choice([one for one in self.sites if one is not site])
         bring_together(site.replica, other.replica)
         for name in NAMES:
             self._check(site, name)

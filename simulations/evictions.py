@@ -13,7 +13,7 @@ from unittest.mock import patch
 import registry.cluster.placement.eviction as evict
 from registry.cluster.placement.eviction import Evictor
 from registry.instance import GIB
-from simulations.life import LIFE, without_request
+from simulations.process import PROCESS, outside_processes
 
 BUDGET_BYTES = 3000
 BUDGET_GIB = (BUDGET_BYTES + 0.5) / GIB
@@ -29,9 +29,9 @@ def watched(told: Callable[[str, str, float], None]) -> Iterator[None]:
     async def evicting(self: Evictor, one: Any) -> bool:
         begun_s = asyncio.get_running_loop().time()
         removed = await original(self, one)
-        life = LIFE.get()
-        if removed and life is not None:
-            without_request(lambda: told(life.name, one.digest, begun_s))
+        process = PROCESS.get()
+        if removed and process is not None:
+            outside_processes(lambda: told(process.name, one.digest, begun_s))
         return removed
 
     with contextlib.ExitStack() as stack:

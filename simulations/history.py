@@ -9,7 +9,7 @@ from crdt.delta import decode_delta
 from crdt.fact import CRITICAL
 from registry.catalog.queries import KIND
 from registry.instance import Instance
-from simulations.world import Node
+from simulations.node import Node
 
 Key = tuple[str, str]
 """A fact's kind and what it is about: a tag, or a digest."""
@@ -81,7 +81,7 @@ class Fact(NamedTuple):
 
 
 @dataclass
-class Seen:
+class DocumentState:
     """A document as an instance was seen to have it."""
 
     vector: dict[int, int] = field(default_factory=dict)
@@ -93,8 +93,8 @@ class Commit(NamedTuple):
 
     node: Node
     document: str
-    before: Seen
-    after: Seen
+    before: DocumentState
+    after: DocumentState
     digest: bytes
     operations: list[tuple[int, bytes]]
     """The operations that it wrote itself: their commit numbers and deltas."""
@@ -106,7 +106,7 @@ class Commit(NamedTuple):
         return self.document.removeprefix(KIND)
 
 
-class Written(NamedTuple):
+class CommittedOperation(NamedTuple):
     """An operation that an instance has committed, and what stood around it."""
 
     at_s: float
@@ -129,7 +129,7 @@ class History:
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
-        self.documents: dict[str, dict[str, Seen]] = {}
+        self.documents: dict[str, dict[str, DocumentState]] = {}
         self._upto: dict[str, int] = {}
         self._writers: dict[str, set[int]] = {}
         self._copied_from: dict[str, str] = {}
@@ -163,7 +163,7 @@ class History:
             if operation.node in nodes and operation.status == 503 and over_s is not None and over_s <= before_s:
                 yield operation
 
-    def of(self, node: str) -> dict[str, Seen]:
+    def of(self, node: str) -> dict[str, DocumentState]:
         return self.documents.setdefault(node, {})
 
     def forget(self, node: str) -> None:
@@ -191,7 +191,7 @@ class History:
         commits: dict[str, Commit] = {}
 
         def look(document: int, name: str, digest: bytes) -> None:
-            before = known.get(name, Seen())
+            before = known.get(name, DocumentState())
             known[name] = after = read_document(instance, document)
             commits[name] = Commit(node, name, before, after, digest, [], self._lacking.get(node.name, frozenset()))
 
@@ -215,7 +215,7 @@ class History:
         return list(commits.values())
 
 
-def read_document(instance: Instance, document: int) -> Seen:
+def read_document(instance: Instance, document: int) -> DocumentState:
     """A document's vector and live facts, from the view."""
     database = instance.catalog.database
     vector = dict(database.rows("SELECT writer, clock FROM vectors WHERE document = ?", (document,)))
@@ -224,4 +224,4 @@ def read_document(instance: Instance, document: int) -> Seen:
     for identity, fact in facts.items():
         if fact.key[1].startswith(CRITICAL):  # the same, whether the instance understands it or not
             facts[identity] = Fact((CRITICAL, fact.key[1]), "", 0)
-    return Seen(vector, facts)
+    return DocumentState(vector, facts)

@@ -15,7 +15,7 @@ from asyncio import base_events
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from simulations.life import LIFE, LivingHandle, LivingTimer
+from simulations.process import PROCESS, ProcessHandle, ProcessTimer
 
 RESOLUTION_S = 1e-6  # finer ones do not survive addition to large times, and the loop would spin
 MOST_AT_ONCE_S = 86_400.0
@@ -48,7 +48,7 @@ class _Due(float):
 
     __slots__ = ("timer",)
 
-    timer: LivingTimer
+    timer: ProcessTimer
 
 
 class VirtualLoop(base_events.BaseEventLoop):
@@ -73,7 +73,7 @@ class VirtualLoop(base_events.BaseEventLoop):
     ) -> "asyncio.Future[Any]":
         """Run a blocking job now, or when a disk that stalls lets it, and let its result be known a moment later."""
         future = self.create_future()
-        life = LIFE.get()
+        process = PROCESS.get()
 
         def work() -> None:
             try:
@@ -82,8 +82,8 @@ class VirtualLoop(base_events.BaseEventLoop):
                 result, error = None, raised
             self.call_later(self.executor_delay_s(), _settle, future, result, error)
 
-        if life is not None and life.disk_is_late_s:
-            self.call_later(life.disk_is_late_s, work)
+        if process is not None and process.disk_is_late_s:
+            self.call_later(process.disk_is_late_s, work)
         else:
             work()
         return future
@@ -91,7 +91,7 @@ class VirtualLoop(base_events.BaseEventLoop):
     def call_soon(  # type: ignore[override]
         self, callback: Any, *args: Any, context: Any = None
     ) -> asyncio.Handle:
-        handle = LivingHandle(callback, args, self, context)
+        handle = ProcessHandle(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
@@ -100,7 +100,7 @@ class VirtualLoop(base_events.BaseEventLoop):
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
-        timer = LivingTimer(when, callback, args, self, context)
+        timer = ProcessTimer(when, callback, args, self, context)
         due = _Due(when)
         due.timer = timer
         heapq.heappush(self._scheduled, due)

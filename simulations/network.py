@@ -6,109 +6,28 @@ seconds, as the real transport does.
 """
 
 import asyncio
-import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
 from registry.http.oci.answers import CutOff
 from registry.ports import Body, PeerUnreachable
-from simulations.life import Life, in_life, without_request
+from simulations.packet_simulator import PacketSimulator
+from simulations.process import Process, in_process, outside_processes
 
 CONNECT_S = 2.0
 WINDOW_BYTES = 64 * 1024
 LOOK_AGAIN_S = 0.05
 STALLED_S = 60.0
-JITTER_S = 0.002
 PEERS = "_concord/peer/"
 CONTENT = f"{PEERS}content/"
 REMAINS = f"{PEERS}remains/"
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
-Accepting = Callable[[], Life]
+Accepting = Callable[[], Process]
 """Draws the process that takes a connection."""
-
-
-class Weather:
-    """What the network does to what is sent from one place to another. Places are instances, Redis servers, clients."""
-
-    def __init__(self, drawn: random.Random) -> None:
-        self._drawn = drawn
-        self.base_latency_s = 0.001
-        self.jitter_s = JITTER_S
-        self.loss = 0.0
-        self.duplication = 0.0
-        self.resets = 0.0
-        self.body_resets = 0.0
-        self.changes = 0.0
-        """Of answers between instances that have MACs."""
-        self.lost_answers = 0.0
-        """Of requests whose work was done."""
-        self.flips = 0.0
-        """Of pieces of content on their way between instances. What else they say has MACs."""
-        self.slow: dict[str, float] = {}
-        """Extra seconds to and from a place."""
-        self.site_of: dict[str, str] = {}
-        self.between_sites_s = 0.0
-        self._blocked: set[tuple[str, str]] = set()
-        self.fired: dict[str, int] = {}
-
-    def block(self, source: str, target: str) -> None:
-        """Swallow everything from one place to another."""
-        self._blocked.add((source, target))
-
-    def unblock(self, source: str, target: str) -> None:
-        self._blocked.discard((source, target))
-
-    def clear(self) -> None:
-        """Good weather."""
-        self._blocked.clear()
-        self.slow.clear()
-        self.loss = self.duplication = self.resets = self.body_resets = self.flips = 0.0
-        self.changes = self.lost_answers = 0.0
-        self.jitter_s = JITTER_S
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether nothing happens to what is sent."""
-        rates = (self.loss, self.duplication, self.resets, self.body_resets, self.lost_answers)
-        changed = self.changes or self.flips or self.jitter_s != JITTER_S
-        return not (any(rates) or changed or self._blocked or self.slow)
-
-    def is_blocked(self, source: str, target: str) -> bool:
-        blocked = (source, target) in self._blocked
-        if blocked:
-            self.count("partition")
-        return blocked
-
-    def latency_s(self, source: str, target: str) -> float:
-        extra = (self.slow.get(source, 0.0) + self.slow.get(target, 0.0)) * self._drawn.random() if self.slow else 0.0
-        if extra:
-            self.count("slow place")
-        if self.between_sites_s:
-            one, other = self.site_of.get(source), self.site_of.get(target)
-            extra += self.between_sites_s if one is not None and other is not None and one != other else 0.0
-        return self.base_latency_s + self._drawn.random() * self.jitter_s + extra
-
-    def flipped(self, data: bytes) -> bytes:
-        """The same bytes but for a bit."""
-        bit = self._drawn.randrange(8 * len(data))
-        changed = bytearray(data)
-        changed[bit // 8] ^= 1 << bit % 8
-        return bytes(changed)
-
-    def strikes(self, kind: str, probability: float) -> bool:
-        """Whether something bad happens now."""
-        struck = probability > 0 and self._drawn.random() < probability
-        if struck:
-            self.count(kind)
-        return struck
-
-    def count(self, kind: str) -> None:
-        self.fired[kind] = self.fired.get(kind, 0) + 1
 
 
 class Exchange:
@@ -196,18 +115,24 @@ class Exchange:
             if message.get("body"):
                 data = bytes(message["body"])
                 received += len(data)
-                if self.content and self._network.weather.strikes(
-                    "flipped bit on the way", self._network.weather.flips
+                if self.content and self._network.packet_simulator.strikes(
+                    "flipped bit on the way", self._network.packet_simulator.flips
                 ):
-                    data = self._network.weather.flipped(data)
+                    data = self._network.packet_simulator.flipped(data)
                     self._network.on_flip(self.content)
-                if self.has_mac and self._network.weather.strikes("changed answer", self._network.weather.changes):
-                    data, self.changed = self._network.weather.flipped(data), True
+                if self.has_mac and self._network.packet_simulator.strikes(
+                    "changed answer", self._network.packet_simulator.changes
+                ):
+                    data, self.changed = self._network.packet_simulator.flipped(data), True
                 yield data
             if not message.get("more_body", False):
                 break
-            between = self.source in self._network.weather.site_of  # a client's own connection is another matter
-            if between and self._network.weather.strikes("reset in a body", self._network.weather.body_resets):
+            between = (
+                self.source in self._network.packet_simulator.site_of
+            )  # a client's own connection is another matter
+            if between and self._network.packet_simulator.strikes(
+                "reset in a body", self._network.packet_simulator.body_resets
+            ):
                 self.leave()
                 raise PeerUnreachable("reset in the middle of a body")
         declared = self.headers.get("content-length")
@@ -218,10 +143,10 @@ class Exchange:
 class Network:
     """Who is where, and requests between them."""
 
-    def __init__(self, weather: Weather) -> None:
-        self.weather = weather
-        self._served: dict[str, tuple[Life, Application, Accepting]] = {}
-        self._exchanges: dict[Life, list[Exchange]] = {}
+    def __init__(self, packet_simulator: PacketSimulator) -> None:
+        self.packet_simulator = packet_simulator
+        self._served: dict[str, tuple[Process, Application, Accepting]] = {}
+        self._exchanges: dict[Process, list[Exchange]] = {}
         self.sniffed: dict[str, str] = {}
         """For each place, the token of a session with it, as anybody on the way can see it."""
         self.recorded: deque[tuple[str, Sequence[tuple[str, str]], bytes]] = deque(maxlen=50)
@@ -237,32 +162,32 @@ class Network:
         self.on_flip: Callable[[str], Any] = lambda digest: None
         """Told of content that arrives with other bits."""
 
-    def serve(self, place: str, life: Life, application: Application, accepting: Accepting | None = None) -> None:
+    def serve(self, place: str, process: Process, application: Application, accepting: Accepting | None = None) -> None:
         """Serve a place for a life, each connection in the process that `accepting` names."""
-        self._served[place] = (life, application, accepting or (lambda: life))
-        life.on_death.append(lambda: self._gone(place, life))
+        self._served[place] = (process, application, accepting or (lambda: process))
+        process.on_death.append(lambda: self._gone(place, process))
 
-    def _gone(self, place: str, life: Life) -> None:
-        if self._served.get(place, (None,))[0] is life:
+    def _gone(self, place: str, process: Process) -> None:
+        if self._served.get(place, (None,))[0] is process:
             del self._served[place]
-        for exchange in self._exchanges.pop(life, []):
+        for exchange in self._exchanges.pop(process, []):
             exchange.broken()
 
     async def travel(self, source: str, target: str, patience_s: float) -> None:
         """One way from a place to another. Raises PeerUnreachable when nothing gets through for so long."""
         waited = 0.0
-        while self.weather.is_blocked(source, target):
+        while self.packet_simulator.is_blocked(source, target):
             if waited >= patience_s:
                 raise PeerUnreachable(f"nothing gets from {source} to {target}")
             await asyncio.sleep(LOOK_AGAIN_S)
             waited += LOOK_AGAIN_S
-        await asyncio.sleep(self.weather.latency_s(source, target))
+        await asyncio.sleep(self.packet_simulator.latency_s(source, target))
 
     @asynccontextmanager
     async def request(
         self,
         source: str,
-        caller: Life | None,
+        caller: Process | None,
         method: str,
         url: str,
         headers: Sequence[tuple[str, str]],
@@ -275,22 +200,22 @@ class Network:
         served = self._served.get(place)
         if served is None:
             raise PeerUnreachable(f"nobody listens at {place}")
-        if self.weather.strikes("refused connection", self.weather.resets):
+        if self.packet_simulator.strikes("refused connection", self.packet_simulator.resets):
             raise PeerUnreachable("reset before an answer")
         self.requests += 1
         self.sniffed[place] = dict(headers).get("Concord-Session", self.sniffed.get(place, ""))
         for call in self.on_request:
             call(source, place, "/" + path)
-        life, application, accepting = served
+        process, application, accepting = served
         exchange = Exchange(self, source, place)
         exchange.has_mac = path.startswith(PEERS) and not path.startswith((CONTENT, REMAINS))
         self._record(source, method, url, headers, body)
         exchange.content = path.removeprefix(CONTENT) if path.startswith(CONTENT) else ""
-        self._exchanges.setdefault(life, []).append(exchange)
+        self._exchanges.setdefault(process, []).append(exchange)
         if caller is not None:
             caller.on_death.append(exchange.leave)
         scope = _scope(method, "/" + path, headers, body, is_client=caller is None)
-        without_request(lambda: _spawn(in_life(accepting()), _serve(application, scope, exchange)))
+        outside_processes(lambda: _spawn(in_process(accepting()), _serve(application, scope, exchange)))
         sending = asyncio.create_task(self._send(exchange, body))
         try:
             await self._head(exchange, sending)
@@ -300,8 +225,8 @@ class Network:
             exchange.leave()
             if caller is not None and exchange.leave in caller.on_death:
                 caller.on_death.remove(exchange.leave)
-            if exchange in self._exchanges.get(life, []):
-                self._exchanges[life].remove(exchange)
+            if exchange in self._exchanges.get(process, []):
+                self._exchanges[process].remove(exchange)
 
     def _record(self, source: str, method: str, url: str, headers: Sequence[tuple[str, str]], body: Body) -> None:
         """Keep a question between instances. Opening a session again is of no use to who has not the key."""
@@ -317,7 +242,7 @@ class Network:
             heading.cancel()
             sending.result()
         await heading
-        if self.weather.strikes("lost answer", self.weather.lost_answers):
+        if self.packet_simulator.strikes("lost answer", self.packet_simulator.lost_answers):
             raise PeerUnreachable("reset before the answer came")
 
     async def _send(self, exchange: Exchange, body: Body) -> None:
@@ -376,93 +301,17 @@ def _spawn(context: Any, work: Any) -> None:
 class SimulatedTransport:
     """See `registry.ports.PeerTransport`."""
 
-    def __init__(self, network: Network, life: Life) -> None:
-        self._network, self._life = network, life
+    def __init__(self, network: Network, process: Process) -> None:
+        self._network, self._process = network, process
 
     @asynccontextmanager
     async def request(
         self, method: str, url: str, headers: Sequence[tuple[str, str]] = (), body: Body = b""
     ) -> AsyncIterator[Exchange]:
-        self._life.check()
-        async with self._network.request(self._life.name, self._life, method, url, headers, body) as exchange:
+        self._process.check()
+        async with self._network.request(self._process.name, self._process, method, url, headers, body) as exchange:
             yield exchange
         if exchange.changed:
-            without_request(
-                lambda: self._network.on_changed(f"{self._life.name} has believed a changed answer to {url}")
+            outside_processes(
+                lambda: self._network.on_changed(f"{self._process.name} has believed a changed answer to {url}")
             )
-
-
-class RedisServers:
-    """Redis servers, each of which delivers to whoever listens: later, not always, sometimes twice."""
-
-    def __init__(self, weather: Weather, names: Sequence[str]) -> None:
-        self._weather = weather
-        self.names = list(names)
-        self.stalled: set[str] = set()
-        self.absent = False
-        """Whether none is there at all."""
-        self._listeners: dict[str, list[tuple[Life, frozenset[str], asyncio.Queue[bytes]]]] = {n: [] for n in names}
-        self._last_due: dict[tuple[str, str], float] = {}
-        self.last_frame = b""
-
-    def publish(self, life: Life, channel: str, frame: bytes) -> None:
-        weather, loop = self._weather, asyncio.get_running_loop()
-        self.last_frame = frame
-        for server in self.names:
-            if self.absent or server in self.stalled:
-                weather.count("stalled Redis")
-                continue
-            for listener, channels, queue in self._listeners[server]:
-                if channel not in channels or weather.is_blocked(life.name, server):
-                    continue
-                if weather.is_blocked(server, listener.name) or weather.strikes("lost frame", weather.loss):
-                    continue
-                for _ in range(1 + weather.strikes("frame twice", weather.duplication)):
-                    delay_s = weather.latency_s(life.name, server) + weather.latency_s(server, listener.name)
-                    due = loop.time() + delay_s
-                    if due < self._last_due.get((life.name, listener.name), 0.0):
-                        weather.count("frames out of order")
-                    self._last_due[life.name, listener.name] = due
-                    without_request(partial(loop.call_later, delay_s, queue.put_nowait, frame))
-
-    def inject(self, frame: bytes) -> None:
-        """Publish what no instance has sent, everywhere."""
-        for listeners in self._listeners.values():
-            for _, _, queue in listeners:
-                queue.put_nowait(frame)
-
-    def subscribe(self, life: Life, channels: Sequence[str], queue: "asyncio.Queue[bytes]") -> None:
-        for server in self.names:
-            self._listeners[server].append((life, frozenset(channels), queue))
-        life.on_death.append(lambda: self._leave(life))
-
-    def _leave(self, life: Life) -> None:
-        for server in self.names:
-            self._listeners[server] = [entry for entry in self._listeners[server] if entry[0] is not life]
-
-
-class SimulatedBus:
-    """See `registry.ports.Bus`."""
-
-    def __init__(self, servers: RedisServers, life: Life, clusters: Sequence[str], site: str) -> None:
-        self._servers, self._life = servers, life
-        self._cluster = clusters[0]
-        self._channels = [name for cluster in clusters for name in (cluster, f"{cluster}:{site}")]
-        self.on_publish: Callable[[bytes], None] = lambda frame: None
-        self.refused: Counter[str] = Counter()
-
-    def publish(self, frame: bytes, site: str | None = None) -> None:
-        self._life.check()
-        self.on_publish(frame)
-        self._life.check()
-        channel = self._cluster if site is None else f"{self._cluster}:{site}"
-        self._servers.publish(self._life, channel, frame)
-
-    def servers(self) -> dict[str, bool]:
-        return {name: name not in self._servers.stalled for name in self._servers.names}
-
-    async def listen(self) -> AsyncIterator[bytes]:
-        queue: asyncio.Queue[bytes] = asyncio.Queue()
-        self._servers.subscribe(self._life, self._channels, queue)
-        while True:
-            yield await queue.get()

@@ -34,7 +34,7 @@ class Plan:
 
 
 CONDITIONS = {
-    "small": 0.25,  # large things are small, see `sizes`
+    "small": 0.25,  # large things are small, see `small_limits`
     "no-bus": 0.05,  # no Redis server is there until all agree
     "lose-one": 0.2,  # at the end, an instance is gone for good as it answers a push
     "collect": 0.2,  # content that no manifest names is collected
@@ -45,18 +45,18 @@ CONDITIONS = {
 """What may hold for a whole run, and in which share of all runs."""
 
 
-def drawn_plan(seed: int, **chosen: Any) -> Plan:
+def draw_plan(seed: int, **chosen: Any) -> Plan:
     """The plan of a seed, but for what is chosen."""
-    drawn = random.Random(f"{seed} plan")
+    rng = random.Random(f"{seed} plan")
     plan = Plan(
         seed,
-        sites=drawn.choice(SITES),
-        faults=tuple(drawn.sample(sorted(FAULTS.keys() - MEMBER_FAULTS), drawn.randint(2, 5))),
-        between_sites_s=drawn.choice((0.0, 0.0, 0.02, 0.08)),
+        sites=rng.choice(SITES),
+        faults=tuple(rng.sample(sorted(FAULTS.keys() - MEMBER_FAULTS), rng.randint(2, 5))),
+        between_sites_s=rng.choice((0.0, 0.0, 0.02, 0.08)),
     )
-    if drawn.random() < BUS_ONLY:
-        plan = replace(plan, faults=tuple(name for name in sorted(BUS_FAULTS) if drawn.random() < 0.4))
-    conditions = tuple(name for name, share in CONDITIONS.items() if drawn.random() < share)
+    if rng.random() < BUS_ONLY:
+        plan = replace(plan, faults=tuple(name for name in sorted(BUS_FAULTS) if rng.random() < 0.4))
+    conditions = tuple(name for name, share in CONDITIONS.items() if rng.random() < share)
     faults = plan.faults
     if "small" in conditions:  # only there a content has a middle
         faults = tuple(dict.fromkeys((*faults, "reset-in-body")))
@@ -83,4 +83,4 @@ class Outcome:
     delays_s: list[float]
     """From the commit of a push to its being everywhere, for each that came to be."""
     reached: Counter[str]
-    """Paths that were come by, see `paths`."""
+    """Paths that were come by, see `coverage_marks`."""

@@ -27,15 +27,16 @@ from simulations.checkers.readiness import Readiness
 from simulations.checkers.stamps import Stamps
 from simulations.checkers.vectors import Vectors
 from simulations.checkers.winners import Winners
+from simulations.cluster import SimulatedCluster
 from simulations.evictions import BUDGET_GIB, REFUSED
 from simulations.faults import BODY_BROKEN, BUS_CUT, BUS_KINDS, FORGED_TAG, PARTS_NO_SITE
-from simulations.history import Commit, Fact, History, Identity, Operation, Seen, Written
-from simulations.life import Died
-from simulations.lost import Lost
+from simulations.history import Commit, CommittedOperation, DocumentState, Fact, History, Identity, Operation
+from simulations.lost_content import LostContent
+from simulations.node import Node
 from simulations.plan import Plan
-from simulations.slow_upload import may_be_lost
-from simulations.workload import GRACE_S, Answer
-from simulations.world import Node, World
+from simulations.process import ProcessDied
+from simulations.workload.client import GRACE_S, Answer
+from simulations.workload.long_upload import may_be_lost
 
 CALM_S = 8.0
 AT_ONCE_S = 0.02
@@ -69,11 +70,11 @@ class Referee:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.conditions = plan.conditions
-        self.world = World(plan.seed, list(plan.sites))
-        self.world.weather.between_sites_s = plan.between_sites_s
-        self.world.settings = settings_of(plan)
+        self.cluster = SimulatedCluster(plan.seed, list(plan.sites))
+        self.cluster.packet_simulator.between_sites_s = plan.between_sites_s
+        self.cluster.settings = settings_of(plan)
         hops = random.Random(f"{plan.seed} executor")
-        self.world.loop.executor_delay_s = lambda: hops.random() * plan.executor_s
+        self.cluster.loop.executor_delay_s = lambda: hops.random() * plan.executor_s
         self.violations: list[str] = []
         self.failed = asyncio.Event()
         self.counted: Counter[str] = Counter()
@@ -87,18 +88,18 @@ class Referee:
         self.acknowledged = Acknowledged(self.history, self.commits)
         self.deletes = Deletes(self.history, self.commits)
         self.misses = Misses(self.history, self.commits)
-        self.readiness = Readiness(self.world, self.history, self.commits)
+        self.readiness = Readiness(self.cluster, self.history, self.commits)
         self.stamps = Stamps()
         self.winners = Winners()
         self.read_your_writes = ReadYourWrites(self._is_parted)
-        self.lost = Lost(self.world)
+        self.lost = LostContent(self.cluster)
         self.identities = Identities()
         copies = 2 if "two-copies" in plan.conditions else 1
-        self.holders = Holders(self.world, self.history, self.commits, self.lost, copies)
+        self.holders = Holders(self.cluster, self.history, self.commits, self.lost, copies)
         self.reached: Counter[str] = Counter()
-        """Paths that were come by, see `paths`."""
+        """Paths that were come by, see `coverage_marks`."""
         self.delays_s: list[float] = []
-        self._written: list[Written] = []
+        self._written: list[CommittedOperation] = []
         self._asking: dict[str, Operation] = {}
         """What each client has asked last."""
         self._disturbed_s = {"": 0.0}
@@ -109,14 +110,16 @@ class Referee:
         self._arrived_s: dict[tuple[str, int, int], dict[str, float]] = {}
         """When each instance was first seen to have what one has said."""
         if "no-bus" in plan.conditions:
-            self.world.redis.absent = True
+            self.cluster.redis.absent = True
             self._striking[BUS_CUT] += 1
-            self.world.peers = [f"http://{node.name}" for node in self.world.nodes]
-        self.world.on_born.append(self._watch_writes)
-        self.world.on_frame.append(self._observe)
-        self.world.network.on_answer = self._answer_leaves
-        self.world.network.on_changed = self.violate
-        self.world.network.on_flip = self.lost.digests.add  # whoever seems to send wrong bytes is not asked for a while
+            self.cluster.peers = [f"http://{node.name}" for node in self.cluster.nodes]
+        self.cluster.on_born.append(self._watch_writes)
+        self.cluster.on_frame.append(self._observe)
+        self.cluster.network.on_answer = self._answer_leaves
+        self.cluster.network.on_changed = self.violate
+        self.cluster.network.on_flip = (
+            self.lost.digests.add
+        )  # whoever seems to send wrong bytes is not asked for a while
 
     # Watching
 
@@ -128,7 +131,7 @@ class Referee:
             self.violate(str(violation))
 
     def violate(self, what: str) -> None:
-        self.violations.append(f"at {self.world.loop.now:.3f} s: {what}")
+        self.violations.append(f"at {self.cluster.loop.now:.3f} s: {what}")
         self.failed.set()
 
     def _watch_writes(self, node: Node, instance: Instance) -> None:
@@ -153,13 +156,13 @@ class Referee:
         """Look at what an instance has committed, and have it judged."""
         for commit in self._look(node):
             if not self.commits.is_explained(commit):
-                for other in self.world.nodes:
+                for other in self.cluster.nodes:
                     self._observe(other)
             self.judge(self.commits.check, commit)
             self.judge(self.vectors.check, commit)
-            self.misses.note(commit, self.world.loop.now)
+            self.misses.note(commit, self.cluster.loop.now)
             self.stamps.note(commit)
-            self.winners.note(commit, self.world.loop.now)
+            self.winners.note(commit, self.cluster.loop.now)
             if any(fact.key == ("t", FORGED_TAG) for fact in commit.after.facts.values()):
                 self.violate(f"{node.name} has taken in what an outsider has sent")
             self._note_arrivals(node, commit.document, commit.after.vector)
@@ -168,7 +171,7 @@ class Referee:
         """What an instance has committed since it was looked at; its own operations are noted."""
         if node.instance is None or not node.up or not node.started:
             return []
-        now, bounds = self.world.loop.now, self.stamps.bounds(node)
+        now, bounds = self.cluster.loop.now, self.stamps.bounds(node)
         commits = self.history.observe(node, node.instance)
         for commit in commits:
             start = node.instance.cluster.gossip.start
@@ -177,7 +180,7 @@ class Referee:
                 since_s = node.begun_s if is_found else None
                 said = self.judge(self.commits.check_operation, node.name, commit.document, delta, now, since_s) or {}
                 waited_for = self._waited_for(node, commit.document)
-                self._written.append(Written(now, node, start, number, commit, said, bounds, waited_for))
+                self._written.append(CommittedOperation(now, node, start, number, commit, said, bounds, waited_for))
                 self.readiness.note(self._written[-1])
                 self.judge(self.identities.note, node, node.instance, said)
                 for identity in said:
@@ -187,40 +190,40 @@ class Referee:
 
     def _waited_for(self, node: Node, document: str) -> frozenset[Identity]:
         """What an instance has written last in a document of which it does not wait any more to be confirmed."""
-        until_s = self.world.loop.now - PATIENCE_S
+        until_s = self.cluster.loop.now - PATIENCE_S
         own = (o for o in reversed(self._written) if o.node is node and o.commit.document == document)
         last = next((one for one in own if one.said and one.at_s <= until_s), None)
         return frozenset(last.said if last is not None else ())
 
-    def _given_up(self, written: Written) -> set[str]:
+    def _given_up(self, written: CommittedOperation) -> set[str]:
         """Who of an instance's site lacks what that had waited for, or has got it just now: that is on its way to be
         confirmed, and until then nobody waits for who is late."""
         document, found = written.commit.document, set()
-        for other in self.world.nodes:
-            vector = self.history.of(other.name).get(document, Seen()).vector
+        for other in self.cluster.nodes:
+            vector = self.history.of(other.name).get(document, DocumentState()).vector
             for writer, clock in written.waited_for if other.site == written.node.site else ():
                 arrived_s = self._arrived_s[document, writer, clock].get(other.name, 0.0)
-                if vector.get(writer, 0) <= clock or arrived_s > self.world.loop.now - CONFIRMED_S:
+                if vector.get(writer, 0) <= clock or arrived_s > self.cluster.loop.now - CONFIRMED_S:
                     found.add(other.name)
         return found
 
     def _note_arrivals(self, node: Node, document: str, vector: dict[int, int]) -> None:
         for (name, writer, clock), (begun, places) in list(self._on_their_way.items()):
             if name == document and vector.get(writer, 0) > clock:
-                places.setdefault(node.name, self.world.loop.now)
-                if len(places) >= len(self.world.nodes):
-                    self.delays_s.append(self.world.loop.now - begun)
+                places.setdefault(node.name, self.cluster.loop.now)
+                if len(places) >= len(self.cluster.nodes):
+                    self.delays_s.append(self.cluster.loop.now - begun)
                     del self._on_their_way[name, writer, clock]
 
     def _answer_leaves(self, source: str, target: str, status: int) -> None:
         operation = self._asking.get(source)
         if operation is not None and operation.kind != "collect":  # by operators, who are answered at any time
-            for node in self.world.nodes:
+            for node in self.cluster.nodes:
                 if node.name == target:
                     self.judge(self.readiness.answered, node)
         if operation is None or status not in (201, 202) or operation.kind not in WRITES:
             return
-        nodes = self.world.nodes
+        nodes = self.cluster.nodes
         if self.calm:
             operation.status = status
             # another of the site may own an upload
@@ -238,7 +241,7 @@ class Referee:
                 for call in list(self.on_answer):
                     call(node, operation)
                 if not node.up:
-                    raise Died(target)
+                    raise ProcessDied(target)
 
     # What clients tell
 
@@ -253,7 +256,7 @@ class Referee:
         return self._quiet_but(BUS_KINDS)
 
     def _quiet_but(self, kinds: set[str]) -> bool:
-        now = self.world.loop.now
+        now = self.cluster.loop.now
         recent = any(now - at_s <= CALM_S for kind, at_s in self._disturbed_s.items() if kind not in kinds)
         return not recent and not self._striking.keys() - kinds
 
@@ -268,7 +271,7 @@ class Referee:
     def begin(
         self, client: str, kind: str, node: Node, repository: str, reference: str = "", digest: str = ""
     ) -> Operation:
-        now = self.world.loop.now
+        now = self.cluster.loop.now
         operation = self.history.begin(kind, node.name, repository, now, reference, digest)
         self._asking[client] = operation
         self._observe(node)
@@ -278,16 +281,16 @@ class Referee:
             self.deletes.begin(operation, [node.name, *self._asked_at_once(node)])
         is_ready = node.instance is not None and node.started and node.instance.ready
         self.read_your_writes.begin(operation, node.site, is_ready)
-        self.world.trace("ask", kind, node.name, repository, reference)
+        self.cluster.trace("ask", kind, node.name, repository, reference)
         return operation
 
     def end(self, operation: Operation, answer: Answer | None) -> None:
-        operation.ended_s = self.world.loop.now
-        self.world.trace("answer", operation.kind, operation.status)
+        operation.ended_s = self.cluster.loop.now
+        self.cluster.trace("answer", operation.kind, operation.status)
         self.operations[f"{operation.kind} {operation.status or 'none'}"] += 1
         if (operation.status or 0) >= 400 and answer is not None:
             operation.said = answer.body.decode(errors="replace")
-        (node,) = (node for node in [*self.world.nodes, *self.world.gone] if node.name == operation.node)
+        (node,) = (node for node in [*self.cluster.nodes, *self.cluster.gone] if node.name == operation.node)
         self._observe(node)
         if answer is not None:
             shown = answer.headers.get("docker-content-digest", "") if operation.status == 200 else ""
@@ -330,9 +333,9 @@ class Referee:
             self.judge(pushes.check_push, operation, self._written_for(operation))
             self.judge(stamps.check_stamp, operation, self._written_for(operation))
 
-    def _written_for(self, operation: Operation) -> list[Written]:
+    def _written_for(self, operation: Operation) -> list[CommittedOperation]:
         """What instances of a request's site have written in its repository since it was sent."""
-        site, document = self.world.weather.site_of[operation.node], KIND + operation.repository
+        site, document = self.cluster.packet_simulator.site_of[operation.node], KIND + operation.repository
         return [
             one
             for one in self._written
@@ -343,8 +346,8 @@ class Referee:
         """Who lacks more than what an instance has written for a request: what it had before."""
         before = [one.commit.before.vector for one in self._written_for(operation) if one.node.name == target][:1]
         document, found = KIND + operation.repository, set()
-        for node in self.world.nodes:
-            vector = self.history.of(node.name).get(document, Seen()).vector
+        for node in self.cluster.nodes:
+            vector = self.history.of(node.name).get(document, DocumentState()).vector
             if any(vector.get(writer, 0) < clock for had in before for writer, clock in had.items()):
                 found.add(node.name)
         return found
@@ -384,7 +387,7 @@ class Referee:
     def _tellers(self, node: Node) -> Mapping[str, float]:
         """The instances that can tell one of a tag, and how long they must have had it for that."""
         bounds = {node.name: 0.0}
-        site_of = self.world.weather.site_of
+        site_of = self.cluster.packet_simulator.site_of
         for other in self._asked_at_once(node):
             heard_s = HEARD_S if self.calm else TOLD_BY_HTTP_S
             bounds[other] = 0.0 if site_of[other] == node.site else heard_s
@@ -402,10 +405,10 @@ class Referee:
         self.disturb(kind)
 
     def disturb(self, kind: str = "") -> None:
-        self._disturbed_s[kind] = self.world.loop.now
+        self._disturbed_s[kind] = self.cluster.loop.now
 
     def living(self) -> list[Node]:
-        return [node for node in self.world.nodes if node.up and node.life is not None and not node.life.paused]
+        return [node for node in self.cluster.nodes if node.up and node.process is not None and not node.process.paused]
 
     def wrong_bytes(self, digest: str) -> None:
         """An instance has received content that is not what it was to be."""
@@ -423,10 +426,10 @@ class Referee:
     def put_back(self, node: Node) -> None:
         self.lose_disk(node)
         self.acknowledged.excuse(node.name)
-        others = [other for other in self.world.nodes if other is not node]
+        others = [other for other in self.cluster.nodes if other is not node]
         self.identities.excuse(self._known_to_be_gone(others), self._known_to_be_gone([node]))
         self.history.forget(node.name)
-        self.winners.forget(node.name, self.world.loop.now)
+        self.winners.forget(node.name, self.cluster.loop.now)
 
     def copied(self, node: Node, twin: Node) -> None:
         twin.abilities, twin.fields_of = node.abilities, node.fields_of
@@ -437,7 +440,7 @@ class Referee:
         return {
             fact.key[1]
             for node in nodes
-            for fact in self.history.of(node.name).get(MEMBERS, Seen()).facts.values()
+            for fact in self.history.of(node.name).get(MEMBERS, DocumentState()).facts.values()
             if node.instance is None or fact.key[1] != node.instance.catalog.instance_id
         }
 
@@ -459,8 +462,8 @@ class Referee:
         self._remove(node, True)
 
     def _remove(self, node: Node, power_cut: bool) -> None:
-        self.world.nodes.remove(node)
-        self.world.gone.append(node)
+        self.cluster.nodes.remove(node)
+        self.cluster.gone.append(node)
         node.die(power_cut)
 
     def forgotten(self, node: Node, instance: str) -> None:
@@ -469,12 +472,12 @@ class Referee:
 
     async def restart(self, node: Node) -> None:
         """Start a dead instance: first where it meets nobody, to see what it has."""
-        if node.up or node in self._starting or node not in self.world.nodes:
+        if node.up or node in self._starting or node not in self.cluster.nodes:
             return
         self._starting.add(node)
         node.on_disk_call = lambda call, name: None
         while not node.up:
-            if node.lives:
+            if node.starts:
                 await node.start(connected=False)
                 if node.up and node.instance is not None:
                     self.judge(restarts.check_alone, node, node.instance, self.history)

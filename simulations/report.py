@@ -16,10 +16,11 @@ from typing import Any, Protocol
 import matplotlib
 from matplotlib.figure import Figure
 
-from simulations.images import ALL_IMAGES
+from simulations.plan import Outcome, draw_plan
 from simulations.pool import play_all
-from simulations.run import Outcome, Run, drawn_plan, run
-from simulations.workload import Client
+from simulations.run import Run, run
+from simulations.workload.client import Client
+from simulations.workload.images import ALL_IMAGES
 
 matplotlib.use("Agg")
 
@@ -66,65 +67,67 @@ def write_report(path: Path, played: Played, processes: int = 0) -> None:
 # Scenarios
 
 
-async def _begin(playing: Run) -> Client:
-    await asyncio.gather(*(playing.restart(node) for node in playing.world.nodes))
+async def _begin(simulation: Run) -> Client:
+    await asyncio.gather(*(simulation.restart(node) for node in simulation.cluster.nodes))
     await asyncio.sleep(2.5)
     name = "client-report"
-    return Client(name, playing.world.network, lambda: playing.world.nodes, playing, f"{playing.plan.seed} {name}")
+    return Client(
+        name, simulation.cluster.network, lambda: simulation.cluster.nodes, simulation, f"{simulation.plan.seed} {name}"
+    )
 
 
-async def _push(client: Client, playing: Run, at: int, count: int) -> None:
+async def _push(client: Client, simulation: Run, at: int, count: int) -> None:
     for number in range(count):
-        node = playing.world.nodes[at]
+        node = simulation.cluster.nodes[at]
         await client.push(node, "app", f"t{number}", ALL_IMAGES[number % len(ALL_IMAGES)])
 
 
-async def _loss(playing: Run, amount: float) -> float:
-    client = await _begin(playing)
-    playing.world.weather.loss = amount
-    playing.delays_s.clear()
-    await _push(client, playing, 0, 4)
+async def _loss(simulation: Run, amount: float) -> float:
+    client = await _begin(simulation)
+    simulation.cluster.packet_simulator.loss = amount
+    simulation.delays_s.clear()
+    await _push(client, simulation, 0, 4)
     await asyncio.sleep(15)
-    return statistics.median(playing.delays_s or [15.0])
+    return statistics.median(simulation.delays_s or [15.0])
 
 
-async def _partition(playing: Run, amount: float) -> float:
-    client = await _begin(playing)
-    places = [node.name for node in playing.world.nodes] + playing.world.redis.names
-    cut = {playing.world.nodes[0].name, playing.world.redis.names[0]}
+async def _partition(simulation: Run, amount: float) -> float:
+    client = await _begin(simulation)
+    places = [node.name for node in simulation.cluster.nodes] + simulation.cluster.redis.names
+    cut = {simulation.cluster.nodes[0].name, simulation.cluster.redis.names[0]}
     pairs = [(a, b) for a in places for b in places if (a in cut) != (b in cut)]
     for pair in pairs:
-        playing.world.weather.block(*pair)
-    playing.delays_s.clear()
-    await _push(client, playing, 0, 1)
+        simulation.cluster.packet_simulator.block(*pair)
+    simulation.delays_s.clear()
+    await _push(client, simulation, 0, 1)
     await asyncio.sleep(amount)
     for pair in pairs:
-        playing.world.weather.unblock(*pair)
+        simulation.cluster.packet_simulator.unblock(*pair)
     await asyncio.sleep(20)
-    return max(playing.delays_s or [20.0 + amount])
+    return max(simulation.delays_s or [20.0 + amount])
 
 
-async def _divergence(playing: Run, amount: float) -> float:
-    client = await _begin(playing)
-    await _push(client, playing, 0, 3)
-    away = playing.world.nodes[1]
+async def _divergence(simulation: Run, amount: float) -> float:
+    client = await _begin(simulation)
+    await _push(client, simulation, 0, 3)
+    away = simulation.cluster.nodes[1]
     away.die(False)
-    await _push(client, playing, 0, int(amount))
+    await _push(client, simulation, 0, int(amount))
     await asyncio.sleep(1)
-    before = playing.world.network.bytes
-    await playing.restart(away)
-    await playing.converge()
-    return float(playing.world.network.bytes - before)
+    before = simulation.cluster.network.bytes
+    await simulation.restart(away)
+    await simulation.converge()
+    return float(simulation.cluster.network.bytes - before)
 
 
-async def _size(playing: Run, amount: float) -> float:
-    client = await _begin(playing)
-    playing.world.weather.loss = 1.0
-    for at in range(len(playing.world.nodes)):
-        await _push(client, playing, at, 2)
-    playing.world.weather.loss = 0.0
-    await playing.converge()
-    return playing.convergence_s
+async def _size(simulation: Run, amount: float) -> float:
+    client = await _begin(simulation)
+    simulation.cluster.packet_simulator.loss = 1.0
+    for at in range(len(simulation.cluster.nodes)):
+        await _push(client, simulation, at, 2)
+    simulation.cluster.packet_simulator.loss = 0.0
+    await simulation.converge()
+    return simulation.convergence_s
 
 
 def _measure(point: Point) -> tuple[Point, float]:
@@ -134,10 +137,10 @@ def _measure(point: Point) -> tuple[Point, float]:
         sites = tuple(f"site{number}" for number in range(int(point.amount)))
     measured: list[float] = []
 
-    async def act(playing: Run) -> None:
-        measured.append(await scenario(playing, point.amount))
+    async def act(simulation: Run) -> None:
+        measured.append(await scenario(simulation, point.amount))
 
-    outcome: Outcome = run(drawn_plan(point.seed, sites=sites, faults=(), conditions=(), between_sites_s=0.02), act)
+    outcome: Outcome = run(draw_plan(point.seed, sites=sites, faults=(), conditions=(), between_sites_s=0.02), act)
     if outcome.violations:
         raise AssertionError(outcome.violations[0])
     return point, measured[0]

@@ -36,10 +36,12 @@ from registry.config import Config
 from registry.http.peer.questions import QUESTIONS, AuthenticatedRequest
 from registry.storage.disk_budget import DiskBudget
 from registry.storage.upload_places import UploadPlaces
-from simulations.life import Life
+from simulations.bus import RedisServers, SimulatedBus
 from simulations.loop import VirtualLoop
-from simulations.network import CONNECT_S, Network, RedisServers, SimulatedBus, SimulatedTransport, Weather
-from simulations.shared import Base, SharedCatalog, States, base
+from simulations.network import CONNECT_S, Network, SimulatedTransport
+from simulations.packet_simulator import PacketSimulator
+from simulations.process import Process
+from simulations.shared_catalog import Base, SharedCatalog, States, base
 
 T = TypeVar("T")
 
@@ -83,23 +85,23 @@ class Traffic:
 class CountedServers(RedisServers):
     """Counts what is published and what is delivered."""
 
-    def __init__(self, weather: Weather, traffic: "Deployment") -> None:
-        super().__init__(weather, [REDIS])
+    def __init__(self, packet_simulator: PacketSimulator, traffic: "Deployment") -> None:
+        super().__init__(packet_simulator, [REDIS])
         self._deployment = traffic
 
-    def publish(self, life: Life, channel: str, frame: bytes) -> None:
+    def publish(self, process: Process, channel: str, frame: bytes) -> None:
         kind = KINDS[frame[1]]
         listeners = sum(channel in channels for _, channels, _ in self._listeners[REDIS])
         self._deployment.traffic.note(f"{kind} published", len(frame))
         self._deployment.traffic.note(f"{kind} delivered", len(frame), listeners)
-        super().publish(life, channel, frame)
+        super().publish(process, channel, frame)
 
 
 class SteadyClock:
     """See `registry.ports.Clock`."""
 
-    def __init__(self, loop: VirtualLoop, drawn: random.Random) -> None:
-        self._loop, self._drawn = loop, drawn
+    def __init__(self, loop: VirtualLoop, rng: random.Random) -> None:
+        self._loop, self._rng = loop, rng
 
     def now_ms(self) -> int:
         return 1_700_000_000_000 + int(self._loop.now * 1000)
@@ -108,7 +110,7 @@ class SteadyClock:
         return self._loop.now
 
     def entropy(self, size: int) -> bytes:
-        return self._drawn.randbytes(size)
+        return self._rng.randbytes(size)
 
 
 class Questions(PeerClient):
@@ -138,16 +140,16 @@ class Part(Cluster):
 
     def __init__(self, deployment: "Deployment", number: int, site: str, common: Base) -> None:
         self.name = f"i{number}"
-        drawn = random.Random(f"{deployment.size.seed} {self.name}")
-        life = Life(self.name, 1)
-        clock = SteadyClock(deployment.loop, drawn)
-        self.catalog = SharedCatalog(deployment.states, common, drawn.randbytes(16).hex(), drawn.getrandbits(53))
+        rng = random.Random(f"{deployment.size.seed} {self.name}")
+        process = Process(self.name, 1)
+        clock = SteadyClock(deployment.loop, rng)
+        self.catalog = SharedCatalog(deployment.states, common, rng.randbytes(16).hex(), rng.getrandbits(53))
         config = Config.model_construct(
             listen=f"{self.name}:80", site=site, redis=[REDIS], advertise=f"http://{self.name}", advertise_site="",
             peer=[], hold_s=5.0,
         )  # fmt: skip
-        transport = SimulatedTransport(deployment.network, life)
-        bus = SimulatedBus(deployment.redis, life, [KEY.cluster], site)
+        transport = SimulatedTransport(deployment.network, process)
+        bus = SimulatedBus(deployment.redis, process, [KEY.cluster], site)
         catalog = cast(Catalog, self.catalog)
         super().__init__(
             config,
@@ -211,11 +213,11 @@ class Deployment:
     def __init__(self, size: Size) -> None:
         self.size = size
         self.loop = VirtualLoop()
-        self._drawn = random.Random(size.seed)
-        self.weather = Weather(random.Random(f"{size.seed} weather"))
-        self.weather.between_sites_s = size.between_sites_s
-        self.network = Network(self.weather)
-        self.redis = CountedServers(self.weather, self)
+        self._rng = random.Random(size.seed)
+        self.packet_simulator = PacketSimulator(random.Random(f"{size.seed} weather"))
+        self.packet_simulator.between_sites_s = size.between_sites_s
+        self.network = Network(self.packet_simulator)
+        self.redis = CountedServers(self.packet_simulator, self)
         self.states = States()
         self.common = base(_documents(size))
         self.parts: dict[str, Part] = {}
@@ -252,37 +254,37 @@ class Deployment:
     def _add(self, site: str, common: Base) -> Part:
         part = Part(self, len(self.parts), site, common)
         self.parts[part.name] = part
-        self.weather.site_of[part.name] = site
+        self.packet_simulator.site_of[part.name] = site
         part.start()
         return part
 
     async def _start(self) -> None:
-        self.weather.site_of[REDIS] = "s0"
+        self.packet_simulator.site_of[REDIS] = "s0"
         for number in range(self.size.instances):
             self._add(f"s{number % self.size.sites}", self.common)
             await asyncio.sleep(10.0 / self.size.instances)
         await asyncio.sleep(5)
 
     async def _push(self, duration_s: float) -> None:
-        self.weather.loss = self.size.loss
+        self.packet_simulator.loss = self.size.loss
         end = self.loop.now + duration_s
         while self.loop.now < end:
-            part = self.parts[self._drawn.choice(list(self.parts))]
-            repository = f"repository/r{self._drawn.randrange(self.size.repositories)}"
+            part = self.parts[self._rng.choice(list(self.parts))]
+            repository = f"repository/r{self._rng.randrange(self.size.repositories)}"
             self._pushed += 1
-            part.push(repository, f"v{self._drawn.randrange(100)}", self._pushed)
-            await asyncio.sleep(self._drawn.expovariate(self.size.pushes_per_s))
-        self.weather.loss = 0.0
+            part.push(repository, f"v{self._rng.randrange(100)}", self._pushed)
+            await asyncio.sleep(self._rng.expovariate(self.size.pushes_per_s))
+        self.packet_simulator.loss = 0.0
 
     async def _cut(self, duration_s: float) -> None:
-        away = {name for name, part in self.parts.items() if self.weather.site_of[name] == "s1"}
+        away = {name for name, part in self.parts.items() if self.packet_simulator.site_of[name] == "s1"}
         places = [*self.parts, REDIS]
         pairs = [(one, other) for one in places for other in places if (one in away) != (other in away)]
         for pair in pairs:
-            self.weather.block(*pair)
+            self.packet_simulator.block(*pair)
         await self._push(duration_s)
         for pair in pairs:
-            self.weather.unblock(*pair)
+            self.packet_simulator.unblock(*pair)
 
     async def _join(self) -> None:
         self._add("s2", base(()))

@@ -7,7 +7,7 @@ is another run all the same, so what is found is a smaller failure, not always t
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from simulations.run import Outcome, Plan
+from simulations.plan import Outcome, Plan
 
 
 def shrink(plan: Plan, run: Callable[[Plan], Outcome], tries: int = 40) -> Outcome:

@@ -3,8 +3,8 @@ saw it has replaced or deleted it."""
 
 from simulations.checkers import Violation
 from simulations.checkers.commits import Commits
-from simulations.history import Fact, History, Identity, Operation, Written
-from simulations.images import all_blobs
+from simulations.history import CommittedOperation, Fact, History, Identity, Operation
+from simulations.workload.images import all_blobs
 
 
 class Acknowledged:
@@ -82,6 +82,6 @@ def keeps(operation: Operation, fact: Fact) -> bool:
     return False
 
 
-def says(operation: Operation, one: Written) -> bool:
+def says(operation: Operation, one: CommittedOperation) -> bool:
     """Whether an operation that an instance wrote may be what a request asked for."""
     return any(keeps(operation, fact) for fact in one.said.values())

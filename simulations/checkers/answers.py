@@ -7,7 +7,7 @@ import hashlib
 
 from simulations.checkers import Violation
 from simulations.history import Operation
-from simulations.lost import Lost
+from simulations.lost_content import LostContent
 
 ALLOWED = {
     "begin upload": {202},
@@ -52,14 +52,14 @@ OF_AN_UPLOAD = {
 """What is answered as long as an upload's owner can be asked."""
 
 
-def check_upload(operation: Operation, lost: Lost) -> None:
+def check_upload(operation: Operation, lost: LostContent) -> None:
     """While requests get through: the owner of an upload is there to be asked, and knows it."""
     allowed = OF_AN_UPLOAD.get(operation.kind)
     if allowed is not None and operation.status not in allowed and not lost.doubled:
         raise Violation(f"{operation}, while its owner can be asked")
 
 
-def check_status(operation: Operation, calm: bool, lost: Lost) -> None:
+def check_status(operation: Operation, calm: bool, lost: LostContent) -> None:
     """By the kind of request, as in the table above. Content that may be nowhere cannot be had; where a directory was
     copied, an upload's parts may be at two instances under one name."""
     allowed = set(ALLOWED[operation.kind])

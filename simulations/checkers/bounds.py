@@ -40,8 +40,8 @@ def check_wanted(name: str, instance: Instance, nowhere: Set[str]) -> None:
         raise Violation(f"{name} lacks the body of {digest} in the end")
 
 
-def check_tasks(count: int, lives: int) -> None:
-    if count > MAX_TASKS * lives:
+def check_tasks(count: int, starts: int) -> None:
+    if count > MAX_TASKS * starts:
         raise Violation(f"{count} tasks at once")
 
 

@@ -12,7 +12,7 @@ from crdt.fact import parse_fact
 from registry.catalog.queries import KIND
 from simulations.checkers import Violation
 from simulations.history import Commit, Fact, History, Identity, Operation
-from simulations.images import PARTS
+from simulations.workload.images import PARTS
 
 
 class Commits:

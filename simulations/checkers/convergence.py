@@ -9,7 +9,7 @@ from registry.catalog.queries import KIND
 from registry.instance import Instance
 from simulations.checkers import Violation
 from simulations.history import Identity
-from simulations.world import Node
+from simulations.node import Node
 
 
 def check_agreement(nodes: list[Node]) -> dict[str, set[Identity]]:

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Mapping
 from simulations.checkers import Violation
 from simulations.checkers.commits import Commits
 from simulations.history import Fact, History, Identity, Operation
-from simulations.world import Node
+from simulations.node import Node
 
 DELETES = ("delete tag", "delete manifest", "delete blob")
 

@@ -10,16 +10,19 @@ from registry.instance import Instance
 from registry.oci.names import Digest
 from simulations.checkers import Violation
 from simulations.checkers.commits import Commits
+from simulations.cluster import SimulatedCluster
 from simulations.history import History
-from simulations.lost import Lost, contents_of
-from simulations.world import Node, World
+from simulations.lost_content import LostContent, contents_of
+from simulations.node import Node
 
 
 class Holders:
     """Looks at the disks of all instances."""
 
-    def __init__(self, world: World, history: History, commits: Commits, lost: Lost, copies: int) -> None:
-        self._world = world
+    def __init__(
+        self, cluster: SimulatedCluster, history: History, commits: Commits, lost: LostContent, copies: int
+    ) -> None:
+        self._cluster = cluster
         self._history = history
         self._commits = commits
         self._lost = lost
@@ -31,15 +34,15 @@ class Holders:
 
     def disk_lost(self, node: Node) -> None:
         """An instance's disk is about to be put back, or is gone."""
-        self._disks_lost.append((self._world.loop.now, node.name, contents_of(node)))
+        self._disks_lost.append((self._cluster.loop.now, node.name, contents_of(node)))
 
     def check_evicted(self, name: str, digest: str, begun_s: float) -> None:
         """An instance has removed a content to make room, which it began to think about then. Who held it since, and is
         gone with its disk, may have answered before: of so many copies as are asked for, that one is lost."""
-        for node in self._world.nodes:
+        for node in self._cluster.nodes:
             if node.name == name and node.instance is not None and _is_to_hold(node.instance, Digest(digest)):
                 raise Violation(f"{name} has evicted {digest}, which it is to hold")
-        holders = [node.name for node in self._world.nodes if digest in contents_of(node)]
+        holders = [node.name for node in self._cluster.nodes if digest in contents_of(node)]
         lost = {who for at_s, who, contents in self._disks_lost if at_s >= begun_s and digest in contents}
         if len({*holders, *lost}) < self._copies and digest in self._linked([name]) - self._lost.digests:
             raise Violation(f"{name} has evicted {digest}, and only {holders} have it still")
@@ -53,7 +56,7 @@ class Holders:
     def check_left(self, leaver: Node) -> None:
         """An instance is about to be gone for good. Whose disk was lost with a content after the leaver had asked for
         that, may have held it for the leaver: no instance can know."""
-        others = (contents_of(node) for node in self._world.nodes if node is not leaver)
+        others = (contents_of(node) for node in self._cluster.nodes if node is not leaver)
         only = (contents_of(leaver) & self._linked([leaver.name])).difference(self._lost.digests, *others)
         for at_s, who, contents in self._disks_lost:
             since = {digest for digest in contents if at_s >= self._asked_s.get((leaver.name, digest), float("inf"))}
@@ -65,8 +68,8 @@ class Holders:
 
     def check_end(self) -> None:
         """Once all is calm."""
-        held = set().union(*map(contents_of, self._world.nodes))
-        for digest in sorted(self._linked(node.name for node in self._world.nodes) - held - self._lost.digests):
+        held = set().union(*map(contents_of, self._cluster.nodes))
+        for digest in sorted(self._linked(node.name for node in self._cluster.nodes) - held - self._lost.digests):
             raise Violation(f"{digest} is linked in the end, and nobody has it")
 
     def _linked(self, names: Iterable[str]) -> set[str]:

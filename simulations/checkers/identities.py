@@ -10,7 +10,7 @@ from registry.catalog.membership import removed_members
 from registry.instance import Instance
 from simulations.checkers import Violation
 from simulations.history import Identity
-from simulations.world import Node
+from simulations.node import Node
 
 
 class Identities:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from simulations.checkers import Violation
 from simulations.checkers.commits import Commits
-from simulations.history import Commit, History, Identity, Operation, Seen
+from simulations.history import Commit, DocumentState, History, Identity, Operation
 
 HEARD_S = 2.5
 """After so long heartbeats have told that there is something to ask for."""
@@ -54,7 +54,7 @@ class Misses:
         document, tag = f"repository/{operation.repository}", operation.reference
         found: dict[str, set[object]] = {}
         for node, bound_s in bounds_s.items():
-            seen = self._history.of(node).get(document, Seen())
+            seen = self._history.of(node).get(document, DocumentState())
             facts = [identity for identity, fact in seen.facts.items() if fact.key == ("t", tag)]
             if node == operation.node:
                 found[node] = {self._absent.get((node, document, tag), 0.0)} if facts else set()

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from simulations.checkers import Violation
 from simulations.checkers.acknowledged import says
-from simulations.history import Operation, Written
-from simulations.images import PARTS
-from simulations.lost import Lost
+from simulations.history import CommittedOperation, Operation
+from simulations.lost_content import LostContent
+from simulations.workload.images import PARTS
 
 
-def check_push(operation: Operation, written: Sequence[Written]) -> None:
+def check_push(operation: Operation, written: Sequence[CommittedOperation]) -> None:
     """`written` is what instances of its site wrote in its repository since the request was sent."""
     own = [one for one in written if one.node.name == operation.node and says(operation, one)]
     reasons = [_lacks(operation.digest, one) or _leaves(one) for one in own]
@@ -20,7 +20,7 @@ def check_push(operation: Operation, written: Sequence[Written]) -> None:
         raise Violation(f"{operation} {reasons[0]}")
 
 
-def check_refusal(operation: Operation, operations: Sequence[Operation], lost: Lost) -> None:
+def check_refusal(operation: Operation, operations: Sequence[Operation], lost: LostContent) -> None:
     """A push was refused because content is missing, of which its client had been told that it is there, or had just
     uploaded it. Only who deletes a blob takes it away."""
     same = [o for o in operations if o.repository == operation.repository]
@@ -31,7 +31,7 @@ def check_refusal(operation: Operation, operations: Sequence[Operation], lost: L
             raise Violation(f"{operation}, and nobody has deleted it")
 
 
-def _lacks(digest: str, one: Written) -> str:
+def _lacks(digest: str, one: CommittedOperation) -> str:
     """What an operation should have said again. Of a child's blobs those that were live, if its body was there to tell
     which they are."""
     before = {fact.key for fact in one.commit.before.facts.values()}
@@ -45,7 +45,7 @@ def _lacks(digest: str, one: Written) -> str:
     return f"did not say {min(missing)} again in its operation" if missing else ""
 
 
-def _leaves(one: Written) -> str:
+def _leaves(one: CommittedOperation) -> str:
     keys = {fact.key for fact in one.said.values()}
     shown = one.commit.before.facts.items()
     left = [fact for identity, fact in shown if fact.key in keys and identity in one.commit.after.facts]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from simulations.checkers import Violation
 from simulations.history import Operation
-from simulations.order import Order
+from simulations.write_order import Order
 
 ACTIONS = {"push": "push", "delete tag": "delete-tag", "delete manifest": "delete-manifest", "pull manifest": "read"}
 SETTLE_S = 6.0
@@ -23,7 +23,7 @@ and one for what they lack."""
 
 @dataclass
 class Tagged:
-    """A request about a tag, as `simulations.order` looks at it."""
+    """A request about a tag, as `simulations.write_order` looks at it."""
 
     operation: Operation
     action: str

@@ -13,9 +13,10 @@ from typing import NamedTuple
 from registry.cluster.node import CLIENTS_WAIT_S, STALE_AFTER_S
 from simulations.checkers import Violation
 from simulations.checkers.commits import Commits
-from simulations.history import History, Identity, Written
-from simulations.life import Life
-from simulations.world import Node, World
+from simulations.cluster import SimulatedCluster
+from simulations.history import CommittedOperation, History, Identity
+from simulations.node import Node
+from simulations.process import Process
 
 LOOK_S = 0.2
 TOLD_S = STALE_AFTER_S + 0.3
@@ -24,47 +25,49 @@ LONG_THERE_S = 2.5
 
 
 class _Start(NamedTuple):
-    life: Life
-    neighbours: list[Life]
+    process: Process
+    neighbours: list[Process]
     facts: set[tuple[str, Identity]]
 
 
 class Readiness:
     """Looks at all instances now and then."""
 
-    def __init__(self, world: World, history: History, commits: Commits) -> None:
-        self._world = world
+    def __init__(self, cluster: SimulatedCluster, history: History, commits: Commits) -> None:
+        self._cluster = cluster
         self._history = history
         self._commits = commits
-        self._own: dict[Life, list[Written]] = defaultdict(list)
-        self._arrived: dict[tuple[Life, Life], int] = defaultdict(int)
-        self._told_s: dict[tuple[Life, Life, int], float] = {}
-        self._starts: dict[Life, _Start] = {}
-        self._since_s: dict[Life, float] = {}
+        self._own: dict[Process, list[CommittedOperation]] = defaultdict(list)
+        self._arrived: dict[tuple[Process, Process], int] = defaultdict(int)
+        self._told_s: dict[tuple[Process, Process, int], float] = {}
+        self._starts: dict[Process, _Start] = {}
+        self._since_s: dict[Process, float] = {}
 
-    def note(self, written: Written) -> None:
+    def note(self, written: CommittedOperation) -> None:
         """An instance has committed an operation of its own."""
-        if written.node.life is not None:
-            self._own[written.node.life].append(written)
+        if written.node.process is not None:
+            self._own[written.node.process].append(written)
 
     def started(self, node: Node) -> None:
         """An instance has just been started."""
-        if node.life is None:
+        if node.process is None:
             return
-        now = self._world.loop.now
-        self._since_s[node.life] = now
+        now = self._cluster.loop.now
+        self._since_s[node.process] = now
         near = [other for other in self._living() if other is not node and other.site == node.site]
-        known = [other for other in near if other.life and now - self._since_s.get(other.life, now) > LONG_THERE_S]
+        known = [
+            other for other in near if other.process and now - self._since_s.get(other.process, now) > LONG_THERE_S
+        ]
         if not self._is_good:
             return  # what it says first, by which its neighbours know that it is there, may be lost
         known = [other for other in known if not self._runs_twice(other)]
         facts = {(document, at) for other in known for document, at in self._facts(other)}
-        self._starts[node.life] = _Start(node.life, [other.life for other in known if other.life], facts)
+        self._starts[node.process] = _Start(node.process, [other.process for other in known if other.process], facts)
 
     def answered(self, node: Node) -> None:
         """An answer to a client leaves an instance. Raises Violation where it could be of the time before its start."""
-        if node.life in self._starts and self._world.loop.now - self._since_s[node.life] < CLIENTS_WAIT_S:
-            self._check_start(node, {other.life for other in self._living()}, "answers a client")
+        if node.process in self._starts and self._cluster.loop.now - self._since_s[node.process] < CLIENTS_WAIT_S:
+            self._check_start(node, {other.process for other in self._living()}, "answers a client")
 
     def _runs_twice(self, node: Node) -> bool:
         """Whether a copy of its directory runs beside it: one of the two is believed and asked, and what the other has
@@ -76,16 +79,18 @@ class Readiness:
         """Raises Violation where an instance is ready and must not be."""
         living = self._living()
         for node in living:
-            assert node.instance is not None and node.life is not None, "it lives"
+            assert node.instance is not None and node.process is not None, "it lives"
             is_ready = node.instance.ready
-            if node.life in self._starts:
-                self._check_start(node, {other.life for other in living}, "is ready" if is_ready else "")
+            if node.process in self._starts:
+                self._check_start(node, {other.process for other in living}, "is ready" if is_ready else "")
             for other in living:
                 if other is not node:
                     self._check_told(node, other, is_ready)
 
     def _living(self) -> list[Node]:
-        return [n for n in self._world.nodes if n.up and n.started and n.instance and n.life and not n.life.paused]
+        return [
+            n for n in self._cluster.nodes if n.up and n.started and n.instance and n.process and not n.process.paused
+        ]
 
     def _facts(self, node: Node) -> Iterable[tuple[str, Identity]]:
         for document, seen in self._history.of(node.name).items():
@@ -101,24 +106,28 @@ class Readiness:
     @property
     def _is_good(self) -> bool:
         """Whether all that is said now is heard."""
-        return self._world.weather.is_clear and not self._world.redis.stalled and not self._world.redis.absent
+        return (
+            self._cluster.packet_simulator.is_clear
+            and not self._cluster.redis.stalled
+            and not self._cluster.redis.absent
+        )
 
-    def _check_start(self, node: Node, living: set[Life | None], does: str) -> None:
+    def _check_start(self, node: Node, living: set[Process | None], does: str) -> None:
         """`does` is what it may do only once it has caught up; empty while it does nothing of the kind."""
-        assert node.life is not None, "it lives"
-        start = self._starts[node.life]
+        assert node.process is not None, "it lives"
+        start = self._starts[node.process]
         good = self._is_good
         if does or not good or not set(start.neighbours) <= living:
-            del self._starts[node.life]
+            del self._starts[node.process]
         if does and good and set(start.neighbours) <= living:
             for document, identity in sorted(start.facts):
                 if self._lacks(node, document, identity):
                     raise Violation(f"{node.name} {does} after its start, and lacks {identity} of {document}")
 
     def _check_told(self, node: Node, other: Node, is_ready: bool) -> None:
-        assert node.instance and other.instance and node.life and other.life, "they live"
+        assert node.instance and other.instance and node.process and other.process, "they live"
         member = node.instance.cluster.members.get(other.instance.catalog.instance_id)
-        now, own, pair = self._world.loop.now, self._own[other.life], (node.life, other.life)
+        now, own, pair = self._cluster.loop.now, self._own[other.process], (node.process, other.process)
         gossip = other.instance.cluster.gossip
         if member is None or len(own) != gossip.published_seq or {one.start for one in own} - {gossip.start}:
             return
@@ -138,5 +147,5 @@ class Readiness:
                     f"{node.name} is ready, and lacks what its neighbour {other.name} told of {since_s:.1f} s ago"
                 )
 
-    def _misses(self, node: Node, written: Written) -> bool:
+    def _misses(self, node: Node, written: CommittedOperation) -> bool:
         return any(self._lacks(node, written.commit.document, identity) for identity in written.said)

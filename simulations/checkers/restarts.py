@@ -7,8 +7,8 @@ from registry.instance import Instance
 from registry.oci.names import Digest
 from registry.storage.store import content_path
 from simulations.checkers import Violation
-from simulations.history import History, Seen, read_document
-from simulations.world import Node
+from simulations.history import DocumentState, History, read_document
+from simulations.node import Node
 
 
 def check_alone(node: Node, instance: Instance, history: History) -> None:
@@ -16,7 +16,7 @@ def check_alone(node: Node, instance: Instance, history: History) -> None:
     database = instance.catalog.database
     ids = dict(database.rows("SELECT name, id FROM documents"))
     for name, seen in history.of(node.name).items():
-        found = read_document(instance, ids[name]) if name in ids else Seen()
+        found = read_document(instance, ids[name]) if name in ids else DocumentState()
         for writer, clock in seen.vector.items():
             if found.vector.get(writer, 0) < clock:
                 raise Violation(f"{node.name} has lost what it had committed of {name}")

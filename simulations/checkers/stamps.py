@@ -9,9 +9,9 @@ from typing import NamedTuple
 from crdt.clock import COUNTER_BITS, MAX_AHEAD_MS
 from simulations.checkers import Violation
 from simulations.checkers.acknowledged import says
-from simulations.history import Commit, Operation, Written
-from simulations.life import Life
-from simulations.world import Node
+from simulations.history import Commit, CommittedOperation, Operation
+from simulations.node import Node
+from simulations.process import Process
 
 SAME_MOMENT = 1 << COUNTER_BITS
 
@@ -27,29 +27,29 @@ class Stamps:
     """Remembers the latest time that each life of an instance has seen and may follow."""
 
     def __init__(self) -> None:
-        self._seen: dict[Life, int] = {}
+        self._seen: dict[Process, int] = {}
 
     def note(self, commit: Commit) -> None:
         """An instance's document has changed. Only where that is by others' doing alone, it is known what it saw."""
-        life, recent = commit.node.life, commit.node.recent_ms
-        if life is not None and recent and not commit.operations:
+        process, recent = commit.node.process, commit.node.recent_ms
+        if process is not None and recent and not commit.operations:
             bound = (min(recent) + MAX_AHEAD_MS) << COUNTER_BITS
             fresh = commit.after.facts.keys() - commit.before.facts.keys()
             times = [commit.after.facts[identity].time for identity in fresh]
-            self._seen[life] = max([self._seen.get(life, 0), *(time for time in times if time <= bound)])
+            self._seen[process] = max([self._seen.get(process, 0), *(time for time in times if time <= bound)])
 
     def started(self, node: Node) -> None:
         """What an instance has on its disk, of a restored backup for instance, its clock has not seen."""
-        if node.life is not None:
-            self._seen.pop(node.life, None)
+        if node.process is not None:
+            self._seen.pop(node.process, None)
 
     def bounds(self, node: Node) -> Bounds:
         """For what an instance commits now."""
-        seen = self._seen.get(node.life, 0) if node.life is not None else 0
+        seen = self._seen.get(node.process, 0) if node.process is not None else 0
         return Bounds(seen, max((node.latest_ms + MAX_AHEAD_MS) << COUNTER_BITS, seen) + SAME_MOMENT)
 
 
-def check_stamp(operation: Operation, written: Sequence[Written]) -> None:
+def check_stamp(operation: Operation, written: Sequence[CommittedOperation]) -> None:
     """A push was acknowledged: `written` is what instances of its site wrote in its repository since it was sent."""
     own = [one for one in written if one.node.name == operation.node and says(operation, one)]
     times = [(one.bounds, next(fact.time for fact in one.said.values())) for one in own]

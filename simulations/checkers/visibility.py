@@ -7,7 +7,7 @@ write. Only a network that separates members of one site is outside the promise.
 from simulations.checkers import Violation
 from simulations.checkers.acknowledged import keeps
 from simulations.history import Fact, History, Identity, Operation
-from simulations.world import Node
+from simulations.node import Node
 
 
 def check_site(operation: Operation, nodes: list[Node], history: History, written: dict[Identity, Fact]) -> None:

@@ -6,12 +6,12 @@ The winner is computed here from the facts: the highest time, then the highest w
 from collections import defaultdict
 
 from simulations.checkers import Violation
-from simulations.history import Commit, Operation, Seen
+from simulations.history import Commit, DocumentState, Operation
 
 Winner = str | None
 
 
-def winners(seen: Seen) -> dict[str, str]:
+def winners(seen: DocumentState) -> dict[str, str]:
     """What each tag of a document points at."""
     best: dict[str, tuple[int, int, str]] = {}
     for (writer, _), fact in seen.facts.items():

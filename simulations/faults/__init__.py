@@ -7,7 +7,7 @@ A fault is a coroutine that does its harm, and undoes it after a while if it las
 import errno
 
 from simulations.faults import clocks, deaths, disks, links, members, outsiders
-from simulations.faults.stage import BODY_BROKEN, BUS_CUT, FORGED_TAG, Fault, Stage
+from simulations.faults.target import BODY_BROKEN, BUS_CUT, FORGED_TAG, Fault, FaultTarget
 
 __all__ = [
     "BODY_BROKEN",
@@ -21,7 +21,7 @@ __all__ = [
     "MEMBER_FAULTS",
     "PARTS_NO_SITE",
     "Fault",
-    "Stage",
+    "FaultTarget",
 ]
 
 FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {

@@ -5,9 +5,9 @@ import json
 import random
 
 from registry.ports import PeerUnreachable
-from simulations.faults.stage import Stage, one_of
-from simulations.restored import restored
-from simulations.world import Node
+from simulations.faults.target import FaultTarget, one_of
+from simulations.node import Node
+from simulations.restored_backup import restore_backup
 
 PRESUMED_DEAD_S = 7.0
 LEAVING_S = 60.0
@@ -15,87 +15,90 @@ LEAVING_S = 60.0
 TRIES = 4
 
 
-async def leave(stage: Stage, drawn: random.Random) -> None:
+async def leave(target: FaultTarget, rng: random.Random) -> None:
     """One instance, or two at once, are told to leave for good. Some are killed before they are gone; those stay. As
     many are not told as are to hold a push before it is answered."""
-    living = [] if stage.lost.doubled else stage.living()
-    staying = 2 if "two-copies" in stage.conditions else 1
-    leavers = drawn.sample(living, min(drawn.choice((1, 1, 2)), max(len(living) - staying, 0)))
-    await asyncio.gather(*(leave_one(stage, node, random.Random(drawn.random())) for node in leavers))
+    living = [] if target.lost.doubled else target.living()
+    staying = 2 if "two-copies" in target.conditions else 1
+    leavers = rng.sample(living, min(rng.choice((1, 1, 2)), max(len(living) - staying, 0)))
+    await asyncio.gather(*(leave_one(target, node, random.Random(rng.random())) for node in leavers))
 
 
-async def leave_one(stage: Stage, node: Node, drawn: random.Random) -> None:
+async def leave_one(target: FaultTarget, node: Node, rng: random.Random) -> None:
     """One instance is told to leave. Some are killed before they are gone."""
-    life, begun, is_killed = node.life, stage.world.loop.now, drawn.random() < 0.3
-    patience_s = 8 * drawn.random() ** 2 if is_killed else LEAVING_S
-    assert life is not None, "it lives"
-    while life.alive and not node.started:
+    process, begun, is_killed = node.process, target.cluster.loop.now, rng.random() < 0.3
+    patience_s = 8 * rng.random() ** 2 if is_killed else LEAVING_S
+    assert process is not None, "it lives"
+    while process.alive and not node.started:
         await asyncio.sleep(0.05)
-    if not life.alive or node.instance is None:
+    if not process.alive or node.instance is None:
         return
     cluster = node.instance.cluster
-    cluster.on_decommissioned = lambda: _is_gone(stage, node)
-    if not await _told(stage, node, "leave", {}) and not cluster.decommission.under_way:
+    cluster.on_decommissioned = lambda: _is_gone(target, node)
+    if not await _told(target, node, "leave", {}) and not cluster.decommission.under_way:
         return  # its answer may be lost, and then it leaves all the same
-    stage.fired("leave")
-    while life.alive and stage.world.loop.now < begun + patience_s:
+    target.fired("leave")
+    while process.alive and target.cluster.loop.now < begun + patience_s:
         await asyncio.sleep(0.1)
-    if life.alive and is_killed:
-        stage.fired("killed while leaving")
-        node.die(drawn.random() < 0.5)
-        await asyncio.sleep(0.2 + 3 * drawn.random())
-        await stage.restart(node)
-    elif life.alive:
-        stage.violate(f"{node.name} was told to leave {LEAVING_S} s ago, and has not")
+    if process.alive and is_killed:
+        target.fired("killed while leaving")
+        node.die(rng.random() < 0.5)
+        await asyncio.sleep(0.2 + 3 * rng.random())
+        await target.restart(node)
+    elif process.alive:
+        target.violate(f"{node.name} was told to leave {LEAVING_S} s ago, and has not")
 
 
-def _is_gone(stage: Stage, node: Node) -> None:
-    stage.left(node)
-    stage.fired("left")
+def _is_gone(target: FaultTarget, node: Node) -> None:
+    target.left(node)
+    target.fired("left")
 
 
-async def forgotten(stage: Stage, drawn: random.Random) -> None:
+async def forgotten(target: FaultTarget, rng: random.Random) -> None:
     """An instance dies and is forgotten, and comes back with its directory after all."""
-    node = one_of(stage, drawn)
-    if node is None or node.instance is None or stage.lost.doubled:
+    node = one_of(target, rng)
+    if node is None or node.instance is None or target.lost.doubled:
         return
     instance = node.instance.catalog.instance_id
-    node.die(drawn.random() < 0.5)
-    await asyncio.sleep(PRESUMED_DEAD_S + 2 * drawn.random())
+    node.die(rng.random() < 0.5)
+    await asyncio.sleep(PRESUMED_DEAD_S + 2 * rng.random())
     for _ in range(TRIES):
-        others = stage.living()
-        if others and await _told(stage, drawn.choice(others), "forget", {"instance": instance}):
-            stage.forgotten(node, instance)
-            stage.fired("forgotten")
+        others = target.living()
+        if others and await _told(target, rng.choice(others), "forget", {"instance": instance}):
+            target.forgotten(node, instance)
+            target.fired("forgotten")
             break
         await asyncio.sleep(0.5)
-    await asyncio.sleep(5 * drawn.random())
-    await stage.restart(node)
+    await asyncio.sleep(5 * rng.random())
+    await target.restart(node)
 
 
-async def restored_elsewhere(stage: Stage, drawn: random.Random) -> None:
+async def restored_elsewhere(target: FaultTarget, rng: random.Random) -> None:
     """Another instance comes up from an older backup of one that lives on, or is gone with its disk."""
-    node = one_of(stage, drawn)
-    if node is None or len(stage.world.nodes) >= 5:
+    node = one_of(target, rng)
+    if node is None or len(target.cluster.nodes) >= 5:
         return
     backup = node.backup()
-    await asyncio.sleep(1 + 5 * drawn.random())
-    is_gone = drawn.random() < 0.5 and node.up and len(stage.living()) > 1
+    await asyncio.sleep(1 + 5 * rng.random())
+    is_gone = rng.random() < 0.5 and node.up and len(target.living()) > 1
     if is_gone:
-        stage.lose(node)
-        await asyncio.sleep(drawn.random())
-    again = stage.world.add_node(node.site)
-    stage.copied(node, again)
-    again.image = restored(backup, stage.world.scratch / f"restored-{again.name}", drawn)
-    await stage.restart(again)
-    stage.fired("restored elsewhere")
+        target.lose(node)
+        await asyncio.sleep(rng.random())
+    again = target.cluster.add_node(node.site)
+    target.copied(node, again)
+    again.image = restore_backup(backup, target.cluster.scratch / f"restored-{again.name}", rng)
+    await target.restart(again)
+    target.fired("restored elsewhere")
 
 
-async def _told(stage: Stage, node: Node, what: str, question: dict[str, str]) -> bool:
+async def _told(target: FaultTarget, node: Node, what: str, question: dict[str, str]) -> bool:
     """Have an operator tell an instance something. Answers whether it has heard, as far as is known."""
     url, body = f"http://{node.name}/_concord/{what}", json.dumps(question).encode()
     try:
-        async with asyncio.timeout(5), stage.world.network.request("operator", None, "POST", url, [], body) as answer:
+        async with (
+            asyncio.timeout(5),
+            target.cluster.network.request("operator", None, "POST", url, [], body) as answer,
+        ):
             return answer.status == 200
     except (PeerUnreachable, TimeoutError):
         return False

@@ -13,108 +13,108 @@ from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.messages import Updates
 from registry.cluster.rpc.sessions import hash_of
 from registry.ports import PeerUnreachable
-from simulations.faults.stage import FORGED_TAG, Stage
-from simulations.images import OCI_IMAGE, digest_of
-from simulations.workload import REPOSITORIES
-from simulations.world import SECRET
+from simulations.cluster import SECRET
+from simulations.faults.target import FORGED_TAG, FaultTarget
+from simulations.workload.client import REPOSITORIES
+from simulations.workload.images import OCI_IMAGE, digest_of
 
 
-async def new_key(stage: Stage, drawn: random.Random) -> None:
+async def new_key(target: FaultTarget, rng: random.Random) -> None:
     """The cluster's key is exchanged: the new one is added everywhere, then signs everywhere, then is alone."""
-    await _exchange_key(stage, drawn, 0.2)
-    stage.fired("new key")
+    await _exchange_key(target, rng, 0.2)
+    target.fired("new key")
 
 
-async def rolling_key(stage: Stage, drawn: random.Random) -> None:
+async def rolling_key(target: FaultTarget, rng: random.Random) -> None:
     """The same as an operator should do it: one instance after the other, with a pause after each."""
-    stage.fired("rolling key")
-    await _exchange_key(stage, drawn, 1.5)
+    target.fired("rolling key")
+    await _exchange_key(target, rng, 1.5)
 
 
-async def _exchange_key(stage: Stage, drawn: random.Random, pause_s: float) -> None:
+async def _exchange_key(target: FaultTarget, rng: random.Random, pause_s: float) -> None:
     """One exchange after the other: two operators who exchange it at once leave instances with different keys."""
-    new = f"another secret {drawn.random()}"
-    async with stage.world.exchanging_keys:
-        (old,) = stage.world.secrets
+    new = f"another secret {rng.random()}"
+    async with target.cluster.exchanging_keys:
+        (old,) = target.cluster.secrets
         for secrets in ([old, new], [new, old], [new]):
-            stage.world.secrets = secrets
-            for node in list(stage.world.nodes):
+            target.cluster.secrets = secrets
+            for node in list(target.cluster.nodes):
                 node.secrets = secrets
                 if node.up:
                     node.die(False)
-                    await stage.restart(node)
+                    await target.restart(node)
                 await asyncio.sleep(pause_s)
 
 
-async def replayed_requests(stage: Stage, drawn: random.Random) -> None:
+async def replayed_requests(target: FaultTarget, rng: random.Random) -> None:
     """Somebody who has listened sends instances' requests once more, MAC and all."""
     for _ in range(10):
-        await asyncio.sleep(drawn.random())
-        recorded = list(stage.world.network.recorded)
+        await asyncio.sleep(rng.random())
+        recorded = list(target.cluster.network.recorded)
         if not recorded:
             continue
-        url, headers, body = drawn.choice(recorded)
+        url, headers, body = rng.choice(recorded)
         try:
-            async with stage.world.network.request("outside", None, "POST", url, headers, body) as exchange:
-                stage.fired("replayed requests")
+            async with target.cluster.network.request("outside", None, "POST", url, headers, body) as exchange:
+                target.fired("replayed requests")
                 if exchange.status == 200:
-                    stage.violate(f"a recorded request to {url} was answered once more")
+                    target.violate(f"a recorded request to {url} was answered once more")
         except PeerUnreachable:
             pass
 
 
-async def forged_frames(stage: Stage, drawn: random.Random) -> None:
+async def forged_frames(target: FaultTarget, rng: random.Random) -> None:
     """Somebody without the key sends frames that look right."""
     key = ClusterKey("not the cluster's secret").frames._replace(cluster=ClusterKey(SECRET).frames.cluster)
-    document, delta, body = _forgery(drawn)
+    document, delta, body = _forgery(rng)
     (writer,) = decode_delta(delta).spans
     payload = encode_change(Change(document, writer, 0, {}, delta, bytes(16), 1, (body,)))
     for sequence in range(5):
-        stage.world.redis.inject(seal(Frame(CHANGE, drawn.randbytes(16), 1, sequence + 1, payload), key))
-        await asyncio.sleep(drawn.random() * 0.2)
-    stage.fired("forged frames")
+        target.cluster.redis.inject(seal(Frame(CHANGE, rng.randbytes(16), 1, sequence + 1, payload), key))
+        await asyncio.sleep(rng.random() * 0.2)
+    target.fired("forged frames")
 
 
-async def mangled_frames(stage: Stage, drawn: random.Random) -> None:
+async def mangled_frames(target: FaultTarget, rng: random.Random) -> None:
     """Frames arrive with other bits than were sent."""
     for _ in range(10):
-        frame = bytearray(stage.world.redis.last_frame or b"nothing yet")
-        for _ in range(drawn.randint(1, 3)):
-            bit = drawn.randrange(8 * len(frame))
+        frame = bytearray(target.cluster.redis.last_frame or b"nothing yet")
+        for _ in range(rng.randint(1, 3)):
+            bit = rng.randrange(8 * len(frame))
             frame[bit // 8] ^= 1 << bit % 8
-        stage.world.redis.inject(bytes(frame))
-        await asyncio.sleep(drawn.random() * 0.2)
-    stage.fired("mangled frames")
+        target.cluster.redis.inject(bytes(frame))
+        await asyncio.sleep(rng.random() * 0.2)
+    target.fired("mangled frames")
 
 
-def _forgery(drawn: random.Random) -> tuple[str, bytes, bytes]:
+def _forgery(rng: random.Random) -> tuple[str, bytes, bytes]:
     """A document, a delta that tags something in it, and the manifest's body."""
-    writer, body = drawn.getrandbits(53), b'{"schemaVersion": 2, "manifests": []}'
+    writer, body = rng.getrandbits(53), b'{"schemaVersion": 2, "manifests": []}'
     facts = [
         tag_fact(FORGED_TAG, digest_of(body), 1 << 60, writer),
         manifest_fact(digest_of(body), OCI_IMAGE, len(body), 1 << 60, writer),
     ]
     delta = encode_delta(writer, 0, [fact.text() for fact in facts], [])
-    return f"repository/{drawn.choice(REPOSITORIES)}", delta, body
+    return f"repository/{rng.choice(REPOSITORIES)}", delta, body
 
 
-async def forged_requests(stage: Stage, drawn: random.Random) -> None:
+async def forged_requests(target: FaultTarget, rng: random.Random) -> None:
     """Somebody without the key asks instances, and tells them things."""
-    document, delta, body = _forgery(drawn)
+    document, delta, body = _forgery(rng)
     bodies = {"updates": msgspec.msgpack.encode(Updates([(document, delta)], {}, [body]))}
     for path in ("session", "updates", "facts", "hello", "upload"):
-        node = drawn.choice(stage.world.nodes)
+        node = rng.choice(target.cluster.nodes)
         content = bodies.get(path, b"\x80")
         headers = [
-            ("Concord-Session", stage.world.network.sniffed.get(node.name) or "A" * 160),
-            ("Concord-Sequence", str(1_000_000 + drawn.randrange(1_000_000))),
+            ("Concord-Session", target.cluster.network.sniffed.get(node.name) or "A" * 160),
+            ("Concord-Sequence", str(1_000_000 + rng.randrange(1_000_000))),
             ("Concord-Body", hash_of(content)),
             ("Concord-MAC", "0" * 64),
         ]
         url = f"http://{node.name}/_concord/peer/{path}"
         try:
-            async with stage.world.network.request("outside", None, "POST", url, headers, content):
+            async with target.cluster.network.request("outside", None, "POST", url, headers, content):
                 pass  # whatever is answered, nothing may come of it
         except PeerUnreachable:
             pass
-    stage.fired("forged requests")
+    target.fired("forged requests")

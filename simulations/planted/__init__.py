@@ -4,7 +4,7 @@ Each replaces a function or takes away a protection for the time of a run; the r
 each stands what brings it to light: the faults, and within how many seeds.
 """
 
-from simulations.mixed import mixed_versions
+from simulations.mixed_versions import mixed_versions
 from simulations.planted import (
     absence,
     acts,

@@ -7,9 +7,9 @@ from unittest.mock import patch
 
 from simulations.checkers.readiness import LOOK_S
 from simulations.faults.members import leave_one
-from simulations.images import ALL_IMAGES
 from simulations.run import Run
-from simulations.workload import Client
+from simulations.workload.client import Client
+from simulations.workload.images import ALL_IMAGES
 
 KNOWN_S = 2.5
 """After so long every instance knows the others."""
@@ -17,59 +17,59 @@ TOLD_S = 6.5
 """After so long a heartbeat, or a question in place of one, has told every instance that another has published more."""
 
 
-async def _begin(playing: Run) -> Client:
-    world = playing.world
-    await asyncio.gather(*(playing.restart(node) for node in world.nodes))
+async def _begin(simulation: Run) -> Client:
+    cluster = simulation.cluster
+    await asyncio.gather(*(simulation.restart(node) for node in cluster.nodes))
     await asyncio.sleep(KNOWN_S)
-    return Client("client", world.network, lambda: world.nodes, playing, f"{playing.plan.seed} client")
+    return Client("client", cluster.network, lambda: cluster.nodes, simulation, f"{simulation.plan.seed} client")
 
 
-async def _push(work: Client, playing: Run, repository: str) -> None:
-    while not await work.push(playing.world.nodes[0], repository, "v1", ALL_IMAGES[0]):
+async def _push(work: Client, simulation: Run, repository: str) -> None:
+    while not await work.push(simulation.cluster.nodes[0], repository, "v1", ALL_IMAGES[0]):
         pass  # clients cancel an upload now and then
 
 
-async def pull_elsewhere(playing: Run) -> None:
+async def pull_elsewhere(simulation: Run) -> None:
     """Push at one site, and pull at another one that no frame reaches."""
-    work = await _begin(playing)
-    playing.world.redis.stalled |= set(playing.world.redis.names)
-    await _push(work, playing, "app")
+    work = await _begin(simulation)
+    simulation.cluster.redis.stalled |= set(simulation.cluster.redis.names)
+    await _push(work, simulation, "app")
     await asyncio.sleep(TOLD_S)
-    await work.pull_manifest(playing.world.nodes[1], "app", "v1")
+    await work.pull_manifest(simulation.cluster.nodes[1], "app", "v1")
 
 
-async def pull_after_a_gap(playing: Run) -> None:
+async def pull_after_a_gap(simulation: Run) -> None:
     """Pull at a site that missed the frames of one push, and has the frames of a later one."""
-    world = playing.world
-    work = await _begin(playing)
-    for server in world.redis.names:
-        world.weather.block(server, world.nodes[1].name)
-    await _push(work, playing, "app")
-    for server in world.redis.names:
-        world.weather.unblock(server, world.nodes[1].name)
-    await _push(work, playing, "lib")
+    cluster = simulation.cluster
+    work = await _begin(simulation)
+    for server in cluster.redis.names:
+        cluster.packet_simulator.block(server, cluster.nodes[1].name)
+    await _push(work, simulation, "app")
+    for server in cluster.redis.names:
+        cluster.packet_simulator.unblock(server, cluster.nodes[1].name)
+    await _push(work, simulation, "lib")
     await asyncio.sleep(TOLD_S)
-    await work.pull_manifest(world.nodes[1], "app", "v1")
+    await work.pull_manifest(cluster.nodes[1], "app", "v1")
 
 
-async def leave_unheard(playing: Run) -> None:
+async def leave_unheard(simulation: Run) -> None:
     """Leave while no frame reaches anybody, and heal everything afterwards."""
-    world = playing.world
-    work = await _begin(playing)
-    await _push(work, playing, "app")
-    world.redis.stalled |= set(world.redis.names)
-    await leave_one(playing, world.nodes[0], random.Random(0))  # a seed with which it is not killed
-    world.redis.stalled.clear()
-    await playing.heal()
+    cluster = simulation.cluster
+    work = await _begin(simulation)
+    await _push(work, simulation, "app")
+    cluster.redis.stalled |= set(cluster.redis.names)
+    await leave_one(simulation, cluster.nodes[0], random.Random(0))  # a seed with which it is not killed
+    cluster.redis.stalled.clear()
+    await simulation.heal()
     await asyncio.sleep(TOLD_S)
-    await playing.converge()
-    await playing._check_end()
+    await simulation.converge()
+    await simulation._check_end()
 
 
-async def hear_and_take_nothing_in(playing: Run) -> None:
+async def hear_and_take_nothing_in(simulation: Run) -> None:
     """Hear from a neighbour's heartbeats that it has published more, and fail to take any of it in."""
-    work = await _begin(playing)
-    behind = playing.world.nodes[1].instance
+    work = await _begin(simulation)
+    behind = simulation.cluster.nodes[1].instance
     assert behind is not None, "it has just started"
 
     async def never(*arguments: Any) -> None:
@@ -79,7 +79,7 @@ async def hear_and_take_nothing_in(playing: Run) -> None:
         patch.object(behind.cluster.gossip, "_apply", never),
         patch.object(behind.cluster.anti_entropy, "_catch_up", never),
     ):
-        await _push(work, playing, "app")
+        await _push(work, simulation, "app")
         for _ in range(30):
             await asyncio.sleep(LOOK_S)
-            playing.judge(playing.readiness.look)
+            simulation.judge(simulation.readiness.look)

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from simulations.plan import Outcome, Plan, drawn_plan
+from simulations.plan import Outcome, Plan, draw_plan
 from simulations.run import Run, run
 
 
@@ -26,7 +26,7 @@ class Planted:
 
     def plan(self, seed: int) -> Plan:
         chosen = {"operations": 12, "between_sites_s": 0.0, "conditions": ()} | dict(self.chosen)
-        return drawn_plan(seed, faults=self.faults, sites=self.sites, **chosen)
+        return draw_plan(seed, faults=self.faults, sites=self.sites, **chosen)
 
     def hunt(self) -> tuple[int, Outcome] | None:
         """The first seed that catches it, and how; None where none does."""

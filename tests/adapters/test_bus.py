@@ -13,8 +13,9 @@ from crdt.frame import MAX_FRAME_BYTES
 from registry.adapters.bus import READ_BYTES, READING_SHARE, RedisBus, _Server
 from registry.cli.demo import redis_executable
 from registry.telemetry.events import LogEvent
-from simulations.life import Life
-from simulations.network import RedisServers, SimulatedBus, Weather
+from simulations.bus import RedisServers, SimulatedBus
+from simulations.packet_simulator import PacketSimulator
+from simulations.process import Process
 from tests.support.logs import recorded
 from tests.support.server import Redis, free_port, wait_until
 
@@ -33,9 +34,9 @@ async def bus_of(request):
         redis = request.getfixturevalue("redis")
         yield lambda clusters, site: RedisBus([redis.url], clusters, site, anything)
         return
-    servers = RedisServers(Weather(random.Random(1)), ["redis"])
+    servers = RedisServers(PacketSimulator(random.Random(1)), ["redis"])
     numbers = itertools.count()
-    yield lambda clusters, site: SimulatedBus(servers, Life(f"i{next(numbers)}", 1), clusters, site)
+    yield lambda clusters, site: SimulatedBus(servers, Process(f"i{next(numbers)}", 1), clusters, site)
 
 
 @pytest.fixture

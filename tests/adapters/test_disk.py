@@ -5,7 +5,7 @@ import random
 import pytest
 
 from registry.adapters.disk import SystemDisk
-from simulations.disk import SimulatedDisk
+from simulations.storage import SimulatedDisk
 
 
 @pytest.fixture(params=["real", "simulated"])

@@ -8,8 +8,9 @@ import uvicorn
 
 from registry.adapters.http import HttpTransport
 from registry.ports import PeerUnreachable
-from simulations.life import Life
-from simulations.network import Network, SimulatedTransport, Weather
+from simulations.network import Network, SimulatedTransport
+from simulations.packet_simulator import PacketSimulator
+from simulations.process import Process
 from tests.support.server import free_port
 
 
@@ -41,13 +42,13 @@ def kind(request):
 
 @pytest.fixture
 def network():
-    return Network(Weather(random.Random(1)))
+    return Network(PacketSimulator(random.Random(1)))
 
 
 @pytest.fixture
 async def url(kind, network):
     if kind == "simulated":
-        network.serve("there", Life("there", 1), app)
+        network.serve("there", Process("there", 1), app)
         yield "http://there"
         return
     config = uvicorn.Config(app, port=free_port(), lifespan="off", log_level="critical")
@@ -63,7 +64,7 @@ async def url(kind, network):
 @pytest.fixture
 async def transport(kind, network):
     if kind == "simulated":
-        yield SimulatedTransport(network, Life("here", 1))
+        yield SimulatedTransport(network, Process("here", 1))
         return
     opened = HttpTransport()
     yield opened

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from simulations.order import LISTED
+from simulations.write_order import LISTED
 from tests.scenarios.histories.checkers import (
     acknowledged,
     content,

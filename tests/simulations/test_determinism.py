@@ -8,12 +8,13 @@ import time
 import pytest
 
 from simulations.guard import Ambient, guarded
-from simulations.run import Run, drawn_plan, run
+from simulations.plan import draw_plan
+from simulations.run import Run, run
 
 TRACES = """
-from simulations.run import drawn_plan, run
+from simulations.run import draw_plan, run
 for seed in (*range(6), 17):  # 17: two documents were due for a snapshot, and lay in a set
-    outcome = run(drawn_plan(seed))
+    outcome = run(draw_plan(seed))
     print(seed, outcome.trace, sorted(outcome.operations.items()))
 """
 
@@ -36,8 +37,8 @@ def test_the_same_seed_gives_the_same_trace_in_fresh_processes():
 
 
 def test_leaving_a_fault_out_leaves_the_plan_of_the_others():
-    plan = drawn_plan(3)
-    assert drawn_plan(3, faults=plan.faults[:1]).sites == plan.sites
+    plan = draw_plan(3)
+    assert draw_plan(3, faults=plan.faults[:1]).sites == plan.sites
 
 
 @pytest.mark.parametrize("ambient", ["time.time()", "os.urandom(1)", "random.random()", "socket.socket()"])
@@ -48,8 +49,8 @@ def test_the_guard_sees_who_goes_around_the_seams(ambient):
 
 
 def test_a_run_is_guarded():
-    async def look(playing: Run) -> None:
+    async def look(simulation: Run) -> None:
         with pytest.raises(Ambient):
             time.time()
 
-    run(drawn_plan(0), look)
+    run(draw_plan(0), look)

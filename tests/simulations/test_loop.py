@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from simulations.life import Life, in_life
 from simulations.loop import Stuck, VirtualLoop
+from simulations.process import Process, in_process
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_waiting_for_what_can_never_come_is_said(loop):
 
 def test_what_is_dead_never_runs_again_and_what_is_paused_runs_later(loop):
     ran = []
-    life = Life("i0", 1)
+    process = Process("i0", 1)
 
     async def tick():
         try:
@@ -68,16 +68,16 @@ def test_what_is_dead_never_runs_again_and_what_is_paused_runs_later(loop):
         finally:
             ran.append("tidied up")
 
-    async def world():
-        ticking = loop.create_task(tick(), context=in_life(life))
+    async def cluster():
+        ticking = loop.create_task(tick(), context=in_process(process))
         await asyncio.sleep(2.5)
-        life.paused = True
+        process.paused = True
         await asyncio.sleep(2)
-        life.resume(loop)
+        process.resume(loop)
         await asyncio.sleep(1.2)
-        life.end()
+        process.end()
         await asyncio.sleep(10)
         return ticking
 
-    loop.run_until_complete(world())
+    loop.run_until_complete(cluster())
     assert ran == [1, 2, 4.5, 5.5]

@@ -3,9 +3,10 @@
 import pytest
 
 from simulations.__main__ import play, play_documents
+from simulations.coverage_marks import PATHS
 from simulations.faults import FAULTS
-from simulations.paths import PATHS
-from simulations.run import drawn_plan, run
+from simulations.plan import draw_plan
+from simulations.run import run
 
 CHUNKS = 8
 SEEDS = 304
@@ -29,10 +30,10 @@ def test_documents_alone(number):
 
 
 def test_a_simulation_that_breaks_is_a_run_that_has_not_held():
-    async def broken(playing):
+    async def broken(simulation):
         raise ValueError("not in the list")
 
-    outcome = run(drawn_plan(0), broken)
+    outcome = run(draw_plan(0), broken)
     assert ["the simulation itself broke" in violation for violation in outcome.violations] == [True]
 
 
@@ -40,7 +41,7 @@ def test_every_path_is_reached():
     missing = set(PATHS)
     conditions = ("small", "collect", "two-copies", "evict")
     for seed in range(60):
-        outcome = run(drawn_plan(seed, faults=("partition", "reset-in-body"), conditions=conditions, clients=3))
+        outcome = run(draw_plan(seed, faults=("partition", "reset-in-body"), conditions=conditions, clients=3))
         assert outcome.violations == []
         missing -= outcome.reached.keys()
         if not missing:
@@ -53,7 +54,7 @@ def test_every_kind_of_fault_fires(name):
     _, kinds = FAULTS[name]
     missing = set(kinds)
     for seed in range(30):
-        outcome = run(drawn_plan(seed, faults=(name,)))
+        outcome = run(draw_plan(seed, faults=(name,)))
         assert outcome.violations == []
         missing -= outcome.fired.keys()
         if not missing:

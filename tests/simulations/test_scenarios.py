@@ -9,9 +9,10 @@ import pytest
 from registry.cluster.placement.garbage_collection import GarbageCollector
 from registry.cluster.placement.write_concern import WriteConcern
 from simulations.faults import FAULTS
-from simulations.images import ALL_IMAGES, digest_of
-from simulations.run import Run, drawn_plan, run
-from simulations.workload import GRACE_S, Client
+from simulations.plan import draw_plan
+from simulations.run import Run, run
+from simulations.workload.client import GRACE_S, Client
+from simulations.workload.images import ALL_IMAGES, digest_of
 
 YEARS_S = 365 * 86400.0
 
@@ -19,7 +20,7 @@ YEARS_S = 365 * 86400.0
 def play(act, sites=("eu", "us", "ap"), seed=0, **chosen):
     """Carry out a scenario. Nothing may be broken in it."""
     plain = {"faults": (), "conditions": (), "between_sites_s": 0.0}
-    plan = drawn_plan(seed, sites=sites, **plain | chosen)
+    plan = draw_plan(seed, sites=sites, **plain | chosen)
     outcome = run(plan, act)
     assert outcome.violations == []
     return outcome
@@ -27,15 +28,17 @@ def play(act, sites=("eu", "us", "ap"), seed=0, **chosen):
 
 def held(seed, **chosen):
     """Play the plan of a seed. Nothing may be broken in it."""
-    assert run(drawn_plan(seed, **chosen)).violations == []
+    assert run(draw_plan(seed, **chosen)).violations == []
 
 
-def client(playing, name="client"):
-    return Client(name, playing.world.network, lambda: playing.world.nodes, playing, f"{playing.plan.seed} {name}")
+def client(simulation, name="client"):
+    return Client(
+        name, simulation.cluster.network, lambda: simulation.cluster.nodes, simulation, f"{simulation.plan.seed} {name}"
+    )
 
 
-async def begin(playing):
-    await asyncio.gather(*(playing.restart(node) for node in playing.world.nodes))
+async def begin(simulation):
+    await asyncio.gather(*(simulation.restart(node) for node in simulation.cluster.nodes))
     await asyncio.sleep(2.5)
 
 
@@ -62,55 +65,55 @@ async def upload_through(work, place, owner):
     return answer.headers["location"]
 
 
-async def agree(playing):
-    await playing.heal()
-    await playing.converge()
+async def agree(simulation):
+    await simulation.heal()
+    await simulation.converge()
     await asyncio.sleep(0.5)
 
 
-def winners(playing, repository="app", tag="v1"):
+def winners(simulation, repository="app", tag="v1"):
     """What each instance serves under a tag."""
-    rows = (node.instance.catalog.queries.manifest_by_tag(repository, tag) for node in playing.world.nodes)
+    rows = (node.instance.catalog.queries.manifest_by_tag(repository, tag) for node in simulation.cluster.nodes)
     return {row.digest if row else None for row in rows}
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_every_earlier_backup_is_restored_while_the_others_run_on(seed):
-    async def act(playing: Run) -> None:
-        await begin(playing)
-        node, work = playing.world.nodes[0], client(playing)
+    async def act(simulation: Run) -> None:
+        await begin(simulation)
+        node, work = simulation.cluster.nodes[0], client(simulation)
         backups = []
         for number in range(12):
-            place = playing.world.nodes[number % 3]
+            place = simulation.cluster.nodes[number % 3]
             await work.push(place, "app", f"v{number % 3}", ALL_IMAGES[number % 5])
             if number % 4 == 3:
                 await work.delete_tag(place, "app")
             backups.append(node.backup())
         for backup in backups:
             node.die(False)
-            playing.put_back(node)
+            simulation.put_back(node)
             node.image = backup
-            await playing.restart(node)
+            await simulation.restart(node)
             await work.push(node, "app", "again", ALL_IMAGES[0])
-            await agree(playing)
-        await playing._check_end()
+            await agree(simulation)
+        await simulation._check_end()
 
     play(act, seed=seed)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_push_that_saw_another_always_wins_whatever_the_clocks_show(seed):
-    async def act(playing: Run) -> None:
-        await begin(playing)
-        work, drawn = client(playing), playing.world.drawn
+    async def act(simulation: Run) -> None:
+        await begin(simulation)
+        work, rng = client(simulation), simulation.cluster.rng
         for number in range(16):
-            for node in playing.world.nodes:
-                node.clock_offset_s = drawn.choice((-10, 0, 10)) * YEARS_S
+            for node in simulation.cluster.nodes:
+                node.clock_offset_s = rng.choice((-10, 0, 10)) * YEARS_S
             image = ALL_IMAGES[number % 5]
-            await pushed(work, drawn.choice(playing.world.nodes), "v1", image)
+            await pushed(work, rng.choice(simulation.cluster.nodes), "v1", image)
             await asyncio.sleep(0.2)
-            assert winners(playing) == {digest_of(image.body)}
-        await agree(playing)
+            assert winners(simulation) == {digest_of(image.body)}
+        await agree(simulation)
 
     play(act, seed=seed)
 
@@ -121,33 +124,33 @@ def test_an_instance_whose_disk_refuses_its_start_is_started_again(refused):
     the refusal ended the run. It now ends, as the product does, and is started again."""
     left = 3
 
-    async def act(playing: Run) -> None:
+    async def act(simulation: Run) -> None:
         def refuse(call, name):
             nonlocal left
             if call == refused and left:
                 left -= 1
                 raise OSError(errno.EIO, "EIO", name)
 
-        await begin(playing)
-        node = playing.world.nodes[0]
-        await pushed(client(playing), node, "v1", ALL_IMAGES[0])
+        await begin(simulation)
+        node = simulation.cluster.nodes[0]
+        await pushed(client(simulation), node, "v1", ALL_IMAGES[0])
         node.die(False)
-        starting = asyncio.ensure_future(playing.restart(node))
+        starting = asyncio.ensure_future(simulation.restart(node))
         await asyncio.sleep(0)
         node.on_disk_call = refuse
         await starting
         assert node.started
-        assert await client(playing).pull_manifest(node, "app", "v1") == ALL_IMAGES[0].body
+        assert await client(simulation).pull_manifest(node, "app", "v1") == ALL_IMAGES[0].body
 
     play(act)
     assert left == 0
 
 
 def test_a_site_that_was_away_for_thirty_days_brings_nothing_back():
-    async def act(playing: Run) -> None:
-        await begin(playing)
-        first, second, away = playing.world.nodes
-        work = client(playing)
+    async def act(simulation: Run) -> None:
+        await begin(simulation)
+        first, second, away = simulation.cluster.nodes
+        work = client(simulation)
         for number, image in enumerate(ALL_IMAGES):
             await pushed(work, first, f"v{number}", image)
         await asyncio.sleep(1)
@@ -157,14 +160,14 @@ def test_a_site_that_was_away_for_thirty_days_brings_nothing_back():
             await work.ask("delete tag", second, "DELETE", path, repository="app", reference=f"v{number}")
         for node in (first, second):
             node.instance.catalog.documents.on_large_log("repository/app")
-        playing.world.loop.now += 30 * 86400
+        simulation.cluster.loop.now += 30 * 86400
         await asyncio.sleep(60)
         await pushed(work, second, "new", ALL_IMAGES[0])
-        await playing.restart(away)
-        await agree(playing)
-        for node in playing.world.nodes:
+        await simulation.restart(away)
+        await agree(simulation)
+        for node in simulation.cluster.nodes:
             assert node.instance.catalog.queries.tags("app", "", 100) == ["new"]
-        await playing._check_end()
+        await simulation._check_end()
 
     play(act)
 
@@ -173,22 +176,22 @@ def test_load_that_never_pauses_between_sites_that_are_far_apart():
     """50 writes a second, 80 ms from site to site: what is on its way is not taken for lost."""
     asked = []
 
-    async def act(playing: Run) -> None:
-        await begin(playing)
+    async def act(simulation: Run) -> None:
+        await begin(simulation)
         for number, image in enumerate(ALL_IMAGES):
-            await pushed(client(playing), playing.world.nodes[number % 2], "v1", image)
+            await pushed(client(simulation), simulation.cluster.nodes[number % 2], "v1", image)
         await asyncio.sleep(2)
-        playing.world.network.on_request.append(
-            lambda source, target, path: asked.append((playing.world.loop.now, path))
+        simulation.cluster.network.on_request.append(
+            lambda source, target, path: asked.append((simulation.cluster.loop.now, path))
         )
-        playing.delays_s.clear()
-        begun = playing.world.loop.now
-        await asyncio.gather(*(push_often(playing, number) for number in range(5)))
-        assert playing.world.loop.now - begun == pytest.approx(20, abs=3)
-        await agree(playing)
+        simulation.delays_s.clear()
+        begun = simulation.cluster.loop.now
+        await asyncio.gather(*(push_often(simulation, number) for number in range(5)))
+        assert simulation.cluster.loop.now - begun == pytest.approx(20, abs=3)
+        await agree(simulation)
 
-    async def push_often(playing: Run, number: int) -> None:
-        work, place = client(playing, f"client{number}"), playing.world.nodes[number % 2]
+    async def push_often(simulation: Run, number: int) -> None:
+        work, place = client(simulation, f"client{number}"), simulation.cluster.nodes[number % 2]
         for turn in range(200):
             image = ALL_IMAGES[(turn + number) % 5]
             path = f"/v2/app/manifests/t{number}-{turn % 10}"
@@ -215,7 +218,7 @@ def test_an_original_whose_copy_ran_for_a_while_is_heard_again():
     and never requested what it had. An instance now begins a newer incarnation when it hears of a later one, retries
     while the disk refuses to record that, and outdoes the latest one it has heard of, not the first."""
     for seed in range(6):
-        plan = drawn_plan(seed, faults=("clone", "stalled-redis"), sites=("eu", "eu", "us"), operations=10)
+        plan = draw_plan(seed, faults=("clone", "stalled-redis"), sites=("eu", "eu", "us"), operations=10)
         assert run(plan).violations == []
 
 
@@ -226,13 +229,13 @@ def test_what_comes_by_a_frame_while_others_are_asked_is_no_miss(monkeypatch):
     async def ask_in_vain(cluster, repository):
         await asyncio.sleep(0.2)
 
-    async def act(playing: Run) -> None:
-        await begin(playing)
-        first, second = playing.world.nodes
-        work = client(playing)
+    async def act(simulation: Run) -> None:
+        await begin(simulation)
+        first, second = simulation.cluster.nodes
+        work = client(simulation)
         await pushed(work, first, "other", ALL_IMAGES[0])
         monkeypatch.setattr("registry.cluster.node.Cluster.read_repair", ask_in_vain)
-        asking = asyncio.ensure_future(client(playing, "client2").pull_manifest(second, "app", "v1"))
+        asking = asyncio.ensure_future(client(simulation, "client2").pull_manifest(second, "app", "v1"))
         await asyncio.sleep(0.05)
         await pushed(work, first, "v1", ALL_IMAGES[0])
         assert await asking == ALL_IMAGES[0].body
@@ -245,15 +248,15 @@ def test_an_upload_is_passed_on_to_an_owner_that_has_just_restarted():
     content cannot be sent twice. Sessions are now renewed as soon as a heartbeat shows another incarnation, and tried
     out before content is sent."""
 
-    async def act(playing: Run) -> None:
-        await begin(playing)
-        first, second = playing.world.nodes
-        work = client(playing)
+    async def act(simulation: Run) -> None:
+        await begin(simulation)
+        first, second = simulation.cluster.nodes
+        work = client(simulation)
         await upload_through(work, first, second)
         second.die(False)
-        await playing.restart(second)
+        await simulation.restart(second)
         await asyncio.sleep(8.5)
-        assert playing.calm
+        assert simulation.calm
         await upload_through(work, first, second)
 
     play(act, sites=("eu", "eu"))
@@ -263,14 +266,14 @@ def test_an_upload_is_passed_on_though_the_owners_clock_made_the_session_expire(
     """A request with content failed after its receiver's clock had jumped: the session was expired, and content cannot
     be sent twice. A session is now tried out before content is sent."""
 
-    async def act(playing: Run) -> None:
-        await begin(playing)
-        first, second = playing.world.nodes
+    async def act(simulation: Run) -> None:
+        await begin(simulation)
+        first, second = simulation.cluster.nodes
         for jump_s in (0, 7200, 7200):
             second.clock_offset_s += jump_s
             await asyncio.sleep(8.5)
-            assert playing.calm
-            await upload_through(client(playing), first, second)
+            assert simulation.calm
+            await upload_through(client(simulation), first, second)
 
     play(act, sites=("eu", "eu"))
 
@@ -279,13 +282,13 @@ def test_an_instance_put_back_after_its_copy_ran_learns_that_it_is_not_believed(
     """An instance that was put back to a backup after a copy of it had run began under an incarnation below the copy's,
     and no member believed it. A member that hears such a heartbeat now tells the sender."""
     for seed in (11813, 912, 784):
-        assert run(drawn_plan(seed)).violations == []
+        assert run(draw_plan(seed)).violations == []
 
 
 def test_a_member_that_begins_anew_is_caught_up_with_at_once():
     """A member with a new incarnation was compared with only in the next round of anti-entropy, too late to agree
     within two rounds. A member that is new, or back after a silence, and shows another digest is now asked at once."""
-    assert run(drawn_plan(20448)).violations == []
+    assert run(draw_plan(20448)).violations == []
 
 
 def test_a_start_never_has_the_number_of_one_that_is_forgotten():
@@ -293,25 +296,25 @@ def test_a_start_never_has_the_number_of_one_that_is_forgotten():
     put back began under a number that had been used, and its messages were taken for old ones. The last bits of an
     incarnation are now random."""
 
-    async def act(playing: Run) -> None:
-        await begin(playing)
-        first, second = playing.world.nodes
+    async def act(simulation: Run) -> None:
+        await begin(simulation)
+        first, second = simulation.cluster.nodes
         first.clock_offset_s = YEARS_S
         first.die(False)
-        await playing.restart(first)
+        await simulation.restart(first)
         first.clock_offset_s = 0.0
         await asyncio.sleep(3)
         backup = first.backup()
         starts = []
         for _ in range(2):
             first.die(False)
-            playing.put_back(first)
+            simulation.put_back(first)
             first.image = backup
             await first.start()
             await asyncio.sleep(8)
             starts.append(first.instance.cluster.gossip.start)
             for number in range(3):
-                await pushed(client(playing, f"client{len(starts)}"), first, f"t{number}", ALL_IMAGES[number])
+                await pushed(client(simulation, f"client{len(starts)}"), first, f"t{number}", ALL_IMAGES[number])
                 assert f"t{number}" in second.instance.catalog.queries.tags("app", "", 99)
         assert len(set(starts)) == 2
 
@@ -321,17 +324,17 @@ def test_a_start_never_has_the_number_of_one_that_is_forgotten():
 def test_an_instance_that_joins_is_not_ready_because_its_neighbours_refuse_it_for_a_moment():
     """An empty instance whose neighbours refused it for a moment was ready at once, without anything."""
 
-    async def act(playing: Run) -> None:
-        await begin(playing)
-        await pushed(client(playing), playing.world.nodes[0], "v1", ALL_IMAGES[0])
+    async def act(simulation: Run) -> None:
+        await begin(simulation)
+        await pushed(client(simulation), simulation.cluster.nodes[0], "v1", ALL_IMAGES[0])
         await asyncio.sleep(3)
-        newcomer = playing.world.add_node("eu")
-        playing.world.weather.resets = 1.0
+        newcomer = simulation.cluster.add_node("eu")
+        simulation.cluster.packet_simulator.resets = 1.0
         starting = asyncio.ensure_future(newcomer.start())
         for moment in range(48):
             await asyncio.sleep(0.25)
             if moment == 6:
-                playing.world.weather.resets = 0.0
+                simulation.cluster.packet_simulator.resets = 0.0
             if newcomer.started and newcomer.instance.ready:
                 assert newcomer.instance.catalog.queries.tags("app", "", 9) == ["v1"]
         assert newcomer.instance.ready
@@ -345,12 +348,12 @@ def test_a_body_that_its_frame_did_not_carry_is_fetched_at_once(monkeypatch):
     and at once only where they came by a diff."""
     monkeypatch.setattr("registry.cluster.replication.gossip.BODY_ROOM_BYTES", 0)
 
-    async def act(playing: Run) -> None:
-        await begin(playing)
+    async def act(simulation: Run) -> None:
+        await begin(simulation)
         for image in ALL_IMAGES:
-            await pushed(client(playing), playing.world.nodes[0], "v1", image)
+            await pushed(client(simulation), simulation.cluster.nodes[0], "v1", image)
             await asyncio.sleep(0.2)
-            for node in playing.world.nodes:
+            for node in simulation.cluster.nodes:
                 assert node.instance.cluster.gossip.frames["announced"] == 0
                 assert node.instance.catalog.queries.body(digest_of(image.body)) == image.body
 
@@ -363,25 +366,25 @@ def test_a_push_whose_manifest_is_deleted_meanwhile_is_answered_at_once(monkeypa
     holder."""
     hold = WriteConcern.replicate_manifest
 
-    async def act(playing: Run) -> None:
+    async def act(simulation: Run) -> None:
         async def after_a_delete(self, question, asker):
             path = f"/v2/app/manifests/{question.digest}"
-            await client(playing, "deleting").ask(
+            await client(simulation, "deleting").ask(
                 "delete manifest", second, "DELETE", path, repository="app", digest=question.digest
             )
             return await hold(self, question, asker)
 
-        playing.world.settings |= {"copies": "2", "acknowledge": "2"}
-        await begin(playing)
-        first, second = playing.world.nodes
-        await pushed(client(playing), first, "v1", ALL_IMAGES[0])
+        simulation.cluster.settings |= {"copies": "2", "acknowledge": "2"}
+        await begin(simulation)
+        first, second = simulation.cluster.nodes
+        await pushed(client(simulation), first, "v1", ALL_IMAGES[0])
         await asyncio.sleep(8.5)
-        assert playing.calm
+        assert simulation.calm
         monkeypatch.setattr(WriteConcern, "replicate_manifest", after_a_delete)
-        begun = playing.world.loop.now
-        assert await client(playing, "pushing").push(first, "app", "v1", ALL_IMAGES[0])
-        assert playing.world.loop.now - begun < 1
-        assert winners(playing) == {None}
+        begun = simulation.cluster.loop.now
+        assert await client(simulation, "pushing").push(first, "app", "v1", ALL_IMAGES[0])
+        assert simulation.cluster.loop.now - begun < 1
+        assert winners(simulation) == {None}
 
     play(act, sites=("eu", "us"))
 
@@ -392,16 +395,16 @@ def test_nobody_is_presumed_dead_because_the_bus_is_cut(seed):
     to two seconds uploads with bytes were answered 404, and misses and deletes asked no member. A member that is silent
     on the bus is now asked after a heartbeat and a half, and one that does not answer delays no other."""
 
-    async def act(playing: Run) -> None:
-        await begin(playing)
-        first, second = playing.world.nodes
+    async def act(simulation: Run) -> None:
+        await begin(simulation)
+        first, second = simulation.cluster.nodes
         second.die(False)
         await asyncio.sleep(seed / 2)  # so that one does not ask when the other beats
-        await playing.restart(second)
+        await simulation.restart(second)
         await asyncio.sleep(9)
-        work = client(playing)
+        work = client(simulation)
         upload = await upload_through(work, first, second)
-        playing.world.redis.stalled |= set(playing.world.redis.names)
+        simulation.cluster.redis.stalled |= set(simulation.cluster.redis.names)
         for _ in range(100):
             for node, other in ((first, second), (second, first)):
                 assert node.instance.cluster.members.get(other.instance.catalog.instance_id).prompt
@@ -419,16 +422,16 @@ def test_what_is_announced_while_its_document_is_asked_for_is_asked_for_too(monk
     neighbour's at once, although a member far away is being asked."""
     monkeypatch.setattr("registry.cluster.replication.gossip.MAX_DELTA_BYTES", 0)
 
-    async def act(playing: Run) -> None:
-        await begin(playing)
-        await pushed(client(playing), playing.world.nodes[0], "v1", ALL_IMAGES[0])
+    async def act(simulation: Run) -> None:
+        await begin(simulation)
+        await pushed(client(simulation), simulation.cluster.nodes[0], "v1", ALL_IMAGES[0])
         await asyncio.sleep(8.5)
-        assert playing.calm
+        assert simulation.calm
         for turn in range(20):
-            places = playing.world.nodes[first], playing.world.nodes[turn % 3 if first else 0]
-            pushing = asyncio.create_task(put_again(client(playing, f"first{turn}"), places[0], f"a{turn}"))
+            places = simulation.cluster.nodes[first], simulation.cluster.nodes[turn % 3 if first else 0]
+            pushing = asyncio.create_task(put_again(client(simulation, f"first{turn}"), places[0], f"a{turn}"))
             await asyncio.sleep(turn * 0.001 + (0.1 if first else 0.0))
-            assert await put_again(client(playing, f"then{turn}"), places[1], f"b{turn}")
+            assert await put_again(client(simulation, f"then{turn}"), places[1], f"b{turn}")
             assert await pushing
             await asyncio.sleep(3)
 
@@ -444,10 +447,14 @@ def test_a_blob_is_kept_of_which_a_client_is_told_while_it_is_collected(monkeypa
     that the collector knew of before it asked."""
     image, ask_all, relied = ALL_IMAGES[0], GarbageCollector._ask_all, GarbageCollector.relied
 
-    async def act(playing: Run) -> None:
-        await begin(playing)
-        collecting, last, place = playing.world.nodes[0], playing.world.nodes[2], playing.world.nodes[told]
-        work, operator = client(playing), client(playing, "operator")
+    async def act(simulation: Run) -> None:
+        await begin(simulation)
+        collecting, last, place = (
+            simulation.cluster.nodes[0],
+            simulation.cluster.nodes[2],
+            simulation.cluster.nodes[told],
+        )
+        work, operator = client(simulation), client(simulation, "operator")
 
         async def tell():
             for blob in image.blobs:

@@ -1,7 +1,7 @@
-"""A later version for tests with real processes, see `simulations.later`."""
+"""A later version for tests with real processes, see `simulations.later_version`."""
 
 from crdt.fact import KINDS as KNOWN
-from simulations.later import KIND, KINDS, later_fact
+from simulations.later_version import KIND, KINDS, later_fact
 
 __all__ = ["KIND", "KINDS", "become_later", "later_fact"]
 

@@ -17,7 +17,7 @@ faults      what is done to them
 balancer    which members clients are sent to
 clients     what clients do
 history     what is recorded
-checkers    what must hold, by what is certain about the order of writes (`simulations.order`)
+checkers    what must hold, by what is certain about the order of writes (`simulations.write_order`)
 run         one run
 report      its figures
 total       adds up the figures of many runs

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from simulations.order import LISTED
+from simulations.write_order import LISTED
 from tests.scenarios.histories.checkers.content import WRONG_BYTES
 from tests.scenarios.histories.history import SHARED, History, Operation
 from tests.scenarios.histories.members import Member, Members

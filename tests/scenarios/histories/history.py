@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from simulations.order import WRITES
+from simulations.write_order import WRITES
 
 READS = ("read", "list", "manifest", "blob")
 """A list of tags is a read of each of them, which shows LISTED or nothing. A blob is read under the key of the manifest

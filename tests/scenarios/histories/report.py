@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from simulations.order import WRITES
+from simulations.write_order import WRITES
 from tests.scenarios.histories.checkers import (
     acknowledged,
     content,

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from simulations.order import WRITES
+from simulations.write_order import WRITES
 from tests.scenarios.histories.balancer import Balancer, is_ready_now
 from tests.scenarios.histories.clients import ClientThread, Pool, Recorder
-from tests.scenarios.histories.faults.stage import Stage
+from tests.scenarios.histories.faults.stage import FaultTarget
 from tests.scenarios.histories.history import History, Operation
 from tests.scenarios.histories.members import Members
 from tests.scenarios.histories.plan import Plan
@@ -53,7 +53,7 @@ def run(plan: Plan, directory: Path | None = None, planted: str = "") -> Outcome
 def _play(plan: Plan, members: Members, began: float) -> Outcome:
     history, pool = History(), Pool()
     balancer = Balancer(members.all)
-    stage = Stage(plan, members, history)
+    stage = FaultTarget(plan, members, history)
     clients = [ClientThread(number, plan.seed, members, history, pool) for number in range(plan.clients)]
     watch = Watch(members, history, stage.fired)
     balancer.start()

@@ -4,7 +4,7 @@ A push that a later write replaced, or that overlaps one, need not be what the t
 unless a delete may have taken it away.
 """
 
-from simulations.order import Order
+from simulations.write_order import Order
 from tests.scenarios.histories.checkers.found import Found, describe
 from tests.scenarios.histories.history import FINAL, SHARED, History
 

@@ -1,6 +1,6 @@
 """Deletes stay: what an acknowledged delete took away, and no client pushed again, is nowhere shown after healing."""
 
-from simulations.order import Order
+from simulations.write_order import Order
 from tests.scenarios.histories.checkers.found import Found, describe
 from tests.scenarios.histories.history import SHARED, History
 

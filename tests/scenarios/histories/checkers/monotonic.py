@@ -8,7 +8,7 @@ everywhere at once: see read_your_writes.)
 
 from collections import deque
 
-from simulations.order import Order
+from simulations.write_order import Order
 from tests.scenarios.histories.checkers.found import Found
 from tests.scenarios.histories.history import SHARED, History, Operation
 

@@ -6,7 +6,7 @@ other fault is covered: a primary that hangs, a bus that is gone, kills, clocks.
 
 import bisect
 
-from simulations.order import Order
+from simulations.write_order import Order
 from tests.scenarios.histories.checkers.found import Found, describe
 from tests.scenarios.histories.history import READS, SHARED, History, Operation
 

@@ -4,20 +4,21 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from simulations.cluster import SimulatedCluster
 from simulations.history import Operation
-from simulations.lost import Lost
-from simulations.world import Node, World
+from simulations.lost_content import LostContent
+from simulations.node import Node
 
 FORGED_TAG = "forged"
 BUS_CUT = "bus cut"
 BODY_BROKEN = "reset in a body"
 
 
-class Stage(Protocol):
+class FaultTarget(Protocol):
     """What faults need of a run."""
 
-    world: World
-    lost: Lost
+    cluster: SimulatedCluster
+    lost: LostContent
     conditions: tuple[str, ...]
     """Of the plan."""
     on_answer: list[Callable[[Node, Operation], None]]
@@ -54,10 +55,10 @@ class Stage(Protocol):
         """Somebody has been told that an instance is gone for good."""
 
 
-Fault = Callable[[Stage, random.Random], Awaitable[None]]
+Fault = Callable[[FaultTarget, random.Random], Awaitable[None]]
 
 
-def one_of(stage: Stage, drawn: random.Random) -> Node | None:
+def one_of(target: FaultTarget, rng: random.Random) -> Node | None:
     """An instance to strike, unless it is the last one."""
-    living = stage.living()
-    return drawn.choice(living) if len(living) > 1 else None
+    living = target.living()
+    return rng.choice(living) if len(living) > 1 else None

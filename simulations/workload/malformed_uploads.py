@@ -3,9 +3,9 @@
 import random
 from collections.abc import AsyncIterator
 
-from simulations.images import digest_of
-from simulations.workload import OCTETS, Answer, Client
-from simulations.world import Node
+from simulations.node import Node
+from simulations.workload.client import OCTETS, Answer, Client
+from simulations.workload.images import digest_of
 
 REPOSITORY = "scratch"
 
@@ -14,14 +14,14 @@ class _BrokenOff(Exception):
     """A client that goes away."""
 
 
-class OddUpload:
+class MalformedUpload:
     """One upload with one oddity, which is otherwise brought to its end, or cancelled."""
 
-    def __init__(self, client: Client, node: Node, drawn: random.Random) -> None:
+    def __init__(self, client: Client, node: Node, rng: random.Random) -> None:
         self._client = client
         self._node = node
-        self._drawn = drawn
-        self._content = drawn.randbytes(90)
+        self._rng = rng
+        self._content = rng.randbytes(90)
         self._location = ""
 
     async def carry_out(self) -> None:
@@ -33,9 +33,9 @@ class OddUpload:
         self._location = begun.headers["location"]
         if not await self._chunk("chunk", 0, 30):
             return
-        oddity = self._drawn.choice((self._elsewhere, self._again, self._other_digest, self._altered, self._break_off))
+        oddity = self._rng.choice((self._elsewhere, self._again, self._other_digest, self._altered, self._break_off))
         await oddity()
-        await (self._cancel() if self._drawn.random() < 0.4 else self._finish())
+        await (self._cancel() if self._rng.random() < 0.4 else self._finish())
 
     async def _chunk(self, kind: str, first: int, end: int) -> bool:
         headers = OCTETS | {"Content-Range": f"{first}-{end - 1}"}
@@ -56,7 +56,7 @@ class OddUpload:
 
     async def _altered(self) -> None:
         """A letter of the id is another one."""
-        at = self._drawn.randrange(len(self._location) - 60, len(self._location))
+        at = self._rng.randrange(len(self._location) - 60, len(self._location))
         letter = "0" if self._location[at] != "0" else "1"
         altered = self._location[:at] + letter + self._location[at + 1 :]
         if self._location[at] != ".":

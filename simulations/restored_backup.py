@@ -8,16 +8,16 @@ from unittest.mock import patch
 
 from registry.catalog.catalog import PATH
 from registry.cli import backup as command
-from simulations.world import Image
+from simulations.storage import DiskImage
 
 
-def restored(disk: Image, scratch: Path, drawn: random.Random) -> Image:
+def restore_backup(disk: DiskImage, scratch: Path, rng: random.Random) -> DiskImage:
     """The disk of another instance, started from a backup of `disk`."""
     for name, data in [*disk[0].items(), *disk[1].items()]:
         place = scratch / "data" / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
-    chance = SimpleNamespace(token_hex=lambda size: drawn.randbytes(size).hex(), token_bytes=drawn.randbytes)
+    chance = SimpleNamespace(token_hex=lambda size: rng.randbytes(size).hex(), token_bytes=rng.randbytes)
     with patch.object(command, "secrets", chance):
         command.backup(scratch / "data", scratch / "backup")
         command.restore(scratch / "backup", scratch / "again")

@@ -16,17 +16,17 @@ from registry.http.app import App
 from registry.http.oci.read_only import ReadOnlyApp
 from registry.http.wire.fast_path import Headers
 from registry.instance import Instance
-from simulations.life import LIFE, Life, in_life, without_request
+from simulations.process import PROCESS, Process, in_process, outside_processes
 
 LOOK_AGAIN_S = 0.003
 """As `runtime.worker` looks."""
 Asked = tuple[str, bytes, Headers]
 
 
-class Processes:
+class ProcessGroup:
     """See the module: an ASGI application, called in the life of the process that has accepted the connection."""
 
-    def __init__(self, instance: Instance, reading: ReadOnlyApp, primary: Life, worker: Life) -> None:
+    def __init__(self, instance: Instance, reading: ReadOnlyApp, primary: Process, worker: Process) -> None:
         self._instance = instance
         self._app = App(instance)
         self._reading = reading
@@ -34,7 +34,7 @@ class Processes:
         self._worker = worker
         self._connections = 0
 
-    def accepting(self) -> Life:
+    def accepting(self) -> Process:
         """The process that takes the next connection."""
         self._connections += 1
         workers_begin = self._instance.cluster.answers_clients.is_set()
@@ -44,7 +44,7 @@ class Processes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         query = scope["query_string"]
         asked = scope["method"], scope["raw_path"] + (b"?" + query if query else b""), scope["headers"]
-        if LIFE.get() is self._primary:
+        if PROCESS.get() is self._primary:
             await self._answer(asked, scope, receive, send)
         elif not await self._read(asked, scope, receive, send):
             await self._hand_over(asked, scope, receive, send)
@@ -88,7 +88,7 @@ class Processes:
 
     def _tell_primary(self, what: Callable[[], None]) -> None:
         """Have the primary do something as soon as it runs."""
-        without_request(lambda: asyncio.get_running_loop().call_soon(what, context=in_life(self._primary)))
+        outside_processes(lambda: asyncio.get_running_loop().call_soon(what, context=in_process(self._primary)))
 
     def _note(self) -> None:
         """In the primary: learn what the worker has noted."""
@@ -108,7 +108,7 @@ class Processes:
             else:
                 over.set_result(None)
 
-        without_request(lambda: loop.create_task(work(), context=in_life(self._primary)))
+        outside_processes(lambda: loop.create_task(work(), context=in_process(self._primary)))
         await over
 
 

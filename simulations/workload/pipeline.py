@@ -10,9 +10,9 @@ import itertools
 import random
 from collections.abc import Callable
 
-from simulations.images import BARE
-from simulations.workload import Client
-from simulations.world import Node
+from simulations.node import Node
+from simulations.workload.client import Client
+from simulations.workload.images import BARE
 
 REPOSITORY = "pipeline"
 PAUSE_S = 0.15
@@ -37,17 +37,17 @@ class Pipeline:
     async def run_until(self, end_s: float) -> None:
         loop = asyncio.get_running_loop()
         while loop.time() < end_s and (near := self._near()):
-            running = [node for node in near if node.life is not None and not node.life.paused]
-            await self._write(self._drawn.choice(running or near))
-            begun = [self._begin_pull(node) for node in self._drawn.sample(near, min(len(near), 2)) if self._idle]
+            running = [node for node in near if node.process is not None and not node.process.paused]
+            await self._write(self._rng.choice(running or near))
+            begun = [self._begin_pull(node) for node in self._rng.sample(near, min(len(near), 2)) if self._idle]
             if begun:
                 await asyncio.wait(begun, timeout=PULL_PATIENCE_S)
-            await asyncio.sleep(PAUSE_S * 2 * self._drawn.random())
+            await asyncio.sleep(PAUSE_S * 2 * self._rng.random())
         await asyncio.gather(*self._pulls)
 
     @property
-    def _drawn(self) -> random.Random:
-        return self._client.drawn
+    def _rng(self) -> random.Random:
+        return self._client.rng
 
     def _near(self) -> list[Node]:
         return [node for node in self._client.places() if node.site == self._site and node.up]
@@ -63,7 +63,7 @@ class Pipeline:
         self._idle.append(puller)
 
     async def _write(self, node: Node) -> None:
-        if self._drawn.random() < DELETES:
+        if self._rng.random() < DELETES:
             path = f"/v2/{REPOSITORY}/manifests/{self._tag}"
             await self._client.ask("delete tag", node, "DELETE", path, repository=REPOSITORY, reference=self._tag)
         else:

@@ -37,9 +37,9 @@ def _described(content: bytes, media_type: str) -> dict[str, object]:
 
 
 def _image(number: int) -> Image:
-    drawn = random.Random(number)
+    rng = random.Random(number)
     config = json.dumps({"os": "linux", "number": number}).encode()
-    layers = [drawn.randbytes(60), b"a layer that images share" if number % 2 else drawn.randbytes(700)]
+    layers = [rng.randbytes(60), b"a layer that images share" if number % 2 else rng.randbytes(700)]
     body = {
         "schemaVersion": 2,
         "mediaType": OCI_IMAGE,

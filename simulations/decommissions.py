@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from registry.cluster.membership.decommission import Decommission
 from registry.oci.names import Digest
-from simulations.life import LIFE, without_request
+from simulations.process import PROCESS, outside_processes
 
 
 @contextlib.contextmanager
@@ -16,9 +16,9 @@ def watched(told: Callable[[str, str, float], None]) -> Iterator[None]:
     original = Decommission._is_kept
 
     async def asking(self: Decommission, digest: Digest) -> bool:
-        begun_s, life = asyncio.get_running_loop().time(), LIFE.get()
-        if life is not None:
-            without_request(lambda: told(life.name, digest, begun_s))
+        begun_s, process = asyncio.get_running_loop().time(), PROCESS.get()
+        if process is not None:
+            outside_processes(lambda: told(process.name, digest, begun_s))
         return await original(self, digest)
 
     with patch.object(Decommission, "_is_kept", asking):

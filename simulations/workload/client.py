@@ -1,7 +1,7 @@
 """Clients: they push, pull, tag anew, delete, mount, and upload in chunks at changing instances, all at once.
 
 There are few repositories, tags and images, so that everything happens to the same things. What a client does next is
-drawn from the seed (`habits`); what it is told is checked as it arrives.
+drawn from the seed (`mix`); what it is told is checked as it arrives.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from typing import NamedTuple, Protocol
 
 from registry.ports import Body, PeerUnreachable
 from simulations.history import UNTAGGED, Operation
-from simulations.images import ALL_ARTIFACTS, ALL_IMAGES, ALL_INDEXES, Image, digest_of
 from simulations.network import Network
-from simulations.world import Node
+from simulations.node import Node
+from simulations.workload.images import ALL_ARTIFACTS, ALL_IMAGES, ALL_INDEXES, Image, digest_of
 
 REPOSITORIES = ("app", "base/os")
 SCRATCH = "scratch"
@@ -51,24 +51,24 @@ class Client:
         self._network = network
         self.places = nodes
         self._referee = referee
-        self.drawn = random.Random(seed)
+        self.rng = random.Random(seed)
         self.collects = False
         """Whether content comes out of use often, and manifests follow their blobs late."""
 
     # Things to do
 
     async def push_image(self, node: Node, repository: str) -> None:
-        await self.push(node, repository, self.drawn.choice(TAGS), self.drawn.choice(ALL_IMAGES))
+        await self.push(node, repository, self.rng.choice(TAGS), self.rng.choice(ALL_IMAGES))
 
     async def push_index(self, node: Node, repository: str) -> None:
-        index = self.drawn.choice(ALL_INDEXES)
+        index = self.rng.choice(ALL_INDEXES)
         for child in index.children:
             if not await self.push(node, repository, digest_of(child.body), child):
                 return
-        await self.push(node, repository, self.drawn.choice(TAGS), index)
+        await self.push(node, repository, self.rng.choice(TAGS), index)
 
     async def push_artifact(self, node: Node, repository: str) -> None:
-        artifact = self.drawn.choice(ALL_ARTIFACTS)
+        artifact = self.rng.choice(ALL_ARTIFACTS)
         await self.push(node, repository, digest_of(artifact.body), artifact)
 
     async def push(self, node: Node, repository: str, reference: str, image: Image) -> bool:
@@ -76,7 +76,7 @@ class Client:
         for blob in image.blobs:
             if not await self._has(node, repository, blob) and not await self.upload(node, repository, blob):
                 return False
-        await asyncio.sleep(self.drawn.random() * GRACE_S / 2 if self.collects else 0.0)
+        await asyncio.sleep(self.rng.random() * GRACE_S / 2 if self.collects else 0.0)
         path = f"/v2/{repository}/manifests/{reference}"
         tag = "" if reference.startswith("sha256:") else reference
         kind = "push" if tag else "push by digest"
@@ -95,7 +95,7 @@ class Client:
 
     async def upload(self, node: Node, repository: str, blob: bytes) -> bool:
         """In one piece after a POST, in one POST, or in chunks that arrive at changing instances of the site."""
-        way, digest = self.drawn.choice(("put", "post", "chunks")), digest_of(blob)
+        way, digest = self.rng.choice(("put", "post", "chunks")), digest_of(blob)
         begin = f"/v2/{repository}/blobs/uploads/"
         if way == "post":
             answer = await self.ask(
@@ -116,7 +116,7 @@ class Client:
                 if answer is None or answer.status != 202:
                     return False
                 sent = end
-            if self.drawn.random() < 0.1:
+            if self.rng.random() < 0.1:
                 await self.ask("cancel", self.near(node), "DELETE", answer.headers["location"], repository=repository)
                 return False
         last = f"{answer.headers['location']}?digest={digest}"
@@ -127,11 +127,11 @@ class Client:
 
     def near(self, node: Node) -> Node:
         """Any instance of the same site, as behind a balancer."""
-        return self.drawn.choice([other for other in self.places() if other.site == node.site] or [node])
+        return self.rng.choice([other for other in self.places() if other.site == node.site] or [node])
 
     async def pull(self, node: Node, repository: str) -> None:
         """The manifest of a tag and one of its blobs."""
-        body = await self.pull_manifest(node, repository, self.drawn.choice(TAGS))
+        body = await self.pull_manifest(node, repository, self.rng.choice(TAGS))
         for layer in self.layers(body or b"{}")[:1]:
             await self.pull_blob(node, repository, layer)
 
@@ -151,42 +151,42 @@ class Client:
         )
 
     async def mount(self, node: Node, repository: str) -> None:
-        digest = digest_of(self.drawn.choice(self.drawn.choice(ALL_IMAGES).blobs))
+        digest = digest_of(self.rng.choice(self.rng.choice(ALL_IMAGES).blobs))
         (source,) = set(REPOSITORIES) - {repository}
         path = f"/v2/{repository}/blobs/uploads/?mount={digest}&from={source}"
         await self.ask("mount", node, "POST", path, repository=repository, digest=digest)
 
     async def delete_tag(self, node: Node, repository: str) -> None:
-        tag = self.drawn.choice(TAGS)
+        tag = self.rng.choice(TAGS)
         path = f"/v2/{repository}/manifests/{tag}"
         await self.ask("delete tag", node, "DELETE", path, repository=repository, reference=tag)
 
     async def delete_manifest(self, node: Node, repository: str) -> None:
-        digest = digest_of(self.drawn.choice(ALL_IMAGES + ALL_INDEXES).body)
+        digest = digest_of(self.rng.choice(ALL_IMAGES + ALL_INDEXES).body)
         path = f"/v2/{repository}/manifests/{digest}"
         await self.ask("delete manifest", node, "DELETE", path, repository=repository, digest=digest)
 
     async def delete_blob(self, node: Node, repository: str) -> None:
-        digest = digest_of(self.drawn.choice(self.drawn.choice(ALL_IMAGES).blobs))
+        digest = digest_of(self.rng.choice(self.rng.choice(ALL_IMAGES).blobs))
         path = f"/v2/{repository}/blobs/{digest}"
         await self.ask("delete blob", node, "DELETE", path, repository=repository, digest=digest)
 
     async def come_and_go(self, node: Node, repository: str) -> None:
         """A repository that is emptied again, so that nothing of it is live any more; meanwhile another instance pulls
         what is in it."""
-        blob = self.drawn.randbytes(900)
+        blob = self.rng.randbytes(900)
         if await self.upload(node, SCRATCH, blob):
-            await self.pull_blob(self.drawn.choice(self.places()), SCRATCH, digest_of(blob))
-            await asyncio.sleep(self.drawn.random())
+            await self.pull_blob(self.rng.choice(self.places()), SCRATCH, digest_of(blob))
+            await asyncio.sleep(self.rng.random())
             path, digest = f"/v2/{SCRATCH}/blobs/{digest_of(blob)}", digest_of(blob)
             await self.ask("delete blob", self.near(node), "DELETE", path, repository=SCRATCH, digest=digest)
 
     async def read_back(self, node: Node, repository: str) -> None:
         """A tag of its own is pushed at one instance, pulled at another, and deleted there."""
-        tag = f"build-{self.drawn.randrange(1000)}"
+        tag = f"build-{self.rng.randrange(1000)}"
         if await self.push(node, SCRATCH, tag, ALL_IMAGES[0]):
-            await asyncio.sleep(self.drawn.choice((0.0, 0.3, 2.6)))
-            other = self.drawn.choice(self.places())
+            await asyncio.sleep(self.rng.choice((0.0, 0.3, 2.6)))
+            other = self.rng.choice(self.places())
             await self.pull_manifest(other, SCRATCH, tag)
             path = f"/v2/{SCRATCH}/manifests/{tag}"
             await self.ask("delete tag", other, "DELETE", path, repository=SCRATCH, reference=tag)
@@ -194,7 +194,7 @@ class Client:
     async def collect(self, node: Node) -> None:
         """Twice at one instance, so that what was unused at first has been so for the grace."""
         for _ in range(2):
-            too = self.drawn.random() < 0.5
+            too = self.rng.random() < 0.5
             body = b'{"untagged_older_than_s": 0}' if too else b"{}"
             await self.ask("collect", node, "POST", "/_concord/gc", body, reference=UNTAGGED if too else "")
             await asyncio.sleep(GRACE_S + 0.1)

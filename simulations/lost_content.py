@@ -1,15 +1,16 @@
 """What may be nowhere any more, because a disk was damaged, put back, or is gone with its instance."""
 
+from simulations.cluster import SimulatedCluster
 from simulations.history import History, Operation
-from simulations.images import PARTS, all_blobs
-from simulations.world import Node, World
+from simulations.node import Node
+from simulations.workload.images import PARTS, all_blobs
 
 
-class Lost:
+class LostContent:
     """Content and manifests that cannot be asked for any more."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        self._cluster = cluster
         self.digests: set[str] = set()
         self.doubled = False
         """Whether an instance ran twice: an upload's parts may be at both, under one name."""
@@ -20,7 +21,7 @@ class Lost:
 
     def nowhere(self) -> set[str]:
         """Manifests that may be lost and that no running instance has, though facts that got away in time name them."""
-        return self.manifests.difference(*map(_manifests, self._world.nodes))
+        return self.manifests.difference(*map(_manifests, self._cluster.nodes))
 
     def concerns(self, operation: Operation) -> bool:
         """Whether a request may fail for it."""
@@ -32,14 +33,14 @@ class Lost:
     def disk_of(self, node: Node, promised: set[str], but_manifests: bool = False) -> None:
         """A disk is about to be put back to an earlier state, or is gone: what only it has is lost, unless it was
         promised that others have it."""
-        others = [other for other in self._world.nodes if other is not node]
+        others = [other for other in self._cluster.nodes if other is not node]
         self.digests |= contents_of(node).difference(promised, *map(contents_of, others))
         if not but_manifests:
             self.digests |= PARTS.keys() - promised - {digest for other in others for digest in _manifests(other)}
 
     def relied_on_by(self, node: Node, history: History) -> None:
         """Nobody waits for an instance any more. What it has linked unseen, and others have, may be collected."""
-        others = [history.of(other.name) for other in self._world.nodes if other is not node]
+        others = [history.of(other.name) for other in self._cluster.nodes if other is not node]
         for document, seen in history.of(node.name).items():
             known = set().union(*(other[document].vector.items() for other in others if document in other))
             for (writer, clock), fact in seen.facts.items():

@@ -17,12 +17,12 @@ from registry.errors import StorageFailed
 from registry.instance import Instance
 from registry.ports import PeerUnreachable
 from simulations.checkers import convergence
-from simulations.images import ALL_IMAGES, digest_of
-from simulations.later import CAPABILITY, DOCUMENT, LATER, REPOSITORY, fields_of, later_fact
-from simulations.life import in_life, without_request
+from simulations.later_version import CAPABILITY, DOCUMENT, LATER, REPOSITORY, fields_of, later_fact
+from simulations.node import Node
+from simulations.process import in_process, outside_processes
 from simulations.run import CONVERGENCE_S, Run
-from simulations.workload import Answer, Client
-from simulations.world import Node
+from simulations.workload.client import Answer, Client
+from simulations.workload.images import ALL_IMAGES, digest_of
 
 ACCESS = "access"
 """A document on which everything depends."""
@@ -37,16 +37,16 @@ REFUSED, ANSWERED = "request refused for want of an upgrade", "request answered 
 Identity = tuple[int, int]
 
 
-class Mixed:
+class MixedVersions:
     """One run of a cluster of mixed versions."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._drawn = random.Random(f"{run.plan.seed} mixed versions")
-        self._later = run.world.nodes[-1]
+        self._rng = random.Random(f"{run.plan.seed} mixed versions")
+        self._later = run.cluster.nodes[-1]
         self._make_later(self._later)
-        self._client = Client("client-later", run.world.network, lambda: [self._later], run, f"{run.plan.seed} later")
-        run.world.on_born.append(self._watch_frames)
+        self._client = Client("client-later", run.cluster.network, lambda: [self._later], run, f"{run.plan.seed} later")
+        run.cluster.on_born.append(self._watch_frames)
 
     @staticmethod
     def _make_later(node: Node) -> None:
@@ -54,7 +54,7 @@ class Mixed:
 
     async def phases(self) -> None:
         run = self._run
-        await asyncio.gather(*(run.restart(node) for node in run.world.nodes))
+        await asyncio.gather(*(run.restart(node) for node in run.cluster.nodes))
         await asyncio.sleep(2.5)
         await self._have_content_everywhere()
         busy = self._write_and_probe(run.plan.fault_s), run.load(run.plan.operations, "busy")
@@ -69,46 +69,46 @@ class Mixed:
         self._check_capabilities()
         await self._check_all_stopped()
         await self._upgrade()
-        run.judge(convergence.check_agreement, run.world.nodes)
+        run.judge(convergence.check_agreement, run.cluster.nodes)
 
     async def _have_content_everywhere(self) -> None:
         """Have all instances hold content of the repository before the first critical fact, so that workers have it."""
         await self._client.push(self._later, REPOSITORY, TAG, IMAGE)
         await self._agree()
-        for node in self._run.world.nodes:
+        for node in self._run.cluster.nodes:
             await self._ask(node, "GET", f"/v2/{REPOSITORY}/blobs/{digest_of(IMAGE.blobs[0])}", DOCUMENT)
 
     # What the later instance does
 
     async def _write_and_probe(self, seconds: float) -> None:
-        until = self._run.world.loop.now + seconds
+        until = self._run.cluster.loop.now + seconds
         number = 0
-        while self._run.world.loop.now < until:
-            drawn = self._drawn.random()
-            if drawn < 0.15:
+        while self._run.cluster.loop.now < until:
+            rng = self._rng.random()
+            if rng < 0.15:
                 await self._write(DOCUMENT, f"fact {number}")
-            elif drawn < 0.25:
+            elif rng < 0.25:
                 await self._write(DOCUMENT, None)
-            elif drawn < 0.35:
-                await self._client.push(self._later, REPOSITORY, TAG, self._drawn.choice(ALL_IMAGES[:3]))
+            elif rng < 0.35:
+                await self._client.push(self._later, REPOSITORY, TAG, self._rng.choice(ALL_IMAGES[:3]))
             else:
-                await self._probe(self._drawn.choice(self._run.world.nodes))
+                await self._probe(self._rng.choice(self._run.cluster.nodes))
             number += 1
-            await asyncio.sleep(PAUSE_S * self._drawn.random())
+            await asyncio.sleep(PAUSE_S * self._rng.random())
 
     async def _write(self, document: str, said: str | None) -> None:
         """Have the later instance say a critical fact, or without one delete those that are there."""
         node = self._later
-        if node.instance is None or node.life is None or not node.up or not node.started:
+        if node.instance is None or node.process is None or not node.up or not node.started:
             return
-        history, now = self._run.history, self._run.world.loop.now
+        history, now = self._run.history, self._run.cluster.loop.now
         asked = history.begin("unmark", node.name, document.removeprefix("repository/"), now, "", "")
         writing = asyncio.get_running_loop().create_task(
-            self._say(node.instance, document, said), context=in_life(node.life)
+            self._say(node.instance, document, said), context=in_process(node.process)
         )
         await asyncio.wait([writing], timeout=WRITE_S)
         if writing.done():
-            asked.ended_s, asked.status = self._run.world.loop.now, 202
+            asked.ended_s, asked.status = self._run.cluster.loop.now, 202
 
     @staticmethod
     async def _say(instance: Instance, document: str, said: str | None) -> None:
@@ -135,7 +135,7 @@ class Mixed:
 
         async def watched(incoming: Any, sender: str | None = None) -> Any:
             if sender is not None and incoming.document == DOCUMENT and node.abilities is OWN:
-                without_request(
+                outside_processes(
                     lambda: self._run.violate(f"{node.name} has applied a frame with a critical field unknown to it")
                 )
             return await take_in(incoming, sender)
@@ -168,14 +168,14 @@ class Mixed:
         yield "POST", "/v2/app/blobs/uploads/", ACCESS
 
     async def _probe(self, node: Node) -> None:
-        await self._ask(node, *self._drawn.choice(list(self._requests())))
+        await self._ask(node, *self._rng.choice(list(self._requests())))
 
     async def _ask(self, node: Node, method: str, path: str, document: str) -> Answer | None:
         """Ask an instance, and see that it refuses if a fact stands against it from beginning to end."""
-        life, before = node.life, self._marks(node, document) | self._marks(node, ACCESS)
+        process, before = node.process, self._marks(node, document) | self._marks(node, ACCESS)
         answer = await self._exchange(node, method, path)
         after = self._marks(node, document) | self._marks(node, ACCESS)
-        if answer is None or node.life is not life:
+        if answer is None or node.process is not process:
             return None
         self._run.reached[REFUSED if REFUSAL in answer.body else ANSWERED] += 1
         told = f"{node.name} answers {method} {path} with {answer.status}"
@@ -190,7 +190,7 @@ class Mixed:
         with suppress(PeerUnreachable, TimeoutError):
             async with (
                 asyncio.timeout(ANSWER_S),
-                self._run.world.network.request("mixed", None, method, url, [], b"") as exchange,
+                self._run.cluster.network.request("mixed", None, method, url, [], b"") as exchange,
             ):
                 body = b"".join([chunk async for chunk in exchange.chunks()]) if method != "HEAD" else b""
                 return Answer(exchange.status, exchange.headers, body)
@@ -198,8 +198,8 @@ class Mixed:
 
     async def _agree(self) -> None:
         """Wait until all digests agree, also where not all are ready."""
-        loop, begun = asyncio.get_running_loop(), self._run.world.loop.now
-        while len({node.instance.catalog.replica.root() for node in self._run.world.nodes if node.instance}) > 1:
+        loop, begun = asyncio.get_running_loop(), self._run.cluster.loop.now
+        while len({node.instance.catalog.replica.root() for node in self._run.cluster.nodes if node.instance}) > 1:
             if loop.time() - begun > CONVERGENCE_S:
                 self._run.violate("instances of two versions do not agree")
                 return
@@ -207,7 +207,7 @@ class Mixed:
 
     async def _probe_all(self) -> None:
         """In calm weather every request is refused at each old instance, and answered at the later one."""
-        for node in self._run.world.nodes:
+        for node in self._run.cluster.nodes:
             for request in self._requests():
                 is_known = request[-1] == DOCUMENT  # of other repositories there may be none
                 for _ in range(2):  # at either process
@@ -220,7 +220,7 @@ class Mixed:
     def _check_capabilities(self) -> None:
         instance = self._later.instance
         assert instance is not None, "all are up in calm weather"
-        for node in self._run.world.nodes:
+        for node in self._run.cluster.nodes:
             if node is not self._later and node.instance is not None:
                 member = node.instance.cluster.members.get(instance.catalog.instance_id)
                 if member is None or CAPABILITY not in member.capabilities:
@@ -230,7 +230,7 @@ class Mixed:
         """A document on which everything depends stops old instances altogether, until its fact is deleted."""
         await self._write(ACCESS, "everything")
         await self._agree()
-        for node in self._run.world.nodes:
+        for node in self._run.cluster.nodes:
             if node is not self._later and not self._marks(node, ACCESS):
                 self._run.violate(f"{node.name} has not taken in the fact on which everything depends")
         await self._probe_all()
@@ -242,7 +242,7 @@ class Mixed:
 
     async def _upgrade(self) -> None:
         """Each instance is started anew as one of the later version."""
-        for node in self._run.world.nodes:
+        for node in self._run.cluster.nodes:
             if node.abilities is OWN:
                 node.die(False)
                 self._make_later(node)
@@ -254,4 +254,4 @@ class Mixed:
 
 async def mixed_versions(run: Run) -> None:
     """An act for `run`: the phases of mixed versions in the world of a plan."""
-    await run.play(Mixed(run).phases)
+    await run.play(MixedVersions(run).phases)

@@ -18,8 +18,11 @@ import apsw
 SECTOR_BYTES = 512
 ROOM_BYTES = 1 << 40
 
+DiskImage = tuple[dict[str, bytes], dict[str, bytes]]
+"""The content files and the databases of a disk, by their names."""
 
-class Platter:
+
+class FileState:
     """The bytes of one file: what is there, and what would be after a power cut."""
 
     def __init__(self, content: bytes = b"") -> None:
@@ -44,17 +47,17 @@ class Platter:
             _apply(self._durable, offset, data)
         self._pending.clear()
 
-    def after_power_cut(self, drawn: random.Random) -> bytes:
+    def after_power_cut(self, rng: random.Random) -> bytes:
         """What a power cut leaves: the durable bytes and any subset of the pending sectors."""
         left = bytearray(self._durable)
-        keep = drawn.choice((0.0, 0.5, 0.9, 1.0))
+        keep = rng.choice((0.0, 0.5, 0.9, 1.0))
         for offset, data in self._pending:
             if data is None:
-                if drawn.random() < keep:
+                if rng.random() < keep:
                     _apply(left, offset, None)
                 continue
             for at in range(0, len(data), SECTOR_BYTES):
-                if drawn.random() < keep:
+                if rng.random() < keep:
                     _apply(left, offset + at, data[at : at + SECTOR_BYTES])
         return bytes(left)
 
@@ -74,18 +77,18 @@ def _apply(content: bytearray, offset: int, data: bytes | None) -> None:
     content[offset : offset + len(data)] = data
 
 
-class Names:
+class DirectoryState:
     """The directories of a disk: which name stands for which bytes, now and after a power cut."""
 
     def __init__(self) -> None:
-        self.now: dict[str, Platter] = {}
-        self._durable: dict[str, Platter] = {}
-        self._pending: list[tuple[str | None, str | None, Platter]] = []
+        self.now: dict[str, FileState] = {}
+        self._durable: dict[str, FileState] = {}
+        self._pending: list[tuple[str | None, str | None, FileState]] = []
         """What went: (old name, new name, bytes); either name may be None."""
         self.directories: dict[str, set[str]] = defaultdict(set)
         """The names of directories, by the directory that they are in."""
 
-    def change(self, old: str | None, new: str | None, platter: Platter) -> None:
+    def change(self, old: str | None, new: str | None, platter: FileState) -> None:
         if old is not None:
             del self.now[old]
         if new is not None:
@@ -101,20 +104,20 @@ class Names:
                 still.append((old, new, platter))
         self._pending = still
 
-    def after_power_cut(self, drawn: random.Random) -> dict[str, bytes]:
+    def after_power_cut(self, rng: random.Random) -> dict[str, bytes]:
         left = dict(self._durable)
-        keep = drawn.choice((0.0, 0.5, 1.0))
+        keep = rng.choice((0.0, 0.5, 1.0))
         for old, new, platter in self._pending:
-            if drawn.random() < keep:
+            if rng.random() < keep:
                 _rename(left, old, new, platter)
-        return {name: platter.after_power_cut(drawn) for name, platter in left.items()}
+        return {name: platter.after_power_cut(rng) for name, platter in left.items()}
 
 
 def _parent(name: str | None) -> str | None:
     return None if name is None else name.rpartition("/")[0] or "."
 
 
-def _rename(names: dict[str, Platter], old: str | None, new: str | None, platter: Platter) -> None:
+def _rename(names: dict[str, FileState], old: str | None, new: str | None, platter: FileState) -> None:
     if old is not None:
         names.pop(old, None)
     if new is not None:
@@ -124,7 +127,7 @@ def _rename(names: dict[str, Platter], old: str | None, new: str | None, platter
 class SimulatedFile:
     """See `registry.ports.DiskFile`."""
 
-    def __init__(self, disk: "SimulatedDisk", name: str, platter: Platter, may_write: bool) -> None:
+    def __init__(self, disk: "SimulatedDisk", name: str, platter: FileState, may_write: bool) -> None:
         self._disk, self._name, self._platter, self._may_write = disk, name, platter, may_write
 
     def append(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
@@ -162,18 +165,18 @@ class SimulatedDisk:
     `call` is told of every call before it happens, and may raise.
     """
 
-    def __init__(self, scratch: Path, drawn: random.Random, content: dict[str, bytes], databases: dict[str, bytes]):
+    def __init__(self, scratch: Path, rng: random.Random, content: dict[str, bytes], databases: dict[str, bytes]):
         self._scratch = scratch
-        self._drawn = drawn
-        self._names = Names()
-        self._databases: dict[str, Platter] = {}
+        self._rng = rng
+        self._names = DirectoryState()
+        self._databases: dict[str, FileState] = {}
         self._connections: list[apsw.Connection] = []
         self.on_call: Callable[[str, str], None] = lambda call, name: None
         self.is_cached: Callable[[], bool] = lambda: True
         scratch.mkdir(parents=True)
         self._vfs = _WatchingVfs(f"simulated-{scratch.name}-{id(self)}", self)
         for name, data in content.items():
-            self._names.now[name] = self._names._durable[name] = Platter(data)
+            self._names.now[name] = self._names._durable[name] = FileState(data)
         for name, data in databases.items():
             (scratch / name).write_bytes(data)
 
@@ -191,7 +194,7 @@ class SimulatedDisk:
         self.call("create", path)
         if path in self._names.now:
             raise FileExistsError(errno.EEXIST, "exists", path)
-        platter = Platter()
+        platter = FileState()
         self._names.change(None, path, platter)
         return SimulatedFile(self, path, platter, True)
 
@@ -228,7 +231,7 @@ class SimulatedDisk:
         self._connections.append(connection)
         return connection
 
-    def _existing(self, path: str) -> Platter:
+    def _existing(self, path: str) -> FileState:
         platter = self._names.now.get(path)
         if platter is None:
             raise FileNotFoundError(errno.ENOENT, "no such file", path)
@@ -236,12 +239,12 @@ class SimulatedDisk:
 
     # What the world does to it
 
-    def database(self, name: str) -> Platter:
+    def database(self, name: str) -> FileState:
         """The bytes of one of SQLite's files, by the part of its name behind the directory."""
         platter = self._databases.get(name)
         if platter is None:
             path = self._scratch / name
-            platter = self._databases[name] = Platter(path.read_bytes() if path.exists() else b"")
+            platter = self._databases[name] = FileState(path.read_bytes() if path.exists() else b"")
         return platter
 
     def content_names(self) -> list[str]:
@@ -257,8 +260,8 @@ class SimulatedDisk:
         """What is left for the next start: after a power cut any subset of what was not synced, else all of it."""
         databases = {name: p for name, p in self._databases.items() if not name.endswith("-shm")}
         if power_cut:
-            content = self._names.after_power_cut(self._drawn)
-            return content, {name: platter.after_power_cut(self._drawn) for name, platter in sorted(databases.items())}
+            content = self._names.after_power_cut(self._rng)
+            return content, {name: platter.after_power_cut(self._rng) for name, platter in sorted(databases.items())}
         content = {name: bytes(platter.now) for name, platter in sorted(self._names.now.items())}
         return content, {name: bytes(platter.now) for name, platter in sorted(databases.items())}
 
@@ -299,7 +302,7 @@ class _WatchingFile(apsw.VFSFile):
         self._disk = disk
         full = name.filename() if isinstance(name, apsw.URIFilename) else name
         self._name = Path(full).name if full else ""
-        self._platter = disk.database(self._name) if full else Platter()
+        self._platter = disk.database(self._name) if full else FileState()
         super().__init__("", name, flags)
 
     def xWrite(self, data: bytes, offset: int) -> None:

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
-LIFE: ContextVar["Life | None"] = ContextVar("life", default=None)
+PROCESS: ContextVar["Process | None"] = ContextVar("life", default=None)
 
 
-class Died(BaseException):
+class ProcessDied(BaseException):
     """Unwinds the callback in which an instance dies; everything else of it just never runs."""
 
 
-class Life:
+class Process:
     """See the module."""
 
     def __init__(self, name: str, number: int) -> None:
@@ -42,11 +42,11 @@ class Life:
     def check(self) -> None:
         """Raises Died in what still runs of a dead instance."""
         if not self.alive:
-            raise Died(repr(self))
+            raise ProcessDied(repr(self))
 
-    def part(self, name: str) -> "Life":
+    def part(self, name: str) -> "Process":
         """A process that ends with this one, and may stand still alone."""
-        part = Life(f"{self.name} {name}", self.number)
+        part = Process(f"{self.name} {name}", self.number)
         self.on_death.append(part.end)
         return part
 
@@ -68,7 +68,7 @@ def _nobody() -> Context:
     return Context()
 
 
-class LivingHandle(asyncio.Handle):
+class ProcessHandle(asyncio.Handle):
     """A callback that runs only while its instance does. It is made some ten thousand times a run, so it is flat: what
     the classes above it do is done here."""
 
@@ -84,10 +84,10 @@ class LivingHandle(asyncio.Handle):
         self._source_traceback = None
 
     def _run(self) -> None:
-        run_living(self)
+        run_handle(self)
 
 
-class LivingTimer(asyncio.TimerHandle):
+class ProcessTimer(asyncio.TimerHandle):
     """The same for timers."""
 
     __slots__ = ()
@@ -106,15 +106,15 @@ class LivingTimer(asyncio.TimerHandle):
         self._scheduled = True
 
     def _run(self) -> None:
-        run_living(self)
+        run_handle(self)
 
 
-def run_living(handle: Any) -> None:
+def run_handle(handle: Any) -> None:
     """Run a callback, unless its instance does not."""
     if handle._cancelled:  # between its instance's going on and now
         return
-    life = handle._context.get(LIFE)
-    if life is not None and (life.paused or not life.alive) and life.holds_back(handle):
+    process = handle._context.get(PROCESS)
+    if process is not None and (process.paused or not process.alive) and process.holds_back(handle):
         return
     try:
         handle._context.run(handle._callback, *handle._args)
@@ -124,13 +124,13 @@ def run_living(handle: Any) -> None:
         handle._loop.call_exception_handler({"message": "Exception in callback", "exception": error, "handle": handle})
 
 
-def in_life(life: Life) -> Context:
+def in_process(process: Process) -> Context:
     """A context in which everything belongs to `life`."""
     context = Context()
-    context.run(LIFE.set, life)
+    context.run(PROCESS.set, process)
     return context
 
 
-def without_request(work: Callable[[], Any]) -> Any:
+def outside_processes(work: Callable[[], Any]) -> Any:
     """Run something of the world's from within an instance's callback."""
     return Context().run(work)

@@ -7,13 +7,14 @@ from typing import Any, Protocol
 from registry.catalog.queries import KIND
 from simulations.checkers import Violation, lists
 from simulations.checkers.winners import winners
+from simulations.cluster import SimulatedCluster
 from simulations.faults import MEMBER_FAULTS
-from simulations.history import History, Operation, Seen
-from simulations.images import ALL_IMAGES, PARTS, digest_of
-from simulations.lost import Lost
+from simulations.history import DocumentState, History, Operation
+from simulations.lost_content import LostContent
+from simulations.node import Node
 from simulations.plan import Plan
-from simulations.workload import Answer, Client
-from simulations.world import Node, World
+from simulations.workload.client import Answer, Client
+from simulations.workload.images import ALL_IMAGES, PARTS, digest_of
 
 SUBJECT = digest_of(ALL_IMAGES[0].body)
 
@@ -22,9 +23,9 @@ class Judge(Protocol):
     """What is needed of a run."""
 
     plan: Plan
-    world: World
+    cluster: SimulatedCluster
     history: History
-    lost: Lost
+    lost: LostContent
 
     def judge(self, check: Any, *arguments: Any) -> Any: ...
 
@@ -37,14 +38,14 @@ class Judge(Protocol):
     def end(self, operation: Operation, answer: Answer | None) -> None: ...
 
 
-class Sweep:
+class FinalReads:
     """See the module."""
 
     def __init__(self, run: Judge) -> None:
         self._run = run
-        self._nodes = run.world.nodes
-        self._client = Client("client-last", run.world.network, lambda: self._nodes, run, f"{run.plan.seed} sweep")
-        self._drawn = random.Random(f"{run.plan.seed} sweep lists")
+        self._nodes = run.cluster.nodes
+        self._client = Client("client-last", run.cluster.network, lambda: self._nodes, run, f"{run.plan.seed} sweep")
+        self._rng = random.Random(f"{run.plan.seed} sweep lists")
 
     async def carry_out(self) -> None:
         """Every list and every tag at every instance, and every blob that a tag stands on at one; where content is
@@ -71,7 +72,7 @@ class Sweep:
             return set()
         return {(repository, layer) for layer in self._client.layers(body)}
 
-    def _named(self, repository: str, seen: Seen) -> set[str]:
+    def _named(self, repository: str, seen: DocumentState) -> set[str]:
         """What live manifests name. It is linked, unless somebody has deleted it."""
         manifests = {fact.key[1] for fact in seen.facts.values() if fact.key[0] == "m"} & PARTS.keys()
         named = {blob for digest in manifests for blob in PARTS[digest].blobs}
@@ -86,10 +87,10 @@ class Sweep:
         is_moved = {"collect", "two-copies", "everywhere", "evict"} & set(plan.conditions)
         return named if is_moved or MEMBER_FAULTS & set(plan.faults) else set()
 
-    async def _pull_blob(self, seen: Seen, repository: str, digest: str) -> None:
+    async def _pull_blob(self, seen: DocumentState, repository: str, digest: str) -> None:
         if not any(fact.key == ("b", digest) for fact in seen.facts.values()):
             return  # it was deleted, which is allowed
-        answer = await self._client.pull_blob(self._drawn.choice(self._nodes), repository, digest)
+        answer = await self._client.pull_blob(self._rng.choice(self._nodes), repository, digest)
         if (answer is None or answer.status != 200) and digest not in self._run.lost.digests:
             self._run.violate(f"blob {digest} of {repository} cannot be pulled in the end")
 
@@ -111,7 +112,7 @@ class Sweep:
         self, node: Node, kind: str, path: str, repository: str, key: str, expected: list[str]
     ) -> None:
         """A list as a whole or in pages, which is drawn."""
-        count = self._drawn.choice((0, 1, 2)) if kind != "referrers" else 0
+        count = self._rng.choice((0, 1, 2)) if kind != "referrers" else 0
         begun: str | None = f"{path}?n={count}" if count else path
         listed: list[str] = []
         while begun is not None:

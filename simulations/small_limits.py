@@ -38,7 +38,7 @@ import registry.storage.store as store
 import registry.storage.upload_hashes as upload_hashes
 import registry.storage.upload_memory as upload_memory
 
-SMALL: tuple[tuple[Any, str, float], ...] = (
+SMALL_LIMITS: tuple[tuple[Any, str, float], ...] = (
     *((module, "CHECK_SPAN_BYTES", 128) for module in (checks, checked, quarantine, scrub, fetch)),
     (contents, "WHOLE_BYTES", 40),
     (store, "READ_BYTES", 128),
@@ -74,9 +74,9 @@ SMALL: tuple[tuple[Any, str, float], ...] = (
 
 
 @contextlib.contextmanager
-def shrunk(small: bool) -> Iterator[None]:
+def small_limits(small: bool) -> Iterator[None]:
     """The sizes of a run."""
     with contextlib.ExitStack() as stack:
-        for module, name, value in SMALL if small else ():
+        for module, name, value in SMALL_LIMITS if small else ():
             stack.enter_context(patch.object(module, name, value))
         yield

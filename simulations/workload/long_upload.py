@@ -9,10 +9,10 @@ import random
 from collections.abc import Callable
 
 from simulations.faults import MEMBER_FAULTS
-from simulations.images import digest_of
+from simulations.node import Node
 from simulations.plan import Plan
-from simulations.workload import OCTETS, Answer, Client
-from simulations.world import Node
+from simulations.workload.client import OCTETS, Answer, Client
+from simulations.workload.images import digest_of
 
 SIZE = 600
 PIECE = 50
@@ -32,15 +32,15 @@ def loses_uploads(faults: tuple[str, ...]) -> bool:
     return bool((LOSING | MEMBER_FAULTS) & set(faults)) or ("rolling-key" in faults and len(faults) > 1)
 
 
-class SlowUpload:
+class LongUpload:
     """See the module. `refuse` is told of what must not be."""
 
-    def __init__(self, client: Client, drawn: random.Random, refuse: Callable[[str], None], may_be_lost: bool) -> None:
+    def __init__(self, client: Client, rng: random.Random, refuse: Callable[[str], None], may_be_lost: bool) -> None:
         self._client = client
-        self._drawn = drawn
+        self._rng = rng
         self._refuse = refuse
         self._may_be_lost = may_be_lost
-        self._content = drawn.randbytes(SIZE)
+        self._content = rng.randbytes(SIZE)
         self._location: str | None = None
         self.acknowledged = 0
 
@@ -50,7 +50,7 @@ class SlowUpload:
             path = f"/v2/{REPOSITORY}/blobs/uploads/"
             begun = await self._client.ask("begin upload", node, "POST", path, repository=REPOSITORY)
             self._location = begun.headers["location"] if begun is not None and begun.status == 202 else None
-        elif self.acknowledged + PIECE < SIZE and self._drawn.random() < 0.5:
+        elif self.acknowledged + PIECE < SIZE and self._rng.random() < 0.5:
             await self._add(node, self.acknowledged + PIECE)
         else:
             await self.look(node)
@@ -99,8 +99,8 @@ class SlowUpload:
         self._location = answer.headers["location"]
 
 
-async def keep_on(upload: SlowUpload, drawn: random.Random, nodes: Callable[[], list[Node]]) -> None:
+async def keep_on(upload: LongUpload, rng: random.Random, nodes: Callable[[], list[Node]]) -> None:
     """Go on until cancelled, at any instance."""
     while True:
-        await asyncio.sleep(PAUSE_S * (0.5 + drawn.random()))
-        await upload.go_on(drawn.choice(nodes()))
+        await asyncio.sleep(PAUSE_S * (0.5 + rng.random()))
+        await upload.go_on(rng.choice(nodes()))

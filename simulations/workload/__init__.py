@@ -1,0 +1,10 @@
+"""The workload: clients that push, pull, tag, delete, mount and upload at changing instances, all at once.
+
+client             one client, and what it can do
+mix                what clients do, and how often
+images             what clients push
+malformed_uploads  clients that make mistakes
+long_upload        one upload that goes on through a whole run
+pipeline           clients that push a tag and pull it at once elsewhere, beside faults by which instances lag
+final_reads        the end of a run: everything is listed and pulled at every instance
+"""
