@@ -24,6 +24,7 @@ from registry.adapters.clock import SystemClock
 from registry.adapters.disk import SystemDisk
 from registry.adapters.no_bus import SilentBus
 from registry.catalog.catalog import PATH, Catalog
+from registry.catalog.change_sink import Unpublished
 from registry.catalog.database import Transaction
 from registry.catalog.queries import document_name
 from registry.catalog.repository import store_body
@@ -56,7 +57,8 @@ def main() -> None:
 async def measure(scratch: Path, tags: int, repositories: int) -> None:
     first, second = await opened(scratch / "first"), await opened(scratch / "second")
     frames: list[bytes] = []
-    first.documents.on_change = lambda change: frames.append(sealed(first, len(frames) + 1, change))
+    first.database.attach(SealedFrames(first, frames))
+    second.database.attach(Unpublished())
     await timed(
         "a tag written and its frame sealed, committed in groups", tags, partial(write, first, tags, repositories)
     )
@@ -73,6 +75,16 @@ async def measure(scratch: Path, tags: int, repositories: int) -> None:
     print(f"{len(beats[0]):10.0f} bytes    a heartbeat at a site of {SITE_SIZE}")
     await timed("a heartbeat received", len(beats), partial(receive, gossip, beats))
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:10.0f} MB       resident at most")
+
+
+class SealedFrames(Unpublished):
+    """Seals a frame for each change, and keeps it."""
+
+    def __init__(self, catalog: Catalog, frames: list[bytes]) -> None:
+        self._catalog, self._frames = catalog, frames
+
+    def publish(self, change: Change) -> None:
+        self._frames.append(sealed(self._catalog, len(self._frames) + 1, change))
 
 
 async def opened(path: Path) -> Catalog:

@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client.registry import CollectorRegistry
 
-from crdt.errors import DocumentBroken
 from registry.capabilities import OWN, Abilities
 from registry.catalog.catalog import Catalog
+from registry.catalog.compactor import Compactor
 from registry.catalog.understanding import blocking_all
 from registry.cluster.node import Cluster
 from registry.cluster.replication.read_lease import ReadLease
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.sessions import SeenRequests
+from registry.commit_steps import CommitSteps
 from registry.config import Config
 from registry.errors import StorageFailed
 from registry.event_loop.ending import end
@@ -66,6 +67,7 @@ class Instance:
         self._in_place = in_place
         self.abilities = abilities
         self.catalog = Catalog(disk, clock, abilities.kinds)
+        self.compactor = Compactor(self.catalog.replica, self.catalog.database)
         self.store = BlobStore(disk, self.catalog.database)
         self.leftovers = Leftovers(self.store, self.catalog.database)
         places = UploadPlaces(config.max_uploads)
@@ -93,8 +95,6 @@ class Instance:
         self._maintenance: asyncio.Task[None] | None = None
         self._sweep_due_s = 0.0
         """The time of the next sweep for files without rows, in steady seconds: soon after the start, then daily."""
-        self._large_logs: dict[str, None] = {}
-        """Documents that are due for a snapshot, in the order in which that was found."""
         self._repairs: set[asyncio.Task[object]] = set()
 
     async def start(self) -> None:
@@ -118,9 +118,9 @@ class Instance:
             self._in_place,
             self.abilities,
         )
-        self.catalog.documents.on_large_log = self._on_large_log
-        for document in self.catalog.replica.large_logs():
-            self._on_large_log(document)
+        steps = CommitSteps(self.cluster, self.catalog.queries, self.compactor, self.leftovers.mark)
+        self.catalog.database.attach(steps)
+        self.compactor.request_all_due()
         self.cluster.start()
         self._maintenance = asyncio.create_task(self._maintain())
 
@@ -147,23 +147,13 @@ class Instance:
             self._repairs.add(task)
             task.add_done_callback(self._repairs.discard)
 
-    def _on_large_log(self, document: str) -> None:
-        self._large_logs[document] = None
-
     async def _maintain(self) -> None:
         """Compact documents with a long log and tidy uploads, for ever. The first round waits: the digest of a large
         document takes seconds of processor time, which the start needs."""
         while True:
             await asyncio.sleep(MAINTENANCE_INTERVAL_S)
             try:
-                while self._large_logs:
-                    document = next(iter(self._large_logs))
-                    del self._large_logs[document]
-                    try:
-                        await self.compact(document)
-                    except StorageFailed:
-                        self._on_large_log(document)  # behind the others
-                        raise
+                await self.compactor.compact_due()
                 await self.uploads.tidy()
                 if self.clock.steady_s() >= self._sweep_due_s:
                     self._sweep_due_s = self.clock.steady_s() + SWEEP_INTERVAL_S
@@ -172,17 +162,3 @@ class Instance:
                 log.error(LogEvent.MAINTENANCE_FAILED, "maintenance failed: %(error)s", error=error)
             except Exception:
                 log.exception(LogEvent.MAINTENANCE_FAILED, "maintenance failed")
-
-    async def compact(self, document: str) -> None:
-        """Replace a document's log by a snapshot."""
-        compaction = self.catalog.replica.read_for_compaction(document)
-        if compaction is None:
-            return
-        try:
-            data = await asyncio.get_running_loop().run_in_executor(None, compaction.snapshot)
-        except DocumentBroken as error:
-            log.error(
-                LogEvent.SNAPSHOT_FAILED, "no snapshot of %(document)s: %(error)s", document=document, error=error
-            )
-            return
-        await self.catalog.database.write(lambda tx: self.catalog.replica.store_snapshot(tx, compaction, data))

@@ -16,6 +16,7 @@ from blake3 import blake3
 
 from registry.catalog.catalog import PATH
 from registry.catalog.database import Database
+from registry.catalog.wrong_sizes import WrongSizes
 from registry.instance import Instance
 from simulations.bus import RedisServers
 from simulations.loop import VirtualLoop
@@ -102,7 +103,7 @@ def _template() -> dict[str, bytes]:
     if not _TEMPLATES:
         scratch = Path(tempfile.mkdtemp(prefix="concord-template-", dir=SCRATCH))
         disk = SimulatedDisk(scratch / "disk", random.Random(0), {}, {})
-        database = Database(disk, PATH)
+        database = Database(disk, PATH, WrongSizes(lambda writer: None))
         database._writing.pragma("wal_checkpoint", "truncate")
         _TEMPLATES.update({name: data for name, data in disk.image(False)[1].items() if data})
         database.reading.close()

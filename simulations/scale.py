@@ -164,6 +164,7 @@ class Part(Cluster):
         )
         self.cluster = self
         self.peers = self.anti_entropy._peers = Questions(deployment, self, transport, clock)
+        self.catalog.attach(self.gossip.publish)
         self.catalog.on_reached = lambda *reached: deployment.reached(self, *reached)
 
     def start(self) -> None:

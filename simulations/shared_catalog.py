@@ -168,11 +168,6 @@ class SharedReplica:
         return self.state(document), self.diff(document, vector)
 
 
-class _Documents:
-    on_links: object
-    on_change: Callable[[Change], None] = staticmethod(lambda change: None)
-
-
 class _Nothing:
     """Stands for what the database would remember beside documents: nothing is asked again."""
 
@@ -195,11 +190,15 @@ class SharedCatalog:
         self.writer = writer
         self.incarnation = 1
         self.replica = SharedReplica(states, common)
-        self.documents = _Documents()
         self.database = self.queries = _Nothing()
         self._seen: dict[str, Vector] = {}
         """Of documents written here, their vectors after the last write."""
+        self._publish: Callable[[Change], None]
         self.on_reached: Callable[[str, Vector, Vector], None] = lambda name, before, after: None
+
+    def attach(self, publish: Callable[[Change], None]) -> None:
+        """Publish what is written from now on."""
+        self._publish = publish
 
     def write(self, name: str, texts: Sequence[str], ended: Sequence[Identity], bodies: tuple[bytes, ...]) -> None:
         """One operation, committed and told."""
@@ -212,7 +211,7 @@ class SharedCatalog:
         after = held.vector | {self.writer: sum(delta.spans[self.writer])}
         self._reach(name, held, raw, delta, after)
         self._seen[name] = after
-        self.documents.on_change(
+        self._publish(
             Change(name, self.writer, clock, needs, raw, self.replica.held(name).digest, self.replica.commit, bodies)
         )
 

@@ -63,7 +63,7 @@ LAYERS = (
     ("catalog",),
     ("storage",),
     ("cluster",),
-    ("instance",),
+    ("commit_steps", "instance"),
     ("http",),
     ("adapters",),
     ("runtime",),

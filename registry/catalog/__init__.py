@@ -1,11 +1,13 @@
 """The catalog: one SQLite database with the replicated documents and what they mean.
 
 schema       tables, migrations, and what is checked when a database is opened
+change_sink  what follows a commit, in its order
 database     two connections and the grouping of concurrent writes into one durable commit
 documents    documents: writing them, and taking in the updates of others
 tries        the hash tries behind the state digests, cached
 view         live facts: what documents mean, and the only thing reads touch
 replica      what other replicas ask of the documents
+compactor    replacing a document's long log by a snapshot
 repository   what a push, a delete or a mount changes
 reassert     undoing deletes: asserting anew what an older copy says
 incoming     taking in what other instances send

@@ -1,6 +1,6 @@
 """The whole catalog of one data directory, opened."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from crdt.catchup import State
 from crdt.clock import HybridClock
@@ -41,7 +41,8 @@ class Catalog:
         """`kinds` are those of facts that this version understands."""
         self._clock = clock
         self.understanding = Understanding(kinds, clock)
-        self.database = Database(disk, PATH)
+        self.wrong_sizes = WrongSizes(lambda writer: self.queries.instance_of(writer))
+        self.database = Database(disk, PATH, self.wrong_sizes)
         self.instance_id = ""
         self.secret = b""
         self.incarnation = 0
@@ -49,10 +50,6 @@ class Catalog:
         """True when the state digest at this start was that of the last orderly end; None after any other end."""
         self.replica = DocumentReplica(self.database)
         self.queries = Queries(self.database)
-        self.wrong_sizes = WrongSizes(self.queries.instance_of)
-        self.database.on_wrong_size = self.wrong_sizes.report
-        self.on_taken_in: Callable[[Applied, str | None], None] = lambda applied, sender: None
-        """Called with every update from elsewhere that brought something, once it is durable."""
 
     async def start(self) -> None:
         """Name the instance if it is new, count this start, and draw its writer."""
@@ -149,7 +146,7 @@ class Catalog:
             self.retire_writer()
             applied = await self.database.write_in_steps(operation)
         if applied.fresh:
-            self.on_taken_in(applied, sender)
+            self.database.sink.taken_in(applied.latest, sender)
         return applied
 
     async def heal(self, document: str, vector: Vector, theirs: list[tuple[int, int, str]]) -> None:

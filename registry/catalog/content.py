@@ -52,7 +52,7 @@ def add_content(tx: Transaction, digest: Digest, size: int, checks: bytes, now_m
         (digest, size, checks, now_ms),
     )
     tx.execute(_COUNT, (CONTENTS_ADDED,))
-    tx.adds_content = True
+    tx.note_content_added()
 
 
 def note_used(tx: Transaction, used: Mapping[Digest, int]) -> None:

@@ -14,11 +14,12 @@ import asyncio
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import apsw
 
 from registry.catalog import schema
+from registry.catalog.change_sink import ChangeSink
 from registry.disk_errors import storage_failure
 from registry.event_loop.steps import Steps, run_in_steps
 from registry.ports import Disk
@@ -48,15 +49,36 @@ class WrongSize(NamedTuple):
     writer: int
 
 
+class WrongSizeReport(Protocol):
+    """The report of wrong sizes."""
+
+    def report(self, wrong: WrongSize) -> None:
+        """Report a wrong size that a committed operation has noticed."""
+
+
 class Transaction:
     """One operation inside a group: SQL, and what is to happen once the group is durable."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: apsw.Connection, sink: ChangeSink | None) -> None:
         self._connection = connection
+        self._sink = sink
         self.after_commit: list[Callable[[], None]] = []
         self.after_rollback: list[Callable[[], None]] = []
         self.wrong_sizes: list[WrongSize] = []
         self.adds_content = False
+
+    @property
+    def sink(self) -> ChangeSink:
+        """The steps that follow the commit. Raises RuntimeError before a sink is attached, which takes the operation
+        back."""
+        if self._sink is None:
+            raise RuntimeError("the database has no sink for what follows a commit: attach one before the first write")
+        return self._sink
+
+    def note_content_added(self) -> None:
+        """Note that the operation adds content, for the step that follows the group."""
+        _ = self.sink  # raises where there is none
+        self.adds_content = True
 
     def execute(self, sql: str, bindings: tuple[Any, ...] = ()) -> apsw.Cursor:
         return self._connection.execute(sql, bindings)
@@ -143,7 +165,7 @@ class Database(Reads):
 
     `write` raises StorageFailed when the disk does not take a commit."""
 
-    def __init__(self, disk: Disk, path: str) -> None:
+    def __init__(self, disk: Disk, path: str, wrong_sizes: WrongSizeReport) -> None:
         self._writing = disk.connect(path)
         schema.configure(self._writing)
         schema.migrate(self._writing)
@@ -154,10 +176,20 @@ class Database(Reads):
         self._queue: list[_Waiting] = []
         self._committing: asyncio.Task[None] | None = None
         self.on_failed_commit: list[Callable[[], None]] = []
-        self.on_wrong_size: Callable[[WrongSize], None] = lambda wrong: None
-        """Called with each wrong size that an operation has noticed, once it is durable."""
-        self.on_content_added: Callable[[], None] = lambda: None
-        """Called when contents were added, once that is durable."""
+        self._wrong_sizes = wrong_sizes
+        self._sink: ChangeSink | None = None
+
+    def attach(self, sink: ChangeSink) -> None:
+        """Give the steps that follow a commit, once. Construction cannot: the sink needs the instance's id, which a
+        first commit has to make durable."""
+        assert self._sink is None, "a database has one sink"
+        self._sink = sink
+
+    @property
+    def sink(self) -> ChangeSink:
+        """The steps that follow a commit."""
+        assert self._sink is not None, "a sink is attached"
+        return self._sink
 
     async def write(self, operation: Operation[T]) -> T:
         """Run `operation` in the next group and wait until it is durable.
@@ -204,9 +236,9 @@ class Database(Reads):
             for transaction in transactions:
                 _call_all(transaction.after_commit)
                 for wrong in transaction.wrong_sizes:
-                    self.on_wrong_size(wrong)
+                    self._wrong_sizes.report(wrong)
             if any(transaction.adds_content for transaction in transactions):
-                self.on_content_added()
+                self.sink.content_added()
 
     async def _run(
         self,
@@ -215,7 +247,7 @@ class Database(Reads):
         transactions: list[Transaction],
         results: list[tuple["asyncio.Future[Any]", Any]],
     ) -> None:
-        transaction = Transaction(self._writing)
+        transaction = Transaction(self._writing, self._sink)
         transactions.append(transaction)
         self._writing.execute("SAVEPOINT operation")
         try:

@@ -5,7 +5,8 @@ live facts. All of it changes together, in one transaction. Writes and updates n
 pycrdt: our own operations are encoded directly, and the check of every update yields what it says.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -83,11 +84,6 @@ class Documents:
         self._instance = instance
         self.writer = writer
         self._registered = False
-        self.on_change: Callable[[Change], None] = lambda change: None
-        self.on_large_log: Callable[[str], None] = lambda name: None
-        self.on_links: Callable[[str, list[Fact]], None] = lambda name, links: None
-        """Called with the document and its new blob links when they are durable, for writes of any
-        instance."""
 
     def retire_writer(self, writer: int) -> None:
         """Never write under the present writer again, but under `writer`, drawn afresh."""
@@ -124,7 +120,7 @@ class Documents:
     ) -> Change:
         """One operation of ours, of few facts: delete observed facts, by (writer, clock), and append others.
 
-        Told to `on_change` once it is durable.
+        Published once it is durable, see `change_sink`.
         """
         return run_to_completion(self.write_in_steps(tx, name, deleted, facts, bodies))
 
@@ -157,7 +153,7 @@ class Documents:
         raw = encode_own(delta)
         number, digest, _ = yield from self._record(tx, name, row, vector, raw, Read(delta, facts))
         change = Change(name, own, clock, needs, raw, digest, number, bodies)
-        tx.after_commit.append(lambda: self.on_change(change))
+        tx.after_commit.append(partial(tx.sink.publish, change))
         return change
 
     def apply(self, tx: Transaction, name: str, raw: bytes, delta: Delta, needs: Vector, now_ms: int) -> Steps[Applied]:
@@ -213,6 +209,7 @@ class Documents:
     ) -> Steps[tuple[int, bytes, tuple[int, int]]]:
         """Log an update and bring vector, view, trie and digest along. Return the commit number, the digest, and time
         and writer of the newest fact."""
+        sink = tx.sink
         tx.execute("INSERT INTO log (document, delta) VALUES (?, ?)", (row.id, raw))
         number = tx.last_number()
         effect = yield from update_view(tx, row.id, read, vector)
@@ -245,9 +242,9 @@ class Documents:
         if bool(not_understood) != bool(row.not_understood):
             tx.after_commit.append(lambda: self._understanding.changed(name, not not_understood))
         if effect.links:
-            tx.after_commit.append(lambda: self.on_links(name, effect.links))
+            tx.after_commit.append(partial(sink.linked, name, effect.links))
         if is_large_log(logged_count, logged_bytes, row.snapshot_bytes):
-            tx.after_commit.append(lambda: self.on_large_log(name))
+            tx.after_commit.append(partial(sink.log_grew, name))
         return number, after.digest, effect.latest
 
 

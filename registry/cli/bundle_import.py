@@ -23,6 +23,7 @@ from registry.adapters.clock import SystemClock
 from registry.adapters.disk import SystemDisk
 from registry.catalog import membership, queries
 from registry.catalog.catalog import PATH, Catalog
+from registry.catalog.change_sink import Unpublished
 from registry.catalog.content import add_content
 from registry.catalog.incoming import Incoming, note_writers, store_missing_body
 from registry.cli.bundle import LIST, MAC, VERSION, Bundle, Moved, mac_of, moved
@@ -153,6 +154,7 @@ async def _import(data: Path, bundle: Bundle, staging: Staging, checks: dict[Dig
     clock = SystemClock()
     catalog = Catalog(SystemDisk(data), clock)
     await catalog.start()
+    catalog.database.attach(Unpublished())
     undo = Undo(catalog, reassert)
     try:
         for digest, found in checks.items():

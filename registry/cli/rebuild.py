@@ -15,6 +15,7 @@ import apsw
 from registry.adapters.clock import SystemClock
 from registry.adapters.disk import SystemDisk
 from registry.catalog.catalog import PATH, Catalog
+from registry.catalog.change_sink import Unpublished
 from registry.catalog.content import add_content
 from registry.cli.catalog_file import instance_of, open_read_only
 from registry.errors import CannotStart
@@ -91,6 +92,7 @@ async def _rebuild(data: Path, part: Path) -> tuple[int, int, list[str]]:
     clock = SystemClock()
     catalog = Catalog(SystemDisk(part), clock)
     await catalog.start()
+    catalog.database.attach(Unpublished())
     count, size_bytes, wrong = 0, 0, []
     for algorithm in ALGORITHMS:
         for file in sorted((data / "blobs" / algorithm).glob("??/*")):

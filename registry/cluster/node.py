@@ -6,12 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from crdt.change import Change
-from crdt.fact import Fact
 from crdt.vector import Vector
 from registry import __version__
 from registry.capabilities import OWN, Abilities
 from registry.catalog.catalog import Catalog
-from registry.catalog.documents import Applied
 from registry.catalog.members import all_members, all_sync_points, drop_members, save_members
 from registry.catalog.membership import remove_member, removed_members
 from registry.catalog.queries import document_name
@@ -47,7 +45,7 @@ from registry.config import Config
 from registry.errors import StorageFailed
 from registry.event_loop.ending import end
 from registry.event_loop.supervised import run_supervised
-from registry.oci.names import Digest, Repository
+from registry.oci.names import Repository
 from registry.ports import Bus, Clock, PeerTransport, PeerUnreachable
 from registry.storage.disk_budget import DiskBudget
 from registry.storage.space import DiskSpace
@@ -129,7 +127,6 @@ class Cluster:
         self.members.on_unproven = self.liveness.request
         self.gossip.on_incomplete = self.anti_entropy.request_diff
         self.anti_entropy.on_advanced = self.advanced
-        catalog.on_taken_in = self._taken_in
         self._addresses = list(config.peer)
         self.reachability = Reachability(self.members, self.peers, self.heartbeat, self._addresses)
         self._tasks: list[asyncio.Task[None]] = []
@@ -176,7 +173,6 @@ class Cluster:
         )
         self.is_decommissioned = False
         self.on_decommissioned: Callable[[], None] = lambda: None  # called when this instance has left for good
-        catalog.documents.on_links = self._linked
         self.blob_reader = BlobReader(catalog, store, self.transfers, clock, config.check_after_s)
         self.decommission = Decommission(catalog, self.blob_reader, self.members, self.peers, self.anti_entropy)
         self.scrubber = Scrubber(config, catalog, store, self.blob_reader, self.bodies, clock)
@@ -439,17 +435,6 @@ class Cluster:
         self.site_lease.request_renewal()
 
     # Incoming changes
-
-    def _linked(self, document: str, links: list[Fact]) -> None:
-        self.garbage_collector.linked(Digest(fact.key) for fact in links)
-        self.replicator.linked(document, links)
-
-    def _taken_in(self, applied: Applied, sender: str | None) -> None:
-        """Measure the age of a change. With a sender it came by a frame, which may have had no room for a body."""
-        self.bodies.wake()
-        time, writer = applied.latest
-        if time and not self.anti_entropy.is_bootstrapping:
-            self.delays.note(sender or self._catalog.queries.instance_of(writer), time, by_frame=sender is not None)
 
     def _heard(self, member: Member) -> None:
         loop = asyncio.get_running_loop()

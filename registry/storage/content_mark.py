@@ -49,7 +49,6 @@ class ContentMark:
         self._added = self._written = 0
         self._appended = 0
         self._writing: asyncio.Task[None] | None = None
-        database.on_content_added = self._note
 
     async def fits(self) -> bool:
         """Return whether the catalog is as new as the mark says. Raises StorageFailed."""
@@ -95,8 +94,8 @@ class ContentMark:
         row = self._database.row("SELECT value FROM meta WHERE key = ?", (CONTENTS_ADDED,))
         return row[0] if row is not None else 0
 
-    def _note(self) -> None:
-        """Contents were added, durably."""
+    def note_added(self) -> None:
+        """Note that contents were added, durably."""
         if not self._line:
             return  # this process does not keep the mark
         self._added = self._count()

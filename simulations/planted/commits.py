@@ -19,7 +19,7 @@ def told_before_commit() -> AbstractContextManager[Any]:
     def hasty(self: Documents, tx: Any, *arguments: Any, **named: Any) -> Any:
         change = yield from write(self, tx, *arguments, **named)
         tx.after_commit.pop()
-        self.on_change(change)
+        tx.sink.publish(change)
         return change
 
     return patch.object(Documents, "write_in_steps", hasty)

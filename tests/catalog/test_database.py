@@ -12,6 +12,7 @@ from registry.errors import CannotStart, StorageFailed
 from registry.telemetry.request_ids import CURRENT
 from tests.support import images
 from tests.support.client import sha256
+from tests.support.stand_ins import WrongSizesIgnored
 
 
 class CommitCounter:
@@ -47,7 +48,7 @@ class DiskAlone(SystemDisk):
 
 @pytest.fixture
 def database(tmp_path):
-    opened = Database(SystemDisk(tmp_path), "test.sqlite")
+    opened = Database(SystemDisk(tmp_path), "test.sqlite", WrongSizesIgnored())
     yield opened
     opened.reading.close()
     opened._writing.close()
@@ -145,18 +146,18 @@ def test_a_database_of_a_newer_version_is_refused_untouched(tmp_path):
     connection = apsw.Connection(str(tmp_path / "test.sqlite"))
     connection.pragma("user_version", schema.VERSION + 1)
     with pytest.raises(CannotStart) as refused:
-        Database(SystemDisk(tmp_path), "test.sqlite")
+        Database(SystemDisk(tmp_path), "test.sqlite", WrongSizesIgnored())
     assert refused.value.reason == "schema-newer"
     assert connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone() == (0,)
 
 
 def test_migrations_bring_an_older_database_forward_step_by_step(tmp_path, monkeypatch):
-    Database(SystemDisk(tmp_path), "test.sqlite")
+    Database(SystemDisk(tmp_path), "test.sqlite", WrongSizesIgnored())
     monkeypatch.setattr(
         schema, "MIGRATIONS", [*schema.MIGRATIONS, ("CREATE TABLE later (x) ; CREATE TABLE latest (x)", None)]
     )
     monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
-    database = Database(SystemDisk(tmp_path), "test.sqlite")
+    database = Database(SystemDisk(tmp_path), "test.sqlite", WrongSizesIgnored())
     assert database.rows("SELECT name FROM sqlite_schema WHERE name LIKE 'late%' ORDER BY name") == [
         ("later",),
         ("latest",),
@@ -164,13 +165,13 @@ def test_migrations_bring_an_older_database_forward_step_by_step(tmp_path, monke
 
 
 def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path, monkeypatch):
-    Database(SystemDisk(tmp_path), "test.sqlite")
+    Database(SystemDisk(tmp_path), "test.sqlite", WrongSizesIgnored())
     monkeypatch.setattr(
         schema, "MIGRATIONS", [*schema.MIGRATIONS, ("CREATE TABLE later (x); CREATE TABLE meta (x)", None)]
     )
     monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
     with pytest.raises(apsw.SQLError):
-        Database(SystemDisk(tmp_path), "test.sqlite")
+        Database(SystemDisk(tmp_path), "test.sqlite", WrongSizesIgnored())
     connection = apsw.Connection(str(tmp_path / "test.sqlite"))
     assert connection.pragma("user_version") == schema.VERSION - 1
     assert connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'later'").fetchone() is None
@@ -182,13 +183,13 @@ def test_an_older_database_learns_what_its_manifests_name(tmp_path, monkeypatch)
     with monkeypatch.context() as older:
         older.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
         older.setattr(schema, "VERSION", 1)
-        connection = Database(SystemDisk(tmp_path), "test.sqlite")._writing
+        connection = Database(SystemDisk(tmp_path), "test.sqlite", WrongSizesIgnored())._writing
     for digest, body in ((image.digest, image.body), ("sha256:" + "0" * 64, b"of a later version")):
         connection.execute("INSERT INTO manifests (digest, body) VALUES (?, ?)", (digest, body))
         connection.execute(
             "INSERT INTO facts VALUES (1, 'm', ?, 1, 1, ?, '', ?, 10, x'00')", (digest, len(body), image.media_type)
         )
-    database = Database(SystemDisk(tmp_path), "test.sqlite")
+    database = Database(SystemDisk(tmp_path), "test.sqlite", WrongSizesIgnored())
     named = {sha256(blob) for blob in image.blobs}
     assert {part for (part,) in database.rows("SELECT part FROM parts WHERE manifest = ?", (image.digest,))} == named
     assert unreadable_manifest(database) is None, "facts of no document are nobody's"
@@ -278,7 +279,7 @@ async def test_writes_need_no_temporary_directory(tmp_path):
     """As in a container whose root file system is read-only. A statement that may fail in its middle keeps a journal of
     its own."""
     files = NowhereElse()
-    database = Database(DiskAlone(tmp_path), "test.sqlite")
+    database = Database(DiskAlone(tmp_path), "test.sqlite", WrongSizesIgnored())
     numbers = "WITH RECURSIVE n(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n LIMIT 20000)"
     await database.write(lambda tx: tx.execute(f"{numbers} INSERT INTO meta (key, value) SELECT 'k' || n, 1 FROM n"))
     await database.write(lambda tx: tx.execute("UPDATE OR REPLACE meta SET key = key || 'x'"))

@@ -21,6 +21,7 @@ from registry.oci.manifest import OCI_IMAGE, OCI_INDEX
 from registry.oci.names import digest_of
 from tests.catalog.test_database import CommitCounter
 from tests.support.seams import StillClock, opened_catalog
+from tests.support.stand_ins import RecordedSteps, WrongSizesIgnored
 
 NAME = "repository/app"
 D = ["sha256:" + f"{number:064x}" for number in range(10)]
@@ -60,11 +61,10 @@ async def identities(catalog, texts, name=NAME):
 
 
 async def test_a_write_is_a_fact_a_delta_and_a_change(tmp_path):
-    catalog = await opened_catalog(tmp_path)
-    told = []
-    catalog.documents.on_change = told.append
+    sink = RecordedSteps()
+    catalog = await opened_catalog(tmp_path, sink=sink)
     change = await write(catalog, [tag(catalog, "v1")])
-    assert told == [change]
+    assert sink.steps == [("publish", change)]
     assert change.delta == encode_delta(catalog.documents.writer, 0, [tag(catalog, "v1").text()], [])
     assert facts_of(catalog) == [tag(catalog, "v1").text()]
     assert change.state_digest == catalog.replica.state(NAME).digest
@@ -336,7 +336,7 @@ async def test_parts_of_stored_manifests_are_read_again_by_the_migration_that_ke
     with monkeypatch.context() as patched:
         patched.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:before])
         patched.setattr(schema, "VERSION", before)
-        connection = Database(SystemDisk(tmp_path), PATH)._writing
+        connection = Database(SystemDisk(tmp_path), PATH, WrongSizesIgnored())._writing
         config, layer = (f'{{"mediaType":"x","digest":"{digest}","size":1}}' for digest in D[:2])
         members = f'"schemaVersion":2,"mediaType":"{OCI_IMAGE}","config":{config},"layers":[],"Layers":[{layer}]'
         image = f"{{{members}}}".encode()

@@ -6,6 +6,7 @@ from crdt.fact import MANIFEST, TAG, blob_fact, manifest_fact, tag_fact
 from registry.adapters.clock import SystemClock
 from registry.adapters.disk import SystemDisk
 from registry.catalog.catalog import Catalog
+from registry.catalog.change_sink import Unpublished
 from registry.catalog.reassert import compare, reassert
 from registry.catalog.view import observed
 from tests.support.client import sha256
@@ -18,6 +19,7 @@ OLD, NEW = sha256(b"old"), sha256(b"new")
 async def catalog(tmp_path):
     catalog = Catalog(SystemDisk(tmp_path), SystemClock())
     await catalog.start()
+    catalog.database.attach(Unpublished())
     yield catalog
     await catalog.stop()
 

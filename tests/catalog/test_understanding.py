@@ -11,6 +11,7 @@ from crdt.fact import BLOB, CRITICAL, KINDS, OTHER, REMOVED, TAG, Fact, by_write
 from registry.adapters.disk import SystemDisk
 from registry.capabilities import OWN
 from registry.catalog.catalog import Catalog
+from registry.catalog.change_sink import Unpublished
 from registry.catalog.collection import links_of
 from registry.catalog.incoming import Incoming
 from registry.catalog.membership import remove_member
@@ -42,6 +43,7 @@ async def later_catalog(root) -> Catalog:
     disk.make_directory(".")
     catalog = Catalog(disk, StillClock(), LATER_KINDS)
     await catalog.start()
+    catalog.database.attach(Unpublished())
     return catalog
 
 
@@ -244,6 +246,7 @@ async def test_tags_that_are_understood_after_an_upgrade_are_in_conflict_where_t
     disk = SystemDisk(tmp_path)
     old = Catalog(disk, StillClock(), none_of_tags)
     await old.start()
+    old.database.attach(Unpublished())
     writer = old.documents.writer
     await write(old, [tag_fact("v1", digest, time, writer) for time, digest in enumerate(D[:2], 1)])
     stored = [(OTHER, fact.text()) for fact in (tag_fact("v1", D[0], 1, writer), tag_fact("v1", D[1], 2, writer))]

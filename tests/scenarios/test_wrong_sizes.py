@@ -9,6 +9,7 @@ from crdt.fact import blob_fact, manifest_fact
 from registry.adapters.clock import SystemClock
 from registry.adapters.disk import SystemDisk
 from registry.catalog.catalog import Catalog
+from registry.catalog.change_sink import Unpublished
 from registry.telemetry.events import LogEvent
 from tests.support import images
 from tests.support.client import sha256
@@ -23,6 +24,7 @@ async def lie(data, wrong):
     """State wrong sizes of everything, later than whoever has stated them before. Answers how many were noticed."""
     catalog = Catalog(SystemDisk(data), SystemClock())
     await catalog.start()
+    catalog.database.attach(Unpublished())
     stamp = catalog.documents.clock.tick(SystemClock().now_ms() + 1000), catalog.documents.writer
     facts = [blob_fact(sha256(blob), wrong(len(blob)), *stamp) for blob in (*IMAGE.blobs, *SBOM.blobs)]
     facts += [manifest_fact(one.digest, one.media_type, wrong(len(one.body)), *stamp) for one in (IMAGE, SBOM)]

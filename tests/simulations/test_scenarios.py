@@ -159,7 +159,7 @@ def test_a_site_that_was_away_for_thirty_days_brings_nothing_back():
             path = f"/v2/app/manifests/v{number}"
             await work.ask("delete tag", second, "DELETE", path, repository="app", reference=f"v{number}")
         for node in (first, second):
-            node.instance.catalog.documents.on_large_log("repository/app")
+            node.instance.compactor.request("repository/app")
         simulation.cluster.loop.now += 30 * 86400
         await asyncio.sleep(60)
         await pushed(work, second, "new", ALL_IMAGES[0])

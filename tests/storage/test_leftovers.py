@@ -20,6 +20,7 @@ from registry.telemetry.events import LogEvent
 from tests.storage.test_uploads import APP, CONTENT, DIGEST, MOST, body
 from tests.support.logs import recorded
 from tests.support.seams import StillClock, WatchedDisk
+from tests.support.stand_ins import MarkedOnly
 
 
 class Site:
@@ -35,6 +36,7 @@ class Site:
         self.leftovers = Leftovers(self.store, self.catalog.database)
         await self.leftovers.begin()
         await self.catalog.start()
+        self.catalog.database.attach(MarkedOnly(self.leftovers.mark))
         places = UploadPlaces(MOST)
         self.uploads = Uploads(self.catalog, self.store, self.clock, places, DiskBudget(0, places))
         return self

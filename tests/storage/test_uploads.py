@@ -9,6 +9,7 @@ import tracemalloc
 import pytest
 
 from registry.catalog.catalog import Catalog
+from registry.catalog.change_sink import Unpublished
 from registry.errors import (
     BlobUploadUnknown,
     ChunkOutOfOrder,
@@ -55,6 +56,7 @@ class Site:
     async def open(self) -> "Site":
         self.catalog = Catalog(self.disk, self.clock)
         await self.catalog.start()
+        self.catalog.database.attach(Unpublished())
         self.store = BlobStore(self.disk, self.catalog.database)
         self.store.prepare()
         places = UploadPlaces(MOST)

@@ -15,6 +15,7 @@ images      images, indexes and artifacts made in memory
 engines     docker, podman, skopeo, buildah and an ORAS client
 turns       how long the event loop goes without turning
 logs        lines of the log, selected by event
+stand_ins   explicit stand-ins for collaborators that a test does not look at, and recorders of calls
 seams       the real disk, watched or made to fail, and a clock that stands still
 layouts     images as OCI layouts on disk
 writing     a document that pycrdt itself writes

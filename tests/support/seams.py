@@ -6,6 +6,7 @@ from pathlib import Path
 
 from registry.adapters.disk import SystemDisk, SystemFile
 from registry.catalog.catalog import Catalog
+from registry.catalog.change_sink import ChangeSink, Unpublished
 
 
 class StillClock:
@@ -83,10 +84,11 @@ class WatchedDisk(SystemDisk):
         super().sync_directory(path)
 
 
-async def opened_catalog(root: Path, clock: StillClock | None = None) -> Catalog:
-    """A catalog on a real disk."""
+async def opened_catalog(root: Path, clock: StillClock | None = None, sink: ChangeSink | None = None) -> Catalog:
+    """A catalog on a real disk, that publishes nothing unless it is given a sink."""
     disk = SystemDisk(root)
     disk.make_directory(".")
     catalog = Catalog(disk, clock or StillClock())
     await catalog.start()
+    catalog.database.attach(sink or Unpublished())
     return catalog

@@ -104,7 +104,6 @@ class Gossip:
         """Called with the sender and the document of a change that its frame could not bring: a diff is due."""
         self.on_clone_detected: Callable[[int], None] = lambda start: None
         """Called with the incarnation of a clone, another process that runs as this instance."""
-        catalog.documents.on_change = self.publish
 
     def begin_incarnation(self, start: int) -> None:
         """Speak under another start from now on, as a process does that has just begun."""
