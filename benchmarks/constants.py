@@ -28,9 +28,11 @@ from registry.catalog.change_sink import Unpublished
 from registry.catalog.database import Transaction
 from registry.catalog.queries import document_name
 from registry.catalog.repository import store_body
+from registry.cluster.membership.incarnation import Incarnation
 from registry.cluster.membership.members import Members
 from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.gossip import Gossip
+from registry.cluster.replication.recent_frames import RecentFrames
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.messages import Heartbeat
 from registry.event_loop.steps import run_to_completion
@@ -66,7 +68,9 @@ async def measure(scratch: Path, tags: int, repositories: int) -> None:
     size = sum(file.stat().st_size for file in (scratch / "first").iterdir() if file.name.startswith(PATH))
     print(f"{size / tags:10.0f} bytes    of SQLite for a tag with its manifest")
     members = Members(second.instance_id, "there")
-    gossip = Gossip(second, SilentBus(), [KEY], members, Acknowledgements(members), second.incarnation, SystemClock())
+    acknowledgements, recent_frames = Acknowledgements(members), RecentFrames()
+    incarnation = Incarnation(second.incarnation, acknowledgements, recent_frames)
+    gossip = Gossip(second, SilentBus(), [KEY], members, acknowledgements, incarnation, recent_frames, SystemClock())
     members.receive_heartbeat(first.instance_id, heartbeat(first, 1), 1, on_bus=False)
     await timed("a change received, committed in groups", tags, partial(receive, gossip, frames))
     assert second.replica.root() == first.replica.root(), "all frames were taken in"

@@ -13,10 +13,10 @@ import crdt.catchup as catchup
 import registry.cluster.replication.gossip as gossip
 import registry.cluster.replication.manifest_bodies as bodies
 from registry.catalog.replica import DocumentReplica
-from registry.cluster.node import Cluster
 from registry.cluster.placement.garbage_collection import GarbageCollector
 from registry.cluster.placement.write_concern import WriteConcern
 from registry.cluster.replication.anti_entropy import AntiEntropy
+from registry.cluster.replication.heartbeat_reactions import HeartbeatReactions
 from registry.cluster.rpc.client import PeerClient
 from registry.http.oci.read_only import ReadOnlyApp
 
@@ -35,7 +35,7 @@ WATCHED: tuple[tuple[Any, str, Told], ...] = (
     (DocumentReplica, "store_snapshot", lambda arguments, result: "document compacted"),
     (DocumentReplica, "changes", lambda arguments, changes: "changes in pages" if changes.more else ""),
     (AntiEntropy, "_audit_is_due", lambda arguments, due: "audit" if due else ""),
-    (Cluster, "_behind", lambda arguments, behind: "out of service" if behind else ""),
+    (HeartbeatReactions, "lags_site", lambda arguments, behind: "out of service" if behind else ""),
     (PeerClient, "stream", _resumed),
     (WriteConcern, "_groups", lambda arguments, groups: "push secured" if groups else ""),
     (ReadOnlyApp, "stream", lambda arguments, stream: "blob sent by a reader" if stream else ""),

@@ -79,6 +79,9 @@ class Node:
         self._refused: Counter[str] = Counter()
         """Frames and requests that its earlier lives have refused, by reason."""
         self.on_disk_call: Callable[[str, str], None] = lambda call, name: None
+        self.on_left: Callable[[], None] = lambda: None
+        """Called when its instance has left the cluster, in place of the end of its process."""
+        self._leaving: asyncio.Task[None] | None = None
         self.abilities = OWN
         """Of the version that it is."""
         self.fields_of: Callable[[Change], tuple[Field, ...]] = lambda change: ()
@@ -137,6 +140,7 @@ class Node:
             cluster.born(self, self.instance)
             await self.instance.start()
             self.instance.cluster.gossip.fields_of = self.fields_of
+            self._leaving = cluster.loop.create_task(self._end_when_left(self.instance))
             self.started = True
             place = self.name if connected else f"{self.name}-alone"
             processes = self._processes(self.instance, process)
@@ -150,6 +154,10 @@ class Node:
         finally:
             if not starting.done():
                 outside_processes(partial(starting.set_result, None))
+
+    async def _end_when_left(self, instance: Instance) -> None:
+        await instance.cluster.lifecycle.may_end.wait()
+        self.on_left()
 
     def _processes(self, instance: Instance, process: Process) -> ProcessGroup:
         assert self.disk is not None, "an instance has a disk"

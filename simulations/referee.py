@@ -174,7 +174,7 @@ class Referee:
         now, bounds = self.cluster.loop.now, self.stamps.bounds(node)
         commits = self.history.observe(node, node.instance)
         for commit in commits:
-            start = node.instance.cluster.gossip.start
+            start = node.instance.cluster.incarnation.number
             for number, delta in commit.operations:
                 is_found = node.instance.catalog.documents.writer not in decode_delta(delta).spans
                 since_s = node.begun_s if is_found else None

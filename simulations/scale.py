@@ -163,12 +163,12 @@ class Part(Cluster):
             ReadLease(clock.steady_s),
         )
         self.cluster = self
-        self.peers = self.anti_entropy._peers = Questions(deployment, self, transport, clock)
+        self.peers = self.anti_entropy._peers = self.discovery._peers = Questions(deployment, self, transport, clock)
         self.catalog.attach(self.gossip.publish)
         self.catalog.on_reached = lambda *reached: deployment.reached(self, *reached)
 
     def start(self) -> None:
-        for work in (self.gossip.run, self.anti_entropy.run, self._beat, self._join):
+        for work in (self.gossip.run, self.anti_entropy.run, self.heartbeats.run, self.join.run):
             self._tasks.append(asyncio.create_task(work()))
 
     def push(self, repository: str, tag: str, number: int) -> None:

@@ -103,13 +103,16 @@ async def _serve(
     drain = Drain(instance, [server for server, _ in servers], callbacks.closing)
     for name in signals:
         asyncio.get_running_loop().add_signal_handler(name, drain.begin, "told to end by a signal")
-    instance.cluster.on_decommissioned = partial(drain.begin, "it has left the cluster")
     instance.process_deaths = callbacks.deaths
     _log_addresses(config, instance, sockets)
     callbacks.started()
-    waiting = asyncio.create_task(_report_answering(instance, callbacks))
+    watching = [
+        asyncio.create_task(_report_answering(instance, callbacks)),
+        asyncio.create_task(_drain_when_decommissioned(instance, drain)),
+    ]
     await asyncio.gather(*(server.serve(sockets=[listening]) for server, listening in servers))
-    waiting.cancel()
+    for task in watching:
+        task.cancel()
     await instance.close()
     await transport.close()
     log.info(LogEvent.INSTANCE_STOPPED, "ended")
@@ -118,6 +121,11 @@ async def _serve(
 async def _report_answering(instance: Instance, callbacks: PrimaryCallbacks) -> None:
     await instance.cluster.answers_clients.wait()
     callbacks.answering()
+
+
+async def _drain_when_decommissioned(instance: Instance, drain: Drain) -> None:
+    await instance.cluster.lifecycle.may_end.wait()
+    drain.begin("it has left the cluster")
 
 
 def _receiver(instance: Instance, server: Server, receiving: socket.socket) -> Receiver:

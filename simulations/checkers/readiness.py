@@ -10,7 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from registry.cluster.node import CLIENTS_WAIT_S, STALE_AFTER_S
+from registry.cluster.membership.join import CLIENTS_WAIT_S
+from registry.cluster.replication.heartbeat_reactions import STALE_AFTER_S
 from simulations.checkers import Violation
 from simulations.checkers.commits import Commits
 from simulations.cluster import SimulatedCluster
@@ -128,12 +129,14 @@ class Readiness:
         assert node.instance and other.instance and node.process and other.process, "they live"
         member = node.instance.cluster.members.get(other.instance.catalog.instance_id)
         now, own, pair = self._cluster.loop.now, self._own[other.process], (node.process, other.process)
-        gossip = other.instance.cluster.gossip
-        if member is None or len(own) != gossip.published_seq or {one.start for one in own} - {gossip.start}:
+        incarnation = other.instance.cluster.incarnation
+        if member is None or len(own) != incarnation.published_seq:
+            return
+        if {one.start for one in own} - {incarnation.number}:
             return
         while self._arrived[pair] < len(own) and not self._misses(node, own[self._arrived[pair]]):
             self._arrived[pair] += 1
-        if self._arrived[pair] < (applied := member.applied.contiguous_seq(gossip.start)):
+        if self._arrived[pair] < (applied := member.applied.contiguous_seq(incarnation.number)):
             raise Violation(f"{node.name} counts {applied} changes of {other.name} as applied, and lacks one of them")
         if not member.live or other.site != node.site:
             return

@@ -34,7 +34,7 @@ async def leave_one(target: FaultTarget, node: Node, rng: random.Random) -> None
     if not process.alive or node.instance is None:
         return
     cluster = node.instance.cluster
-    cluster.on_decommissioned = lambda: _is_gone(target, node)
+    node.on_left = lambda: _is_gone(target, node)
     if not await _told(target, node, "leave", {}) and not cluster.decommission.under_way:
         return  # its answer may be lost, and then it leaves all the same
     target.fired("leave")

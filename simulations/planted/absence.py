@@ -4,9 +4,11 @@ import asyncio
 from typing import Any
 from unittest.mock import patch
 
+from registry.cluster.membership.discovery import Discovery
+from registry.cluster.membership.join import Join
 from registry.cluster.membership.members import Progress
-from registry.cluster.node import Cluster
 from registry.cluster.replication import anti_entropy
+from registry.cluster.replication.heartbeat_reactions import HeartbeatReactions
 from registry.cluster.replication.manifest_bodies import ManifestBodies
 from registry.http.app import App
 from simulations.planted.bug import Bug, together
@@ -29,15 +31,15 @@ def body_not_deposited() -> Bug:
 
 def nobody_introduced() -> Bug:
     """Who is not heard on the bus is not asked over HTTP."""
-    return patch.object(Cluster, "_introduce", never)
+    return patch.object(Discovery, "run", never)
 
 
 def ready_at_once() -> Bug:
-    async def hasty(self: Cluster) -> None:
-        self._joined = True
-        self.answers_clients.set()
+    async def hasty(self: Join) -> None:
+        self._lifecycle.has_joined = True
+        self._lifecycle.answers_clients.set()
 
-    return patch.object(Cluster, "_join", hasty)
+    return patch.object(Join, "run", hasty)
 
 
 def clients_answered_at_once() -> Bug:
@@ -48,7 +50,7 @@ def clients_answered_at_once() -> Bug:
 
 
 def never_behind() -> Bug:
-    return patch.object(Cluster, "_behind", lambda self: False)
+    return patch.object(HeartbeatReactions, "lags_site", lambda self: False)
 
 
 def gaps_not_seen() -> Bug:

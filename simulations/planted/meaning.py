@@ -14,6 +14,7 @@ from crdt.clock import HybridClock
 from crdt.delta import decode_delta
 from registry.cluster.node import Cluster
 from registry.cluster.replication import anti_entropy
+from registry.cluster.replication.heartbeat_reactions import HeartbeatReactions
 from registry.event_loop.steps import Steps
 from registry.http.wire.fast_path import FastPath
 from registry.oci.manifest import Manifest
@@ -39,8 +40,8 @@ def miss_without_asking() -> Bug:
     """Nor does a heartbeat that tells of more lead to a question, and rounds of anti-entropy are rare."""
     return together(
         patch.object(Cluster, "read_repair", nothing_async),
-        patch.object(Cluster, "_look_again", nothing),
-        patch.object(Cluster, "_meet", nothing),
+        patch.object(HeartbeatReactions, "_look_again", nothing),
+        patch.object(HeartbeatReactions, "_meet", nothing),
         patch.object(anti_entropy, "ROUND_S", 30.0),
     )
 

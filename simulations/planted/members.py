@@ -7,6 +7,7 @@ from unittest.mock import patch
 from registry.catalog.catalog import Catalog
 from registry.catalog.documents import Documents
 from registry.cli import backup
+from registry.cluster.membership.content_handover import ContentHandover
 from registry.cluster.membership.decommission import Decommission
 from registry.cluster.membership.members import Members
 from registry.cluster.placement.eviction import Evictor
@@ -51,7 +52,7 @@ def own_copy_evicted() -> Bug:
 
 
 def nothing_handed_over() -> Bug:
-    return patch.object(Decommission, "_hand_over_all", nothing_async)
+    return patch.object(ContentHandover, "hand_over_all", nothing_async)
 
 
 def writes_while_leaving() -> Bug:
@@ -76,7 +77,7 @@ def leavers_relied_on() -> Bug:
 
 def nobody_told() -> Bug:
     """Whoever leaves relies on its frames alone."""
-    return patch.object(Decommission, "tell", nothing_async)
+    return patch.object(ContentHandover, "tell", nothing_async)
 
 
 def old_id_kept() -> Bug:

@@ -14,10 +14,12 @@ import registry.http.peer.handlers as peers_module
 from crdt.errors import Malformed
 from crdt.header import decode_fields
 from registry.catalog.queries import Queries
+from registry.cluster.membership.incarnation import CloneGuard
 from registry.cluster.node import Cluster
 from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.anti_entropy import AntiEntropy
 from registry.cluster.replication.gossip import Gossip
+from registry.cluster.replication.heartbeat_reactions import HeartbeatReactions
 from registry.cluster.rpc.client import PeerClient
 from registry.cluster.transfer.blob_reader import BlobReader
 from registry.http.oci.read_only import ReadOnlyApp
@@ -105,8 +107,8 @@ def no_catching_up() -> AbstractContextManager[Any]:
     stack = contextlib.ExitStack()
     stack.enter_context(patch.object(AntiEntropy, "run", never))
     stack.enter_context(patch.object(AntiEntropy, "request_diff", nothing))
-    stack.enter_context(patch.object(Cluster, "_look_again", nothing))
-    stack.enter_context(patch.object(Cluster, "_meet", nothing))
+    stack.enter_context(patch.object(HeartbeatReactions, "_look_again", nothing))
+    stack.enter_context(patch.object(HeartbeatReactions, "_meet", nothing))
     return stack
 
 
@@ -149,4 +151,4 @@ def range_one_too_far() -> Bug:
 
 
 def twin_ignored() -> AbstractContextManager[Any]:
-    return patch.object(Cluster, "on_clone_detected", nothing)
+    return patch.object(CloneGuard, "on_clone_detected", nothing)

@@ -137,7 +137,7 @@ def test_another_takes_the_owners_place_within_a_second_and_reads_go_on(server):
 
 @pytest.mark.parametrize("sites", [["eu", "us"], ["eu", "eu"]], ids=["no-neighbour", "neighbour-gone"])
 def test_who_takes_the_owners_place_waits_for_neighbours_for_a_moment_only(tmp_path, sites):
-    constants = {"registry.cluster.node.JOIN_ALONE_S": 5.0}
+    constants = {"registry.cluster.membership.join.JOIN_ALONE_S": 5.0}
     with running_cluster(tmp_path, sites, workers="2", constants=constants) as cluster:
         wait_for_children(cluster[0], 2)
         time.sleep(HEARTBEAT_S)  # so that the neighbour is known after a restart, too

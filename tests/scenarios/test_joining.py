@@ -121,7 +121,7 @@ def test_clients_of_who_cannot_catch_up_are_answered_in_the_end(tmp_path):
         cluster[1].kill()
         cluster[0].client.push("app", "moved", NEW)
         network.swallow(1, network.addresses[0])
-        cluster[1]._constants = {"registry.cluster.node.CLIENTS_WAIT_S": 2.0}
+        cluster[1]._constants = {"registry.cluster.membership.join.CLIENTS_WAIT_S": 2.0}
         cluster[1].start(wait=False)
         wait_until(lambda: listens(cluster[1]), every_s=0.005)
         begun = time.monotonic()

@@ -20,7 +20,7 @@ async def told_to_leave(simulation, node):
     """Have an instance leave. What is answered is done when it is gone."""
     url = f"http://{node.name}/_concord/leave"
     left = simulation.cluster.loop.create_future()
-    node.instance.cluster.on_decommissioned = lambda: (simulation.left(node), left.set_result(None))
+    node.on_left = lambda: (simulation.left(node), left.set_result(None))
     async with simulation.cluster.network.request("operator", None, "POST", url, [], b"") as answer:
         assert answer.status == 200
     return left

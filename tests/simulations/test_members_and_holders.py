@@ -93,7 +93,7 @@ def test_an_instance_that_goes_on_under_another_id_is_one_holder_of_a_push():
         pushing = asyncio.create_task(client(simulation).push(first, "app", "v1", ALL_IMAGES[1]))
         await asyncio.sleep(1)
         simulation.disturb()
-        await first.instance.cluster.remove_member(before)
+        await first.instance.cluster.removals.remove(before)
         assert not await pushing
         assert second.instance.catalog.instance_id != before
 
@@ -116,7 +116,7 @@ def test_one_that_was_forgotten_hears_of_its_neighbours_before_it_is_ready(seed)
         await asyncio.sleep(1.2)  # its disk knows nobody yet
         second.die(False)
         await asyncio.sleep(7 + seed / 2)
-        await first.instance.cluster.remove_member(instance)
+        await first.instance.cluster.removals.remove(instance)
         assert await put_again(client(simulation), first, "v2")
         await simulation.restart(second)
         while not second.instance.ready:
@@ -151,7 +151,7 @@ def test_who_was_forgotten_stays_so_when_another_has_heard_of_it():
             instance = third.instance.catalog.instance_id
             third.die(False)
             simulation.cluster.packet_simulator.loss = 0.0 if heard else 1.0
-            await first.instance.cluster.remove_member(instance)
+            await first.instance.cluster.removals.remove(instance)
             simulation.forgotten(third, instance)
             await asyncio.sleep(0.1)
             simulation.identities.excuse(simulation._known_to_be_gone([second, third]), set())
@@ -209,7 +209,7 @@ def test_who_has_caught_up_just_now_is_not_expected_to_be_waited_for(since_s):
         await asyncio.sleep(CALM_S)
         first, second = simulation.cluster.nodes
         gossip, work, going_on = second.instance.cluster.gossip, client(simulation), asyncio.Event()
-        apply, missed = gossip._apply, first.instance.cluster.gossip.published_seq + 1
+        apply, missed = gossip._apply, first.instance.cluster.incarnation.published_seq + 1
 
         async def late(frame, incoming):
             await (going_on if frame.sequence == missed else asyncio.Event()).wait()
@@ -292,7 +292,7 @@ def test_a_disk_that_is_put_back_after_a_leaver_has_asked_it_was_a_holder_for_th
         backup = second.backup()
         await pushed(client(simulation), first, "v1", ALL_IMAGES[0])
         left = await told_to_leave(simulation, first)
-        while not first.instance.cluster.is_decommissioned:
+        while not first.instance.cluster.lifecycle.has_left:
             await asyncio.sleep(0.1)
         second.die(False)
         simulation.put_back(second)

@@ -312,7 +312,7 @@ def test_a_start_never_has_the_number_of_one_that_is_forgotten():
             first.image = backup
             await first.start()
             await asyncio.sleep(8)
-            starts.append(first.instance.cluster.gossip.start)
+            starts.append(first.instance.cluster.incarnation.number)
             for number in range(3):
                 await pushed(client(simulation, f"client{len(starts)}"), first, f"t{number}", ALL_IMAGES[number])
                 assert f"t{number}" in second.instance.catalog.queries.tags("app", "", 99)

@@ -6,20 +6,27 @@ clients. The holder of a read lease meets the newcomers that its granter names, 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
+from typing import Protocol
 
-from registry.cluster.membership.members import Members
+from registry.cluster.membership.members import Member, Members
 
 MAX_PENDING = 100
 """Hellos under way. More addresses than that are met in the rounds of introduction."""
 
 
+class SayHello(Protocol):
+    """Introduces this instance at an address. Bounds its own time, and raises nothing."""
+
+    async def __call__(self, url: str, to: Member | None = None) -> None:
+        """`to` is the member that is expected to answer, if there is one."""
+
+
 class Introductions:
     """The hellos that one process has under way."""
 
-    def __init__(self, members: Members, own_url: str, say_hello: Callable[[str], Awaitable[None]]) -> None:
-        """`say_hello` bounds its own time, and raises nothing."""
+    def __init__(self, members: Members, own_url: str, say_hello: SayHello) -> None:
         self._members = members
         self._own_url = own_url
         self._say_hello = say_hello
@@ -37,7 +44,7 @@ class Introductions:
         for url in urls:
             if url not in known and url not in self._met and len(self._pending) < MAX_PENDING:
                 self._met.add(url)
-                task = self._pending[url] = asyncio.create_task(self._meet(url))
+                task = self._pending[url] = asyncio.create_task(self._say_hello(url))
                 task.add_done_callback(partial(self._ended, url))
 
     async def meet(self, urls: Iterable[str]) -> None:
@@ -45,9 +52,6 @@ class Introductions:
         self.hear_of(urls)
         if self._pending:
             await asyncio.wait(self._pending.values())
-
-    async def _meet(self, url: str) -> None:
-        await self._say_hello(url)
 
     def _ended(self, url: str, task: "asyncio.Task[None]") -> None:
         del self._pending[url]

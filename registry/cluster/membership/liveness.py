@@ -1,4 +1,4 @@
-"""Proof that members are alive now, and the record on disk that outlives a restart.
+"""Proof that members are alive now.
 
 Heartbeats on the bus are authentic, not fresh: anyone who can publish there can record them and publish them again,
 also long after their sender is gone. Such a heartbeat makes no member live (see `cluster.membership.members`). It is a
@@ -7,18 +7,13 @@ of both sides.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable
 
-from registry.catalog.members import MemberRow
 from registry.cluster.membership.members import Member
 
 PROBES_AT_ONCE = 16
 """Probes of other sites' members that run together. Many instances that start at once would otherwise open sessions
 with each other all at the same moment."""
-SAVE_SEQUENCE_S = 30.0
-"""Seconds between two saves of sequence numbers. One commit in half a minute costs an idle instance nothing. Heartbeats
-that were recorded in the last half minute before a crash are not recognized as stale after it; even so, they make no
-member live."""
 
 
 class LivenessProbe:
@@ -47,40 +42,3 @@ class LivenessProbe:
     def close(self) -> None:
         for task in self._tasks.values():
             task.cancel()
-
-
-class MemberRecords:
-    """The record of each member on disk: its addresses, its incarnation, and the number of its last heartbeat."""
-
-    def __init__(self) -> None:
-        self._saved: dict[str, tuple[str | int, ...]] = {}
-        self._sequences_at: float | None = None
-
-    def due(self, members: Iterable[Member], now_ms: int) -> list[MemberRow]:
-        """Return the rows to save now: of members that changed, and once in a while of all."""
-        now = asyncio.get_running_loop().time()
-        all_due = self._sequences_at is None or now - self._sequences_at >= SAVE_SEQUENCE_S
-        if all_due:
-            self._sequences_at = now
-        rows = [_row(member, now_ms) for member in members]
-        return [row for row in rows if all_due or self._saved.get(row.instance) != _identity(row)]
-
-    def saved(self, rows: Iterable[MemberRow]) -> None:
-        """Note that rows are on disk."""
-        self._saved |= {row.instance: _identity(row) for row in rows}
-
-    def drop(self, instances: Collection[str]) -> None:
-        """Drop the records of members that were removed."""
-        self._saved = {instance: saved for instance, saved in self._saved.items() if instance not in instances}
-
-
-def _row(member: Member, now_ms: int) -> MemberRow:
-    beat = member.beat
-    place = (beat.site, beat.advertise, beat.advertise_site, beat.version)
-    capabilities = " ".join(member.capabilities)
-    return MemberRow(member.instance, *place, beat.start, now_ms, member.sequence, beat.name, capabilities)
-
-
-def _identity(row: MemberRow) -> tuple[str | int, ...]:
-    """Return the part of a row whose changes are saved at once."""
-    return (*row[:6], row.name, row.capabilities)

@@ -17,8 +17,9 @@ another member, may belong to an instance of any site.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from registry.cluster.membership.heartbeats import OwnHeartbeat
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.membership.shared_addresses import SharedAddresses
 from registry.cluster.rpc.client import NO_CONTENT, TIMEOUT_S, PeerClient
@@ -51,14 +52,14 @@ class Reachability:
     """This instance's address as its peers find it. `run` checks it for ever."""
 
     def __init__(
-        self, members: Members, peers: PeerClient, heartbeat: Callable[[], Heartbeat], addresses: Sequence[str]
+        self, members: Members, peers: PeerClient, own_heartbeat: OwnHeartbeat, addresses: Sequence[str]
     ) -> None:
         """`addresses` lists where other instances may be, beside those where members advertise themselves."""
         self._members = members
         self._peers = peers
-        self._heartbeat = heartbeat
+        self._own_heartbeat = own_heartbeat
         self._addresses = addresses
-        self.shared = SharedAddresses(members, heartbeat)
+        self.shared = SharedAddresses(members, own_heartbeat)
         self._began = _now()
         self._rounds = 0
         self._is_checked = False
@@ -101,7 +102,7 @@ class Reachability:
     async def check(self) -> None:
         """Have one peer try the address; where it does not reach this instance, others too. One of another site that
         comes through `--advertise-site` is asked beside them."""
-        beat = self._heartbeat()
+        beat = self._own_heartbeat.make()
         question = ReachQuestion(beat.site, beat.advertise, beat.advertise_site)
         members = self._rotated(self._members.reachable())
         near = [member for member in members if not self._comes_through_site(member, beat)]
@@ -145,7 +146,7 @@ class Reachability:
 
     def _has_near_members(self) -> bool:
         """Return whether reachable members would try `--advertise`: only these decide on readiness."""
-        beat = self._heartbeat()
+        beat = self._own_heartbeat.make()
         return any(not self._comes_through_site(member, beat) for member in self._members.reachable())
 
     def _comes_through_site(self, member: Member, beat: Heartbeat) -> bool:

@@ -6,8 +6,8 @@ collection waits. Each instance compares what it knows; the sum of what all inst
 """
 
 from collections import defaultdict
-from collections.abc import Callable
 
+from registry.cluster.membership.heartbeats import OwnHeartbeat
 from registry.cluster.membership.members import Members
 from registry.cluster.rpc.messages import Heartbeat
 from registry.telemetry.event_log import EventLog
@@ -19,9 +19,9 @@ log = EventLog("concord.members")
 class SharedAddresses:
     """The shared addresses that the last comparison found."""
 
-    def __init__(self, members: Members, heartbeat: Callable[[], Heartbeat]) -> None:
+    def __init__(self, members: Members, own_heartbeat: OwnHeartbeat) -> None:
         self._members = members
-        self._heartbeat = heartbeat
+        self._own_heartbeat = own_heartbeat
         self._logged: dict[str, list[str]] = {}
         self.found: dict[str, list[str]] = {}
         """Addresses, each with the ids of the instances that advertise it."""
@@ -30,7 +30,7 @@ class SharedAddresses:
         """Compare all addresses, and log those that are shared at two looks, one after the other: an address may pass
         from one instance to another whose next heartbeat has not come yet."""
         places = defaultdict[tuple[str, str], list[str]](list)
-        own = self._heartbeat()
+        own = self._own_heartbeat.make()
         places[self._place(own)].append(self._members.own_instance)
         for member in self._members.all():
             if member.beat.advertise:

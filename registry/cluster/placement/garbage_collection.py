@@ -39,10 +39,10 @@ from registry.catalog.collection import (
 from registry.catalog.content import drop_content
 from registry.catalog.database import Transaction
 from registry.catalog.understanding import any_not_understood
+from registry.cluster.membership.incarnation import Incarnation
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.placement.collection_reasons import Code, Reason
 from registry.cluster.replication.anti_entropy import AntiEntropy
-from registry.cluster.replication.gossip import Gossip
 from registry.cluster.rpc.client import PeerClient
 from registry.cluster.rpc.messages import ReferenceAnswer, ReferenceQuestion, ReleaseAnswer, ReleaseQuestion
 from registry.errors import StorageFailed
@@ -117,7 +117,7 @@ class GarbageCollector:
         catalog: Catalog,
         store: BlobStore,
         members: Members,
-        gossip: Gossip,
+        incarnation: Incarnation,
         peers: PeerClient,
         anti_entropy: AntiEntropy,
         grace_s: float,
@@ -126,7 +126,7 @@ class GarbageCollector:
         self._catalog = catalog
         self._store = store
         self._members = members
-        self._gossip = gossip
+        self._incarnation = incarnation
         self._peers = peers
         self._anti_entropy = anti_entropy
         self._grace_s = grace_s
@@ -284,7 +284,7 @@ class GarbageCollector:
     async def _ask_all(self, digests: list[Digest]) -> list[tuple[Member, Digest]]:
         """Return which members rely on which content. Raises Blocked unless all answered and their facts are here."""
         members = self._members.all()
-        question = ReferenceQuestion(list(digests), self._gossip.start, self._gossip.published_seq)
+        question = ReferenceQuestion(list(digests), self._incarnation.number, self._incarnation.published_seq)
         answers = await asyncio.gather(*(self._ask(member, "/relied", question, ReferenceAnswer) for member in members))
         for member, answer in zip(members, answers, strict=True):
             if answer.unknown:
@@ -378,7 +378,8 @@ class GarbageCollector:
             self._check_all_is_known()
         except Blocked as error:
             unknown = str(error)
-        return ReferenceAnswer(list(relied), unknown, self._gossip.start, self._gossip.published_seq, applied)
+        own = self._incarnation
+        return ReferenceAnswer(list(relied), unknown, own.number, own.published_seq, applied)
 
     def _relied(self, digests: Iterable[Digest]) -> list[Digest]:
         relied: list[Digest] = []

@@ -4,8 +4,10 @@ Invariant: what one instance has committed, every instance has committed in the 
 within a site a write is answered only when every member that may answer reads has it.
 
 gossip            frames out after a commit, frames in through the causal buffer
+recent_frames     frames of the last changes, for members that the bus does not reach
 intake            taking frames from the bus within a bounded share of the event loop
 direct_push       changes pushed by requests inside a site where the bus does not deliver them
+heartbeat_reactions  what a member's heartbeat sets in motion, and whether this instance lags its site
 acknowledgements  commit acknowledgements inside a site, and who is excluded for want of them
 read_lease        until when the processes of an instance may answer reads
 site_lease        that lease, renewed by the members of the site for each other (Gray and Cheriton, 1989)

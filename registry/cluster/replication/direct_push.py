@@ -8,9 +8,11 @@ request to a member is under way at a time, and what is published meanwhile goes
 import asyncio
 from functools import partial
 
+from registry.cluster.membership.incarnation import Incarnation
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.gossip import Gossip
+from registry.cluster.replication.recent_frames import RecentFrames
 from registry.cluster.rpc.client import PeerClient
 from registry.cluster.rpc.messages import CommitAcknowledgement, FramesQuestion
 from registry.ports import PeerUnreachable
@@ -31,11 +33,19 @@ MAX_BATCH_BYTES = 1024 * 1024
 class DirectPush:
     """The sending side of direct push, for one instance."""
 
-    def __init__(self, peers: PeerClient, members: Members, acknowledgements: Acknowledgements, gossip: Gossip) -> None:
+    def __init__(
+        self,
+        peers: PeerClient,
+        members: Members,
+        acknowledgements: Acknowledgements,
+        incarnation: Incarnation,
+        recent_frames: RecentFrames,
+    ) -> None:
         self._peers = peers
         self._members = members
         self._acknowledgements = acknowledgements
-        self._gossip = gossip
+        self._incarnation = incarnation
+        self._recent_frames = recent_frames
         self._pushing: dict[str, asyncio.Task[None]] = {}
         self.pushed = 0
         """Number of changes that were pushed and acknowledged."""
@@ -81,12 +91,12 @@ class DirectPush:
     async def _push(self, member: Member, sequences: list[int]) -> None:
         frames, size = list[bytes](), 0
         for sequence in sequences:
-            frame = self._gossip.recent_frame(sequence)
+            frame = self._recent_frames.get(sequence)
             size += len(frame)
             if frame and (not frames or size <= MAX_BATCH_BYTES):
                 frames.append(frame)
         answer = await self._peers.ask(member, "/frames", FramesQuestion(frames), CommitAcknowledgement, PUSH_TIMEOUT_S)
-        if answer.start == self._gossip.start:
+        if answer.start == self._incarnation.number:
             self._acknowledgements.confirmed(member, answer.sequences, answer.applied)
             self.pushed += len(answer.sequences)
         if not answer.sequences:
@@ -97,7 +107,7 @@ async def take_pushed(gossip: Gossip, members: Members, sender: str, frames: lis
     """Take in frames that a member has pushed, and answer which of its changes are committed here."""
     member, loop = members.get(sender), asyncio.get_running_loop()
     if member is None:
-        return CommitAcknowledgement(gossip.own_instance, 0, [], 0)
+        return CommitAcknowledgement(members.own_instance, 0, [], 0)
     taken = [frame for data in frames if (frame := await gossip.receive_pushed(data, sender)) is not None]
     start = max((frame.start for frame in taken), default=member.beat.start)
     sequences = [frame.sequence for frame in taken if frame.start == start]
@@ -105,4 +115,4 @@ async def take_pushed(gossip: Gossip, members: Members, sender: str, frames: lis
     while loop.time() < until and not all(member.applied.seen(start, sequence) for sequence in sequences):
         await asyncio.sleep(COMMIT_POLL_S)
     committed = [sequence for sequence in sequences if member.applied.seen(start, sequence)]
-    return CommitAcknowledgement(gossip.own_instance, start, committed, member.applied.contiguous_seq(start))
+    return CommitAcknowledgement(members.own_instance, start, committed, member.applied.contiguous_seq(start))

@@ -7,7 +7,7 @@ is counted by its reason.
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
@@ -24,9 +24,11 @@ from registry.capabilities import OWN, Abilities
 from registry.catalog.catalog import Catalog
 from registry.catalog.documents import MissingDependencies
 from registry.catalog.incoming import ForeignWriter, Incoming
+from registry.cluster.membership.incarnation import Incarnation
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.intake import Intake
+from registry.cluster.replication.recent_frames import RecentFrames
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.messages import CommitAcknowledgement, Heartbeat
 from registry.errors import StorageFailed
@@ -42,8 +44,6 @@ MAX_NEEDS = 1000  # entries of at most 16 bytes
 BODY_ROOM_BYTES = MAX_FRAME_BYTES - MAX_DELTA_BYTES - 32 * 1024
 HOLD_CHECK_S = 0.02
 MAX_AWAITING = 10_000
-RECENT_FRAMES = 1024
-RECENT_BYTES = 8 * 1024 * 1024
 OWN_ECHO_S = 10.0
 REFUSED = ("malformed", "unauthentic", "critical field")
 """Outcomes of frames that were refused before anything was done with them."""
@@ -70,7 +70,8 @@ class Gossip:
         keys: Sequence[ClusterKey],
         members: Members,
         acknowledgements: Acknowledgements,
-        start: int,
+        incarnation: Incarnation,
+        recent_frames: RecentFrames,
         clock: Clock,
         abilities: Abilities = OWN,
     ) -> None:
@@ -83,14 +84,9 @@ class Gossip:
         self._keys = [key.frames for key in keys]
         self._members = members
         self._acknowledgements = acknowledgements
-        self.start = start
-        self.published_seq = 0
-        """Number of changes that this process has published."""
-        self._recent: deque[tuple[int, bytes]] = deque()
-        """The last changes' frames, by sequence number, for members that the bus does not reach."""
-        self._recent_bytes = 0
+        self._incarnation = incarnation
+        self._recent_frames = recent_frames
         self._began = asyncio.get_running_loop().time()
-        self._heartbeats = 0
         self._gate: CausalBuffer[tuple[Frame, Incoming]] = CausalBuffer()
         self._holding = asyncio.Event()
         self._applying = asyncio.Semaphore(MAX_APPLYING)
@@ -105,32 +101,14 @@ class Gossip:
         self.on_clone_detected: Callable[[int], None] = lambda start: None
         """Called with the incarnation of a clone, another process that runs as this instance."""
 
-    def begin_incarnation(self, start: int) -> None:
-        """Speak under another start from now on, as a process does that has just begun."""
-        self.start, self.published_seq, self._heartbeats = start, 0, 0
-        self._recent.clear()
-        self._recent_bytes = 0
-        self._acknowledgements.begin_incarnation()
-
     # Out
 
     def publish(self, change: Change) -> None:
         """Tell the others of a change that is committed here. Never waits and never fails."""
-        self.published_seq += 1
+        sequence = self._incarnation.next_change()
         payload = encode_change(_fit_to_frame(change))
-        self._keep(self.published_seq, self._send(CHANGE, self.published_seq, payload, fields=self.fields_of(change)))
-        self._acknowledgements.published(change.commit, self.published_seq)
-
-    def _keep(self, sequence: int, frame: bytes) -> None:
-        self._recent.append((sequence, frame))
-        self._recent_bytes += len(frame)
-        while len(self._recent) > RECENT_FRAMES or self._recent_bytes > RECENT_BYTES:
-            self._recent_bytes -= len(self._recent.popleft()[1])
-
-    def recent_frame(self, sequence: int) -> bytes:
-        """The frame of a change of ours, or nothing where it is too long ago."""
-        first = self._recent[0][0] if self._recent else sequence + 1
-        return self._recent[sequence - first][1] if 0 <= sequence - first < len(self._recent) else b""
+        self._recent_frames.add(sequence, self._send(CHANGE, sequence, payload, fields=self.fields_of(change)))
+        self._acknowledgements.published(change.commit, sequence)
 
     @property
     def own_instance(self) -> str:
@@ -138,19 +116,15 @@ class Gossip:
 
     def beat(self, heartbeat: Heartbeat) -> int:
         """Publish a heartbeat. Return its number."""
-        sequence = self.next_heartbeat()
+        sequence = self._incarnation.next_heartbeat()
         self._send(HEARTBEAT, sequence, msgspec.msgpack.encode(heartbeat))
         return sequence
-
-    def next_heartbeat(self) -> int:
-        self._heartbeats += 1
-        return self._heartbeats
 
     def _send(
         self, kind: int, sequence: int, payload: bytes, site: str | None = None, fields: tuple[Field, ...] = ()
     ) -> bytes:
         sender = bytes.fromhex(self._catalog.instance_id)
-        frame = Frame(kind, sender, self.start, sequence, payload, self._capabilities + fields)
+        frame = Frame(kind, sender, self._incarnation.number, sequence, payload, self._capabilities + fields)
         sealed = seal(frame, self._keys[0])
         self._bus.publish(sealed, site)
         return sealed
@@ -228,8 +202,8 @@ class Gossip:
 
     def _receive_own(self, frame: Frame) -> None:
         """Take in an own frame that came back. Under another incarnation it echoes the last one, or is a clone's."""
-        echo = frame.start < self.start and asyncio.get_running_loop().time() < self._began + OWN_ECHO_S
-        if frame.start == self.start:
+        echo = frame.start < self._incarnation.number and asyncio.get_running_loop().time() < self._began + OWN_ECHO_S
+        if frame.start == self._incarnation.number:
             self._count("own")
             self._acknowledgements.echoed(frame.sequence if frame.kind == CHANGE else None)
         elif echo:
@@ -250,7 +224,7 @@ class Gossip:
     def _receive_confirmation(self, frame: Frame, sender: str) -> None:
         said = msgspec.msgpack.decode(frame.payload, type=CommitAcknowledgement)
         member = self._members.get(sender)
-        if member is not None and said.instance == self._catalog.instance_id and said.start == self.start:
+        if member is not None and said.instance == self._catalog.instance_id and said.start == self._incarnation.number:
             self._count("confirmation")
             self._acknowledgements.confirmed(member, said.sequences, said.applied)
 

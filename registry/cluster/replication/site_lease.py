@@ -20,12 +20,14 @@ same second on monotonic clocks: the holder from when it asked, the granter from
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 
+from registry.cluster.membership.heartbeats import OwnHeartbeat
+from registry.cluster.membership.incarnation import Incarnation
+from registry.cluster.membership.introductions import Introductions
+from registry.cluster.membership.lifecycle import Lifecycle
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.anti_entropy import AntiEntropy
-from registry.cluster.replication.gossip import Gossip
 from registry.cluster.replication.read_lease import LEASE_S, READ_WAIT_S, ReadLease
 from registry.cluster.rpc.client import PeerClient
 from registry.cluster.rpc.messages import Heartbeat, LeaseAnswer, LeaseQuestion
@@ -92,23 +94,22 @@ class SiteLease:
         peers: PeerClient,
         anti_entropy: AntiEntropy,
         acknowledgements: Acknowledgements,
-        gossip: Gossip,
-        heartbeat: Callable[[], Heartbeat],
-        answers_clients: asyncio.Event,
+        incarnation: Incarnation,
+        own_heartbeat: OwnHeartbeat,
+        lifecycle: Lifecycle,
         may_have_neighbours: bool,
-        meet: Callable[[list[str]], Awaitable[None]],
+        introductions: Introductions,
     ) -> None:
-        """`meet` introduces this instance to members at addresses that it does not know."""
-        self._meet = meet
+        self._introductions = introductions
         self._lease = lease
         self._clock = clock
         self._members = members
         self._peers = peers
         self._anti_entropy = anti_entropy
         self._acknowledgements = acknowledgements
-        self._gossip = gossip
-        self._heartbeat = heartbeat
-        self._answers_clients = answers_clients
+        self._incarnation = incarnation
+        self._own_heartbeat = own_heartbeat
+        self._lifecycle = lifecycle
         self._may_have_neighbours = may_have_neighbours
         self._granters: dict[str, _Granter] = {}
         self._resyncing: asyncio.Task[None] | None = None
@@ -173,7 +174,7 @@ class SiteLease:
 
     def grant(self, instance: str, question: LeaseQuestion) -> LeaseAnswer:
         """Grant or refuse a read lease to a member of the site that asks for one."""
-        beat = self._heartbeat()
+        beat = self._own_heartbeat.make()
         start, applied = question.applied
         member = self._members.get(instance)
         granted = False
@@ -185,7 +186,7 @@ class SiteLease:
             granted = self._acknowledgements.may_hold_lease(member, applied if start == beat.start else 0)
         self.granted += granted
         site = [self._members.url(member) for member in self._members.of_own_site()]
-        return LeaseAnswer(self._gossip.next_heartbeat(), beat, granted, site)
+        return LeaseAnswer(self._incarnation.next_heartbeat(), beat, granted, site)
 
     # Holding
 
@@ -231,7 +232,7 @@ class SiteLease:
             self._blocked_since_s = now
 
     def _extend(self, now: float) -> None:
-        if not self._answers_clients.is_set() or (self._resyncing is not None and not self._resyncing.done()):
+        if not self._lifecycle.answers_clients.is_set() or (self._resyncing is not None and not self._resyncing.done()):
             return
         if self._granters:
             self._lease.extend(min(granter.until_s for granter in self._granters.values()))
@@ -265,7 +266,7 @@ class SiteLease:
         member = granter.member
         asked_s = self._clock.steady_s()
         known = member.beat.start
-        question = LeaseQuestion(self._gossip.start, (known, member.applied.contiguous_seq(known)))
+        question = LeaseQuestion(self._incarnation.number, (known, member.applied.contiguous_seq(known)))
         try:
             answer = await self._peers.ask(member, "/lease", question, LeaseAnswer, REQUEST_TIMEOUT_S)
         except PeerUnreachable:
@@ -275,7 +276,7 @@ class SiteLease:
             granter.ask_at_s = self._clock.steady_s() + RETRY_S
             self._wake.set()
         granter.missed = 0
-        await self._meet(answer.site)
+        await self._introductions.meet(answer.site)
         self._members.receive_heartbeat(member.instance, answer.heartbeat, answer.sequence, on_bus=False)
         has_lapsed = granter.until_s < asked_s
         if answer.heartbeat.joining:

@@ -46,7 +46,7 @@ async def forget(instance: Instance, body: bytes) -> Outcome:
     if found[0].live:
         message = "this instance is live; have it leave (concord leave), or stop it"
         raise Unsupported(message, 409, detail={"reason": "member-live"})
-    await instance.cluster.remove_member(found[0].instance)
+    await instance.cluster.removals.remove(found[0].instance)
     return Outcome({"forgotten": found[0].instance}, {"instance": found[0].instance})
 
 
@@ -64,7 +64,7 @@ async def leave(instance: Instance, body: bytes) -> Outcome:
     if not instance.cluster.members.all():
         message = "there is no other instance that could take over what is here"
         raise Unsupported(message, 409, detail={"reason": "no-other-member"})
-    instance.cluster.begin_decommission()
+    instance.cluster.decommission.begin()
     return Outcome(_leaving(instance), {"instance": instance.catalog.instance_id})
 
 
@@ -77,8 +77,8 @@ def _leaving(instance: Instance) -> dict[str, Any]:
     cluster = instance.cluster
     return {
         "leaving": cluster.decommission.under_way,
-        "left": cluster.is_decommissioned,
-        "handed_over": cluster.decommission.handed_over,
-        "held_by_nobody_else": cluster.decommission.left,
+        "left": cluster.lifecycle.has_left,
+        "handed_over": cluster.handover.handed_over,
+        "held_by_nobody_else": cluster.handover.left,
         **remaining(instance),
     }

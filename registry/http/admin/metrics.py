@@ -146,7 +146,7 @@ def _between_instances(instance: Instance) -> Iterator[Metric]:
     frames = INITIAL_VALUES["frames"] | cluster.gossip.frames
     yield _counters("frames", "frames received, by outcome", "outcome", frames)
     yield _counter(
-        "changes_published", "changes published since the start of the primary", cluster.gossip.published_seq
+        "changes_published", "changes published since the start of the primary", cluster.incarnation.published_seq
     )
     rounds = INITIAL_VALUES["catch_ups"] | cluster.anti_entropy.rounds
     yield _counters("catch_ups", "rounds of anti-entropy with other instances, by outcome", "outcome", rounds)

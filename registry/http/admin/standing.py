@@ -45,15 +45,15 @@ async def maintenance_times(instance: Instance) -> MaintenanceTimes:
 
 def addresses(instance: Instance) -> dict[str, Any]:
     """Fields of the status about addresses: how peers find this instance's, and which are advertised more than once."""
-    reachability, beat = instance.cluster.reachability, instance.cluster.heartbeat()
+    reachability, config = instance.cluster.reachability, instance.config
     reached = None if not reachability.problem and reachability.reached_by is None else not reachability.problem
     return {
         "address": {
-            "advertise": beat.advertise,
+            "advertise": config.own_url,
             "reached": reached,
             "reached_by": reachability.reached_by,
             "problem": reachability.problem,
-            "advertise_site": beat.advertise_site,
+            "advertise_site": config.advertise_site,
             "site_problem": reachability.site_problem,
         },
         "shared_addresses": [
@@ -93,12 +93,12 @@ def member_state(instance: Instance, member: Member) -> dict[str, Any]:
 
 def remaining(instance: Instance) -> dict[str, Any]:
     """Return the content that a decommission still has to hand over, and the members that refuse it."""
-    leave, members = instance.cluster.decommission, instance.cluster.members
-    refusing = [(members.get(other), other, reason) for other, reason in sorted(leave.refused_by.items())]
+    handover, members = instance.cluster.handover, instance.cluster.members
+    refusing = [(members.get(other), other, reason) for other, reason in sorted(handover.refused_by.items())]
     return {
-        "left_bytes": leave.left_bytes,
-        "examples": leave.examples,
-        "waits_for": leave.waits_for,
+        "left_bytes": handover.left_bytes,
+        "examples": handover.examples,
+        "waits_for": instance.cluster.decommission.waits_for,
         "refused_by": [
             {"instance": other, "name": member.beat.name if member is not None else "", "reason": reason}
             for member, other, reason in refusing

@@ -64,7 +64,7 @@ async def replication(instance: Instance, request: Request) -> Response:
     own = MemberAnswer(
         instance.catalog.instance_id,
         instance.config.site,
-        instance.cluster.heartbeat().advertise,
+        instance.config.own_url,
         local_answer(instance, question),
         "",
     )

@@ -155,7 +155,8 @@ async def _open_session(instance: Instance, request: Request) -> Response:
         if key.cluster == cluster and is_mac(mac, sign_opening(key, body)):
             question = msgspec.msgpack.decode(body, type=m.SessionQuestion)
             nonce = instance.clock.entropy(NONCE_SIZE)
-            own, start, now_ms = instance.catalog.instance_id, instance.cluster.gossip.start, instance.clock.now_ms()
+            own, now_ms = instance.catalog.instance_id, instance.clock.now_ms()
+            start = instance.cluster.incarnation.number
             token = new_token(key, question.instance, own, start, question.nonce, nonce, now_ms)
             capabilities = list(instance.abilities.capabilities)
             answer = msgspec.msgpack.encode(m.SessionAnswer(own, token, __version__, capabilities))
@@ -170,7 +171,7 @@ async def authenticate(instance: Instance, request: Request, path: str, limit_by
     headers = request.headers
     session = read_token(headers.get("concord-session", ""), instance.cluster.keys)
     sequence = number(headers.get("concord-sequence", ""))
-    own = instance.catalog.instance_id, instance.cluster.gossip.start
+    own = instance.catalog.instance_id, instance.cluster.incarnation.number
     if (session.server, session.start) != own or session.expires_ms < instance.clock.now_ms() or sequence is None:
         raise RequestRefused(401, "expired")
     question, body_hash = headers.get("concord-question", ""), headers.get("concord-body", "")

@@ -67,8 +67,8 @@ def _answering(
 async def _hello(instance: Instance, request: AuthenticatedRequest, question: m.Handshake) -> m.Handshake:
     if question.instance != request.session.client:
         raise Malformed("a hello in another instance's name")
-    instance.cluster.on_handshake(question)
-    return instance.cluster.make_handshake(instance.cluster.members.get(question.instance))
+    instance.cluster.discovery.on_handshake(question)
+    return instance.cluster.discovery.make_handshake(instance.cluster.members.get(question.instance))
 
 
 async def _changes(instance: Instance, request: AuthenticatedRequest, question: m.ChangesQuestion) -> m.ChangesAnswer:

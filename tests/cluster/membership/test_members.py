@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from registry.catalog.members import MemberRow, SyncPoint
-from registry.cluster.membership.liveness import MemberRecords
 from registry.cluster.membership.members import AWAY_S, PRESUMED_DEAD_S, Member, Members, Progress
+from registry.cluster.membership.store import MemberRecords
 from registry.cluster.rpc.messages import Heartbeat
 from registry.telemetry.events import LogEvent
 from tests.support.logs import recorded

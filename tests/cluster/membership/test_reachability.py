@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from types import SimpleNamespace
 
 import pytest
 
@@ -48,7 +49,7 @@ class Bench:
         self.peers = Asked()
         self._sequence = 0
         self.reachability = Reachability(
-            self.members, self.peers, lambda: beat("eu", HERE, advertise_site), list(addresses)
+            self.members, self.peers, SimpleNamespace(make=lambda: beat("eu", HERE, advertise_site)), list(addresses)
         )
 
     def hear(self, *members):

@@ -3,6 +3,7 @@ import asyncio
 from registry.cluster.membership.members import Members
 from registry.cluster.replication.acknowledgements import PUSH_AFTER_S, Acknowledgements
 from registry.cluster.replication.direct_push import RETRY_S, DirectPush
+from registry.cluster.replication.recent_frames import RecentFrames
 from tests.cluster.membership.test_members import OTHER, OWN, beat
 
 
@@ -20,7 +21,7 @@ async def test_a_removed_member_with_a_change_due_does_not_keep_the_loop_busy():
     members = Members(OWN, "eu")
     members.receive_heartbeat(OTHER, beat(), 1, on_bus=False)
     acknowledgements = Counted(members)
-    pushing = DirectPush(peers=None, members=members, acknowledgements=acknowledgements, gossip=None)
+    pushing = DirectPush(None, members, acknowledgements, incarnation=None, recent_frames=RecentFrames())
     acknowledgements.published(commit=10, sequence=1)
     members.remove([OTHER])
     running = asyncio.create_task(pushing.run())

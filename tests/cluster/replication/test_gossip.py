@@ -11,9 +11,11 @@ from crdt.fact import tag_fact
 from crdt.frame import CHANGE, MAX_FRAME_BYTES, Frame
 from crdt.header import MAX_HEADER_BYTES
 from crdt.vector import MAX_CLOCK, MAX_WRITER
+from registry.cluster.membership.incarnation import Incarnation
 from registry.cluster.membership.members import Members
 from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.gossip import Gossip, _fit_to_frame, fits_a_frame
+from registry.cluster.replication.recent_frames import RecentFrames
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.messages import Heartbeat
 from tests.support.client import sha256
@@ -70,7 +72,11 @@ async def test_a_confirmation_goes_to_where_the_member_listens_whatever_it_calls
     bus = SimpleNamespace(publish=lambda frame, site=None: published.append(site))
     catalog = SimpleNamespace(instance_id=own, documents=SimpleNamespace())
     members = Members(own, "eu", shared)
-    gossip = Gossip(catalog, bus, [ClusterKey("a" * 16)], members, Acknowledgements(members), 1, StillClock())
+    acknowledgements, recent_frames = Acknowledgements(members), RecentFrames()
+    incarnation = Incarnation(1, acknowledgements, recent_frames)
+    gossip = Gossip(
+        catalog, bus, [ClusterKey("a" * 16)], members, acknowledgements, incarnation, recent_frames, StillClock()
+    )
     beat = Heartbeat(called, "http://other:1", shared, "1", 1, 0, 0, bytes(16), {})
     assert members.receive_heartbeat(other, beat, 1, on_bus=False)
     gossip._applied(Frame(CHANGE, bytes.fromhex(other), 1, 1, b""))
