@@ -44,9 +44,9 @@ def write(instance, *facts):
 
 async def test_a_commit_is_published_as_a_frame(running):
     instance, bus = running
-    gossip, writer = instance.cluster.gossip, instance.catalog.documents.writer
+    writer = instance.catalog.documents.writer
     changes = [await write(instance, tag_fact(tag, DIGEST, 1, writer)) for tag in ("v1", "v2")]
-    assert gossip.published_seq == 2
+    assert instance.cluster.incarnation.published_seq == 2
     assert [sum(change.delta in frame for frame in bus.frames) for change in changes] == [1, 1]
 
 

@@ -11,7 +11,7 @@ from registry.catalog.catalog import PATH
 from registry.cli.logs import set_up_logging
 from registry.config import Config
 from registry.errors import CannotStart
-from registry.runtime.primary import WAYS_OUT, PrimaryCallbacks, Sockets, run_primary
+from registry.runtime.primary import WAYS_OUT, Sockets, Unsupervised, run_primary
 from registry.runtime.sockets import PREDECESSOR_S, listening, locked, raise_file_limit
 from registry.runtime.supervisor import Supervisor
 from registry.settings.environment import unknown_variables
@@ -47,7 +47,7 @@ def serve(config: Config) -> None:
 def _run_alone(config: Config, sockets: Sockets) -> None:
     """Run the instance in one process. An unexpected exception is logged, as with several processes."""
     try:
-        run_primary(config, sockets, (signal.SIGTERM, signal.SIGINT), PrimaryCallbacks())
+        run_primary(config, sockets, (signal.SIGTERM, signal.SIGINT), Unsupervised())
     except CannotStart:
         raise
     except Exception:

@@ -31,6 +31,9 @@ log = EventLog("concord.workers")
 INLINE_BYTES = 32 * 1024
 MESSAGE_BYTES = 128 * 1024
 MAX_AT_ONCE = 64
+WORKERS_END_S = 0.8
+"""Time for which a primary that closes accepts connections from workers: they notice a little later, and linger
+then."""
 MAX_NOTES_PER_MESSAGE = 200
 """A bound for each kind of entry, so that a report fits into a message, whatever the digests."""
 _CONNECTION, _NOTES, _LEASE_WANTED = b"C", b"N", b"L"
@@ -100,10 +103,11 @@ class Sender:
 class Receiver:
     """The receiving end of the channel, in the primary."""
 
+    accepted_for_s = WORKERS_END_S
+
     def __init__(
         self,
         receiving: socket.socket,
-        on_connection: Callable[[socket.socket, bytes], None],
         on_notes: Callable[[Notes], None],
         on_lease_wanted: Callable[[], None],
         clock: Clock,
@@ -111,11 +115,12 @@ class Receiver:
         self._lost = LogLimit(clock, at_once=1, every_s=UNAUTHENTICATED_PERIOD_S)
         self._socket = receiving
         self._on_lease_wanted = on_lease_wanted
-        self._on_connection = on_connection
         self._on_notes = on_notes
+        self._on_connection: Callable[[socket.socket, bytes], None]
 
-    def start(self) -> None:
-        """Begin to receive messages."""
+    def start(self, on_connection: Callable[[socket.socket, bytes], None]) -> None:
+        """Begin to receive messages. `on_connection` takes each connection with the bytes that came on it."""
+        self._on_connection = on_connection
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._receive)
 
     def close(self) -> None:

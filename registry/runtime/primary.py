@@ -3,9 +3,10 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import apsw
 import uvloop
@@ -26,15 +27,12 @@ from registry.instance import Instance
 from registry.ports import Bus
 from registry.runtime.drain import Drain
 from registry.runtime.handover import Notes, Receiver
-from registry.runtime.server import Server
+from registry.runtime.server import NoHandovers, Server
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 
 log = EventLog("concord")
 
-WORKERS_END_S = 0.8
-"""Time for which a primary that closes accepts connections from workers: they notice a little later, and linger
-then."""
 WAYS_OUT = "restore a backup elsewhere (concord restore), or have it rebuilt from the other instances (concord rebuild)"
 
 
@@ -50,35 +48,54 @@ class Sockets:
     """The read lease that workers share; None without workers."""
 
 
-@dataclass(frozen=True)
-class PrimaryCallbacks:
-    """The events that a primary reports to its supervisor."""
+class SupervisorLink(Protocol):
+    """The link of a primary to its supervisor."""
 
-    started: Callable[[], None] = lambda: None
-    """It has opened the catalog."""
-    answering: Callable[[], None] = lambda: None
-    """It answers clients."""
-    closing: Callable[[], None] = lambda: None
-    """It has stopped listening, and takes connections from workers for a moment only."""
-    deaths: Callable[[], Mapping[str, int]] = dict
-    """The number of processes that have died, by role; empty without a supervisor."""
+    def started(self) -> None:
+        """Report that the catalog is open."""
+
+    def answering(self) -> None:
+        """Report that clients are answered."""
+
+    def closing(self) -> None:
+        """Report that the primary has stopped listening, and takes connections from workers for a moment only."""
+
+    def deaths(self) -> Mapping[str, int]:
+        """Return the number of processes that have died and were replaced, by role."""
+
+
+class Unsupervised:
+    """The link of a primary that runs alone."""
+
+    def started(self) -> None:
+        """Report to no other process."""
+
+    def answering(self) -> None:
+        """Report to no other process."""
+
+    def closing(self) -> None:
+        """Report to no other process."""
+
+    def deaths(self) -> Mapping[str, int]:
+        """Return no roles: a process that runs alone is not replaced."""
+        return {}
 
 
 def run_primary(
     config: Config,
     sockets: Sockets,
     signals: tuple[signal.Signals, ...],
-    callbacks: PrimaryCallbacks,
+    supervisor: SupervisorLink,
     in_place: bool = False,
 ) -> int:
     """Serve until a signal ends it. `in_place`: this primary replaces one that has just died. Return the exit
     status. Raises CannotStart."""
-    uvloop.run(_serve(config, sockets, signals, callbacks, in_place))
+    uvloop.run(_serve(config, sockets, signals, supervisor, in_place))
     return 0
 
 
 async def _serve(
-    config: Config, sockets: Sockets, signals: tuple[signal.Signals, ...], callbacks: PrimaryCallbacks, in_place: bool
+    config: Config, sockets: Sockets, signals: tuple[signal.Signals, ...], supervisor: SupervisorLink, in_place: bool
 ) -> None:
     transport = HttpTransport()
     if config.redis or config.peer:
@@ -93,21 +110,21 @@ async def _serve(
     except (apsw.Error, OSError, StorageFailed) as error:
         raise CannotStart(f"the data directory {config.data} cannot be used: {error}") from None
     ProcessCollector(registry=instance.metrics)
-    public = Server(App(instance, internal=sockets.internal is None))
+    receiver = _receiver(instance, sockets.receiving) if sockets.receiving is not None else None
+    public = Server(App(instance, internal=sockets.internal is None), receiver or NoHandovers())
     servers = [(public, sockets.public)]
     if sockets.internal is not None:
-        servers.append((Server(App(instance, registry=False)), sockets.internal))
-    if sockets.receiving is not None:
-        receiver = _receiver(instance, public, sockets.receiving)
-        public.accepts_handovers_for_s, public.on_stopped_accepting = WORKERS_END_S, receiver.close
-    drain = Drain(instance, [server for server, _ in servers], callbacks.closing)
+        servers.append((Server(App(instance, registry=False), NoHandovers()), sockets.internal))
+    if receiver is not None:
+        receiver.start(public.adopt)
+    drain = Drain(instance, [server for server, _ in servers], supervisor.closing)
     for name in signals:
         asyncio.get_running_loop().add_signal_handler(name, drain.begin, "told to end by a signal")
-    instance.process_deaths = callbacks.deaths
+    instance.process_deaths = supervisor.deaths
     _log_addresses(config, instance, sockets)
-    callbacks.started()
+    supervisor.started()
     watching = [
-        asyncio.create_task(_report_answering(instance, callbacks)),
+        asyncio.create_task(_report_answering(instance, supervisor)),
         asyncio.create_task(_drain_when_decommissioned(instance, drain)),
     ]
     await asyncio.gather(*(server.serve(sockets=[listening]) for server, listening in servers))
@@ -118,9 +135,9 @@ async def _serve(
     log.info(LogEvent.INSTANCE_STOPPED, "ended")
 
 
-async def _report_answering(instance: Instance, callbacks: PrimaryCallbacks) -> None:
+async def _report_answering(instance: Instance, supervisor: SupervisorLink) -> None:
     await instance.cluster.answers_clients.wait()
-    callbacks.answering()
+    supervisor.answering()
 
 
 async def _drain_when_decommissioned(instance: Instance, drain: Drain) -> None:
@@ -128,16 +145,14 @@ async def _drain_when_decommissioned(instance: Instance, drain: Drain) -> None:
     drain.begin("it has left the cluster")
 
 
-def _receiver(instance: Instance, server: Server, receiving: socket.socket) -> Receiver:
+def _receiver(instance: Instance, receiving: socket.socket) -> Receiver:
     def note(notes: Notes) -> None:
         instance.traffic.add(notes.traffic)
         instance.traffic.cut_off += notes.cut_off
         instance.traffic.under_way += notes.under_way
         instance.take_worker_notes(notes.used, notes.damaged)
 
-    receiver = Receiver(receiving, server.adopt, note, instance.cluster.site_lease.request_renewal, instance.clock)
-    receiver.start()
-    return receiver
+    return Receiver(receiving, note, instance.cluster.site_lease.request_renewal, instance.clock)
 
 
 def _log_addresses(config: Config, instance: Instance, sockets: Sockets) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import uvicorn
 
@@ -24,11 +24,32 @@ CUT_OFF_S = 0.5
 """Time that aborted requests have to answer their clients."""
 
 
+class HandoverSource(Protocol):
+    """A source of connections that other processes have accepted."""
+
+    accepted_for_s: float
+    """Time for which its connections are accepted after the server has stopped listening."""
+
+    def close(self) -> None:
+        """Hand over what has come, and nothing after it."""
+
+
+class NoHandovers:
+    """The source of a server that no other process hands connections to."""
+
+    accepted_for_s = 0.0
+
+    def close(self) -> None:
+        """Nothing can come."""
+
+
 class Server(uvicorn.Server):
     """uvicorn's server without its signal handlers, since there may be two servers. It also serves connections that
     other processes have accepted."""
 
-    def __init__(self, app: Any, protocol: Callable[..., BoundedProtocol] = BoundedProtocol) -> None:
+    def __init__(
+        self, app: Any, handovers: HandoverSource, protocol: Callable[..., BoundedProtocol] = BoundedProtocol
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -46,14 +67,11 @@ class Server(uvicorn.Server):
         self._protocol = protocol
         self._adopting: set[asyncio.Task[None]] = set()
         self._is_ending = False
-        self.accepts_handovers_for_s = 0.0
-        """Time for which it accepts connections from workers after it has stopped listening."""
+        self._handovers = handovers
         self.finishes_until: float | None = None
         """The loop time until which requests may go on once it is to end; None: as long as they take."""
         self.drain_s = 0.0
         """The length of the drain, for the log."""
-        self.on_stopped_accepting: Callable[[], None] = lambda: None
-        """Called when it accepts no more connections from any source."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -92,7 +110,7 @@ class Server(uvicorn.Server):
             for accepted in _accept_all_and_close(listening):
                 self.adopt(accepted, b"")
         await self._linger()
-        self.on_stopped_accepting()
+        self._handovers.close()
         while self._adopting:
             await asyncio.gather(*self._adopting)
         await asyncio.sleep(0)  # what had come on them before is being answered
@@ -125,7 +143,7 @@ class Server(uvicorn.Server):
                 cast(BoundedProtocol, connection).close_after_response()
             lingered_s = loop.time() - begun
             is_used = self.server_state.connections or self._adopting
-            if lingered_s >= self.accepts_handovers_for_s and (lingered_s >= LINGER_S or not is_used):
+            if lingered_s >= self._handovers.accepted_for_s and (lingered_s >= LINGER_S or not is_used):
                 return
             await asyncio.sleep(LOOK_S)
 

@@ -23,7 +23,7 @@ from registry.config import Config
 from registry.errors import CannotStart
 from registry.runtime.deaths import PRIMARY, WORKER, Deaths
 from registry.runtime.handover import channel
-from registry.runtime.primary import PrimaryCallbacks, Sockets, run_primary
+from registry.runtime.primary import Sockets, run_primary
 from registry.runtime.signals import END, FROM_OUTSIDE
 from registry.runtime.worker import run_worker
 from registry.telemetry.event_log import EventLog
@@ -56,6 +56,16 @@ class _Process:
     """True once the process was signalled to end."""
 
 
+class _PrimaryLink:
+    """The primary's link to its supervisor (`primary.SupervisorLink`)."""
+
+    def __init__(self, report: Callable[[bytes], None], deaths: Deaths) -> None:
+        self.started = partial(report, _STARTED)
+        self.answering = partial(report, _ANSWERING)
+        self.closing = partial(report, _CLOSING)
+        self.deaths = deaths.counts
+
+
 class Supervisor:
     """The supervisor of one instance. `run` returns the exit status."""
 
@@ -67,10 +77,9 @@ class Supervisor:
         self._lease = ReadLease(SystemClock().steady_s)
         self._sockets = Sockets(public, internal, self._receiving, self._lease)
         self._deaths = Deaths()
-        started, answering, closing = (partial(self._report, what) for what in (_STARTED, _ANSWERING, _CLOSING))
-        callbacks = PrimaryCallbacks(started, answering, closing, self._deaths.counts)
+        link = _PrimaryLink(self._report, self._deaths)
         self._primary = _Process(
-            "the primary", lambda: run_primary(config, self._sockets, (END,), callbacks, in_place=self._has_answered)
+            "the primary", lambda: run_primary(config, self._sockets, (END,), link, in_place=self._has_answered)
         )
         self._workers = [_Process("a worker", self._run_worker) for _ in range(count - 1)]
         self._has_catalog = False

@@ -18,7 +18,7 @@ from registry.config import Config
 from registry.http.oci.read_only import API, ReadOnlyApp
 from registry.http.wire.protocol import BoundedProtocol, new_parser
 from registry.runtime.handover import MAX_NOTES_PER_MESSAGE, Notes, Sender
-from registry.runtime.server import Server
+from registry.runtime.server import NoHandovers, Server
 from registry.runtime.signals import END
 from registry.settings.trusted_proxies import TrustedProxies
 
@@ -41,7 +41,7 @@ async def _serve(config: Config, public: socket.socket, sender: Sender, lease: R
     catalog = Reads(disk, PATH)
     proxies = TrustedProxies(config.proxies)
     reading = ReadOnlyApp(catalog, disk, SystemClock(), lease, config.check_after_s, config.log_requests, proxies)
-    server = Server(reading, partial(WorkerProtocol, waiting=HandoverQueue(sender)))
+    server = Server(reading, NoHandovers(), partial(WorkerProtocol, waiting=HandoverQueue(sender)))
 
     def end() -> None:
         server.should_exit = True

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,10 +77,10 @@ class Direct:
 
 
 async def test_what_readers_send_last_is_answered_and_ends_without_a_wait():
-    server, grace_s = Server(Direct()), 20
-    server.finishes_until = asyncio.get_running_loop().time() + grace_s
     ours, theirs = socket.socketpair()
-    server.on_stopped_accepting = lambda: server.adopt(theirs, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    last = SimpleNamespace(accepted_for_s=0.0, close=lambda: server.adopt(theirs, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+    server, grace_s = Server(Direct(), last), 20
+    server.finishes_until = asyncio.get_running_loop().time() + grace_s
     server.should_exit = True
     with socket.create_server(("127.0.0.1", 0)) as listening:
         serving = asyncio.create_task(server.serve(sockets=[listening]))

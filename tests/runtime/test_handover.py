@@ -25,7 +25,7 @@ class Owner:
         self.notes: list[Notes] = []
         self.wanted: list[bool] = []
         self.clock = StillClock()
-        self.receiver = Receiver(receiving, self.take, self.notes.append, lambda: self.wanted.append(True), self.clock)
+        self.receiver = Receiver(receiving, self.notes.append, lambda: self.wanted.append(True), self.clock)
 
     def take(self, connection, data):
         connection.sendall(b"taken")
@@ -59,7 +59,7 @@ async def test_a_connection_arrives_with_what_has_come_on_it(ends, size):
     data = os.urandom(size)
     before = len(os.listdir("/proc/self/fd"))
     with hand_over(sender, data) as client:
-        owner.receiver.start()
+        owner.receiver.start(owner.take)
         await until(lambda: owner.connections)
         assert (owner.connections, client.recv(10)) == ([data], b"taken")
     assert len(os.listdir("/proc/self/fd")) <= before + 1, "no descriptor is left behind"
@@ -71,7 +71,7 @@ async def test_the_largest_notes_arrive_whole(ends):
     traffic = [Counted("/v2/<name>/manifests/<reference>", "GET", {200: 2**40}, [2**40] * 13, 1e9, 2**60, 2**60)] * 20
     notes = Notes(traffic, 1, 2, digests, [Corruption(digest, 2**62) for digest in digests])
     assert sender.send_notes(notes)
-    owner.receiver.start()
+    owner.receiver.start(owner.take)
     await until(lambda: owner.notes)
     assert owner.notes == [notes]
 
@@ -82,7 +82,7 @@ async def test_what_does_not_fit_waits_until_somebody_takes_it(ends):
     while (client := hand_over(sender, b"x")) is not None:
         clients.append(client)
         assert len(clients) < 10_000, "the queue is bounded"
-    owner.receiver.start()
+    owner.receiver.start(owner.take)
     await until(lambda: len(owner.connections) == len(clients))
     again = hand_over(sender, b"y")
     assert again is not None
@@ -94,7 +94,7 @@ async def test_what_does_not_fit_waits_until_somebody_takes_it(ends):
 
 async def test_what_was_sent_before_the_end_is_taken_and_nothing_after_it(ends):
     owner, sender = ends
-    owner.receiver.start()
+    owner.receiver.start(owner.take)
     with hand_over(sender, b"before") as client:
         owner.receiver.close()
         assert (owner.connections, client.recv(10)) == ([b"before"], b"taken")
@@ -106,7 +106,7 @@ async def test_what_an_owner_has_not_taken_is_its_successors(ends):
     owner, sender = ends
     with hand_over(sender, b"x") as client:
         successor = Owner(owner.receiver._socket)
-        successor.receiver.start()
+        successor.receiver.start(successor.take)
         await until(lambda: successor.connections)
         assert client.recv(10) == b"taken"
 

@@ -17,7 +17,7 @@ from registry.http.wire.large_body import (
     BufferPool,
     LargeBody,
 )
-from registry.runtime.server import Server
+from registry.runtime.server import NoHandovers, Server
 
 
 class BodyListener:
@@ -131,7 +131,7 @@ class Counting:
 
 
 def loaded(app):
-    server = Server(app)
+    server = Server(app, NoHandovers())
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     return server
