@@ -20,8 +20,16 @@ The simulated machines:
 A run:
 
     plan              what is drawn for a run before it begins, and its outcome
-    run               one run: faults, then a healed network that must converge
-    referee           watches instances and clients, and calls the checkers
+    run               sets up one run, plays a scenario, and returns its outcome
+    simulation        a run's parts, and the API that scenarios and tests use: start, heal, converge, check_invariants
+    phases            the phases of a run: faults, then a healed network that must converge, then calm
+    final_checks      what holds at the end
+    commit_observer   looks at what instances commit, and calls the checkers
+    request_observer  records what clients ask and are answered, and calls the checkers
+    disturbances      which faults are active, and whether the run is calm
+    reachability      which instances one can ask now
+    lifecycle         starts, restores, losses and removals of instances
+    violations        invariants that a run has broken
     workload/         clients: what they push, pull and delete
     faults/           every kind of fault, drawn from the seed, and counted
     history           requests of clients, and commits of instances: the evidence of the checkers

@@ -22,6 +22,13 @@ class RedisServers:
         self._last_due: dict[tuple[str, str], float] = {}
         self.last_frame = b""
 
+    def stall(self) -> None:
+        """Have all servers deliver nothing until `resume`."""
+        self.stalled |= set(self.names)
+
+    def resume(self) -> None:
+        self.stalled.clear()
+
     def publish(self, process: Process, channel: str, frame: bytes) -> None:
         packet_simulator, loop = self._packet_simulator, asyncio.get_running_loop()
         self.last_frame = frame

@@ -68,6 +68,10 @@ class SimulatedCluster:
         self.nodes.append(node)
         return node
 
+    def running(self) -> list[Node]:
+        """Return the nodes whose primary runs."""
+        return [node for node in self.nodes if node.up and node.process is not None and not node.process.paused]
+
     def trace(self, kind: str, *details: object) -> None:
         """Note that something happened: what a run is recognised by."""
         self._trace.update(f"{self.loop.now:.6f} {kind} {details}\n".encode())

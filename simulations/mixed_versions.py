@@ -19,9 +19,10 @@ from registry.ports import PeerUnreachable
 from simulations.checkers import convergence
 from simulations.later_version import CAPABILITY, DOCUMENT, LATER, REPOSITORY, fields_of, later_fact
 from simulations.node import Node
+from simulations.phases import until_violation
 from simulations.process import in_process, outside_processes
-from simulations.run import CONVERGENCE_S, Run
-from simulations.workload.client import Answer, Client
+from simulations.simulation import CONVERGENCE_S, Simulation
+from simulations.workload.client import Answer
 from simulations.workload.images import ALL_IMAGES, digest_of
 
 ACCESS = "access"
@@ -40,27 +41,31 @@ Identity = tuple[int, int]
 class MixedVersions:
     """One run of a cluster of mixed versions."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._rng = random.Random(f"{run.plan.seed} mixed versions")
-        self._later = run.cluster.nodes[-1]
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self._nodes = simulation.nodes
+        self._violations = simulation.violations
+        self._rng = random.Random(f"{simulation.plan.seed} mixed versions")
+        self._later = simulation.cluster.nodes[-1]
         self._make_later(self._later)
-        self._client = Client("client-later", run.cluster.network, lambda: [self._later], run, f"{run.plan.seed} later")
-        run.cluster.on_born.append(self._watch_frames)
+        self._client = simulation.workload.client("client-later", "later", lambda: [self._later])
+        simulation.cluster.on_born.append(self._watch_frames)
 
     @staticmethod
     def _make_later(node: Node) -> None:
         node.abilities, node.fields_of = LATER, fields_of
 
     async def phases(self) -> None:
-        run = self._run
-        await asyncio.gather(*(run.restart(node) for node in run.cluster.nodes))
-        await asyncio.sleep(2.5)
+        simulation = self._simulation
+        await simulation.start()
         await self._have_content_everywhere()
-        busy = self._write_and_probe(run.plan.fault_s), run.load(run.plan.operations, "busy")
-        await asyncio.gather(*busy, *map(run.strike, run.plan.faults))
-        await run.heal()
-        await run.converge()
+        busy = (
+            self._write_and_probe(simulation.plan.fault_s),
+            simulation.workload.load(simulation.plan.operations, "busy"),
+        )
+        await asyncio.gather(*busy, *map(simulation.strike, simulation.plan.faults))
+        await simulation.heal()
+        await simulation.converge()
         await self._write(DOCUMENT, "the last")
         await self._agree()
         await self._client.push(self._later, REPOSITORY, TAG, IMAGE)
@@ -69,21 +74,21 @@ class MixedVersions:
         self._check_capabilities()
         await self._check_all_stopped()
         await self._upgrade()
-        run.judge(convergence.check_agreement, run.cluster.nodes)
+        simulation.violations.check(convergence.check_agreement, simulation.cluster.nodes)
 
     async def _have_content_everywhere(self) -> None:
         """Have all instances hold content of the repository before the first critical fact, so that workers have it."""
         await self._client.push(self._later, REPOSITORY, TAG, IMAGE)
         await self._agree()
-        for node in self._run.cluster.nodes:
+        for node in self._nodes:
             await self._ask(node, "GET", f"/v2/{REPOSITORY}/blobs/{digest_of(IMAGE.blobs[0])}", DOCUMENT)
 
     # What the later instance does
 
     async def _write_and_probe(self, seconds: float) -> None:
-        until = self._run.cluster.loop.now + seconds
+        until = self._simulation.cluster.loop.now + seconds
         number = 0
-        while self._run.cluster.loop.now < until:
+        while self._simulation.cluster.loop.now < until:
             rng = self._rng.random()
             if rng < 0.15:
                 await self._write(DOCUMENT, f"fact {number}")
@@ -92,7 +97,7 @@ class MixedVersions:
             elif rng < 0.35:
                 await self._client.push(self._later, REPOSITORY, TAG, self._rng.choice(ALL_IMAGES[:3]))
             else:
-                await self._probe(self._rng.choice(self._run.cluster.nodes))
+                await self._probe(self._rng.choice(self._nodes))
             number += 1
             await asyncio.sleep(PAUSE_S * self._rng.random())
 
@@ -101,14 +106,14 @@ class MixedVersions:
         node = self._later
         if node.instance is None or node.process is None or not node.up or not node.started:
             return
-        history, now = self._run.history, self._run.cluster.loop.now
+        history, now = self._simulation.checkers.history, self._simulation.cluster.loop.now
         asked = history.begin("unmark", node.name, document.removeprefix("repository/"), now, "", "")
         writing = asyncio.get_running_loop().create_task(
             self._say(node.instance, document, said), context=in_process(node.process)
         )
         await asyncio.wait([writing], timeout=WRITE_S)
         if writing.done():
-            asked.ended_s, asked.status = self._run.cluster.loop.now, 202
+            asked.ended_s, asked.status = self._simulation.cluster.loop.now, 202
 
     @staticmethod
     async def _say(instance: Instance, document: str, said: str | None) -> None:
@@ -136,7 +141,9 @@ class MixedVersions:
         async def watched(incoming: Any, sender: str | None = None) -> Any:
             if sender is not None and incoming.document == DOCUMENT and node.abilities is OWN:
                 outside_processes(
-                    lambda: self._run.violate(f"{node.name} has applied a frame with a critical field unknown to it")
+                    lambda: self._violations.report(
+                        f"{node.name} has applied a frame with a critical field unknown to it"
+                    )
                 )
             return await take_in(incoming, sender)
 
@@ -177,12 +184,12 @@ class MixedVersions:
         after = self._marks(node, document) | self._marks(node, ACCESS)
         if answer is None or node.process is not process:
             return None
-        self._run.reached[REFUSED if REFUSAL in answer.body else ANSWERED] += 1
+        self._simulation.reached[REFUSED if REFUSAL in answer.body else ANSWERED] += 1
         told = f"{node.name} answers {method} {path} with {answer.status}"
         if before & after and answer.status != 503:
-            self._run.violate(f"{told}, and does not understand what that depends on")
+            self._violations.report(f"{told}, and does not understand what that depends on")
         elif not before | after and REFUSAL in answer.body:
-            self._run.violate(f"{told}, and understands everything: {answer.body!r}")
+            self._violations.report(f"{told}, and understands everything: {answer.body!r}")
         return answer
 
     async def _exchange(self, node: Node, method: str, path: str) -> Answer | None:
@@ -190,7 +197,7 @@ class MixedVersions:
         with suppress(PeerUnreachable, TimeoutError):
             async with (
                 asyncio.timeout(ANSWER_S),
-                self._run.cluster.network.request("mixed", None, method, url, [], b"") as exchange,
+                self._simulation.cluster.network.request("mixed", None, method, url, [], b"") as exchange,
             ):
                 body = b"".join([chunk async for chunk in exchange.chunks()]) if method != "HEAD" else b""
                 return Answer(exchange.status, exchange.headers, body)
@@ -198,41 +205,41 @@ class MixedVersions:
 
     async def _agree(self) -> None:
         """Wait until all digests agree, also where not all are ready."""
-        loop, begun = asyncio.get_running_loop(), self._run.cluster.loop.now
-        while len({node.instance.catalog.replica.root() for node in self._run.cluster.nodes if node.instance}) > 1:
+        loop, begun = asyncio.get_running_loop(), self._simulation.cluster.loop.now
+        while len({node.instance.catalog.replica.root() for node in self._nodes if node.instance}) > 1:
             if loop.time() - begun > CONVERGENCE_S:
-                self._run.violate("instances of two versions do not agree")
+                self._violations.report("instances of two versions do not agree")
                 return
             await asyncio.sleep(0.1)
 
     async def _probe_all(self) -> None:
         """In calm weather every request is refused at each old instance, and answered at the later one."""
-        for node in self._run.cluster.nodes:
+        for node in self._nodes:
             for request in self._requests():
                 is_known = request[-1] == DOCUMENT  # of other repositories there may be none
                 for _ in range(2):  # at either process
                     answer = await self._ask(node, *request)
                     if answer is None:
-                        self._run.violate(f"{node.name} does not answer {request} in calm weather")
+                        self._violations.report(f"{node.name} does not answer {request} in calm weather")
                     elif node.abilities is LATER and answer.status >= (400 if is_known else 500):
-                        self._run.violate(f"{node.name} understands everything, and answers {request}: {answer}")
+                        self._violations.report(f"{node.name} understands everything, and answers {request}: {answer}")
 
     def _check_capabilities(self) -> None:
         instance = self._later.instance
         assert instance is not None, "all are up in calm weather"
-        for node in self._run.cluster.nodes:
+        for node in self._nodes:
             if node is not self._later and node.instance is not None:
                 member = node.instance.cluster.members.get(instance.catalog.instance_id)
                 if member is None or CAPABILITY not in member.capabilities:
-                    self._run.violate(f"{node.name} does not know what the later instance can do")
+                    self._violations.report(f"{node.name} does not know what the later instance can do")
 
     async def _check_all_stopped(self) -> None:
         """A document on which everything depends stops old instances altogether, until its fact is deleted."""
         await self._write(ACCESS, "everything")
         await self._agree()
-        for node in self._run.cluster.nodes:
+        for node in self._nodes:
             if node is not self._later and not self._marks(node, ACCESS):
-                self._run.violate(f"{node.name} has not taken in the fact on which everything depends")
+                self._violations.report(f"{node.name} has not taken in the fact on which everything depends")
         await self._probe_all()
         await self._write(ACCESS, None)
         await self._agree()
@@ -242,16 +249,17 @@ class MixedVersions:
 
     async def _upgrade(self) -> None:
         """Each instance is started anew as one of the later version."""
-        for node in self._run.cluster.nodes:
+        for node in self._nodes:
             if node.abilities is OWN:
                 node.die(False)
                 self._make_later(node)
-                await self._run.restart(node)
+                await self._simulation.lifecycle.restart(node)
         await self._agree()
         await asyncio.sleep(3.0)
         await self._probe_all()
 
 
-async def mixed_versions(run: Run) -> None:
-    """An act for `run`: the phases of mixed versions in the world of a plan."""
-    await run.play(MixedVersions(run).phases)
+async def mixed_versions(simulation: Simulation) -> None:
+    """Play the phases of mixed versions, a scenario for `run`."""
+    versions = MixedVersions(simulation)
+    await until_violation(simulation, lambda _: versions.phases())

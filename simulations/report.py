@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 
 from simulations.plan import Outcome, draw_plan
 from simulations.pool import play_all
-from simulations.run import Run, run
+from simulations.run import run
+from simulations.simulation import Simulation
 from simulations.workload.client import Client
 from simulations.workload.images import ALL_IMAGES
 
@@ -67,47 +68,43 @@ def write_report(path: Path, played: Played, processes: int = 0) -> None:
 # Scenarios
 
 
-async def _begin(simulation: Run) -> Client:
-    await asyncio.gather(*(simulation.restart(node) for node in simulation.cluster.nodes))
-    await asyncio.sleep(2.5)
-    name = "client-report"
-    return Client(
-        name, simulation.cluster.network, lambda: simulation.cluster.nodes, simulation, f"{simulation.plan.seed} {name}"
-    )
+async def _begin(simulation: Simulation) -> Client:
+    await simulation.start()
+    return simulation.client("client-report")
 
 
-async def _push(client: Client, simulation: Run, at: int, count: int) -> None:
+async def _push(client: Client, simulation: Simulation, at: int, count: int) -> None:
     for number in range(count):
         node = simulation.cluster.nodes[at]
         await client.push(node, "app", f"t{number}", ALL_IMAGES[number % len(ALL_IMAGES)])
 
 
-async def _loss(simulation: Run, amount: float) -> float:
+async def _loss(simulation: Simulation, amount: float) -> float:
     client = await _begin(simulation)
     simulation.cluster.packet_simulator.loss = amount
-    simulation.delays_s.clear()
+    simulation.commits.delays_s.clear()
     await _push(client, simulation, 0, 4)
     await asyncio.sleep(15)
-    return statistics.median(simulation.delays_s or [15.0])
+    return statistics.median(simulation.commits.delays_s or [15.0])
 
 
-async def _partition(simulation: Run, amount: float) -> float:
+async def _partition(simulation: Simulation, amount: float) -> float:
     client = await _begin(simulation)
     places = [node.name for node in simulation.cluster.nodes] + simulation.cluster.redis.names
     cut = {simulation.cluster.nodes[0].name, simulation.cluster.redis.names[0]}
     pairs = [(a, b) for a in places for b in places if (a in cut) != (b in cut)]
     for pair in pairs:
         simulation.cluster.packet_simulator.block(*pair)
-    simulation.delays_s.clear()
+    simulation.commits.delays_s.clear()
     await _push(client, simulation, 0, 1)
     await asyncio.sleep(amount)
     for pair in pairs:
         simulation.cluster.packet_simulator.unblock(*pair)
     await asyncio.sleep(20)
-    return max(simulation.delays_s or [20.0 + amount])
+    return max(simulation.commits.delays_s or [20.0 + amount])
 
 
-async def _divergence(simulation: Run, amount: float) -> float:
+async def _divergence(simulation: Simulation, amount: float) -> float:
     client = await _begin(simulation)
     await _push(client, simulation, 0, 3)
     away = simulation.cluster.nodes[1]
@@ -115,12 +112,12 @@ async def _divergence(simulation: Run, amount: float) -> float:
     await _push(client, simulation, 0, int(amount))
     await asyncio.sleep(1)
     before = simulation.cluster.network.bytes
-    await simulation.restart(away)
+    await simulation.lifecycle.restart(away)
     await simulation.converge()
     return float(simulation.cluster.network.bytes - before)
 
 
-async def _size(simulation: Run, amount: float) -> float:
+async def _size(simulation: Simulation, amount: float) -> float:
     client = await _begin(simulation)
     simulation.cluster.packet_simulator.loss = 1.0
     for at in range(len(simulation.cluster.nodes)):
@@ -137,7 +134,7 @@ def _measure(point: Point) -> tuple[Point, float]:
         sites = tuple(f"site{number}" for number in range(int(point.amount)))
     measured: list[float] = []
 
-    async def act(simulation: Run) -> None:
+    async def act(simulation: Simulation) -> None:
         measured.append(await scenario(simulation, point.amount))
 
     outcome: Outcome = run(draw_plan(point.seed, sites=sites, faults=(), conditions=(), between_sites_s=0.02), act)
@@ -146,7 +143,7 @@ def _measure(point: Point) -> tuple[Point, float]:
     return point, measured[0]
 
 
-_SCENARIOS: dict[str, tuple[Callable[[Run, float], Any], tuple[float, ...], str, str]] = {
+_SCENARIOS: dict[str, tuple[Callable[[Simulation, float], Any], tuple[float, ...], str, str]] = {
     "loss": (_loss, LOSSES, "From push to everywhere, by the part of frames that is lost", "seconds, median"),
     "partition": (
         _partition,

@@ -250,6 +250,9 @@ class SimulatedDisk:
     def content_names(self) -> list[str]:
         return sorted(name for name in self._names.now if name.startswith("blobs/"))
 
+    def content(self, name: str) -> bytes:
+        return bytes(self._names.now[name].now)
+
     def content_size(self, name: str) -> int:
         return len(self._names.now[name].now)
 

@@ -1,4 +1,6 @@
-"""What must hold, one file each. A checker is told of what happens and raises Violation.
+"""Checkers: the invariants, one file each. A checker is told of what happens and raises Violation.
+
+suite          all checkers of a run
 
 commits        no fact vanishes or comes back without somebody's doing; a live tag has its live manifest
 vectors        equal state vectors mean equal facts

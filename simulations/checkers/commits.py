@@ -18,14 +18,14 @@ from simulations.workload.images import PARTS
 class Commits:
     """Told of every operation that instances commit, and of how their documents change."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, grace_s: float, asked_by: Callable[[str], list[str]]) -> None:
         self._history = history
+        self.grace_s = grace_s
+        """How long content that no manifest names is kept."""
+        self._asked_by = asked_by
+        """The running instances that one has to ask before it collects."""
         self._said: dict[tuple[str, Identity], Fact] = {}
         self._said_s: dict[tuple[str, Identity], float] = {}
-        self.grace_s = 0.0
-        """How long content that no manifest names is kept."""
-        self.asked_by: Callable[[str], list[str]] = lambda node: []
-        """The running instances that one has to ask before it collects."""
         self.gone: set[tuple[str, Identity]] = set()
         """Facts that an operation has ended."""
 
@@ -71,7 +71,7 @@ class Commits:
         if named := self._named(node, link, float("inf")):
             raise Violation(f"{node}: {link} was collected, and {named} names it")
         for operation in asked:
-            found = (self._named(other, link, operation.begun_s) for other in self.asked_by(operation.node))
+            found = (self._named(other, link, operation.begun_s) for other in self._asked_by(operation.node))
             relied = next((named for named in found if named), "")
             if not relied:
                 return

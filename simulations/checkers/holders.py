@@ -29,7 +29,7 @@ class Holders:
         self._copies = copies
         """How many instances are to hold each content."""
         self._disks_lost: list[tuple[float, str, set[str]]] = []
-        self._asked_s: dict[tuple[str, str], float] = {}
+        self.asked_s: dict[tuple[str, str], float] = {}
         """When who leaves has asked last whether others hold a content."""
 
     def disk_lost(self, node: Node) -> None:
@@ -51,7 +51,7 @@ class Holders:
 
     def asked(self, leaver: str, digest: str, at_s: float) -> None:
         """An instance that leaves asks whether others hold a content, or are to take it."""
-        self._asked_s[leaver, digest] = at_s
+        self.asked_s[leaver, digest] = at_s
 
     def check_left(self, leaver: Node) -> None:
         """An instance is about to be gone for good. Whose disk was lost with a content after the leaver had asked for
@@ -59,7 +59,7 @@ class Holders:
         others = (contents_of(node) for node in self._cluster.nodes if node is not leaver)
         only = (contents_of(leaver) & self._linked([leaver.name])).difference(self._lost.digests, *others)
         for at_s, who, contents in self._disks_lost:
-            since = {digest for digest in contents if at_s >= self._asked_s.get((leaver.name, digest), float("inf"))}
+            since = {digest for digest in contents if at_s >= self.asked_s.get((leaver.name, digest), float("inf"))}
             if who != leaver.name:
                 self._lost.digests |= only & since
                 only -= since

@@ -10,14 +10,14 @@ async def clock_jump(target: FaultTarget, rng: random.Random) -> None:
     """A wall clock shows another time: seconds, hours or ten years off."""
     if node := one_of(target, rng):
         node.clock_offset_s += rng.choice((-1, 1)) * rng.choice((5, 3600, 10 * 365 * 86400))
-        target.fired("clock jump")
+        target.disturbances.fired("clock jump")
 
 
 async def clock_drift(target: FaultTarget, rng: random.Random) -> None:
     """A wall clock goes too fast or too slow."""
     if node := one_of(target, rng):
         node.clock_rate = rng.choice((0.5, 0.99, 1.01, 3.0))
-        target.fired("clock drift")
+        target.disturbances.fired("clock drift")
 
 
 async def clock_stands_still(target: FaultTarget, rng: random.Random) -> None:
@@ -26,4 +26,4 @@ async def clock_stands_still(target: FaultTarget, rng: random.Random) -> None:
         node.stop_clock(True)
         await asyncio.sleep(2 + 5 * rng.random())
         node.stop_clock(False)
-        target.fired("clock stands still")
+        target.disturbances.fired("clock stands still")

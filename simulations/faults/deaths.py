@@ -9,10 +9,10 @@ from simulations.node import Node
 
 
 async def _die_and_return(target: FaultTarget, node: Node, rng: random.Random, power_cut: bool, kind: str) -> None:
-    target.fired(kind)
+    target.disturbances.fired(kind)
     node.die(power_cut)
     await asyncio.sleep(0.2 + 4 * rng.random())
-    await target.restart(node)
+    await target.lifecycle.restart(node)
 
 
 async def kill(target: FaultTarget, rng: random.Random) -> None:
@@ -29,7 +29,7 @@ async def power_cut(target: FaultTarget, rng: random.Random) -> None:
 
 async def power_cut_at_an_answer(target: FaultTarget, rng: random.Random) -> None:
     """The power goes as the answer to a write leaves."""
-    await _at_effect(target, rng, target.on_answer, "power cut at an answer")
+    await _at_effect(target, rng, target.requests.on_write_answer, "power cut at an answer")
 
 
 async def power_cut_at_a_frame(target: FaultTarget, rng: random.Random) -> None:
@@ -54,9 +54,9 @@ async def _at_effect(target: FaultTarget, rng: random.Random, told: list[Callabl
     finally:
         told.remove(strike)
     if struck.done():
-        target.fired(kind)
+        target.disturbances.fired(kind)
         await asyncio.sleep(0.2 + 3 * rng.random())
-        await target.restart(node)
+        await target.lifecycle.restart(node)
 
 
 def at_call(power_cut: bool, kind: str) -> Fault:
@@ -66,9 +66,9 @@ def at_call(power_cut: bool, kind: str) -> Fault:
         if node is None:
             return
         if await nth_call(node, rng, lambda: node.die(power_cut)):
-            target.fired(kind)
+            target.disturbances.fired(kind)
             await asyncio.sleep(0.2 + 3 * rng.random())
-            await target.restart(node)
+            await target.lifecycle.restart(node)
 
     return die_at_a_call
 
@@ -97,7 +97,7 @@ async def nth_call(node: Node, rng: random.Random, strike: Callable[[], None], o
 async def hang(target: FaultTarget, rng: random.Random) -> None:
     """A process stands still for a while: swapped out, stopped, or its machine is."""
     if node := one_of(target, rng):
-        target.fired("hang")
+        target.disturbances.fired("hang")
         node.pause()
         await asyncio.sleep(0.1 + 6 * rng.random())
         node.resume()
@@ -106,7 +106,7 @@ async def hang(target: FaultTarget, rng: random.Random) -> None:
 async def hang_of_the_primary(target: FaultTarget, rng: random.Random) -> None:
     """The primary stands still, and its worker goes on answering: for a moment, or for longer than leases last."""
     if node := one_of(target, rng):
-        target.fired("hang of the primary")
+        target.disturbances.fired("hang of the primary")
         node.pause(primary_alone=True)
         await asyncio.sleep(rng.choice((0.1, 0.6, 2.0, 6.0)) * (0.5 + rng.random()))
         node.resume()
@@ -116,7 +116,7 @@ async def hang_in_a_commit(target: FaultTarget, rng: random.Random) -> None:
     """A process stands still between its check and its commit."""
     node = one_of(target, rng)
     if node is not None and await nth_call(node, rng, node.pause, "sqlite sync"):
-        target.fired("hang in a commit")
+        target.disturbances.fired("hang in a commit")
         await asyncio.sleep(0.1 + 4 * rng.random())
         node.resume()
 
@@ -125,8 +125,8 @@ async def new_instance(target: FaultTarget, rng: random.Random) -> None:
     """An instance joins in the middle of everything."""
     if len(target.cluster.nodes) < 5:
         node = target.cluster.add_node(rng.choice(target.cluster.nodes).site)
-        await target.restart(node)
-        target.fired("new instance")
+        await target.lifecycle.restart(node)
+        target.disturbances.fired("new instance")
 
 
 async def long_absence(target: FaultTarget, rng: random.Random) -> None:
@@ -136,5 +136,5 @@ async def long_absence(target: FaultTarget, rng: random.Random) -> None:
         return
     node.die(False)
     await asyncio.sleep(12 + 4 * rng.random())
-    await target.restart(node)
-    target.fired("long absence")
+    await target.lifecycle.restart(node)
+    target.disturbances.fired("long absence")

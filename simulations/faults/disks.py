@@ -27,16 +27,16 @@ def failing(code: int, kind: str) -> Fault:
             over = failed > 0 and target.cluster.loop.now >= until
             if name in writing and not over and rng.random() < rate:
                 failed += 1
-                target.disturb()
+                target.disturbances.note()
                 if name in ("pread", "open"):  # it may be taken for damaged, and nobody else may have it
-                    target.lost.digests.add(f"sha256:{path.rpartition('/')[2]}")
+                    target.lifecycle.lost.digests.add(f"sha256:{path.rpartition('/')[2]}")
                 raise OSError(code, errno.errorcode[code], path)
 
         node.on_disk_call = call
         await asyncio.sleep(3.0)
         node.on_disk_call = lambda name, path: None
         if failed:
-            target.fired(kind)
+            target.disturbances.fired(kind)
 
     return fail
 
@@ -64,7 +64,7 @@ async def failed_commit_during_sync(target: FaultTarget, rng: random.Random) -> 
     network.on_request.remove(asked)
     node.on_disk_call = lambda call, name: None
     if struck:
-        target.fired("failed commit during sync")
+        target.disturbances.fired("failed commit during sync")
 
 
 async def flipped_bit(target: FaultTarget, rng: random.Random) -> None:
@@ -75,9 +75,9 @@ async def flipped_bit(target: FaultTarget, rng: random.Random) -> None:
     names = [name for name in node.disk.content_names() if node.disk.content_size(name)]
     if names:
         name = rng.choice(names)
-        target.lost.digests.add(f"sha256:{name.rpartition('/')[2]}")
+        target.lifecycle.lost.digests.add(f"sha256:{name.rpartition('/')[2]}")
         node.disk.flip_bit(name, rng.randrange(8 * node.disk.content_size(name)))
-        target.fired("flipped bit")
+        target.disturbances.fired("flipped bit")
     await rate("flips", "flipped bit on the way", 1.0)(target, rng)
 
 
@@ -88,14 +88,14 @@ async def restored_backup(target: FaultTarget, rng: random.Random) -> None:
         return
     backup = node.backup()
     await asyncio.sleep(1 + 5 * rng.random())
-    if not node.up or len(target.living()) < 2:
+    if not node.up or len(target.cluster.running()) < 2:
         return
     node.die(False)
-    target.put_back(node)
+    target.lifecycle.expect_disk_loss(node)
     node.image = backup
     await asyncio.sleep(0.2 + rng.random())
-    await target.restart(node)
-    target.fired("restored backup")
+    await target.lifecycle.restart(node)
+    target.disturbances.fired("restored backup")
 
 
 async def cloned_directory(target: FaultTarget, rng: random.Random) -> None:
@@ -103,44 +103,44 @@ async def cloned_directory(target: FaultTarget, rng: random.Random) -> None:
     node = one_of(target, rng)
     if node is None:
         return
-    target.lost.doubled = True
+    target.lifecycle.lost.doubled = True
     twin = target.cluster.add_node(node.site)
     twin.image = node.backup()
-    target.copied(node, twin)
+    target.lifecycle.expect_clone(node, twin)
     twin.rng = random.Random(f"{target.cluster.seed} {twin.name} twin")
     await twin.start()
-    target.fired("cloned directory")
+    target.disturbances.fired("cloned directory")
     await asyncio.sleep(2 + 5 * rng.random())
     if twin in target.cluster.nodes:  # else another fault has ended it for good meanwhile
         twin.die(False)
         target.cluster.nodes.remove(twin)
         target.cluster.gone.append(twin)
-        target.put_back(twin)
+        target.lifecycle.expect_disk_loss(twin)
 
 
 async def disk_destroyed(target: FaultTarget, rng: random.Random) -> None:
     """A machine and its disk are gone as its answer to a push leaves; another one comes in its place. It strikes only
     where pushes are answered when two instances hold them."""
     node = one_of(target, rng)
-    if node is None or "two-copies" not in target.conditions:
+    if node is None or "two-copies" not in target.plan.conditions:
         return
     struck: asyncio.Future[None] = target.cluster.loop.create_future()
 
     def strike(at: Node, operation: Operation) -> None:
         if at is node and operation.kind == "push" and not struck.done():
             operation.status = 201
-            target.put_back(node)
+            target.lifecycle.expect_disk_loss(node)
             node.die(True)
             node.image = ({}, dict(target.cluster.template))
             struck.set_result(None)
 
-    target.on_answer.append(strike)
+    target.requests.on_write_answer.append(strike)
     await asyncio.wait([struck], timeout=10)
-    target.on_answer.remove(strike)
+    target.requests.on_write_answer.remove(strike)
     if struck.done():
-        target.fired("disk destroyed")
+        target.disturbances.fired("disk destroyed")
         await asyncio.sleep(0.2 + 3 * rng.random())
-        await target.restart(node)
+        await target.lifecycle.restart(node)
 
 
 async def slow_disk(target: FaultTarget, rng: random.Random) -> None:
@@ -150,6 +150,6 @@ async def slow_disk(target: FaultTarget, rng: random.Random) -> None:
         return
     process = node.process
     process.disk_is_late_s = rng.choice((0.04, 0.3, 1.5, 3.0))
-    target.fired("slow disk")
+    target.disturbances.fired("slow disk")
     await asyncio.sleep(2 + 6 * rng.random())
     process.disk_is_late_s = 0.0

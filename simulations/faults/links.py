@@ -31,7 +31,7 @@ async def _blocked(target: FaultTarget, rng: random.Random, pairs: list[tuple[st
     for pair in pairs:
         packet_simulator.unblock(*pair)
     if packet_simulator.fired.get("partition", 0) > before:
-        target.fired(kind)
+        target.disturbances.fired(kind)
 
 
 def rate(attribute: str, counted: str, highest: float) -> Fault:
@@ -43,7 +43,7 @@ def rate(attribute: str, counted: str, highest: float) -> Fault:
         await asyncio.sleep(2 + 6 * rng.random())
         setattr(packet_simulator, attribute, 0.0)
         if packet_simulator.fired.get(counted, 0) > before:
-            target.fired(counted)
+            target.disturbances.fired(counted)
 
     return strike
 
@@ -55,7 +55,7 @@ async def slow_place(target: FaultTarget, rng: random.Random) -> None:
     packet_simulator.slow[place] = rng.choice((0.05, 0.5, 3.0))
     await asyncio.sleep(2 + 5 * rng.random())
     packet_simulator.slow.pop(place, None)
-    target.fired("slow place")
+    target.disturbances.fired("slow place")
 
 
 async def stalled_redis(target: FaultTarget, rng: random.Random) -> None:
@@ -63,7 +63,9 @@ async def stalled_redis(target: FaultTarget, rng: random.Random) -> None:
     redis = target.cluster.redis
     stalled = set(redis.names if rng.random() < 0.4 else rng.sample(redis.names, 1))
     redis.stalled |= stalled
-    target.fired("every Redis stalled" if len(stalled) == len(redis.names) else "one Redis of several stalled")
+    target.disturbances.fired(
+        "every Redis stalled" if len(stalled) == len(redis.names) else "one Redis of several stalled"
+    )
     await asyncio.sleep(1 + 7 * rng.random())
     redis.stalled -= stalled
 
@@ -95,4 +97,4 @@ async def bus_cut(target: FaultTarget, rng: random.Random) -> None:
     redis.stalled |= set(redis.names)
     await asyncio.sleep(4 + 8 * rng.random())
     redis.stalled.clear()
-    target.fired(BUS_CUT)
+    target.disturbances.fired(BUS_CUT)

@@ -18,8 +18,8 @@ TRIES = 4
 async def leave(target: FaultTarget, rng: random.Random) -> None:
     """One instance, or two at once, are told to leave for good. Some are killed before they are gone; those stay. As
     many are not told as are to hold a push before it is answered."""
-    living = [] if target.lost.doubled else target.living()
-    staying = 2 if "two-copies" in target.conditions else 1
+    living = [] if target.lifecycle.lost.doubled else target.cluster.running()
+    staying = 2 if "two-copies" in target.plan.conditions else 1
     leavers = rng.sample(living, min(rng.choice((1, 1, 2)), max(len(living) - staying, 0)))
     await asyncio.gather(*(leave_one(target, node, random.Random(rng.random())) for node in leavers))
 
@@ -37,40 +37,40 @@ async def leave_one(target: FaultTarget, node: Node, rng: random.Random) -> None
     node.on_left = lambda: _is_gone(target, node)
     if not await _told(target, node, "leave", {}) and not cluster.decommission.under_way:
         return  # its answer may be lost, and then it leaves all the same
-    target.fired("leave")
+    target.disturbances.fired("leave")
     while process.alive and target.cluster.loop.now < begun + patience_s:
         await asyncio.sleep(0.1)
     if process.alive and is_killed:
-        target.fired("killed while leaving")
+        target.disturbances.fired("killed while leaving")
         node.die(rng.random() < 0.5)
         await asyncio.sleep(0.2 + 3 * rng.random())
-        await target.restart(node)
+        await target.lifecycle.restart(node)
     elif process.alive:
-        target.violate(f"{node.name} was told to leave {LEAVING_S} s ago, and has not")
+        target.violations.report(f"{node.name} was told to leave {LEAVING_S} s ago, and has not")
 
 
 def _is_gone(target: FaultTarget, node: Node) -> None:
-    target.left(node)
-    target.fired("left")
+    target.lifecycle.decommissioned(node)
+    target.disturbances.fired("left")
 
 
 async def forgotten(target: FaultTarget, rng: random.Random) -> None:
     """An instance dies and is forgotten, and comes back with its directory after all."""
     node = one_of(target, rng)
-    if node is None or node.instance is None or target.lost.doubled:
+    if node is None or node.instance is None or target.lifecycle.lost.doubled:
         return
     instance = node.instance.catalog.instance_id
     node.die(rng.random() < 0.5)
     await asyncio.sleep(PRESUMED_DEAD_S + 2 * rng.random())
     for _ in range(TRIES):
-        others = target.living()
+        others = target.cluster.running()
         if others and await _told(target, rng.choice(others), "forget", {"instance": instance}):
-            target.forgotten(node, instance)
-            target.fired("forgotten")
+            target.lifecycle.removed(node, instance)
+            target.disturbances.fired("forgotten")
             break
         await asyncio.sleep(0.5)
     await asyncio.sleep(5 * rng.random())
-    await target.restart(node)
+    await target.lifecycle.restart(node)
 
 
 async def restored_elsewhere(target: FaultTarget, rng: random.Random) -> None:
@@ -80,15 +80,15 @@ async def restored_elsewhere(target: FaultTarget, rng: random.Random) -> None:
         return
     backup = node.backup()
     await asyncio.sleep(1 + 5 * rng.random())
-    is_gone = rng.random() < 0.5 and node.up and len(target.living()) > 1
+    is_gone = rng.random() < 0.5 and node.up and len(target.cluster.running()) > 1
     if is_gone:
-        target.lose(node)
+        target.lifecycle.destroy(node)
         await asyncio.sleep(rng.random())
     again = target.cluster.add_node(node.site)
-    target.copied(node, again)
+    target.lifecycle.expect_clone(node, again)
     again.image = restore_backup(backup, target.cluster.scratch / f"restored-{again.name}", rng)
-    await target.restart(again)
-    target.fired("restored elsewhere")
+    await target.lifecycle.restart(again)
+    target.disturbances.fired("restored elsewhere")
 
 
 async def _told(target: FaultTarget, node: Node, what: str, question: dict[str, str]) -> bool:

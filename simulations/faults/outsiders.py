@@ -22,12 +22,12 @@ from simulations.workload.images import OCI_IMAGE, digest_of
 async def new_key(target: FaultTarget, rng: random.Random) -> None:
     """The cluster's key is exchanged: the new one is added everywhere, then signs everywhere, then is alone."""
     await _exchange_key(target, rng, 0.2)
-    target.fired("new key")
+    target.disturbances.fired("new key")
 
 
 async def rolling_key(target: FaultTarget, rng: random.Random) -> None:
     """The same as an operator should do it: one instance after the other, with a pause after each."""
-    target.fired("rolling key")
+    target.disturbances.fired("rolling key")
     await _exchange_key(target, rng, 1.5)
 
 
@@ -42,7 +42,7 @@ async def _exchange_key(target: FaultTarget, rng: random.Random, pause_s: float)
                 node.secrets = secrets
                 if node.up:
                     node.die(False)
-                    await target.restart(node)
+                    await target.lifecycle.restart(node)
                 await asyncio.sleep(pause_s)
 
 
@@ -56,9 +56,9 @@ async def replayed_requests(target: FaultTarget, rng: random.Random) -> None:
         url, headers, body = rng.choice(recorded)
         try:
             async with target.cluster.network.request("outside", None, "POST", url, headers, body) as exchange:
-                target.fired("replayed requests")
+                target.disturbances.fired("replayed requests")
                 if exchange.status == 200:
-                    target.violate(f"a recorded request to {url} was answered once more")
+                    target.violations.report(f"a recorded request to {url} was answered once more")
         except PeerUnreachable:
             pass
 
@@ -72,7 +72,7 @@ async def forged_frames(target: FaultTarget, rng: random.Random) -> None:
     for sequence in range(5):
         target.cluster.redis.inject(seal(Frame(CHANGE, rng.randbytes(16), 1, sequence + 1, payload), key))
         await asyncio.sleep(rng.random() * 0.2)
-    target.fired("forged frames")
+    target.disturbances.fired("forged frames")
 
 
 async def mangled_frames(target: FaultTarget, rng: random.Random) -> None:
@@ -84,7 +84,7 @@ async def mangled_frames(target: FaultTarget, rng: random.Random) -> None:
             frame[bit // 8] ^= 1 << bit % 8
         target.cluster.redis.inject(bytes(frame))
         await asyncio.sleep(rng.random() * 0.2)
-    target.fired("mangled frames")
+    target.disturbances.fired("mangled frames")
 
 
 def _forgery(rng: random.Random) -> tuple[str, bytes, bytes]:
@@ -117,4 +117,4 @@ async def forged_requests(target: FaultTarget, rng: random.Random) -> None:
                 pass  # whatever is answered, nothing may come of it
         except PeerUnreachable:
             pass
-    target.fired("forged requests")
+    target.disturbances.fired("forged requests")

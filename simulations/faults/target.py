@@ -1,13 +1,18 @@
-"""What faults need of a run."""
+"""The parts of a simulation that faults strike, and report to."""
 
 import random
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from simulations.cluster import SimulatedCluster
-from simulations.history import Operation
-from simulations.lost_content import LostContent
 from simulations.node import Node
+
+if TYPE_CHECKING:
+    from simulations.disturbances import Disturbances
+    from simulations.lifecycle import Lifecycle
+    from simulations.plan import Plan
+    from simulations.request_observer import RequestObserver
+    from simulations.violations import Violations
 
 FORGED_TAG = "forged"
 BUS_CUT = "bus cut"
@@ -15,44 +20,14 @@ BODY_BROKEN = "reset in a body"
 
 
 class FaultTarget(Protocol):
-    """What faults need of a run."""
+    """The parts of a `Simulation` that faults use."""
 
+    plan: "Plan"
     cluster: SimulatedCluster
-    lost: LostContent
-    conditions: tuple[str, ...]
-    """Of the plan."""
-    on_answer: list[Callable[[Node, Operation], None]]
-    """Told the instance when its answer to a client's write leaves."""
-
-    def violate(self, what: str) -> None:
-        """A promise was broken."""
-
-    def fired(self, kind: str) -> None:
-        """Count that a fault struck."""
-
-    def living(self) -> list[Node]:
-        """Instances that run."""
-
-    async def restart(self, node: Node) -> None:
-        """Start a dead instance, after it has been checked alone."""
-
-    def disturb(self) -> None:
-        """The world is not calm."""
-
-    def put_back(self, node: Node) -> None:
-        """A disk is about to be put back to an earlier state: what only it had is lost."""
-
-    def copied(self, node: Node, twin: Node) -> None:
-        """Another instance begins on a copy of a disk."""
-
-    def left(self, node: Node) -> None:
-        """An instance has left for good: nothing may be lost with it."""
-
-    def lose(self, node: Node) -> None:
-        """An instance is gone for good with its disk: what only it had is lost."""
-
-    def forgotten(self, node: Node, instance: str) -> None:
-        """Somebody has been told that an instance is gone for good."""
+    disturbances: "Disturbances"
+    lifecycle: "Lifecycle"
+    requests: "RequestObserver"
+    violations: "Violations"
 
 
 Fault = Callable[[FaultTarget, random.Random], Awaitable[None]]
@@ -60,5 +35,5 @@ Fault = Callable[[FaultTarget, random.Random], Awaitable[None]]
 
 def one_of(target: FaultTarget, rng: random.Random) -> Node | None:
     """An instance to strike, unless it is the last one."""
-    living = target.living()
-    return rng.choice(living) if len(living) > 1 else None
+    running = target.cluster.running()
+    return rng.choice(running) if len(running) > 1 else None

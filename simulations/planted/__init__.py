@@ -7,7 +7,6 @@ each stands what brings it to light: the faults, and within how many seeds.
 from simulations.mixed_versions import mixed_versions
 from simulations.planted import (
     absence,
-    acts,
     collection,
     commits,
     disk,
@@ -17,6 +16,7 @@ from simulations.planted import (
     meaning,
     members,
     network,
+    scenarios,
     versions,
 )
 from simulations.planted.bug import Planted
@@ -76,7 +76,7 @@ PLANTED = [
     ),
     Planted("delete without asking", meaning.delete_without_asking, ("bus-cut",), 12, chosen=_LONG),
     Planted("answers kept for ever", meaning.answers_kept_for_ever, (), 6),
-    Planted("miss without asking", meaning.miss_without_asking, (), 1, ("eu", "us"), act=acts.pull_elsewhere),
+    Planted("miss without asking", meaning.miss_without_asking, (), 1, ("eu", "us"), scenario=scenarios.pull_elsewhere),
     Planted("push of the tag alone", meaning.push_of_the_tag_alone, (), 2),
     Planted("push beside the older", meaning.push_beside_the_older, (), 3),
     Planted("lowest time wins", meaning.lowest_time_wins, ("bus-cut",), 24, ("eu", "us"), _LONG),
@@ -94,8 +94,8 @@ PLANTED = [
     Planted(
         "clients answered at once", absence.clients_answered_at_once, ("kill", "absence"), 12, ("eu", "eu"), _CROWDED
     ),
-    Planted("never behind", absence.never_behind, (), 1, ("eu", "eu"), act=acts.hear_and_take_nothing_in),
-    Planted("gaps not seen", absence.gaps_not_seen, (), 1, ("eu", "us"), act=acts.pull_after_a_gap),
+    Planted("never behind", absence.never_behind, (), 1, ("eu", "eu"), scenario=scenarios.hear_and_take_nothing_in),
+    Planted("gaps not seen", absence.gaps_not_seen, (), 1, ("eu", "us"), scenario=scenarios.pull_after_a_gap),
     Planted("copies not waited for", collection.copies_not_waited_for, ("disk-destroyed",), 24, ("eu", "us"), _COPIED),
     Planted("nobody asked", collection.nobody_asked, ("bus-cut",), 24, ("eu", "eu"), _COLLECTED),
     Planted("pins ignored", collection.pins_ignored, (), 24, chosen=_COLLECTED),
@@ -129,7 +129,7 @@ PLANTED = [
     Planted(
         "leavers relied on", members.leavers_relied_on, ("leave",), 40, chosen=(("operations", 10), ("clients", 4))
     ),
-    Planted("nobody told of the end", members.nobody_told, (), 1, ("eu", "us", "ap"), act=acts.leave_unheard),
+    Planted("nobody told of the end", members.nobody_told, (), 1, ("eu", "us", "ap"), scenario=scenarios.leave_unheard),
     Planted("old id kept", members.old_id_kept, ("forgotten",), 3),
     Planted(
         "old writer kept",
@@ -146,10 +146,12 @@ PLANTED = [
     Planted("excluded members hold leases", leases.excluded_hold_leases, ("slow-disk",), 12, _SITE),
     Planted("leases that last", leases.leases_that_last, ("hang-primary",), 12, _SITE),
     Planted("bodies not fetched", absence.bodies_not_fetched, ("loss", "absence"), 8),
-    Planted("critical flag ignored", versions.critical_flag_ignored, (), 2, chosen=_MIXED, act=mixed_versions),
-    Planted("critical field accepted", versions.critical_field_accepted, (), 2, chosen=_MIXED, act=mixed_versions),
-    Planted("kept answers given again", versions.kept_answers_given_again, (), 2, chosen=_MIXED, act=mixed_versions),
-    Planted("workers serve all", versions.workers_serve_all, (), 2, chosen=_MIXED, act=mixed_versions),
-    Planted("routes serve all", versions.routes_serve_all, (), 2, chosen=_MIXED, act=mixed_versions),
-    Planted("facts not read again", versions.facts_not_read_again, (), 2, chosen=_MIXED, act=mixed_versions),
+    Planted("critical flag ignored", versions.critical_flag_ignored, (), 2, chosen=_MIXED, scenario=mixed_versions),
+    Planted("critical field accepted", versions.critical_field_accepted, (), 2, chosen=_MIXED, scenario=mixed_versions),
+    Planted(
+        "kept answers given again", versions.kept_answers_given_again, (), 2, chosen=_MIXED, scenario=mixed_versions
+    ),
+    Planted("workers serve all", versions.workers_serve_all, (), 2, chosen=_MIXED, scenario=mixed_versions),
+    Planted("routes serve all", versions.routes_serve_all, (), 2, chosen=_MIXED, scenario=mixed_versions),
+    Planted("facts not read again", versions.facts_not_read_again, (), 2, chosen=_MIXED, scenario=mixed_versions),
 ]

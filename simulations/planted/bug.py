@@ -1,12 +1,13 @@
 """What a planted bug is."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from simulations.phases import play
 from simulations.plan import Outcome, Plan, draw_plan
-from simulations.run import Run, run
+from simulations.run import Scenario, run
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,7 @@ class Planted:
     sites: tuple[str, ...] = ("eu", "eu", "us")
     chosen: tuple[tuple[str, Any], ...] = ()
     """What else is chosen of the plan."""
-    act: "Callable[[Run], Awaitable[None]]" = Run.play
-    """What is played in the world of the plan."""
+    scenario: Scenario = play
 
     def plan(self, seed: int) -> Plan:
         chosen = {"operations": 12, "between_sites_s": 0.0, "conditions": ()} | dict(self.chosen)
@@ -32,7 +32,7 @@ class Planted:
         """The first seed that catches it, and how; None where none does."""
         for seed in range(self.within):
             with self.plant():
-                outcome = run(self.plan(seed), self.act)
+                outcome = run(self.plan(seed), self.scenario)
             if outcome.violations:
                 return seed, outcome
         return None

@@ -31,8 +31,8 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class Referee(Protocol):
-    """Who is told what clients do and are told."""
+class RequestRecorder(Protocol):
+    """Records what clients ask and are answered."""
 
     def begin(
         self, client: str, kind: str, node: Node, repository: str, reference: str = "", digest: str = ""
@@ -45,12 +45,12 @@ class Client:
     """One client, which does one thing after the other."""
 
     def __init__(
-        self, name: str, network: Network, nodes: Callable[[], list[Node]], referee: Referee, seed: str
+        self, name: str, network: Network, nodes: Callable[[], list[Node]], recorder: RequestRecorder, seed: str
     ) -> None:
         self._name = name
         self._network = network
         self.places = nodes
-        self._referee = referee
+        self._recorder = recorder
         self.rng = random.Random(seed)
         self.collects = False
         """Whether content comes out of use often, and manifests follow their blobs late."""
@@ -74,7 +74,7 @@ class Client:
     async def push(self, node: Node, repository: str, reference: str, image: Image) -> bool:
         """As clients do: blobs that are not there yet, then the manifest. Answers whether it was acknowledged."""
         for blob in image.blobs:
-            if not await self._has(node, repository, blob) and not await self.upload(node, repository, blob):
+            if not await self.has(node, repository, blob) and not await self.upload(node, repository, blob):
                 return False
         await asyncio.sleep(self.rng.random() * GRACE_S / 2 if self.collects else 0.0)
         path = f"/v2/{repository}/manifests/{reference}"
@@ -86,7 +86,7 @@ class Client:
         )  # fmt: skip
         return answer is not None and answer.status == 201
 
-    async def _has(self, node: Node, repository: str, blob: bytes) -> bool:
+    async def has(self, node: Node, repository: str, blob: bytes) -> bool:
         digest = digest_of(blob)
         answer = await self.ask(
             "head blob", node, "HEAD", f"/v2/{repository}/blobs/{digest}", repository=repository, digest=digest
@@ -221,14 +221,14 @@ class Client:
         digest: str = "",
     ) -> Answer | None:
         """Send a request and have its answer judged. None when there was none."""
-        operation = self._referee.begin(self._name, kind, node, repository, reference, digest)
+        operation = self._recorder.begin(self._name, kind, node, repository, reference, digest)
         answer = None
         try:
             async with asyncio.timeout(PATIENCE_S):
                 answer = await self._exchange(node, method, path, body, headers or {}, operation)
         except (PeerUnreachable, TimeoutError):
             pass
-        self._referee.end(operation, answer)
+        self._recorder.end(operation, answer)
         return answer
 
     async def _exchange(

@@ -9,10 +9,12 @@ import pytest
 
 from simulations.guard import Ambient, guarded
 from simulations.plan import draw_plan
-from simulations.run import Run, run
+from simulations.run import run
+from simulations.simulation import Simulation
 
 TRACES = """
-from simulations.run import draw_plan, run
+from simulations.plan import draw_plan
+from simulations.run import run
 for seed in (*range(6), 17):  # 17: two documents were due for a snapshot, and lay in a set
     outcome = run(draw_plan(seed))
     print(seed, outcome.trace, sorted(outcome.operations.items()))
@@ -49,7 +51,7 @@ def test_the_guard_sees_who_goes_around_the_seams(ambient):
 
 
 def test_a_run_is_guarded():
-    async def look(simulation: Run) -> None:
+    async def look(simulation: Simulation) -> None:
         with pytest.raises(Ambient):
             time.time()
 

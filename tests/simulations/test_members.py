@@ -11,36 +11,26 @@ from registry.cluster.replication.manifest_bodies import ManifestBodies
 from registry.oci.names import Digest
 from simulations import evictions
 from simulations.evictions import BUDGET_GIB
-from simulations.run import Run
+from simulations.simulation import Simulation
 from simulations.workload.images import ALL_IMAGES, digest_of
-from tests.simulations.test_scenarios import agree, begin, client, play, pushed
-
-
-async def told_to_leave(simulation, node):
-    """Have an instance leave. What is answered is done when it is gone."""
-    url = f"http://{node.name}/_concord/leave"
-    left = simulation.cluster.loop.create_future()
-    node.on_left = lambda: (simulation.left(node), left.set_result(None))
-    async with simulation.cluster.network.request("operator", None, "POST", url, [], b"") as answer:
-        assert answer.status == 200
-    return left
+from tests.simulations.steps import agree, play, pushed, told_to_leave
 
 
 def test_who_has_left_is_forgotten_though_no_frame_gets_through():
     """A leaver's last frame said that it was gone; where no instance received it, all waited for the leaver for ever.
     It now tells a member over HTTP, which records it."""
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        leaver = simulation.cluster.nodes[2]
-        await pushed(client(simulation), leaver, "v1", ALL_IMAGES[0])
-        simulation.cluster.redis.stalled |= set(simulation.cluster.redis.names)
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        leaver = simulation.nodes[2]
+        await pushed(simulation.client(), leaver, "v1", ALL_IMAGES[0])
+        simulation.cluster.redis.stall()
         await asyncio.wait_for(await told_to_leave(simulation, leaver), 60)
         await asyncio.sleep(1)
-        simulation.cluster.redis.stalled.clear()
+        simulation.cluster.redis.resume()
         await agree(simulation)
-        simulation.identities.check_end(simulation.cluster.nodes)
-        assert [len(node.instance.cluster.members.all()) for node in simulation.cluster.nodes] == [1, 1]
+        simulation.checkers.identities.check_end(simulation.nodes)
+        assert [len(node.instance.cluster.members.all()) for node in simulation.nodes] == [1, 1]
 
     play(act)
 
@@ -52,21 +42,21 @@ def test_who_leaves_brings_the_manifests_that_nobody_comes_to_fetch(monkeypatch)
     async def in_vain(self, digest):
         return None
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        stays, leaver = simulation.cluster.nodes
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        stays, leaver = simulation.nodes
         image = ALL_IMAGES[0]
         for node in (stays, leaver):
             for blob in image.blobs:
-                while not await client(simulation).upload(node, "app", blob):
+                while not await simulation.client().upload(node, "app", blob):
                     pass
         await asyncio.sleep(1)
-        simulation.cluster.redis.stalled |= set(simulation.cluster.redis.names)
+        simulation.cluster.redis.stall()
         await asyncio.sleep(8)
         monkeypatch.setattr(ManifestBodies, "fetch", in_vain)
-        assert await client(simulation, "other").push(leaver, "app", "v1", image)
+        assert await simulation.client("other").push(leaver, "app", "v1", image)
         await asyncio.wait_for(await told_to_leave(simulation, leaver), 60)
-        assert await client(simulation, "last").pull_manifest(stays, "app", "v1") == image.body
+        assert await simulation.client("last").pull_manifest(stays, "app", "v1") == image.body
 
     play(act, sites=("eu", "us"))
 
@@ -75,10 +65,10 @@ def test_a_disk_that_refuses_the_last_word_delays_leaving_and_no_more():
     """A disk that refused a write during a decommission ended it with an error: the instance refused writes and never
     left. The write is now retried."""
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        leaver = simulation.cluster.nodes[2]
-        await pushed(client(simulation), leaver, "v1", ALL_IMAGES[0])
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        leaver = simulation.nodes[2]
+        await pushed(simulation.client(), leaver, "v1", ALL_IMAGES[0])
         hand_over, cluster = leaver.instance.cluster.decommission.hand_over, leaver.instance.cluster
 
         def refuse(call, name):
@@ -101,15 +91,15 @@ def test_who_leaves_looks_again_at_what_a_failing_disk_could_not_put_aside():
     """Content that could be neither read nor quarantined, since the disk failed for a moment, stayed out of use until
     the next start, and kept its instance from leaving. It is now looked at again."""
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        leaver = simulation.cluster.nodes[1]
-        await pushed(client(simulation), leaver, "v1", ALL_IMAGES[0])
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        leaver = simulation.nodes[1]
+        await pushed(simulation.client(), leaver, "v1", ALL_IMAGES[0])
         digest = Digest(digest_of(ALL_IMAGES[0].blobs[1]))
         leaver.instance.store.pending_quarantine[digest] = 0
         assert leaver.instance.store.held_size(digest) is None
         await asyncio.wait_for(await told_to_leave(simulation, leaver), 10)
-        answer = await client(simulation, "last").pull_blob(simulation.cluster.nodes[0], "app", digest)
+        answer = await simulation.client("last").pull_blob(simulation.nodes[0], "app", digest)
         assert answer.body == ALL_IMAGES[0].blobs[1]
 
     play(act, sites=("eu", "us"))
@@ -129,22 +119,22 @@ def test_who_leaves_and_who_makes_room_do_not_rely_on_each_other(monkeypatch, st
         await asyncio.sleep(8 if found else 0)  # as if one of several did not answer
         return found
 
-    async def act(simulation: Run) -> None:
+    async def act(simulation: Simulation) -> None:
         monkeypatch.setattr(Evictor, "_count", nothing_found)
         simulation.cluster.settings["disk_budget_gib"] = BUDGET_GIB
-        await begin(simulation)
-        for number, node in enumerate(simulation.cluster.nodes):
-            work = client(simulation, f"client{number}")
+        await simulation.start()
+        for number, node in enumerate(simulation.nodes):
+            work = simulation.client(f"client{number}")
             await pushed(work, node, "v1", ALL_IMAGES[0])
             for blob in ALL_IMAGES[0].blobs:
                 while not await work.upload(node, "app", blob):
                     pass
         monkeypatch.setattr(Evictor, "_count", slowly)
         await asyncio.sleep(6)
-        leaver = simulation.cluster.nodes[stopping]
+        leaver = simulation.nodes[stopping]
         await asyncio.wait_for(await told_to_leave(simulation, leaver), 60)
         await asyncio.sleep(20)
-        simulation.holders.check_end()
+        simulation.checkers.holders.check_end()
 
     with evictions.watched(lambda name, digest: None):
         play(act, sites=("eu", "us"))
@@ -155,24 +145,22 @@ def test_collection_goes_on_under_load_that_never_pauses():
     piles up."""
     asked, removed = [], []
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        for node in simulation.cluster.nodes:
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        for node in simulation.nodes:
             node.instance.cluster.garbage_collector._grace_s = 1.0
         for number, image in enumerate(ALL_IMAGES):
-            await pushed(client(simulation), simulation.cluster.nodes[number % 2], "v1", image)
+            await pushed(simulation.client(), simulation.nodes[number % 2], "v1", image)
         await asyncio.sleep(2)
-        simulation.commits.grace_s = 1.0
+        simulation.checkers.commits.grace_s = 1.0
         simulation.cluster.network.on_request.append(lambda source, target, path: asked.append(path))
-        simulation.delays_s.clear()
+        simulation.commits.delays_s.clear()
         pushing = [push_often(simulation, number) for number in range(5)]
-        await asyncio.gather(
-            *pushing, litter(simulation), *(sweep(simulation, node) for node in simulation.cluster.nodes)
-        )
+        await asyncio.gather(*pushing, litter(simulation), *(sweep(simulation, node) for node in simulation.nodes))
         await agree(simulation)
 
-    async def push_often(simulation: Run, number: int) -> None:
-        work, place = client(simulation, f"client{number}"), simulation.cluster.nodes[number % 2]
+    async def push_often(simulation: Simulation, number: int) -> None:
+        work, place = simulation.client(f"client{number}"), simulation.nodes[number % 2]
         for turn in range(200):
             image = ALL_IMAGES[(turn + number) % 5]
             tag, digest = f"t{number}-{turn % 10}", digest_of(image.body)
@@ -180,19 +168,19 @@ def test_collection_goes_on_under_load_that_never_pauses():
             await work.ask("push", place, "PUT", f"/v2/app/manifests/{tag}", image.body, headers, "app", tag, digest)
             await asyncio.sleep(0.09)
 
-    async def litter(simulation: Run) -> None:
+    async def litter(simulation: Simulation) -> None:
         """Content that no manifest will ever name."""
         for number in range(10):
-            work = client(simulation, f"litter{number}")
-            while not await work.upload(simulation.cluster.nodes[number % 2], "scratch", b"litter %d" % number):
+            work = simulation.client(f"litter{number}")
+            while not await work.upload(simulation.nodes[number % 2], "scratch", b"litter %d" % number):
                 pass
             await asyncio.sleep(1.5)
 
-    async def sweep(simulation: Run, node) -> None:
-        work = client(simulation, f"sweeper {node.name}")
+    async def sweep(simulation: Simulation, node) -> None:
+        work = simulation.client(f"sweeper {node.name}")
         for _ in range(16):
             await work.ask("collect", node, "POST", "/_concord/gc", b"{}")
-            removed.append((simulation.cluster.loop.now, node.instance.cluster.garbage_collector.removed))
+            removed.append((simulation.now_s, node.instance.cluster.garbage_collector.removed))
             await asyncio.sleep(1.2)
 
     outcome = play(act, sites=("eu", "us"), between_sites_s=0.08)

@@ -7,19 +7,19 @@ import pytest
 from registry.cluster.transfer.transfer import Transfers
 from registry.ports import PeerUnreachable
 from simulations.checkers import Violation
+from simulations.disturbances import CALM_S
 from simulations.plan import draw_plan
 from simulations.planted import leases
-from simulations.referee import CALM_S
-from simulations.run import Run, run
+from simulations.run import run
+from simulations.simulation import Simulation
 from simulations.workload.images import ALL_IMAGES, digest_of
-from tests.simulations.test_members import told_to_leave
-from tests.simulations.test_scenarios import begin, client, held, play, pushed, put_again
+from tests.simulations.steps import held, play, pushed, put_again, told_to_leave
 
 
 async def counted_on(simulation, first, second):
     """Have two instances know each other, and answer how the first one knows the second."""
-    await begin(simulation)
-    await pushed(client(simulation), first, "v1", ALL_IMAGES[0])
+    await simulation.start()
+    await pushed(simulation.client(), first, "v1", ALL_IMAGES[0])
     await asyncio.sleep(1)
     return first.instance.cluster.members.get(second.instance.catalog.instance_id)
 
@@ -29,13 +29,13 @@ def test_who_comes_in_the_place_of_an_instance_does_not_answer_in_its_name():
     and content was evicted of which no other instance had a copy. An answer from another instance than the one that was
     asked now counts as none."""
 
-    async def act(simulation: Run) -> None:
-        first, second = simulation.cluster.nodes
+    async def act(simulation: Simulation) -> None:
+        first, second = simulation.nodes
         before = await counted_on(simulation, first, second)
-        simulation.put_back(second)
+        simulation.lifecycle.expect_disk_loss(second)
         second.die(True)
         second.image = ({}, dict(simulation.cluster.template))
-        await simulation.restart(second)
+        await simulation.lifecycle.restart(second)
         await asyncio.sleep(3)
         peers, digest = first.instance.cluster.peers, digest_of(ALL_IMAGES[0].body)
         now = first.instance.cluster.members.get(second.instance.catalog.instance_id)
@@ -51,11 +51,11 @@ def test_a_bit_that_changes_on_the_way_keeps_a_holder_out_for_a_moment_only():
     holder from serving its content, and from handing it over in a decommission. It is now skipped for two seconds,
     doubled each time, up to a minute."""
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        first, second = simulation.cluster.nodes
-        await pushed(client(simulation), first, "v1", ALL_IMAGES[0])
-        work, digest = client(simulation), digest_of(ALL_IMAGES[0].blobs[0])
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        first, second = simulation.nodes
+        await pushed(simulation.client(), first, "v1", ALL_IMAGES[0])
+        work, digest = simulation.client(), digest_of(ALL_IMAGES[0].blobs[0])
         simulation.cluster.packet_simulator.flips = 1.0
         assert (await work.pull_blob(second, "app", digest)).status == 503
         simulation.cluster.packet_simulator.flips = 0.0
@@ -69,10 +69,10 @@ def test_a_push_that_waits_for_holders_has_who_comes_meanwhile():
     """A push that waited for its write concern asked only the holders that were known when it arrived, and was refused
     although another instance had joined meanwhile."""
 
-    async def act(simulation: Run) -> None:
+    async def act(simulation: Simulation) -> None:
         simulation.cluster.settings |= {"copies": "2", "acknowledge": "2"}
-        await begin(simulation)
-        pushing = asyncio.create_task(client(simulation).push(simulation.cluster.nodes[0], "app", "v1", ALL_IMAGES[1]))
+        await simulation.start()
+        pushing = asyncio.create_task(simulation.client().push(simulation.nodes[0], "app", "v1", ALL_IMAGES[1]))
         await asyncio.sleep(1)
         assert not pushing.done()
         await simulation.cluster.add_node("eu").start()
@@ -85,14 +85,14 @@ def test_an_instance_that_goes_on_under_another_id_is_one_holder_of_a_push():
     """An instance that continued under another id, because it had been removed, is asked too by a push that waits, and
     counts as one holder under two ids."""
 
-    async def act(simulation: Run) -> None:
+    async def act(simulation: Simulation) -> None:
         simulation.cluster.settings |= {"copies": "3", "acknowledge": "3"}
-        first, second = simulation.cluster.nodes
-        await begin(simulation)
+        first, second = simulation.nodes
+        await simulation.start()
         before = second.instance.catalog.instance_id
-        pushing = asyncio.create_task(client(simulation).push(first, "app", "v1", ALL_IMAGES[1]))
+        pushing = asyncio.create_task(simulation.client().push(first, "app", "v1", ALL_IMAGES[1]))
         await asyncio.sleep(1)
-        simulation.disturb()
+        simulation.disturbances.note()
         await first.instance.cluster.removals.remove(before)
         assert not await pushing
         assert second.instance.catalog.instance_id != before
@@ -106,10 +106,10 @@ def test_one_that_was_forgotten_hears_of_its_neighbours_before_it_is_ready(seed)
     members heard of no neighbour for a second, took itself for alone at its site, and was ready without their
     changes."""
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        first = simulation.cluster.nodes[0]
-        await pushed(client(simulation), first, "v1", ALL_IMAGES[0])
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        first = simulation.nodes[0]
+        await pushed(simulation.client(), first, "v1", ALL_IMAGES[0])
         second = simulation.cluster.add_node("eu")
         await second.start()
         instance = second.instance.catalog.instance_id
@@ -117,8 +117,8 @@ def test_one_that_was_forgotten_hears_of_its_neighbours_before_it_is_ready(seed)
         second.die(False)
         await asyncio.sleep(7 + seed / 2)
         await first.instance.cluster.removals.remove(instance)
-        assert await put_again(client(simulation), first, "v2")
-        await simulation.restart(second)
+        assert await put_again(simulation.client(), first, "v2")
+        await simulation.lifecycle.restart(second)
         while not second.instance.ready:
             await asyncio.sleep(0.05)
         assert second.instance.catalog.queries.tags("app", "", 9) == ["v1", "v2"]
@@ -141,21 +141,21 @@ def test_a_disk_takes_with_it_that_somebody_was_forgotten_where_nobody_else_had_
 
 
 def test_who_was_forgotten_stays_so_when_another_has_heard_of_it():
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        first, second, third = simulation.cluster.nodes
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        first, second, third = simulation.nodes
         for heard in (False, True):
-            simulation.identities.gone.clear()
-            await simulation.restart(third)
+            simulation.checkers.identities.gone.clear()
+            await simulation.lifecycle.restart(third)
             await asyncio.sleep(3)
             instance = third.instance.catalog.instance_id
             third.die(False)
             simulation.cluster.packet_simulator.loss = 0.0 if heard else 1.0
             await first.instance.cluster.removals.remove(instance)
-            simulation.forgotten(third, instance)
+            simulation.lifecycle.removed(third, instance)
             await asyncio.sleep(0.1)
-            simulation.identities.excuse(simulation._known_to_be_gone([second, third]), set())
-            assert (instance in simulation.identities.gone) is heard
+            simulation.checkers.identities.excuse(simulation.lifecycle.known_to_be_gone([second, third]), set())
+            assert (instance in simulation.checkers.identities.gone) is heard
 
     play(act)
 
@@ -204,11 +204,11 @@ def test_who_has_caught_up_just_now_is_not_expected_to_be_waited_for(since_s):
     """The checker asked too much: an instance that had missed a write had just caught up, and its acknowledgement was
     on its way, when the answer to another write left. An acknowledgement that arrived a while ago counts."""
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
         await asyncio.sleep(CALM_S)
-        first, second = simulation.cluster.nodes
-        gossip, work, going_on = second.instance.cluster.gossip, client(simulation), asyncio.Event()
+        first, second = simulation.nodes
+        gossip, work, going_on = second.instance.cluster.gossip, simulation.client(), asyncio.Event()
         apply, missed = gossip._apply, first.instance.cluster.incarnation.published_seq + 1
 
         async def late(frame, incoming):
@@ -242,11 +242,11 @@ def test_content_that_is_linked_again_while_it_is_copied_is_copied_once(monkeypa
         begun.append(transfer.digest)
         return begin_transfer(self, transfer, uploader)
 
-    async def act(simulation: Run) -> None:
+    async def act(simulation: Simulation) -> None:
         simulation.cluster.settings |= {"copies": "2"}
-        await begin(simulation)
+        await simulation.start()
         monkeypatch.setattr(Transfers, "_begin", noted)
-        first, work = simulation.cluster.nodes[0], client(simulation)
+        first, work = simulation.nodes[0], simulation.client()
         for turn in range(20):
             for repository in ("app", "scratch"):
                 while not await work.upload(first, repository, bytes([turn]) * 100):
@@ -265,15 +265,15 @@ def test_a_blob_that_is_deleted_while_its_holder_is_waited_for_is_a_miss(monkeyp
     async def break_off(self, member, transfer, ingest, kind):
         return False
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        first, second = simulation.cluster.nodes
-        work, blob = client(simulation), b"a layer"
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        first, second = simulation.nodes
+        work, blob = simulation.client(), b"a layer"
         while not await work.upload(first, "app", blob):
             pass
         await asyncio.sleep(1)
         monkeypatch.setattr(Transfers, "_receive_from", break_off)
-        pulling = asyncio.create_task(client(simulation, "pulling").pull_blob(second, "app", digest_of(blob)))
+        pulling = asyncio.create_task(simulation.client("pulling").pull_blob(second, "app", digest_of(blob)))
         await asyncio.sleep(1)
         path = f"/v2/app/blobs/{digest_of(blob)}"
         await work.ask("delete blob", first, "DELETE", path, repository="app", digest=digest_of(blob))
@@ -286,22 +286,22 @@ def test_a_disk_that_is_put_back_after_a_leaver_has_asked_it_was_a_holder_for_th
     """The checker asked too much: a leaver had handed its content over and was about to go, when the disk of the
     instance that had taken it was put back to a backup. A leaver that asked before that cannot know."""
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        first, second = simulation.cluster.nodes
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        first, second = simulation.nodes
         backup = second.backup()
-        await pushed(client(simulation), first, "v1", ALL_IMAGES[0])
+        await pushed(simulation.client(), first, "v1", ALL_IMAGES[0])
         left = await told_to_leave(simulation, first)
         while not first.instance.cluster.lifecycle.has_left:
             await asyncio.sleep(0.1)
         second.die(False)
-        simulation.put_back(second)
+        simulation.lifecycle.expect_disk_loss(second)
         second.image = backup
-        asked_s, simulation.holders._asked_s = simulation.holders._asked_s, {}
+        asked_s, simulation.checkers.holders.asked_s = simulation.checkers.holders.asked_s, {}
         with pytest.raises(Violation, match="nobody else has"):
-            simulation.holders.check_left(first)
-        simulation.holders._asked_s = asked_s
-        await simulation.restart(second)
+            simulation.checkers.holders.check_left(first)
+        simulation.checkers.holders.asked_s = asked_s
+        await simulation.lifecycle.restart(second)
         await left
 
     play(act, sites=("eu", "eu"))
@@ -312,23 +312,23 @@ def test_who_starts_while_a_neighbour_runs_twice_may_have_asked_the_other_one():
     the later incarnation, and is ready without what the other has said since the copy; that arrives when the other has
     begun a newer incarnation."""
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        first, second = simulation.cluster.nodes
-        simulation.lost.doubled = True
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        first, second = simulation.nodes
+        simulation.checkers.lost.doubled = True
         twin = simulation.cluster.add_node("eu")
         twin.image = first.backup()
         await twin.start()
         await asyncio.sleep(2.6)
         second.die(False)
-        work = client(simulation)
+        work = simulation.client()
         while not await work.upload(first, "app", b"said while its copy was believed"):
             pass
-        await simulation.restart(second)
+        await simulation.lifecycle.restart(second)
         while not second.instance.ready:
-            simulation.readiness.look()
+            simulation.checkers.readiness.look()
             await asyncio.sleep(0.02)
-        simulation.readiness.look()
+        simulation.checkers.readiness.look()
 
     play(act, sites=("eu", "eu"))
 
@@ -338,14 +338,14 @@ def test_what_is_to_be_here_is_copied_soon_after_a_start():
     could be fetched, and the retry came after 30 s. Replicas in place of a leaver's were made late, and the last one
     was lost meanwhile. The retry now comes after five seconds, while a member may be about to answer."""
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        first, second = simulation.cluster.nodes
-        await pushed(client(simulation), first, "v1", ALL_IMAGES[0])
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        first, second = simulation.nodes
+        await pushed(simulation.client(), first, "v1", ALL_IMAGES[0])
         await asyncio.sleep(1)
         simulation.cluster.settings |= {"copies": "2"}
         second.die(False)
-        await simulation.restart(second)
+        await simulation.lifecycle.restart(second)
         await asyncio.sleep(7)
         assert all(second.instance.store.held_size(digest_of(blob)) for blob in ALL_IMAGES[0].blobs)
 

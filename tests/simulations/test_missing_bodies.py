@@ -8,9 +8,9 @@ from registry.cluster.replication.manifest_bodies import ManifestBodies
 from registry.cluster.rpc.client import PeerClient
 from simulations.checkers import Violation
 from simulations.checkers.bounds import check_wanted
-from simulations.run import Run
+from simulations.simulation import Simulation
 from simulations.workload.images import ALL_IMAGES, digest_of
-from tests.simulations.test_scenarios import begin, client, held, play, pushed, put_again
+from tests.simulations.steps import held, play, pushed, put_again
 
 
 @pytest.fixture
@@ -32,14 +32,14 @@ def nobody_gives_bodies(monkeypatch, no_frame_brings_bodies):
     monkeypatch.setattr(ManifestBodies, "_fetch", get_nothing)
 
 
-async def missed(simulation: Run, wait_s: float) -> None:
+async def missed(simulation: Simulation, wait_s: float) -> None:
     """One instance is away while the other gets all images, and has their bodies a while after it is back."""
-    await begin(simulation)
-    first, second = simulation.cluster.nodes
+    await simulation.start()
+    first, second = simulation.nodes
     second.die(False)
     for number, image in enumerate(ALL_IMAGES):
-        await pushed(client(simulation), first, f"v{number}", image)
-    await simulation.restart(second)
+        await pushed(simulation.client(), first, f"v{number}", image)
+    await simulation.lifecycle.restart(second)
     await asyncio.sleep(wait_s)
     assert all(second.instance.catalog.queries.has_body(digest_of(image.body)) for image in ALL_IMAGES)
 
@@ -49,16 +49,16 @@ def test_a_manifest_that_is_deleted_while_its_body_is_waited_for_is_a_miss():
     """A manifest that is deleted while a GET waits for its body is a miss (404) at once, not 503."""
     image = ALL_IMAGES[0]
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        first, second = simulation.cluster.nodes
-        await pushed(client(simulation), first, "v1", image)
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        first, second = simulation.nodes
+        await pushed(simulation.client(), first, "v1", image)
         await asyncio.sleep(1)
         path = f"/v2/app/manifests/{digest_of(image.body)}"
         asked = {"repository": "app", "digest": digest_of(image.body)}
-        pulling = asyncio.create_task(client(simulation, "pulling").ask("pull manifest", second, "GET", path, **asked))
+        pulling = asyncio.create_task(simulation.client("pulling").ask("pull manifest", second, "GET", path, **asked))
         await asyncio.sleep(1)
-        await client(simulation).ask("delete manifest", first, "DELETE", path, **asked)
+        await simulation.client().ask("delete manifest", first, "DELETE", path, **asked)
         assert (await pulling).status == 404
 
     play(act, sites=("eu", "us"))
@@ -84,14 +84,14 @@ def test_a_manifest_whose_push_was_answered_may_be_nowhere_if_one_disk_was_to_ho
     """The body of a manifest whose push was answered must be somewhere only if the write concern asked for two holders,
     as its content must."""
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        first, second = simulation.cluster.nodes
-        await pushed(client(simulation), first, "v1", ALL_IMAGES[0])
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        first, second = simulation.nodes
+        await pushed(simulation.client(), first, "v1", ALL_IMAGES[0])
         await asyncio.sleep(1)
-        simulation.lost.disk_of(first, simulation.acknowledged.pushed() if promised else set())
+        simulation.checkers.lost.disk_of(first, simulation.checkers.acknowledged.pushed() if promised else set())
         first.die(True)
-        nowhere = simulation.lost.nowhere()
+        nowhere = simulation.checkers.lost.nowhere()
         if promised:
             with pytest.raises(Violation):
                 check_wanted(second.name, second.instance, nowhere)
@@ -107,24 +107,24 @@ def test_a_body_whose_manifest_is_deleted_while_it_comes_is_fetched_again_when_t
     Pushed again at once, the manifest was without its body there for up to five seconds."""
     receive, image = ManifestBodies._receive, ALL_IMAGES[0]
 
-    async def act(simulation: Run) -> None:
+    async def act(simulation: Simulation) -> None:
         async def late(self, member, digest):
             body = await receive(self, member, digest)
             monkeypatch.setattr(ManifestBodies, "_receive", receive)
-            await client(simulation, "deleting").ask(
+            await simulation.client("deleting").ask(
                 "delete manifest", first, "DELETE", path, repository="app", digest=digest
             )
             await asyncio.sleep(0.2)
             return body
 
-        await begin(simulation)
-        first, second = simulation.cluster.nodes
+        await simulation.start()
+        first, second = simulation.nodes
         path = f"/v2/app/manifests/{digest_of(image.body)}"
         monkeypatch.setattr(ManifestBodies, "_receive", late)
-        await pushed(client(simulation), first, "v1", image)
+        await pushed(simulation.client(), first, "v1", image)
         await asyncio.sleep(0.5)
         assert second.instance.catalog.queries.body(digest_of(image.body)) is None
-        assert await put_again(client(simulation), first, "v1")
+        assert await put_again(simulation.client(), first, "v1")
         await asyncio.sleep(0.5)
         assert second.instance.catalog.queries.body(digest_of(image.body)) == image.body
 
@@ -143,7 +143,7 @@ def test_many_manifests_that_are_missing_come_with_one_question(monkeypatch):
 
     monkeypatch.setattr(ManifestBodies, "_receive", counted)
 
-    async def act(simulation: Run) -> None:
+    async def act(simulation: Simulation) -> None:
         await missed(simulation, 6)
 
     play(act, sites=("eu", "us"))
@@ -170,7 +170,7 @@ def test_manifests_come_one_by_one_where_the_question_for_many_is_not_answered(m
 
     monkeypatch.setattr(PeerClient, "ask_url", hang)
 
-    async def act(simulation: Run) -> None:
+    async def act(simulation: Simulation) -> None:
         await missed(simulation, 9)
 
     play(act, sites=("eu", "us"))

@@ -9,10 +9,10 @@ from registry.cluster.replication.read_lease import LEASE_S
 from simulations.checkers import Violation
 from simulations.checkers.read_your_writes import ReadYourWrites
 from simulations.history import Operation
-from simulations.run import Run
+from simulations.simulation import Simulation
 from simulations.workload.images import BARE, digest_of
 from simulations.workload.pipeline import REPOSITORY
-from tests.simulations.test_scenarios import begin, client, play
+from tests.simulations.steps import play
 
 SITE = ("eu", "eu")
 
@@ -56,18 +56,18 @@ def test_read_your_writes_where_the_site_was_parted_or_the_instance_was_not_read
 
 
 def test_reads_beside_a_primary_that_hangs_wait_for_it_and_show_what_was_pushed_meanwhile():
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        one, other = simulation.cluster.nodes
-        pusher, puller = client(simulation, "pusher"), client(simulation, "puller")
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        one, other = simulation.nodes
+        pusher, puller = simulation.client("pusher"), simulation.client("puller")
         await pusher.push(one, REPOSITORY, "live", BARE[0])
         await puller.pull_manifest(other, REPOSITORY, "live")
         other.pause(primary_alone=True)
-        begun_s = simulation.cluster.loop.now
+        begun_s = simulation.now_s
         await pusher.push(one, REPOSITORY, "live", BARE[1])
-        assert 0.05 < simulation.cluster.loop.now - begun_s < LEASE_S * 1.5, "once its lease has ended"
+        assert 0.05 < simulation.now_s - begun_s < LEASE_S * 1.5, "once its lease has ended"
         pulls = [
-            asyncio.ensure_future(client(simulation, f"p{n}").pull_manifest(other, REPOSITORY, "live")) for n in (1, 2)
+            asyncio.ensure_future(simulation.client(f"p{n}").pull_manifest(other, REPOSITORY, "live")) for n in (1, 2)
         ]
         await asyncio.sleep(2.0)
         assert not any(pull.done() for pull in pulls), "its worker cannot know what it lacks"
@@ -78,20 +78,20 @@ def test_reads_beside_a_primary_that_hangs_wait_for_it_and_show_what_was_pushed_
 
 
 def test_pushes_at_a_site_whose_bus_is_cut_reach_its_other_instances_by_requests():
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        one, other = simulation.cluster.nodes[:2]
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        one, other = simulation.nodes[:2]
         for server in simulation.cluster.redis.names:
             for node in (one, other):
                 simulation.cluster.packet_simulator.block(node.name, server)
                 simulation.cluster.packet_simulator.block(server, node.name)
-        simulation.disturb()
+        simulation.disturbances.note()
         took_s = []
         for image in BARE:
-            begun_s = simulation.cluster.loop.now
-            assert await client(simulation).push(one, REPOSITORY, "live", image)
-            took_s.append(simulation.cluster.loop.now - begun_s)
-            shown = await client(simulation, "puller").pull_manifest(other, REPOSITORY, "live")
+            begun_s = simulation.now_s
+            assert await simulation.client().push(one, REPOSITORY, "live", image)
+            took_s.append(simulation.now_s - begun_s)
+            shown = await simulation.client("puller").pull_manifest(other, REPOSITORY, "live")
             assert digest_of(shown) == digest_of(image.body)
         assert max(took_s) < 0.2, "no instance is excluded"
         simulation.cluster.packet_simulator.clear()

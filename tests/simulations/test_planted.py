@@ -11,7 +11,7 @@ from simulations.shrink import command, shrink
 def test_a_planted_bug_is_caught(bug):
     caught = bug.hunt()
     assert caught is not None
-    assert run(bug.plan(caught[0]), bug.act).violations == [], "without the bug it holds"
+    assert run(bug.plan(caught[0]), bug.scenario).violations == [], "without the bug it holds"
 
 
 def test_there_are_enough_of_them():

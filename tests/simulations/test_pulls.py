@@ -12,20 +12,20 @@ from crdt.fact import blob_fact
 from registry.cluster.transfer.transfer import TransferFailed
 from registry.errors import OciError
 from registry.oci.ranges import ByteRange
-from simulations.run import Run
+from simulations.simulation import Simulation
 from simulations.workload.images import ALL_IMAGES, digest_of
-from tests.simulations.test_scenarios import begin, client, play, pushed
+from tests.simulations.steps import play, pushed
 
 CONTENT = ALL_IMAGES[0].blobs[2]
 """Of 700 bytes."""
 DIGEST = digest_of(CONTENT)
 
 
-async def begun(simulation: Run):
+async def begun(simulation: Simulation):
     """A holder of content, and an instance that lacks it."""
-    await begin(simulation)
-    holder, fetching = simulation.cluster.nodes
-    await pushed(client(simulation), holder, "v1", ALL_IMAGES[0])
+    await simulation.start()
+    holder, fetching = simulation.nodes
+    await pushed(simulation.client(), holder, "v1", ALL_IMAGES[0])
     await asyncio.sleep(1)
     return holder, fetching
 
@@ -68,7 +68,7 @@ def test_a_link_that_says_too_large_a_size_does_not_hang_readers():
     """A member had linked the content in another repository as larger than it is. Who read it through that link while
     it was fetched waited for ever."""
 
-    async def act(simulation: Run) -> None:
+    async def act(simulation: Simulation) -> None:
         holder, fetching = await begun(simulation)
         documents = holder.instance.catalog.documents
 
@@ -90,9 +90,9 @@ def test_a_link_that_says_too_large_a_size_does_not_hang_readers():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_sync_that_failed_on_the_way_does_not_have_all_of_it_fetched_again_and_again(seed):
-    async def act(simulation: Run) -> None:
+    async def act(simulation: Simulation) -> None:
         _, fetching = await begun(simulation)
-        simulation.disturb()
+        simulation.disturbances.note()
         transfers, begin_transfer = [], fetching.instance.cluster.transfers._begin
 
         def noted(transfer, uploader):
@@ -113,10 +113,10 @@ def test_wrong_bytes_before_a_read_that_failed_have_no_clean_end():
     """A holder gave wrong bytes, some of which were given out; then the reader's own read failed, and the rest came
     through from the holder, right by now. What had been given out was compared with nothing."""
 
-    async def act(simulation: Run) -> None:
+    async def act(simulation: Simulation) -> None:
         _, fetching = await begun(simulation)
         fetching.instance.disk.is_cached = lambda: False
-        simulation.lost.digests.add(DIGEST)
+        simulation.checkers.lost.digests.add(DIGEST)
         simulation.cluster.packet_simulator.flips = 1.0
         refusing(fetching, "pread", at=4)
         refuse = fetching.on_disk_call
@@ -137,9 +137,9 @@ def test_wrong_bytes_before_a_read_that_failed_have_no_clean_end():
 
 
 def test_a_disk_that_refuses_the_first_bytes_does_not_cut_readers_off():
-    async def act(simulation: Run) -> None:
+    async def act(simulation: Simulation) -> None:
         _, fetching = await begun(simulation)
-        simulation.disturb()
+        simulation.disturbances.note()
         refusing(fetching, "append")
         with patch.object(fetch, "READ_BYTES", 100):
             assert await read(opened(fetching), 0.5) == (CONTENT, True)
@@ -149,7 +149,7 @@ def test_a_disk_that_refuses_the_first_bytes_does_not_cut_readers_off():
 
 
 def test_the_first_bytes_are_dropped_once_they_are_written():
-    async def act(simulation: Run) -> None:
+    async def act(simulation: Simulation) -> None:
         _, fetching = await begun(simulation)
         pieces = opened(fetching)
         await anext(pieces)
@@ -165,7 +165,7 @@ def test_the_first_bytes_are_dropped_once_they_are_written():
 def test_whoever_pulls_does_not_wait_for_the_disk_to_keep_what_is_fetched():
     """The last byte was given out when the content was durable, though the whole of it had come and was right."""
 
-    async def act(simulation: Run) -> None:
+    async def act(simulation: Simulation) -> None:
         _, fetching = await begun(simulation)
         transfers, goes_on = fetching.instance.cluster.transfers, asyncio.Event()
         keep = transfers._keep
@@ -176,7 +176,7 @@ def test_whoever_pulls_does_not_wait_for_the_disk_to_keep_what_is_fetched():
 
         transfers._keep = keep_later
         for content in ALL_IMAGES[0].blobs:
-            answer = await client(simulation).pull_blob(fetching, "app", digest_of(content))
+            answer = await simulation.client().pull_blob(fetching, "app", digest_of(content))
             assert answer.body == content
             assert fetching.instance.store.held_size(digest_of(content)) is None
         goes_on.set()
@@ -187,12 +187,12 @@ def test_whoever_pulls_does_not_wait_for_the_disk_to_keep_what_is_fetched():
 
 
 def test_what_is_fetched_and_cannot_be_kept_is_pulled_all_the_same():
-    async def act(simulation: Run) -> None:
+    async def act(simulation: Simulation) -> None:
         _, fetching = await begun(simulation)
-        simulation.disturb()
+        simulation.disturbances.note()
         refusing(fetching, "sync", "")
         for content in ALL_IMAGES[0].blobs:
-            answer = await client(simulation).pull_blob(fetching, "app", digest_of(content))
+            answer = await simulation.client().pull_blob(fetching, "app", digest_of(content))
             assert answer.body == content
         await asyncio.sleep(1)
         fetching.on_disk_call = lambda call, name: None

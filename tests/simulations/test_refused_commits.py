@@ -4,9 +4,9 @@ import asyncio
 import errno
 import random
 
-from simulations.run import Run
+from simulations.simulation import Simulation
 from simulations.workload.images import ALL_IMAGES
-from tests.simulations.test_scenarios import agree, begin, client, play, pushed
+from tests.simulations.steps import agree, play, pushed
 
 
 async def refused_delete(simulation, node):
@@ -17,10 +17,10 @@ async def refused_delete(simulation, node):
             node.on_disk_call = lambda call, name: None
             raise OSError(errno.EIO, "EIO", name)
 
-    simulation.disturb()
+    simulation.disturbances.note()
     node.on_disk_call = fail_once
     path = "/v2/app/manifests/v1"
-    answer = await client(simulation).ask("delete tag", node, "DELETE", path, repository="app", reference="v1")
+    answer = await simulation.client().ask("delete tag", node, "DELETE", path, repository="app", reference="v1")
     assert answer.status == 503
 
 
@@ -29,14 +29,14 @@ def test_what_was_refused_since_its_sync_failed_may_be_found_on_the_disk():
     commit, a kill left it on the disk, and the next start found it there. What a disk refused may be done all the
     same."""
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        node, work = simulation.cluster.nodes[0], client(simulation)
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        node, work = simulation.nodes[0], simulation.client()
         await pushed(work, node, "v1", ALL_IMAGES[0])
         await refused_delete(simulation, node)
         assert node.instance.catalog.queries.tags("app", "", 9) == ["v1"]
         node.die(False)
-        await simulation.restart(node)
+        await simulation.lifecycle.restart(node)
         assert node.instance.catalog.queries.tags("app", "", 9) == []
 
     play(act, sites=("eu",))
@@ -46,18 +46,15 @@ def test_what_was_refused_is_found_on_a_disk_that_is_put_back():
     """A backup was taken after the sync of a delete had failed. Put back, the instance counted the delete and told it
     to the others, and the checker took it for nobody's doing there: it no longer knew the writer."""
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        node, other = simulation.cluster.nodes
-        await pushed(client(simulation), node, "v1", ALL_IMAGES[0])
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        node, other = simulation.nodes
+        await pushed(simulation.client(), node, "v1", ALL_IMAGES[0])
         await refused_delete(simulation, node)
         backup = node.backup()
-        await pushed(client(simulation), node, "v2", ALL_IMAGES[0])
+        await pushed(simulation.client(), node, "v2", ALL_IMAGES[0])
         assert node.instance.catalog.queries.tags("app", "", 9) == ["v1", "v2"]
-        node.die(False)
-        simulation.put_back(node)
-        node.image = backup
-        await simulation.restart(node)
+        await simulation.lifecycle.restore(node, backup)
         await agree(simulation)
         assert other.instance.catalog.queries.tags("app", "", 9) == ["v2"]
 
@@ -65,22 +62,22 @@ def test_what_was_refused_is_found_on_a_disk_that_is_put_back():
 
 
 def test_what_was_refused_is_found_on_a_copy_of_the_disk():
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        node, other = simulation.cluster.nodes
-        await pushed(client(simulation), node, "v1", ALL_IMAGES[0])
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        node, other = simulation.nodes
+        await pushed(simulation.client(), node, "v1", ALL_IMAGES[0])
         await refused_delete(simulation, node)
-        simulation.lost.doubled = True
+        simulation.checkers.lost.doubled = True
         twin = simulation.cluster.add_node(node.site)
         twin.image, twin.rng = node.backup(), random.Random("twin")
-        simulation.copied(node, twin)
+        simulation.lifecycle.expect_clone(node, twin)
         await twin.start()
         await asyncio.sleep(6)
         assert other.instance.catalog.queries.tags("app", "", 9) == []
         twin.die(False)
-        simulation.cluster.nodes.remove(twin)
+        simulation.nodes.remove(twin)
         simulation.cluster.gone.append(twin)
-        simulation.put_back(twin)
+        simulation.lifecycle.expect_disk_loss(twin)
         await agree(simulation)
 
     play(act, sites=("eu", "eu"))

@@ -10,107 +10,46 @@ from registry.cluster.placement.garbage_collection import GarbageCollector
 from registry.cluster.placement.write_concern import WriteConcern
 from simulations.faults import FAULTS
 from simulations.plan import draw_plan
-from simulations.run import Run, run
-from simulations.workload.client import GRACE_S, Client
+from simulations.run import run
+from simulations.simulation import Simulation
+from simulations.workload.client import GRACE_S
 from simulations.workload.images import ALL_IMAGES, digest_of
+from tests.simulations.steps import agree, play, pushed, put_again, upload_through, winners
 
 YEARS_S = 365 * 86400.0
 
 
-def play(act, sites=("eu", "us", "ap"), seed=0, **chosen):
-    """Carry out a scenario. Nothing may be broken in it."""
-    plain = {"faults": (), "conditions": (), "between_sites_s": 0.0}
-    plan = draw_plan(seed, sites=sites, **plain | chosen)
-    outcome = run(plan, act)
-    assert outcome.violations == []
-    return outcome
-
-
-def held(seed, **chosen):
-    """Play the plan of a seed. Nothing may be broken in it."""
-    assert run(draw_plan(seed, **chosen)).violations == []
-
-
-def client(simulation, name="client"):
-    return Client(
-        name, simulation.cluster.network, lambda: simulation.cluster.nodes, simulation, f"{simulation.plan.seed} {name}"
-    )
-
-
-async def begin(simulation):
-    await asyncio.gather(*(simulation.restart(node) for node in simulation.cluster.nodes))
-    await asyncio.sleep(2.5)
-
-
-async def pushed(work, node, tag, image):
-    """Push until it is acknowledged: clients cancel an upload now and then."""
-    while not await work.push(node, "app", tag, image):
-        pass
-
-
-async def put_again(work, node, tag):
-    """Push a manifest whose content is there."""
-    image, path = ALL_IMAGES[0], f"/v2/app/manifests/{tag}"
-    headers = {"Content-Type": image.media_type}
-    answer = await work.ask("push", node, "PUT", path, image.body, headers, "app", tag, digest_of(image.body))
-    return answer.status == 201
-
-
-async def upload_through(work, place, owner):
-    """Begin an upload at one instance and go on at another."""
-    begun = await work.ask("begin upload", owner, "POST", "/v2/app/blobs/uploads/", repository="app")
-    chunk = {"Content-Range": "0-2"}
-    answer = await work.ask("chunk", place, "PATCH", begun.headers["location"], b"abc", chunk, repository="app")
-    assert answer.status == 202
-    return answer.headers["location"]
-
-
-async def agree(simulation):
-    await simulation.heal()
-    await simulation.converge()
-    await asyncio.sleep(0.5)
-
-
-def winners(simulation, repository="app", tag="v1"):
-    """What each instance serves under a tag."""
-    rows = (node.instance.catalog.queries.manifest_by_tag(repository, tag) for node in simulation.cluster.nodes)
-    return {row.digest if row else None for row in rows}
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_every_earlier_backup_is_restored_while_the_others_run_on(seed):
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        node, work = simulation.cluster.nodes[0], client(simulation)
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        node, work = simulation.nodes[0], simulation.client()
         backups = []
         for number in range(12):
-            place = simulation.cluster.nodes[number % 3]
+            place = simulation.nodes[number % 3]
             await work.push(place, "app", f"v{number % 3}", ALL_IMAGES[number % 5])
             if number % 4 == 3:
                 await work.delete_tag(place, "app")
             backups.append(node.backup())
         for backup in backups:
-            node.die(False)
-            simulation.put_back(node)
-            node.image = backup
-            await simulation.restart(node)
+            await simulation.lifecycle.restore(node, backup)
             await work.push(node, "app", "again", ALL_IMAGES[0])
             await agree(simulation)
-        await simulation._check_end()
+        await simulation.check_invariants()
 
     play(act, seed=seed)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_push_that_saw_another_always_wins_whatever_the_clocks_show(seed):
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        work, rng = client(simulation), simulation.cluster.rng
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        work, rng = simulation.client(), simulation.cluster.rng
         for number in range(16):
-            for node in simulation.cluster.nodes:
+            for node in simulation.nodes:
                 node.clock_offset_s = rng.choice((-10, 0, 10)) * YEARS_S
             image = ALL_IMAGES[number % 5]
-            await pushed(work, rng.choice(simulation.cluster.nodes), "v1", image)
+            await pushed(work, rng.choice(simulation.nodes), "v1", image)
             await asyncio.sleep(0.2)
             assert winners(simulation) == {digest_of(image.body)}
         await agree(simulation)
@@ -124,33 +63,33 @@ def test_an_instance_whose_disk_refuses_its_start_is_started_again(refused):
     the refusal ended the run. It now ends, as the product does, and is started again."""
     left = 3
 
-    async def act(simulation: Run) -> None:
+    async def act(simulation: Simulation) -> None:
         def refuse(call, name):
             nonlocal left
             if call == refused and left:
                 left -= 1
                 raise OSError(errno.EIO, "EIO", name)
 
-        await begin(simulation)
-        node = simulation.cluster.nodes[0]
-        await pushed(client(simulation), node, "v1", ALL_IMAGES[0])
+        await simulation.start()
+        node = simulation.nodes[0]
+        await pushed(simulation.client(), node, "v1", ALL_IMAGES[0])
         node.die(False)
-        starting = asyncio.ensure_future(simulation.restart(node))
+        starting = asyncio.ensure_future(simulation.lifecycle.restart(node))
         await asyncio.sleep(0)
         node.on_disk_call = refuse
         await starting
         assert node.started
-        assert await client(simulation).pull_manifest(node, "app", "v1") == ALL_IMAGES[0].body
+        assert await simulation.client().pull_manifest(node, "app", "v1") == ALL_IMAGES[0].body
 
     play(act)
     assert left == 0
 
 
 def test_a_site_that_was_away_for_thirty_days_brings_nothing_back():
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        first, second, away = simulation.cluster.nodes
-        work = client(simulation)
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        first, second, away = simulation.nodes
+        work = simulation.client()
         for number, image in enumerate(ALL_IMAGES):
             await pushed(work, first, f"v{number}", image)
         await asyncio.sleep(1)
@@ -163,11 +102,11 @@ def test_a_site_that_was_away_for_thirty_days_brings_nothing_back():
         simulation.cluster.loop.now += 30 * 86400
         await asyncio.sleep(60)
         await pushed(work, second, "new", ALL_IMAGES[0])
-        await simulation.restart(away)
+        await simulation.lifecycle.restart(away)
         await agree(simulation)
-        for node in simulation.cluster.nodes:
+        for node in simulation.nodes:
             assert node.instance.catalog.queries.tags("app", "", 100) == ["new"]
-        await simulation._check_end()
+        await simulation.check_invariants()
 
     play(act)
 
@@ -176,22 +115,22 @@ def test_load_that_never_pauses_between_sites_that_are_far_apart():
     """50 writes a second, 80 ms from site to site: what is on its way is not taken for lost."""
     asked = []
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
         for number, image in enumerate(ALL_IMAGES):
-            await pushed(client(simulation), simulation.cluster.nodes[number % 2], "v1", image)
+            await pushed(simulation.client(), simulation.nodes[number % 2], "v1", image)
         await asyncio.sleep(2)
         simulation.cluster.network.on_request.append(
-            lambda source, target, path: asked.append((simulation.cluster.loop.now, path))
+            lambda source, target, path: asked.append((simulation.now_s, path))
         )
-        simulation.delays_s.clear()
-        begun = simulation.cluster.loop.now
+        simulation.commits.delays_s.clear()
+        begun = simulation.now_s
         await asyncio.gather(*(push_often(simulation, number) for number in range(5)))
-        assert simulation.cluster.loop.now - begun == pytest.approx(20, abs=3)
+        assert simulation.now_s - begun == pytest.approx(20, abs=3)
         await agree(simulation)
 
-    async def push_often(simulation: Run, number: int) -> None:
-        work, place = client(simulation, f"client{number}"), simulation.cluster.nodes[number % 2]
+    async def push_often(simulation: Simulation, number: int) -> None:
+        work, place = simulation.client(f"client{number}"), simulation.nodes[number % 2]
         for turn in range(200):
             image = ALL_IMAGES[(turn + number) % 5]
             path = f"/v2/app/manifests/t{number}-{turn % 10}"
@@ -229,13 +168,13 @@ def test_what_comes_by_a_frame_while_others_are_asked_is_no_miss(monkeypatch):
     async def ask_in_vain(cluster, repository):
         await asyncio.sleep(0.2)
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        first, second = simulation.cluster.nodes
-        work = client(simulation)
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        first, second = simulation.nodes
+        work = simulation.client()
         await pushed(work, first, "other", ALL_IMAGES[0])
         monkeypatch.setattr("registry.cluster.node.Cluster.read_repair", ask_in_vain)
-        asking = asyncio.ensure_future(client(simulation, "client2").pull_manifest(second, "app", "v1"))
+        asking = asyncio.ensure_future(simulation.client("client2").pull_manifest(second, "app", "v1"))
         await asyncio.sleep(0.05)
         await pushed(work, first, "v1", ALL_IMAGES[0])
         assert await asking == ALL_IMAGES[0].body
@@ -248,15 +187,15 @@ def test_an_upload_is_passed_on_to_an_owner_that_has_just_restarted():
     content cannot be sent twice. Sessions are now renewed as soon as a heartbeat shows another incarnation, and tried
     out before content is sent."""
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        first, second = simulation.cluster.nodes
-        work = client(simulation)
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        first, second = simulation.nodes
+        work = simulation.client()
         await upload_through(work, first, second)
         second.die(False)
-        await simulation.restart(second)
+        await simulation.lifecycle.restart(second)
         await asyncio.sleep(8.5)
-        assert simulation.calm
+        assert simulation.disturbances.calm
         await upload_through(work, first, second)
 
     play(act, sites=("eu", "eu"))
@@ -266,14 +205,14 @@ def test_an_upload_is_passed_on_though_the_owners_clock_made_the_session_expire(
     """A request with content failed after its receiver's clock had jumped: the session was expired, and content cannot
     be sent twice. A session is now tried out before content is sent."""
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        first, second = simulation.cluster.nodes
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        first, second = simulation.nodes
         for jump_s in (0, 7200, 7200):
             second.clock_offset_s += jump_s
             await asyncio.sleep(8.5)
-            assert simulation.calm
-            await upload_through(client(simulation), first, second)
+            assert simulation.disturbances.calm
+            await upload_through(simulation.client(), first, second)
 
     play(act, sites=("eu", "eu"))
 
@@ -296,25 +235,25 @@ def test_a_start_never_has_the_number_of_one_that_is_forgotten():
     put back began under a number that had been used, and its messages were taken for old ones. The last bits of an
     incarnation are now random."""
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        first, second = simulation.cluster.nodes
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        first, second = simulation.nodes
         first.clock_offset_s = YEARS_S
         first.die(False)
-        await simulation.restart(first)
+        await simulation.lifecycle.restart(first)
         first.clock_offset_s = 0.0
         await asyncio.sleep(3)
         backup = first.backup()
         starts = []
         for _ in range(2):
             first.die(False)
-            simulation.put_back(first)
+            simulation.lifecycle.expect_disk_loss(first)
             first.image = backup
             await first.start()
             await asyncio.sleep(8)
             starts.append(first.instance.cluster.incarnation.number)
             for number in range(3):
-                await pushed(client(simulation, f"client{len(starts)}"), first, f"t{number}", ALL_IMAGES[number])
+                await pushed(simulation.client(f"client{len(starts)}"), first, f"t{number}", ALL_IMAGES[number])
                 assert f"t{number}" in second.instance.catalog.queries.tags("app", "", 99)
         assert len(set(starts)) == 2
 
@@ -324,9 +263,9 @@ def test_a_start_never_has_the_number_of_one_that_is_forgotten():
 def test_an_instance_that_joins_is_not_ready_because_its_neighbours_refuse_it_for_a_moment():
     """An empty instance whose neighbours refused it for a moment was ready at once, without anything."""
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        await pushed(client(simulation), simulation.cluster.nodes[0], "v1", ALL_IMAGES[0])
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        await pushed(simulation.client(), simulation.nodes[0], "v1", ALL_IMAGES[0])
         await asyncio.sleep(3)
         newcomer = simulation.cluster.add_node("eu")
         simulation.cluster.packet_simulator.resets = 1.0
@@ -348,12 +287,12 @@ def test_a_body_that_its_frame_did_not_carry_is_fetched_at_once(monkeypatch):
     and at once only where they came by a diff."""
     monkeypatch.setattr("registry.cluster.replication.gossip.BODY_ROOM_BYTES", 0)
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
         for image in ALL_IMAGES:
-            await pushed(client(simulation), simulation.cluster.nodes[0], "v1", image)
+            await pushed(simulation.client(), simulation.nodes[0], "v1", image)
             await asyncio.sleep(0.2)
-            for node in simulation.cluster.nodes:
+            for node in simulation.nodes:
                 assert node.instance.cluster.gossip.frames["announced"] == 0
                 assert node.instance.catalog.queries.body(digest_of(image.body)) == image.body
 
@@ -366,24 +305,24 @@ def test_a_push_whose_manifest_is_deleted_meanwhile_is_answered_at_once(monkeypa
     holder."""
     hold = WriteConcern.replicate_manifest
 
-    async def act(simulation: Run) -> None:
+    async def act(simulation: Simulation) -> None:
         async def after_a_delete(self, question, asker):
             path = f"/v2/app/manifests/{question.digest}"
-            await client(simulation, "deleting").ask(
+            await simulation.client("deleting").ask(
                 "delete manifest", second, "DELETE", path, repository="app", digest=question.digest
             )
             return await hold(self, question, asker)
 
         simulation.cluster.settings |= {"copies": "2", "acknowledge": "2"}
-        await begin(simulation)
-        first, second = simulation.cluster.nodes
-        await pushed(client(simulation), first, "v1", ALL_IMAGES[0])
+        await simulation.start()
+        first, second = simulation.nodes
+        await pushed(simulation.client(), first, "v1", ALL_IMAGES[0])
         await asyncio.sleep(8.5)
-        assert simulation.calm
+        assert simulation.disturbances.calm
         monkeypatch.setattr(WriteConcern, "replicate_manifest", after_a_delete)
-        begun = simulation.cluster.loop.now
-        assert await client(simulation, "pushing").push(first, "app", "v1", ALL_IMAGES[0])
-        assert simulation.cluster.loop.now - begun < 1
+        begun = simulation.now_s
+        assert await simulation.client("pushing").push(first, "app", "v1", ALL_IMAGES[0])
+        assert simulation.now_s - begun < 1
         assert winners(simulation) == {None}
 
     play(act, sites=("eu", "us"))
@@ -395,16 +334,16 @@ def test_nobody_is_presumed_dead_because_the_bus_is_cut(seed):
     to two seconds uploads with bytes were answered 404, and misses and deletes asked no member. A member that is silent
     on the bus is now asked after a heartbeat and a half, and one that does not answer delays no other."""
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        first, second = simulation.cluster.nodes
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        first, second = simulation.nodes
         second.die(False)
         await asyncio.sleep(seed / 2)  # so that one does not ask when the other beats
-        await simulation.restart(second)
+        await simulation.lifecycle.restart(second)
         await asyncio.sleep(9)
-        work = client(simulation)
+        work = simulation.client()
         upload = await upload_through(work, first, second)
-        simulation.cluster.redis.stalled |= set(simulation.cluster.redis.names)
+        simulation.cluster.redis.stall()
         for _ in range(100):
             for node, other in ((first, second), (second, first)):
                 assert node.instance.cluster.members.get(other.instance.catalog.instance_id).prompt
@@ -422,16 +361,16 @@ def test_what_is_announced_while_its_document_is_asked_for_is_asked_for_too(monk
     neighbour's at once, although a member far away is being asked."""
     monkeypatch.setattr("registry.cluster.replication.gossip.MAX_DELTA_BYTES", 0)
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
-        await pushed(client(simulation), simulation.cluster.nodes[0], "v1", ALL_IMAGES[0])
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
+        await pushed(simulation.client(), simulation.nodes[0], "v1", ALL_IMAGES[0])
         await asyncio.sleep(8.5)
-        assert simulation.calm
+        assert simulation.disturbances.calm
         for turn in range(20):
-            places = simulation.cluster.nodes[first], simulation.cluster.nodes[turn % 3 if first else 0]
-            pushing = asyncio.create_task(put_again(client(simulation, f"first{turn}"), places[0], f"a{turn}"))
+            places = simulation.nodes[first], simulation.nodes[turn % 3 if first else 0]
+            pushing = asyncio.create_task(put_again(simulation.client(f"first{turn}"), places[0], f"a{turn}"))
             await asyncio.sleep(turn * 0.001 + (0.1 if first else 0.0))
-            assert await put_again(client(simulation, f"then{turn}"), places[1], f"b{turn}")
+            assert await put_again(simulation.client(f"then{turn}"), places[1], f"b{turn}")
             assert await pushing
             await asyncio.sleep(3)
 
@@ -447,18 +386,18 @@ def test_a_blob_is_kept_of_which_a_client_is_told_while_it_is_collected(monkeypa
     that the collector knew of before it asked."""
     image, ask_all, relied = ALL_IMAGES[0], GarbageCollector._ask_all, GarbageCollector.relied
 
-    async def act(simulation: Run) -> None:
-        await begin(simulation)
+    async def act(simulation: Simulation) -> None:
+        await simulation.start()
         collecting, last, place = (
-            simulation.cluster.nodes[0],
-            simulation.cluster.nodes[2],
-            simulation.cluster.nodes[told],
+            simulation.nodes[0],
+            simulation.nodes[2],
+            simulation.nodes[told],
         )
-        work, operator = client(simulation), client(simulation, "operator")
+        work, operator = simulation.client(), simulation.client("operator")
 
         async def tell():
             for blob in image.blobs:
-                assert await work._has(place, "app", blob)
+                assert await work.has(place, "app", blob)
 
         async def ask_and_tell(self, digests):
             found = await ask_all(self, digests)

@@ -7,29 +7,25 @@ from unittest.mock import patch
 
 from simulations.checkers.readiness import LOOK_S
 from simulations.faults.members import leave_one
-from simulations.run import Run
+from simulations.simulation import Simulation
 from simulations.workload.client import Client
 from simulations.workload.images import ALL_IMAGES
 
-KNOWN_S = 2.5
-"""After so long every instance knows the others."""
 TOLD_S = 6.5
 """After so long a heartbeat, or a question in place of one, has told every instance that another has published more."""
 
 
-async def _begin(simulation: Run) -> Client:
-    cluster = simulation.cluster
-    await asyncio.gather(*(simulation.restart(node) for node in cluster.nodes))
-    await asyncio.sleep(KNOWN_S)
-    return Client("client", cluster.network, lambda: cluster.nodes, simulation, f"{simulation.plan.seed} client")
+async def _begin(simulation: Simulation) -> Client:
+    await simulation.start()
+    return simulation.client()
 
 
-async def _push(work: Client, simulation: Run, repository: str) -> None:
+async def _push(work: Client, simulation: Simulation, repository: str) -> None:
     while not await work.push(simulation.cluster.nodes[0], repository, "v1", ALL_IMAGES[0]):
         pass  # clients cancel an upload now and then
 
 
-async def pull_elsewhere(simulation: Run) -> None:
+async def pull_elsewhere(simulation: Simulation) -> None:
     """Push at one site, and pull at another one that no frame reaches."""
     work = await _begin(simulation)
     simulation.cluster.redis.stalled |= set(simulation.cluster.redis.names)
@@ -38,7 +34,7 @@ async def pull_elsewhere(simulation: Run) -> None:
     await work.pull_manifest(simulation.cluster.nodes[1], "app", "v1")
 
 
-async def pull_after_a_gap(simulation: Run) -> None:
+async def pull_after_a_gap(simulation: Simulation) -> None:
     """Pull at a site that missed the frames of one push, and has the frames of a later one."""
     cluster = simulation.cluster
     work = await _begin(simulation)
@@ -52,7 +48,7 @@ async def pull_after_a_gap(simulation: Run) -> None:
     await work.pull_manifest(cluster.nodes[1], "app", "v1")
 
 
-async def leave_unheard(simulation: Run) -> None:
+async def leave_unheard(simulation: Simulation) -> None:
     """Leave while no frame reaches anybody, and heal everything afterwards."""
     cluster = simulation.cluster
     work = await _begin(simulation)
@@ -63,10 +59,10 @@ async def leave_unheard(simulation: Run) -> None:
     await simulation.heal()
     await asyncio.sleep(TOLD_S)
     await simulation.converge()
-    await simulation._check_end()
+    await simulation.check_invariants()
 
 
-async def hear_and_take_nothing_in(simulation: Run) -> None:
+async def hear_and_take_nothing_in(simulation: Simulation) -> None:
     """Hear from a neighbour's heartbeats that it has published more, and fail to take any of it in."""
     work = await _begin(simulation)
     behind = simulation.cluster.nodes[1].instance
@@ -82,4 +78,4 @@ async def hear_and_take_nothing_in(simulation: Run) -> None:
         await _push(work, simulation, "app")
         for _ in range(30):
             await asyncio.sleep(LOOK_S)
-            simulation.judge(simulation.readiness.look)
+            simulation.violations.check(simulation.checkers.readiness.look)
