@@ -63,24 +63,24 @@ class Exchange:
         match step:
             case AskChanges(since):
                 changes = replica.changes(since)
-                self._count(m.ChangesQuestion(since), m.ChangesAnswer(*changes))
+                self._count(m.ChangesRequest(since), m.ChangesResponse(*changes))
                 return changes
             case AskSummaries(places):
                 summaries = replica.summaries(places)
-                self._count(m.SummariesQuestion.of(places), m.SummariesAnswer.of(summaries))
+                self._count(m.SummariesRequest.of(places), m.SummariesResponse.of(summaries))
                 return summaries
             case AskNames(keys):
                 names = replica.names(keys)
-                self._count(m.NamesQuestion(keys), m.NamesAnswer(names))
+                self._count(m.NamesRequest(keys), m.NamesResponse(names))
                 return names
             case AskFingerprints(names):
                 prints = [replica.state(name).fingerprint() for name in names]
-                self._count(m.FingerprintsQuestion(names), m.FingerprintsAnswer(prints))
+                self._count(m.FingerprintsRequest(names), m.FingerprintsResponse(prints))
                 return prints
             case AskDiffs(vectors):
                 diffs = [Diff(*replica.state_and_diff(name, vector)) for name, vector in vectors]
-                question = m.DiffsQuestion([(name, encode_vector(vector)) for name, vector in vectors])
-                self._count(question, m.DiffsAnswer([m.DiffAnswer.of(*diff) for diff in diffs], {}))
+                question = m.DiffsRequest([(name, encode_vector(vector)) for name, vector in vectors])
+                self._count(question, m.DiffsResponse([m.DiffResponse.of(*diff) for diff in diffs], {}))
                 self.update_bytes += sum(len(diff.update) for diff in diffs)
                 self.documents += len(diffs)
                 return diffs
@@ -88,7 +88,7 @@ class Exchange:
                 for document, update in updates:
                     await self._here.take_in(Incoming(document, update, decode_delta(update), {}))
             case Send(updates):
-                self._count(m.Updates(updates, {}, []), m.UpdatesAnswer([]))
+                self._count(m.UpdatesRequest(updates, {}, []), m.UpdatesResponse([]))
                 self.update_bytes += sum(len(update) for _, update in updates)
                 for document, update in updates:
                     await self._there.take_in(Incoming(document, update, decode_delta(update), {}))

@@ -1,14 +1,14 @@
 """Frames: the authenticated messages on the bus.
 
-    version   1 byte      an unknown one is refused
-    kind      1 byte      an unknown one is authentic and ignored, so that a newer version may send more
-    cluster   8 bytes     which cluster key signed; another cluster's frames on a shared bus end here
-    sender    16 bytes    instance id
-    start     8 bytes     when the sending process started; grows with every start
-    sequence  8 bytes     counts the frames of that start
-    header    its size and its fields, see `header`
-    payload   the rest
-    MAC       32 bytes    keyed BLAKE3 over all before it
+    version      1 byte     an unknown one is refused
+    kind         1 byte     an unknown one is authentic and ignored, so that a newer version may send more
+    cluster      8 bytes    which cluster key signed; another cluster's frames on a shared bus end here
+    sender       16 bytes   instance id
+    incarnation  8 bytes    drawn when the sending process started; grows with every start
+    sequence     8 bytes    counts the frames of that incarnation
+    header       its size and its fields, see `header`
+    payload      the rest
+    MAC          32 bytes   keyed BLAKE3 over all before it
 
 Every process that has the cluster key is a member, and the others trust it. The MAC keeps all others out.
 """
@@ -29,7 +29,7 @@ MAX_FRAME_BYTES = 256 * 1024
 
 CHANGE = 1
 HEARTBEAT = 2
-CONFIRMATION = 3
+ACKNOWLEDGEMENT = 3
 
 _PREAMBLE = struct.Struct(">BB8s16sQQ")
 _SMALLEST = _PREAMBLE.size + len(NO_FIELDS) + MAC_SIZE
@@ -50,7 +50,7 @@ class Frame(NamedTuple):
 
     kind: int
     sender: bytes
-    start: int
+    incarnation: int
     sequence: int
     payload: bytes
     fields: tuple[Field, ...] = ()
@@ -59,7 +59,7 @@ class Frame(NamedTuple):
 
 def seal(frame: Frame, key: FrameKey) -> bytes:
     """The frame as bytes, signed."""
-    head = _PREAMBLE.pack(VERSION, frame.kind, key.cluster, frame.sender, frame.start, frame.sequence)
+    head = _PREAMBLE.pack(VERSION, frame.kind, key.cluster, frame.sender, frame.incarnation, frame.sequence)
     signed = head + (encode_fields(frame.fields) if frame.fields else NO_FIELDS) + frame.payload
     return signed + blake3(signed, key=key.secret).digest()
 
@@ -83,7 +83,7 @@ def unseal(data: bytes, keys: Sequence[FrameKey], understood: Collection[int] = 
     """
     if not _SMALLEST <= len(data) <= MAX_FRAME_BYTES:
         raise Malformed("a frame of an impossible size")
-    version, kind, cluster, sender, start, sequence = _PREAMBLE.unpack_from(data)
+    version, kind, cluster, sender, incarnation, sequence = _PREAMBLE.unpack_from(data)
     if version != VERSION:
         raise Malformed(f"a frame of version {version}")
     signed, mac = data[:-MAC_SIZE], data[-MAC_SIZE:]
@@ -92,5 +92,5 @@ def unseal(data: bytes, keys: Sequence[FrameKey], understood: Collection[int] = 
             fields, at = decode_fields(signed, _PREAMBLE.size)
             if fields:
                 require_understood(fields, understood)
-            return Frame(kind, sender, start, sequence, signed[at:], fields)
+            return Frame(kind, sender, incarnation, sequence, signed[at:], fields)
     raise Unauthentic("a frame that no key of this cluster signed")

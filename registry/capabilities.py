@@ -1,9 +1,9 @@
 """Capabilities: names for features that a version of Concord understands, as instances announce them to each other.
 
 A capability is a short name for something that an instance can do and that others may have to know of before they rely
-on it. Heartbeats, hellos and session handshakes carry the whole list. Frames carry the capabilities that have a number,
-as bits. A name that this version does not know is shown and has no effect. Once a release has used a name or a number,
-it never stands for anything else.
+on it. Heartbeats, handshakes and sessions carry the whole list. Frames carry the capabilities that have a number, as
+bits. A name that this version does not know is shown and has no effect. Once a release has used a name or a number, it
+never stands for anything else.
 """
 
 from collections.abc import Iterable, Mapping

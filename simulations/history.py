@@ -210,7 +210,7 @@ class History:
                 commits[name].operations.append((number, delta))
                 self._told |= entries
         if rows:
-            wanted = instance.catalog.database.rows("SELECT digest FROM wanted")
+            wanted = instance.catalog.database.rows("SELECT digest FROM missing_bodies")
             self._lacking[node.name] = frozenset(digest for (digest,) in wanted)
         return list(commits.values())
 

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crdt.fact import blob_fact, manifest_fact, tag_fact
-from crdt.frame import CHANGE, CONFIRMATION, HEARTBEAT
+from crdt.frame import ACKNOWLEDGEMENT, CHANGE, HEARTBEAT
 from crdt.vector import Vector
 from registry.catalog.catalog import Catalog
 from registry.cluster.node import Cluster
@@ -49,7 +49,7 @@ KEY = ClusterKey("the simulated cluster's secret")
 REDIS = "redis"
 MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
 BODY = b"m" * 1500
-KINDS = {CHANGE: "changes", HEARTBEAT: "heartbeats", CONFIRMATION: "acknowledgements"}
+KINDS = {CHANGE: "changes", HEARTBEAT: "heartbeats", ACKNOWLEDGEMENT: "acknowledgements"}
 EVERYWHERE_S = 120.0
 NOBODY = Session("", "", "", 0, b"", 0)
 

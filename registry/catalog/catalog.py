@@ -169,12 +169,12 @@ class Catalog:
 def _begin(tx: Transaction, instance: str, secret: bytes, clock: Clock) -> tuple[str, bytes, int]:
     """The instance's id and secret, drawn when it is new, and the number of this start, greater than all before."""
     tx.execute(
-        "INSERT OR IGNORE INTO meta (key, value) VALUES ('instance', ?), ('secret', ?), ('start', 0)",
+        "INSERT OR IGNORE INTO meta (key, value) VALUES ('instance', ?), ('secret', ?), ('incarnation', 0)",
         (instance, secret),
     )
-    start = _next_incarnation(tx, 0, clock)
+    incarnation = _next_incarnation(tx, 0, clock)
     found = dict(tx.rows("SELECT key, value FROM meta"))
-    return found["instance"], found["secret"], start
+    return found["instance"], found["secret"], incarnation
 
 
 def _next_incarnation(tx: Transaction, above: int, clock: Clock) -> int:
@@ -183,8 +183,8 @@ def _next_incarnation(tx: Transaction, above: int, clock: Clock) -> int:
     Its last bits are drawn: a directory that was put back may count the same way once more, and two starts must never
     have the same number, or what is said under one would pass for what was said under the other.
     """
-    (last,) = tx.row("SELECT value FROM meta WHERE key = 'start'")
+    (last,) = tx.row("SELECT value FROM meta WHERE key = 'incarnation'")
     drawn = int.from_bytes(clock.entropy(DRAWN_BITS // 8), "big")
-    start: int = max((max(last, above) >> DRAWN_BITS) + 1, clock.now_ms()) << DRAWN_BITS | drawn
-    tx.execute("UPDATE meta SET value = ? WHERE key = 'start'", (start,))
-    return start
+    incarnation: int = max((max(last, above) >> DRAWN_BITS) + 1, clock.now_ms()) << DRAWN_BITS | drawn
+    tx.execute("UPDATE meta SET value = ? WHERE key = 'incarnation'", (incarnation,))
+    return incarnation

@@ -15,11 +15,11 @@ from registry.oci.names import Digest
 from registry.oci.stored_manifest import UNREADABLE
 
 _IN_USE = """
-SELECT 1 FROM parts p CROSS JOIN facts f ON f.kind = 'm' AND f.key = p.manifest WHERE p.part = ? LIMIT 1
+SELECT 1 FROM descriptors r CROSS JOIN facts f ON f.kind = 'm' AND f.key = r.manifest WHERE r.digest = ? LIMIT 1
 """
 _UNUSED = """
 SELECT c.digest, c.size FROM content c WHERE c.digest > ? AND NOT EXISTS (
-    SELECT 1 FROM parts p CROSS JOIN facts f ON f.kind = 'm' AND f.key = p.manifest WHERE p.part = c.digest
+    SELECT 1 FROM descriptors r CROSS JOIN facts f ON f.kind = 'm' AND f.key = r.manifest WHERE r.digest = c.digest
 ) ORDER BY c.digest LIMIT ?
 """
 _BODIES = """
@@ -38,8 +38,8 @@ SELECT c.digest, c.size FROM content c WHERE c.digest > ? AND EXISTS (
 ) ORDER BY c.digest LIMIT ?
 """
 _UNREADABLE = """
-SELECT d.name, p.manifest FROM parts p CROSS JOIN facts f ON f.kind = 'm' AND f.key = p.manifest
-CROSS JOIN documents d ON d.id = f.document WHERE p.part = ? LIMIT 1
+SELECT d.name, r.manifest FROM descriptors r CROSS JOIN facts f ON f.kind = 'm' AND f.key = r.manifest
+CROSS JOIN documents d ON d.id = f.document WHERE r.digest = ? LIMIT 1
 """
 
 
@@ -121,6 +121,6 @@ def drop_bodies(tx: Transaction, digests: Iterable[Digest]) -> Steps[int]:
             yield
         if tx.row("SELECT 1 FROM facts WHERE kind = 'm' AND key = ? LIMIT 1", (digest,)) is None:
             tx.execute("DELETE FROM manifests WHERE digest = ?", (digest,))
-            tx.execute("DELETE FROM parts WHERE manifest = ?", (digest,))
+            tx.execute("DELETE FROM descriptors WHERE manifest = ?", (digest,))
             count += 1
     return count

@@ -20,7 +20,7 @@ class ContentRow(NamedTuple):
 
     digest: Digest
     size: int
-    checks: bytes
+    chunk_digests: bytes
     """The BLAKE3 digests of each MiB, one behind the other."""
     checked_ms: int
 
@@ -44,12 +44,12 @@ class UploadRow(NamedTuple):
     updated_ms: int
 
 
-def add_content(tx: Transaction, digest: Digest, size: int, checks: bytes, now_ms: int) -> None:
+def add_content(tx: Transaction, digest: Digest, size: int, chunk_digests: bytes, now_ms: int) -> None:
     """A content file is in its place, verified and durable."""
     compare_content(tx, BLOB, digest, size)
     tx.execute(
-        "INSERT OR REPLACE INTO content (digest, size, checks, checked_ms, used_ms) VALUES (?1, ?2, ?3, ?4, ?4)",
-        (digest, size, checks, now_ms),
+        "INSERT OR REPLACE INTO content (digest, size, chunk_digests, checked_ms, used_ms) VALUES (?1, ?2, ?3, ?4, ?4)",
+        (digest, size, chunk_digests, now_ms),
     )
     tx.execute(_COUNT, (CONTENTS_ADDED,))
     tx.note_content_added()
@@ -96,7 +96,7 @@ def is_due(checked_ms: int, now_ms: int, after_ms: int) -> bool:
 
 
 def find_content(database: Reads, digest: Digest) -> ContentRow | None:
-    row = database.row("SELECT digest, size, checks, checked_ms FROM content WHERE digest = ?", (digest,))
+    row = database.row("SELECT digest, size, chunk_digests, checked_ms FROM content WHERE digest = ?", (digest,))
     return ContentRow(*row) if row else None
 
 
@@ -104,7 +104,7 @@ def due_content(database: Reads, now_ms: int, every_ms: int, limit: int) -> list
     """Content whose last check is `every_ms` or more ago, the oldest first; and what was checked in the future, when
     the clock was wrong."""
     sql = (
-        "SELECT digest, size, checks, checked_ms FROM content INDEXED BY content_by_check "
+        "SELECT digest, size, chunk_digests, checked_ms FROM content INDEXED BY content_by_check "
         "WHERE checked_ms {} ? ORDER BY checked_ms LIMIT ?"
     )
     found = database.rows(sql.format("<="), (now_ms - every_ms, limit))
@@ -120,7 +120,7 @@ def last_content(database: Reads) -> int:
 def content_between(database: Reads, number: int, upto: int, limit: int) -> tuple[int, list[ContentRow]]:
     """Content in the order in which it came, behind the `number` that was answered before; 0 begins."""
     sql = (
-        "SELECT rowid, digest, size, checks, checked_ms FROM content "
+        "SELECT rowid, digest, size, chunk_digests, checked_ms FROM content "
         "WHERE rowid > ? AND rowid <= ? ORDER BY rowid LIMIT ?"
     )
     rows = database.rows(sql, (number, upto, limit))

@@ -76,7 +76,7 @@ def store_missing_body(tx: Transaction, body: bytes) -> Steps[bool]:
     for algorithm in ("sha256", "sha512"):
         digest = digest_of(body, algorithm)
         row = tx.row(
-            "SELECT f.media_type FROM wanted w CROSS JOIN facts f ON f.document = w.document AND f.kind = 'm' "
+            "SELECT f.media_type FROM missing_bodies w CROSS JOIN facts f ON f.document = w.document AND f.kind = 'm' "
             "AND f.key = w.digest WHERE w.digest = ? LIMIT 1",
             (digest,),
         )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from registry.catalog.database import Database, Transaction
 
 _ALL = """
-SELECT instance, site, advertise, advertise_site, version, start, seen_ms, sequence, name, capabilities
+SELECT instance, site, advertise, advertise_site, version, incarnation, seen_ms, sequence, name, capabilities
 FROM members ORDER BY instance
 """
 
@@ -17,7 +17,7 @@ class MemberRow(NamedTuple):
     advertise: str
     advertise_site: str
     version: str
-    start: int
+    incarnation: int
     seen_ms: int
     sequence: int = 0
     """The number of its last heartbeat of that incarnation."""
@@ -29,14 +29,14 @@ class MemberRow(NamedTuple):
 class SyncPoint(NamedTuple):
     """The commit number of a member's incarnation up to which its changes are applied here."""
 
-    start: int
-    number: int
+    incarnation: int
+    commit_number: int
 
 
 def save_members(tx: Transaction, members: Iterable[MemberRow]) -> None:
     for member in members:
         tx.execute(
-            "INSERT OR REPLACE INTO members (instance, site, advertise, advertise_site, version, start, seen_ms, "
+            "INSERT OR REPLACE INTO members (instance, site, advertise, advertise_site, version, incarnation, seen_ms, "
             "sequence, name, capabilities) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             member,
         )
@@ -46,16 +46,22 @@ def drop_members(tx: Transaction, instances: Iterable[str]) -> None:
     """Keep nothing of members that are gone for good."""
     for instance in instances:
         tx.execute("DELETE FROM members WHERE instance = ?", (instance,))
-        tx.execute("DELETE FROM reached WHERE instance = ?", (instance,))
+        tx.execute("DELETE FROM sync_points WHERE instance = ?", (instance,))
 
 
 def all_members(database: Database) -> list[MemberRow]:
     return [MemberRow(*row) for row in database.rows(_ALL)]
 
 
-def save_sync_point(tx: Transaction, instance: str, reached: SyncPoint) -> None:
-    tx.execute("INSERT OR REPLACE INTO reached (instance, start, number) VALUES (?, ?, ?)", (instance, *reached))
+def save_sync_point(tx: Transaction, instance: str, sync_point: SyncPoint) -> None:
+    tx.execute(
+        "INSERT OR REPLACE INTO sync_points (instance, incarnation, commit_number) VALUES (?, ?, ?)",
+        (instance, *sync_point),
+    )
 
 
 def all_sync_points(database: Database) -> dict[str, SyncPoint]:
-    return {row[0]: SyncPoint(*row[1:]) for row in database.rows("SELECT instance, start, number FROM reached")}
+    return {
+        row[0]: SyncPoint(*row[1:])
+        for row in database.rows("SELECT instance, incarnation, commit_number FROM sync_points")
+    }

@@ -87,7 +87,7 @@ SELECT f.key, f.digest, f.time, f.writer FROM documents d CROSS JOIN facts f ON 
 WHERE d.name = ? AND f.key BETWEEN ? AND ? ORDER BY f.key, f.time DESC, f.writer DESC
 """
 _WANTED = """
-SELECT DISTINCT w.digest FROM wanted w
+SELECT DISTINCT w.digest FROM missing_bodies w
 CROSS JOIN facts f ON f.document = w.document AND f.kind = 'm' AND f.key = w.digest
 """
 # A document of another kind, such as that of the members, is no repository; its facts are facts like any.
@@ -145,7 +145,7 @@ class Queries:
 
     def parts_of(self, manifest: Digest) -> list[PartRow]:
         """Return what a manifest refers to, whose body is here: at most MAX_PARTS of it."""
-        sql = "SELECT kind, part, required FROM parts WHERE manifest = ?"
+        sql = "SELECT kind, digest, required FROM descriptors WHERE manifest = ?"
         return [PartRow(kind, part, bool(required)) for kind, part, required in self._database.rows(sql, (manifest,))]
 
     def blob(self, repository: Repository, digest: Digest) -> BlobRow | None:

@@ -28,7 +28,7 @@ SELECT COUNT(*) FROM (
     SELECT 1 FROM manifests m WHERE m.subject = ?1
     UNION ALL
     SELECT 1 FROM documents d CROSS JOIN facts t ON t.document = d.id AND t.kind = 't' AND t.key = ?2
-        CROSS JOIN parts p ON p.manifest = t.digest WHERE d.name = ?3
+        CROSS JOIN descriptors r ON r.manifest = t.digest WHERE d.name = ?3
     LIMIT ?4
 )
 """
@@ -36,8 +36,8 @@ _LIVE = """
 SELECT MAX(f.time) AS latest, r.digest FROM (
     SELECT m.digest AS digest FROM manifests m WHERE m.subject = ?1
     UNION
-    SELECT p.part FROM documents d CROSS JOIN facts t ON t.document = d.id AND t.kind = 't' AND t.key = ?2
-        CROSS JOIN parts p ON p.manifest = t.digest WHERE d.name = ?3
+    SELECT r.digest FROM documents d CROSS JOIN facts t ON t.document = d.id AND t.kind = 't' AND t.key = ?2
+        CROSS JOIN descriptors r ON r.manifest = t.digest WHERE d.name = ?3
 ) r
 CROSS JOIN documents d ON d.name = ?3
 CROSS JOIN facts f ON f.document = d.id AND f.kind = 'm' AND f.key = r.digest

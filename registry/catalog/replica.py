@@ -25,7 +25,7 @@ class Compaction(NamedTuple):
 
     document: int
     digest: bytes
-    upto: int
+    log_number: int
     parts: list[bytes]
 
     def snapshot(self) -> bytes:
@@ -88,8 +88,8 @@ class DocumentReplica:
         with self._database.one_step():
             rows = self._database.rows(sql, (since, CHANGES_PER_ANSWER))
             more = len(rows) == CHANGES_PER_ANSWER
-            upto = rows[-1][1] if more else max(self.commit_number(), since)
-        return Changes([name for name, _ in rows], upto, more)
+            log_number = rows[-1][1] if more else max(self.commit_number(), since)
+        return Changes([name for name, _ in rows], log_number, more)
 
     def diff(self, document: str, vector: Vector) -> bytes:
         """Return the update that a replica at `vector` lacks. Raises DocumentBroken when the stored bytes cannot be
@@ -105,16 +105,16 @@ class DocumentReplica:
         return state, loaded.diff(vector)
 
     def _load(self, document: int) -> Document:
-        upto, loaded = self._loaded.pop(document, (-1, None))
-        snapshot = self._database.row("SELECT upto, data FROM snapshots WHERE document = ?", (document,))
-        if loaded is None or (snapshot and snapshot[0] > upto):
-            upto, data = snapshot or (0, b"")
+        log_number, loaded = self._loaded.pop(document, (-1, None))
+        snapshot = self._database.row("SELECT log_number, data FROM snapshots WHERE document = ?", (document,))
+        if loaded is None or (snapshot and snapshot[0] > log_number):
+            log_number, data = snapshot or (0, b"")
             loaded = Document([data] if data else [])
         sql = "SELECT number, delta FROM log WHERE document = ? AND number > ? ORDER BY number"
-        for number, delta in self._database.rows(sql, (document, upto)):
+        for number, delta in self._database.rows(sql, (document, log_number)):
             loaded.apply(delta)
-            upto = number
-        self._loaded[document] = (upto, loaded)
+            log_number = number
+        self._loaded[document] = (log_number, loaded)
         while len(self._loaded) > LOADED_DOCUMENTS:
             self._loaded.popitem(last=False)
         return loaded
@@ -144,13 +144,13 @@ class DocumentReplica:
     @staticmethod
     def store_snapshot(tx: Transaction, compaction: Compaction, data: bytes) -> None:
         """Put a snapshot in the place of the log entries it was made from."""
-        document, upto = compaction.document, compaction.upto
+        document, log_number = compaction.document, compaction.log_number
         tx.execute(
-            "INSERT INTO snapshots (document, upto, data) VALUES (?1, ?2, ?3) "
-            "ON CONFLICT DO UPDATE SET upto = ?2, data = ?3 WHERE upto < ?2",
-            (document, upto, data),
+            "INSERT INTO snapshots (document, log_number, data) VALUES (?1, ?2, ?3) "
+            "ON CONFLICT DO UPDATE SET log_number = ?2, data = ?3 WHERE log_number < ?2",
+            (document, log_number, data),
         )
-        tx.execute("DELETE FROM log WHERE document = ? AND number <= ?", (document, upto))
+        tx.execute("DELETE FROM log WHERE document = ? AND number <= ?", (document, log_number))
         tx.execute(
             "UPDATE documents SET snapshot_bytes = ?2, logged_count = l.count, logged_bytes = l.bytes FROM "
             "(SELECT COUNT(*) AS count, COALESCE(SUM(LENGTH(delta)), 0) AS bytes FROM log WHERE document = ?1) AS l "

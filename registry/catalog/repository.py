@@ -74,10 +74,10 @@ def store_body(tx: Transaction, digest: Digest, body: bytes, manifest: Manifest)
             if at:
                 yield
             tx.execute_many(
-                "INSERT OR IGNORE INTO parts (manifest, kind, part, required) VALUES (?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO descriptors (manifest, kind, digest, required) VALUES (?, ?, ?, ?)",
                 ((digest, *part) for part in parts[at : at + ROWS_PER_STEP]),
             )
-    tx.execute("DELETE FROM wanted WHERE digest = ?", (digest,))
+    tx.execute("DELETE FROM missing_bodies WHERE digest = ?", (digest,))
 
 
 def drop_wrong_body(tx: Transaction, digest: Digest) -> bool:
@@ -87,7 +87,7 @@ def drop_wrong_body(tx: Transaction, digest: Digest) -> bool:
         return False
     tx.execute("DELETE FROM manifests WHERE digest = ?", (digest,))
     tx.execute(
-        "INSERT OR IGNORE INTO wanted (digest, document) SELECT f.key, f.document "
+        "INSERT OR IGNORE INTO missing_bodies (digest, document) SELECT f.key, f.document "
         "FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = 'm' AND f.key = ?",
         (digest,),
     )
@@ -206,7 +206,7 @@ class _Observed:
 
     def _add_parts_of(self, manifest: str, pending: list[str]) -> Steps[None]:
         """Observe what a stored manifest refers to, as far as its body is here. Its body is not read."""
-        for kind, part in self._tx.rows("SELECT kind, part FROM parts WHERE manifest = ?", (manifest,)):
+        for kind, part in self._tx.rows("SELECT kind, digest FROM descriptors WHERE manifest = ?", (manifest,)):
             is_new = (kind, part) not in self._latest
             if is_new and part != UNREADABLE and self.add(kind, part) and kind == MANIFEST:
                 pending.append(part)

@@ -42,10 +42,11 @@ CREATE TABLE vectors (
     PRIMARY KEY (document, writer)
 ) STRICT, WITHOUT ROWID;
 
--- A document's bytes: its snapshot, and the updates since. The number of a log entry is a commit number, never reused.
+-- A document's bytes: its snapshot, which holds the log up to `log_number`, and the updates since. The number of a log
+-- entry is a commit number, never reused.
 CREATE TABLE snapshots (
     document INTEGER PRIMARY KEY,
-    upto INTEGER NOT NULL,
+    log_number INTEGER NOT NULL,
     data BLOB NOT NULL
 ) STRICT;
 CREATE TABLE log (
@@ -97,17 +98,17 @@ CREATE TABLE manifests (
 CREATE INDEX manifests_by_subject ON manifests (subject) WHERE subject IS NOT NULL;
 
 -- Manifests that facts name and whose bodies are not here yet.
-CREATE TABLE wanted (
+CREATE TABLE missing_bodies (
     digest TEXT NOT NULL,
     document INTEGER NOT NULL,
     PRIMARY KEY (digest, document)
 ) STRICT, WITHOUT ROWID;
 
--- Content files on this disk. `checks` are the 32-byte BLAKE3 digests of each MiB.
+-- Content files on this disk. `chunk_digests` are the 32-byte BLAKE3 digests of each MiB.
 CREATE TABLE content (
     digest TEXT PRIMARY KEY,
     size INTEGER NOT NULL,
-    checks BLOB NOT NULL,
+    chunk_digests BLOB NOT NULL,
     checked_ms INTEGER NOT NULL
 ) STRICT;
 
@@ -131,14 +132,15 @@ CREATE TABLE members (
     advertise TEXT NOT NULL,
     advertise_site TEXT NOT NULL,
     version TEXT NOT NULL,
-    start INTEGER NOT NULL,
+    incarnation INTEGER NOT NULL,
     seen_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
--- How far this instance has come with each other: their commit number, for one start of theirs.
-CREATE TABLE reached (
+-- The sync point with each member: the commit number up to which this instance has applied all of its changes, for one
+-- incarnation of the member.
+CREATE TABLE sync_points (
     instance TEXT PRIMARY KEY,
-    start INTEGER NOT NULL,
-    number INTEGER NOT NULL
+    incarnation INTEGER NOT NULL,
+    commit_number INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
 
@@ -155,13 +157,13 @@ CREATE INDEX content_by_use ON content (used_ms, digest);
 
 # The digests that manifests refer to, so that unreferenced content can be found. `?` stands for the references of a
 # manifest that this program cannot read.
-_PARTS = """
-CREATE TABLE parts (
+_DESCRIPTORS = """
+CREATE TABLE descriptors (
     manifest TEXT NOT NULL,
-    part TEXT NOT NULL,
-    PRIMARY KEY (manifest, part)
+    digest TEXT NOT NULL,
+    PRIMARY KEY (manifest, digest)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX parts_by_part ON parts (part);
+CREATE INDEX descriptors_by_digest ON descriptors (digest);
 CREATE INDEX facts_of_manifests ON facts (key) WHERE kind = 'm';
 """
 
@@ -171,23 +173,23 @@ _SEQUENCES = "ALTER TABLE members ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0
 # What the operators of members call them, so that one that is gone can still be told by its name.
 _NAMES = "ALTER TABLE members ADD COLUMN name TEXT NOT NULL DEFAULT '';"
 
-# What manifests refer to, each part with the kind of the facts that link it (b for blobs, m for manifests), and whether
+# What manifests refer to: each digest with the kind of facts that link it (b for blobs, m for manifests), and whether
 # it has to be in the registry. So neither a push of an index nor a question about one reads its children's bodies.
-_PARTS_BY_KIND = """
-DROP TABLE parts;
-CREATE TABLE parts (
+_DESCRIPTORS_BY_KIND = """
+DROP TABLE descriptors;
+CREATE TABLE descriptors (
     manifest TEXT NOT NULL,
     kind TEXT NOT NULL,
-    part TEXT NOT NULL,
+    digest TEXT NOT NULL,
     required INTEGER NOT NULL,
-    PRIMARY KEY (manifest, kind, part)
+    PRIMARY KEY (manifest, kind, digest)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX parts_by_part ON parts (part);
+CREATE INDEX descriptors_by_digest ON descriptors (digest);
 """
 
 
-def _fill_parts(connection: apsw.Connection) -> None:
-    """Read the parts of every body that is here: also of one that no fact names now, since a push may name it again."""
+def _fill_descriptors(connection: apsw.Connection) -> None:
+    """Read the descriptors of every body that is here, also of one that no fact names now: a push may name it again."""
     digests = connection.execute("SELECT digest FROM manifests").fetchall()
     for (digest,) in digests:
         rows: list[Any] = connection.execute(
@@ -197,7 +199,7 @@ def _fill_parts(connection: apsw.Connection) -> None:
         ).fetchall()
         body, media_type = rows[0]
         connection.executemany(
-            "INSERT INTO parts (manifest, kind, part, required) VALUES (?, ?, ?, ?)",
+            "INSERT INTO descriptors (manifest, kind, digest, required) VALUES (?, ?, ?, ?)",
             ((digest, *part) for part in read_stored_in_one_piece(body, media_type).parts()),
         )
 
@@ -230,12 +232,12 @@ CREATE INDEX facts_not_understood ON facts (document) WHERE kind IN ('!', '?');
 
 MIGRATIONS: list[tuple[str, Callable[[apsw.Connection], None] | None]] = [
     (_FIRST, None),
-    (_PARTS, None),
+    (_DESCRIPTORS, None),
     (_CONTENT_BY_CHECK, None),
     (_CONTENT_BY_USE, None),
     (_SEQUENCES, None),
     (_NAMES, None),
-    (_PARTS_BY_KIND, _fill_parts),
+    (_DESCRIPTORS_BY_KIND, _fill_descriptors),
     (_BODIES_LAST, None),
     (_CAPABILITIES, None),
     (_CRITICAL_FACTS, None),

@@ -17,7 +17,8 @@ _OF = "d.name >= ?1 AND d.name < ?2"
 _NEEDED = f"""
 SELECT f.key, f.size FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = 'm' WHERE {_OF}
 UNION SELECT b.key, b.size FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = 'm'
-    CROSS JOIN parts p ON p.manifest = f.key CROSS JOIN facts b ON b.document = d.id AND b.kind = 'b' AND b.key = p.part
+    CROSS JOIN descriptors r ON r.manifest = f.key
+    CROSS JOIN facts b ON b.document = d.id AND b.kind = 'b' AND b.key = r.digest
     WHERE {_OF}
 ORDER BY 1
 """

@@ -49,7 +49,7 @@ def _untagged(connection: apsw.Connection, repository: Repository, before_ms: in
     rows = [_Manifest(*row) for row in found]
     belongs: dict[str, set[str]] = {}
     for row in rows:
-        parts: Any = connection.execute("SELECT part FROM parts WHERE manifest = ?", (row.digest,))
+        parts: Any = connection.execute("SELECT digest FROM descriptors WHERE manifest = ?", (row.digest,))
         belongs[row.digest] = {part for (part,) in parts}
     for row in rows:
         if row.subject is not None and row.subject in belongs:

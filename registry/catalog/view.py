@@ -212,7 +212,7 @@ def _insert(tx: Transaction, document: int, fact: Fact, writer: int, clock: int,
     compare_fact(tx, fact)
     if fact.kind == MANIFEST:
         tx.execute(
-            "INSERT OR IGNORE INTO wanted (digest, document) "
+            "INSERT OR IGNORE INTO missing_bodies (digest, document) "
             "SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM manifests WHERE digest = ?1)",
             (fact.key, document),
         )

@@ -186,7 +186,7 @@ def _rename(catalog: Path) -> None:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'instance'", (secrets.token_hex(16),))
         connection.execute("UPDATE meta SET value = ? WHERE key = 'secret'", (secrets.token_bytes(32),))
         connection.execute("DELETE FROM meta WHERE key = ?", (LINE,))  # the new directory has no mark yet
-        for table in ("uploads", "ended_uploads", "reached"):
+        for table in ("uploads", "ended_uploads", "sync_points"):
             connection.execute(f"DELETE FROM {table}")
     connection.close()
 

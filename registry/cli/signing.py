@@ -16,7 +16,7 @@ import msgspec
 
 from crdt.errors import Malformed, Unauthentic
 from registry.cluster.rpc.keys import ClusterKey
-from registry.cluster.rpc.messages import SessionAnswer, SessionQuestion
+from registry.cluster.rpc.messages import SessionRequest, SessionResponse
 from registry.cluster.rpc.sessions import (
     NONCE_SIZE,
     Session,
@@ -61,7 +61,7 @@ def cluster_secrets(file: Path | None) -> list[str]:
 def open_session(key: ClusterKey) -> Opening:
     """Return a request for a session with whichever instance answers."""
     nonce = os.urandom(NONCE_SIZE)
-    body = msgspec.msgpack.encode(SessionQuestion(os.urandom(16).hex(), nonce))
+    body = msgspec.msgpack.encode(SessionRequest(os.urandom(16).hex(), nonce))
     return Opening({"Concord-Cluster": key.cluster, "Concord-MAC": sign_opening(key, body)}, body, nonce)
 
 
@@ -70,7 +70,7 @@ def read_session(key: ClusterKey, opening: Opening, mac: str | None, answer: byt
     if not is_mac(mac, sign_opened(key, opening.nonce, answer)):
         return None
     try:
-        return read_token(token_text(msgspec.msgpack.decode(answer, type=SessionAnswer).token), [key])
+        return read_token(token_text(msgspec.msgpack.decode(answer, type=SessionResponse).token), [key])
     except (msgspec.DecodeError, Malformed, Unauthentic):
         return None
 
@@ -81,7 +81,7 @@ def signed_headers(session: Session, path: str, body: bytes) -> dict[str, str]:
     return {
         "Concord-Session": session.token,
         "Concord-Sequence": str(_SEQUENCE),
-        "Concord-Question": asker,
+        "Concord-Parameters": asker,
         "Concord-Body": body_hash,
         "Concord-MAC": sign_request(session, "POST", path, _SEQUENCE, asker, body_hash),
     }

@@ -23,13 +23,13 @@ def lines(answer: dict[str, Any]) -> Iterator[str]:
     """The room on the disk, and the policy's rules where there is more to them than the defaults."""
     disk = answer["disk"]
     yield f"{size(disk['free_bytes'])} free of {size(disk['total_bytes'])} on the disk"
-    yield _last(answer["last"], answer["time_ms"])
+    yield _last(answer["maintenance"], answer["time_ms"])
     died = {role: count for role, count in answer["process_deaths"].items() if count}
     if died:
         counts = ", ".join(f"{count} as {role}" for role, count in died.items())
         yield f"[bold]{sum(died.values())} processes have died[/] and were replaced: {counts}"
-    if answer["refused_pushes"]:
-        refused = sorted(answer["refused_pushes"].items(), key=lambda pair: -pair[1])
+    if answer["pushes_refused"]:
+        refused = sorted(answer["pushes_refused"].items(), key=lambda pair: -pair[1])
         yield "pushes refused since the start: " + ", ".join(f"{count} {escape(reason)}" for reason, count in refused)
     yield from _not_understood(answer)
     for rule in answer["copies"]["policy"]:
@@ -85,11 +85,11 @@ def members(listed: list[dict[str, Any]], now_ms: int, capabilities: list[str]) 
             escape(member["version"]),
             _capabilities(member.get("capabilities", []), capabilities),
             "yes" if member["reachable"] else "not reached" if member["live"] else "no",
-            _heard(member["last_heard_ms"], now_ms),
-            "yes" if member["agrees"] else "not yet",
-            str(member["changes_lacking"]),
-            _delay(member.get("last_delay_s")),
-            {True: "same", False: "[bold]another[/]", None: "-"}[member["policy_agrees"]],
+            _heard(member["last_seen_ms"], now_ms),
+            "yes" if member["in_sync"] else "not yet",
+            str(member["missing_changes"]),
+            _delay(member.get("last_replication_delay_s")),
+            {True: "same", False: "[bold]another[/]", None: "-"}[member["policy_matches"]],
             _clock(member["clock_offset_s"]),
             f"{size(member['disk']['free_bytes'])} of {size(member['disk']['total_bytes'])}" if member["disk"] else "-",
         )
@@ -103,8 +103,8 @@ def _capabilities(found: list[str], own: list[str]) -> str:
 
 def leaving(answer: dict[str, Any]) -> Iterator[str]:
     """Yield lines on a decommission: its progress, the contents that are left, and the members that refuse it."""
-    left = answer["held_by_nobody_else"]
-    yield f"{answer['handed_over']} contents handed over, {left} to go ({size(answer['left_bytes'])})"
+    left = answer["remaining"]
+    yield f"{answer['handed_over']} contents handed over, {left} to go ({size(answer['remaining_bytes'])})"
     if answer["waits_for"]:
         yield f"  it waits for {answer['waits_for']}"
     for one in answer["refused_by"]:

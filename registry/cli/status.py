@@ -73,16 +73,16 @@ def _lines(answer: dict[str, Any], before: Seen | None, now_s: float) -> Iterato
         accepted = f"{key['accepted_by']} other instances accept it" if key["accepted_by"] else "no instance accepts it"
         yield f"[bold red]cluster key refused[/] by {escape(', '.join(key['refused_by']))}; {accepted}"
     yield from _addresses(answer)
-    if waits_for := answer.get("reads_wait_for"):
+    if waits_for := answer.get("read_lease_waits_for"):
         yield f"reads [bold]wait[/bold] for {escape(', '.join(waits_for))} of the same site"
     copies, collected = answer["copies"], answer["collected"]
-    if copies["due"] or copies["lacking"]:
-        yield f"{copies['due']} copies on their way here, {copies['lacking']} that could not be had"
+    if copies["pending"] or copies["missing"]:
+        yield f"{copies['pending']} copies on their way here, {copies['missing']} that could not be had"
     if collected["blocked"]:
         blocked = Reason(collected["blocked"]["reason"], collected["blocked"]["detail"])
         yield f"collection is [bold]blocked[/bold]: {escape(blocked.describe())}"
-    if answer["content_damaged"]:
-        yield f"{answer['content_damaged']} damaged contents since the start, {answer['content_repaired']} repaired"
+    if answer["content_quarantined"]:
+        yield f"{answer['content_quarantined']} corrupt blobs since the start, {answer['content_repaired']} repaired"
     if before is not None:
         yield _rates(before.answer, answer, now_s - before.at_s)
     for server, heard in answer["bus"].items():

@@ -37,8 +37,8 @@ def scrub(
     else:
         found = answer["last"]
         print(f"{found['contents']} contents, {found['bytes']} bytes", end=", ")
-        print(f"{found['damaged']} damaged, {found['repaired']} repaired")
-    raise typer.Exit(1 if wait and answer["last"]["damaged"] else 0)
+        print(f"{found['corrupt']} corrupt, {found['repaired']} repaired")
+    raise typer.Exit(1 if wait and answer["last"]["corrupt"] else 0)
 
 
 @app.command(epilog="Example: concord gc --dry-run --untagged-older-than 30d http://10.0.0.5:5000")
@@ -106,7 +106,7 @@ def forget(
     This cannot be undone. A removed instance that returns continues under another id, with all its content.
     """
     answer = act(url, "/_concord/forget", {"instance": instance}, cluster_secrets(config))
-    print(f"{answer['forgotten']} is forgotten")
+    print(f"{answer['removed']} is removed")
 
 
 @app.command(epilog="Example: concord leave http://10.0.0.5:5000")

@@ -65,7 +65,7 @@ class DataDirectory:
 
     def check(self, by_digest: bool = False) -> Iterator[Checked]:
         """Check every content file and every manifest body."""
-        sql = "SELECT digest, size, checks, checked_ms FROM content ORDER BY digest"
+        sql = "SELECT digest, size, chunk_digests, checked_ms FROM content ORDER BY digest"
         rows = [ContentRow(*row) for row in self._connection.execute(sql)]
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             if by_digest:

@@ -128,7 +128,7 @@ class Cluster:
             config.peer, config.own_url, self.members, self.peers, self.own_heartbeat, self.incarnation, self.clones
         )
         self.liveness = LivenessProbe(config.site, self.discovery.probe)
-        self.stale_notices = StaleNotices(self.members, self.discovery.say_hello)
+        self.stale_notices = StaleNotices(self.members, self.discovery.send_handshake)
         self.membership_log = MembershipLog(self.members)
         self.removals = Removals(
             catalog, clock, self.members, self.member_store, self.membership_log, self.incarnation, self.lifecycle

@@ -59,7 +59,7 @@ class VerifiedFile:
         if len(data) < wanted:
             raise Corrupt(first, "the file is too short")
         at = first // CHECK_SPAN_BYTES * _DIGEST_SIZE
-        if blake3(data).digest() != self._row.checks[at : at + _DIGEST_SIZE]:
+        if blake3(data).digest() != self._row.chunk_digests[at : at + _DIGEST_SIZE]:
             raise Corrupt(first, "its bytes have changed")
         return data
 

@@ -141,7 +141,7 @@ class Readiness:
         if not member.live or other.site != node.site:
             return
         for written in own[self._arrived[pair] :]:
-            if written.number > member.beat.commit or written.start != member.beat.start:
+            if written.number > member.beat.commit or written.start != member.beat.incarnation:
                 continue
             told_s = self._told_s.setdefault((*pair, written.number), now)
             if is_ready and now - told_s > TOLD_S and self._misses(node, written):

@@ -10,7 +10,7 @@ from crdt.delta import decode_delta, encode_delta
 from crdt.fact import manifest_fact, tag_fact
 from crdt.frame import CHANGE, Frame, seal
 from registry.cluster.rpc.keys import ClusterKey
-from registry.cluster.rpc.messages import Updates
+from registry.cluster.rpc.messages import UpdatesRequest
 from registry.cluster.rpc.sessions import hash_of
 from registry.ports import PeerUnreachable
 from simulations.cluster import SECRET
@@ -101,8 +101,8 @@ def _forgery(rng: random.Random) -> tuple[str, bytes, bytes]:
 async def forged_requests(target: FaultTarget, rng: random.Random) -> None:
     """Somebody without the key asks instances, and tells them things."""
     document, delta, body = _forgery(rng)
-    bodies = {"updates": msgspec.msgpack.encode(Updates([(document, delta)], {}, [body]))}
-    for path in ("session", "updates", "facts", "hello", "upload"):
+    bodies = {"updates": msgspec.msgpack.encode(UpdatesRequest([(document, delta)], {}, [body]))}
+    for path in ("session", "updates", "facts", "handshake", "upload"):
         node = rng.choice(target.cluster.nodes)
         content = bodies.get(path, b"\x80")
         headers = [

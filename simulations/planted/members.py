@@ -66,7 +66,7 @@ def writes_while_leaving() -> Bug:
 
 
 def leavers_relied_on() -> Bug:
-    async def keeps(self: PeerClient, member: Any, digest: Any, timeout_s: float, relying: bool = False) -> bool:
+    async def keeps(self: PeerClient, member: Any, digest: Any, timeout_s: float, retain: bool = False) -> bool:
         return await self.held_size(member, digest, timeout_s) is not None
 
     async def stays(self: PeerClient, member: Any, timeout_s: float) -> bool:

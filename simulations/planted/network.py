@@ -117,8 +117,8 @@ def reached_though_it_failed() -> AbstractContextManager[Any]:
     original = AntiEntropy._catch_up
 
     async def hopeful(self: AntiEntropy, member: Any) -> bool:
-        commit, start = member.beat.commit, member.beat.start
-        self._note_sync_point(member, commit, member.beat.changes, start)
+        commit, start = member.beat.commit, member.beat.incarnation
+        self._note_sync_point(member, commit, member.beat.published_seq, start)
         return await original(self, member)
 
     stack = contextlib.ExitStack()

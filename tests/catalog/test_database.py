@@ -191,9 +191,11 @@ def test_an_older_database_learns_what_its_manifests_name(tmp_path, monkeypatch)
         )
     database = Database(SystemDisk(tmp_path), "test.sqlite", WrongSizesIgnored())
     named = {sha256(blob) for blob in image.blobs}
-    assert {part for (part,) in database.rows("SELECT part FROM parts WHERE manifest = ?", (image.digest,))} == named
+    assert {
+        part for (part,) in database.rows("SELECT digest FROM descriptors WHERE manifest = ?", (image.digest,))
+    } == named
     assert unreadable_manifest(database) is None, "facts of no document are nobody's"
-    assert database.rows("SELECT part FROM parts WHERE part NOT LIKE 'sha256%'") == [("?",)]
+    assert database.rows("SELECT digest FROM descriptors WHERE digest NOT LIKE 'sha256%'") == [("?",)]
 
 
 async def test_what_follows_a_commit_and_fails_keeps_nobody_waiting(database):

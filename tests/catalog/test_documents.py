@@ -332,7 +332,7 @@ async def test_what_a_stored_manifest_refers_to_by_any_reading_is_in_use(tmp_pat
 
 async def test_parts_of_stored_manifests_are_read_again_by_the_migration_that_keeps_their_kinds(tmp_path, monkeypatch):
     """Also of a body that no fact names now: a push that names it again does not read its parts."""
-    before = schema.MIGRATIONS.index((schema._PARTS_BY_KIND, schema._fill_parts))
+    before = schema.MIGRATIONS.index((schema._DESCRIPTORS_BY_KIND, schema._fill_descriptors))
     with monkeypatch.context() as patched:
         patched.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:before])
         patched.setattr(schema, "VERSION", before)

@@ -226,7 +226,9 @@ def test_a_backup_whose_catalog_names_paths_is_refused(tmp_path):
     outside.write_text("somebody's")
     catalog = apsw.Connection(str(tmp_path / "backup" / "catalog.sqlite"))
     row = ("sha256:" + "../" * 4 + "outside", 10, b"", 0, 0)
-    catalog.execute("INSERT INTO content (digest, size, checks, checked_ms, used_ms) VALUES (?, ?, ?, ?, ?)", row)
+    catalog.execute(
+        "INSERT INTO content (digest, size, chunk_digests, checked_ms, used_ms) VALUES (?, ?, ?, ?, ?)", row
+    )
     catalog.close()
     refused(concord("restore", tmp_path / "backup", "--data", tmp_path / "restored"), "content that is none")
     assert outside.read_text() == "somebody's"
@@ -270,31 +272,31 @@ def test_a_rebuild_names_the_old_id_where_it_can_still_be_read(tmp_path):
 
 def test_the_last_backup_is_shown_by_the_instance_it_was_made_of(tmp_path):
     with running_server(tmp_path / "data") as server:
-        assert server.status()["last"]["backup"] is None
+        assert server.status()["maintenance"]["backup"] is None
         assert b"last_backup" not in server.client.get("/metrics").body
         assert "last backup never" in concord("status", server.url).stdout
         server.client.push("app", "v1", images.image("backed up", layers=1))
         assert concord("backup", "--data", server.data, tmp_path / "backup").returncode == 0
-        note = server.status()["last"]["backup"]
+        note = server.status()["maintenance"]["backup"]
         assert abs(note["ended_ms"] / 1000 - time.time()) < 60
         assert (note["contents"], note["missing"], note["target"]) == (2, 0, str(tmp_path / "backup"))
         assert b"\nconcord_last_backup_timestamp_seconds 1" in server.client.get("/metrics").body
         assert re.search(r"last backup \d+ s ago", concord("status", server.url).stdout)
         (server.data / "last_backup.json").write_text("nonsense")
-        assert server.status()["last"]["backup"] is None
+        assert server.status()["maintenance"]["backup"] is None
 
 
 def test_the_last_collection_and_the_last_check_are_shown(tmp_path):
     with running_server(tmp_path / "data") as server:
         server.client.push("app", "v1", images.image("checked", layers=1))
-        before = server.status()["last"]
+        before = server.status()["maintenance"]
         assert (before["collection_ms"], before["scrub_ms"]) == (None, None)
         assert abs(before["oldest_check_ms"] / 1000 - time.time()) < 60, "it was checked as it came"
         assert concord("gc", "--dry-run", server.url).returncode == 0
-        assert server.status()["last"]["collection_ms"] is None
+        assert server.status()["maintenance"]["collection_ms"] is None
         assert concord("gc", server.url).returncode == 0
         assert concord("scrub", "--wait", server.url).returncode == 0
-        last = server.status()["last"]
+        last = server.status()["maintenance"]
         assert abs(last["collection_ms"] / 1000 - time.time()) < 60 and abs(last["scrub_ms"] / 1000 - time.time()) < 60
         for name in (b"last_collection", b"last_scrub", b"oldest_check"):
             assert b"\nconcord_" + name + b"_timestamp_seconds 1" in server.client.get("/metrics").body

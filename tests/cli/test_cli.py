@@ -280,7 +280,7 @@ def test_what_was_changed_with_its_row_is_seen_by_its_digest_alone(tmp_path):
         digest = server.client.push_blob("app", b"x" * 1000)
     (server.data / "blobs" / "sha256" / digest[7:9] / digest[7:]).write_bytes(b"y" * 1000)
     with apsw.Connection(str(server.data / "catalog.sqlite")) as catalog:
-        catalog.execute("UPDATE content SET checks = ?", (blake3(b"y" * 1000).digest(),))
+        catalog.execute("UPDATE content SET chunk_digests = ?", (blake3(b"y" * 1000).digest(),))
     assert concord("verify", "--data", server.data).returncode == 0
     assert concord("verify", "--digests", "--data", server.data).returncode == 1
 
@@ -292,12 +292,12 @@ def test_scrub_has_an_instance_check_itself_and_ends_with_a_finding(tmp_path):
         assert concord("scrub", server.url).stdout == "begun\n"
         wait_until(lambda: server.client.get("/_concord/scrub").json()["running"] is None)
         done = concord("scrub", "--wait", server.url)
-        assert (done.returncode, "0 damaged, 0 repaired" in done.stdout) == (0, True), done
+        assert (done.returncode, "0 corrupt, 0 repaired" in done.stdout) == (0, True), done
         digest = sha256(image.blobs[1])
         (server.data / "blobs" / "sha256" / digest[7:9] / digest[7:]).unlink()
         done = concord("scrub", "--wait", "--json", server.url)
-        assert (done.returncode, json.loads(done.stdout)["last"]["damaged"]) == (1, 1)
-        assert "1 damaged contents since the start, 0 repaired" in concord("status", server.url).stdout
+        assert (done.returncode, json.loads(done.stdout)["last"]["corrupt"]) == (1, 1)
+        assert "1 corrupt blobs since the start, 0 repaired" in concord("status", server.url).stdout
     refused(concord("scrub", server.url), "cannot be reached")
 
 

@@ -104,6 +104,6 @@ def test_an_instance_is_forgotten_by_its_name(tmp_path):
         gone.kill()
         refused(concord("forget", cluster[0].url, "us-2"), "no other instance is known that has the name 'us-2'")
         wait_until(lambda: not cluster[0].status()["members"][0]["live"], 30)
-        assert concord("forget", cluster[0].url, "us-1").stdout == f"{instance} is forgotten\n"
+        assert concord("forget", cluster[0].url, "us-1").stdout == f"{instance} is removed\n"
         (line,) = cluster[0].logged(LogEvent.MEMBER_REMOVED)
         assert (line["instance"], line["name"]) == (instance, "us-1")

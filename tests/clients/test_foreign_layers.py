@@ -96,4 +96,4 @@ def test_push_with_a_foreign_layer_fails_when_a_site_is_gone(tmp_path):
         answer = eu.client.put_manifest("app", "v1", image.body, image.media_type)
         assert answer.status == 503
         detail = answer.json()["errors"][0]["detail"]
-        assert (detail["reached"], detail["wanted"], detail["sites_without"]) == (1, 2, "us")
+        assert (detail["acknowledged"], detail["required"], detail["sites_without"]) == (1, 2, "us")

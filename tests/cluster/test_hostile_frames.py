@@ -41,7 +41,7 @@ def target(tmp_path_factory):
                     pipeline.publish(f"concord:{OURS.cluster}", frame)
                 pipeline.execute()
 
-    wait_until(lambda: server.status()["frames"].get("own"))
+    wait_until(lambda: server.status()["frames"].get("echo"))
     yield server, publish
     publishing.close()
     server.kill()
@@ -52,8 +52,8 @@ def fact(tag, writer=W, time=1):
     return tag_fact(tag, sha256(tag.encode()), time, writer).text()
 
 
-def frame(payload, sequence=1, kind=CHANGE, sender=SENDER, start=1, key=OURS, fields=()):
-    return seal(Frame(kind, sender, start, sequence, payload, fields), key.frames)
+def frame(payload, sequence=1, kind=CHANGE, sender=SENDER, incarnation=1, key=OURS, fields=()):
+    return seal(Frame(kind, sender, incarnation, sequence, payload, fields), key.frames)
 
 
 def change(delta, clock=0, writer=W, needs=None, document="repository/app", bodies=()):
@@ -68,7 +68,7 @@ def outcome(target, *frames):
 
     def counted():
         after = server.status()["frames"]
-        more = {name: count - before.get(name, 0) for name, count in after.items() if name != "own"}
+        more = {name: count - before.get(name, 0) for name, count in after.items() if name != "echo"}
         more = {name: count for name, count in more.items() if count}
         return more if sum(more.values()) >= len(frames) else None
 
@@ -202,15 +202,18 @@ def test_an_early_change_is_applied_once_what_was_missing_comes(target):
 
 
 def test_stale_and_contradictory_heartbeats_are_refused(target):
-    def beat(start, **more):
+    def beat(incarnation, **more):
         return msgspec.msgpack.encode(
-            Heartbeat("us", "http://127.0.0.1:9", "", "1", start, 0, 0, bytes(16), {}, **more)
+            Heartbeat("us", "http://127.0.0.1:9", "", "1", incarnation, 0, 0, bytes(16), {}, **more)
         )
 
     sender = bytes([9] * 16)
     assert outcome(target, frame(beat(5), 10, HEARTBEAT, sender, 5)) == ({"heartbeat": 1}, False)
-    for sequence, start in ((10, 5), (9, 5), (99, 4)):
-        assert outcome(target, frame(beat(start), sequence, HEARTBEAT, sender, start)) == ({"stale": 1}, False)
+    for sequence, incarnation in ((10, 5), (9, 5), (99, 4)):
+        assert outcome(target, frame(beat(incarnation), sequence, HEARTBEAT, sender, incarnation)) == (
+            {"stale": 1},
+            False,
+        )
     assert outcome(target, frame(beat(7), 1, HEARTBEAT, sender, 6)) == ({"malformed": 1}, False)
 
 
@@ -229,17 +232,17 @@ def test_a_change_that_deletes_what_is_not_here_is_held_without_effort(target):
     server, _ = target
     early = frame(change(encode_delta(99, 0, [fact("w1", 99)], [(98, 5)]), writer=99, document="repository/spin"), 70)
     before = server.status()["frames"].get("overdue", 0)
-    assert outcome(target, early) == ({"held": 1}, False)
+    assert outcome(target, early) == ({"buffered": 1}, False)
     wait_until(lambda: server.status()["frames"].get("overdue", 0) == before + 1)
 
 
 def test_recorded_changes_of_an_earlier_incarnation_are_stale(target):
     """Each cost a transaction whenever it was sent again."""
 
-    def pushed(clock, start, sequence):
+    def pushed(clock, incarnation, sequence):
         delta = encode_delta(121, clock, [fact(f"v{clock}", 121)], [])
         payload = change(delta, clock=clock, writer=121, document="repository/earlier")
-        return frame(payload, sequence, sender=bytes([10] * 16), start=start)
+        return frame(payload, sequence, sender=bytes([10] * 16), incarnation=incarnation)
 
     beat = msgspec.msgpack.encode(Heartbeat("us", "http://127.0.0.1:9", "", "1", 5, 0, 0, bytes(16), {}))
     assert outcome(target, frame(beat, 1, HEARTBEAT, bytes([10] * 16), 5)) == ({"heartbeat": 1}, False)
@@ -254,5 +257,5 @@ def test_recorded_changes_of_strangers_cost_few_transactions(target):
     assert outcome(target, genuine) == ({"applied": 1}, True)
     counted, changed = outcome(target, *[genuine] * 10_000)
     assert not changed
-    assert counted["of strangers"] > 5000, "of 200 a second"
-    assert set(counted) <= {"of strangers", "duplicate", "heartbeat"}
+    assert counted["unknown sender"] > 5000, "of 200 a second"
+    assert set(counted) <= {"unknown sender", "duplicate", "heartbeat"}

@@ -46,9 +46,9 @@ class Peer:
         self._sequences = itertools.count(1)
 
     def open(self, **changed) -> Session:
-        answer = self.shake_hands(m.SessionQuestion(self.instance, bytes(16)), **changed)
+        answer = self.shake_hands(m.SessionRequest(self.instance, bytes(16)), **changed)
         assert answer.status == 200, answer
-        token = msgspec.msgpack.decode(answer.body, type=m.SessionAnswer).token
+        token = msgspec.msgpack.decode(answer.body, type=m.SessionResponse).token
         return read_token(token_text(token), [self.key])
 
     def shake_hands(self, question, **changed):
@@ -88,10 +88,10 @@ def session(peer):
 @pytest.fixture
 def refusals(server):
     """What was refused since the beginning of a test, and that nothing was changed by it."""
-    before, root = server.status()["refused_peer_requests"], server.root()
+    before, root = server.status()["peer_requests_refused"], server.root()
 
     def since():
-        after = server.status()["refused_peer_requests"]
+        after = server.status()["peer_requests_refused"]
         assert server.root() == root
         return {
             reason: count - before.get(reason, 0) for reason, count in after.items() if count != before.get(reason, 0)
@@ -101,7 +101,7 @@ def refusals(server):
 
 
 def test_a_genuine_question_is_answered_with_a_mac(peer, session):
-    answer = peer.ask(session, "/changes", m.ChangesQuestion(0), sequence=10**6)
+    answer = peer.ask(session, "/changes", m.ChangesRequest(0), sequence=10**6)
     assert answer.status == 200
     assert answer.headers["Concord-MAC"] == sign_answer(session, 10**6, 200, answer.body)
 
@@ -114,8 +114,8 @@ def test_refusals_of_authentic_requests_are_signed_too(peer, session, path, stat
 
 
 def test_a_handshake_carries_version_and_capabilities_and_ignores_unknown_ones(peer, server):
-    later = m.SessionQuestion(ME, bytes(16), "9.9.9", ["critical-facts", "of-a-later-version"])
-    answer = msgspec.msgpack.decode(peer.shake_hands(later).body, type=m.SessionAnswer)
+    later = m.SessionRequest(ME, bytes(16), "9.9.9", ["critical-facts", "of-a-later-version"])
+    answer = msgspec.msgpack.decode(peer.shake_hands(later).body, type=m.SessionResponse)
     assert (answer.version, answer.capabilities) == (__version__, list(OWN.capabilities))
     first = {"instance": ME, "nonce": bytes(16)}
     assert peer.shake_hands(first).status == 200, "they may be missing"
@@ -126,12 +126,12 @@ def test_capabilities_are_bounded_in_number_and_length(peer, session, capabiliti
     first = {"instance": ME, "nonce": bytes(16), "capabilities": capabilities}
     assert peer.shake_hands(first).status == 400
     hello = {"instance": ME, "sequence": 1, "heartbeat": BEAT | {"capabilities": capabilities}, "members": []}
-    assert peer.ask(session, "/hello", hello).status == 400
+    assert peer.ask(session, "/handshake", hello).status == 400
 
 
 def test_a_session_needs_the_clusters_key(server, refusals):
     stranger = Peer(server, "some other cluster's key")
-    body = msgspec.msgpack.encode(m.SessionQuestion(ME, bytes(16)))
+    body = msgspec.msgpack.encode(m.SessionRequest(ME, bytes(16)))
     for cluster in (stranger.key.cluster, ClusterKey(KEY).cluster, "", "xx"):
         headers = {"Concord-Cluster": cluster, "Concord-MAC": sign_opening(stranger.key, body)}
         assert stranger.client.request("POST", PREFIX + "/session", body, headers).status == 403
@@ -160,7 +160,7 @@ def test_a_malformed_opening_is_refused(peer, question, refusals):
     ],
 )
 def test_a_forged_request_is_refused(peer, session, changed, refusals):
-    answer = peer.ask(session, "/changes", m.ChangesQuestion(0), sequence=1, **changed)
+    answer = peer.ask(session, "/changes", m.ChangesRequest(0), sequence=1, **changed)
     assert answer.status in (400, 401, 403)
     assert sum(refusals().values()) == 1
 
@@ -172,26 +172,26 @@ def test_a_request_without_any_session_is_refused(server, refusals):
 
 
 def test_a_replayed_request_is_refused(peer, session, refusals):
-    assert peer.ask(session, "/changes", m.ChangesQuestion(0), sequence=77).status == 200
-    assert peer.ask(session, "/changes", m.ChangesQuestion(0), sequence=77).status == 403
+    assert peer.ask(session, "/changes", m.ChangesRequest(0), sequence=77).status == 200
+    assert peer.ask(session, "/changes", m.ChangesRequest(0), sequence=77).status == 403
     assert refusals() == {"replayed": 1}
 
 
 def test_another_body_or_path_under_the_same_mac_is_refused(peer, session, refusals):
-    body = msgspec.msgpack.encode(m.ChangesQuestion(0))
+    body = msgspec.msgpack.encode(m.ChangesRequest(0))
     headers = {
         "Concord-Session": session.token,
         "Concord-Sequence": "500",
         "Concord-MAC": sign_request(session, "POST", PREFIX + "/changes", 500, "", hash_of(body)),
         "Concord-Body": hash_of(body),
     }
-    other = msgspec.msgpack.encode(m.ChangesQuestion(1))
+    other = msgspec.msgpack.encode(m.ChangesRequest(1))
     assert peer.client.request("POST", PREFIX + "/changes", other, headers).status == 403
     assert peer.client.request("POST", PREFIX + "/fingerprints", body, headers).status == 403
     assert refusals() == {"unauthentic": 2}
 
 
-PATHS = ["/hello", "/changes", "/summaries", "/names", "/fingerprints", "/diffs", "/updates", "/facts", "/held"]
+PATHS = ["/handshake", "/changes", "/summaries", "/names", "/fingerprints", "/diffs", "/updates", "/facts", "/locate"]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -211,19 +211,19 @@ def test_an_unknown_question_is_404(peer, session, refusals):
 @pytest.mark.parametrize(
     "question",
     [
-        ("/diffs", m.DiffsQuestion([("repository/app", b"\xff\xff\xff\xff\x0f")])),
-        ("/diffs", m.DiffsQuestion([("repository/app", b"")])),
-        ("/summaries", m.SummariesQuestion([("zz", 4)])),
-        ("/summaries", m.SummariesQuestion([("1", 4000)])),
-        ("/summaries", m.SummariesQuestion([("0", 0)] * 5000)),
-        ("/updates", m.Updates([("repository/app", b"\x01\x01\x05\x00\x00\x05\x00")], {}, [])),
-        ("/updates", m.Updates([("repository/app", b"")], {}, [])),
+        ("/diffs", m.DiffsRequest([("repository/app", b"\xff\xff\xff\xff\x0f")])),
+        ("/diffs", m.DiffsRequest([("repository/app", b"")])),
+        ("/summaries", m.SummariesRequest([("zz", 4)])),
+        ("/summaries", m.SummariesRequest([("1", 4000)])),
+        ("/summaries", m.SummariesRequest([("0", 0)] * 5000)),
+        ("/updates", m.UpdatesRequest([("repository/app", b"\x01\x01\x05\x00\x00\x05\x00")], {}, [])),
+        ("/updates", m.UpdatesRequest([("repository/app", b"")], {}, [])),
         ("/changes", {"since": -1}),
         ("/changes", {"since": 2**63}),
-        ("/hello", {"instance": ME, "sequence": 1, "heartbeat": BEAT | {"start": 2**64 - 1}, "members": []}),
-        ("/hello", {"instance": ME, "sequence": 1, "heartbeat": BEAT | {"root": b"short"}, "members": []}),
-        ("/hello", {"instance": "x", "sequence": 1, "heartbeat": BEAT, "members": []}),
-        ("/hello", {"instance": ME, "sequence": 1, "heartbeat": BEAT | {"site": "x" * 10**6}, "members": []}),
+        ("/handshake", {"instance": ME, "sequence": 1, "heartbeat": BEAT | {"incarnation": 2**64 - 1}, "members": []}),
+        ("/handshake", {"instance": ME, "sequence": 1, "heartbeat": BEAT | {"root": b"short"}, "members": []}),
+        ("/handshake", {"instance": "x", "sequence": 1, "heartbeat": BEAT, "members": []}),
+        ("/handshake", {"instance": ME, "sequence": 1, "heartbeat": BEAT | {"site": "x" * 10**6}, "members": []}),
     ],
 )
 def test_hostile_vectors_places_and_updates_are_400(peer, session, question, refusals):
@@ -234,28 +234,31 @@ def test_hostile_vectors_places_and_updates_are_400(peer, session, question, ref
 def test_an_update_before_which_something_is_missing_is_said_to_be_early(peer, session, refusals):
     text = tag_fact("v1", sha256(b"x"), 1, 5).text()
     for raw in (encode_delta(5, 7, [text], []), encode_delta(6, 0, [], [(5, 2**30)])):
-        answer = peer.ask(session, "/updates", m.Updates([("repository/app", raw)], {}, []))
-        assert msgspec.msgpack.decode(answer.body, type=m.UpdatesAnswer).early == ["repository/app"]
+        answer = peer.ask(session, "/updates", m.UpdatesRequest([("repository/app", raw)], {}, []))
+        assert msgspec.msgpack.decode(answer.body, type=m.UpdatesResponse).early == ["repository/app"]
     assert refusals() == {}
 
 
 def test_one_malformed_update_of_several_applies_none(peer, session, refusals):
     good = encode_delta(5, 0, [tag_fact("v1", sha256(b"x"), 1, 5).text()], [])
-    updates = m.Updates([("repository/app", good), ("repository/app", b"bad")], {}, [])
+    updates = m.UpdatesRequest([("repository/app", good), ("repository/app", b"bad")], {}, [])
     assert peer.ask(session, "/updates", updates).status == 400
     assert refusals() == {"malformed": 1}
 
 
 def test_bodies_that_nobody_named_are_not_kept(peer, session, server, refusals):
-    assert peer.ask(session, "/updates", m.Updates([], {"zz": "x", "5": "y" * 5000}, [b"unasked for"])).status == 200
-    answer = peer.ask(session, "/held", m.HeldQuestion(sha256(b"unasked for")))
-    assert msgspec.msgpack.decode(answer.body, type=m.HeldAnswer).size is None
+    assert (
+        peer.ask(session, "/updates", m.UpdatesRequest([], {"zz": "x", "5": "y" * 5000}, [b"unasked for"])).status
+        == 200
+    )
+    answer = peer.ask(session, "/locate", m.LocateRequest(sha256(b"unasked for")))
+    assert msgspec.msgpack.decode(answer.body, type=m.LocateResponse).size is None
     assert refusals() == {}
 
 
 def test_a_hello_in_another_instances_name_is_refused(peer, session, server, refusals):
     beat = m.Heartbeat("eu", "http://127.0.0.1:9", "", "1", 1, 0, 0, bytes(16), {})
-    assert peer.ask(session, "/hello", m.Handshake("cd" * 16, 1, beat, [])).status == 400
+    assert peer.ask(session, "/handshake", m.Handshake("cd" * 16, 1, beat, [])).status == 400
     assert "cd" * 16 not in [member["instance"] for member in server.status()["members"]]
     assert refusals() == {"malformed": 1}
 
@@ -269,7 +272,7 @@ def test_random_questions_end_nothing(peer, session, server):
 
 
 def test_names_and_vectors_of_any_length_are_answered(peer, session):
-    question = m.DiffsQuestion([("x" * 100_000, encode_vector({n: n for n in range(1000)}))])
+    question = m.DiffsRequest([("x" * 100_000, encode_vector({n: n for n in range(1000)}))])
     assert peer.ask(session, "/diffs", question).status == 200
 
 
@@ -278,7 +281,7 @@ def test_what_was_recorded_is_worth_nothing_after_a_restart_or_at_another_instan
         first, second = cluster
         peer = Peer(first)
         session = peer.open()
-        body = msgspec.msgpack.encode(m.ChangesQuestion(0))
+        body = msgspec.msgpack.encode(m.ChangesRequest(0))
         recorded = {
             "Concord-Session": session.token,
             "Concord-Sequence": "9",
@@ -302,16 +305,16 @@ def test_a_request_that_is_not_authentic_is_refused_before_its_body_is_read(serv
 
 
 def test_text_that_is_no_utf_8_is_400(peer, session, refusals):
-    assert peer.ask(session, "/held", b"\x81\xa6digest\xa3\xff\xff\xff").status == 400
+    assert peer.ask(session, "/locate", b"\x81\xa6digest\xa3\xff\xff\xff").status == 400
     assert refusals() == {"malformed": 1}
 
 
 @pytest.mark.parametrize(
     "question",
     [
-        m.ReplicationQuestion("app", "v1", [], ["sha256:" + "a" * 64] * 2001),
-        m.ReplicationQuestion("APP", "v1", [], []),
-        m.ReplicationQuestion("app", "no tag", [], []),
+        m.ReplicationRequest("app", "v1", [], ["sha256:" + "a" * 64] * 2001),
+        m.ReplicationRequest("APP", "v1", [], []),
+        m.ReplicationRequest("app", "no tag", [], []),
     ],
     ids=["too_many_parts", "no_repository", "no_tag"],
 )
@@ -321,7 +324,7 @@ def test_a_question_about_replication_that_is_none_is_refused(peer, session, que
 
 
 def test_a_replay_under_a_token_that_is_spelled_in_another_way_is_refused(peer, session, refusals):
-    body = msgspec.msgpack.encode(m.NamesQuestion([]))
+    body = msgspec.msgpack.encode(m.NamesRequest([]))
     assert peer.ask(session, "/names", body, sequence=7001).status == 200
     spelled = session.token[:4] + "!" + session.token[4:]
     assert peer.ask(session, "/names", body, sequence=7001, Concord_Session=spelled).status in (400, 401, 403)

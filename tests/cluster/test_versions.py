@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from crdt.frame import CHANGE, CONFIRMATION, HEARTBEAT, Frame, seal, unseal
+from crdt.frame import ACKNOWLEDGEMENT, CHANGE, HEARTBEAT, Frame, seal, unseal
 from registry.cluster.rpc import messages as m
 from registry.cluster.rpc.keys import ClusterKey
 from registry.http.peer.questions import QUESTIONS
@@ -24,28 +24,28 @@ pytestmark = pytest.mark.slow
 
 RELEASES = sorted(GOLDEN.iterdir())
 ANSWERS = {
-    "/hello": (m.Handshake, m.Handshake),
-    "/lease": (m.LeaseQuestion, m.LeaseAnswer),
-    "/frames": (m.FramesQuestion, m.CommitAcknowledgement),
-    "/changes": (m.ChangesQuestion, m.ChangesAnswer),
-    "/summaries": (m.SummariesQuestion, m.SummariesAnswer),
-    "/names": (m.NamesQuestion, m.NamesAnswer),
-    "/fingerprints": (m.FingerprintsQuestion, m.FingerprintsAnswer),
-    "/diffs": (m.DiffsQuestion, m.DiffsAnswer),
-    "/updates": (m.Updates, m.UpdatesAnswer),
-    "/facts": (m.FactsQuestion, m.FactsAnswer),
-    "/held": (m.HeldQuestion, m.HeldAnswer),
-    "/bodies": (m.BodiesQuestion, m.BodiesAnswer),
-    "/manifests": (m.ManifestsQuestion, m.ManifestsAnswer),
-    "/secure": (m.ReplicateManifestQuestion, m.ReplicateManifestAnswer),
-    "/take": (m.ReplicateBlobQuestion, m.ReplicateBlobAnswer),
-    "/relied": (m.ReferenceQuestion, m.ReferenceAnswer),
-    "/release": (m.ReleaseQuestion, m.ReleaseAnswer),
-    "/reach": (m.ReachQuestion, m.ReachAnswer),
-    "/replication": (m.ReplicationQuestion, m.ReplicationAnswer),
+    "/handshake": (m.Handshake, m.Handshake),
+    "/lease": (m.LeaseRequest, m.LeaseResponse),
+    "/frames": (m.FramesRequest, m.CommitAcknowledgement),
+    "/changes": (m.ChangesRequest, m.ChangesResponse),
+    "/summaries": (m.SummariesRequest, m.SummariesResponse),
+    "/names": (m.NamesRequest, m.NamesResponse),
+    "/fingerprints": (m.FingerprintsRequest, m.FingerprintsResponse),
+    "/diffs": (m.DiffsRequest, m.DiffsResponse),
+    "/updates": (m.UpdatesRequest, m.UpdatesResponse),
+    "/facts": (m.FactsRequest, m.FactsResponse),
+    "/locate": (m.LocateRequest, m.LocateResponse),
+    "/bodies": (m.BodiesRequest, m.BodiesResponse),
+    "/manifests": (m.ManifestsRequest, m.ManifestsResponse),
+    "/replicate-manifest": (m.ReplicateManifestRequest, m.ReplicateManifestResponse),
+    "/replicate-blob": (m.ReplicateBlobRequest, m.ReplicateBlobResponse),
+    "/references": (m.ReferenceRequest, m.ReferenceResponse),
+    "/release": (m.ReleaseRequest, m.ReleaseResponse),
+    "/reach": (m.ReachRequest, m.ReachResponse),
+    "/replication": (m.ReplicationRequest, m.ReplicationResponse),
 }
 """Question and answer, by path."""
-WAITING = {"/secure", "/take"}
+WAITING = {"/replicate-manifest", "/replicate-blob"}
 """Questions whose answer waits for content that is nowhere here."""
 
 
@@ -70,7 +70,7 @@ def bus(tmp_path_factory):
         stack.callback(server_redis.kill)
         server = stack.enter_context(running_server(directory / "data", site="eu", redis=[server_redis.url]))
         publishing = stack.enter_context(redis.Redis.from_url(server_redis.url))
-        wait_until(lambda: server.status()["frames"].get("own"))
+        wait_until(lambda: server.status()["frames"].get("echo"))
         yield server, lambda frame: publishing.publish(f"concord:{ClusterKey(KEY).cluster}", frame)
 
 
@@ -103,9 +103,9 @@ def test_frames_of_every_release_are_taken_in(golden, bus):
     server, publish = bus
     key = ClusterKey(golden["key"])
     frames = [unseal(bytes.fromhex(frame), [key.frames]) for frame in golden["frames"]]
-    assert {frame.kind for frame in frames} == {CHANGE, HEARTBEAT, CONFIRMATION}
+    assert {frame.kind for frame in frames} == {CHANGE, HEARTBEAT, ACKNOWLEDGEMENT}
     for frame in frames:
-        if frame.kind == CONFIRMATION:
+        if frame.kind == ACKNOWLEDGEMENT:
             assert msgspec.msgpack.decode(frame.payload, type=m.CommitAcknowledgement).sequences
     for frame in golden["frames"]:
         publish(bytes.fromhex(frame))
@@ -126,7 +126,7 @@ def test_frames_of_every_release_are_taken_in(golden, bus):
 def test_questions_and_answers_of_every_release_are_understood(golden, bus):
     server, _ = bus
     assert set(ANSWERS) == set(QUESTIONS)
-    (hello,) = [entry for entry in golden["exchanges"] if entry["path"] == "/hello"]
+    (hello,) = [entry for entry in golden["exchanges"] if entry["path"] == "/handshake"]
     peer = Peer(server, instance=msgspec.msgpack.decode(bytes.fromhex(hello["question"]))["instance"])
     session = peer.open()
     for entry in golden["exchanges"]:
@@ -166,12 +166,14 @@ def test_heartbeats_and_hellos_of_one_version_back_and_forward_are_heard(bus, la
     needed = {name: value for name, value in BEAT.items() if name in required(m.Heartbeat)}
     beat = needed | {"version": "9.9.9"} | later
     sender = bytes([40 + len(later)] * 16)
-    publish(seal(Frame(HEARTBEAT, sender, beat["start"], 1, msgspec.msgpack.encode(beat)), ClusterKey(KEY).frames))
+    publish(
+        seal(Frame(HEARTBEAT, sender, beat["incarnation"], 1, msgspec.msgpack.encode(beat)), ClusterKey(KEY).frames)
+    )
     heard = wait_until(lambda: member(server, sender.hex()))
     assert (heard["version"], heard["live"]) == ("9.9.9", False), "heard, and nobody answers at its address"
     other = bytes([50 + len(later)] * 16).hex()
     hello = {"instance": other, "sequence": 1, "heartbeat": beat, "members": []} | later
     peer = Peer(server, instance=other)
-    answer = peer.ask(peer.open(), "/hello", hello)
+    answer = peer.ask(peer.open(), "/handshake", hello)
     assert answer.status == 200 and msgspec.msgpack.decode(answer.body, type=m.Handshake)
     assert member(server, other)["live"]

@@ -81,7 +81,7 @@ def test_the_shipped_file_lets_no_site_in_before_its_range_is_put_in(tmp_path):
             balancer.wait_listening()
             answer = balancer.client.request("POST", PASSED_PATH, b"")
             assert answer.status == 403 and b"nginx" in answer.body
-            assert not server.status()["refused_peer_requests"]
+            assert not server.status()["peer_requests_refused"]
 
 
 def test_both_files_have_the_same_rules():

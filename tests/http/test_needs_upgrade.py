@@ -47,9 +47,9 @@ class Old:
         update = encode_delta(W, clock, texts, [(W, at) for at in deleted])
         self.clocks[document] += len(texts) or 1
         peer = Peer(self.server)
-        answer = peer.ask(peer.open(), "/updates", m.Updates([(document, update)], {}, []))
+        answer = peer.ask(peer.open(), "/updates", m.UpdatesRequest([(document, update)], {}, []))
         assert answer.status == 200
-        assert msgspec.msgpack.decode(answer.body)["early"] == []
+        assert msgspec.msgpack.decode(answer.body)["missing_dependencies"] == []
 
     def upgrade(self):
         assert self.server.stop() == 0
@@ -218,8 +218,8 @@ def test_nothing_is_collected_nor_given_up_while_it_is_not_understood(old):
     assert "blocked" not in said["untagged"]
     peer = Peer(old.server)
     session = peer.open()
-    relied = peer.ask(session, "/relied", m.ReferenceQuestion([sha256(b"x")], 1, 0))
-    assert "repository/blocked" in msgspec.msgpack.decode(relied.body)["unknown"]
+    relied = peer.ask(session, "/references", m.ReferenceRequest([sha256(b"x")], 1, 0))
+    assert "repository/blocked" in msgspec.msgpack.decode(relied.body)["problem"]
 
 
 def test_a_link_is_not_given_up_after_a_fact_that_may_name_it(old):
@@ -228,14 +228,14 @@ def test_a_link_is_not_given_up_after_a_fact_that_may_name_it(old):
     session = peer.open()
 
     def released():
-        return msgspec.msgpack.decode(peer.ask(session, "/release", m.ReleaseQuestion([digest], [links])).body)[
+        return msgspec.msgpack.decode(peer.ask(session, "/release", m.ReleaseRequest([digest], [links])).body)[
             "released"
         ]
 
-    facts = msgspec.msgpack.decode(peer.ask(session, "/facts", m.FactsQuestion("repository/blocked")).body)["facts"]
+    facts = msgspec.msgpack.decode(peer.ask(session, "/facts", m.FactsRequest("repository/blocked")).body)["facts"]
     links = [fact_hash(text) for _, _, text in facts if digest in text]
-    relied = peer.ask(session, "/relied", m.ReferenceQuestion([digest], 1, 0))
-    assert msgspec.msgpack.decode(relied.body)["relied"] == []
+    relied = peer.ask(session, "/references", m.ReferenceRequest([digest], 1, 0))
+    assert msgspec.msgpack.decode(relied.body)["referenced"] == []
     old.later_says("repository/blocked", ["x"])
     assert released() == []
     old.later_says("repository/blocked", [], deleted=[0])
@@ -264,6 +264,6 @@ def test_facts_that_may_be_ignored_change_nothing(old):
     """As before: facts of unknown kinds without the mark are kept and passed on, and the repository is served."""
     update = encode_delta(98, 0, [f"later\0x\0{1:016x}\0{98:x}"], [])
     peer = Peer(old.server)
-    assert peer.ask(peer.open(), "/updates", m.Updates([("repository/blocked", update)], {}, [])).status == 200
+    assert peer.ask(peer.open(), "/updates", m.UpdatesRequest([("repository/blocked", update)], {}, [])).status == 200
     old.server.client.pull("blocked", "v1")
     assert old.server.status()["not_understood"] == []

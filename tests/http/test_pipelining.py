@@ -185,4 +185,4 @@ def test_who_reads_nothing_is_cut_off(tmp_path):
 
 def under_way(server):
     lines = server.client.get("/metrics").body.decode().splitlines()
-    return float(next(line.split()[1] for line in lines if line.startswith("concord_requests_under_way ")))
+    return float(next(line.split()[1] for line in lines if line.startswith("concord_requests_in_flight ")))

@@ -32,7 +32,7 @@ def test_an_id_goes_with_the_questions_of_its_request(tmp_path):
         wait_until(lambda: asked(path="/diffs", request="the-one-request"))
         cluster[0].client.push_blob("app", b"x")
         for server in cluster.servers:
-            with_id = server.logged(LogEvent.PEER_REQUEST_RECEIVED, path="/hello", request="the-one-request")
+            with_id = server.logged(LogEvent.PEER_REQUEST_RECEIVED, path="/handshake", request="the-one-request")
             assert not with_id, "what is done for nobody has no id"
 
 
@@ -50,4 +50,4 @@ def test_an_id_goes_with_a_question_for_another_of_the_site_and_is_answered_once
         given = {"Concord-For": cluster[1].status()["instance"], "X-Request-Id": "relayed"}
         answer = cluster[0].client.request("POST", "/_concord/peer/changes", b"", given)
         assert answer.headers.get_all("X-Request-Id") == ["relayed"]
-        assert cluster[1].status()["refused_peer_requests"], "it came there"
+        assert cluster[1].status()["peer_requests_refused"], "it came there"

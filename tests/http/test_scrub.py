@@ -34,9 +34,9 @@ def test_a_scrub_is_begun_and_shows_how_far_it_is_and_what_it_found(tmp_path):
         state = server.client.get("/_concord/scrub").json()
         assert state["running"] is None
         last = state["last"]
-        assert (last["contents"], last["damaged"], last["repaired"]) == (3, 2, 0)
+        assert (last["contents"], last["corrupt"], last["repaired"]) == (3, 2, 0)
         assert last["ended_ms"] - last["started_ms"] > 400, "no faster than it may"
-        assert state["since_start"]["damaged"] == 2
+        assert state["since_start"]["corrupt"] == 2
         assert server.client.get(f"/v2/app/blobs/{damaged}").status == 503
         assert server.client.get(f"/v2/app/blobs/{right}").status == 200
         (kept,) = (server.data / "quarantine").iterdir()
@@ -49,5 +49,5 @@ def test_all_is_checked_at_the_start_if_told_so(tmp_path):
         flip(server, digest)
     with running_server(tmp_path / "data", scrub_at_start="1", scrub_mib_s="0") as server:
         wait_until(lambda: server.client.get("/_concord/scrub").json()["last"])
-        assert server.status()["content_damaged"] == 1
+        assert server.status()["content_quarantined"] == 1
         assert server.client.get(f"/v2/app/blobs/{sha256(b'content')}").status == 503

@@ -25,7 +25,7 @@ def address_of(server):
     try:
         return server.status()["address"]
     except OSError:
-        return {"problem": "", "site_problem": "", "reached": None}
+        return {"problem": "", "site_problem": "", "reachable": None}
 
 
 def joins_and_is_not_ready(server):
@@ -51,16 +51,16 @@ def test_an_instance_that_nobody_reaches_at_its_address_is_not_ready_and_says_wh
     restart(third, advertise=nowhere)
     problem = wait_until(lambda: address_of(third)["problem"])
     assert nowhere in problem and joins_and_is_not_ready(third)
-    assert third.status()["address"]["reached"] is False and figure(third, "address_unreached") == 1
+    assert third.status()["address"]["reachable"] is False and figure(third, "address_unreachable") == 1
     assert third.logged(LogEvent.ADDRESS_UNREACHABLE, address=nowhere)
     for server in (first, second):
         assert is_ready(server), "one wrong address does not take its neighbours out"
-        assert server.status()["address"]["reached"] is True and figure(server, "address_unreached") == 0
+        assert server.status()["address"]["reachable"] is True and figure(server, "address_unreachable") == 0
 
     restart(third, advertise=third.url)
     third.wait_ready()
-    wait_until(lambda: address_of(third)["reached"])
-    assert figure(third, "address_unreached") == 0
+    wait_until(lambda: address_of(third)["reachable"])
+    assert figure(third, "address_unreachable") == 0
 
 
 def test_an_instance_that_advertises_the_address_of_another_is_not_ready_and_all_warn(three):
@@ -93,7 +93,7 @@ def test_instances_that_all_advertise_a_wrong_address_are_all_not_ready(tmp_path
 
 def test_an_instance_alone_is_ready_whatever_it_advertises(tmp_path):
     with running_cluster(tmp_path, ["eu"], advertise="http://127.0.0.1:1") as cluster:
-        assert is_ready(cluster[0]) and cluster[0].status()["address"]["reached"] is None
+        assert is_ready(cluster[0]) and cluster[0].status()["address"]["reachable"] is None
 
 
 def test_a_site_address_that_leads_nowhere_is_shown_and_keeps_nobody_from_being_ready(tmp_path):
@@ -104,7 +104,7 @@ def test_a_site_address_that_leads_nowhere_is_shown_and_keeps_nobody_from_being_
         restart(eu, advertise_site=nowhere)
         eu.wait_ready()
         assert nowhere in wait_until(lambda: address_of(eu)["site_problem"])
-        assert is_ready(eu) and figure(eu, "site_address_unreached") == 1
+        assert is_ready(eu) and figure(eu, "site_address_unreachable") == 1
         assert eu.logged(LogEvent.SITE_ADDRESS_UNREACHABLE, address=nowhere)
         assert is_ready(us)
 
@@ -119,5 +119,5 @@ def test_only_instance_of_a_site_with_a_far_peer_becomes_ready_behind_a_balancer
         restart(eu, advertise_site=nowhere, peer=us.url)
         assert nowhere in wait_until(lambda: address_of(eu)["site_problem"])
         eu.wait_ready()
-        assert not address_of(eu)["problem"] and figure(eu, "address_unreached") == 0
+        assert not address_of(eu)["problem"] and figure(eu, "address_unreachable") == 0
         assert not eu.logged(LogEvent.ADDRESS_UNREACHABLE)

@@ -231,8 +231,8 @@ def test_a_file_that_a_kill_left_is_removed_by_a_collection_beside_workers(tmp_p
         server.start()
         assert server.client.head(f"/v2/app/blobs/{sha256(left)}").status == 404
         dry = server.client.request("POST", "/_concord/gc", b'{"dry_run": true}').json()
-        assert (dry["leftover_files"], path.exists()) == (0, True)
+        assert (dry["orphaned_files"], path.exists()) == (0, True)
         done = server.client.request("POST", "/_concord/gc", b"{}").json()
-        assert (done["leftover_files"], done["leftover_bytes"]) == (1, 2000)
+        assert (done["orphaned_files"], done["orphaned_bytes"]) == (1, 2000)
         assert not path.exists() and server.client.get(f"/v2/app/blobs/{sha256(blob)}").body == blob
-        assert b"concord_leftovers_removed_bytes_total 2000.0" in server.client.get("/metrics").body
+        assert b"concord_orphaned_files_removed_bytes_total 2000.0" in server.client.get("/metrics").body

@@ -46,7 +46,7 @@ def test_everything_is_everywhere_also_where_somebody_joins_later(tmp_path):
         newcomer = joined(cluster, "ap", copies="everywhere")
         for blob in image.blobs:
             wait_until(lambda blob=blob: newcomer in holders(cluster, sha256(blob)), 20)
-        wait_until(lambda: newcomer.status()["copies"]["copied"] == len(image.blobs))
+        wait_until(lambda: newcomer.status()["copies"]["fetched"] == len(image.blobs))
 
 
 def test_a_front_end_keeps_no_copies_and_serves_everything(tmp_path):
@@ -91,10 +91,10 @@ def test_a_push_that_reaches_too_few_says_so_and_stays(tmp_path):
         assert 1.5 < time.monotonic() - begun < 10
         detail = answer.json()["errors"][0]["detail"]
         assert detail["acknowledge"] == "2" and [one["site"] for one in detail["holders"]] == ["eu"]
-        assert (detail["reached"], detail["wanted"]) == (1, 2)
+        assert (detail["acknowledged"], detail["required"]) == (1, 2)
         (line,) = eu.logged(LogEvent.PUSH_REJECTED, request=answer.headers["X-Request-Id"])
         assert (line["level"], line["reason"], line["repository"]) == ("warning", "write-concern", "app")
-        assert (line["reached"], line["wanted"]) == (1, 2)
+        assert (line["acknowledged"], line["required"]) == (1, 2)
         assert eu.client.pull("app", "v1") == image.body, "what is there stays and is served"
         us.start()
         wait_until(lambda: eu.client.put_manifest("app", "v1", image.body, image.media_type).status == 201, 20)
@@ -117,7 +117,7 @@ def test_each_site_has_to_have_it(tmp_path, dead, status):
         assert answer.status == status
         if status == 503:
             error = answer.json()["errors"][0]
-            assert (error["detail"]["reached"], error["detail"]["wanted"]) == (1, 2)
+            assert (error["detail"]["acknowledged"], error["detail"]["required"]) == (1, 2)
             assert error["detail"]["sites_without"] == "us" and eu.logged(LogEvent.PUSH_REJECTED, sites_without="us")
         for blob in image.blobs:
             assert (us in holders(cluster, sha256(blob))) == (status == 201)

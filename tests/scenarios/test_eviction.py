@@ -55,7 +55,7 @@ def test_a_front_end_keeps_what_is_used_and_evicts_the_rest(tmp_path):
         for digest in DIGESTS:
             get(front, digest)
         status = front.status()["evicted"]
-        assert status["bytes"] == status["contents"] * MIB > 0
+        assert status["bytes"] == status["blobs"] * MIB > 0
 
 
 def test_two_that_make_room_at_once_never_give_up_the_same_content(tmp_path):
@@ -105,4 +105,4 @@ def test_copies_that_the_policy_asks_for_are_not_evicted(tmp_path):
         for digest in held(cluster.servers[0]):
             wait_until(lambda digest=digest: digest in held(cluster.servers[1]), 10)
         with pytest.raises(AssertionError):
-            wait_until(lambda: any(server.status()["evicted"]["contents"] for server in cluster.servers), 2)
+            wait_until(lambda: any(server.status()["evicted"]["blobs"] for server in cluster.servers), 2)

@@ -116,7 +116,7 @@ def test_a_client_that_leaves_does_not_end_it_for_the_others(tmp_path):
         leaving.request("GET", f"/v2/app/blobs/{digest}")
         leaving.getresponse().read(1000)
         staying = pool.submit(cluster[1].client.get, f"/v2/app/blobs/{digest}")
-        wait_until(lambda: b"concord_requests_under_way 3.0" in cluster[1].client.get("/metrics").body)
+        wait_until(lambda: b"concord_requests_in_flight 3.0" in cluster[1].client.get("/metrics").body)
         leaving.close()
         assert staying.result(30).body == LARGE
         assert transfers(cluster[1]) == len(LARGE)

@@ -71,7 +71,7 @@ def test_a_full_disk_is_called_so_counted_and_logged_once_a_minute(tmp_path):
             refused = server.client.request("PUT", "/v2/app/manifests/v1", b"nonsense").code
             (line,) = of_full_disk(server)
             assert line["event"] == str(LogEvent.PUSH_REJECTED)
-            assert server.status()["refused_pushes"] == {"disk-full": 30, refused.lower().replace("_", "-"): 1}
+            assert server.status()["pushes_refused"] == {"disk-full": 30, refused.lower().replace("_", "-"): 1}
             assert b'concord_pushes_refused_total{reason="disk-full"} 30.0' in server.client.get("/metrics").body
             assert "pushes refused since the start: 30 disk-full, 1" in concord("status", server.url).stdout
         finally:
@@ -168,7 +168,7 @@ def test_what_does_not_fit_here_is_passed_through_from_its_holder(tmp_path):
         for first, last in parts:
             answer = small.client.get(path, Range=f"bytes={first}-{last}")
             assert answer.status == 206 and answer.body == content[first : last + 1]
-        assert b"concord_passed_through_total 4.0" in small.client.get("/metrics").body
+        assert b"concord_pass_throughs_total 4.0" in small.client.get("/metrics").body
         assert not list((small.data / "fetches").iterdir()) and small_free(small) > free - MIB
         leaving = http.client.HTTPConnection(small.host, small.port)
         leaving.request("GET", path)
@@ -197,4 +197,4 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_pull_does_not_end_it(tmp_path):
         (small.data.parent / "ballast").write_bytes(bytes(small_free(small) - 30 * MIB))
         assert pull.result(30).body == content
         assert link.returned_bytes - before < len(content) + 4 * MIB, "it went on where the disk was full"
-        assert b"concord_passed_through_total 1.0" in small.client.get("/metrics").body
+        assert b"concord_pass_throughs_total 1.0" in small.client.get("/metrics").body

@@ -114,8 +114,8 @@ def test_what_is_remembered_of_a_member_and_is_wrong_is_found_out(tmp_path):
         late = 2**50
         for server, other in zip(cluster, reversed(ids), strict=True):
             with contextlib.closing(sqlite3.connect(server.data / "catalog.sqlite")) as catalog, catalog:
-                catalog.execute("UPDATE meta SET value = ? WHERE key = 'start'", (late,))
-                catalog.execute("INSERT OR REPLACE INTO reached VALUES (?, ?, 1000000)", (other, late + 1))
+                catalog.execute("UPDATE meta SET value = ? WHERE key = 'incarnation'", (late,))
+                catalog.execute("INSERT OR REPLACE INTO sync_points VALUES (?, ?, 1000000)", (other, late + 1))
         first.start(wait=False)
         second.start()
         cluster.wait_agreed()

@@ -160,11 +160,11 @@ def test_who_leaves_says_what_is_left_and_who_refuses_to_take_it(tmp_path):
         command = [sys.executable, "-m", "registry", "leave", leaving.url]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
             try:
-                wait_until(lambda: report(leaving)["held_by_nobody_else"])
+                wait_until(lambda: report(leaving)["remaining"])
                 answer = report(leaving)
-                assert answer["held_by_nobody_else"] == len(image.blobs) and not answer["left"]
+                assert answer["remaining"] == len(image.blobs) and not answer["left"]
                 assert set(answer["examples"]) == {sha256(blob) for blob in image.blobs}
-                assert answer["left_bytes"] == sum(map(len, image.blobs))
+                assert answer["remaining_bytes"] == sum(map(len, image.blobs))
                 assert answer["waits_for"].startswith("another instance that keeps copies")
                 stays.kill()
                 wait_until(lambda: report(leaving)["waits_for"].startswith("another instance that can be reached"), 30)
@@ -175,7 +175,7 @@ def test_who_leaves_says_what_is_left_and_who_refuses_to_take_it(tmp_path):
                 said = running.communicate(timeout=30)[0]
             finally:
                 running.kill()
-        assert f"0 contents handed over, {len(image.blobs)} to go ({answer['left_bytes']} bytes)" in said
+        assert f"0 contents handed over, {len(image.blobs)} to go ({answer['remaining_bytes']} bytes)" in said
         assert f"  {sha256(image.blobs[0])} is held by no other instance" in said
         assert "  it waits for another instance that keeps copies" in said
         assert said.endswith("it has left\n")

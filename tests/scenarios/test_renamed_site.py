@@ -46,10 +46,10 @@ def test_a_request_is_forwarded_once(site):
     """An instance whose own address leads elsewhere would have requests go round for ever."""
     first, second = site.servers
     for_second = {"Concord-For": second.status()["instance"], "Concord-Cluster": "0" * 16}
-    refused = second.status()["refused_peer_requests"].get("unauthentic", 0)
+    refused = second.status()["peer_requests_refused"].get("unauthentic", 0)
     assert first.client.request("POST", SESSION, b"", for_second).status == 403
-    assert second.status()["refused_peer_requests"]["unauthentic"] == refused + 1, "the second one has answered"
+    assert second.status()["peer_requests_refused"]["unauthentic"] == refused + 1, "the second one has answered"
     for_second["Concord-Passed-On"] = "1"
-    refused = first.status()["refused_peer_requests"].get("unauthentic", 0)
+    refused = first.status()["peer_requests_refused"].get("unauthentic", 0)
     assert first.client.request("POST", SESSION, b"", for_second).status == 403
-    assert first.status()["refused_peer_requests"]["unauthentic"] == refused + 1, "the first one has answered itself"
+    assert first.status()["peer_requests_refused"]["unauthentic"] == refused + 1, "the first one has answered itself"

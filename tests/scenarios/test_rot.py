@@ -47,7 +47,7 @@ def test_a_bit_that_flips_in_the_middle_of_a_pull_is_mended_from_another_holder(
         wait_until(lambda: content_path(cluster[0], digest).exists())
         assert sha256(content_path(cluster[0], digest).read_bytes()) == digest
         status = cluster[0].status()
-        assert (status["content_damaged"], status["content_repaired"]) == (1, 1)
+        assert (status["content_quarantined"], status["content_repaired"]) == (1, 1)
         assert status["fetched_bytes"] == 2**20, "the damaged MiB alone"
         assert len(quarantined(cluster[0])) == 1
 
@@ -154,7 +154,7 @@ def test_a_manifest_that_has_changed_in_the_catalog_is_fetched_again(tmp_path):
         damage_body(cluster[0], digest)
         assert cluster[0].client.request("POST", "/_concord/scrub").status == 202
         last = wait_until(lambda: cluster[0].client.get("/_concord/scrub").json()["last"])
-        assert (last["damaged"], last["repaired"]) == (1, 1)
+        assert (last["corrupt"], last["repaired"]) == (1, 1)
         assert body_of(cluster[0], digest) == image.body
 
 

@@ -57,7 +57,7 @@ def test_the_digest_of_an_orderly_end_is_compared_at_the_next_start(tmp_path, en
         server.client.push("app", "v1", images.image())
         getattr(server, end)()
         server.start()
-        assert server.status()["root_kept"] is kept
+        assert server.status()["digest_matches_last_shutdown"] is kept
 
 
 def test_a_catalog_that_was_changed_meanwhile_is_noticed(tmp_path):
@@ -67,5 +67,5 @@ def test_a_catalog_that_was_changed_meanwhile_is_noticed(tmp_path):
         with contextlib.closing(apsw.Connection(str(server.data / "catalog.sqlite"))) as catalog:
             catalog.execute("UPDATE documents SET digest = zeroblob(16)")
         server.start()
-        assert server.status()["root_kept"] is False
+        assert server.status()["digest_matches_last_shutdown"] is False
         assert server.logged(LogEvent.STATE_DIGEST_MISMATCHED)

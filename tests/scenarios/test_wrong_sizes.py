@@ -87,7 +87,7 @@ async def test_content_of_another_instance_is_fetched_whatever_size_its_link_sta
         check_answers(us.client)
 
         def noticed():
-            found = re.search(rb"^concord_wrong_sizes_total (\d+)", us.client.get("/metrics").body, re.MULTILINE)
+            found = re.search(rb"^concord_size_mismatches_total (\d+)", us.client.get("/metrics").body, re.MULTILINE)
             return int(found[1]) == stated
 
         wait_until(noticed)

@@ -74,7 +74,7 @@ def test_a_scrub_mends_what_nobody_asks_for():
         passes = [node.instance.cluster.scrubber.last for node in simulation.nodes]
         count = len(CONTENTS) * len(simulation.nodes)
         assert sum(p.contents for p in passes) == count, "what is fetched again meanwhile is not checked once more"
-        assert sum(p.damaged for p in passes) == sum(p.repaired for p in passes) == len(CONTENTS)
+        assert sum(p.corrupt for p in passes) == sum(p.repaired for p in passes) == len(CONTENTS)
         await asyncio.sleep(1)
         assert all(is_whole(simulation, content) for content in CONTENTS)
 

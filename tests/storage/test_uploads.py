@@ -94,7 +94,7 @@ async def test_content_is_durable_before_its_name_and_its_name_before_the_catalo
     assert calls[0] == "create"
     assert calls[-4:] == ["sync", "rename", "sync_directory", "commit"]
     assert site.disk.calls[-2] == ("sync_directory", content_path(DIGEST).rpartition("/")[0])
-    assert site.catalog.database.row("SELECT size, LENGTH(checks) FROM content") == (len(CONTENT), 3 * 32)
+    assert site.catalog.database.row("SELECT size, LENGTH(chunk_digests) FROM content") == (len(CONTENT), 3 * 32)
 
 
 async def test_a_chunk_is_durable_before_it_is_acknowledged(site):
@@ -175,10 +175,10 @@ async def test_an_upload_goes_on_after_a_restart(site, tmp_path):
     assert again.uploads.size("u1", APP) == 1_200_000
     await again.uploads.finish("u1", APP, DIGEST, body(CONTENT[1_200_000:]), None)
     assert again.held()
-    checks = again.catalog.database.row("SELECT checks FROM content")[0]
+    checks = again.catalog.database.row("SELECT chunk_digests FROM content")[0]
     fresh = await Site(tmp_path / "fresh").open()
     await fresh.uploads.finish("u1", APP, DIGEST, body(CONTENT), None)
-    assert checks == fresh.catalog.database.row("SELECT checks FROM content")[0]
+    assert checks == fresh.catalog.database.row("SELECT chunk_digests FROM content")[0]
 
 
 async def test_bytes_after_what_was_acknowledged_are_cut_off_at_a_restart(site, tmp_path):

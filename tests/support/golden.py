@@ -117,7 +117,7 @@ def make(target: Path) -> None:
             cluster.redis.kill()
             second.client.push("app", "without-redis", APP)  # comes by questions alone
             cluster.wait_agreed()
-            wait_until(lambda: '"/hello"' in exchanges.read_text())  # that is not before heartbeats are missed
+            wait_until(lambda: '"/handshake"' in exchanges.read_text())  # that is not before heartbeats are missed
             said["tags"]["app"].append("without-redis")
             said["root"] = first.root()
             assert first.stop() == 0

@@ -29,8 +29,8 @@ TOO_FAR_S = 1.0
 class _Clock:
     """The samples of one member's clock, as seconds ahead of the own steady clock."""
 
-    def __init__(self, start: int) -> None:
-        self.start = start
+    def __init__(self, incarnation: int) -> None:
+        self.incarnation = incarnation
         self.heard: deque[float] = deque(maxlen=SAMPLES)
         self.measured_s = 0.0
         self.measured_at: float | None = None
@@ -82,8 +82,8 @@ class ClockOffsets:
 
     def _of(self, member: Member) -> _Clock:
         known = self._members.get(member.instance)
-        if known is None or known.start != member.beat.start:  # it may run on another machine now
-            known = self._members[member.instance] = _Clock(member.beat.start)
+        if known is None or known.incarnation != member.beat.incarnation:  # it may run on another machine now
+            known = self._members[member.instance] = _Clock(member.beat.incarnation)
         return known
 
     def _is_measured(self, known: _Clock) -> bool:

@@ -13,12 +13,12 @@ from registry.cluster.placement.rendezvous import ranked, spread
 from registry.cluster.replication.anti_entropy import AntiEntropy
 from registry.cluster.rpc.client import PeerClient
 from registry.cluster.rpc.messages import (
-    BodiesAnswer,
-    BodiesQuestion,
-    ReplicateBlobAnswer,
-    ReplicateBlobQuestion,
-    Updates,
-    UpdatesAnswer,
+    BodiesRequest,
+    BodiesResponse,
+    ReplicateBlobRequest,
+    ReplicateBlobResponse,
+    UpdatesRequest,
+    UpdatesResponse,
 )
 from registry.cluster.transfer.blob_reader import BlobReader
 from registry.oci.names import Digest
@@ -49,7 +49,7 @@ class ContentHandover:
         self.handed_over = 0
         self.left = 0
         """Number of contents that the last pass could not hand over: no other member held them or took them."""
-        self.left_bytes = 0
+        self.remaining_bytes = 0
         self.examples: list[Digest] = []
         """Some of those contents."""
         self.refused_by: dict[str, str] = {}
@@ -87,12 +87,14 @@ class ContentHandover:
         last = ""
         while page := await referenced_bodies(self._catalog.database, last, PAGE):
             answer = await self._peers.ask(
-                member, "/bodies", BodiesQuestion(list(page)), BodiesAnswer, REQUEST_TIMEOUT_S
+                member, "/bodies", BodiesRequest(list(page)), BodiesResponse, REQUEST_TIMEOUT_S
             )
             for digest in sorted(set(page) - set(answer.held)):
                 body = self._catalog.queries.body(digest)
                 if body is not None:
-                    await self._peers.ask(member, "/updates", Updates([], {}, [body]), UpdatesAnswer, REQUEST_TIMEOUT_S)
+                    await self._peers.ask(
+                        member, "/updates", UpdatesRequest([], {}, [body]), UpdatesResponse, REQUEST_TIMEOUT_S
+                    )
             last = page[-1]
 
     async def _pass(self) -> None:
@@ -107,7 +109,7 @@ class ContentHandover:
                     else:
                         left.append((digest, size))
             last = page[-1].digest
-        self.left, self.left_bytes = len(left), sum(size for _, size in left)
+        self.left, self.remaining_bytes = len(left), sum(size for _, size in left)
         self.examples = [digest for digest, _ in left[:MAX_EXAMPLES]]
 
     async def _is_kept(self, digest: Digest) -> bool:
@@ -124,7 +126,7 @@ class ContentHandover:
 
     async def _keeps(self, member: Member, digest: Digest) -> bool:
         try:
-            return await self._peers.keeps(member, digest, REQUEST_TIMEOUT_S, relying=True)
+            return await self._peers.keeps(member, digest, REQUEST_TIMEOUT_S, retain=True)
         except PeerUnreachable:
             return False
 
@@ -135,19 +137,21 @@ class ContentHandover:
             if (
                 member is not None
                 and member.reachable
-                and await self._is_taken(member, ReplicateBlobQuestion(digest, size))
+                and await self._is_taken(member, ReplicateBlobRequest(digest, size))
             ):
                 return True
         return False
 
-    async def _is_taken(self, member: Member, question: ReplicateBlobQuestion) -> bool:
+    async def _is_taken(self, member: Member, question: ReplicateBlobRequest) -> bool:
         try:
             while True:
-                answer = await self._peers.ask(member, "/take", question, ReplicateBlobAnswer, REQUEST_TIMEOUT_S)
+                answer = await self._peers.ask(
+                    member, "/replicate-blob", question, ReplicateBlobResponse, REQUEST_TIMEOUT_S
+                )
                 if answer.held:
                     self.refused_by.pop(member.instance, None)
                     return True
-                if not answer.under_way:
+                if not answer.in_progress:
                     self._refused(member, question.digest, answer.reason or "it does not say why")
                     return False
         except PeerUnreachable as error:

@@ -91,9 +91,9 @@ class CloneGuard:
 class StaleNotices:
     """Handshakes with instances that use an id or an incarnation which is over: the answer tells them."""
 
-    def __init__(self, members: Members, say_hello: SayHello) -> None:
+    def __init__(self, members: Members, send_handshake: SayHello) -> None:
         self._members = members
-        self._say_hello = say_hello
+        self._send_handshake = send_handshake
         self._notified_at: dict[str, float] = {}
         self._notifying: set[asyncio.Task[None]] = set()
 
@@ -114,6 +114,6 @@ class StaleNotices:
         now = asyncio.get_running_loop().time()
         if now > self._notified_at.get(instance, -BUMP_INTERVAL_S) + BUMP_INTERVAL_S:
             self._notified_at[instance] = now
-            task = asyncio.create_task(self._say_hello(self._members.url_of(beat), member))
+            task = asyncio.create_task(self._send_handshake(self._members.url_of(beat), member))
             self._notifying.add(task)
             task.add_done_callback(self._notifying.discard)

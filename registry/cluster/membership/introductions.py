@@ -24,31 +24,31 @@ class SayHello(Protocol):
 
 
 class Introductions:
-    """The hellos that one process has under way."""
+    """The handshakes that one process has under way."""
 
-    def __init__(self, members: Members, own_url: str, say_hello: SayHello) -> None:
+    def __init__(self, members: Members, own_url: str, send_handshake: SayHello) -> None:
         self._members = members
         self._own_url = own_url
-        self._say_hello = say_hello
+        self._send_handshake = send_handshake
         self._pending: dict[str, asyncio.Task[None]] = {}
         self._met: set[str] = set()
-        """Addresses to which a hello was sent. What comes of it later is for the rounds of introduction."""
+        """Addresses to which a handshake was sent. What comes of it later is for the rounds of introduction."""
 
     @property
     def pending(self) -> bool:
         return bool(self._pending)
 
     def hear_of(self, urls: Iterable[str]) -> None:
-        """Say hello to addresses that are new here."""
+        """Send a handshake to addresses that are new here."""
         known = {self._own_url, "", *(self._members.url(member) for member in self._members.live())}
         for url in urls:
             if url not in known and url not in self._met and len(self._pending) < MAX_PENDING:
                 self._met.add(url)
-                task = self._pending[url] = asyncio.create_task(self._say_hello(url))
+                task = self._pending[url] = asyncio.create_task(self._send_handshake(url))
                 task.add_done_callback(partial(self._ended, url))
 
     async def meet(self, urls: Iterable[str]) -> None:
-        """Say hello to addresses that are new here, and wait for the answers."""
+        """Send a handshake to addresses that are new here, and wait for the answers."""
         self.hear_of(urls)
         if self._pending:
             await asyncio.wait(self._pending.values())

@@ -59,7 +59,7 @@ class Member:
         """Loop times of the questions that it has not answered yet."""
         self.claimed_at: float | None = None
         """Loop time of its last heartbeat that was no proof of life."""
-        self.proven_start = 0
+        self.proven_incarnation = 0
         """The incarnation that has answered a request: heartbeats on the bus keep that one live, and no other."""
         self.answers_in_s = 0.0
         """Seconds that it takes to answer a short question, smoothed."""
@@ -139,12 +139,12 @@ class Member:
     @property
     def applied_of_incarnation(self) -> tuple[int, int]:
         """Its incarnation, and the number up to which every change of it is applied here."""
-        return self.beat.start, self.applied.contiguous_seq(self.beat.start)
+        return self.beat.incarnation, self.applied.contiguous_seq(self.beat.incarnation)
 
     @property
     def missing_changes(self) -> int:
         """Return how many changes the member has published that have not been applied here."""
-        return max(self.beat.changes - self.applied.contiguous_seq(self.beat.start), 0)
+        return max(self.beat.published_seq - self.applied.contiguous_seq(self.beat.incarnation), 0)
 
     @property
     def ahead(self) -> bool:
@@ -156,35 +156,35 @@ class Progress:
     """The changes of another instance's current incarnation that are applied here."""
 
     def __init__(self) -> None:
-        self.start = 0
+        self.incarnation = 0
         self._contiguous_seq = 0
         self._out_of_order: set[int] = set()
 
-    def contiguous_seq(self, start: int) -> int:
+    def contiguous_seq(self, incarnation: int) -> int:
         """Return the number up to which all changes of incarnation `start` are applied."""
-        return self._contiguous_seq if start == self.start else 0
+        return self._contiguous_seq if incarnation == self.incarnation else 0
 
-    def seen(self, start: int, sequence: int) -> bool:
+    def seen(self, incarnation: int, sequence: int) -> bool:
         """Return whether this change is applied already."""
-        return start == self.start and (sequence <= self._contiguous_seq or sequence in self._out_of_order)
+        return incarnation == self.incarnation and (sequence <= self._contiguous_seq or sequence in self._out_of_order)
 
-    def note(self, start: int, sequence: int) -> None:
+    def note(self, incarnation: int, sequence: int) -> None:
         """One change is applied."""
-        if self._enter(start):
+        if self._enter(incarnation):
             self._out_of_order.add(sequence)
             self._advance()
 
-    def note_up_to(self, start: int, contiguous_seq: int) -> None:
+    def note_up_to(self, incarnation: int, contiguous_seq: int) -> None:
         """Everything up to a change is here, by catching up."""
-        if self._enter(start):
+        if self._enter(incarnation):
             self._contiguous_seq = max(self._contiguous_seq, contiguous_seq)
             self._out_of_order = {sequence for sequence in self._out_of_order if sequence > self._contiguous_seq}
             self._advance()
 
-    def _enter(self, start: int) -> bool:
-        if start > self.start:
-            self.start, self._contiguous_seq, self._out_of_order = start, 0, set()
-        return start == self.start
+    def _enter(self, incarnation: int) -> bool:
+        if incarnation > self.incarnation:
+            self.incarnation, self._contiguous_seq, self._out_of_order = incarnation, 0, set()
+        return incarnation == self.incarnation
 
     def _advance(self) -> None:
         while self._contiguous_seq + 1 in self._out_of_order:
@@ -220,7 +220,7 @@ class Members:
             place = (row.site, row.advertise, row.advertise_site, row.version)
             self._place(
                 member,
-                Heartbeat(*place, row.start, 0, 0, b"", {}, name=row.name, capabilities=row.capabilities.split()),
+                Heartbeat(*place, row.incarnation, 0, 0, b"", {}, name=row.name, capabilities=row.capabilities.split()),
             )
             member.sequence = row.sequence
             member.sync_point = sync_point.get(row.instance)
@@ -235,12 +235,12 @@ class Members:
         if instance == self.own_instance or (instance not in self._members and len(self._members) >= MAX_MEMBERS):
             return None
         member = self._members.setdefault(instance, Member(instance))
-        if beat.start < member.beat.start:
+        if beat.incarnation < member.beat.incarnation:
             self.on_stale_incarnation(member, beat)
             return None
-        if beat.start == member.beat.start and sequence <= member.sequence:
+        if beat.incarnation == member.beat.incarnation and sequence <= member.sequence:
             return None
-        begins = not member.live or beat.start != member.proven_start
+        begins = not member.live or beat.incarnation != member.proven_incarnation
         self._place(member, beat)
         member.sequence = sequence
         if on_bus and begins:
@@ -251,7 +251,7 @@ class Members:
             member.on_bus_at = _now()
         if begins:
             member.give_chance()
-        member.is_new, member.proven_start, member.heard_at = begins, beat.start, _now()
+        member.is_new, member.proven_incarnation, member.heard_at = begins, beat.incarnation, _now()
         for call in self.on_heard:
             call(member)
         return member
@@ -329,7 +329,7 @@ class Members:
         return [
             Candidate(member.instance, member.beat.site)
             for member in self.all()
-            if not member.beat.front_end and _now() - (member.heard_at or self._began) < AWAY_S
+            if not member.beat.proxy and _now() - (member.heard_at or self._began) < AWAY_S
         ]
 
     def url(self, member: Member) -> str:

@@ -23,7 +23,7 @@ from registry.cluster.membership.heartbeats import OwnHeartbeat
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.membership.shared_addresses import SharedAddresses
 from registry.cluster.rpc.client import NO_CONTENT, TIMEOUT_S, PeerClient
-from registry.cluster.rpc.messages import Heartbeat, HeldAnswer, HeldQuestion, ReachAnswer, ReachQuestion
+from registry.cluster.rpc.messages import Heartbeat, LocateRequest, LocateResponse, ReachRequest, ReachResponse
 from registry.ports import PeerUnreachable
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
@@ -69,7 +69,7 @@ class Reachability:
         self._answered_at = 0.0
         self._logged_at = -LOG_INTERVAL_S
         self._wake = asyncio.Event()
-        self.reached_by: str | None = None
+        self.reached_from: str | None = None
         """The peer that reached this instance last; None while none does or none has been asked."""
         self.problem = ""
         """The error that a peer found; empty while the address is reached or nothing is known."""
@@ -96,14 +96,14 @@ class Reachability:
             await self.check()
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CHECK_INTERVAL_S if self.reached_by is not None else RETRY_S):
+                async with asyncio.timeout(CHECK_INTERVAL_S if self.reached_from is not None else RETRY_S):
                     await self._wake.wait()
 
     async def check(self) -> None:
         """Have one peer try the address; where it does not reach this instance, others too. One of another site that
         comes through `--advertise-site` is asked beside them."""
         beat = self._own_heartbeat.make()
-        question = ReachQuestion(beat.site, beat.advertise, beat.advertise_site)
+        question = ReachRequest(beat.site, beat.advertise, beat.advertise_site)
         members = self._rotated(self._members.reachable())
         near = [member for member in members if not self._comes_through_site(member, beat)]
         far = [member for member in members if self._comes_through_site(member, beat)]
@@ -113,29 +113,29 @@ class Reachability:
         verdicts, site_verdicts = await asyncio.gather(
             self._ask(places[:1], question), self._ask([(self._members.url(m), m.instance) for m in far[:1]], question)
         )
-        if not any(verdict.reached and not verdict.through_site for verdict in verdicts):
+        if not any(verdict.reached and not verdict.via_site for verdict in verdicts):
             verdicts += await self._ask(places[1:MAX_ASKED], question)
         self._is_checked = self._is_checked or bool(places)
         verdicts += site_verdicts
-        self._note(beat.advertise, [verdict for verdict in verdicts if not verdict.through_site])
-        self._note_site(beat.advertise_site, [verdict for verdict in verdicts if verdict.through_site])
+        self._note(beat.advertise, [verdict for verdict in verdicts if not verdict.via_site])
+        self._note_site(beat.advertise_site, [verdict for verdict in verdicts if verdict.via_site])
 
-    async def attempt(self, instance: str, question: ReachQuestion) -> ReachAnswer:
+    async def attempt(self, instance: str, question: ReachRequest) -> ReachResponse:
         """Try another instance's address for it, as this one would for content. Members alone can ask for that."""
         own = self._members.own_instance
-        through_site = question.site != self._members.own_site and bool(question.advertise_site)
-        url = question.advertise_site if through_site else question.advertise
+        via_site = question.site != self._members.own_site and bool(question.advertise_site)
+        url = question.advertise_site if via_site else question.advertise
         try:
             async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
-                await self._peers.ask_url(url, "/held", HeldQuestion(NO_CONTENT), HeldAnswer, instance)
+                await self._peers.ask_url(url, "/locate", LocateRequest(NO_CONTENT), LocateResponse, instance)
         except TimeoutError:
-            return ReachAnswer(own, False, f"{url} gives no answer within {ATTEMPT_TIMEOUT_S:g} s", through_site)
+            return ReachResponse(own, False, f"{url} gives no answer within {ATTEMPT_TIMEOUT_S:g} s", via_site)
         except PeerUnreachable as error:
-            return ReachAnswer(own, False, str(error), through_site)
-        return ReachAnswer(own, True, "", through_site)
+            return ReachResponse(own, False, str(error), via_site)
+        return ReachResponse(own, True, "", via_site)
 
     def _heard(self, member: Member) -> None:
-        if member.is_new and self.reached_by is None:
+        if member.is_new and self.reached_from is None:
             self._wake.set()
 
     def _rotated(self, members: list[Member]) -> list[Member]:
@@ -152,33 +152,33 @@ class Reachability:
     def _comes_through_site(self, member: Member, beat: Heartbeat) -> bool:
         return bool(beat.advertise_site) and member.beat.site != beat.site
 
-    async def _ask(self, places: list[tuple[str, str]], question: ReachQuestion) -> list[ReachAnswer]:
+    async def _ask(self, places: list[tuple[str, str]], question: ReachRequest) -> list[ReachResponse]:
         """Return what those say that answer, but for this instance itself: a list of peers may hold it too."""
         asked = await asyncio.gather(*(self._ask_one(url, instance, question) for url, instance in places))
         return [answer for answer in asked if answer is not None and answer.instance != self._members.own_instance]
 
-    async def _ask_one(self, url: str, instance: str, question: ReachQuestion) -> ReachAnswer | None:
+    async def _ask_one(self, url: str, instance: str, question: ReachRequest) -> ReachResponse | None:
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                return await self._peers.ask_url(url, "/reach", question, ReachAnswer, instance)
+                return await self._peers.ask_url(url, "/reach", question, ReachResponse, instance)
         except (PeerUnreachable, TimeoutError):
             return None
 
-    def _note(self, address: str, verdicts: list[ReachAnswer]) -> None:
+    def _note(self, address: str, verdicts: list[ReachResponse]) -> None:
         now = _now()
         by = next((verdict.instance for verdict in verdicts if verdict.reached), None)
         if by is not None:
             if self.problem:
                 log.warning(
                     LogEvent.ADDRESS_REACHED,
-                    "instance %(reached_by)s reaches this instance at %(address)s now",
-                    reached_by=by,
+                    "instance %(reached_from)s reaches this instance at %(address)s now",
+                    reached_from=by,
                     address=address,
                 )
-            self.reached_by, self.problem, self._unreached_since = by, "", None
+            self.reached_from, self.problem, self._unreached_since = by, "", None
             self._was_reached, self._logged_at = True, -LOG_INTERVAL_S
         elif verdicts:
-            self.reached_by, self.problem, self._answered_at = None, verdicts[0].problem, now
+            self.reached_from, self.problem, self._answered_at = None, verdicts[0].problem, now
             self._unreached_since = now if self._unreached_since is None else self._unreached_since
             if now >= self._logged_at + LOG_INTERVAL_S:
                 self._logged_at = now
@@ -190,9 +190,9 @@ class Reachability:
                     problem=self.problem,
                 )
         elif now > self._answered_at + FORGET_S:
-            self.reached_by, self.problem, self._unreached_since = None, "", None
+            self.reached_from, self.problem, self._unreached_since = None, "", None
 
-    def _note_site(self, address: str, verdicts: list[ReachAnswer]) -> None:
+    def _note_site(self, address: str, verdicts: list[ReachResponse]) -> None:
         if not verdicts:
             return
         problem = next((verdict.problem for verdict in verdicts if not verdict.reached), "")

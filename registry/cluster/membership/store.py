@@ -76,7 +76,7 @@ def _row(member: Member, now_ms: int) -> MemberRow:
     beat = member.beat
     place = (beat.site, beat.advertise, beat.advertise_site, beat.version)
     capabilities = " ".join(member.capabilities)
-    return MemberRow(member.instance, *place, beat.start, now_ms, member.sequence, beat.name, capabilities)
+    return MemberRow(member.instance, *place, beat.incarnation, now_ms, member.sequence, beat.name, capabilities)
 
 
 def _identity(row: MemberRow) -> tuple[str | int, ...]:

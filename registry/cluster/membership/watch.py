@@ -32,8 +32,8 @@ Ask = Callable[[Member], Awaitable[Handshake]]
 class _Told:
     """The state of one member as it was logged last."""
 
-    def __init__(self, start: int) -> None:
-        self.start = start
+    def __init__(self, incarnation: int) -> None:
+        self.incarnation = incarnation
         self.silent_since: float | None = None
         self.failing_since: float | None = None
         self.policy_differs = False
@@ -73,7 +73,7 @@ class Watch:
             await asyncio.gather(*(self._measure(member) for member in due))
             await asyncio.sleep(HEARTBEAT_S)
 
-    def policy_agrees(self, member: Member) -> bool | None:
+    def policy_matches(self, member: Member) -> bool | None:
         """Return whether a member has the same policy; None where it has not said which it has."""
         return member.beat.policy == self._policy.digest if member.beat.policy else None
 
@@ -95,7 +95,7 @@ class Watch:
             if member.heard_at is not None:  # one that is known from the disk alone may have been away for long
                 told = self._told.get(member.instance)
                 if told is None:
-                    told = self._told[member.instance] = _Told(member.beat.start)
+                    told = self._told[member.instance] = _Told(member.beat.incarnation)
                     log.info(
                         LogEvent.MEMBER_SEEN,
                         "%(member)s is heard, at site %(site)s",
@@ -146,9 +146,9 @@ class Watch:
                 member=member.shown,
                 silent_s=heard_at - told.silent_since,
             )
-        elif told.start != member.beat.start:
+        elif told.incarnation != member.beat.incarnation:
             log.info(LogEvent.MEMBER_RESTARTED, "%(member)s was restarted and is back", member=member.shown)
-        told.silent_since, told.start = None, member.beat.start
+        told.silent_since, told.incarnation = None, member.beat.incarnation
 
     def _tell_answers(self, member: Member, told: _Told) -> None:
         since = member.failing_since
@@ -170,7 +170,7 @@ class Watch:
             told.failing_since = None
 
     def _tell_policy(self, member: Member, told: _Told) -> None:
-        differs = self.policy_agrees(member) is False
+        differs = self.policy_matches(member) is False
         if differs and not told.policy_differs:
             log.warning(
                 LogEvent.POLICY_MISMATCH_DETECTED,

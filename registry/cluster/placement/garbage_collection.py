@@ -44,7 +44,7 @@ from registry.cluster.membership.members import Member, Members
 from registry.cluster.placement.collection_reasons import Code, Reason
 from registry.cluster.replication.anti_entropy import AntiEntropy
 from registry.cluster.rpc.client import PeerClient
-from registry.cluster.rpc.messages import ReferenceAnswer, ReferenceQuestion, ReleaseAnswer, ReleaseQuestion
+from registry.cluster.rpc.messages import ReferenceRequest, ReferenceResponse, ReleaseRequest, ReleaseResponse
 from registry.errors import StorageFailed
 from registry.event_loop.steps import Steps
 from registry.oci.names import Digest, Repository, parse_digest
@@ -284,31 +284,35 @@ class GarbageCollector:
     async def _ask_all(self, digests: list[Digest]) -> list[tuple[Member, Digest]]:
         """Return which members rely on which content. Raises Blocked unless all answered and their facts are here."""
         members = self._members.all()
-        question = ReferenceQuestion(list(digests), self._incarnation.number, self._incarnation.published_seq)
-        answers = await asyncio.gather(*(self._ask(member, "/relied", question, ReferenceAnswer) for member in members))
+        question = ReferenceRequest(list(digests), self._incarnation.number, self._incarnation.published_seq)
+        answers = await asyncio.gather(
+            *(self._ask(member, "/references", question, ReferenceResponse) for member in members)
+        )
         for member, answer in zip(members, answers, strict=True):
-            if answer.unknown:
-                raise Blocked(Code.MEMBER_BLOCKED, _who(member) | {"cause": answer.unknown})
+            if answer.problem:
+                raise Blocked(Code.MEMBER_BLOCKED, _who(member) | {"cause": answer.problem})
         levels = (self._level(member, question, answer) for member, answer in zip(members, answers, strict=True))
         if not all(await asyncio.gather(*levels)):
             raise Blocked(Code.UPDATES_MISSING)
         return [
             (member, Digest(digest))
             for member, answer in zip(members, answers, strict=True)
-            for digest in answer.relied
+            for digest in answer.referenced
         ]
 
-    async def _level(self, member: Member, question: ReferenceQuestion, answer: ReferenceAnswer) -> bool:
+    async def _level(self, member: Member, question: ReferenceRequest, answer: ReferenceResponse) -> bool:
         """Return whether this instance has all that a member had committed when it answered, and vice versa.
         Mostly that is so, or the frames are on their way; otherwise the two exchange what they have."""
-        if answer.applied >= question.changes and await self._applied(member, answer.start, answer.changes):
+        if answer.applied >= question.published_seq and await self._applied(
+            member, answer.incarnation, answer.published_seq
+        ):
             return True
         return await self._anti_entropy.catch_up_to_now(member)
 
-    async def _applied(self, member: Member, start: int, changes: int) -> bool:
+    async def _applied(self, member: Member, incarnation: int, changes: int) -> bool:
         """Return whether we have all changes of a member up to one, or have them in a moment."""
         deadline = _now() + MOMENT_S
-        while member.applied.contiguous_seq(start) < changes:
+        while member.applied.contiguous_seq(incarnation) < changes:
             if _now() > deadline:
                 return False
             await asyncio.sleep(LOOK_S)
@@ -320,8 +324,8 @@ class GarbageCollector:
         if not links:
             return released
         members = self._members.all()
-        question = ReleaseQuestion(list(links), [sorted(known) for known in links.values()])
-        for answer in await asyncio.gather(*(self._ask(m, "/release", question, ReleaseAnswer) for m in members)):
+        question = ReleaseRequest(list(links), [sorted(known) for known in links.values()])
+        for answer in await asyncio.gather(*(self._ask(m, "/release", question, ReleaseResponse) for m in members)):
             released &= set(map(Digest, answer.released))
         return released
 
@@ -368,18 +372,18 @@ class GarbageCollector:
 
     # Answering others
 
-    async def relied(self, asker: Member | None, question: ReferenceQuestion) -> ReferenceAnswer:
+    async def relied(self, asker: Member | None, question: ReferenceRequest) -> ReferenceResponse:
         """Return which of some contents this instance relies on."""
         if asker is not None:
-            await self._applied(asker, question.start, question.changes)
-        applied = asker.applied.contiguous_seq(question.start) if asker is not None else 0
+            await self._applied(asker, question.incarnation, question.published_seq)
+        applied = asker.applied.contiguous_seq(question.incarnation) if asker is not None else 0
         relied, unknown = self._relied(map(parse_digest, question.digests)), ""
         try:
             self._check_all_is_known()
         except Blocked as error:
             unknown = str(error)
         own = self._incarnation
-        return ReferenceAnswer(list(relied), unknown, own.number, own.published_seq, applied)
+        return ReferenceResponse(list(relied), unknown, own.number, own.published_seq, applied)
 
     def _relied(self, digests: Iterable[Digest]) -> list[Digest]:
         relied: list[Digest] = []

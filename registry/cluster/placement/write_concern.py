@@ -23,7 +23,7 @@ from registry.cluster.placement.replicator import Replicator
 from registry.cluster.replication.anti_entropy import AntiEntropy
 from registry.cluster.replication.manifest_bodies import ManifestBodies
 from registry.cluster.rpc.client import PeerClient
-from registry.cluster.rpc.messages import ReplicateBlobAnswer, ReplicateManifestAnswer, ReplicateManifestQuestion
+from registry.cluster.rpc.messages import ReplicateBlobResponse, ReplicateManifestRequest, ReplicateManifestResponse
 from registry.cluster.transfer.transfer import TransferFailed, Transfers
 from registry.errors import ContentUnreachable, StorageFailed, WriteConcernTimeout
 from registry.event_loop.steps import ROWS_PER_STEP
@@ -98,7 +98,7 @@ class WriteConcern:
             return
         reached: list[Candidate] = [self._own] if self._keeps else []
         first, length = own_span(push.delta)
-        question = ReplicateManifestQuestion(repository, digest, push.writer, first + length)
+        question = ReplicateManifestRequest(repository, digest, push.writer, first + length)
         tasks = [asyncio.create_task(self._reach(group, question, reached)) for group in groups]
         try:
             async with asyncio.timeout(self._patience_s):
@@ -133,7 +133,7 @@ class WriteConcern:
         first = [one for one in self._replicator.designated(repository, digest) if one != self._own]
         return first + [one for one in self._others(digest) if one not in first]
 
-    async def _reach(self, group: Group, question: ReplicateManifestQuestion, reached: list[Candidate]) -> None:
+    async def _reach(self, group: Group, question: ReplicateManifestRequest, reached: list[Candidate]) -> None:
         """Ask as many candidates as are needed, and one more whenever that takes long, until enough hold the push."""
         asking: dict[asyncio.Task[Place | None], Candidate] = {}
         failed_at: dict[Candidate, float] = {}
@@ -169,7 +169,7 @@ class WriteConcern:
                 free.append(one)
         return sorted(free, key=lambda one: failed_at.get(one, 0.0))
 
-    async def _ask(self, one: Candidate, question: ReplicateManifestQuestion) -> Place | None:
+    async def _ask(self, one: Candidate, question: ReplicateManifestRequest) -> Place | None:
         """Ask a candidate until it holds everything. Return its place; None when it does not answer, or cannot."""
         member = self._members.get(one.instance)
         if member is None:
@@ -178,12 +178,14 @@ class WriteConcern:
         lacking: int | None = None
         while True:
             try:
-                answer = await self._peers.ask(member, "/secure", question, ReplicateManifestAnswer, ANSWER_S)
+                answer = await self._peers.ask(
+                    member, "/replicate-manifest", question, ReplicateManifestResponse, ANSWER_S
+                )
             except PeerUnreachable:
                 return None
-            if answer.held or not answer.lacking or answer.lacking == lacking:
+            if answer.held or not answer.missing or answer.missing == lacking:
                 return place if answer.held else None
-            lacking = answer.lacking
+            lacking = answer.missing
 
     def _timed_out(self, rule: Rule, sites: list[str], reached: list[Candidate]) -> WriteConcernTimeout:
         detail: dict[str, object] = {"acknowledge": str(rule.acknowledge)}
@@ -194,7 +196,7 @@ class WriteConcern:
             detail["sites_without"] = ", ".join(without)
         else:
             count, wanted, what = len(reached), rule.acknowledge.number, "instances hold"
-        detail |= {"reached": count, "wanted": wanted}
+        detail |= {"acknowledged": count, "required": wanted}
         name_of = self._members.name_of
         detail["holders"] = [
             {"instance": one.instance, "name": name_of(one.instance), "site": one.site} for one in reached
@@ -211,32 +213,32 @@ class WriteConcern:
 
     # Answering
 
-    async def replicate_blob(self, digest: Digest, size: int, asker: str) -> ReplicateBlobAnswer:
+    async def replicate_blob(self, digest: Digest, size: int, asker: str) -> ReplicateBlobResponse:
         """Replicate one content here. Return within SLICE_S; a transfer that has begun goes on."""
         if not self._keeps:
-            return ReplicateBlobAnswer(False, reason="it keeps no copies: it is a front end, or leaves too")
+            return ReplicateBlobResponse(False, reason="it keeps no copies: it is a front end, or leaves too")
         try:
             async with asyncio.timeout(SLICE_S):
                 if not self._queries.is_held(digest):
                     await self._transfers.bring(digest, size, asker)
-            return ReplicateBlobAnswer(True)
+            return ReplicateBlobResponse(True)
         except TimeoutError:
-            return ReplicateBlobAnswer(False, True)
+            return ReplicateBlobResponse(False, True)
         except (ContentUnreachable, TransferFailed, StorageFailed) as error:
-            return ReplicateBlobAnswer(False, reason=str(error)[:MAX_REASON])
+            return ReplicateBlobResponse(False, reason=str(error)[:MAX_REASON])
 
     async def replicate_manifest(
-        self, question: ReplicateManifestQuestion, asker: Member | None
-    ) -> ReplicateManifestAnswer:
+        self, question: ReplicateManifestRequest, asker: Member | None
+    ) -> ReplicateManifestResponse:
         """Replicate everything that a manifest refers to. Return what is missing within SLICE_S; transfers go on."""
         if not self._keeps:
-            return ReplicateManifestAnswer(False)
+            return ReplicateManifestResponse(False)
         repository, digest = parse_repository(question.repository), parse_digest(question.digest)
         if not self._queries.refers_to(repository, digest) and asker is not None:
             await self._anti_entropy.pull_document(document_name(repository), [asker])
         has_seen = question.clock > 0 and self._queries.has_seen(repository, question.writer, question.clock)
         if not self._queries.refers_to(repository, digest):
-            return ReplicateManifestAnswer(has_seen)  # seen first, and not there after that: it was deleted
+            return ReplicateManifestResponse(has_seen)  # seen first, and not there after that: it was deleted
         try:
             async with asyncio.timeout(SLICE_S):
                 lacking = [part async for part in self._lacking(repository, digest)]
@@ -245,9 +247,9 @@ class WriteConcern:
         except TimeoutError:
             pass
         except (ContentUnreachable, TransferFailed, StorageFailed):
-            return ReplicateManifestAnswer(False)
+            return ReplicateManifestResponse(False)
         left = [part async for part in self._lacking(repository, digest)]
-        return ReplicateManifestAnswer(not left, len(left))
+        return ReplicateManifestResponse(not left, len(left))
 
     async def _lacking(self, repository: Repository, digest: Digest) -> AsyncIterator[Digest]:
         """Yield what a manifest refers to, over all levels, and is missing here: linked blobs without content, and

@@ -107,7 +107,7 @@ class AntiEntropy:
             elif self.differs(member):
                 differing.append(member)
             elif member.beat.root == self._catalog.replica.root():
-                self._note_sync_point(member, member.beat.commit, member.beat.changes, member.beat.start)
+                self._note_sync_point(member, member.beat.commit, member.beat.published_seq, member.beat.incarnation)
         self._round += MEMBERS_A_ROUND
         first = self._round % len(differing) if differing else 0
         return ahead + (differing[first:] + differing[:first])[:MEMBERS_A_ROUND]
@@ -162,8 +162,12 @@ class AntiEntropy:
 
     async def _catch_up(self, member: Member) -> bool:
         # Success covers what the member had committed and published before it began, whatever it adds meanwhile.
-        start, commit, changes = member.beat.start, member.beat.commit, member.beat.changes
-        remembered = member.sync_point.number if member.sync_point and member.sync_point.start == start else None
+        incarnation, commit, changes = member.beat.incarnation, member.beat.commit, member.beat.published_seq
+        remembered = (
+            member.sync_point.commit_number
+            if member.sync_point and member.sync_point.incarnation == incarnation
+            else None
+        )
         if remembered is None and not self._catalog.replica.commit_number():
             remembered = 0  # an empty replica lacks everything: listing it is cheaper than searching for differences
         try:
@@ -171,10 +175,10 @@ class AntiEntropy:
             if remembered is not None and not report.exchanged and self._audit_is_due(member):
                 report = await self.drive(member, catch_up(self._catalog.replica, None))
             await self._merge_fork(member, report.forked)
-            if member.beat.start != start:
+            if member.beat.incarnation != incarnation:
                 # A clone may have answered, which lacks changes that this member has published.
                 raise PeerUnreachable("it has begun anew meanwhile")
-            self._note_sync_point(member, report.commit or commit, changes, start)
+            self._note_sync_point(member, report.commit or commit, changes, incarnation)
             await self._save_sync_point(member)
         except (PeerUnreachable, CrdtError, StorageFailed) as error:
             self.rounds["failed"] += 1
@@ -210,12 +214,12 @@ class AntiEntropy:
                 document=document,
                 member=member.shown,
             )
-            theirs = await self._peers.ask(member, "/facts", m.FactsQuestion(document), m.FactsAnswer, timeout_s=30.0)
+            theirs = await self._peers.ask(member, "/facts", m.FactsRequest(document), m.FactsResponse, timeout_s=30.0)
             await self._catalog.heal(document, decode_vector(theirs.vector), theirs.facts)
 
-    def _note_sync_point(self, member: Member, commit: int, changes: int, start: int) -> None:
-        member.advance_sync_point(SyncPoint(start, commit))
-        member.applied.note_up_to(start, changes)
+    def _note_sync_point(self, member: Member, commit: int, changes: int, incarnation: int) -> None:
+        member.advance_sync_point(SyncPoint(incarnation, commit))
+        member.applied.note_up_to(incarnation, changes)
 
     async def _save_sync_point(self, member: Member) -> None:
         reached = member.sync_point
@@ -238,28 +242,28 @@ class AntiEntropy:
         ask = self._peers.ask
         match step:
             case AskChanges(since):
-                return (await ask(member, "/changes", m.ChangesQuestion(since), m.ChangesAnswer)).read()
+                return (await ask(member, "/changes", m.ChangesRequest(since), m.ChangesResponse)).read()
             case AskSummaries(places):
-                return (await ask(member, "/summaries", m.SummariesQuestion.of(places), m.SummariesAnswer)).read()
+                return (await ask(member, "/summaries", m.SummariesRequest.of(places), m.SummariesResponse)).read()
             case AskNames(keys):
-                return (await ask(member, "/names", m.NamesQuestion(keys), m.NamesAnswer)).names
+                return (await ask(member, "/names", m.NamesRequest(keys), m.NamesResponse)).names
             case AskFingerprints(names):
-                question = m.FingerprintsQuestion(names)
-                return (await ask(member, "/fingerprints", question, m.FingerprintsAnswer)).fingerprints
+                question = m.FingerprintsRequest(names)
+                return (await ask(member, "/fingerprints", question, m.FingerprintsResponse)).fingerprints
             case AskDiffs(vectors):
                 return await self._diffs(member, vectors, timeout_s=30.0)
             case Apply(updates):
                 await self._apply_all(member, updates)
             case Send(updates):
                 writers = self._catalog.queries.writers_of(name for name, _ in updates)
-                await ask(member, "/updates", m.Updates(updates, writers, []), m.UpdatesAnswer, timeout_s=30.0)
+                await ask(member, "/updates", m.UpdatesRequest(updates, writers, []), m.UpdatesResponse, timeout_s=30.0)
             case Pause():
                 await asyncio.sleep(FRAME_DELIVERY_S)
         return None
 
     async def _diffs(self, member: Member, vectors: list[tuple[str, Vector]], timeout_s: float) -> list[Diff]:
-        question = m.DiffsQuestion([(name, encode_vector(vector)) for name, vector in vectors])
-        answer = await self._peers.ask(member, "/diffs", question, m.DiffsAnswer, timeout_s)
+        question = m.DiffsRequest([(name, encode_vector(vector)) for name, vector in vectors])
+        answer = await self._peers.ask(member, "/diffs", question, m.DiffsResponse, timeout_s)
         if answer.writers:
             await self._catalog.database.write(lambda tx: note_writers(tx, answer.writers))
         return [diff.read() for diff in answer.diffs]

@@ -14,7 +14,7 @@ from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.gossip import Gossip
 from registry.cluster.replication.recent_frames import RecentFrames
 from registry.cluster.rpc.client import PeerClient
-from registry.cluster.rpc.messages import CommitAcknowledgement, FramesQuestion
+from registry.cluster.rpc.messages import CommitAcknowledgement, FramesRequest
 from registry.ports import PeerUnreachable
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
@@ -95,8 +95,8 @@ class DirectPush:
             size += len(frame)
             if frame and (not frames or size <= MAX_BATCH_BYTES):
                 frames.append(frame)
-        answer = await self._peers.ask(member, "/frames", FramesQuestion(frames), CommitAcknowledgement, PUSH_TIMEOUT_S)
-        if answer.start == self._incarnation.number:
+        answer = await self._peers.ask(member, "/frames", FramesRequest(frames), CommitAcknowledgement, PUSH_TIMEOUT_S)
+        if answer.incarnation == self._incarnation.number:
             self._acknowledgements.confirmed(member, answer.sequences, answer.applied)
             self.pushed += len(answer.sequences)
         if not answer.sequences:
@@ -109,10 +109,12 @@ async def take_pushed(gossip: Gossip, members: Members, sender: str, frames: lis
     if member is None:
         return CommitAcknowledgement(members.own_instance, 0, [], 0)
     taken = [frame for data in frames if (frame := await gossip.receive_pushed(data, sender)) is not None]
-    start = max((frame.start for frame in taken), default=member.beat.start)
-    sequences = [frame.sequence for frame in taken if frame.start == start]
+    incarnation = max((frame.incarnation for frame in taken), default=member.beat.incarnation)
+    sequences = [frame.sequence for frame in taken if frame.incarnation == incarnation]
     until = loop.time() + COMMIT_TIMEOUT_S
-    while loop.time() < until and not all(member.applied.seen(start, sequence) for sequence in sequences):
+    while loop.time() < until and not all(member.applied.seen(incarnation, sequence) for sequence in sequences):
         await asyncio.sleep(COMMIT_POLL_S)
-    committed = [sequence for sequence in sequences if member.applied.seen(start, sequence)]
-    return CommitAcknowledgement(members.own_instance, start, committed, member.applied.contiguous_seq(start))
+    committed = [sequence for sequence in sequences if member.applied.seen(incarnation, sequence)]
+    return CommitAcknowledgement(
+        members.own_instance, incarnation, committed, member.applied.contiguous_seq(incarnation)
+    )

@@ -16,7 +16,7 @@ import msgspec
 from crdt.change import MAX_DELTA_BYTES, Change, decode_change, encode_change
 from crdt.delta import decode_delta, own_span
 from crdt.errors import CrdtError, Malformed, NotUnderstood, Unauthentic
-from crdt.frame import CHANGE, CONFIRMATION, HEARTBEAT, MAX_FRAME_BYTES, Frame, seal, unseal
+from crdt.frame import ACKNOWLEDGEMENT, CHANGE, HEARTBEAT, MAX_FRAME_BYTES, Frame, seal, unseal
 from crdt.gate import CausalBuffer, requirements
 from crdt.header import CAPABILITIES, Field
 from crdt.vector import Vector, covers
@@ -98,7 +98,7 @@ class Gossip:
         self._awaiting: dict[str, list[_Awaited]] = {}
         self.on_incomplete: Callable[[str, str], None] = lambda instance, document: None
         """Called with the sender and the document of a change that its frame could not bring: a diff is due."""
-        self.on_clone_detected: Callable[[int], None] = lambda start: None
+        self.on_clone_detected: Callable[[int], None] = lambda incarnation: None
         """Called with the incarnation of a clone, another process that runs as this instance."""
 
     # Out
@@ -157,7 +157,7 @@ class Gossip:
                 return await self._receive_change(frame, sender)
             elif frame.kind == HEARTBEAT:
                 return self._receive_heartbeat(frame, sender)
-            elif frame.kind == CONFIRMATION:
+            elif frame.kind == ACKNOWLEDGEMENT:
                 self._receive_confirmation(frame, sender)
             else:
                 self._count("unknown kind")
@@ -181,7 +181,7 @@ class Gossip:
 
     def _receive_heartbeat(self, frame: Frame, sender: str) -> bool:
         beat = msgspec.msgpack.decode(frame.payload, type=Heartbeat)
-        if beat.start != frame.start:
+        if beat.incarnation != frame.incarnation:
             raise Malformed("a heartbeat of another start than its frame")
         fresh = self._members.receive_heartbeat(sender, beat, frame.sequence, on_bus=True) is not None
         self._count("heartbeat" if fresh else "stale")
@@ -202,21 +202,24 @@ class Gossip:
 
     def _receive_own(self, frame: Frame) -> None:
         """Take in an own frame that came back. Under another incarnation it echoes the last one, or is a clone's."""
-        echo = frame.start < self._incarnation.number and asyncio.get_running_loop().time() < self._began + OWN_ECHO_S
-        if frame.start == self._incarnation.number:
-            self._count("own")
+        echo = (
+            frame.incarnation < self._incarnation.number
+            and asyncio.get_running_loop().time() < self._began + OWN_ECHO_S
+        )
+        if frame.incarnation == self._incarnation.number:
+            self._count("echo")
             self._acknowledgements.echoed(frame.sequence if frame.kind == CHANGE else None)
         elif echo:
-            self._count("own")
+            self._count("echo")
         else:
-            if not self._frames["twin"]:
+            if not self._frames["clone"]:
                 log.error(
                     LogEvent.CLONE_DETECTED,
                     "another process runs as this instance (%(instance)s): was its directory copied?",
                     instance=self._catalog.instance_id,
                 )
-            self._count("twin")
-            self.on_clone_detected(frame.start)
+            self._count("clone")
+            self.on_clone_detected(frame.incarnation)
 
     def _count(self, outcome: str) -> None:
         self._frames[outcome] += 1
@@ -224,21 +227,25 @@ class Gossip:
     def _receive_confirmation(self, frame: Frame, sender: str) -> None:
         said = msgspec.msgpack.decode(frame.payload, type=CommitAcknowledgement)
         member = self._members.get(sender)
-        if member is not None and said.instance == self._catalog.instance_id and said.start == self._incarnation.number:
-            self._count("confirmation")
+        if (
+            member is not None
+            and said.instance == self._catalog.instance_id
+            and said.incarnation == self._incarnation.number
+        ):
+            self._count("acknowledgement")
             self._acknowledgements.confirmed(member, said.sequences, said.applied)
 
     async def _receive_change(self, frame: Frame, sender: str) -> bool:
         """Return whether it may bring anything: a frame that was recorded and sent again is to cost no transaction."""
         member = self._members.get(sender)
-        if member is not None and member.applied.seen(frame.start, frame.sequence):
+        if member is not None and member.applied.seen(frame.incarnation, frame.sequence):
             self._count("duplicate")
             return False
-        if member is not None and frame.start < member.applied.start:
+        if member is not None and frame.incarnation < member.applied.incarnation:
             self._count("stale")
             return False  # what was before its present incarnation comes by a diff, where it is not here
         if member is None and not self._intake.admits_stranger():
-            self._count("of strangers")
+            self._count("unknown sender")
             return False
         change = decode_change(frame.payload)
         if not change.delta:
@@ -287,8 +294,8 @@ class Gossip:
     def _applied(self, frame: Frame) -> None:
         member = self._members.get(frame.sender.hex())
         if member is not None:
-            member.applied.note(frame.start, frame.sequence)
-            if member.beat.site == self._members.own_site and frame.start == member.beat.start:
+            member.applied.note(frame.incarnation, frame.sequence)
+            if member.beat.site == self._members.own_site and frame.incarnation == member.beat.incarnation:
                 if not self._to_acknowledge:
                     asyncio.get_running_loop().call_soon(self._confirm)
                 self._to_acknowledge.setdefault(member.instance, (member, []))[1].append(frame.sequence)
@@ -297,9 +304,11 @@ class Gossip:
         """Confirm all that was committed together in one message for each instance."""
         confirming, self._to_acknowledge = self._to_acknowledge, {}
         for member, sequences in confirming.values():
-            start = member.beat.start
-            said = CommitAcknowledgement(member.instance, start, sequences, member.applied.contiguous_seq(start))
-            self._send(CONFIRMATION, 0, msgspec.msgpack.encode(said), member.site_name)
+            incarnation = member.beat.incarnation
+            said = CommitAcknowledgement(
+                member.instance, incarnation, sequences, member.applied.contiguous_seq(incarnation)
+            )
+            self._send(ACKNOWLEDGEMENT, 0, msgspec.msgpack.encode(said), member.site_name)
 
     def advanced(self, document: str, vector: Vector) -> None:
         """A document has reached `vector`, by a frame or by a diff: apply what was held for that."""
@@ -317,7 +326,7 @@ class Gossip:
         if covers(self._catalog.replica.state(incoming.document).vector, incoming.needs):
             self._spawn(self._apply(frame, incoming))  # what was missing has been committed since
             return
-        self._count("held")
+        self._count("buffered")
         self._holding.set()
         size = len(incoming.raw) + sum(map(len, incoming.bodies))
         dropped = self._gate.hold(incoming.document, incoming.needs, (frame, incoming), size, self._loop_ms())

@@ -43,8 +43,8 @@ class HeartbeatReactions:
     def on_heard(self, member: Member) -> None:
         """React to a heartbeat of a live member."""
         loop, beat = asyncio.get_running_loop(), member.beat
-        start, applied = beat.applied.get(self._members.own_instance, (0, 0))
-        if beat.site == self._members.own_site and start == self._incarnation.number:
+        incarnation, applied = beat.applied.get(self._members.own_instance, (0, 0))
+        if beat.site == self._members.own_site and incarnation == self._incarnation.number:
             self._acknowledgements.caught_up(member, applied)
         if member.is_new:
             self._heartbeats.greet()
@@ -74,5 +74,5 @@ class HeartbeatReactions:
         """Catch up with a member whose frames have not brought the changes that its heartbeat named: they were lost."""
         if not member.ahead:
             self._ahead_since.pop(member.instance, None)
-        elif member.applied.contiguous_seq(beat.start) < beat.changes and member.reachable:
+        elif member.applied.contiguous_seq(beat.incarnation) < beat.published_seq and member.reachable:
             self._anti_entropy.catch_up_soon(member)

@@ -40,7 +40,7 @@ class ReplicationDelays:
         if member is None:
             return  # it has never been heard of: a writer's hint, or one that left the cluster long ago
         delay_s = max(self._clock.now_ms() - (time >> COUNTER_BITS), 0) / 1000
-        key = (member.beat.site, "frame" if by_frame else "diff")
+        key = (member.beat.site, "gossip" if by_frame else "anti-entropy")
         if key not in self.by_site:
             self.by_site[key] = Durations(BOUNDS_S)
         self.by_site[key].note(delay_s)

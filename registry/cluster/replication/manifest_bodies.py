@@ -19,7 +19,7 @@ from registry.cluster.membership.members import Member, Members
 from registry.cluster.replication.anti_entropy import AntiEntropy
 from registry.cluster.replication.gossip import fits_a_frame
 from registry.cluster.rpc.client import PeerClient
-from registry.cluster.rpc.messages import ManifestsAnswer, ManifestsQuestion, Updates, UpdatesAnswer
+from registry.cluster.rpc.messages import ManifestsRequest, ManifestsResponse, UpdatesRequest, UpdatesResponse
 from registry.cluster.transfer.locator import Locator
 from registry.errors import StorageFailed
 from registry.oci.manifest import MAX_MANIFEST_BYTES
@@ -106,9 +106,9 @@ class ManifestBodies:
     async def _take_batch(self, member: Member, digests: list[Digest]) -> bool:
         """Keep what a member gives of some bodies. Answers whether that was any. Raises TimeoutError, and does not note
         on the member that it was slow: one body it may give in time."""
-        url, question = self._members.url(member), ManifestsQuestion([*digests])
+        url, question = self._members.url(member), ManifestsRequest([*digests])
         async with asyncio.timeout(BATCH_TIMEOUT_S):
-            answer = await self._peers.ask_url(url, "/manifests", question, ManifestsAnswer, member.instance)
+            answer = await self._peers.ask_url(url, "/manifests", question, ManifestsResponse, member.instance)
         keep = (partial(store_missing_body, body=body) for body in answer.bodies)
         return any(await asyncio.gather(*map(self._catalog.database.write_in_steps, keep)))
 
@@ -190,14 +190,16 @@ class ManifestBodies:
             return True
         for member in self._members.reachable()[:DEPOSIT_TRIES]:
             writers = self._catalog.queries.writers_of([change.document])
-            updates = Updates([(change.document, change.delta)], writers, list(change.bodies))
+            updates = UpdatesRequest([(change.document, change.delta)], writers, list(change.bodies))
             try:
-                answer = await self._peers.ask(member, "/updates", updates, UpdatesAnswer, DEPOSIT_S)
-                if answer.early:
+                answer = await self._peers.ask(member, "/updates", updates, UpdatesResponse, DEPOSIT_S)
+                if answer.missing_dependencies:
                     await self._anti_entropy.drive(
                         member, exchange_now(self._catalog.replica, [change.document], Report())
                     )
-                    await self._peers.ask(member, "/updates", Updates([], {}, updates.bodies), UpdatesAnswer, DEPOSIT_S)
+                    await self._peers.ask(
+                        member, "/updates", UpdatesRequest([], {}, updates.bodies), UpdatesResponse, DEPOSIT_S
+                    )
                 return True
             except (PeerUnreachable, CrdtError, StorageFailed) as error:
                 log.warning(

@@ -30,7 +30,7 @@ from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.anti_entropy import AntiEntropy
 from registry.cluster.replication.read_lease import LEASE_S, READ_WAIT_S, ReadLease
 from registry.cluster.rpc.client import PeerClient
-from registry.cluster.rpc.messages import Heartbeat, LeaseAnswer, LeaseQuestion
+from registry.cluster.rpc.messages import Heartbeat, LeaseRequest, LeaseResponse
 from registry.errors import NotCurrent
 from registry.ports import Clock, PeerUnreachable
 
@@ -172,21 +172,21 @@ class SiteLease:
 
     # Granting
 
-    def grant(self, instance: str, question: LeaseQuestion) -> LeaseAnswer:
+    def grant(self, instance: str, question: LeaseRequest) -> LeaseResponse:
         """Grant or refuse a read lease to a member of the site that asks for one."""
         beat = self._own_heartbeat.make()
-        start, applied = question.applied
+        incarnation, applied = question.applied
         member = self._members.get(instance)
         granted = False
         is_near = member is not None and member.beat.site == self._members.own_site  # else it introduces itself first
-        if member is not None and is_near and question.start != member.proven_start:
+        if member is not None and is_near and question.incarnation != member.proven_incarnation:
             self._members.on_unproven(member)  # writes would not wait for it
         elif member is not None and is_near:
             member.touch()
-            granted = self._acknowledgements.may_hold_lease(member, applied if start == beat.start else 0)
+            granted = self._acknowledgements.may_hold_lease(member, applied if incarnation == beat.incarnation else 0)
         self.granted += granted
         site = [self._members.url(member) for member in self._members.of_own_site()]
-        return LeaseAnswer(self._incarnation.next_heartbeat(), beat, granted, site)
+        return LeaseResponse(self._incarnation.next_heartbeat(), beat, granted, site)
 
     # Holding
 
@@ -265,10 +265,10 @@ class SiteLease:
         """Ask for a lease, and take it into use."""
         member = granter.member
         asked_s = self._clock.steady_s()
-        known = member.beat.start
-        question = LeaseQuestion(self._incarnation.number, (known, member.applied.contiguous_seq(known)))
+        known = member.beat.incarnation
+        question = LeaseRequest(self._incarnation.number, (known, member.applied.contiguous_seq(known)))
         try:
-            answer = await self._peers.ask(member, "/lease", question, LeaseAnswer, REQUEST_TIMEOUT_S)
+            answer = await self._peers.ask(member, "/lease", question, LeaseResponse, REQUEST_TIMEOUT_S)
         except PeerUnreachable:
             self._not_answered(granter, asked_s)
             return
@@ -276,13 +276,13 @@ class SiteLease:
             granter.ask_at_s = self._clock.steady_s() + RETRY_S
             self._wake.set()
         granter.missed = 0
-        await self._introductions.meet(answer.site)
+        await self._introductions.meet(answer.site_members)
         self._members.receive_heartbeat(member.instance, answer.heartbeat, answer.sequence, on_bus=False)
         has_lapsed = granter.until_s < asked_s
         if answer.heartbeat.joining:
             # It acknowledges nothing yet. What its last incarnation did is here, if the lease of that has not lapsed.
             granter.out_of_step_since_s = None
-            has_all = member.applied.contiguous_seq(answer.heartbeat.start) >= answer.heartbeat.changes
+            has_all = member.applied.contiguous_seq(answer.heartbeat.incarnation) >= answer.heartbeat.published_seq
             if answer.granted and has_all and not (granter.was_in_use and has_lapsed):
                 granter.until_s = asked_s + LEASE_S
             return
@@ -303,16 +303,19 @@ class SiteLease:
 
     @staticmethod
     def _knows_incarnation(member: Member, beat: Heartbeat) -> bool:
-        return member.sync_point is not None and member.sync_point.start == beat.start
+        return member.sync_point is not None and member.sync_point.incarnation == beat.incarnation
 
     def _has_all(self, member: Member, beat: Heartbeat) -> bool:
         """Return whether every change that a member had published when it sent `beat` is committed here."""
-        return self._knows_incarnation(member, beat) and member.applied.contiguous_seq(beat.start) >= beat.changes
+        return (
+            self._knows_incarnation(member, beat)
+            and member.applied.contiguous_seq(beat.incarnation) >= beat.published_seq
+        )
 
     async def _has(self, member: Member, beat: Heartbeat, until_s: float) -> bool:
         """As `_has_all`, with a wait for what is on its way."""
         patience_s = self._clock.steady_s() + FRAMES_S
-        while (now := self._clock.steady_s()) < until_s and member.beat.start == beat.start:
+        while (now := self._clock.steady_s()) < until_s and member.beat.incarnation == beat.incarnation:
             if self._has_all(member, beat):
                 return True
             if self._knows_incarnation(member, beat) and now < patience_s:

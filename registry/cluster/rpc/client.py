@@ -18,7 +18,7 @@ from registry.capabilities import OWN, Abilities
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.rpc.key_acceptance import KeyAcceptance
 from registry.cluster.rpc.keys import ClusterKey
-from registry.cluster.rpc.messages import HeldAnswer, HeldQuestion, SessionAnswer, SessionQuestion
+from registry.cluster.rpc.messages import LocateRequest, LocateResponse, SessionRequest, SessionResponse
 from registry.cluster.rpc.sessions import (
     KEY_REFUSED,
     NONCE_SIZE,
@@ -119,12 +119,12 @@ class PeerClient:
         own. Raises PeerUnreachable, and what `body` raises."""
         url = self._members.url(member)
         text = b64encode(msgspec.msgpack.encode(question)).decode()
-        headers = [("Concord-Question", text)]
+        headers = [("Concord-Parameters", text)]
         if asyncio.get_running_loop().time() > self._answered_at.get(url, 0.0) + PROVEN_S:
             await self.held_size(member, NO_CONTENT, TIMEOUT_S)  # renews a session that has become worthless
         with _noted(member):
             async with asyncio.timeout(timeout_s) as limit:
-                session = await self._session(url, member.instance, member.beat.start)
+                session = await self._session(url, member.instance, member.beat.incarnation)
                 paced = _paced(body, limit, timeout_s)
                 decoded = await self._exchange(url, session, path, headers, paced, answer)
         member.answered()
@@ -158,7 +158,7 @@ class PeerClient:
         url = self._members.url(member)
         with _noted(member):
             async with asyncio.timeout(TIMEOUT_S) as limit:
-                session = await self._session(url, member.instance, member.beat.start)
+                session = await self._session(url, member.instance, member.beat.incarnation)
                 _, signed = self._sign(session, "GET", path, list(headers), b"")
                 async with self._transport.request("GET", url + PREFIX + path, signed) as response:
                     limit.reschedule(None)
@@ -172,23 +172,23 @@ class PeerClient:
         quarantined copy. Raises PeerUnreachable."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        answer = await self._held(member, HeldQuestion(digest, damaged), timeout_s)
+        answer = await self._held(member, LocateRequest(digest, damaged), timeout_s)
         member.answers_in_s += (loop.time() - begun - member.answers_in_s) * 0.2
         return answer.size
 
-    async def keeps(self, member: Member, digest: Digest, timeout_s: float, relying: bool = False) -> bool:
+    async def keeps(self, member: Member, digest: Digest, timeout_s: float, retain: bool = False) -> bool:
         """Return whether a member has a content on its disk and stays: a member that leaves relies on other replicas,
-        so its own must not be relied on. `relying` tells the member to keep its replica, whatever it was about to do
+        so its own must not be relied on. `retain` tells the member to keep its replica, whatever it was about to do
         with it: this instance is about to leave. Raises PeerUnreachable."""
-        answer = await self._held(member, HeldQuestion(digest, relying=relying), timeout_s)
+        answer = await self._held(member, LocateRequest(digest, retain=retain), timeout_s)
         return answer.size is not None and answer.stays
 
     async def stays(self, member: Member, timeout_s: float) -> bool:
         """Return whether a member stays in the cluster. Raises PeerUnreachable."""
-        return (await self._held(member, HeldQuestion(NO_CONTENT), timeout_s)).stays
+        return (await self._held(member, LocateRequest(NO_CONTENT), timeout_s)).stays
 
-    async def _held(self, member: Member, question: HeldQuestion, timeout_s: float) -> HeldAnswer:
-        return await self.ask(member, "/held", question, HeldAnswer, timeout_s)
+    async def _held(self, member: Member, question: LocateRequest, timeout_s: float) -> LocateResponse:
+        return await self.ask(member, "/locate", question, LocateResponse, timeout_s)
 
     def _sign(
         self, session: Session, method: str, path: str, headers: list[tuple[str, str]], body: Body
@@ -196,7 +196,7 @@ class PeerClient:
         """Return the request's number, and its headers with those that authenticate it."""
         self._sequence += 1
         whole = body if isinstance(body, bytes) else None
-        question, body_hash = dict(headers).get("Concord-Question", ""), hash_of(whole)
+        question, body_hash = dict(headers).get("Concord-Parameters", ""), hash_of(whole)
         mac = sign_request(session, method, PREFIX + path, self._sequence, question, body_hash)
         proof = [
             ("Concord-For", session.server),
@@ -211,14 +211,14 @@ class PeerClient:
     def _forget(self, session: Session) -> None:
         self._sessions = {at: kept for at, kept in self._sessions.items() if kept[0] is not session}
 
-    async def _session(self, url: str, instance: str, start: int = 0) -> Session:
+    async def _session(self, url: str, instance: str, incarnation: int = 0) -> Session:
         """Return a session with an instance, or with any instance that answers at an address if none is named. `start`
         is its incarnation if known: a session of an earlier one would fail, and content cannot be sent twice."""
         at = (url, instance)
         async with self._opening.setdefault(at, asyncio.Lock()):
             now = asyncio.get_running_loop().time()
             session, renew_at = self._sessions.get(at, (None, 0.0))
-            is_usable = session is not None and now <= renew_at and session.start >= start
+            is_usable = session is not None and now <= renew_at and session.incarnation >= incarnation
             # An instance that was removed goes on under another id, also while a session is being opened.
             while session is None or not is_usable or session.client != self._members.own_instance:
                 session, is_usable = await self._open(url, instance), True
@@ -227,7 +227,7 @@ class PeerClient:
 
     async def _open(self, url: str, instance: str) -> Session:
         nonce = self._clock.entropy(NONCE_SIZE)
-        question = SessionQuestion(self._members.own_instance, nonce, __version__, self._capabilities)
+        question = SessionRequest(self._members.own_instance, nonce, __version__, self._capabilities)
         body = msgspec.msgpack.encode(question)
         headers = [
             ("Concord-For", instance),
@@ -244,7 +244,7 @@ class PeerClient:
             if response.status != 200 or not is_mac(said, sign_opened(self._keys[0], nonce, raw)):
                 raise PeerRefused(f"{url} is not of this cluster (it answered {response.status})")
         try:
-            answer = msgspec.msgpack.decode(raw, type=SessionAnswer)
+            answer = msgspec.msgpack.decode(raw, type=SessionResponse)
             session = read_token(token_text(answer.token), self._keys)
         except (msgspec.DecodeError, Malformed) as error:
             raise PeerRefused(f"{url} opened no proper session: {error}") from None

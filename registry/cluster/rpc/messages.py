@@ -36,18 +36,18 @@ class Heartbeat(msgspec.Struct, omit_defaults=True):
     advertise: Text
     advertise_site: Text
     version: Text
-    start: Count
+    incarnation: Count
     commit: Count
     """Its commit number."""
-    changes: Count
+    published_seq: Count
     """Number of changes that it has published in this incarnation."""
     root: StateDigest
     """The state digest of all its documents."""
     applied: dict[str, tuple[Count, Count]]
-    """For each instance of its site: (start, the number up to which it has applied every change of that start)."""
+    """For each instance of its site: (incarnation, the number up to which it has applied all changes of it)."""
     joining: bool = False
     """True while it takes in what the others have. It exchanges with them by itself, so they need not begin a round."""
-    front_end: bool = False
+    proxy: bool = False
     """True for a proxy instance, which holds no replicas."""
     protocol: Count = PROTOCOL
     name: Text = ""
@@ -66,33 +66,33 @@ class CommitAcknowledgement(msgspec.Struct):
 
     instance: InstanceId
     """The instance that published the changes."""
-    start: Count
+    incarnation: Count
     sequences: list[Count]
     applied: Count
     """The number up to which all changes are committed."""
 
 
-class FramesQuestion(msgspec.Struct):
+class FramesRequest(msgspec.Struct):
     """Frames of the sender's changes, which the bus has not brought. Answered by a `CommitAcknowledgement`."""
 
     frames: Annotated[list[bytes], msgspec.Meta(max_length=1000)]
 
 
-class LeaseQuestion(msgspec.Struct):
+class LeaseRequest(msgspec.Struct):
     """Asks for a read lease: the sender, of the same site, is to answer reads for a moment."""
 
-    start: Count
+    incarnation: Count
     """The sender's incarnation."""
     applied: tuple[Count, Count]
     """An incarnation of the receiver, and the number up to which every change of it is committed at the sender."""
 
 
-class LeaseAnswer(msgspec.Struct):
+class LeaseResponse(msgspec.Struct):
     sequence: Count
     heartbeat: Heartbeat
     """Its number of changes is what the lease's holder has to have committed before it answers a read."""
     granted: bool
-    site: list[Text] = []
+    site_members: list[Text] = []
     """Addresses of the living members of the site, as the answerer knows them: the asker may have missed a newcomer."""
 
 
@@ -104,15 +104,15 @@ class Handshake(msgspec.Struct):
     heartbeat: Heartbeat
     members: list[Text]
     """Addresses of other instances, as far as they are known."""
-    known_start: Count = 0
-    """The latest start of the receiver that the sender knows of."""
+    known_incarnation: Count = 0
+    """The latest incarnation of the receiver that the sender knows of."""
 
 
-class ChangesQuestion(msgspec.Struct):
+class ChangesRequest(msgspec.Struct):
     since: Count
 
 
-class ChangesAnswer(msgspec.Struct):
+class ChangesResponse(msgspec.Struct):
     names: list[str]
     commit: Count
     more: bool
@@ -121,12 +121,12 @@ class ChangesAnswer(msgspec.Struct):
         return Changes(self.names, self.commit, self.more)
 
 
-class SummariesQuestion(msgspec.Struct):
+class SummariesRequest(msgspec.Struct):
     places: list[tuple[str, Count]]
     """Bits, as hexadecimal digits, and depth."""
 
     @classmethod
-    def of(cls, places: list[Prefix]) -> "SummariesQuestion":
+    def of(cls, places: list[Prefix]) -> "SummariesRequest":
         return cls([(f"{place.bits:x}", place.depth) for place in places])
 
     def read(self) -> list[Prefix]:
@@ -137,39 +137,39 @@ class SummariesQuestion(msgspec.Struct):
             raise Malformed("a place that is no number") from None
 
 
-class SummariesAnswer(msgspec.Struct):
+class SummariesResponse(msgspec.Struct):
     summaries: list[tuple[list[bytes], list[bytes]]]
 
     @classmethod
-    def of(cls, summaries: list[Summary]) -> "SummariesAnswer":
+    def of(cls, summaries: list[Summary]) -> "SummariesResponse":
         return cls([(list(summary.digests), list(summary.entries)) for summary in summaries])
 
     def read(self) -> list[Summary]:
         return [Summary(tuple(digests), tuple(entries)) for digests, entries in self.summaries]
 
 
-class NamesQuestion(msgspec.Struct):
+class NamesRequest(msgspec.Struct):
     keys: list[bytes]
 
 
-class NamesAnswer(msgspec.Struct):
+class NamesResponse(msgspec.Struct):
     names: list[str]
 
 
-class FingerprintsQuestion(msgspec.Struct):
+class FingerprintsRequest(msgspec.Struct):
     names: list[str]
 
 
-class FingerprintsAnswer(msgspec.Struct):
+class FingerprintsResponse(msgspec.Struct):
     fingerprints: list[bytes]
 
 
-class DiffsQuestion(msgspec.Struct):
+class DiffsRequest(msgspec.Struct):
     documents: list[tuple[str, bytes]]
     """Names and our state vectors."""
 
 
-class DiffAnswer(msgspec.Struct):
+class DiffResponse(msgspec.Struct):
     vector: bytes
     digest: bytes
     update: bytes
@@ -180,17 +180,17 @@ class DiffAnswer(msgspec.Struct):
         return Diff(State(decode_vector(self.vector), self.digest), self.update)
 
     @classmethod
-    def of(cls, state: State, update: bytes) -> "DiffAnswer":
+    def of(cls, state: State, update: bytes) -> "DiffResponse":
         return cls(encode_vector(state.vector), state.digest, update)
 
 
-class DiffsAnswer(msgspec.Struct):
-    diffs: list[DiffAnswer]
+class DiffsResponse(msgspec.Struct):
+    diffs: list[DiffResponse]
     writers: dict[str, str]
     """Instances of the writers in them (hexadecimal), as far as they are known: hints at who has content."""
 
 
-class Updates(msgspec.Struct):
+class UpdatesRequest(msgspec.Struct):
     """Updates and manifest bodies that the receiver may lack."""
 
     documents: list[tuple[str, bytes]]
@@ -198,7 +198,7 @@ class Updates(msgspec.Struct):
     bodies: list[bytes]
 
 
-class ReplicateManifestQuestion(msgspec.Struct):
+class ReplicateManifestRequest(msgspec.Struct):
     """Take all content of a manifest, and say when it is durable here."""
 
     repository: Text
@@ -208,47 +208,47 @@ class ReplicateManifestQuestion(msgspec.Struct):
     """A replica that has reached this clock of `writer` has seen the push. Both are 0 when unknown."""
 
 
-class ReplicateManifestAnswer(msgspec.Struct):
+class ReplicateManifestResponse(msgspec.Struct):
     held: bool
-    lacking: Count = 0
+    missing: Count = 0
     """Number of contents of the manifest that are still on their way."""
 
 
-class ReplicateBlobQuestion(msgspec.Struct):
+class ReplicateBlobRequest(msgspec.Struct):
     """Take a content over from the asker, who is leaving."""
 
     digest: Text
     size: Count
 
 
-class ReplicateBlobAnswer(msgspec.Struct):
+class ReplicateBlobResponse(msgspec.Struct):
     held: bool
-    under_way: bool = False
+    in_progress: bool = False
     reason: Text = ""
     """The reason why it is not taken; empty when it is taken or on its way."""
 
 
-class ReferenceQuestion(msgspec.Struct):
+class ReferenceRequest(msgspec.Struct):
     """Asks which of these contents the receiver relies on, see `garbage_collection`."""
 
     digests: Annotated[list[Text], msgspec.Meta(max_length=1000)]
-    start: Count
-    changes: Count
+    incarnation: Count
+    published_seq: Count
     """Number of changes that the asker has published in the incarnation `start`."""
 
 
-class ReferenceAnswer(msgspec.Struct):
-    relied: list[Text]
-    unknown: str
+class ReferenceResponse(msgspec.Struct):
+    referenced: list[Text]
+    problem: str
     """The reason why the answerer cannot tell; empty when it can."""
-    start: Count
-    changes: Count
+    incarnation: Count
+    published_seq: Count
     """Number of changes that the answerer had published when it answered."""
     applied: Count
     """Number of the asker's changes that the answerer had applied."""
 
 
-class ReleaseQuestion(msgspec.Struct):
+class ReleaseRequest(msgspec.Struct):
     """Give these contents up, where nothing has come to rely on them since the last question."""
 
     digests: Annotated[list[Text], msgspec.Meta(max_length=1000)]
@@ -261,41 +261,41 @@ class ReleaseQuestion(msgspec.Struct):
         return {parse_digest(str(digest)): frozenset(links) for digest, links in pairs}
 
 
-class ReleaseAnswer(msgspec.Struct):
+class ReleaseResponse(msgspec.Struct):
     released: list[Text]
 
 
-class BodiesQuestion(msgspec.Struct):
+class BodiesRequest(msgspec.Struct):
     """Asks which of these manifests' bodies are on the answerer's disk."""
 
     digests: Annotated[list[Text], msgspec.Meta(max_length=1000)]
 
 
-class BodiesAnswer(msgspec.Struct):
+class BodiesResponse(msgspec.Struct):
     held: list[Text]
 
 
-class ManifestsQuestion(msgspec.Struct):
+class ManifestsRequest(msgspec.Struct):
     """Give these manifests' bodies, as many of them as one answer holds."""
 
     digests: Annotated[list[Text], msgspec.Meta(max_length=1000)]
 
 
-class ManifestsAnswer(msgspec.Struct):
+class ManifestsResponse(msgspec.Struct):
     bodies: list[bytes]
     """Those that are here and in order. The asker tells by their digests which they are."""
 
 
-class UpdatesAnswer(msgspec.Struct):
-    early: list[str]
+class UpdatesResponse(msgspec.Struct):
+    missing_dependencies: list[str]
     """Documents whose update could not be applied because something before it is missing."""
 
 
-class FactsQuestion(msgspec.Struct):
+class FactsRequest(msgspec.Struct):
     name: str
 
 
-class FactsAnswer(msgspec.Struct):
+class FactsResponse(msgspec.Struct):
     """All live facts of a document, with their identities; for documents that a forked writer has split."""
 
     vector: bytes
@@ -303,22 +303,22 @@ class FactsAnswer(msgspec.Struct):
     facts: list[tuple[Count, Count, str]]
 
 
-class HeldQuestion(msgspec.Struct):
+class LocateRequest(msgspec.Struct):
     digest: str
-    damaged: bool = False
+    quarantined: bool = False
     """True to ask for a quarantined copy, for the parts of it that are right."""
-    relying: bool = False
+    retain: bool = False
     """True when the asker is about to leave, and gives up its replica if the answerer has one."""
 
 
-class HeldAnswer(msgspec.Struct):
+class LocateResponse(msgspec.Struct):
     """The size of a content on the answerer's disk, and whether the answerer stays in the cluster."""
 
     size: Count | None
     stays: bool = True
 
 
-class ReachQuestion(msgspec.Struct):
+class ReachRequest(msgspec.Struct):
     """Asks the answerer to reach the asker at the address that it advertises, see `reachability`."""
 
     site: Text
@@ -326,17 +326,17 @@ class ReachQuestion(msgspec.Struct):
     advertise_site: Text
 
 
-class ReachAnswer(msgspec.Struct):
+class ReachResponse(msgspec.Struct):
     instance: InstanceId
     """The answerer."""
     reached: bool
     problem: str = ""
     """The error that the attempt met; empty when it reached the asker."""
-    through_site: bool = False
+    via_site: bool = False
     """It tried `advertise_site`, so the verdict says nothing about `advertise`."""
 
 
-class ReplicationQuestion(msgspec.Struct):
+class ReplicationRequest(msgspec.Struct):
     """Asks how far one tag, and the content that it refers to, have been replicated."""
 
     repository: str
@@ -346,27 +346,27 @@ class ReplicationQuestion(msgspec.Struct):
     blobs: list[str]
 
 
-class ReplicationAnswer(msgspec.Struct):
+class ReplicationResponse(msgspec.Struct):
     fact: tuple[str, Count, Count] | None
     """The tag's winning fact at the answerer: digest, time and writer."""
-    lacking: list[str]
+    missing: list[str]
     """The digests in question that are not on the answerer's disk."""
 
 
-class UploadQuestion(msgspec.Struct):
+class ForwardedUploadRequest(msgspec.Struct):
     """A request for an upload that arrived at another instance than its owner; its body is streamed after it."""
 
     method: Literal["PATCH", "PUT", "GET", "DELETE"]
     repository: str
     upload: str
     digest: str | None
-    span: tuple[Count, Count] | None
+    range: tuple[Count, Count] | None
     """The first byte of the chunk and its length."""
     network: str = ""
     """The network of the client, whose uploads the owner bounds."""
 
 
-class UploadAnswer(msgspec.Struct):
+class ForwardedUploadResponse(msgspec.Struct):
     """The response to send to the client."""
 
     status: int
@@ -374,7 +374,7 @@ class UploadAnswer(msgspec.Struct):
     content: bytes
 
 
-class SessionQuestion(msgspec.Struct):
+class SessionRequest(msgspec.Struct):
     """The first half of a handshake."""
 
     instance: InstanceId
@@ -384,7 +384,7 @@ class SessionQuestion(msgspec.Struct):
     """The capabilities of the asker. A later version may refuse a session for want of one."""
 
 
-class SessionAnswer(msgspec.Struct):
+class SessionResponse(msgspec.Struct):
     """The second half of a handshake."""
 
     instance: InstanceId

@@ -41,16 +41,16 @@ class Session(NamedTuple):
     """The instance id of the asking side."""
     server: str
     """The instance id of the answering side, and the start of it that knows which requests it has seen."""
-    start: int
+    incarnation: int
     key: bytes
     expires_ms: int
 
 
 def new_token(
-    key: ClusterKey, client: str, server: str, start: int, client_nonce: bytes, server_nonce: bytes, now_ms: int
+    key: ClusterKey, client: str, server: str, incarnation: int, client_nonce: bytes, server_nonce: bytes, now_ms: int
 ) -> bytes:
     """Return the session token that the answering side gives the asking side."""
-    sides = bytes.fromhex(client), bytes.fromhex(server), start
+    sides = bytes.fromhex(client), bytes.fromhex(server), incarnation
     body = _TOKEN.pack(key.frames.cluster, *sides, client_nonce, server_nonce, now_ms + SESSION_MS)
     return body + _mac(key.sessions, b"token", body)
 
@@ -62,12 +62,14 @@ def read_token(token: str, keys: Sequence[ClusterKey]) -> Session:
         if token_text(raw) != token:
             raise ValueError("spelled in another way, so that what was seen under it would not be known again")
         body, mac = raw[:-_MAC_SIZE], raw[-_MAC_SIZE:]
-        cluster, client, server, start, _, _, expires_ms = _TOKEN.unpack(body)
+        cluster, client, server, incarnation, _, _, expires_ms = _TOKEN.unpack(body)
     except (ValueError, struct.error):
         raise Malformed("this is no session token") from None
     for key in keys:
         if key.frames.cluster == cluster and hmac.compare_digest(mac, _mac(key.sessions, b"token", body)):
-            return Session(token, client.hex(), server.hex(), start, _mac(key.sessions, b"session", raw), expires_ms)
+            return Session(
+                token, client.hex(), server.hex(), incarnation, _mac(key.sessions, b"session", raw), expires_ms
+            )
     raise Unauthentic("a session that no key of this cluster opened")
 
 

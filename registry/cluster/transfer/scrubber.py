@@ -65,7 +65,7 @@ class Pass(msgspec.Struct):
     """Bytes to check when the pass began."""
     bytes: int = 0
     contents: int = 0
-    damaged: int = 0
+    corrupt: int = 0
     repaired: int = 0
 
 
@@ -145,9 +145,9 @@ class Scrubber:
         self.last, self.running = asked, None
         log.info(
             LogEvent.SCRUB_FINISHED,
-            "all content was checked: %(contents)d contents, %(damaged)d corrupt, %(repaired)d repaired",
+            "all content was checked: %(contents)d contents, %(corrupt)d corrupt, %(repaired)d repaired",
             contents=asked.contents,
-            damaged=asked.damaged,
+            corrupt=asked.corrupt,
             repaired=asked.repaired,
         )
 
@@ -237,7 +237,7 @@ class Scrubber:
     async def _repair(self, repair: Coroutine[Any, Any, bool], tallies: list[Pass]) -> None:
         """Begin a repair, and wait only where many are under way."""
         for tally in tallies:
-            tally.damaged += 1
+            tally.corrupt += 1
         task = asyncio.create_task(_counted(repair, tallies))
         self._repairs.add(task)
         task.add_done_callback(self._repairs.discard)

@@ -346,7 +346,7 @@ class Transfers:
                 raise self._differs(transfer, found.pop())
             for member, size in await self._locator.damaged(transfer.digest) if ingest.size == progress else []:
                 # Copies that are damaged at different places make a whole one, a MiB at a time.
-                while size == transfer.size and await self._receive_from(member, transfer, ingest, "remains"):
+                while size == transfer.size and await self._receive_from(member, transfer, ingest, "quarantined"):
                     if not await self._lacks(transfer, ingest):
                         return sources
             if ingest.size > progress:
@@ -390,7 +390,7 @@ class Transfers:
         """Receive from one holder what is lacking next, to the end or to where a damaged copy may go on. Answers
         whether all of that came."""
         end = transfer.size
-        if transfer.quarantined_copy is not None or kind == "remains":
+        if transfer.quarantined_copy is not None or kind == "quarantined":
             end = min(end, ingest.size - ingest.size % CHECK_SPAN_BYTES + CHECK_SPAN_BYTES)
         headers = [("Range", f"bytes={ingest.size}-{end - 1}")]
         try:

@@ -47,7 +47,7 @@ async def forget(instance: Instance, body: bytes) -> Outcome:
         message = "this instance is live; have it leave (concord leave), or stop it"
         raise Unsupported(message, 409, detail={"reason": "member-live"})
     await instance.cluster.removals.remove(found[0].instance)
-    return Outcome({"forgotten": found[0].instance}, {"instance": found[0].instance})
+    return Outcome({"removed": found[0].instance}, {"instance": found[0].instance})
 
 
 def _named(members: list[Member], wanted: str) -> list[Member]:
@@ -79,6 +79,6 @@ def _leaving(instance: Instance) -> dict[str, Any]:
         "leaving": cluster.decommission.under_way,
         "left": cluster.lifecycle.has_left,
         "handed_over": cluster.handover.handed_over,
-        "held_by_nobody_else": cluster.handover.left,
+        "remaining": cluster.handover.left,
         **remaining(instance),
     }

@@ -23,17 +23,17 @@ from starlette.responses import Response
 
 from registry import __version__
 from registry.catalog.understanding import MAX_LISTED, not_understood, not_understood_count
-from registry.http.admin.standing import MaintenanceTimes, last_heard_ms, maintenance_times
+from registry.http.admin.standing import MaintenanceTimes, last_seen_ms, maintenance_times
 from registry.instance import Instance
 from registry.telemetry.refusals import REASONS
 
 OPENMETRICS = "application/openmetrics-text"
 INITIAL_VALUES: dict[str, dict[str, int]] = {
     "frames": dict.fromkeys(
-        ("applied", "critical field", "foreign writer", "malformed", "not stored", "refused", "twin", "unauthentic"), 0
+        ("applied", "critical field", "foreign writer", "malformed", "not stored", "refused", "clone", "unauthentic"), 0
     ),
-    "catch_ups": dict.fromkeys(("done", "failed", "forked"), 0),
-    "refused_pushes": dict.fromkeys(REASONS, 0),
+    "anti_entropy_rounds": dict.fromkeys(("done", "failed", "forked"), 0),
+    "pushes_refused": dict.fromkeys(REASONS, 0),
     "refused": dict.fromkeys(("malformed", "replayed", "unauthentic"), 0),
 }
 """Shown before they happen: of a counter that is not there yet, Prometheus does not see the first step."""
@@ -66,7 +66,7 @@ class InstanceCollector(Collector):
         yield _gauge("disk_total_bytes", "size of the file system of the data directory", space.total_bytes)
         died = "processes of this instance that died and were replaced, by role, since its supervisor started"
         yield _counters("process_deaths", died, "role", self._instance.process_deaths())
-        refused = INITIAL_VALUES["refused_pushes"] | self._instance.refusals.counts
+        refused = INITIAL_VALUES["pushes_refused"] | self._instance.refusals.counts
         yield _counters("pushes_refused", "requests of pushes that were refused, by reason", "reason", refused)
         yield from _traffic(self._instance)
         yield from _between_instances(self._instance)
@@ -130,38 +130,40 @@ def _traffic(instance: Instance) -> Iterator[Metric]:
         sent.add_metric(labels, requests.sent_bytes)
         durations.add_metric(labels, requests.durations.buckets(), requests.durations.total_s)
     yield from (answered, received, sent, durations)
-    yield _gauge("requests_under_way", "requests that are being served", traffic.under_way)
-    yield _counter("answers_cut_off", "answers that were cut off after their first byte", traffic.cut_off)
+    yield _gauge("requests_in_flight", "requests that are being served", traffic.under_way)
+    yield _counter("responses_aborted", "answers that were cut off after their first byte", traffic.cut_off)
 
 
 def _between_instances(instance: Instance) -> Iterator[Metric]:
     cluster = instance.cluster
-    heard = cluster.bus.servers()
+    servers = cluster.bus.servers()
     yield _gauges(
-        "bus_heard",
+        "bus_up",
         "1 while messages of a Redis server arrive",
         "server",
-        {name: heard[name] for name in sorted(heard)},
+        {name: servers[name] for name in sorted(servers)},
     )
     frames = INITIAL_VALUES["frames"] | cluster.gossip.frames
     yield _counters("frames", "frames received, by outcome", "outcome", frames)
     yield _counter(
         "changes_published", "changes published since the start of the primary", cluster.incarnation.published_seq
     )
-    rounds = INITIAL_VALUES["catch_ups"] | cluster.anti_entropy.rounds
-    yield _counters("catch_ups", "rounds of anti-entropy with other instances, by outcome", "outcome", rounds)
+    rounds = INITIAL_VALUES["anti_entropy_rounds"] | cluster.anti_entropy.rounds
+    yield _counters("anti_entropy_rounds", "rounds of anti-entropy with other instances, by outcome", "outcome", rounds)
     missed = cluster.acknowledgements.missed
     wrong_sizes = instance.catalog.wrong_sizes.count
-    yield _counter("wrong_sizes", "facts that state another size than the content on this disk has", wrong_sizes)
+    yield _counter("size_mismatches", "facts that state another size than the content on this disk has", wrong_sizes)
     yield _counter(
-        "confirmations_missed",
+        "acknowledgements_missed",
         "commit acknowledgements of members of this site, or of the bus, that did not arrive in time",
         missed,
     )
     yield _counter(
-        "site_exclusions", "exclusions of members of this site from the read lease", cluster.acknowledgements.excluded
+        "read_lease_exclusions",
+        "exclusions of members of this site from the read lease",
+        cluster.acknowledgements.excluded,
     )
-    yield _counter("site_pushes", "changes pushed to members that the bus did not reach", cluster.direct_push.pushed)
+    yield _counter("direct_pushes", "changes pushed to members that the bus did not reach", cluster.direct_push.pushed)
     lease = cluster.site_lease
     yield _gauge("read_lease_valid", "1 while this instance may answer reads", instance.lease.is_valid)
     yield _counter("read_lease_waits", "reads that waited for the read lease", lease.waited)
@@ -169,7 +171,7 @@ def _between_instances(instance: Instance) -> Iterator[Metric]:
     yield _counter("fetched_bytes", "bytes of content fetched from other instances", cluster.transfers.fetched_bytes)
     yield _counter("peer_requests", "requests of other instances that were answered", instance.peer_requests_answered)
     through = "content, or ranges of it, passed through from a holder because it had no room here"
-    yield _counter("passed_through", through, cluster.transfers.passed_through)
+    yield _counter("pass_throughs", through, cluster.transfers.passed_through)
     key = cluster.peers.acceptance
     yield _gauge(
         "cluster_key_wrong", "1 while an instance refuses the cluster key and no member accepts it", key.is_wrong
@@ -177,12 +179,12 @@ def _between_instances(instance: Instance) -> Iterator[Metric]:
     yield _gauge("cluster_key_refusals", "addresses that refuse this instance's cluster key", len(key.refusing()))
     reach = cluster.reachability
     yield _gauge(
-        "address_unreached",
+        "address_unreachable",
         "1 while members answer and none reaches this instance at its --advertise",
         reach.is_unreached,
     )
     yield _gauge(
-        "site_address_unreached",
+        "site_address_unreachable",
         "1 while another site does not reach this instance at its --advertise-site",
         bool(reach.site_problem),
     )
@@ -197,22 +199,26 @@ def _content(instance: Instance) -> Iterator[Metric]:
     """Copies, collection and damage."""
     cluster = instance.cluster
     copies, collect, contents = cluster.replicator, cluster.garbage_collector, cluster.blob_reader
-    yield _gauge("copies_due", "blobs that the policy assigns to this instance and that are being fetched", copies.due)
     yield _gauge(
-        "copies_lacking", "blobs that the policy assigns to this instance and that no holder could send", copies.lacking
+        "copies_pending", "blobs that the policy assigns to this instance and that are being fetched", copies.due
     )
-    yield _counter("copies", "blobs fetched because the policy assigns them to this instance", copies.copied)
+    yield _gauge(
+        "copies_missing", "blobs that the policy assigns to this instance and that no holder could send", copies.lacking
+    )
+    yield _counter("copies_fetched", "blobs fetched because the policy assigns them to this instance", copies.copied)
     evict = instance.cluster.evictor
-    yield _counter("evicted", "blobs evicted, which other instances hold", evict.evicted)
+    yield _counter("evicted_blobs", "blobs evicted, which other instances hold", evict.evicted)
     yield _counter("evicted_bytes", "bytes of evicted blobs", evict.evicted_bytes)
-    yield _counter("collected", "unreferenced blobs removed by garbage collection", collect.removed)
+    yield _counter("collected_blobs", "unreferenced blobs removed by garbage collection", collect.removed)
     yield _counter("collected_bytes", "bytes removed by garbage collection", collect.removed_bytes)
     leftovers = instance.leftovers
-    yield _counter("leftovers_removed", "content files without a row of the catalog, removed", leftovers.removed)
-    yield _counter("leftovers_removed_bytes", "bytes of content files without a row, removed", leftovers.removed_bytes)
+    yield _counter("orphaned_files_removed", "content files without a row of the catalog, removed", leftovers.removed)
+    yield _counter(
+        "orphaned_files_removed_bytes", "bytes of content files without a row, removed", leftovers.removed_bytes
+    )
     blocked = bool(collect.last and collect.last.blocked)
     yield _gauge("collection_blocked", "1 while garbage collection is blocked; the status says why", blocked)
-    yield _counter("content_damaged", "blobs found corrupt and quarantined", contents.quarantine.found)
+    yield _counter("content_quarantined", "blobs found corrupt and quarantined", contents.quarantine.found)
     yield _counter("content_repaired", "corrupt blobs that were repaired", contents.repaired)
 
 
@@ -238,14 +244,14 @@ def _members(instance: Instance) -> Iterator[Metric]:
         for name, text in (
             ("live", "1 while the member is live"),
             ("reachable", "1 while the member is live and its last answer arrived"),
-            ("agrees", "1 if the member had this instance's state digest at its last heartbeat"),
-            ("changes_lacking", "changes of the member that are not here"),
-            ("last_heard_timestamp_seconds", "time of the member's last message, by the clock of this instance"),
+            ("in_sync", "1 if the member had this instance's state digest at its last heartbeat"),
+            ("missing_changes", "changes of the member that are not here"),
+            ("last_seen_timestamp_seconds", "time of the member's last message, by the clock of this instance"),
             (
                 "clock_offset_seconds",
                 "how far the member's clock is ahead of this instance's; negative if it is behind",
             ),
-            ("policy_agrees", "1 if the member has the same policy as this instance"),
+            ("policy_matches", "1 if the member has the same policy as this instance"),
         )
     }
     for member in instance.cluster.members.all():
@@ -255,13 +261,13 @@ def _members(instance: Instance) -> Iterator[Metric]:
         about.add_metric(labels, labelled | {"address": address, "name": member.beat.name})
         families["live"].add_metric(labels, member.live)
         families["reachable"].add_metric(labels, member.reachable)
-        families["agrees"].add_metric(labels, member.beat.root == root)
-        families["changes_lacking"].add_metric(labels, member.missing_changes)
-        heard_ms = last_heard_ms(instance, member)
+        families["in_sync"].add_metric(labels, member.beat.root == root)
+        families["missing_changes"].add_metric(labels, member.missing_changes)
+        seen_ms = last_seen_ms(instance, member)
         for name, value in (
-            ("last_heard_timestamp_seconds", heard_ms / 1000 if heard_ms is not None else None),
+            ("last_seen_timestamp_seconds", seen_ms / 1000 if seen_ms is not None else None),
             ("clock_offset_seconds", instance.cluster.offsets.offset_s(member)),
-            ("policy_agrees", instance.cluster.watch.policy_agrees(member)),
+            ("policy_matches", instance.cluster.watch.policy_matches(member)),
         ):
             if value is not None:
                 families[name].add_metric(labels, value)
@@ -273,8 +279,8 @@ def _delays(instance: Instance) -> Iterator[Metric]:
     delays = instance.cluster.delays
     by_site = HistogramMetricFamily(
         "concord_replication_delay_seconds",
-        f"{DELAY}, by the sender's site and by path (frame: on the bus, diff: by anti-entropy){SKEW}",
-        labels=["site", "by"],
+        f"{DELAY}, by the sender's site and by path (gossip: a frame, anti-entropy: a diff){SKEW}",
+        labels=["site", "path"],
     )
     for labels, durations in delays.by_site.items():
         by_site.add_metric(labels, durations.buckets(), durations.total_s)

@@ -15,7 +15,7 @@ def instance_state(instance: Instance) -> dict[str, Any]:
         "name": instance.config.instance_name,
         "time_ms": instance.clock.now_ms(),
         "disk": _room(instance.cluster.space),
-        "refused_pushes": dict(instance.refusals.counts),
+        "pushes_refused": dict(instance.refusals.counts),
         "process_deaths": dict(instance.process_deaths()),
     }
 
@@ -46,12 +46,12 @@ async def maintenance_times(instance: Instance) -> MaintenanceTimes:
 def addresses(instance: Instance) -> dict[str, Any]:
     """Fields of the status about addresses: how peers find this instance's, and which are advertised more than once."""
     reachability, config = instance.cluster.reachability, instance.config
-    reached = None if not reachability.problem and reachability.reached_by is None else not reachability.problem
+    reached = None if not reachability.problem and reachability.reached_from is None else not reachability.problem
     return {
         "address": {
             "advertise": config.own_url,
             "reached": reached,
-            "reached_by": reachability.reached_by,
+            "reached_from": reachability.reached_from,
             "problem": reachability.problem,
             "advertise_site": config.advertise_site,
             "site_problem": reachability.site_problem,
@@ -84,8 +84,8 @@ def member_state(instance: Instance, member: Member) -> dict[str, Any]:
     free_bytes, total_bytes = member.beat.disk
     return {
         "name": member.beat.name,
-        "last_heard_ms": last_heard_ms(instance, member),
-        "policy_agrees": cluster.watch.policy_agrees(member),
+        "last_seen_ms": last_seen_ms(instance, member),
+        "policy_matches": cluster.watch.policy_matches(member),
         "clock_offset_s": round(offset_s, 3) if offset_s is not None else None,
         "disk": {"free_bytes": free_bytes, "total_bytes": total_bytes} if total_bytes else None,
     }
@@ -96,7 +96,7 @@ def remaining(instance: Instance) -> dict[str, Any]:
     handover, members = instance.cluster.handover, instance.cluster.members
     refusing = [(members.get(other), other, reason) for other, reason in sorted(handover.refused_by.items())]
     return {
-        "left_bytes": handover.left_bytes,
+        "remaining_bytes": handover.remaining_bytes,
         "examples": handover.examples,
         "waits_for": instance.cluster.decommission.waits_for,
         "refused_by": [
@@ -106,7 +106,7 @@ def remaining(instance: Instance) -> dict[str, Any]:
     }
 
 
-def last_heard_ms(instance: Instance, member: Member) -> int | None:
+def last_seen_ms(instance: Instance, member: Member) -> int | None:
     """Return the time of a member's last message by this instance's wall clock. A time from an earlier incarnation
     may be some minutes early."""
     silent_s = member.silent_s

@@ -17,7 +17,7 @@ from crdt.fact import BLOB, MANIFEST
 from registry.catalog.content import lacking
 from registry.catalog.queries import Queries
 from registry.cluster.membership.members import Member
-from registry.cluster.rpc.messages import ReplicationAnswer, ReplicationQuestion
+from registry.cluster.rpc.messages import ReplicationRequest, ReplicationResponse
 from registry.errors import ManifestUnknown
 from registry.event_loop.steps import ROWS_PER_STEP
 from registry.http.oci.answers import JsonResponse
@@ -50,7 +50,7 @@ class MemberAnswer(NamedTuple):
     instance: str
     site: str
     address: str
-    answer: ReplicationAnswer | None
+    answer: ReplicationResponse | None
     problem: str
 
 
@@ -60,7 +60,7 @@ async def replication(instance: Instance, request: Request) -> Response:
     repository, tag = parse_repository(name), parse_tag(reference)
     facts = instance.catalog.queries.facts_of_tag(repository, tag)
     parts = await parts_of(instance.catalog.queries, facts[0].digest) if facts else Parts([], [], False)
-    question = ReplicationQuestion(repository, tag, parts.manifests, parts.blobs)
+    question = ReplicationRequest(repository, tag, parts.manifests, parts.blobs)
     own = MemberAnswer(
         instance.catalog.instance_id,
         instance.config.site,
@@ -114,23 +114,23 @@ async def parts_of(queries: Queries, digest: Digest) -> Parts:
     return Parts(kept, list(blobs)[: MAX_PARTS - len(kept)], whole)
 
 
-def local_answer(instance: Instance, question: ReplicationQuestion) -> ReplicationAnswer:
+def local_answer(instance: Instance, question: ReplicationRequest) -> ReplicationResponse:
     """Return the part of a tag that this instance has. Raises OciError for invalid names."""
     repository, tag = parse_repository(question.repository), parse_tag(question.tag)
     with instance.catalog.database.one_step():
         facts = instance.catalog.queries.facts_of_tag(repository, tag)
         absent = lacking(instance.catalog.database, question.manifests, question.blobs)
-    return ReplicationAnswer((*facts[0],) if facts else None, absent)
+    return ReplicationResponse((*facts[0],) if facts else None, absent)
 
 
-async def _ask(instance: Instance, member: Member, question: ReplicationQuestion) -> MemberAnswer:
+async def _ask(instance: Instance, member: Member, question: ReplicationRequest) -> MemberAnswer:
     """Ask one member. A member that is presumed dead is not asked."""
     about = (member.instance, member.beat.site, instance.cluster.members.url(member))
     if not member.live:
         return MemberAnswer(*about, None, "it is not heard")
     try:
         peers = instance.cluster.peers
-        answer = await peers.ask(member, "/replication", question, ReplicationAnswer, ANSWER_S)
+        answer = await peers.ask(member, "/replication", question, ReplicationResponse, ANSWER_S)
     except PeerUnreachable as error:
         return MemberAnswer(*about, None, str(error))
     return MemberAnswer(*about, answer, "")
@@ -151,7 +151,7 @@ def _shown(standing: MemberAnswer, winner: tuple[str, int, int], parts: Parts) -
     }
     if standing.answer is None:
         return shown
-    absent = set(standing.answer.lacking)
+    absent = set(standing.answer.missing)
     listed = [digest for digest in (*parts.manifests, *parts.blobs) if digest in absent]
     return shown | {
         "fact": _fact_state(standing.answer.fact, winner),

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from registry.cluster.membership.members import Member
 from registry.cluster.rpc.client import SessionRefused
-from registry.cluster.rpc.messages import UploadAnswer, UploadQuestion
+from registry.cluster.rpc.messages import ForwardedUploadRequest, ForwardedUploadResponse
 from registry.cluster.rpc.upload_tokens import RANDOM_SIZE, UploadId, new_upload_name, open_upload_id, seal_upload_id
 from registry.errors import (
     CLOSE,
@@ -156,12 +156,14 @@ async def _forward(
 ) -> Response:
     """Let the owner answer. Bytes stream through; the owner checks them against the digest. One that is restarting is
     waited for as long as nothing of the body was sent. Raises PeerUnreachable and ClientGone."""
-    question = UploadQuestion(wanted.method, wanted.repository, upload_id, wanted.digest, wanted.span, wanted.network)
+    question = ForwardedUploadRequest(
+        wanted.method, wanted.repository, upload_id, wanted.digest, wanted.span, wanted.network
+    )
     until = asyncio.get_running_loop().time() + OWNER_RESTART_WAIT_S
     while True:
         try:
             answer = await instance.cluster.peers.ask_with_content(
-                owner, "/upload", question, body.pieces(), UploadAnswer, OWNER_TIMEOUT_S
+                owner, "/upload", question, body.pieces(), ForwardedUploadResponse, OWNER_TIMEOUT_S
             )
             return Response(answer.content, answer.status, answer.headers)
         except PeerUnreachable as error:

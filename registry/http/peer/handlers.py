@@ -57,7 +57,7 @@ T = TypeVar("T")
 
 MAX_QUESTION_BYTES = 1024 * 1024 * 1024  # a document of millions of facts comes in one piece
 STREAMED_PATHS = ("/upload",)
-FORWARDED = "concord-passed-on"
+FORWARDED = "concord-forwarded"
 FORWARD_TIMEOUT_S = 30.0
 HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "date", "server", "keep-alive", HEADER.lower()})
 
@@ -103,8 +103,8 @@ def _refusal(instance: Instance, error: Exception) -> Response:
 async def _respond(instance: Instance, request: Request, path: str, authenticated: AuthenticatedRequest) -> Response:
     if path.startswith("/content/"):
         return await _content(instance, request, parse_digest(path.removeprefix("/content/")))
-    if path.startswith("/remains/"):
-        return await _quarantined_copy(instance, request, parse_digest(path.removeprefix("/remains/")))
+    if path.startswith("/quarantined/"):
+        return await _quarantined_copy(instance, request, parse_digest(path.removeprefix("/quarantined/")))
     if path in STREAMED_PATHS:
         return await _upload(instance, request, authenticated)
     question = QUESTIONS.get(path)
@@ -117,7 +117,7 @@ def _check_path(path: str) -> None:
     """Raise RequestRefused for an unknown path: the client has proved nothing yet, and a forwarded request must not
     lead elsewhere."""
     kind, _, rest = path[1:].partition("/")
-    if kind in ("content", "remains"):
+    if kind in ("content", "quarantined"):
         parse_digest(rest)
     elif path != "/session" and path not in STREAMED_PATHS and path not in QUESTIONS:
         raise RequestRefused(404, "unknown question")
@@ -153,13 +153,13 @@ async def _open_session(instance: Instance, request: Request) -> Response:
     mac = request.headers.get("concord-mac")
     for key in instance.cluster.keys:
         if key.cluster == cluster and is_mac(mac, sign_opening(key, body)):
-            question = msgspec.msgpack.decode(body, type=m.SessionQuestion)
+            question = msgspec.msgpack.decode(body, type=m.SessionRequest)
             nonce = instance.clock.entropy(NONCE_SIZE)
             own, now_ms = instance.catalog.instance_id, instance.clock.now_ms()
-            start = instance.cluster.incarnation.number
-            token = new_token(key, question.instance, own, start, question.nonce, nonce, now_ms)
+            incarnation = instance.cluster.incarnation.number
+            token = new_token(key, question.instance, own, incarnation, question.nonce, nonce, now_ms)
             capabilities = list(instance.abilities.capabilities)
-            answer = msgspec.msgpack.encode(m.SessionAnswer(own, token, __version__, capabilities))
+            answer = msgspec.msgpack.encode(m.SessionResponse(own, token, __version__, capabilities))
             return Response(answer, headers={"Concord-MAC": sign_opened(key, question.nonce, answer)})
     instance.cluster.peers.acceptance.presented(request.client.host if request.client else "")
     raise RequestRefused(403, "unauthentic", {REFUSED: KEY_REFUSED})
@@ -172,9 +172,9 @@ async def authenticate(instance: Instance, request: Request, path: str, limit_by
     session = read_token(headers.get("concord-session", ""), instance.cluster.keys)
     sequence = number(headers.get("concord-sequence", ""))
     own = instance.catalog.instance_id, instance.cluster.incarnation.number
-    if (session.server, session.start) != own or session.expires_ms < instance.clock.now_ms() or sequence is None:
+    if (session.server, session.incarnation) != own or session.expires_ms < instance.clock.now_ms() or sequence is None:
         raise RequestRefused(401, "expired")
-    question, body_hash = headers.get("concord-question", ""), headers.get("concord-body", "")
+    question, body_hash = headers.get("concord-parameters", ""), headers.get("concord-body", "")
     signed = sign_request(session, request.method, request.scope["path"], sequence, question, body_hash)
     if not is_mac(headers.get("concord-mac"), signed) or (body_hash == STREAMED) != (path in STREAMED_PATHS):
         raise RequestRefused(403, "unauthentic")
@@ -218,7 +218,7 @@ async def _quarantined_copy(instance: Instance, request: Request, digest: Digest
 
 async def _upload(instance: Instance, request: Request, authenticated: AuthenticatedRequest) -> Response:
     """Handle a request for an upload of this instance that arrived at another instance."""
-    question = msgspec.msgpack.decode(_unpacked(authenticated.question), type=m.UploadQuestion)
+    question = msgspec.msgpack.decode(_unpacked(authenticated.question), type=m.ForwardedUploadRequest)
     try:
         repository = parse_repository(question.repository)
         upload = open_upload_id(question.upload, repository, instance.upload_keys)
@@ -228,7 +228,7 @@ async def _upload(instance: Instance, request: Request, authenticated: Authentic
         digest = parse_digest(question.digest) if question.digest is not None else None
         if question.method == "PUT" and digest is None:
             raise DigestInvalid("the digest is missing")
-        span = ByteRange(*question.span) if question.span else None
+        span = ByteRange(*question.range) if question.range else None
         body, network = body_stream(request), question.network
         wanted = UploadRequest(question.method, repository, upload, digest, span, body, network)
         with instance.cluster.decommission.writing(), instance.refusals.noting(repository, question.method):
@@ -236,11 +236,13 @@ async def _upload(instance: Instance, request: Request, authenticated: Authentic
     except OciError as error:
         response = error_response(error)
     headers = {name: value for name, value in response.headers.items() if name != "content-length"}
-    return Response(msgspec.msgpack.encode(m.UploadAnswer(response.status_code, headers, bytes(response.body))))
+    return Response(
+        msgspec.msgpack.encode(m.ForwardedUploadResponse(response.status_code, headers, bytes(response.body)))
+    )
 
 
 def _unpacked(question: str) -> bytes:
     try:
         return b64decode(question, validate=True)
     except ValueError:
-        raise Malformed("invalid concord-question header: expected base64") from None
+        raise Malformed("invalid concord-parameters header: expected base64") from None

@@ -64,35 +64,35 @@ def _answering(
     return handle
 
 
-async def _hello(instance: Instance, request: AuthenticatedRequest, question: m.Handshake) -> m.Handshake:
+async def _handshake(instance: Instance, request: AuthenticatedRequest, question: m.Handshake) -> m.Handshake:
     if question.instance != request.session.client:
         raise Malformed("a hello in another instance's name")
     instance.cluster.discovery.on_handshake(question)
     return instance.cluster.discovery.make_handshake(instance.cluster.members.get(question.instance))
 
 
-async def _changes(instance: Instance, request: AuthenticatedRequest, question: m.ChangesQuestion) -> m.ChangesAnswer:
-    return m.ChangesAnswer(*instance.catalog.replica.changes(question.since))
+async def _changes(instance: Instance, request: AuthenticatedRequest, question: m.ChangesRequest) -> m.ChangesResponse:
+    return m.ChangesResponse(*instance.catalog.replica.changes(question.since))
 
 
 async def _summaries(
-    instance: Instance, request: AuthenticatedRequest, question: m.SummariesQuestion
-) -> m.SummariesAnswer:
-    return m.SummariesAnswer.of(instance.catalog.replica.summaries(question.read()))
+    instance: Instance, request: AuthenticatedRequest, question: m.SummariesRequest
+) -> m.SummariesResponse:
+    return m.SummariesResponse.of(instance.catalog.replica.summaries(question.read()))
 
 
-async def _names(instance: Instance, request: AuthenticatedRequest, question: m.NamesQuestion) -> m.NamesAnswer:
-    return m.NamesAnswer(instance.catalog.replica.names(question.keys))
+async def _names(instance: Instance, request: AuthenticatedRequest, question: m.NamesRequest) -> m.NamesResponse:
+    return m.NamesResponse(instance.catalog.replica.names(question.keys))
 
 
 async def _fingerprints(
-    instance: Instance, request: AuthenticatedRequest, question: m.FingerprintsQuestion
-) -> m.FingerprintsAnswer:
+    instance: Instance, request: AuthenticatedRequest, question: m.FingerprintsRequest
+) -> m.FingerprintsResponse:
     replica = instance.catalog.replica
-    return m.FingerprintsAnswer([replica.state(name).fingerprint() for name in question.names])
+    return m.FingerprintsResponse([replica.state(name).fingerprint() for name in question.names])
 
 
-async def _diffs(instance: Instance, request: AuthenticatedRequest, question: m.DiffsQuestion) -> m.DiffsAnswer:
+async def _diffs(instance: Instance, request: AuthenticatedRequest, question: m.DiffsRequest) -> m.DiffsResponse:
     """Return the diffs that the caller lacks. A diff that would make the answer too long is left for another
     request; a diff that is too long on its own is sent all the same, since there is no other way to get it."""
     diffs, size = [], 0
@@ -100,7 +100,7 @@ async def _diffs(instance: Instance, request: AuthenticatedRequest, question: m.
         theirs = decode_vector(vector)
         ours = instance.catalog.replica.state(name)
         if size > MAX_DIFFS_BYTES or all(theirs.get(writer, 0) >= clock for writer, clock in ours.vector.items()):
-            diffs.append(m.DiffAnswer.of(ours, b""))
+            diffs.append(m.DiffResponse.of(ours, b""))
             continue
         try:
             state, update = instance.catalog.replica.state_and_diff(name, theirs)
@@ -112,12 +112,12 @@ async def _diffs(instance: Instance, request: AuthenticatedRequest, question: m.
         if diffs and size + len(update) > MAX_DIFFS_BYTES:
             update = b""
         size += len(update)
-        diffs.append(m.DiffAnswer.of(state, update))
+        diffs.append(m.DiffResponse.of(state, update))
     names = [name for name, _ in question.documents]
-    return m.DiffsAnswer(diffs, instance.catalog.queries.writers_of(names))
+    return m.DiffsResponse(diffs, instance.catalog.queries.writers_of(names))
 
 
-async def _updates(instance: Instance, request: AuthenticatedRequest, question: m.Updates) -> m.UpdatesAnswer:
+async def _updates(instance: Instance, request: AuthenticatedRequest, question: m.UpdatesRequest) -> m.UpdatesResponse:
     """Apply updates that another instance finds missing here. Each update stands for itself."""
     await instance.catalog.database.write(lambda tx: note_writers(tx, question.writers))
     early = []
@@ -133,35 +133,35 @@ async def _updates(instance: Instance, request: AuthenticatedRequest, question: 
             early.append(name)
     for body in question.bodies:
         await instance.catalog.database.write_in_steps(partial(store_missing_body, body=body))
-    return m.UpdatesAnswer(early)
+    return m.UpdatesResponse(early)
 
 
-async def _facts(instance: Instance, request: AuthenticatedRequest, question: m.FactsQuestion) -> m.FactsAnswer:
+async def _facts(instance: Instance, request: AuthenticatedRequest, question: m.FactsRequest) -> m.FactsResponse:
     state, facts = instance.catalog.facts(question.name)
-    return m.FactsAnswer(encode_vector(state.vector), state.digest, facts)
+    return m.FactsResponse(encode_vector(state.vector), state.digest, facts)
 
 
-async def _held(instance: Instance, request: AuthenticatedRequest, question: m.HeldQuestion) -> m.HeldAnswer:
+async def _held(instance: Instance, request: AuthenticatedRequest, question: m.LocateRequest) -> m.LocateResponse:
     digest = parse_digest(question.digest)
-    if question.relying:
+    if question.retain:
         instance.cluster.evictor.cancel_eviction(digest)
-    if question.damaged:
-        return m.HeldAnswer(instance.cluster.blob_reader.quarantined_size(digest))
+    if question.quarantined:
+        return m.LocateResponse(instance.cluster.blob_reader.quarantined_size(digest))
     size = instance.store.held_size(digest)
     if size is None:
         body = instance.catalog.queries.body(digest)
         size = len(body) if body is not None else None
-    return m.HeldAnswer(size, not instance.cluster.decommission.under_way)
+    return m.LocateResponse(size, not instance.cluster.decommission.under_way)
 
 
-async def _bodies(instance: Instance, request: AuthenticatedRequest, question: m.BodiesQuestion) -> m.BodiesAnswer:
+async def _bodies(instance: Instance, request: AuthenticatedRequest, question: m.BodiesRequest) -> m.BodiesResponse:
     digests = [parse_digest(digest) for digest in question.digests]
-    return m.BodiesAnswer([digest for digest in digests if instance.catalog.queries.has_body(digest)])
+    return m.BodiesResponse([digest for digest in digests if instance.catalog.queries.has_body(digest)])
 
 
 async def _manifests(
-    instance: Instance, request: AuthenticatedRequest, question: m.ManifestsQuestion
-) -> m.ManifestsAnswer:
+    instance: Instance, request: AuthenticatedRequest, question: m.ManifestsRequest
+) -> m.ManifestsResponse:
     bodies, size = list[bytes](), 0
     for digest in map(parse_digest, question.digests):
         body = instance.catalog.queries.body(digest)
@@ -171,78 +171,78 @@ async def _manifests(
         if bodies and size > MAX_BODIES_BYTES:
             break
         bodies.append(body)
-    return m.ManifestsAnswer(bodies)
+    return m.ManifestsResponse(bodies)
 
 
 async def _secure(
-    instance: Instance, request: AuthenticatedRequest, question: m.ReplicateManifestQuestion
-) -> m.ReplicateManifestAnswer:
+    instance: Instance, request: AuthenticatedRequest, question: m.ReplicateManifestRequest
+) -> m.ReplicateManifestResponse:
     return await instance.cluster.write_concern.replicate_manifest(
         question, instance.cluster.members.get(request.session.client)
     )
 
 
 async def _relied(
-    instance: Instance, request: AuthenticatedRequest, question: m.ReferenceQuestion
-) -> m.ReferenceAnswer:
+    instance: Instance, request: AuthenticatedRequest, question: m.ReferenceRequest
+) -> m.ReferenceResponse:
     return await instance.cluster.garbage_collector.relied(
         instance.cluster.members.get(request.session.client), question
     )
 
 
-async def _release(instance: Instance, request: AuthenticatedRequest, question: m.ReleaseQuestion) -> m.ReleaseAnswer:
-    return m.ReleaseAnswer(list(await instance.cluster.garbage_collector.release(question.read())))
+async def _release(instance: Instance, request: AuthenticatedRequest, question: m.ReleaseRequest) -> m.ReleaseResponse:
+    return m.ReleaseResponse(list(await instance.cluster.garbage_collector.release(question.read())))
 
 
 async def _take(
-    instance: Instance, request: AuthenticatedRequest, question: m.ReplicateBlobQuestion
-) -> m.ReplicateBlobAnswer:
+    instance: Instance, request: AuthenticatedRequest, question: m.ReplicateBlobRequest
+) -> m.ReplicateBlobResponse:
     return await instance.cluster.write_concern.replicate_blob(
         parse_digest(question.digest), question.size, request.session.client
     )
 
 
-async def _reach(instance: Instance, request: AuthenticatedRequest, question: m.ReachQuestion) -> m.ReachAnswer:
+async def _reach(instance: Instance, request: AuthenticatedRequest, question: m.ReachRequest) -> m.ReachResponse:
     return await instance.cluster.reachability.attempt(request.session.client, question)
 
 
 async def _replication(
-    instance: Instance, request: AuthenticatedRequest, question: m.ReplicationQuestion
-) -> m.ReplicationAnswer:
+    instance: Instance, request: AuthenticatedRequest, question: m.ReplicationRequest
+) -> m.ReplicationResponse:
     if len(question.manifests) + len(question.blobs) > MAX_PARTS:
         raise Malformed(f"too many digests in one request: expected at most {MAX_PARTS}")
     return local_answer(instance, question)
 
 
-async def _lease(instance: Instance, request: AuthenticatedRequest, question: m.LeaseQuestion) -> m.LeaseAnswer:
+async def _lease(instance: Instance, request: AuthenticatedRequest, question: m.LeaseRequest) -> m.LeaseResponse:
     return instance.cluster.site_lease.grant(request.session.client, question)
 
 
 async def _frames(
-    instance: Instance, request: AuthenticatedRequest, question: m.FramesQuestion
+    instance: Instance, request: AuthenticatedRequest, question: m.FramesRequest
 ) -> m.CommitAcknowledgement:
     cluster = instance.cluster
     return await take_pushed(cluster.gossip, cluster.members, request.session.client, question.frames)
 
 
 QUESTIONS: dict[str, Callable[[Instance, AuthenticatedRequest], Awaitable[Response]]] = {
-    "/hello": _answering(m.Handshake, _hello),
-    "/lease": _answering(m.LeaseQuestion, _lease),
-    "/frames": _answering(m.FramesQuestion, _frames),
-    "/changes": _answering(m.ChangesQuestion, _changes),
-    "/summaries": _answering(m.SummariesQuestion, _summaries),
-    "/names": _answering(m.NamesQuestion, _names),
-    "/fingerprints": _answering(m.FingerprintsQuestion, _fingerprints),
-    "/diffs": _answering(m.DiffsQuestion, _diffs),
-    "/updates": _answering(m.Updates, _updates),
-    "/facts": _answering(m.FactsQuestion, _facts),
-    "/held": _answering(m.HeldQuestion, _held),
-    "/bodies": _answering(m.BodiesQuestion, _bodies),
-    "/manifests": _answering(m.ManifestsQuestion, _manifests),
-    "/secure": _answering(m.ReplicateManifestQuestion, _secure),
-    "/take": _answering(m.ReplicateBlobQuestion, _take),
-    "/relied": _answering(m.ReferenceQuestion, _relied),
-    "/release": _answering(m.ReleaseQuestion, _release),
-    "/reach": _answering(m.ReachQuestion, _reach),
-    "/replication": _answering(m.ReplicationQuestion, _replication),
+    "/handshake": _answering(m.Handshake, _handshake),
+    "/lease": _answering(m.LeaseRequest, _lease),
+    "/frames": _answering(m.FramesRequest, _frames),
+    "/changes": _answering(m.ChangesRequest, _changes),
+    "/summaries": _answering(m.SummariesRequest, _summaries),
+    "/names": _answering(m.NamesRequest, _names),
+    "/fingerprints": _answering(m.FingerprintsRequest, _fingerprints),
+    "/diffs": _answering(m.DiffsRequest, _diffs),
+    "/updates": _answering(m.UpdatesRequest, _updates),
+    "/facts": _answering(m.FactsRequest, _facts),
+    "/locate": _answering(m.LocateRequest, _held),
+    "/bodies": _answering(m.BodiesRequest, _bodies),
+    "/manifests": _answering(m.ManifestsRequest, _manifests),
+    "/replicate-manifest": _answering(m.ReplicateManifestRequest, _secure),
+    "/replicate-blob": _answering(m.ReplicateBlobRequest, _take),
+    "/references": _answering(m.ReferenceRequest, _relied),
+    "/release": _answering(m.ReleaseRequest, _release),
+    "/reach": _answering(m.ReachRequest, _reach),
+    "/replication": _answering(m.ReplicationRequest, _replication),
 }

@@ -40,11 +40,11 @@ class Heard:
         self._sequence = 0
         self.member = None
 
-    def hear(self, ahead_s, delay_s=0.0, start=1):
+    def hear(self, ahead_s, delay_s=0.0, incarnation=1):
         self._sequence += 1
         said_ms = self.clock.now_ms() + int(ahead_s * 1000) if ahead_s is not None else 0
         self.clock.wait(delay_s)
-        beat = Heartbeat("eu", "http://o:1", "", "1", start, 0, 0, bytes(16), {}, now_ms=said_ms)
+        beat = Heartbeat("eu", "http://o:1", "", "1", incarnation, 0, 0, bytes(16), {}, now_ms=said_ms)
         self.member = self._members.receive_heartbeat(OTHER, beat, self._sequence, on_bus=False)
         self.clock.wait(2.0 - delay_s)
 
@@ -117,5 +117,5 @@ async def test_an_answer_that_took_long_says_nothing(heard):
 async def test_a_member_that_was_started_again_has_another_clock(heard):
     heard.hear(9.0)
     heard.ask(9.0, took_s=0.1)
-    heard.hear(0.0, start=2)
+    heard.hear(0.0, incarnation=2)
     assert heard.offset_s == pytest.approx(0.0, abs=0.01)

@@ -13,9 +13,18 @@ from tests.support.logs import recorded
 OWN, OTHER, THIRD = "0" * 32, "1" * 32, "2" * 32
 
 
-def beat(start=1, changes=0, site="eu", **more):
+def beat(incarnation=1, published_seq=0, site="eu", **more):
     return Heartbeat(
-        site, "http://other:1", more.pop("advertise_site", ""), "1", start, 0, changes, bytes(16), {}, **more
+        site,
+        "http://other:1",
+        more.pop("advertise_site", ""),
+        "1",
+        incarnation,
+        0,
+        published_seq,
+        bytes(16),
+        {},
+        **more,
     )
 
 
@@ -34,12 +43,12 @@ class Loop:
 
 
 async def test_an_older_heartbeat_changes_nothing(members):
-    assert members.receive_heartbeat(OTHER, beat(start=5, changes=3), 7, on_bus=True)
-    assert not members.receive_heartbeat(OTHER, beat(start=5, changes=1), 7, on_bus=True)
-    assert not members.receive_heartbeat(OTHER, beat(start=5, changes=1), 6, on_bus=True)
-    assert not members.receive_heartbeat(OTHER, beat(start=4, changes=9), 99, on_bus=True)
-    assert members.get(OTHER).beat.changes == 3
-    assert members.receive_heartbeat(OTHER, beat(start=6), 1, on_bus=True)
+    assert members.receive_heartbeat(OTHER, beat(incarnation=5, published_seq=3), 7, on_bus=True)
+    assert not members.receive_heartbeat(OTHER, beat(incarnation=5, published_seq=1), 7, on_bus=True)
+    assert not members.receive_heartbeat(OTHER, beat(incarnation=5, published_seq=1), 6, on_bus=True)
+    assert not members.receive_heartbeat(OTHER, beat(incarnation=4, published_seq=9), 99, on_bus=True)
+    assert members.get(OTHER).beat.published_seq == 3
+    assert members.receive_heartbeat(OTHER, beat(incarnation=6), 1, on_bus=True)
 
 
 async def test_our_own_heartbeat_is_nobodys(members):
@@ -181,8 +190,8 @@ def test_progress_begins_anew_with_a_new_start_and_ignores_an_old_one():
 
 def test_how_far_a_member_is_known_counts_for_its_latest_start_only():
     member = Member(OTHER)
-    for start, number in ((1, 900), (2, 5), (1, 1000), (2, 7), (2, 6)):
-        member.advance_sync_point(SyncPoint(start, number))
+    for incarnation, number in ((1, 900), (2, 5), (1, 1000), (2, 7), (2, 6)):
+        member.advance_sync_point(SyncPoint(incarnation, number))
     assert member.sync_point == (2, 7)
 
 
@@ -198,7 +207,7 @@ async def test_members_heard_on_the_bus_alone_are_known_but_not_live(members):
     """Heartbeats can be recorded and published again; an answered request cannot."""
     unproven = Unproven(members)
     for sequence in (1, 2, 3):
-        member = members.receive_heartbeat(OTHER, beat(changes=5), sequence, on_bus=True)
+        member = members.receive_heartbeat(OTHER, beat(published_seq=5), sequence, on_bus=True)
     assert unproven.members == [OTHER] * 3, "each heartbeat is a reason to ask for a proof"
     assert not member.live and not member.reachable
     assert members.all() == [member] and members.of_own_site() == []
@@ -235,17 +244,17 @@ async def test_members_heard_after_a_silence_have_to_answer_again(members, monke
 async def test_members_of_a_new_incarnation_stay_live_only_if_they_answer(members, monkeypatch):
     """The answer of the incarnation before keeps it live for the while that it would have anyway."""
     loop, unproven = Loop(monkeypatch), Unproven(members)
-    member = members.receive_heartbeat(OTHER, beat(start=1), 9, on_bus=False)
+    member = members.receive_heartbeat(OTHER, beat(incarnation=1), 9, on_bus=False)
     for sequence in (1, 2, 3):
         loop.now += 2
-        members.receive_heartbeat(OTHER, beat(start=2), sequence, on_bus=True)
+        members.receive_heartbeat(OTHER, beat(incarnation=2), sequence, on_bus=True)
         assert member.live
     loop.now += 1
     assert not member.live
     assert unproven.members == [OTHER] * 3
-    members.receive_heartbeat(OTHER, beat(start=2), 4, on_bus=False)
+    members.receive_heartbeat(OTHER, beat(incarnation=2), 4, on_bus=False)
     loop.now += 2
-    members.receive_heartbeat(OTHER, beat(start=2), 5, on_bus=True)
+    members.receive_heartbeat(OTHER, beat(incarnation=2), 5, on_bus=True)
     loop.now += PRESUMED_DEAD_S - 0.1
     assert member.live
 
@@ -253,10 +262,10 @@ async def test_members_of_a_new_incarnation_stay_live_only_if_they_answer(member
 async def test_recorded_heartbeats_are_stale_after_a_restart(members):
     """The disk remembers the last sequence number of each incarnation."""
     members.load([MemberRow(OTHER, "eu", "http://other:1", "", "1", 5, 0, sequence=70)], {})
-    assert members.receive_heartbeat(OTHER, beat(start=5), 69, on_bus=True) is None
-    assert members.receive_heartbeat(OTHER, beat(start=5), 70, on_bus=True) is None
-    assert members.receive_heartbeat(OTHER, beat(start=4), 99, on_bus=True) is None
-    assert members.receive_heartbeat(OTHER, beat(start=5), 71, on_bus=True)
+    assert members.receive_heartbeat(OTHER, beat(incarnation=5), 69, on_bus=True) is None
+    assert members.receive_heartbeat(OTHER, beat(incarnation=5), 70, on_bus=True) is None
+    assert members.receive_heartbeat(OTHER, beat(incarnation=4), 99, on_bus=True) is None
+    assert members.receive_heartbeat(OTHER, beat(incarnation=5), 71, on_bus=True)
 
 
 async def test_members_whose_recorded_heartbeats_come_are_no_replica_candidates_for_long(members, monkeypatch):
@@ -272,7 +281,7 @@ async def test_members_whose_recorded_heartbeats_come_are_no_replica_candidates_
 async def test_capabilities_of_members_are_known_in_order_and_from_the_disk(members):
     members.load([MemberRow(OTHER, "eu", "http://other:1", "", "1", 5, 0, capabilities="a-b c")], {})
     assert members.get(OTHER).capabilities == ("a-b", "c")
-    later = msgspec.structs.replace(beat(start=6), capabilities=["z-of-a-later-version", "a-b", "a-b"])
+    later = msgspec.structs.replace(beat(incarnation=6), capabilities=["z-of-a-later-version", "a-b", "a-b"])
     assert members.receive_heartbeat(OTHER, later, 1, on_bus=False).capabilities == ("a-b", "z-of-a-later-version")
     rows = MemberRecords().due(members.all(), 0)
     assert [row.capabilities for row in rows] == ["a-b z-of-a-later-version"]

@@ -8,7 +8,7 @@ import pytest
 
 from registry.cluster.membership.members import HEARTBEAT_S, Members
 from registry.cluster.membership.reachability import FIRST_CHECK_S, FORGET_S, GRACE_S, LOG_INTERVAL_S, Reachability
-from registry.cluster.rpc.messages import Heartbeat, HeldAnswer, ReachAnswer, ReachQuestion
+from registry.cluster.rpc.messages import Heartbeat, LocateResponse, ReachRequest, ReachResponse
 from registry.ports import PeerUnreachable
 from simulations.loop import VirtualLoop
 
@@ -17,8 +17,8 @@ HERE = "http://10.0.0.1:5000"
 FAR_URL = "http://10.2.0.1:5000"
 
 
-def beat(site, advertise, advertise_site="", start=1):
-    return Heartbeat(site, advertise, advertise_site, "1", start, 0, 0, bytes(16), {})
+def beat(site, advertise, advertise_site="", incarnation=1):
+    return Heartbeat(site, advertise, advertise_site, "1", incarnation, 0, 0, bytes(16), {})
 
 
 class Asked:
@@ -37,8 +37,8 @@ class Asked:
         by = instance or OWN if reached != "other" else OTHER
         if url == FAR_URL:
             by = FAR
-        through_site = by == FAR and bool(question.advertise_site)
-        return ReachAnswer(by, reached is True, "" if reached is True else "nobody is there", through_site)
+        via_site = by == FAR and bool(question.advertise_site)
+        return ReachResponse(by, reached is True, "" if reached is True else "nobody is there", via_site)
 
 
 class Bench:
@@ -92,7 +92,7 @@ async def test_a_start_that_finds_peers_waits_for_their_first_answer_and_not_for
     assert bench.reachability.is_in_doubt
     bench.peers.answers[NEAR] = True
     await bench.reachability.check()
-    assert not bench.reachability.is_in_doubt and bench.reachability.reached_by == NEAR
+    assert not bench.reachability.is_in_doubt and bench.reachability.reached_from == NEAR
 
     silent = Bench()
     silent.hear((NEAR, "eu"))
@@ -222,15 +222,15 @@ def test_attempt_answer_says_which_address_was_tried(site, advertise_site, tried
         asked.append(url)
         if not leads:
             raise PeerUnreachable("nobody is there")
-        return HeldAnswer(None)
+        return LocateResponse(None)
 
     @virtually
     async def test():
         bench = Bench()
         bench.peers.ask_url = ask_url
-        answer = await bench.reachability.attempt(FAR, ReachQuestion(site, HERE, advertise_site))
+        answer = await bench.reachability.attempt(FAR, ReachRequest(site, HERE, advertise_site))
         assert asked == [tried]
-        assert (answer.reached, answer.through_site) == (leads, tried != HERE)
+        assert (answer.reached, answer.via_site) == (leads, tried != HERE)
 
     test()
 

@@ -26,13 +26,13 @@ async def test_records_of_members_are_due_when_they_change_and_sequences_once_in
     def saved(now_ms=0):
         rows = records.due([one, other], now_ms)
         records.saved(rows)
-        return [(row.instance, row.start, row.sequence) for row in rows]
+        return [(row.instance, row.incarnation, row.sequence) for row in rows]
 
     assert saved() == [(OTHER, 1, 5), (THIRD, 1, 5)]
     clock.now += 2
     one.sequence = other.sequence = 6
     assert saved() == []
-    members.receive_heartbeat(THIRD, beat(start=2), 1, on_bus=False)
+    members.receive_heartbeat(THIRD, beat(incarnation=2), 1, on_bus=False)
     assert saved() == [(THIRD, 2, 1)], "a new incarnation is saved at once"
     clock.now += SAVE_SEQUENCE_S
     assert saved() == [(OTHER, 1, 6), (THIRD, 2, 1)]

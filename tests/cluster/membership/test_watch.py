@@ -36,10 +36,10 @@ class Watched:
     def begin(self, policy):
         self.watch = Watch(self.members, policy, True, self.clock, self.offsets, None, None)
 
-    def hear(self, start=1, **more):
+    def hear(self, incarnation=1, **more):
         self._sequence += 1
         more = {"name": "eu-2", "policy": POLICY.digest} | more
-        beat = Heartbeat(more.pop("site", "eu"), "http://o:1", "", "1", start, 0, 0, bytes(16), {}, **more)
+        beat = Heartbeat(more.pop("site", "eu"), "http://o:1", "", "1", incarnation, 0, 0, bytes(16), {}, **more)
         return self.members.receive_heartbeat(OTHER, beat, self._sequence, on_bus=False)
 
     def look(self):
@@ -75,7 +75,7 @@ async def test_a_member_that_is_restarted_quickly_is_one_line(watched):
     watched.members.get(OTHER).failed("http://o:1 cannot be reached: connection refused")
     watched.now += UNANSWERED_S - 1
     assert watched.look() == []
-    watched.hear(start=2)
+    watched.hear(incarnation=2)
     assert watched.look() == logged(LogEvent.MEMBER_RESTARTED)
 
 
@@ -94,18 +94,18 @@ async def test_a_member_that_is_heard_and_does_not_answer_is_a_line_with_the_rea
 async def test_a_member_with_another_policy_is_a_warning_until_it_has_the_same(watched):
     watched.hear(policy="cd" * 8)
     assert watched.look()[1:] == logged(LogEvent.POLICY_MISMATCH_DETECTED)
-    assert watched.watch.policy_agrees(watched.members.get(OTHER)) is False
+    assert watched.watch.policy_matches(watched.members.get(OTHER)) is False
     watched.hear()
     assert watched.look() == logged(LogEvent.POLICY_MISMATCH_RESOLVED)
     watched.hear(policy="")
     assert watched.look() == []
-    assert watched.watch.policy_agrees(watched.members.get(OTHER)) is None
+    assert watched.watch.policy_matches(watched.members.get(OTHER)) is None
 
 
 async def test_a_clock_that_is_more_than_a_second_off_is_a_warning_until_it_is_right(watched):
     steps = [(5000, [5.0]), (0, []), (-3000, [-3.0])]
-    for start, (ahead_ms, detected) in enumerate(steps, 1):
-        member = watched.hear(start=start, now_ms=watched.clock.now_ms() + ahead_ms)
+    for incarnation, (ahead_ms, detected) in enumerate(steps, 1):
+        member = watched.hear(incarnation=incarnation, now_ms=watched.clock.now_ms() + ahead_ms)
         watched.offsets.asked(member, watched.clock.steady_s(), member.beat)
         lines = watched.look()
         found = [round(fields["offset_s"], 1) for event, fields in lines if event == str(LogEvent.CLOCK_SKEW_DETECTED)]
@@ -121,7 +121,7 @@ async def test_a_site_of_the_policy_where_nobody_keeps_copies_is_a_warning_until
     watched.now += ACQUAINTED_S
     watched.hear(policy=MISSPELT.digest)
     assert watched.look() == [(str(LogEvent.POLICY_SITE_UNSERVED), {"site": "ue"})]
-    watched.hear(site="ue", front_end=True, policy=MISSPELT.digest)
+    watched.hear(site="ue", proxy=True, policy=MISSPELT.digest)
     assert watched.look() == []
     watched.hear(site="ue", policy=MISSPELT.digest)
     assert watched.look() == [(str(LogEvent.POLICY_SITE_SERVED), {"site": "ue"})]

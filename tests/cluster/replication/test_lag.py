@@ -23,8 +23,8 @@ async def test_delays_are_kept_by_site_and_by_member():
     clock.at_ms += 500
     delays.note(OTHER, stamp + 8, by_frame=False)
     assert {key: durations.total_s for key, durations in delays.by_site.items()} == {
-        ("eu", "frame"): 1.5,
-        ("eu", "diff"): 2.0,
+        ("eu", "gossip"): 1.5,
+        ("eu", "anti-entropy"): 2.0,
     }
     delay = delays.by_member[OTHER]
     assert (delay.count, delay.last_s, delay.total_s) == (2, 2.0, 3.5)

@@ -24,7 +24,7 @@ TOKEN = token_text(new_token(KEY, "ab" * 16, "cd" * 16, 7, bytes(16), bytes([1] 
 def test_a_token_says_who_asks_and_until_when():
     session = read_token(TOKEN, [KEY])
     assert (session.client, session.expires_ms) == ("ab" * 16, 1000 + SESSION_MS)
-    assert (session.server, session.start) == ("cd" * 16, 7)
+    assert (session.server, session.incarnation) == ("cd" * 16, 7)
 
 
 def test_a_token_of_another_cluster_is_refused():

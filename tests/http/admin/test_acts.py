@@ -267,7 +267,7 @@ def test_a_signed_request_is_taken_once_and_as_it_was_signed(remote):
     headers = Signer(remote).headers("/_concord/gc")
     assert post(remote, "scrub", headers).status == 403
     assert post(remote, "gc", headers, b'{"untagged_older_than_s": 0}').status == 403
-    assert post(remote, "gc", headers | {"Concord-Question": "somebody@else"}).status == 403
+    assert post(remote, "gc", headers | {"Concord-Parameters": "somebody@else"}).status == 403
     headers = Signer(remote).headers("/_concord/gc")
     assert post(remote, "gc", headers | {"Host": "any.name.example"}).status == 200
     assert post(remote, "gc", headers).status == 403, "replayed"

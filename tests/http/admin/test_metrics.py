@@ -1,5 +1,8 @@
 """What `/metrics` shows: figures that a Prometheus can read, and labels that no client can make many of."""
 
+import asyncio
+import re
+
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -7,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from registry.http.wire.exchange import Exchange
 from registry.telemetry.counters import COUNTED_AT_ONCE, Durations, Served, Traffic
 from tests.support import images
+from tests.support.reference import name_of, scraped
 from tests.support.seams import StillClock
 from tests.support.server import Server, running_cluster, running_server, wait_until
 
@@ -119,22 +123,22 @@ def pair(tmp_path_factory):
 def test_members_and_the_delay_of_their_changes(pair):
     eu = pair[0].status()["instance"]
     member = {"member": eu, "site": "eu"}
-    wait_until(lambda: value(pair[1], "concord_member_agrees", **member) == 1)
+    wait_until(lambda: value(pair[1], "concord_member_in_sync", **member) == 1)
     assert value(pair[1], "concord_member_live", **member) == 1
-    assert value(pair[1], "concord_member_changes_lacking", **member) == 0
-    count = value(pair[1], "concord_replication_delay_seconds_count", site="eu", by="frame")
+    assert value(pair[1], "concord_member_missing_changes", **member) == 0
+    count = value(pair[1], "concord_replication_delay_seconds_count", site="eu", path="gossip")
     assert count == value(pair[1], "concord_frames_total", outcome="applied") > 0
     assert value(pair[1], "concord_member_replication_delay_seconds_count", member=eu) == count
     assert value(pair[1], "concord_member_replication_delay_seconds_sum", member=eu) < 5 * count
-    assert pair[1].status()["members"][0]["last_delay_s"] < 5
-    assert value(pair[1], "concord_bus_heard", server=pair.redis.url) == 1
+    assert pair[1].status()["members"][0]["last_replication_delay_s"] < 5
+    assert value(pair[1], "concord_bus_up", server=pair.redis.url) == 1
 
 
 def test_counters_worth_an_alert_are_there_before_their_first_step(pair):
     found = samples(pair[0])
     for name, label, what in (
         ("concord_frames_total", "outcome", "unauthentic"),
-        ("concord_catch_ups_total", "outcome", "failed"),
+        ("concord_anti_entropy_rounds_total", "outcome", "failed"),
         ("concord_peer_requests_refused_total", "reason", "unauthentic"),
     ):
         assert found[name, frozenset({(label, what)})] == 0
@@ -159,4 +163,57 @@ def test_a_change_that_comes_by_catching_up_is_as_old_as_it_is(tmp_path):
         cluster[0].client.push("app", "v2", images.image("second"))
         cluster[1].start()
         cluster.wait_agreed()
-        assert value(cluster[1], "concord_replication_delay_seconds_count", site="eu", by="diff") == 1
+        assert value(cluster[1], "concord_replication_delay_seconds_count", site="eu", path="anti-entropy") == 1
+
+
+OTHER_UNITS = {
+    "s",
+    "second",
+    "ms",
+    "milliseconds",
+    "us",
+    "minutes",
+    "hours",
+    "days",
+    "byte",
+    "bits",
+    "kib",
+    "mib",
+    "gib",
+}
+"""Durations are in seconds, sizes in bytes, and the whole word is in the name."""
+SUFFIXES = ("_total", "_count", "_sum", "_bucket", "_created", "_info")
+"""Those of exposition, which the library appends by type."""
+
+
+def naming_faults(name, kind):
+    """Return what is wrong with the name of a metric by the conventions of Prometheus."""
+    words = name.removesuffix("_total").removesuffix("_info").split("_")
+    faults = []
+    if not re.fullmatch(r"concord(_[a-z][a-z0-9]*)+", name):
+        faults.append("is not concord_ and lower-case words")
+    if OTHER_UNITS & set(words):
+        faults.append("has a unit other than seconds and bytes")
+    if {"seconds", "bytes"} & set(words[:-1]):
+        faults.append("has its unit before its end")
+    if kind in ("histogram", "summary") and words[-1] not in ("seconds", "bytes"):
+        faults.append("has no unit")
+    if kind not in ("counter", "info") and name.endswith(SUFFIXES):
+        faults.append("ends as another type does")
+    return faults
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("delay_seconds", "gauge"), ("concord_delay_ms", "gauge"), ("concord_bytes_sent_total", "counter"),
+     ("concord_delay", "histogram"), ("concord_uploads_total", "gauge"), ("concord_Uploads", "gauge")],
+)  # fmt: skip
+def test_a_name_against_the_conventions_is_found(name, kind):
+    assert naming_faults(name, kind)
+
+
+def test_metrics_are_named_by_the_conventions_of_prometheus():
+    families = asyncio.run(scraped())
+    own = [family for family in families if not family.name.startswith(("process_", "python_"))]
+    assert len(own) > 40
+    assert {name_of(one): faults for one in own if (faults := naming_faults(name_of(one), one.type))} == {}

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from registry.cluster.rpc.client import SessionRefused
-from registry.cluster.rpc.messages import UploadAnswer
+from registry.cluster.rpc.messages import ForwardedUploadResponse
 from registry.cluster.rpc.upload_tokens import UploadId
 from registry.http.oci.repeatable import REPEATABLE_BYTES, RepeatableBody
 from registry.http.oci.uploads import UploadRequest, _forward
@@ -54,7 +54,7 @@ async def test_an_owner_that_knows_no_session_from_before_its_restart_is_asked_a
             given.append(None)
             raise SessionRefused("another start")
         given.append([piece async for piece in pieces])
-        return UploadAnswer(202, {}, b"")
+        return ForwardedUploadResponse(202, {}, b"")
 
     assert (await passed_on(ask, has_bytes)).status_code == 202
     assert given == [None, [b"bytes"]]
