@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -20,7 +21,7 @@ from simulations.documents import run_documents
 from simulations.faults import FAULTS
 from simulations.plan import CONDITIONS, Outcome, draw_plan
 from simulations.planted import PLANTED
-from simulations.pool import play_all
+from simulations.pool import play_all, prepare
 from simulations.run import run
 from simulations.shrink import command, shrink
 
@@ -101,6 +102,8 @@ def main(
     between_sites: Annotated[float, typer.Option(help="seconds from site to site [default: drawn]")] = -1.0,
     documents: Annotated[int, typer.Option(help="runs of documents alone, beside")] = 0,
     planted: Annotated[bool, typer.Option("--planted", help="hunt the planted bugs instead")] = False,
+    plant: Annotated[str, typer.Option(help="put in a planted bug, by its name, such as 'push split'")] = "",
+    trace: Annotated[bool, typer.Option("--trace", help="print every event of the one run")] = False,
     report: Annotated[Path | None, typer.Option(help="write a page with plots here; takes a few minutes")] = None,
     processes: Annotated[int, typer.Option(help="processes at once [default: one for each core]")] = 0,
 ) -> None:
@@ -127,18 +130,41 @@ def main(
             raise typer.BadParameter(f"there is no condition {', '.join(sorted(unknown))}", param_hint="--conditions")
     if between_sites >= 0:
         chosen["between_sites_s"] = between_sites
+    if trace and runs != 1:
+        raise typer.BadParameter("the events of one run can be printed: add --runs 1", param_hint="--trace")
     if report is not None and find_spec("matplotlib") is None:
         raise typer.BadParameter("plots need matplotlib: pip install matplotlib", param_hint="--report")
+    with planted_bug(plant):
+        raise typer.Exit(play_and_show(range(seed, seed + runs), chosen, documents, processes, report, plant, trace))
+
+
+def planted_bug(name: str) -> AbstractContextManager[Any]:
+    """Put in a planted bug, if a name is given."""
+    if not name:
+        return nullcontext()
+    for bug in PLANTED:
+        if bug.name == name:
+            return bug.plant()
+    raise typer.BadParameter(f"there is no planted bug {name}: --planted lists them", param_hint="--plant")
+
+
+def play_and_show(
+    seeds: range, chosen: dict[str, Any], documents: int, processes: int, report: Path | None, plant: str, trace: bool
+) -> int:
+    """Play seeds and show what came of them. Return the exit status."""
     begun = time.monotonic()
-    summary = play(range(seed, seed + runs), chosen, processes)
-    broken = play_documents(range(seed, seed + documents), processes=processes) if documents else []
+    prepare()
+    if trace:
+        run(draw_plan(seeds[0], **chosen), on_event=print)
+    summary = play(seeds, chosen, processes)
+    broken = play_documents(range(seeds.start, seeds.start + documents), processes=processes) if documents else []
     if report is not None:
         from simulations.report import write_report  # plots need a library that runs do not
 
         write_report(report, summary, processes)
         console.print(f"the report is {report}")
-    show(summary, broken)
-    is_drawn = not faults and runs >= ENOUGH_RUNS
+    show(summary, broken, plant)
+    is_drawn = "faults" not in chosen and len(seeds) >= ENOUGH_RUNS
     if is_drawn and summary.never_fired():
         console.print(f"[bold]never fired:[/bold] {', '.join(summary.never_fired())}")
     held = not summary.failed and not broken and not (is_drawn and summary.never_fired())
@@ -148,11 +174,11 @@ def main(
         f"{sum(summary.fired.values())} faults, {summary.virtual_s:.0f} virtual s in {took:.0f} s: "
         + ("all held" if held else f"FAILED ({len(summary.failed) + len(broken)} runs)")
     )
-    raise typer.Exit(0 if held else 1)
+    return 0 if held else 1
 
 
-def show(summary: Summary, broken: list[str]) -> None:
-    """The table, and what to do about the first failure."""
+def show(summary: Summary, broken: list[str], plant: str = "") -> None:
+    """Print the table of faults, and the smallest plan found for the first failure."""
     table = Table("fault or path", "times")
     for kind, count in [*sorted(summary.fired.items()), *sorted(summary.reached.items())]:
         table.add_row(kind, str(count))
@@ -165,12 +191,13 @@ def show(summary: Summary, broken: list[str]) -> None:
         console.print(f"[bold]documents:[/bold] {line}")
     for outcome in summary.failed[:5]:
         console.print(f"[bold]seed {outcome.plan.seed}[/bold] {outcome.plan.sites} {outcome.plan.faults}")
-        console.print(f"  {outcome.violations[0]}", markup=False)
+        console.print(f"  {outcome.violations[0]}", markup=False, soft_wrap=True)
     if summary.failed:
         smallest = shrink(summary.failed[0].plan, run)
         console.print("[bold]the smallest found:[/bold]")
-        console.print(f"  {smallest.violations[0]}", markup=False)
-        console.print(f"  {command(smallest.plan)}", markup=False)
+        console.print(f"  {smallest.violations[0]}", markup=False, soft_wrap=True)
+        planted = f" --plant '{plant}'" if plant else ""
+        console.print(f"  {command(smallest.plan)}{planted}", markup=False, soft_wrap=True)
 
 
 def hunt() -> int:

@@ -57,6 +57,8 @@ class SimulatedCluster:
         self.disks: list[SimulatedDisk] = []
         """One for each life."""
         self._trace = blake3()
+        self.on_event: Callable[[str], None] = lambda line: None
+        """Called with a line for each event that the trace counts."""
         self.on_frame: list[Callable[[Node], None]] = []
         self.on_born: list[Callable[[Node, Instance], None]] = []
         """Told of an instance before it starts."""
@@ -73,8 +75,10 @@ class SimulatedCluster:
         return [node for node in self.nodes if node.up and node.process is not None and not node.process.paused]
 
     def trace(self, kind: str, *details: object) -> None:
-        """Note that something happened: what a run is recognised by."""
-        self._trace.update(f"{self.loop.now:.6f} {kind} {details}\n".encode())
+        """Note an event. The hash of all events identifies a run: equal seeds have equal traces."""
+        line = f"{self.loop.now:.6f} {kind} {details}"
+        self._trace.update(f"{line}\n".encode())
+        self.on_event(line)
 
     def trace_hash(self) -> str:
         return self._trace.hexdigest()[:16]

@@ -16,15 +16,15 @@ def play_all(play: Callable[[A], R], arguments: Iterable[A], processes: int = 0)
     """The results in the order in which they are ready."""
     count = processes or os.cpu_count() or 1
     if count == 1:
-        _prepare()
+        prepare()
         yield from map(play, arguments)
         return
-    with multiprocessing.get_context("fork").Pool(count, _prepare, maxtasksperchild=500) as pool:
+    with multiprocessing.get_context("fork").Pool(count, prepare, maxtasksperchild=500) as pool:
         yield from pool.imap_unordered(play, arguments, chunksize=4)
 
 
-def _prepare() -> None:
-    # Coroutines and generators of instances that were killed are found by the collector later.
+def prepare() -> None:
+    """Silence what is said when the collector finds coroutines and generators of killed instances."""
     sys.unraisablehook = _nothing
     logging.getLogger("concord").addHandler(logging.NullHandler())
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)

@@ -25,14 +25,16 @@ Scenario = Callable[[Simulation], Awaitable[None]]
 """A coroutine function that is played in a simulation, such as `phases.play`."""
 
 
-def run(plan: Plan, scenario: Scenario = phases.play) -> Outcome:
-    """Play a scenario in a new simulation of a plan: by default all phases of a run."""
+def run(plan: Plan, scenario: Scenario = phases.play, on_event: Callable[[str], None] | None = None) -> Outcome:
+    """Play a scenario in a new simulation of a plan: by default all phases of a run. `on_event` gets every event."""
     logging.disable()  # coroutines of killed instances are ended here, and what they say of that means nothing
     gc.collect()
     logging.disable(logging.NOTSET)
     _set_aside()
     gc.disable()  # when it runs is no function of the seed
     simulation = Simulation(plan)
+    if on_event is not None:
+        simulation.cluster.on_event = on_event
     loop = simulation.cluster.loop
     asyncio.set_event_loop(loop)
     loop.set_exception_handler(lambda _, context: _unhandled(simulation, context))

@@ -36,6 +36,21 @@ def test_an_unknown_fault_is_refused():
     assert "there is no fault earthquake" in done.stderr
 
 
+def test_a_planted_bug_is_found_and_the_command_that_repeats_it_plants_it_again():
+    done = simulations("--runs", 1, "--sites", "eu,us", "--faults", "none", "--plant", "push split")
+    assert done.returncode == 1, done.stderr
+    assert "--plant 'push split'" in done.stderr
+    assert "there is no planted bug" in simulations("--plant", "rust").stderr
+
+
+def test_the_trace_of_one_run_is_printed():
+    options = ("--sites", "eu", "--faults", "none", "--conditions", "none", "--operations", 1, "--calm-operations", 0)
+    done = simulations("--runs", 1, "--clients", 1, *options, "--trace")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("0.000000 start (i0.1,)\n")
+    assert simulations("--runs", 2, "--trace").returncode == 2
+
+
 def test_a_report_without_what_draws_it_is_refused_before_any_run(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr("simulations.__main__.play", lambda *_: pytest.fail("it was played"))
