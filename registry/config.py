@@ -80,7 +80,7 @@ class Config(BaseSettings):
         "keys by commas in the environment; in a file, a list holds each key whole.",
     )
     sparse: bool = Field(False, description="Accept manifests whose blobs or child manifests are missing.")
-    hold_s: float = Field(20.0, ge=0, le=50, description="Seconds that a GET waits for a holder of the content.")
+    holder_wait_s: float = Field(20.0, ge=0, le=50, description="Seconds that a GET waits for a holder of the content.")
     copies: str = Field(
         "on demand",
         description="How many instances hold content: a number, `everywhere`, `on demand`, or by site: `eu=2,us=1`.",
@@ -90,14 +90,14 @@ class Config(BaseSettings):
         description="Write concern: the holders that a push needs before it is acknowledged. `local`, `each-site` or a "
         "number of holders.",
     )
-    acknowledge_s: float = Field(
+    acknowledge_timeout_s: float = Field(
         25.0, gt=0, le=300, description="Seconds that a push waits for its write concern before it is answered 503."
     )
     policy: list[PolicyRule] = Field(
         [],
         description="Rules for some repositories, as `[[policy]]` tables in the file. The first that matches counts.",
     )
-    front_end: bool = Field(
+    proxy_instance: bool = Field(
         False, description="Run as a proxy instance: keep no copies here, only fetch content and serve it."
     )
     disk_budget_gib: float = Field(
@@ -115,13 +115,13 @@ class Config(BaseSettings):
     copy_mib_s: float = Field(
         100.0, gt=0, description="MiB/s at which content is replicated when instances join or go."
     )
-    gc_every_s: float = Field(
+    gc_interval_s: float = Field(
         3600.0, ge=0, description="Seconds between garbage collections; 0 to collect by command only."
     )
     gc_grace_s: float = Field(
         86400.0, ge=0, description="Grace period in seconds: unreferenced content is kept for so long."
     )
-    check_after_s: float = Field(
+    verify_after_s: float = Field(
         86400.0,
         ge=0,
         description="Content is verified as it is read if its last check is so many seconds ago; 0: always.",
@@ -131,7 +131,7 @@ class Config(BaseSettings):
         ge=0,
         description="MiB/s that the scrubber reads at most; 0 is off. A scrub by command then reads 20 MiB/s.",
     )
-    scrub_every_s: float = Field(
+    scrub_interval_s: float = Field(
         7 * 86400.0, gt=0, description="Seconds after which the scrubber verifies content again."
     )
     scrub_at_start: bool = Field(False, description="Scrub all content when the instance starts, while it serves.")

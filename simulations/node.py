@@ -162,7 +162,7 @@ class Node:
     def _processes(self, instance: Instance, process: Process) -> ProcessGroup:
         assert self.disk is not None, "an instance has a disk"
         reading = ReadOnlyApp(
-            Reads(self.disk, PATH), self.disk, instance.clock, instance.lease, instance.config.check_after_s, False
+            Reads(self.disk, PATH), self.disk, instance.clock, instance.lease, instance.config.verify_after_s, False
         )
         self.worker = process.part("worker")
         return ProcessGroup(instance, reading, process, self.worker)
@@ -178,9 +178,9 @@ class Node:
             name=[],
             cluster_key=[SecretStr(secret) for secret in self.secrets],
             sparse=False,
-            hold_s=5.0,
+            holder_wait_s=5.0,
             listen_internal="",
-            **{"check_after_s": 0.0} | self.cluster.settings,
+            **{"verify_after_s": 0.0} | self.cluster.settings,
         )
 
     def _disk_call(self, process: Process, call: str, name: str) -> None:

@@ -146,7 +146,7 @@ class Part(Cluster):
         self.catalog = SharedCatalog(deployment.states, common, rng.randbytes(16).hex(), rng.getrandbits(53))
         config = Config.model_construct(
             listen=f"{self.name}:80", site=site, redis=[REDIS], advertise=f"http://{self.name}", advertise_site="",
-            peer=[], hold_s=5.0,
+            peer=[], holder_wait_s=5.0,
         )  # fmt: skip
         transport = SimulatedTransport(deployment.network, process)
         bus = SimulatedBus(deployment.redis, process, [KEY.cluster], site)

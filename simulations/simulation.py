@@ -58,10 +58,10 @@ DAY_S = 86_400.0
 
 def settings_of(plan: Plan) -> dict[str, Any]:
     """Return what operators have set, by the conditions of a plan."""
-    settings: dict[str, Any] = {"gc_grace_s": GRACE_S, "gc_every_s": 0.0, "acknowledge_s": 6.0}
+    settings: dict[str, Any] = {"gc_grace_s": GRACE_S, "gc_interval_s": 0.0, "acknowledge_timeout_s": 6.0}
     if "flipped-bit" not in plan.faults:
         settings |= {
-            "check_after_s": DAY_S
+            "verify_after_s": DAY_S
         }  # else content is checked at every read, which workers leave to the primary
     if "two-copies" in plan.conditions:
         settings |= {"copies": "2", "acknowledge": "2"}

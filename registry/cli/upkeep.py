@@ -54,7 +54,7 @@ def gc(
     json: Json = False,
     config: KeyFile = None,
 ) -> None:
-    """Collect garbage at an instance now, as it also does regularly (--gc-every-s).
+    """Collect garbage at an instance now, as it also does regularly (--gc-interval-s).
 
     Unreferenced content is removed after its grace period (--gc-grace-s), and once no instance relies on it. Every
     member is asked, so each has to answer.

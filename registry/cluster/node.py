@@ -153,25 +153,25 @@ class Cluster:
         self, config: Config, catalog: Catalog, store: BlobStore, budget: DiskBudget, clock: Clock
     ) -> None:
         """Build what keeps content: transfers, replicas, eviction, garbage collection, scrubbing."""
-        keeps = not config.front_end
+        keeps = not config.proxy_instance
         self.transfers = Transfers(
-            store, budget, catalog.database, self.peers, self.members, self.locator, clock, config.hold_s
+            store, budget, catalog.database, self.peers, self.members, self.locator, clock, config.holder_wait_s
         )
         self.replicator = Replicator(
             self.policy, keeps, catalog.queries, self.members, self.locator, self.transfers, config.copy_mib_s
         )
         self.write_concern = WriteConcern(
             self.policy, keeps, catalog.queries, self.members, self.peers, self.anti_entropy, self.bodies,
-            self.transfers, self.replicator, config.acknowledge_s,
+            self.transfers, self.replicator, config.acknowledge_timeout_s,
         )  # fmt: skip
         self.garbage_collector = GarbageCollector(
             catalog, store, self.members, self.incarnation, self.peers, self.anti_entropy,
-            config.gc_grace_s, config.gc_every_s,
+            config.gc_grace_s, config.gc_interval_s,
         )  # fmt: skip
         self.evictor = Evictor(
             budget, catalog, store, self.members, self.peers, self.replicator, self.garbage_collector, clock
         )
-        self.blob_reader = BlobReader(catalog, store, self.transfers, clock, config.check_after_s)
+        self.blob_reader = BlobReader(catalog, store, self.transfers, clock, config.verify_after_s)
         self.scrubber = Scrubber(config, catalog, store, self.blob_reader, self.bodies, clock)
 
     def _build_stages(self, config: Config, catalog: Catalog) -> None:
@@ -191,7 +191,7 @@ class Cluster:
     def _watch_members(self, config: Config, clock: Clock) -> None:
         self.offsets = ClockOffsets(clock)
         self.watch = Watch(
-            self.members, self.policy, not config.front_end, clock, self.offsets, self.space,
+            self.members, self.policy, not config.proxy_instance, clock, self.offsets, self.space,
             self.discovery.exchange_handshake,
         )  # fmt: skip
 

@@ -72,7 +72,7 @@ class App:
             instance.catalog.database,
             instance.store,
             instance.clock,
-            instance.config.check_after_s,
+            instance.config.verify_after_s,
             instance.traffic,
             instance.cluster.evictor.touch,
             self._suspect,

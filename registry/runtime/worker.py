@@ -40,7 +40,7 @@ async def _serve(config: Config, public: socket.socket, sender: Sender, lease: R
     disk = SystemDisk(config.data)
     catalog = Reads(disk, PATH)
     proxies = TrustedProxies(config.proxies)
-    reading = ReadOnlyApp(catalog, disk, SystemClock(), lease, config.check_after_s, config.log_requests, proxies)
+    reading = ReadOnlyApp(catalog, disk, SystemClock(), lease, config.verify_after_s, config.log_requests, proxies)
     server = Server(reading, NoHandovers(), partial(WorkerProtocol, waiting=HandoverQueue(sender)))
 
     def end() -> None:

@@ -133,7 +133,7 @@ def readers_check_nothing() -> Bug:
 
     def careless(self: ReadOnlyApp, *arguments: Any) -> None:
         begin(self, *arguments)
-        self._check_after_ms = 10**15
+        self._verify_after_ms = 10**15
 
     return patch.object(ReadOnlyApp, "__init__", careless)
 

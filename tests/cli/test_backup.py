@@ -58,7 +58,7 @@ def test_a_backup_made_while_pushing_has_everything_that_was_answered_before(tmp
 
 def test_the_next_backup_adds_what_is_new_and_removes_what_is_gone(tmp_path):
     first, second = images.image("first", layer_bytes=1000), images.image("second", layer_bytes=1000)
-    with running_server(tmp_path / "data", gc_grace_s="0", gc_every_s="0") as server:
+    with running_server(tmp_path / "data", gc_grace_s="0", gc_interval_s="0") as server:
         server.client.push("app", "v1", first)
         assert "3 of them new" in concord("backup", "--data", server.data, tmp_path / "backup").stdout
         assert "0 of them new" in concord("backup", "--data", server.data, tmp_path / "backup").stdout

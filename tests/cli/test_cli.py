@@ -92,10 +92,10 @@ def refused(done, *said):
         (["--redis", "http://x"], {}, "redis"),
         (["--peer", "10.0.0.1:5000"], {}, "peer"),
         (["--advertise", "x"], {}, "advertise"),
-        (["--hold-s", "-1"], {}, "hold_s"),
-        (["--check-after-s", "-1"], {}, "check_after_s"),
+        (["--holder-wait-s", "-1"], {}, "holder_wait_s"),
+        (["--verify-after-s", "-1"], {}, "verify_after_s"),
         ([], {"CONCORD_SCRUB_MIB_S": "fast"}, "scrub_mib_s"),
-        ([], {"CONCORD_SCRUB_EVERY_S": "0"}, "scrub_every_s"),
+        ([], {"CONCORD_SCRUB_INTERVAL_S": "0"}, "scrub_interval_s"),
         (["--redis", "redis://127.0.0.1"], {}, "CONCORD_CLUSTER_KEY"),
         ([], {"CONCORD_CLUSTER_KEY": "short"}, "16 characters"),
         (["--listen", "0.0.0.0:5000"], {"CONCORD_CLUSTER_KEY": KEY}, "--advertise"),
@@ -124,11 +124,11 @@ def test_a_wrong_configuration_file_ends_the_start_with_one_line(tmp_path, conte
 def test_options_come_before_the_environment_and_that_before_the_file(tmp_path):
     from registry.config import load_config
 
-    (tmp_path / "c.toml").write_text('site = "file"\nname = ["a", "b"]\nhold_s = 3.5\ncopies = 2\n')
+    (tmp_path / "c.toml").write_text('site = "file"\nname = ["a", "b"]\nholder_wait_s = 3.5\ncopies = 2\n')
     os.environ |= {"CONCORD_SITE": "environment", "CONCORD_PEER": "http://a:1, http://b:2/", "CONCORD_CLUSTER_KEY": KEY}
     try:
         config = load_config({"listen": "127.0.0.1:1"}, tmp_path / "c.toml")
-        assert (config.site, config.name, config.hold_s) == ("environment", ["a", "b"], 3.5)
+        assert (config.site, config.name, config.holder_wait_s) == ("environment", ["a", "b"], 3.5)
         assert config.rules.of("app").copies.number == 2
         assert config.peer == ["http://a:1", "http://b:2"]
         assert load_config({"site": "option"}, tmp_path / "c.toml").site == "option"
@@ -375,8 +375,8 @@ def test_the_demo_runs_three_instances_that_agree(tmp_path, demo_ports):
         (["--peer", "http://me:secret@10.0.0.1:5000"], "holds no user and no password"),
         (["--name", "http://registry.example.com"], "the setting name is wrong: invalid name"),
         (["--listen", "::1:5000"], "an IPv6 address stands in brackets"),
-        (["--hold-s", "nan"], "the setting hold_s is wrong"),
-        (["--gc-every-s", "inf"], "expected a finite number"),
+        (["--holder-wait-s", "nan"], "the setting holder_wait_s is wrong"),
+        (["--gc-interval-s", "inf"], "expected a finite number"),
         (["--listen-internal", "127.0.0.1:5"], "say the address at which others reach it"),
     ],
 )

@@ -22,7 +22,7 @@ KEYS = []
 @pytest.fixture
 def mistaken(tmp_path):
     """A data directory of which a backup and a bundle were made, and in which a tag was deleted and one moved since."""
-    with running_server(tmp_path / "data", gc_grace_s="0", gc_every_s="0") as server:
+    with running_server(tmp_path / "data", gc_grace_s="0", gc_interval_s="0") as server:
         server.client.push("prod/app", "kept", KEPT)
         server.client.push("prod/app", "lost", INDEX)
         server.client.push("prod/app", "moved", KEPT)

@@ -16,7 +16,7 @@ from tests.support.engines import Failed, run
 from tests.support.needs import need, need_go_client
 from tests.support.server import running_cluster, wait_until
 
-NOW = {"copies": "2", "acknowledge": "2", "gc_grace_s": "0", "gc_every_s": "0"}
+NOW = {"copies": "2", "acknowledge": "2", "gc_grace_s": "0", "gc_interval_s": "0"}
 STEPS = ("one", "two")
 
 

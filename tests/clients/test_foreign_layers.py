@@ -16,8 +16,8 @@ FOREIGN_LAYERS = [
     "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
 ]
 ABSENT, PRESENT = b"a base layer that its vendor alone may serve", b"a base layer that was pushed nevertheless"
-SETTINGS = {"copies": "eu=1,us=1", "acknowledge": "each-site", "acknowledge_s": "2"}
-NOW = {"gc_grace_s": "0", "gc_every_s": "0"}
+SETTINGS = {"copies": "eu=1,us=1", "acknowledge": "each-site", "acknowledge_timeout_s": "2"}
+NOW = {"gc_grace_s": "0", "gc_interval_s": "0"}
 
 
 def with_foreign_layers(media_type: str, *contents: bytes) -> images.Image:

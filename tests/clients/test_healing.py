@@ -8,7 +8,7 @@ from tests.support.server import running_cluster, wait_until
 @pytest.mark.parametrize("name", ["docker", "skopeo"])
 def test_pushing_again_elsewhere_heals_an_image_whose_holder_is_gone(engines, name, tmp_path):
     engine = engines(name)
-    with running_cluster(tmp_path, ["eu", "us", "ap"], hold_s="1") as cluster:
+    with running_cluster(tmp_path, ["eu", "us", "ap"], holder_wait_s="1") as cluster:
         eu, us, ap = cluster.servers
         image = engine.build("healed")
         built = engine.image_id(image)

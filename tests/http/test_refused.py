@@ -142,7 +142,7 @@ def test_what_is_refused_is_answered_behind_what_was_sent_before(server, nonsens
 @contextlib.contextmanager
 def waiting_for_copies(tmp_path, **constants):
     """A server, and a chunked push of a manifest that waits for another instance to hold it, in vain."""
-    settings = {"copies": "2", "acknowledge": "2", "acknowledge_s": "2"}
+    settings = {"copies": "2", "acknowledge": "2", "acknowledge_timeout_s": "2"}
     with running_server(tmp_path / "data", clustered=True, constants=constants, **settings) as server:
         body = b'{"schemaVersion": 2, "manifests": []}'
         path, media_type = f"/v2/app/manifests/{sha256(body)}", images.OCI_INDEX

@@ -201,7 +201,7 @@ def test_several_ranges_of_content_that_is_elsewhere_cost_one_transfer(tmp_path)
 
 def test_a_part_of_a_damaged_blob_is_never_sent(tmp_path):
     """Each part is checked where that is due, and none of them is told to be right before it is."""
-    with running_server(tmp_path / "data", check_after_s="0") as server:
+    with running_server(tmp_path / "data", verify_after_s="0") as server:
         digest = server.client.push_blob("app", CONTENT)
         assert asks(server.client, "app", CONTENT, FAR)
         file = server.data / "blobs" / "sha256" / digest[7:9] / digest[7:]

@@ -13,7 +13,7 @@ from tests.support import images
 from tests.support.client import sha256
 from tests.support.server import running_cluster
 
-NOW = {"copies": "2", "acknowledge": "2", "gc_grace_s": "0", "gc_every_s": "0"}
+NOW = {"copies": "2", "acknowledge": "2", "gc_grace_s": "0", "gc_interval_s": "0"}
 CONFIG = "application/vnd.buildkit.cacheconfig.v0"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 

@@ -16,7 +16,7 @@ from tests.support import images
 from tests.support.client import sha256
 from tests.support.server import running_cluster, running_server, wait_until
 
-NOW = {"gc_grace_s": "0", "gc_every_s": "0"}
+NOW = {"gc_grace_s": "0", "gc_interval_s": "0"}
 
 
 def collect(server, **question):
@@ -62,7 +62,7 @@ def test_what_a_deleted_image_leaves_goes_at_every_holder_and_its_links_too(pair
 
 
 def test_an_upload_whose_manifest_is_on_its_way_is_kept_for_the_grace(tmp_path):
-    with running_cluster(tmp_path, ["eu"], gc_grace_s="2", gc_every_s="0") as cluster:
+    with running_cluster(tmp_path, ["eu"], gc_grace_s="2", gc_interval_s="0") as cluster:
         (eu,) = cluster.servers
         digest = eu.client.push_blob("app", b"on its way")
         (decision,) = collect(eu)["decisions"]
@@ -96,7 +96,7 @@ def test_a_member_that_is_not_there_blocks_collection(pair):
 
 
 def test_a_dry_run_says_of_everything_what_would_become_of_it_and_why(tmp_path):
-    with running_cluster(tmp_path, ["eu", "us"], gc_grace_s="2", gc_every_s="0") as cluster:
+    with running_cluster(tmp_path, ["eu", "us"], gc_grace_s="2", gc_interval_s="0") as cluster:
         eu, us = cluster.servers
         image = images.image("gone", layer_bytes=3000)
         eu.client.push("app", "v1", image)
@@ -176,7 +176,7 @@ def test_pushes_against_collections_over_shared_layers(tmp_path):
     """As docker pushes: HEAD, upload only what is missing, manifest. What was answered is whole in the end."""
     layers = [random.Random(number).randbytes(500) for number in range(12)]
     lost, refused, pushed, removing = [], [], [], []
-    with running_cluster(tmp_path, ["eu", "us"], gc_grace_s="1", gc_every_s="0") as cluster:
+    with running_cluster(tmp_path, ["eu", "us"], gc_grace_s="1", gc_interval_s="0") as cluster:
         numbers = itertools.count()
 
         def push(worker):

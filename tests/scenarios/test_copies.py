@@ -51,7 +51,7 @@ def test_everything_is_everywhere_also_where_somebody_joins_later(tmp_path):
 
 def test_a_front_end_keeps_no_copies_and_serves_everything(tmp_path):
     with running_cluster(tmp_path, ["eu", "us"], copies="everywhere") as cluster:
-        front = joined(cluster, "eu", copies="everywhere", front_end="true")
+        front = joined(cluster, "eu", copies="everywhere", proxy_instance="true")
         image = images.image("front", layer_bytes=50_000)
         cluster.servers[0].client.push("app", "v1", image)
         for blob in image.blobs:
@@ -78,7 +78,7 @@ def test_the_disk_of_the_instance_that_answered_is_destroyed_right_after(tmp_pat
 
 
 def test_a_push_that_reaches_too_few_says_so_and_stays(tmp_path):
-    settings = {"copies": "2", "acknowledge": "2", "acknowledge_s": "2"}
+    settings = {"copies": "2", "acknowledge": "2", "acknowledge_timeout_s": "2"}
     with running_cluster(tmp_path, ["eu", "us"], **settings) as cluster:
         eu, us = cluster.servers
         image = images.image("few", layer_bytes=1000)
@@ -104,7 +104,7 @@ def test_a_push_that_reaches_too_few_says_so_and_stays(tmp_path):
 
 @pytest.mark.parametrize(("dead", "status"), [("", 201), ("us", 503)])
 def test_each_site_has_to_have_it(tmp_path, dead, status):
-    settings = {"copies": "eu=1,us=1", "acknowledge": "each-site", "acknowledge_s": "2"}
+    settings = {"copies": "eu=1,us=1", "acknowledge": "each-site", "acknowledge_timeout_s": "2"}
     with running_cluster(tmp_path, ["eu", "us", "ap"], **settings) as cluster:
         eu, us, ap = cluster.servers
         for server in cluster.servers:

@@ -63,7 +63,7 @@ def test_empty_body_under_the_digest_of_another_content_is_refused(digest, three
 
 @pytest.mark.parametrize("digest", [SHA256, SHA512], ids=["sha256", "sha512"])
 def test_empty_blob_that_a_manifest_names_is_copied_to_the_other_site_and_collected_after_it(digest, tmp_path):
-    settings = {"copies": "2", "acknowledge": "2", "gc_grace_s": "0", "gc_every_s": "0"}
+    settings = {"copies": "2", "acknowledge": "2", "gc_grace_s": "0", "gc_interval_s": "0"}
     with running_cluster(tmp_path, ["eu", "us"], **settings) as cluster:
         eu, us = cluster.servers
         assert by_put(eu.client, "app", digest).status == 201

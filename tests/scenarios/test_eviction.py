@@ -41,7 +41,7 @@ def test_a_front_end_keeps_what_is_used_and_evicts_the_rest(tmp_path):
     with budgeted(tmp_path, 0, 4) as cluster:
         origin, front = cluster.servers
         front.kill()
-        front.environment["CONCORD_FRONT_END"] = "true"
+        front.environment["CONCORD_PROXY_INSTANCE"] = "true"
         front.start()
         for piece in PIECES:
             origin.client.push_blob("app", piece)

@@ -155,7 +155,7 @@ def test_a_transfer_waits_for_its_only_holder_in_the_middle_of_a_body(tmp_path):
 
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
 def test_wrong_bytes_from_a_peer_are_never_kept_and_never_end_cleanly(tmp_path, content):
-    with linked_sites(tmp_path, [None, None], hold_s="1") as (cluster, _):
+    with linked_sites(tmp_path, [None, None], holder_wait_s="1") as (cluster, _):
         digest = cluster[0].client.push_blob("app", content)
         cluster.wait_agreed()
         flip_a_bit(cluster[0], digest)
@@ -169,7 +169,7 @@ def test_wrong_bytes_from_a_peer_are_never_kept_and_never_end_cleanly(tmp_path, 
 
 
 def test_another_holder_is_used_after_one_that_lies(tmp_path):
-    with linked_sites(tmp_path, [None, None, None], hold_s="5") as (cluster, _):
+    with linked_sites(tmp_path, [None, None, None], holder_wait_s="5") as (cluster, _):
         digest = cluster[0].client.push_blob("app", SMALL)
         cluster[1].client.push_blob("app", SMALL)
         cluster.wait_agreed()

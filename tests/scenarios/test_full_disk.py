@@ -146,7 +146,7 @@ def small_beside(directory, rate=None):
     """A holder, and an instance on a small disk that reaches it by a link."""
     with (
         small_disk(directory / "disk") as disk,
-        linked_sites(directory, [rate, None], hold_s="2") as (cluster, links),
+        linked_sites(directory, [rate, None], holder_wait_s="2") as (cluster, links),
     ):
         cluster[1].stop()
         cluster[1].data = disk / "data"

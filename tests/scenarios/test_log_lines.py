@@ -48,11 +48,11 @@ def test_an_instance_on_its_own_joins_nothing(tmp_path):
 
 
 def test_a_collection_that_removes_something_is_one_line(tmp_path):
-    with running_cluster(tmp_path, ["eu"], gc_grace_s="0", gc_every_s="1") as cluster:
+    with running_cluster(tmp_path, ["eu"], gc_grace_s="0", gc_interval_s="1") as cluster:
         server = cluster[0]
         image = images.image("collected", layer_bytes=1000)
         server.client.push("app", "v1", image)
         assert not server.logged(LogEvent.GARBAGE_COLLECTION_FINISHED)
         server.client.delete(f"/v2/app/manifests/{image.digest}")
-        (line,) = wait_until(lambda: server.logged(LogEvent.GARBAGE_COLLECTION_FINISHED, by="gc_every_s"))
+        (line,) = wait_until(lambda: server.logged(LogEvent.GARBAGE_COLLECTION_FINISHED, by="gc_interval_s"))
         assert line["contents"] == len(image.blobs)

@@ -32,7 +32,7 @@ def knows(server):
 
 @pytest.fixture
 def three(tmp_path):
-    with running_cluster(tmp_path, ["eu", "us", "ap"], gc_grace_s="0", gc_every_s="0") as cluster:
+    with running_cluster(tmp_path, ["eu", "us", "ap"], gc_grace_s="0", gc_interval_s="0") as cluster:
         yield cluster
 
 
@@ -152,7 +152,7 @@ def test_who_leaves_says_what_is_left_and_who_refuses_to_take_it(tmp_path):
     with running_cluster(tmp_path, ["eu", "us"]) as cluster:
         leaving, stays = cluster.servers
         stays.stop()
-        stays.environment |= {"CONCORD_FRONT_END": "1", "CONCORD_INSTANCE_NAME": "us-1"}
+        stays.environment |= {"CONCORD_PROXY_INSTANCE": "1", "CONCORD_INSTANCE_NAME": "us-1"}
         stays.start()
         cluster.wait_acquainted()
         image = images.image("nobody takes it", layers=2, layer_bytes=50_000)
@@ -168,7 +168,7 @@ def test_who_leaves_says_what_is_left_and_who_refuses_to_take_it(tmp_path):
                 assert answer["waits_for"].startswith("another instance that keeps copies")
                 stays.kill()
                 wait_until(lambda: report(leaving)["waits_for"].startswith("another instance that can be reached"), 30)
-                stays.environment["CONCORD_FRONT_END"] = "0"
+                stays.environment["CONCORD_PROXY_INSTANCE"] = "0"
                 stays.start()
                 assert leaving.process.wait(60) == 0
                 leaving.process = None

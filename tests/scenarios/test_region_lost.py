@@ -40,7 +40,7 @@ def has_tag(server, tag):
 
 @pytest.fixture(scope="module")
 def regions(tmp_path_factory):
-    with two_regions(tmp_path_factory.mktemp("regions"), hold_s="1") as running:
+    with two_regions(tmp_path_factory.mktemp("regions"), holder_wait_s="1") as running:
         yield running
 
 

@@ -13,7 +13,7 @@ from tests.support import images
 from tests.support.client import sha256
 from tests.support.server import wait_until
 
-ALWAYS = {"check_after_s": "0", "hold_s": "2"}
+ALWAYS = {"verify_after_s": "0", "holder_wait_s": "2"}
 
 
 def begin_pull(server, digest):
@@ -95,7 +95,7 @@ def test_ranges_of_damaged_content_are_right(tmp_path):
 
 def test_damaged_content_at_another_instance_does_not_come_here(tmp_path):
     """With its bytes unchecked a client that has begun to get it would fail for good."""
-    with linked_sites(tmp_path, [None, None, None], check_after_s="0") as (cluster, _):
+    with linked_sites(tmp_path, [None, None, None], verify_after_s="0") as (cluster, _):
         digest = cluster[0].client.push_blob("app", LARGE)
         cluster[1].client.push_blob("app", LARGE)
         cluster.wait_agreed()
@@ -106,7 +106,7 @@ def test_damaged_content_at_another_instance_does_not_come_here(tmp_path):
 
 def test_two_copies_found_damaged_at_the_same_time_make_a_whole_one(tmp_path):
     """Each was put aside before it could be asked for what is right in it, and the content was lost for good."""
-    with linked_sites(tmp_path, [None, None], check_after_s="0") as (cluster, _):
+    with linked_sites(tmp_path, [None, None], verify_after_s="0") as (cluster, _):
         for number in range(3):
             content = random.Random(number).randbytes(6_000_000)
             digest = cluster[0].client.push_blob("app", content)

@@ -116,5 +116,5 @@ class Decommission:
         if not self.under_way or reachable & {one.instance for one in self._members.replica_candidates()}:
             return ""
         if reachable:
-            return "another instance that keeps copies: those that can be reached are front ends, or leave too"
+            return "another instance that keeps copies: those that can be reached are proxy instances, or leave too"
         return "another instance that can be reached: none can now"

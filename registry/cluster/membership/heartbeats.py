@@ -64,7 +64,7 @@ class OwnHeartbeat:
             root=self._catalog.replica.root(),
             applied={m.instance: m.applied_of_incarnation for m in self._members.of_own_site()},
             joining=not self._lifecycle.has_joined or self._anti_entropy.is_bootstrapping,
-            proxy=config.front_end or self._lifecycle.is_leaving,
+            proxy=config.proxy_instance or self._lifecycle.is_leaving,
             name=config.instance_name,
             policy=config.rules.digest,
             now_ms=self._clock.now_ms(),

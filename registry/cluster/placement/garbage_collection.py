@@ -197,7 +197,7 @@ class GarbageCollector:
                     contents=report.removed,
                     bytes=report.removed_bytes,
                     manifests=report.bodies,
-                    by="schedule (gc_every_s)",
+                    by="schedule (gc_interval_s)",
                 )
 
     async def once(self, dry: bool = False) -> Report:

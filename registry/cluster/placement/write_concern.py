@@ -216,7 +216,7 @@ class WriteConcern:
     async def replicate_blob(self, digest: Digest, size: int, asker: str) -> ReplicateBlobResponse:
         """Replicate one content here. Return within SLICE_S; a transfer that has begun goes on."""
         if not self._keeps:
-            return ReplicateBlobResponse(False, reason="it keeps no copies: it is a front end, or leaves too")
+            return ReplicateBlobResponse(False, reason="it keeps no copies: it is a proxy instance, or leaves too")
         try:
             async with asyncio.timeout(SLICE_S):
                 if not self._queries.is_held(digest):

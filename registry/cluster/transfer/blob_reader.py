@@ -39,13 +39,13 @@ class BlobReader:
     """Reads content, and repairs what is corrupt."""
 
     def __init__(
-        self, catalog: Catalog, store: BlobStore, transfers: Transfers, clock: Clock, check_after_s: float
+        self, catalog: Catalog, store: BlobStore, transfers: Transfers, clock: Clock, verify_after_s: float
     ) -> None:
         self._catalog = catalog
         self._store = store
         self._transfers = transfers
         self._clock = clock
-        self._check_after_ms = int(check_after_s * 1000)
+        self._verify_after_ms = int(verify_after_s * 1000)
         self.quarantine = Quarantine(store, catalog.database)
         self.repaired = 0
         """Corrupt contents that were repaired, since the start."""
@@ -212,7 +212,7 @@ class BlobReader:
             return None
         if size is not None and found[0] != size:
             raise SizeDiffers(digest, size, found[0])
-        if self._is_older(found[1], self._check_after_ms):
+        if self._is_older(found[1], self._verify_after_ms):
             return self._checked(digest, part)
         return self._store.read(self._store.open(digest), *part)
 
@@ -223,7 +223,7 @@ class BlobReader:
         async with aclosing(VerifiedFile(self._store.open(digest), row).read(*part)) as pieces:
             async for piece in pieces:
                 yield piece
-        if part == (0, row.size) and self._is_older(row.checked_ms, self._check_after_ms or NOTE_AGAIN_MS):
+        if part == (0, row.size) and self._is_older(row.checked_ms, self._verify_after_ms or NOTE_AGAIN_MS):
             await self.note_checked([digest])
 
     def _is_older(self, checked_ms: int, bound_ms: int) -> bool:

@@ -90,7 +90,7 @@ class Scrubber:
         self._pace = _Pace((config.scrub_mib_s or DEFAULT_MIB_S) * MIB)
         spans = int((config.scrub_mib_s or DEFAULT_MIB_S) * BURST_S / AT_ONCE)
         self._window_bytes = max(1, min(spans, MAX_SPANS)) * CHECK_SPAN_BYTES
-        self._every_ms = int(config.scrub_every_s * 1000)
+        self._every_ms = int(config.scrub_interval_s * 1000)
         self._bodies_due_at = asyncio.get_running_loop().time() + BODIES_AFTER_S
         self._asked = asyncio.Event()
         self._repairs: set[asyncio.Task[None]] = set()

@@ -71,7 +71,7 @@ class Transfer:
         self.size = size
         self.quarantined_copy = quarantined_copy
         """A corrupt copy that was here."""
-        self.hold_s = 0.0
+        self.holder_wait_s = 0.0
         """Seconds for which the transfer waits for a holder."""
         self.head = b""
         """The first bytes that came, for readers who are waiting, while they are written."""
@@ -179,7 +179,7 @@ class Transfers:
         members: Members,
         locator: Locator,
         clock: Clock,
-        hold_s: float,
+        holder_wait_s: float,
     ) -> None:
         self._store = store
         self._budget = budget
@@ -191,7 +191,7 @@ class Transfers:
         self._transfers: dict[Digest, Transfer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._distrusted: OrderedDict[tuple[str, Digest], _Distrust] = OrderedDict()
-        self.hold_s = hold_s
+        self.holder_wait_s = holder_wait_s
         self.fetched_bytes = 0
         self._passing = 0
         self.passed_through = 0
@@ -200,7 +200,7 @@ class Transfers:
     def transfer(self, digest: Digest, size: int, uploader: str | None) -> Transfer:
         """Return the transfer of a content, begun if none is under way. `uploader` is the instance of its upload."""
         transfer = self._transfers.get(digest) or self._begin(Transfer(digest, size, None), uploader)
-        transfer.hold_s = self.hold_s
+        transfer.holder_wait_s = self.holder_wait_s
         return transfer
 
     def repair(self, digest: Digest, size: int, quarantined_copy: VerifiedFile | None) -> Transfer:
@@ -235,7 +235,7 @@ class Transfers:
         goes_on = received is not None and received.size <= offset
         passage = PassThroughSink(received.copy() if received and goes_on else Checks(algorithm_of(digest)))
         transfer, at, kept = Transfer(digest, size, None), passage.size, b""
-        transfer.hold_s = self.hold_s
+        transfer.holder_wait_s = self.holder_wait_s
         if self._passing >= MAX_PASSING:
             raise ContentUnreachable("there is no room for this content here, and as much is passed through as may be")
         self._passing += 1
@@ -351,7 +351,7 @@ class Transfers:
                         return sources
             if ingest.size > progress:
                 progress, progressed_at = ingest.size, loop.time()
-            elif not self._members.all() or loop.time() - progressed_at >= transfer.hold_s:
+            elif not self._members.all() or loop.time() - progressed_at >= transfer.holder_wait_s:
                 raise ContentUnreachable(
                     f"{transfer.digest} cannot be had now: {self._locator.whereabouts(uploader)}",
                     {"digest": transfer.digest, "instance": uploader},

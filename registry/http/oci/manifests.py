@@ -60,7 +60,7 @@ async def _body_from_peers(instance: Instance, repository: Repository, row: Mani
     """A body that is on its way here. Wait for a member that has it. Raises ContentUnreachable; ManifestUnknown when
     the manifest is deleted meanwhile."""
     cluster = instance.cluster
-    deadline = asyncio.get_running_loop().time() + cluster.transfers.hold_s
+    deadline = asyncio.get_running_loop().time() + cluster.transfers.holder_wait_s
     while True:
         body = await cluster.bodies.fetch(row.digest)
         if body is not None:

@@ -49,7 +49,7 @@ class ReadOnlyApp:
         disk: Disk,
         clock: Clock,
         lease: ReadLease,
-        check_after_s: float,
+        verify_after_s: float,
         log_requests: bool,
         proxies: TrustedProxies = NO_PROXIES,
     ) -> None:
@@ -58,7 +58,7 @@ class ReadOnlyApp:
         self._queries = Queries(database)
         self._store = BlobStore(disk, database)
         self._clock = clock
-        self._check_after_ms = int(check_after_s * 1000)
+        self._verify_after_ms = int(verify_after_s * 1000)
         self._log_requests = log_requests
         self._proxies = proxies
         self._ids = RequestIds(clock)
@@ -69,7 +69,7 @@ class ReadOnlyApp:
         self.damaged: list[Corruption] = []
         """Content that proved corrupt while it was sent, for the primary to repair."""
         self._fast_path = FastPath(
-            database, self._store, clock, check_after_s, self.traffic, self._note_used, self._note_damage
+            database, self._store, clock, verify_after_s, self.traffic, self._note_used, self._note_damage
         )
 
     def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
@@ -94,7 +94,7 @@ class ReadOnlyApp:
             require_understood(self._database, document_name(repository))
             row = self._queries.blob(repository, digest)
             found = content_checked(self._database, digest)
-        if row is None or found is None or is_due(found[1], self._clock.now_ms(), self._check_after_ms):
+        if row is None or found is None or is_due(found[1], self._clock.now_ms(), self._verify_after_ms):
             return None
         if digest in self._store.pending_quarantine:
             return None  # the primary was told, and sees to it

@@ -68,7 +68,7 @@ class FastPath:
         database: Reads,
         store: BlobStore,
         clock: Clock,
-        check_after_s: float,
+        verify_after_s: float,
         traffic: Traffic,
         on_used: Callable[[Digest], None],
         on_corrupt: Callable[[Digest], None],
@@ -81,7 +81,7 @@ class FastPath:
         self._queries = Queries(database)
         self._store = store
         self._clock = clock
-        self._check_after_ms = int(check_after_s * 1000)
+        self._verify_after_ms = int(verify_after_s * 1000)
         self._on_used = on_used
         self._on_corrupt = on_corrupt
         self._cached: OrderedDict[bytes, CachedResponse] = OrderedDict()
@@ -129,7 +129,7 @@ class FastPath:
         return row[0] if row else None
 
     def _is_due(self, checked_ms: int) -> bool:
-        return is_due(checked_ms, self._clock.now_ms(), self._check_after_ms)
+        return is_due(checked_ms, self._clock.now_ms(), self._verify_after_ms)
 
     def _read_and_cache(self, target: bytes) -> CachedResponse | None:
         """Read the content of a request and cache the response."""

@@ -28,8 +28,8 @@ async def site(tmp_path):
     return opened
 
 
-def contents(site, check_after_s=3600.0):
-    return BlobReader(site.catalog, site.store, None, site.clock, check_after_s)
+def contents(site, verify_after_s=3600.0):
+    return BlobReader(site.catalog, site.store, None, site.clock, verify_after_s)
 
 
 async def read(contents, part=WHOLE):

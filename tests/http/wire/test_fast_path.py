@@ -195,7 +195,7 @@ def test_what_is_kept_was_compared_with_its_digest(tmp_path):
 
 
 def test_content_that_is_due_is_checked_though_its_answer_was_kept(tmp_path):
-    with running_server(tmp_path / "data", check_after_s="0") as server:
+    with running_server(tmp_path / "data", verify_after_s="0") as server:
         digest = server.client.push_blob("app", BLOB)
         path = f"/v2/app/blobs/{digest}"
         assert server.client.get(path).body == BLOB

@@ -16,12 +16,12 @@ PORT = 5000
 SETTINGS = {
     "copies": "2",
     "acknowledge": "2",
-    "acknowledge_s": "10",
-    "check_after_s": "0",
-    "gc_every_s": "3",
+    "acknowledge_timeout_s": "10",
+    "verify_after_s": "0",
+    "gc_interval_s": "3",
     "gc_grace_s": "12",
     "scrub_mib_s": "0",
-    "hold_s": "5",
+    "holder_wait_s": "5",
 }
 """Two holders for all content, so that a damaged file is never the only one; all reads verified, since damage comes
 within seconds; collection all the time, with a grace that is longer than a push under faults takes."""
