@@ -3,8 +3,7 @@
 Two sides answer the same questions: for a list of places (`trie.Prefix`), a summary of what lies there. Where a place
 holds more than a few entries the summary is the digests four bits further down, and where those differ is asked about
 next; where it holds few, it is the entries. The protocol knows no transport: `compare` is a generator that yields the
-places to ask both sides about and is sent their answers. A peer's repair, and a person's `concord diff`, use this one
-function.
+places to ask both sides about and is sent their answers. Anti-entropy and `concord diff` both use it.
 """
 
 from collections.abc import Generator

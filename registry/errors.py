@@ -1,7 +1,7 @@
 """The errors of a request, each with the HTTP status and the code that the client receives.
 
-Handlers raise them, and `registry.http.oci.answers` alone renders them. The codes are the fourteen of the OCI
-distribution specification ("Error codes") and no others.
+Handlers raise them. `registry.http.oci.answers` renders them for clients, `registry.http.peer.handlers` for other
+instances. The codes are among the fourteen of the OCI distribution specification ("Error codes").
 
     OciError
       BlobUnknown            404  BLOB_UNKNOWN
@@ -14,12 +14,12 @@ distribution specification ("Error codes") and no others.
       ManifestBlobUnknown    404  MANIFEST_BLOB_UNKNOWN
       ManifestInvalid        400  MANIFEST_INVALID
         ManifestTooLarge     413
+        TooManyTags          414
       ManifestUnknown        404  MANIFEST_UNKNOWN
       NameInvalid            400  NAME_INVALID
       NameUnknown            404  NAME_UNKNOWN
       RangeInvalid           416  SIZE_INVALID
       SizeInvalid            400  SIZE_INVALID
-      TooManyTags            414  MANIFEST_INVALID
       TooManyUploads         429  TOOMANYREQUESTS
       TooManyManifests       429  TOOMANYREQUESTS
       TooManyAnswers         429  TOOMANYREQUESTS
@@ -30,6 +30,7 @@ distribution specification ("Error codes") and no others.
         DiskFull             503
         DiskBudgetUsed       503
       WriteConcernTimeout    503  DENIED
+      Ending                 503  DENIED
       Leaving                503  DENIED
       NotCurrent             503  DENIED
       NeedsUpgrade           503  DENIED

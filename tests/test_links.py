@@ -69,8 +69,9 @@ def test_documentation_that_code_refers_to_exists(source):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=name)
 def test_modules_that_a_page_names_exist(page):
-    paths = re.findall(r"`((?:[\w-]+/)+[\w-]*\.?\w*)`", page.read_text())
-    modules = {path for path in paths if path.endswith((".py", ".json", ".yaml", ".conf"))}
+    paths = re.findall(r"`((?:[\w-]+/)*[\w-]*\.?\w*)`", page.read_text())
+    ends = (".py", ".json", ".yaml", ".conf")
+    modules = {path for path in paths if path.endswith(ends if "/" in path else ".py")}
     missing = [path for path in sorted(modules) if not any((ROOT / top / path).exists() for top in PACKAGES)]
     assert missing == []
 

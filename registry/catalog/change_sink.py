@@ -13,7 +13,10 @@ update by update:
     4. content_added   once for a group in which content was added
     5. taken_in        for an update from elsewhere that changed something, when its waiter goes on
 
-An error of the steps 1 to 3 is logged, and the steps after it run.
+An error of the steps 1 to 3 is logged, and the steps after it run. The steps 4 and 5 raise nothing.
+
+Two notes of the catalog to itself run among them: before the steps of an update, what it brings that is not understood
+(`understanding`), and after those of an operation, sizes that disagree (`wrong_sizes`).
 """
 
 from typing import Protocol

@@ -51,27 +51,33 @@ class TagFact(NamedTuple):
     writer: int
 
 
-_BY_TAG = """
+def winner_first(table: str) -> str:
+    """Return the SQL order that puts the winner of several live facts first: the newest by hybrid logical clock, and of
+    equally new ones that of the larger writer. All instances choose the same (`crdt.fact`)."""
+    return f"{table}.time DESC, {table}.writer DESC"
+
+
+_BY_TAG = f"""
 SELECT m.key, m.media_type, COALESCE(LENGTH(b.body), m.size), t.writer, b.body
 FROM documents d
 CROSS JOIN facts t ON t.document = d.id AND t.kind = 't' AND t.key = ?
 CROSS JOIN facts m ON m.document = d.id AND m.kind = 'm' AND m.key = t.digest
 LEFT JOIN manifests b ON b.digest = m.key
-WHERE d.name = ? ORDER BY t.time DESC, t.writer DESC, m.time DESC, m.writer DESC LIMIT 1
+WHERE d.name = ? ORDER BY {winner_first("t")}, {winner_first("m")} LIMIT 1
 """
-_BY_DIGEST = """
+_BY_DIGEST = f"""
 SELECT m.key, m.media_type, COALESCE(LENGTH(b.body), m.size), m.writer, b.body
 FROM documents d
 CROSS JOIN facts m ON m.document = d.id AND m.kind = 'm' AND m.key = ?
 LEFT JOIN manifests b ON b.digest = m.key
-WHERE d.name = ? ORDER BY m.time DESC, m.writer DESC LIMIT 1
+WHERE d.name = ? ORDER BY {winner_first("m")} LIMIT 1
 """
-_BLOB = """
+_BLOB = f"""
 SELECT COALESCE(c.size, f.size), f.writer, c.digest IS NOT NULL
 FROM documents d
 CROSS JOIN facts f ON f.document = d.id AND f.kind = 'b' AND f.key = ?
 LEFT JOIN content c ON c.digest = f.key
-WHERE d.name = ? ORDER BY f.time DESC, f.writer DESC LIMIT 1
+WHERE d.name = ? ORDER BY {winner_first("f")} LIMIT 1
 """
 _ANYWHERE = """
 SELECT COALESCE(c.size, f.size), f.writer, c.digest IS NOT NULL
@@ -82,9 +88,9 @@ _TAGS = """
 SELECT DISTINCT f.key FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = 't'
 WHERE d.name = ? AND f.key > ? ORDER BY f.key LIMIT ?
 """
-_TAG_FACTS = """
+_TAG_FACTS = f"""
 SELECT f.key, f.digest, f.time, f.writer FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = 't'
-WHERE d.name = ? AND f.key BETWEEN ? AND ? ORDER BY f.key, f.time DESC, f.writer DESC
+WHERE d.name = ? AND f.key BETWEEN ? AND ? ORDER BY f.key, {winner_first("f")}
 """
 _WANTED = """
 SELECT DISTINCT w.digest FROM missing_bodies w

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 import apsw
 
 from registry.catalog.database import Reads
-from registry.catalog.queries import document_name
+from registry.catalog.queries import document_name, winner_first
 from registry.oci.names import Digest, Repository, Tag, is_digest
 
 FEW = 256
@@ -45,11 +45,11 @@ LEFT JOIN manifests m ON m.digest = r.digest
 WHERE ?4 IS NULL OR m.artifact_type = ?4
 GROUP BY r.digest ORDER BY latest DESC, r.digest
 """
-_ROW = """
+_ROW = f"""
 SELECT f.media_type, COALESCE(LENGTH(m.body), f.size), m.artifact_type, m.annotations
 FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind = 'm' AND f.key = ?
 LEFT JOIN manifests m ON m.digest = f.key
-WHERE d.name = ? ORDER BY f.time DESC, f.writer DESC LIMIT 1
+WHERE d.name = ? ORDER BY {winner_first("f")} LIMIT 1
 """
 
 

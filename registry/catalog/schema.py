@@ -2,6 +2,10 @@
 
 The schema's version is SQLite's `user_version`. Each migration brings a database one version further, in the
 transaction that also sets the version; a database of a newer version than this program knows is refused untouched.
+
+To change the schema, append to `MIGRATIONS`. Never change, reorder or remove a step that a release has had: databases
+of all releases are migrated by the same list. Each release keeps a data directory in `tests/golden`, which the tests
+open with every later version.
 """
 
 from collections.abc import Callable

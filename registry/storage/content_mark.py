@@ -2,8 +2,9 @@
 
 A catalog that is put back from a copy, or has lost its write-ahead log, is older than the content beside it and cannot
 know that by itself. So the catalog counts the contents that were added to it, and a file that no copy of the catalog
-contains keeps the highest count. A catalog whose count is lower is an older one. After that is found, both go on in
-another line, named at random: a later copy of the first line may have a higher count and still lack content.
+contains keeps the highest count. A catalog whose count is lower is an older one. After that is found, both
+start a new series of counts with a random name: a later copy of the first series may have a higher count and still lack
+content.
 
 A count is appended after its commit and made durable only at the next start: a process that is killed loses nothing of
 it, and after a power cut it lacks the last seconds. A mark that lacks counts spares too few files, never serves wrong

@@ -9,7 +9,7 @@ content only when
    committed by then is applied here;
  - release: every known member has then dropped its links in the transaction in which it checked once more, so that no
    push there can rely on the content without uploading it again. It drops only links that the collecting instance knew
-   before the first question: a client may rely on a newer link at a member that was asked before;
+   before the first question: a client may have read a newer link at a member since that was asked;
  - all of this still holds here in the transaction that drops the row.
 
 A member that does not answer ends the pass, since clients may have pushed to it. A member that is gone for good must be

@@ -1,9 +1,10 @@
-"""Replica candidates by rendezvous hashing over the known members (Thaler and Ravishankar, 1998).
+"""Designated holders by rendezvous hashing over the known members (Thaler and Ravishankar, 1998).
 
 Each member has a weight for each digest, and the members with the highest weights hold the content. All members compute
 the same ranking without a message, and when a member joins or leaves, only the content moves for which it ranks first.
-Where a policy asks for a number of replicas, they are spread over as many sites as there are. The ranking covers known
-members, not live ones: otherwise a moment's silence would move content.
+Where a policy asks for a number of replicas, they are spread over as many sites as there are. The ranking covers all
+candidates, live or not (`Members.replica_candidates` leaves out those that have been away for ten minutes): otherwise a
+moment's silence would move content.
 """
 
 from collections.abc import Iterable

@@ -6,13 +6,11 @@ one round trip over the bus. The bus is waited for in the same way: once our own
 have been told, and it does not matter to them if we die the moment after the answer.
 
 A change that the bus has not brought to a member within 25 ms is pushed to it directly (`direct_push`). A member that
-misses 50 ms is *excluded*: from that moment it is granted no read lease (`site_lease`), and the answer leaves once
-every lease that it may hold has lapsed. So it answers no client from rows that lack an acknowledged change. That costs
-one exclusion about a second, however many writes wait, and later writes nothing. The member is waited for again once it
-has everything that had been published when it was excluded.
-
-A member that is slow is not excluded as long as it acknowledges each change within 250 ms: leases that are granted to
-it meanwhile put its exclusion off, so a write waits at most 250 ms, and the time of a lease.
+misses 50 ms is *lapsing*: it is granted a read lease (`site_lease`) only as long as it is slow and not hung, which
+means that it acknowledges each change within 250 ms. Each such lease puts the next step off. Once its last lease has
+ended, the member is *excluded*, and the answers that wait for it leave. So it answers no client from rows that lack an
+acknowledged change. An exclusion costs the writes of about a second that second, and later writes nothing. The member
+is waited for again once it has everything that had been published when it was excluded.
 
 Bounds: a bus that hangs costs one write 50 ms. A member that hangs costs the writes of one second at most 1.3 s. One
 that hangs again within a minute stays excluded for a second, and twice as long each time.

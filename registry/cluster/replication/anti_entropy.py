@@ -1,9 +1,10 @@
 """Anti-entropy: comparing documents with other members and exchanging what differs.
 
-Every five seconds, for each member whose state digest is not ours: what changed there since we last caught up, or, with
-one that is new or has started anew, a walk over both tries. What gossip could not deliver is asked for at once, one
-question for each document. And before a miss is answered, or a delete is made, members are asked what they know more of
-one document, all at once and within a short bound.
+A round runs every five seconds, with every member that is known to have published more than this instance has, and in
+turn with up to four of the others whose state digest differs. It exchanges what changed at the member since the sync
+point, or walks both tries where there is none, as with a member that is new or has started anew. What gossip could not
+deliver is requested at once, one request for each document. And before a miss is answered, or a delete is made, members
+are asked what they know more of one document, all at once and within a short bound.
 """
 
 import asyncio

@@ -3,8 +3,8 @@
 Every member asks every other member of its site for a lease while clients read, and answers reads only until the first
 of these leases ends.
 
-- A member grants a lease for as long as it waits for the commit acknowledgements of the holder. It stops granting
-  when the holder misses one, and answers its client when all leases it granted have lapsed.
+- A member grants leases to the members whose commit acknowledgements it waits for. It stops granting when a holder
+  misses one, and answers its client when all leases it granted have lapsed.
 - The answer names the changes that the granter has published. The holder takes the lease into use once it has committed
   them, and has caught up with this incarnation of the granter.
 - A member that leaves two requests unanswered goes *out*: reads go on without its lease, for as long as it does not

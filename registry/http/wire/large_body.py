@@ -1,8 +1,8 @@
 """A large body whose length is known: straight from the socket into memory that the application is given, but for
 small pieces, which are copied.
 
-Through uvloop's own buffer, the HTTP parser and uvicorn's each byte would be copied up to three times more. While the
-body comes this stands in the connection's place, and never takes a byte behind it.
+Through uvloop's own buffer, the HTTP parser and uvicorn's each byte would be copied up to three times more. Until the
+body ends, this object is the connection's protocol. It reads no byte after the body.
 """
 
 import asyncio
