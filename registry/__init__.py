@@ -15,9 +15,10 @@ ports       the four interfaces through which all I/O goes: clock, bus, peer tra
 catalog     SQLite: update log, documents, and the view that reads are answered from
 storage     content and uploads on disk
 cluster     membership, replication, placement and transfer between instances
-commit_steps what follows a commit in a running instance, in its order
-instance    one running registry, put together from the above
 http        the OCI distribution API, the administrative API, and the API between instances
+commit_steps what follows a commit in a running instance, in its order
+instance    one running registry: its parts, their start and their end
+app         the composition root of what is served: gives each group of handlers the parts that it uses
 adapters    the implementations of the ports
 runtime     the processes that serve one data directory
 cli         the command line

@@ -1,8 +1,8 @@
-"""One running registry, put together: catalog, content, uploads and the part in the cluster."""
+"""One running registry, put together: catalog, content, uploads and the part in the cluster. `registry.app` gives the
+handlers what they use of it."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
 from prometheus_client.registry import CollectorRegistry
 
@@ -18,19 +18,18 @@ from registry.commit_steps import CommitSteps
 from registry.config import Config
 from registry.errors import StorageFailed
 from registry.event_loop.ending import end
+from registry.http.drain_state import DrainState
 from registry.oci.names import Digest
 from registry.ports import Bus, Clock, Disk, PeerTransport
 from registry.storage.checked import Corrupt, Corruption
 from registry.storage.disk_budget import DiskBudget
 from registry.storage.leftovers import Leftovers
-from registry.storage.manifest_memory import ManifestMemoryBudget
 from registry.storage.store import BlobStore
 from registry.storage.upload_places import UploadPlaces
 from registry.storage.uploads import Uploads
-from registry.telemetry.counters import Traffic
+from registry.telemetry.counters import PeerRequests, Traffic
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
-from registry.telemetry.log_limit import LogLimit
 from registry.telemetry.refusals import Refusals
 
 log = EventLog("concord.instance")
@@ -74,24 +73,13 @@ class Instance:
         self.budget = DiskBudget(int(config.disk_budget_gib * GIB), places)
         self.uploads = Uploads(self.catalog, self.store, clock, places, self.budget)
         self.cluster: Cluster
-        self.upload_keys: Sequence[bytes] = ()
         self.seen_requests = SeenRequests()
         self.traffic = Traffic()
         self.refusals = Refusals(clock)
-        self.admin_rejection_limit = LogLimit(clock)
-        """Bounds the log lines of administrative requests that were refused."""
-        self.receiving = ManifestMemoryBudget()
         self.metrics = CollectorRegistry()
         """The metrics that the process adds. Not the library's global registry: many instances may run in a process."""
-        self.peer_requests_answered = 0
-        """Requests of other instances that were answered."""
-        self.peer_requests_refused: Counter[str] = Counter()
-        """Requests in the name of other instances that were refused, by reason."""
-        self.process_deaths: Callable[[], Mapping[str, int]] = dict
-        """The number of processes of this instance that died and were replaced, by role."""
-        self.draining = False
-        self.begins_uploads = True
-        """True if a new upload may begin here: not once a balancer has had time to learn that this instance drains."""
+        self.peer_requests = PeerRequests()
+        self.drain = DrainState()
         self._maintenance: asyncio.Task[None] | None = None
         self._sweep_due_s = 0.0
         """The time of the next sweep for files without rows, in steady seconds: soon after the start, then daily."""
@@ -104,7 +92,6 @@ class Instance:
         await self.catalog.start()
         secrets = [key.get_secret_value() for key in self.config.cluster_key] or [self.catalog.secret.hex()]
         keys = [ClusterKey(secret) for secret in secrets]
-        self.upload_keys = [key.uploads for key in keys]
         self.cluster = Cluster(
             self.config,
             self.catalog,
@@ -134,7 +121,7 @@ class Instance:
 
     @property
     def ready(self) -> bool:
-        serves = self._maintenance is not None and not self.draining and self.cluster.ready
+        serves = self._maintenance is not None and not self.drain.draining and self.cluster.ready
         return serves and blocking_all(self.catalog.database) is None
 
     def take_worker_notes(self, used: Iterable[Digest], damaged: Iterable[Corruption]) -> None:

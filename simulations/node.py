@@ -209,7 +209,7 @@ class Node:
         """Frames and requests that it has refused in all its lives, by reason."""
         if self.instance is None or not self.started:
             return self._refused
-        return self._refused + self.instance.cluster.gossip.frames + self.instance.peer_requests_refused
+        return self._refused + self.instance.cluster.gossip.frames + self.instance.peer_requests.refused
 
     def backup(self) -> DiskImage:
         """A copy of the disk as it is."""

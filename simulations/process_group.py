@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from starlette.types import Message, Receive, Scope, Send
 
+from registry.app import http_context
 from registry.cluster.replication.read_lease import READ_WAIT_S
 from registry.http.app import App
 from registry.http.oci.read_only import ReadOnlyApp
@@ -28,7 +29,7 @@ class ProcessGroup:
 
     def __init__(self, instance: Instance, reading: ReadOnlyApp, primary: Process, worker: Process) -> None:
         self._instance = instance
-        self._app = App(instance)
+        self._app = App(http_context(instance, dict))
         self._reading = reading
         self._primary = primary
         self._worker = worker

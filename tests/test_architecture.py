@@ -63,8 +63,9 @@ LAYERS = (
     ("catalog",),
     ("storage",),
     ("cluster",),
-    ("commit_steps", "instance"),
     ("http",),
+    ("commit_steps", "instance"),
+    ("app",),
     ("adapters",),
     ("runtime",),
     ("cli", "__main__"),
@@ -164,7 +165,6 @@ NO_OP_SLOTS_OF_THE_CLUSTER = {
     "registry/cluster/replication/gossip.py": {"fields_of", "on_incomplete", "on_clone_detected"},
 }
 """Slots that are still to become required collaborators. A name is taken out along with its slot; none is added."""
-NO_OP_SLOTS_OF_THE_INSTANCE = {"registry/instance.py": {"process_deaths"}}
 
 
 def returns_a_constant(node):
@@ -222,9 +222,8 @@ def no_op_defaults(text):
 def test_no_callback_does_nothing_by_default(path):
     """A forgotten one would mean a disk without a bound, or a commit that is never published. Collaborators are
     required arguments; what is to do nothing is an object that says so, and is given explicitly."""
-    slots = NO_OP_SLOTS_OF_THE_CLUSTER | NO_OP_SLOTS_OF_THE_INSTANCE
     found = {slot: line for line, slot in no_op_defaults(path.read_text())}
-    assert found.keys() == slots.get(name(path), set()), f"{name(path)}: {found}"
+    assert found.keys() == NO_OP_SLOTS_OF_THE_CLUSTER.get(name(path), set()), f"{name(path)}: {found}"
 
 
 @pytest.mark.parametrize(
@@ -263,6 +262,7 @@ MANY_ATTRIBUTES = {
     "registry/config.py:Config": "a field for each setting",
     "registry/http/oci/read_only.py:ReadOnlyApp": "the whole application of a worker process",
     "registry/http/wire/protocol.py:BoundedProtocol": "the state of one HTTP connection, beside that of its base class",
+    "registry/instance.py:Instance": "the parts of an instance, which it starts and ends",
     "registry/runtime/supervisor.py:Supervisor": "the state of all processes and of their end",
     "registry/storage/upload_session.py:Session": "the state of one upload, and what it is written with",
     "registry/storage/uploads.py:Uploads": "the table of uploads, and what each of them is written with",
@@ -280,7 +280,6 @@ MANY_ATTRIBUTES_STILL = {
     "registry/cluster/replication/site_lease.py:SiteLease",
     "registry/cluster/transfer/scrubber.py:Scrubber",
     "registry/cluster/transfer/transfer.py:Transfers",
-    "registry/instance.py:Instance",
 }
 """Classes that are still to be divided. Each is taken out once it is, or gets a reason above; none is added."""
 
@@ -321,3 +320,47 @@ def test_attributes_are_counted_wherever_they_are_set():
         "    def more(self, other):\n        self.d += 1\n        self.a = other.e = 0\n"
     )
     assert attribute_counts(text) == {"A": 5}
+
+
+def reaches_through(text):
+    """Yield line and text of each expression that reaches through a collaborator of a context: `context.cluster.x.y()`
+    knows how two objects are joined; a context that has `x` itself leaves that to the composition root."""
+    for node in ast.walk(ast.parse(text)):
+        chain = re.fullmatch(r"(?:self\._)?(context|instance|admin)((?:\.\w+)+)", ast.unparse(node).partition("(")[0])
+        if isinstance(node, ast.Attribute) and chain and chain[2].count(".") > 2:
+            yield node.lineno, ast.unparse(node)
+
+
+def service_locators(text):
+    """Yield the names of fields of contexts through which a handler would find everything."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Context"):
+            for one in node.body:
+                if isinstance(one, ast.AnnAssign) and ast.unparse(one.annotation) in {"Instance", "Cluster"}:
+                    yield ast.unparse(one.target)
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if name(p).startswith("registry/http/")], ids=name)
+def test_handlers_do_not_reach_through_their_context(path):
+    assert [*reaches_through(path.read_text())] == []
+    assert [*service_locators(path.read_text())] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("context.members.get(name)", []),
+        ("context.cluster.members.get(name)", ["context.cluster.members.get"]),
+        ("self._context.cluster.space.free_bytes", ["self._context.cluster.space.free_bytes"]),
+        ("f(instance.cluster.gossip.frames)", ["instance.cluster.gossip.frames"]),
+        ("admin.members.watch.empty_sites()", ["admin.members.watch.empty_sites"]),
+        ("context.queries.body(digest).decode().strip()", []),
+    ],
+)
+def test_an_expression_that_reaches_through_a_context_is_found(text, found):
+    assert [chain for _, chain in reaches_through(text)] == found
+
+
+def test_a_context_with_everything_in_it_is_found():
+    text = "class PeerContext:\n    members: Members\n    cluster: Cluster\n    instance: Instance"
+    assert [*service_locators(text)] == ["cluster", "instance"]

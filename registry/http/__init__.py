@@ -1,6 +1,8 @@
 """Everything that is served over HTTP.
 
 app    the ASGI application: which part answers a request, and the one place that renders errors
+context  the collaborators of the application; each group of handlers has such a module
+drain_state  the state of the drain of an instance that is to end
 wire   HTTP/1.1 on the wire: heads, bodies, bounds, the fast path
 oci    the OCI distribution API (`/v2`)
 admin  the administrative API (`/_concord`), health and metrics

@@ -16,15 +16,14 @@ from registry.http.admin import acts as administration
 from registry.http.admin import collection, membership, metrics, own
 from registry.http.admin import tag_locations as replication
 from registry.http.admin.acts import Action
+from registry.http.admin.context import AdminContext
+from registry.http.context import HttpContext
 from registry.http.oci.answers import CutOff, error_response
 from registry.http.oci.routes import PREFIX, TEMPLATES, Path, answer, parse_path
 from registry.http.peer import handlers as peers
 from registry.http.wire.exchange import Exchange
-from registry.http.wire.fast_path import FastPath, Headers
+from registry.http.wire.fast_path import Headers
 from registry.http.wire.sending import ResponseMemoryBudget
-from registry.instance import Instance
-from registry.oci.names import Digest
-from registry.settings.trusted_proxies import TrustedProxies
 from registry.storage.uploads import ClientGone
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
@@ -33,7 +32,7 @@ from registry.telemetry.request_ids import RequestIds
 
 log = EventLog("concord.http")
 
-INTERNAL: dict[tuple[str, str], Callable[[Instance, Request], Awaitable[Response]]] = {
+INTERNAL: dict[tuple[str, str], Callable[[AdminContext, Request], Awaitable[Response]]] = {
     ("GET", "/healthz"): own.health,
     ("GET", "/readyz"): own.readiness,
     ("GET", "/metrics"): metrics.metrics,
@@ -60,47 +59,37 @@ WITHOUT_LEASE = frozenset({"base", "uploads", "upload"})
 class App:
     """Serves an instance: the OCI API, this product's own paths, or both."""
 
-    def __init__(self, instance: Instance, registry: bool = True, internal: bool = True) -> None:
-        self._instance = instance
+    def __init__(self, context: HttpContext, registry: bool = True, internal: bool = True) -> None:
+        self._context = context
         self._registry = registry
         self._internal = internal
-        self._ids = RequestIds(instance.clock)
+        self._ids = RequestIds(context.clock)
         self._response_memory = ResponseMemoryBudget()
-        self._failures, self._bugs, self._cut_offs = (LogLimit(instance.clock) for _ in range(3))
-        self._proxies = TrustedProxies(instance.config.proxies)
-        self._fast_path = FastPath(
-            instance.catalog.database,
-            instance.store,
-            instance.clock,
-            instance.config.verify_after_s,
-            instance.traffic,
-            instance.cluster.evictor.touch,
-            self._suspect,
-        )
-
-    def _suspect(self, digest: Digest) -> None:
-        """Mark content as suspect: it counts as missing until it has been checked."""
-        self._instance.store.pending_quarantine.setdefault(digest, 0)
+        self._failures, self._bugs, self._cut_offs = (LogLimit(context.clock) for _ in range(3))
+        self._fast_path = context.fast_path if registry and not context.logs_requests else None
+        """None where each request is answered by the application."""
+        self._lease = context.lease
+        self._answers_clients = context.answers_clients
 
     def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
         """The head, but for the status line, and the body of an answer of status 200 that can be given without
         waiting; None where the application has to be called. The server asks this first."""
-        instance = self._instance
-        if not self._registry or instance.config.log_requests or not instance.cluster.answers_clients.is_set():
+        fast_path = self._fast_path
+        if fast_path is None or not self._answers_clients.is_set():
             return None
-        if not target.startswith(API) or not instance.lease.allows_read():
+        if not target.startswith(API) or not self._lease.allows_read():
             return None
-        return self._fast_path.answer(method, target, headers)
+        return fast_path.answer(method, target, headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "the server is told not to send anything else"
-        instance, path = self._instance, _parse_api_path(scope["path"])
-        self._proxies.resolve(scope)
+        context, path = self._context, _parse_api_path(scope["path"])
+        context.proxies.resolve(scope)
         request_id = self._ids.of(scope["headers"])
-        exchange = Exchange(scope, receive, send, request_id, instance.clock)
+        exchange = Exchange(scope, receive, send, request_id, context.clock)
         route = _route(scope["path"]) if path is None else TEMPLATES[path.resource]
-        is_logged = instance.config.log_requests and path is not None
-        with exchange.counted(instance.traffic, route, is_logged, self._cut_offs):
+        is_logged = context.logs_requests and path is not None
+        with exchange.counted(context.traffic, route, is_logged, self._cut_offs):
             try:
                 response = await self._answer_within_memory(Request(scope, exchange.receive), path)
                 await self._response_memory.send(response, scope, exchange.receive, exchange.send)
@@ -110,7 +99,7 @@ class App:
     async def _cut_off(self, scope: Scope, exchange: Exchange) -> None:
         """End a request that has not ended in the time that there was for draining. Raises CancelledError for one that
         was cancelled for another reason, and CutOff."""
-        if not self._instance.draining:
+        if not self._context.drain.draining:
             raise
         if exchange.is_answering:
             raise CutOff("this instance has ended") from None
@@ -156,7 +145,7 @@ class App:
     async def _await_read_lease(self, request: Request) -> None:
         """Wait for the read lease: rows may lack what the site has acknowledged. Raises NotCurrent, and ClientGone
         as `_await_readiness` does."""
-        await self._instance.cluster.site_lease.await_read()
+        await self._context.site_lease.await_read()
         if request.method == "DELETE" and await request.is_disconnected():
             raise ClientGone
 
@@ -164,31 +153,32 @@ class App:
         """Wait until the instance may answer clients. Its rows may be out of date after a restart, and balancers
         send requests as soon as it listens. Raises ClientGone for a DELETE whose client has given up meanwhile: the
         client may have deleted elsewhere since, and pushed again. A request with a body fails when its body is read."""
-        await self._instance.cluster.answers_clients.wait()
+        await self._answers_clients.wait()
         if request.method == "DELETE" and await request.is_disconnected():
             raise ClientGone
 
     async def _handle(self, request: Request, path: Path | None) -> Response:
         if path is not None:
             if self._registry:
-                if not self._instance.cluster.answers_clients.is_set():
+                if not self._answers_clients.is_set():
                     await self._await_readiness(request)
-                if path.resource not in WITHOUT_LEASE and not self._instance.lease.allows_read():
+                if path.resource not in WITHOUT_LEASE and not self._lease.allows_read():
                     await self._await_read_lease(request)
-                return await answer(self._instance, request, path)
+                return await answer(self._context.oci, request, path)
         elif self._internal:
             own, method = request.scope["path"], request.method
             if own.startswith(PEERS):
-                return await peers.answer(self._instance, request)
+                return await peers.answer(self._context.peer, request)
             method = "GET" if method == "HEAD" else method  # the server sends no body to HEAD
             if own.startswith(replication.PREFIX) and method == "GET":
-                return await replication.replication(self._instance, request)
+                return await replication.replication(self._context.admin, request)
             handler = INTERNAL.get((method, own))
             if handler is not None:
-                return await handler(self._instance, request)
+                return await handler(self._context.admin, request)
             name, act = ADMIN_ACTIONS.get((request.method, own), ("", None))
             if act is not None:
-                return await administration.perform(self._instance, request, name, act, is_internal=not self._registry)
+                admin = self._context.admin
+                return await administration.perform(admin, request, name, act, is_internal=not self._registry)
         raise NothingHere
 
 

@@ -44,7 +44,7 @@ class Drain:
             self._close(force=True)
             return
         drain_s = self._instance.config.drain_s
-        self._instance.draining = True
+        self._instance.drain.draining = True
         log.info(
             LogEvent.DRAIN_STARTED,
             "ending: %(requests)d requests are under way; they and uploads may go on for %(drain_s)g s (--drain-s); "
@@ -62,7 +62,7 @@ class Drain:
         until = loop.time() + drain_s
         begins_until = until - drain_s + min(BEGINS_UPLOADS_S, drain_s / 2)
         while loop.time() < until and self._instance.uploads.at_work:
-            self._instance.begins_uploads = loop.time() < begins_until
+            self._instance.drain.begins_uploads = loop.time() < begins_until
             await asyncio.sleep(min(LOOK_S, until - loop.time()))
         for server in self._servers:
             server.finishes_until, server.drain_s = until, drain_s

@@ -18,6 +18,7 @@ from registry.adapters.clock import SystemClock
 from registry.adapters.disk import SystemDisk
 from registry.adapters.http import HttpTransport
 from registry.adapters.no_bus import SilentBus
+from registry.app import http_context
 from registry.cluster.replication.read_lease import ReadLease
 from registry.cluster.rpc.keys import ClusterKey
 from registry.config import Config
@@ -111,16 +112,16 @@ async def _serve(
         raise CannotStart(f"the data directory {config.data} cannot be used: {error}") from None
     ProcessCollector(registry=instance.metrics)
     receiver = _receiver(instance, sockets.receiving) if sockets.receiving is not None else None
-    public = Server(App(instance, internal=sockets.internal is None), receiver or NoHandovers())
+    context = http_context(instance, supervisor.deaths)
+    public = Server(App(context, internal=sockets.internal is None), receiver or NoHandovers())
     servers = [(public, sockets.public)]
     if sockets.internal is not None:
-        servers.append((Server(App(instance, registry=False), NoHandovers()), sockets.internal))
+        servers.append((Server(App(context, registry=False), NoHandovers()), sockets.internal))
     if receiver is not None:
         receiver.start(public.adopt)
     drain = Drain(instance, [server for server, _ in servers], supervisor.closing)
     for name in signals:
         asyncio.get_running_loop().add_signal_handler(name, drain.begin, "told to end by a signal")
-    instance.process_deaths = supervisor.deaths
     _log_addresses(config, instance, sockets)
     supervisor.started()
     watching = [

@@ -65,6 +65,10 @@ class BlobStore:
         """The size of content that is on this disk, or None."""
         return None if digest in self.pending_quarantine else held_size(self._database, digest)
 
+    def mark_suspect(self, digest: Digest) -> None:
+        """Mark content as suspect: it counts as missing until it has been checked."""
+        self.pending_quarantine.setdefault(digest, 0)
+
     def open(self, digest: Digest) -> DiskFile:
         """Open a content file. Raises Corrupt when it is missing or unreadable, OSError for errors that may pass."""
         try:

@@ -135,3 +135,11 @@ class Traffic:
             if status:
                 requests.durations.note(first_byte_s)
         self._uncounted.clear()
+
+
+class PeerRequests:
+    """Requests in the name of other instances: how many were answered, and how many were refused, by reason."""
+
+    def __init__(self) -> None:
+        self.answered = 0
+        self.refused: Counter[str] = Counter()

@@ -101,9 +101,9 @@ def delete_not_waited_for() -> Bug:
 def mount_not_waited_for() -> Bug:
     mount = blobs.mount_blob
 
-    async def hasty(instance: Any, *arguments: Any) -> Any:
-        with patch.object(instance.cluster, "await_acknowledgements", nothing_async):
-            return await mount(instance, *arguments)
+    async def hasty(context: Any, *arguments: Any) -> Any:
+        with patch.object(context.sync, "await_acknowledgements", nothing_async):
+            return await mount(context, *arguments)
 
     return patch.object(uploads, "mount_blob", hasty)
 

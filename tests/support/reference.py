@@ -22,6 +22,7 @@ from registry.adapters.clock import SystemClock
 from registry.adapters.disk import SystemDisk
 from registry.adapters.http import HttpTransport
 from registry.adapters.no_bus import SilentBus
+from registry.app import http_context
 from registry.cli.main import app as commands
 from registry.config import Config, PolicyRule
 from registry.http.admin import tag_locations as replication
@@ -201,7 +202,11 @@ async def scraped() -> list[Metric]:
         await instance.start()
         try:
             done = MaintenanceTimes(0, 0, 0, BackupNote(0, 0, 0, 0, ""))
-            return list(InstanceCollector(instance, await instance.catalog.queries.counts(), done).collect())
+            return list(
+                InstanceCollector(
+                    http_context(instance, dict).admin, await instance.catalog.queries.counts(), done
+                ).collect()
+            )
         finally:
             await instance.close()
             await transport.close()

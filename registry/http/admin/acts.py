@@ -29,6 +29,7 @@ from crdt.errors import Malformed, Unauthentic
 from registry.cluster.rpc.sessions import sign_answer
 from registry.config import Config
 from registry.errors import Denied, OciError, Unsupported
+from registry.http.admin.context import ActsContext, AdminContext
 from registry.http.oci.answers import JsonResponse
 from registry.http.peer.handlers import authenticate
 from registry.http.peer.questions import AuthenticatedRequest, RequestRefused
@@ -42,7 +43,6 @@ from registry.http.wire.browsers import (
     refuse_other_sites,
 )
 from registry.http.wire.request import small_body
-from registry.instance import Instance
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 
@@ -78,16 +78,17 @@ class Caller(NamedTuple):
         return {"by": self.name, "client": self.client, "proof": self.proof}
 
 
-Action = Callable[[Instance, bytes], Awaitable[Outcome]]
+Action = Callable[[AdminContext, bytes], Awaitable[Outcome]]
 
 
-async def perform(instance: Instance, request: Request, name: str, act: Action, is_internal: bool) -> Response:
+async def perform(admin: AdminContext, request: Request, name: str, act: Action, is_internal: bool) -> Response:
     """Carry an act out, or raise OciError. `is_internal` is set on the internal listener."""
+    context = admin.acts
     caller = Caller("", request.client.host if request.client else "", "none")
     try:
         refuse_other_sites(request.headers)
-        authenticated = await _signed(instance, request)
-        caller = _identify(instance, request, authenticated, caller.client, is_internal)
+        authenticated = await _signed(context, request)
+        caller = _identify(context, request, authenticated, caller.client, is_internal)
         refuse_form_types(request.headers)
         body = (
             authenticated.body
@@ -96,9 +97,9 @@ async def perform(instance: Instance, request: Request, name: str, act: Action, 
         )
         if body is None or len(body) > MAX_QUESTION_BYTES:
             raise _too_long()
-        outcome = await act(instance, body)
+        outcome = await act(admin, body)
     except OciError as error:
-        _log_refusal(instance, name, caller, error)
+        _log_refusal(context, name, caller, error)
         raise
     fields = {"act": name, **caller.fields(), **outcome.logged}
     log.info(LogEvent.ADMIN_ACTION_PERFORMED, "administrative act: %(act)s", **fields)
@@ -109,34 +110,34 @@ async def perform(instance: Instance, request: Request, name: str, act: Action, 
     return response
 
 
-async def _signed(instance: Instance, request: Request) -> AuthenticatedRequest | None:
+async def _signed(context: ActsContext, request: Request) -> AuthenticatedRequest | None:
     """Return the authentic request, or None for one that is not signed. Raises Denied for a wrong signature."""
     if "concord-session" not in request.headers:
         return None
     try:
-        return await authenticate(instance, request, request.scope["path"], MAX_QUESTION_BYTES)
+        return await authenticate(context.access, request, request.scope["path"], MAX_QUESTION_BYTES)
     except (RequestRefused, Malformed, Unauthentic) as error:
         reason = error.reason if isinstance(error, RequestRefused) else "unauthentic"
-        instance.peer_requests_refused[reason] += 1
+        context.peer_requests.refused[reason] += 1
         raise Denied(f"the signature of the request is {reason}", {"reason": f"signature-{reason}"}) from None
 
 
 def _identify(
-    instance: Instance, request: Request, authenticated: AuthenticatedRequest | None, client: str, is_internal: bool
+    context: ActsContext, request: Request, authenticated: AuthenticatedRequest | None, client: str, is_internal: bool
 ) -> Caller:
     """Return the caller. Raises Denied for a client that is not authorized."""
     if authenticated is not None:
         return Caller(authenticated.question[:MAX_NAME_CHARACTERS] or "unnamed", client, "cluster key")
     if is_internal:
-        refuse_other_hosts(request.headers, own_names(instance.config))
+        refuse_other_hosts(request.headers, own_names(context.config))
         return Caller("unnamed", client, "internal listener")
-    if not _is_local(instance, request, client):
+    if not _is_local(context, request, client):
         raise Denied(
             "administrative requests are answered to clients on the instance's own host, on --listen-internal, "
             f"and where they are signed with the cluster key ({HOW_TO_SIGN})",
             {"reason": "signature-required"},
         )
-    if _wants_signature(instance.config):
+    if _wants_signature(context.config):
         raise Denied(
             "this instance has a cluster key and does not listen on the loopback network alone, so that a client on "
             f"its own host may be a relay for others: sign with the cluster key ({HOW_TO_SIGN})",
@@ -145,12 +146,12 @@ def _identify(
     return Caller("unnamed", client, "loopback")
 
 
-def _is_local(instance: Instance, request: Request, client: str) -> bool:
+def _is_local(context: ActsContext, request: Request, client: str) -> bool:
     passed_on = any(name in FORWARDING or name.startswith(FORWARDED) for name in request.headers)
     if passed_on or not is_loopback(client) or not is_loopback(host_name(request.headers)):
         return False
     address = ip_of(client)
-    return not any(address in network for network in instance.config.proxies)
+    return not any(address in network for network in context.config.proxies)
 
 
 def _wants_signature(config: Config) -> bool:
@@ -162,8 +163,8 @@ def _too_long() -> OciError:
     return Unsupported(f"the request body is too long: expected at most {MAX_QUESTION_BYTES} bytes", 413)
 
 
-def _log_refusal(instance: Instance, name: str, caller: Caller, error: OciError) -> None:
-    left_out = instance.admin_rejection_limit.admit()
+def _log_refusal(context: ActsContext, name: str, caller: Caller, error: OciError) -> None:
+    left_out = context.rejection_limit.admit()
     if left_out is not None:
         fields = {"act": name, **caller.fields(), "status": error.status, **left_out}
         message = "administrative act refused: %(act)s: %(error)s"

@@ -12,7 +12,7 @@ from registry.catalog.untagged import remove_untagged, untagged
 from registry.cluster.placement.garbage_collection import Decision
 from registry.errors import Unsupported
 from registry.http.admin.acts import Outcome
-from registry.instance import Instance
+from registry.http.admin.context import AdminContext, CollectionContext
 from registry.storage.leftovers import Swept
 
 MAX_DECISIONS = 10_000
@@ -27,9 +27,10 @@ class Question(msgspec.Struct, forbid_unknown_fields=True):
     untagged_older_than_s: float | None = None
 
 
-async def collect(instance: Instance, body: bytes) -> Outcome:
+async def collect(admin: AdminContext, body: bytes) -> Outcome:
     """Collect garbage now, and remove content files that a killed process left. The JSON body may have `dry_run` and
     `untagged_older_than_s`: untagged manifests of that age are deleted first."""
+    context = admin.collection
     try:
         question = msgspec.json.decode(body or b"{}", type=Question)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -37,9 +38,9 @@ async def collect(instance: Instance, body: bytes) -> Outcome:
     age_s = question.untagged_older_than_s
     if age_s is not None and not 0 <= age_s < 1e10:
         raise Unsupported("invalid untagged_older_than_s: expected a number of seconds from 0 to 1e10", 400)
-    removed = await _untagged(instance, age_s, question.dry_run) if age_s is not None else {}
-    swept = Swept(0, 0) if question.dry_run else await instance.leftovers.sweep()
-    report = await instance.cluster.garbage_collector.once(question.dry_run)
+    removed = await _untagged(context, age_s, question.dry_run) if age_s is not None else {}
+    swept = Swept(0, 0) if question.dry_run else await context.leftovers.sweep()
+    report = await context.garbage_collector.once(question.dry_run)
     return Outcome(
         {
             "dry_run": question.dry_run,
@@ -77,20 +78,20 @@ def _shown(decision: Decision) -> dict[str, Any]:
     }
 
 
-async def _untagged(instance: Instance, age_s: float, dry: bool) -> dict[str, list[str]]:
+async def _untagged(context: CollectionContext, age_s: float, dry: bool) -> dict[str, list[str]]:
     """Delete the untagged manifests of every repository that are old enough, and return their digests by repository."""
     found: dict[str, list[str]] = {}
-    catalog, last = instance.catalog, ""
-    before_ms = instance.clock.now_ms() - int(age_s * 1000)
-    while repositories := catalog.queries.repositories(last, PAGE):
+    last = ""
+    before_ms = context.clock.now_ms() - int(age_s * 1000)
+    while repositories := context.queries.repositories(last, PAGE):
         for repository in repositories:
-            if not is_understood(catalog.database, document_name(repository)):
+            if not is_understood(context.database, document_name(repository)):
                 continue
-            digests = await untagged(catalog.database, repository, before_ms)
+            digests = await untagged(context.database, repository, before_ms)
             for at in range(0, len(digests) if not dry else 0, AT_ONCE):
                 page = digests[at : at + AT_ONCE]
-                await catalog.database.write_in_steps(
-                    partial(remove_untagged, documents=catalog.documents, repository=repository, digests=page)
+                await context.database.write_in_steps(
+                    partial(remove_untagged, documents=context.documents, repository=repository, digests=page)
                 )
             if digests:
                 found[repository] = list(digests)

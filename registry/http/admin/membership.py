@@ -9,9 +9,9 @@ from starlette.responses import Response
 from registry.cluster.membership.members import Member
 from registry.errors import Unsupported
 from registry.http.admin.acts import Outcome
+from registry.http.admin.context import AdminContext, LeavingContext
 from registry.http.admin.standing import remaining
 from registry.http.oci.answers import JsonResponse
-from registry.instance import Instance
 
 MIN_PREFIX_DIGITS = 8
 """Hexadecimal digits of an id that stand for it. A mistyped name, such as `be`, is then no beginning of an id, as a
@@ -25,14 +25,15 @@ class RemoveMemberRequest(msgspec.Struct, forbid_unknown_fields=True):
     instance: str
 
 
-async def forget(instance: Instance, body: bytes) -> Outcome:
+async def forget(admin: AdminContext, body: bytes) -> Outcome:
     """Remove a member that is gone for good. `instance` of the JSON body is its name, its id, or 8 digits or more of
     that."""
+    context = admin.leaving
     try:
         question = msgspec.json.decode(body, type=RemoveMemberRequest)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Unsupported(f"malformed request body: {error}", 400) from None
-    members = instance.cluster.members
+    members = context.members
     found = _named(members.all(), question.instance)
     if len(found) != 1:
         what = "several instances have" if found else "no other instance is known that has"
@@ -46,7 +47,7 @@ async def forget(instance: Instance, body: bytes) -> Outcome:
     if found[0].live:
         message = "this instance is live; have it leave (concord leave), or stop it"
         raise Unsupported(message, 409, detail={"reason": "member-live"})
-    await instance.cluster.removals.remove(found[0].instance)
+    await context.removals.remove(found[0].instance)
     return Outcome({"removed": found[0].instance}, {"instance": found[0].instance})
 
 
@@ -59,26 +60,26 @@ def _named(members: list[Member], wanted: str) -> list[Member]:
     return [member for member in members if member.instance.startswith(wanted)]
 
 
-async def leave(instance: Instance, body: bytes) -> Outcome:
+async def leave(admin: AdminContext, body: bytes) -> Outcome:
     """Begin to decommission this instance."""
-    if not instance.cluster.members.all():
+    context = admin.leaving
+    if not context.members.all():
         message = "there is no other instance that could take over what is here"
         raise Unsupported(message, 409, detail={"reason": "no-other-member"})
-    instance.cluster.decommission.begin()
-    return Outcome(_leaving(instance), {"instance": instance.catalog.instance_id})
+    context.decommission.begin()
+    return Outcome(_leaving(context), {"instance": context.catalog.instance_id})
 
 
-async def leaving(instance: Instance, request: Request) -> Response:
+async def leaving(admin: AdminContext, request: Request) -> Response:
     """Return the progress of the decommission."""
-    return JsonResponse(_leaving(instance))
+    return JsonResponse(_leaving(admin.leaving))
 
 
-def _leaving(instance: Instance) -> dict[str, Any]:
-    cluster = instance.cluster
+def _leaving(context: LeavingContext) -> dict[str, Any]:
     return {
-        "leaving": cluster.decommission.under_way,
-        "left": cluster.lifecycle.has_left,
-        "handed_over": cluster.handover.handed_over,
-        "remaining": cluster.handover.left,
-        **remaining(instance),
+        "leaving": context.decommission.under_way,
+        "left": context.lifecycle.has_left,
+        "handed_over": context.handover.handed_over,
+        "remaining": context.handover.left,
+        **remaining(context),
     }

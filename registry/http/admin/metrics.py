@@ -23,8 +23,8 @@ from starlette.responses import Response
 
 from registry import __version__
 from registry.catalog.understanding import MAX_LISTED, not_understood, not_understood_count
+from registry.http.admin.context import AdminContext, MembersContext, PlacementContext, ProcessContext
 from registry.http.admin.standing import MaintenanceTimes, last_seen_ms, maintenance_times
-from registry.instance import Instance
 from registry.telemetry.refusals import REASONS
 
 OPENMETRICS = "application/openmetrics-text"
@@ -41,10 +41,11 @@ DELAY = "replication delay: seconds from a change's stamp at its sender, just be
 SKEW = "; includes the difference of two wall clocks"
 
 
-async def metrics(instance: Instance, request: Request) -> Response:
+async def metrics(admin: AdminContext, request: Request) -> Response:
     """Return all metrics in the text format of Prometheus, or as OpenMetrics if the request accepts that."""
-    await instance.cluster.space.look()
-    figures = InstanceCollector(instance, await instance.catalog.queries.counts(), await maintenance_times(instance))
+    space, queries = admin.process.space, admin.catalog.queries
+    await space.look()
+    figures = InstanceCollector(admin, await queries.counts(), await maintenance_times(admin.placement))
     if OPENMETRICS in request.headers.get("accept", ""):
         text = openmetrics.generate_latest(figures)  # type: ignore[no-untyped-call]  # of a library without types there
         return Response(text, headers={"Content-Type": openmetrics.CONTENT_TYPE_LATEST})
@@ -54,40 +55,42 @@ async def metrics(instance: Instance, request: Request) -> Response:
 class InstanceCollector(Collector):
     """The metrics of one instance at the time of the scrape, and those that the process adds."""
 
-    def __init__(self, instance: Instance, counts: Mapping[str, int], done: MaintenanceTimes) -> None:
-        self._instance = instance
+    def __init__(self, admin: AdminContext, counts: Mapping[str, int], done: MaintenanceTimes) -> None:
+        self._admin = admin
         self._counts = counts
         self._maintenance_times = done
 
     def collect(self) -> Iterator[Metric]:
-        yield from _state(self._instance, self._counts)
-        space = self._instance.cluster.space
+        admin, process = self._admin, self._admin.process
+        yield from _state(admin, self._counts)
+        space = process.space
         yield _gauge("disk_free_bytes", "bytes available in the data directory", space.free_bytes)
         yield _gauge("disk_total_bytes", "size of the file system of the data directory", space.total_bytes)
         died = "processes of this instance that died and were replaced, by role, since its supervisor started"
-        yield _counters("process_deaths", died, "role", self._instance.process_deaths())
-        refused = INITIAL_VALUES["pushes_refused"] | self._instance.refusals.counts
+        yield _counters("process_deaths", died, "role", process.deaths())
+        refused = INITIAL_VALUES["pushes_refused"] | process.refusals.counts
         yield _counters("pushes_refused", "requests of pushes that were refused, by reason", "reason", refused)
-        yield from _traffic(self._instance)
-        yield from _between_instances(self._instance)
-        yield from _content(self._instance)
+        yield from _traffic(process)
+        yield from _between_instances(admin)
+        yield from _content(admin.placement)
         yield from _maintenance_times(self._maintenance_times)
-        yield from _members(self._instance)
-        yield from _delays(self._instance)
-        yield from self._instance.metrics.collect()
+        yield from _members(admin.members)
+        yield from _delays(admin.members)
+        yield from process.metrics.collect()
 
 
-def _state(instance: Instance, counts: Mapping[str, int]) -> Iterator[Metric]:
+def _state(admin: AdminContext, counts: Mapping[str, int]) -> Iterator[Metric]:
     """Yield the identity of the instance and the size of its catalog."""
+    process, catalog, placement = admin.process, admin.catalog, admin.placement
     about = {
         "version": __version__,
-        "instance_id": instance.catalog.instance_id,
-        "name": instance.config.instance_name,
-        "site": instance.config.site,
-        "policy": instance.cluster.policy.digest,
+        "instance_id": catalog.catalog.instance_id,
+        "name": process.config.instance_name,
+        "site": process.config.site,
+        "policy": placement.policy.digest,
     }
     yield InfoMetricFamily("concord", "this instance", about)
-    yield _gauge("ready", "1 while a balancer should send requests here", instance.ready)
+    yield _gauge("ready", "1 while a balancer should send requests here", process.readiness.ready)
     yield _gauge("repositories", "repositories with a live fact", counts["repositories"])
     yield _gauge("facts", "live facts", counts["facts"])
     yield _gauge("conflicts", "tags that several sites pushed concurrently", counts["conflicts"])
@@ -97,21 +100,21 @@ def _state(instance: Instance, counts: Mapping[str, int]) -> Iterator[Metric]:
         counts["manifests_missing"],
     )
     old = "documents with critical facts that this version does not understand, of which nothing is served"
-    yield _gauge("documents_not_understood", old, not_understood_count(instance.catalog.database))
-    named = {document: 1 for document, _ in not_understood(instance.catalog.database)}
+    yield _gauge("documents_not_understood", old, not_understood_count(catalog.database))
+    named = {document: 1 for document, _ in not_understood(catalog.database)}
     first = f"1 for each of the first {MAX_LISTED} documents that are not understood"
     yield _gauges("document_not_understood", first, "document", named)
     yield _gauge("content_blobs", "blobs on this disk", counts["blobs"])
     yield _gauge("content_bytes", "bytes of the blobs on this disk", counts["blob_bytes"])
-    yield _gauge("uploads", "uploads under way, as counted for --max-uploads", instance.uploads.count)
+    yield _gauge("uploads", "uploads under way, as counted for --max-uploads", process.uploads.count)
     preempted = "uploads that were preempted by new ones"
-    yield _counter("uploads_preempted", preempted, instance.uploads.preempted)
-    yield _gauge("upload_bytes", "bytes of the uploads under way", instance.uploads.held_bytes)
+    yield _counter("uploads_preempted", preempted, process.uploads.preempted)
+    yield _gauge("upload_bytes", "bytes of the uploads under way", process.uploads.held_bytes)
 
 
-def _traffic(instance: Instance) -> Iterator[Metric]:
+def _traffic(context: ProcessContext) -> Iterator[Metric]:
     """Requests that were served, those of other instances among them."""
-    traffic = instance.traffic
+    traffic = context.traffic
     both = ["route", "method"]
     answered = CounterMetricFamily(
         "concord_requests", "requests; status 0: the client disconnected before the answer", labels=[*both, "status"]
@@ -134,24 +137,25 @@ def _traffic(instance: Instance) -> Iterator[Metric]:
     yield _counter("responses_aborted", "answers that were cut off after their first byte", traffic.cut_off)
 
 
-def _between_instances(instance: Instance) -> Iterator[Metric]:
-    cluster = instance.cluster
-    servers = cluster.bus.servers()
+def _between_instances(admin: AdminContext) -> Iterator[Metric]:
+    process, catalog, members = admin.process, admin.catalog, admin.members
+    replication, placement = admin.replication, admin.placement
+    servers = replication.bus.servers()
     yield _gauges(
         "bus_up",
         "1 while messages of a Redis server arrive",
         "server",
         {name: servers[name] for name in sorted(servers)},
     )
-    frames = INITIAL_VALUES["frames"] | cluster.gossip.frames
+    frames = INITIAL_VALUES["frames"] | replication.gossip.frames
     yield _counters("frames", "frames received, by outcome", "outcome", frames)
     yield _counter(
-        "changes_published", "changes published since the start of the primary", cluster.incarnation.published_seq
+        "changes_published", "changes published since the start of the primary", replication.incarnation.published_seq
     )
-    rounds = INITIAL_VALUES["anti_entropy_rounds"] | cluster.anti_entropy.rounds
+    rounds = INITIAL_VALUES["anti_entropy_rounds"] | replication.anti_entropy.rounds
     yield _counters("anti_entropy_rounds", "rounds of anti-entropy with other instances, by outcome", "outcome", rounds)
-    missed = cluster.acknowledgements.missed
-    wrong_sizes = instance.catalog.wrong_sizes.count
+    missed = replication.acknowledgements.missed
+    wrong_sizes = catalog.wrong_sizes.count
     yield _counter("size_mismatches", "facts that state another size than the content on this disk has", wrong_sizes)
     yield _counter(
         "acknowledgements_missed",
@@ -161,23 +165,25 @@ def _between_instances(instance: Instance) -> Iterator[Metric]:
     yield _counter(
         "read_lease_exclusions",
         "exclusions of members of this site from the read lease",
-        cluster.acknowledgements.excluded,
+        replication.acknowledgements.excluded,
     )
-    yield _counter("direct_pushes", "changes pushed to members that the bus did not reach", cluster.direct_push.pushed)
-    lease = cluster.site_lease
-    yield _gauge("read_lease_valid", "1 while this instance may answer reads", instance.lease.is_valid)
+    yield _counter(
+        "direct_pushes", "changes pushed to members that the bus did not reach", replication.direct_push.pushed
+    )
+    lease = replication.site_lease
+    yield _gauge("read_lease_valid", "1 while this instance may answer reads", replication.lease.is_valid)
     yield _counter("read_lease_waits", "reads that waited for the read lease", lease.waited)
     yield _counter("read_lease_refusals", "reads that were refused for lack of the read lease", lease.refused)
-    yield _counter("fetched_bytes", "bytes of content fetched from other instances", cluster.transfers.fetched_bytes)
-    yield _counter("peer_requests", "requests of other instances that were answered", instance.peer_requests_answered)
+    yield _counter("fetched_bytes", "bytes of content fetched from other instances", placement.transfers.fetched_bytes)
+    yield _counter("peer_requests", "requests of other instances that were answered", process.peer_requests.answered)
     through = "content, or ranges of it, passed through from a holder because it had no room here"
-    yield _counter("pass_throughs", through, cluster.transfers.passed_through)
-    key = cluster.peers.acceptance
+    yield _counter("pass_throughs", through, placement.transfers.passed_through)
+    key = members.acceptance
     yield _gauge(
         "cluster_key_wrong", "1 while an instance refuses the cluster key and no member accepts it", key.is_wrong
     )
     yield _gauge("cluster_key_refusals", "addresses that refuse this instance's cluster key", len(key.refusing()))
-    reach = cluster.reachability
+    reach = members.reachability
     yield _gauge(
         "address_unreachable",
         "1 while members answer and none reaches this instance at its --advertise",
@@ -191,14 +197,13 @@ def _between_instances(instance: Instance) -> Iterator[Metric]:
     yield _gauge("addresses_shared", "addresses that more than one known instance advertises", len(reach.shared.found))
     refused = "requests in the name of other instances that were refused, by reason"
     yield _counters(
-        "peer_requests_refused", refused, "reason", INITIAL_VALUES["refused"] | instance.peer_requests_refused
+        "peer_requests_refused", refused, "reason", INITIAL_VALUES["refused"] | process.peer_requests.refused
     )
 
 
-def _content(instance: Instance) -> Iterator[Metric]:
+def _content(context: PlacementContext) -> Iterator[Metric]:
     """Copies, collection and damage."""
-    cluster = instance.cluster
-    copies, collect, contents = cluster.replicator, cluster.garbage_collector, cluster.blob_reader
+    copies, collect, contents = context.replicator, context.garbage_collector, context.blob_reader
     yield _gauge(
         "copies_pending", "blobs that the policy assigns to this instance and that are being fetched", copies.due
     )
@@ -206,19 +211,19 @@ def _content(instance: Instance) -> Iterator[Metric]:
         "copies_missing", "blobs that the policy assigns to this instance and that no holder could send", copies.lacking
     )
     yield _counter("copies_fetched", "blobs fetched because the policy assigns them to this instance", copies.copied)
-    evict = instance.cluster.evictor
+    evict = context.evictor
     yield _counter("evicted_blobs", "blobs evicted, which other instances hold", evict.evicted)
     yield _counter("evicted_bytes", "bytes of evicted blobs", evict.evicted_bytes)
     yield _counter("collected_blobs", "unreferenced blobs removed by garbage collection", collect.removed)
     yield _counter("collected_bytes", "bytes removed by garbage collection", collect.removed_bytes)
-    leftovers = instance.leftovers
+    leftovers = context.leftovers
     yield _counter("orphaned_files_removed", "content files without a row of the catalog, removed", leftovers.removed)
     yield _counter(
         "orphaned_files_removed_bytes", "bytes of content files without a row, removed", leftovers.removed_bytes
     )
     blocked = bool(collect.last and collect.last.blocked)
     yield _gauge("collection_blocked", "1 while garbage collection is blocked; the status says why", blocked)
-    yield _counter("content_quarantined", "blobs found corrupt and quarantined", contents.quarantine.found)
+    yield _counter("content_quarantined", "blobs found corrupt and quarantined", context.quarantine.found)
     yield _counter("content_repaired", "corrupt blobs that were repaired", contents.repaired)
 
 
@@ -235,9 +240,9 @@ def _maintenance_times(done: MaintenanceTimes) -> Iterator[Metric]:
             yield _gauge(f"{name}_timestamp_seconds", what, at_ms / 1000)
 
 
-def _members(instance: Instance) -> Iterator[Metric]:
+def _members(context: MembersContext) -> Iterator[Metric]:
     """Yield the state of each member, labelled by instance and site."""
-    root = instance.catalog.replica.root()
+    root = context.replica.root()
     about = InfoMetricFamily("concord_member", "a member", labels=["member", "site"])
     families = {
         name: GaugeMetricFamily(f"concord_member_{name}", text, labels=["member", "site"])
@@ -254,20 +259,20 @@ def _members(instance: Instance) -> Iterator[Metric]:
             ("policy_matches", "1 if the member has the same policy as this instance"),
         )
     }
-    for member in instance.cluster.members.all():
+    for member in context.members.all():
         labels = [member.instance, member.beat.site]
-        address = instance.cluster.members.url(member)
+        address = context.members.url(member)
         labelled = {"version": member.beat.version, "capabilities": " ".join(member.capabilities)}
         about.add_metric(labels, labelled | {"address": address, "name": member.beat.name})
         families["live"].add_metric(labels, member.live)
         families["reachable"].add_metric(labels, member.reachable)
         families["in_sync"].add_metric(labels, member.beat.root == root)
         families["missing_changes"].add_metric(labels, member.missing_changes)
-        seen_ms = last_seen_ms(instance, member)
+        seen_ms = last_seen_ms(context, member)
         for name, value in (
             ("last_seen_timestamp_seconds", seen_ms / 1000 if seen_ms is not None else None),
-            ("clock_offset_seconds", instance.cluster.offsets.offset_s(member)),
-            ("policy_matches", instance.cluster.watch.policy_matches(member)),
+            ("clock_offset_seconds", context.offsets.offset_s(member)),
+            ("policy_matches", context.watch.policy_matches(member)),
         ):
             if value is not None:
                 families[name].add_metric(labels, value)
@@ -275,8 +280,8 @@ def _members(instance: Instance) -> Iterator[Metric]:
     yield from families.values()
 
 
-def _delays(instance: Instance) -> Iterator[Metric]:
-    delays = instance.cluster.delays
+def _delays(context: MembersContext) -> Iterator[Metric]:
+    delays = context.delays
     by_site = HistogramMetricFamily(
         "concord_replication_delay_seconds",
         f"{DELAY}, by the sender's site and by path (gossip: a frame, anti-entropy: a diff){SKEW}",
@@ -293,7 +298,7 @@ def _delays(instance: Instance) -> Iterator[Metric]:
     summed = SummaryMetricFamily(
         "concord_member_replication_delay_seconds", f"{DELAY}, by member{SKEW}", labels=["member"]
     )
-    for member in (member.instance for member in instance.cluster.members.all()):
+    for member in (member.instance for member in context.members.all()):
         delay = delays.by_member.get(member)
         if delay is None:
             continue

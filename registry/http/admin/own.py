@@ -15,12 +15,13 @@ from registry import __version__
 from registry.catalog.queries import TagFact, document_name
 from registry.catalog.sums import content_sums
 from registry.catalog.understanding import not_understood, not_understood_count
+from registry.cluster.transfer.scrubber import Scrubber
 from registry.errors import NameUnknown, Unsupported
 from registry.http.admin.acts import Outcome
+from registry.http.admin.context import AdminContext, CatalogContext, MembersContext
 from registry.http.admin.standing import addresses, instance_state, maintenance_times, member_state, policy
 from registry.http.oci.answers import JsonResponse
 from registry.http.wire.request import small_body
-from registry.instance import Instance
 from registry.oci.names import Repository, Tag, parse_repository
 
 PAGE = 1000
@@ -31,68 +32,72 @@ MAX_NAMED = 10
 MAX_QUESTION_BYTES = 64 * 1024
 
 
-async def health(instance: Instance, request: Request) -> Response:
+async def health(admin: AdminContext, request: Request) -> Response:
     """Return 200 while the process answers."""
     return PlainTextResponse("ok\n")
 
 
-async def readiness(instance: Instance, request: Request) -> Response:
+async def readiness(admin: AdminContext, request: Request) -> Response:
     """Return 200 if a load balancer should send requests here, else 503. It asks no other instance.
 
     An instance that does not understand some repositories is ready, and names them: while most instances are old, the
     other repositories would not be served at all.
     """
+    process = admin.process
     blocked = "".join(
         f"not served before an upgrade: {document} (facts of kind {', '.join(kinds)})\n"
-        for document, kinds in not_understood(instance.catalog.database, MAX_NAMED)
+        for document, kinds in not_understood(admin.catalog.database, MAX_NAMED)
     )
-    return PlainTextResponse(f"ready\n{blocked}") if instance.ready else PlainTextResponse(f"not ready\n{blocked}", 503)
+    is_ready = process.readiness.ready
+    return PlainTextResponse(f"ready\n{blocked}") if is_ready else PlainTextResponse(f"not ready\n{blocked}", 503)
 
 
-async def status(instance: Instance, request: Request) -> Response:
+async def status(admin: AdminContext, request: Request) -> Response:
     """Return this instance's state, its members and their state."""
-    cluster, catalog = instance.cluster, instance.catalog
-    await cluster.space.look()
-    done = await maintenance_times(instance)
-    blocked = cluster.garbage_collector.last.blocked if cluster.garbage_collector.last else None
+    process, catalog, members = admin.process, admin.catalog, admin.members
+    replication, placement = admin.replication, admin.placement
+    await process.space.look()
+    done = await maintenance_times(placement)
+    last = placement.garbage_collector.last
+    blocked = last.blocked if last else None
     counts = await catalog.queries.counts()
     return JsonResponse(
         {
-            "instance": catalog.instance_id,
-            **instance_state(instance),
-            "site": instance.config.site,
+            "instance": catalog.catalog.instance_id,
+            **instance_state(process),
+            "site": process.config.site,
             "version": __version__,
-            "capabilities": instance.abilities.capabilities,
-            "ready": instance.ready,
+            "capabilities": process.abilities.capabilities,
+            "ready": process.readiness.ready,
             "root": catalog.replica.root().hex(),
-            "digest_matches_last_shutdown": catalog.digest_matches_last_shutdown,
+            "digest_matches_last_shutdown": catalog.catalog.digest_matches_last_shutdown,
             "commit": catalog.replica.commit_number(),
             **counts,
             "not_understood": [found._asdict() for found in not_understood(catalog.database)],
             "not_understood_count": not_understood_count(catalog.database),
-            "uploads": instance.uploads.count,
+            "uploads": process.uploads.count,
             "cluster_key": {
-                "wrong": cluster.peers.acceptance.is_wrong,
-                "accepted_by": cluster.peers.acceptance.accepting,
-                "refused_by": cluster.peers.acceptance.refusing(),
+                "wrong": members.acceptance.is_wrong,
+                "accepted_by": members.acceptance.accepting,
+                "refused_by": members.acceptance.refusing(),
             },
-            **addresses(instance),
-            "members": [_member(instance, m.instance) for m in cluster.members.all()],
-            "bus": cluster.bus.servers(),
-            "frames": dict(cluster.gossip.frames),
-            "anti_entropy_rounds": dict(cluster.anti_entropy.rounds),
+            **addresses(members),
+            "members": [_member(members, m.instance) for m in members.members.all()],
+            "bus": replication.bus.servers(),
+            "frames": dict(replication.gossip.frames),
+            "anti_entropy_rounds": dict(replication.anti_entropy.rounds),
             "copies": {
-                "policy": policy(instance),
-                "policy_digest": cluster.policy.digest,
-                "sites_without_instances": cluster.watch.empty_sites(),
-                "pending": cluster.replicator.due,
-                "missing": cluster.replicator.lacking,
-                "fetched": cluster.replicator.copied,
+                "policy": policy(placement),
+                "policy_digest": placement.policy.digest,
+                "sites_without_instances": members.watch.empty_sites(),
+                "pending": placement.replicator.due,
+                "missing": placement.replicator.lacking,
+                "fetched": placement.replicator.copied,
             },
-            "evicted": {"blobs": cluster.evictor.evicted, "bytes": cluster.evictor.evicted_bytes},
+            "evicted": {"blobs": placement.evictor.evicted, "bytes": placement.evictor.evicted_bytes},
             "collected": {
-                "blobs": cluster.garbage_collector.removed,
-                "bytes": cluster.garbage_collector.removed_bytes,
+                "blobs": placement.garbage_collector.removed,
+                "bytes": placement.garbage_collector.removed_bytes,
                 "blocked": blocked.answer() if blocked else None,
             },
             "maintenance": {
@@ -101,56 +106,58 @@ async def status(instance: Instance, request: Request) -> Response:
                 "oldest_check_ms": done.oldest_check_ms,
                 "backup": done.backup,
             },
-            "acknowledgements_missed": cluster.acknowledgements.missed,
-            "read_lease_exclusions": cluster.acknowledgements.excluded,
-            "read_lease_waits_for": cluster.site_lease.waits_for(),
-            "content_quarantined": cluster.blob_reader.quarantine.found,
-            "content_repaired": cluster.blob_reader.repaired,
-            "requests": instance.traffic.total(),
-            "fetched_bytes": cluster.transfers.fetched_bytes,
-            "peer_requests": instance.peer_requests_answered,
-            "peer_requests_refused": dict(instance.peer_requests_refused),
+            "acknowledgements_missed": replication.acknowledgements.missed,
+            "read_lease_exclusions": replication.acknowledgements.excluded,
+            "read_lease_waits_for": replication.site_lease.waits_for(),
+            "content_quarantined": placement.quarantine.found,
+            "content_repaired": placement.blob_reader.repaired,
+            "requests": process.traffic.total(),
+            "fetched_bytes": placement.transfers.fetched_bytes,
+            "peer_requests": process.peer_requests.answered,
+            "peer_requests_refused": dict(process.peer_requests.refused),
         }
     )
 
 
-def _member(instance: Instance, other: str) -> dict[str, Any]:
-    member = instance.cluster.members.get(other)
+def _member(context: MembersContext, other: str) -> dict[str, Any]:
+    member = context.members.get(other)
     assert member is not None, "it was just listed"
-    delay = instance.cluster.delays.by_member.get(other)
+    delays = context.delays.by_member
+    delay = delays.get(other)
     return {
         "instance": other,
         "site": member.beat.site,
-        "address": instance.cluster.members.url(member),
+        "address": context.members.url(member),
         "version": member.beat.version,
         "capabilities": member.capabilities,
         "live": member.live,
         "reachable": member.reachable,
-        "in_sync": member.beat.root == instance.catalog.replica.root(),
+        "in_sync": member.beat.root == context.replica.root(),
         "missing_changes": member.missing_changes,
         "last_replication_delay_s": delay.last_s if delay is not None else None,
-        **member_state(instance, member),
+        **member_state(context, member),
     }
 
 
-async def digest(instance: Instance, request: Request) -> Response:
+async def digest(admin: AdminContext, request: Request) -> Response:
     """Return the state digest as `root`; with `?repositories` that of each repository, with `?repository=NAME` that of
     one with its tag facts. Lists are paged by `last`. `?content=PREFIX` sums up the content that the manifests need and
     that the disk holds, with what is missing and what dangles; 404 if no repository's name begins with the prefix."""
+    context = admin.catalog
     prefix = request.query_params.get("content")
     if prefix is not None:
-        if prefix and not instance.catalog.queries.any_begins(prefix):
+        if prefix and not context.queries.any_begins(prefix):
             raise NameUnknown(f"no repository's name begins with {prefix[:255]!r}", {"prefix": prefix[:255]})
-        sums = await instance.catalog.database.read_aside(lambda reading: content_sums(reading, prefix, PAGE))
+        sums = await context.database.read_aside(lambda reading: content_sums(reading, prefix, PAGE))
         return JsonResponse(
             {"prefix": prefix} | sums._asdict() | {"needed": sums.needed._asdict(), "held": sums.held._asdict()}
         )
-    with instance.catalog.database.one_step():
-        return JsonResponse(_digest(instance, request.query_params))
+    with context.database.one_step():
+        return JsonResponse(_digest(context, request.query_params))
 
 
-def _digest(instance: Instance, query: Mapping[str, str]) -> dict[str, Any]:
-    replica, queries = instance.catalog.replica, instance.catalog.queries
+def _digest(context: CatalogContext, query: Mapping[str, str]) -> dict[str, Any]:
+    replica, queries = context.replica, context.queries
     last = query.get("last", "")
     answer: dict[str, Any] = {"root": replica.root().hex(), "commit": replica.commit_number()}
     if "repository" in query:
@@ -162,7 +169,7 @@ def _digest(instance: Instance, query: Mapping[str, str]) -> dict[str, Any]:
         answer |= {
             "repository": name,
             "digest": replica.digest(document_name(name)).hex(),
-            "tags": {tag: [_fact(instance, fact) for fact in facts.get(tag, [])] for tag in tags},
+            "tags": {tag: [_fact(context, fact) for fact in facts.get(tag, [])] for tag in tags},
             "last": tags[-1] if len(tags) == PAGE else None,
         }
     elif "repositories" in query:
@@ -180,15 +187,16 @@ class PlacesQuestion(msgspec.Struct):
     places: list[tuple[str, int]]
 
 
-async def compare(instance: Instance, request: Request) -> Response:
+async def compare(admin: AdminContext, request: Request) -> Response:
     """Return summaries of places in the Merkle trie over all documents (`crdt.audit`), by which `concord diff` compares
     two instances."""
+    context = admin.catalog
     body = await small_body(
         request,
         MAX_QUESTION_BYTES,
         Unsupported(f"the request body is too long: expected at most {MAX_QUESTION_BYTES} bytes", 413),
     )
-    replica = instance.catalog.replica
+    replica = context.replica
     try:
         question = msgspec.json.decode(body, type=PlacesQuestion)
         summaries = replica.summaries([Prefix(int(bits, 16), depth) for bits, depth in question.places])
@@ -210,42 +218,43 @@ async def compare(instance: Instance, request: Request) -> Response:
     )
 
 
-async def conflicts(instance: Instance, request: Request) -> Response:
+async def conflicts(admin: AdminContext, request: Request) -> Response:
     """List conflicts: tags that several sites pushed concurrently, each with the winner and the others."""
-    queries = instance.catalog.queries
+    context = admin.catalog
+    queries = context.queries
     listed = []
     for number, (repository, tag) in enumerate(queries.conflicts(limit=PAGE), 1):
         if number % CONFLICTS_A_STEP == 0:
             await asyncio.sleep(0)
         facts = queries.facts_of_tag(repository, tag)
         if facts:  # else it was deleted since the list was read
-            listed.append(_conflict(instance, repository, tag, facts))
+            listed.append(_conflict(context, repository, tag, facts))
     return JsonResponse({"count": await queries.conflict_count(), "conflicts": listed})
 
 
-def _conflict(instance: Instance, repository: Repository, tag: Tag, facts: list[TagFact]) -> dict[str, Any]:
+def _conflict(context: CatalogContext, repository: Repository, tag: Tag, facts: list[TagFact]) -> dict[str, Any]:
     winner, *others = facts
     return {
         "repository": repository,
         "tag": tag,
-        "winner": _fact(instance, winner),
-        "others": [_fact(instance, fact) for fact in others if fact.digest != winner.digest],
+        "winner": _fact(context, winner),
+        "others": [_fact(context, fact) for fact in others if fact.digest != winner.digest],
     }
 
 
-async def scrub(instance: Instance, request: Request) -> Response:
+async def scrub(admin: AdminContext, request: Request) -> Response:
     """Return how far a requested scrub is (`running`), what the last one found (`last`), and totals since the start."""
-    return JsonResponse(_scrub(instance))
+    return JsonResponse(_scrub(admin.placement.scrubber))
 
 
-async def begin_scrub(instance: Instance, body: bytes) -> Outcome:
+async def begin_scrub(admin: AdminContext, body: bytes) -> Outcome:
     """Begin to scrub all content; 202. If a scrub is under way already, `begun` is false."""
-    begun = instance.cluster.scrubber.begin()
-    return Outcome(_scrub(instance) | {"begun": begun}, {"begun": begun}, 202)
+    scrubber = admin.placement.scrubber
+    begun = scrubber.begin()
+    return Outcome(_scrub(scrubber) | {"begun": begun}, {"begun": begun}, 202)
 
 
-def _scrub(instance: Instance) -> dict[str, Any]:
-    scrub = instance.cluster.scrubber
+def _scrub(scrub: Scrubber) -> dict[str, Any]:
     return {
         "running": scrub.running,
         "last": scrub.last,
@@ -254,21 +263,21 @@ def _scrub(instance: Instance) -> dict[str, Any]:
     }
 
 
-def _fact(instance: Instance, fact: TagFact) -> dict[str, Any]:
-    owner = instance.catalog.queries.instance_of(fact.writer)
+def _fact(context: CatalogContext, fact: TagFact) -> dict[str, Any]:
+    owner = context.queries.instance_of(fact.writer)
     return {
         "digest": fact.digest,
         "time_ms": fact.time >> COUNTER_BITS,
         "time": f"{fact.time:016x}",
         "writer": f"{fact.writer:x}",
         "instance": owner,
-        "name": instance.cluster.members.name_of(owner),
-        "site": _site_of(instance, owner),
+        "name": context.members.name_of(owner),
+        "site": _site_of(context, owner),
     }
 
 
-def _site_of(instance: Instance, owner: str | None) -> str | None:
-    if owner == instance.catalog.instance_id:
-        return instance.config.site
-    member = instance.cluster.members.get(owner or "")
+def _site_of(context: CatalogContext, owner: str | None) -> str | None:
+    if owner == context.catalog.instance_id:
+        return context.config.site
+    member = context.members.get(owner or "")
     return member.beat.site if member is not None else None

@@ -4,19 +4,19 @@ import asyncio
 from typing import Any, NamedTuple
 
 from registry.cluster.membership.members import Member
-from registry.instance import Instance
+from registry.http.admin.context import LeavingContext, MembersContext, PlacementContext, ProcessContext
 from registry.storage.backup_note import BackupNote, read_note
 from registry.storage.space import DiskSpace
 
 
-def instance_state(instance: Instance) -> dict[str, Any]:
+def instance_state(context: ProcessContext) -> dict[str, Any]:
     """Fields of the status about this instance."""
     return {
-        "name": instance.config.instance_name,
-        "time_ms": instance.clock.now_ms(),
-        "disk": _room(instance.cluster.space),
-        "pushes_refused": dict(instance.refusals.counts),
-        "process_deaths": dict(instance.process_deaths()),
+        "name": context.config.instance_name,
+        "time_ms": context.clock.now_ms(),
+        "disk": _room(context.space),
+        "pushes_refused": dict(context.refusals.counts),
+        "process_deaths": dict(context.deaths()),
     }
 
 
@@ -31,21 +31,20 @@ class MaintenanceTimes(NamedTuple):
     backup: BackupNote | None
 
 
-async def maintenance_times(instance: Instance) -> MaintenanceTimes:
-    cluster = instance.cluster
-    ended_at, last = cluster.garbage_collector.ended_at, cluster.scrubber.last
+async def maintenance_times(context: PlacementContext) -> MaintenanceTimes:
+    ended_at, last = context.garbage_collector.ended_at, context.scrubber.last
     ago_s = asyncio.get_running_loop().time() - ended_at if ended_at is not None else None
     return MaintenanceTimes(
-        int(instance.clock.now_ms() - ago_s * 1000) if ago_s is not None else None,
+        int(context.clock.now_ms() - ago_s * 1000) if ago_s is not None else None,
         last.ended_ms if last is not None else None,
-        cluster.scrubber.oldest_check_ms(),
-        await read_note(instance.disk),
+        context.scrubber.oldest_check_ms(),
+        await read_note(context.disk),
     )
 
 
-def addresses(instance: Instance) -> dict[str, Any]:
+def addresses(context: MembersContext) -> dict[str, Any]:
     """Fields of the status about addresses: how peers find this instance's, and which are advertised more than once."""
-    reachability, config = instance.cluster.reachability, instance.config
+    reachability, config = context.reachability, context.config
     reached = None if not reachability.problem and reachability.reached_from is None else not reachability.problem
     return {
         "address": {
@@ -62,10 +61,10 @@ def addresses(instance: Instance) -> dict[str, Any]:
     }
 
 
-def policy(instance: Instance) -> list[dict[str, str]]:
+def policy(context: PlacementContext) -> list[dict[str, str]]:
     """The rules in their order. `never_applies` says why one of them can be for no repository."""
-    rules = instance.cluster.policy
-    without_effect = instance.cluster.rules_without_effect
+    rules = context.policy
+    without_effect = context.rules_without_effect
     return [
         {
             "repositories": rule.repositories,
@@ -77,28 +76,27 @@ def policy(instance: Instance) -> list[dict[str, str]]:
     ]
 
 
-def member_state(instance: Instance, member: Member) -> dict[str, Any]:
+def member_state(context: MembersContext, member: Member) -> dict[str, Any]:
     """Fields of the status about another instance."""
-    cluster = instance.cluster
-    offset_s = cluster.offsets.offset_s(member)
+    offset_s = context.offsets.offset_s(member)
     free_bytes, total_bytes = member.beat.disk
     return {
         "name": member.beat.name,
-        "last_seen_ms": last_seen_ms(instance, member),
-        "policy_matches": cluster.watch.policy_matches(member),
+        "last_seen_ms": last_seen_ms(context, member),
+        "policy_matches": context.watch.policy_matches(member),
         "clock_offset_s": round(offset_s, 3) if offset_s is not None else None,
         "disk": {"free_bytes": free_bytes, "total_bytes": total_bytes} if total_bytes else None,
     }
 
 
-def remaining(instance: Instance) -> dict[str, Any]:
+def remaining(context: LeavingContext) -> dict[str, Any]:
     """Return the content that a decommission still has to hand over, and the members that refuse it."""
-    handover, members = instance.cluster.handover, instance.cluster.members
+    handover, members = context.handover, context.members
     refusing = [(members.get(other), other, reason) for other, reason in sorted(handover.refused_by.items())]
     return {
         "remaining_bytes": handover.remaining_bytes,
         "examples": handover.examples,
-        "waits_for": instance.cluster.decommission.waits_for,
+        "waits_for": context.decommission.waits_for,
         "refused_by": [
             {"instance": other, "name": member.beat.name if member is not None else "", "reason": reason}
             for member, other, reason in refusing
@@ -106,11 +104,11 @@ def remaining(instance: Instance) -> dict[str, Any]:
     }
 
 
-def last_seen_ms(instance: Instance, member: Member) -> int | None:
+def last_seen_ms(context: MembersContext, member: Member) -> int | None:
     """Return the time of a member's last message by this instance's wall clock. A time from an earlier incarnation
     may be some minutes early."""
     silent_s = member.silent_s
-    return int(instance.clock.now_ms() - silent_s * 1000) if silent_s is not None else member.seen_ms
+    return int(context.clock.now_ms() - silent_s * 1000) if silent_s is not None else member.seen_ms
 
 
 def _room(space: DiskSpace) -> dict[str, int]:

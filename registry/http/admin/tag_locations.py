@@ -15,13 +15,14 @@ from starlette.responses import Response
 from crdt.clock import COUNTER_BITS
 from crdt.fact import BLOB, MANIFEST
 from registry.catalog.content import lacking
+from registry.catalog.database import Database
 from registry.catalog.queries import Queries
 from registry.cluster.membership.members import Member
 from registry.cluster.rpc.messages import ReplicationRequest, ReplicationResponse
 from registry.errors import ManifestUnknown
 from registry.event_loop.steps import ROWS_PER_STEP
+from registry.http.admin.context import AdminContext, CatalogContext
 from registry.http.oci.answers import JsonResponse
-from registry.instance import Instance
 from registry.oci.names import Digest, parse_repository, parse_tag
 from registry.oci.stored_manifest import UNREADABLE
 from registry.ports import PeerUnreachable
@@ -54,21 +55,22 @@ class MemberAnswer(NamedTuple):
     problem: str
 
 
-async def replication(instance: Instance, request: Request) -> Response:
+async def replication(admin: AdminContext, request: Request) -> Response:
     """Return which members have the tag as it is, its manifest, and how much of what the manifest refers to."""
+    context = admin.catalog
     name, _, reference = request.scope["path"].removeprefix(PREFIX).rpartition("/")
     repository, tag = parse_repository(name), parse_tag(reference)
-    facts = instance.catalog.queries.facts_of_tag(repository, tag)
-    parts = await parts_of(instance.catalog.queries, facts[0].digest) if facts else Parts([], [], False)
+    facts = context.queries.facts_of_tag(repository, tag)
+    parts = await parts_of(context.queries, facts[0].digest) if facts else Parts([], [], False)
     question = ReplicationRequest(repository, tag, parts.manifests, parts.blobs)
     own = MemberAnswer(
-        instance.catalog.instance_id,
-        instance.config.site,
-        instance.config.own_url,
-        local_answer(instance, question),
+        context.catalog.instance_id,
+        context.config.site,
+        context.config.own_url,
+        local_answer(context.queries, context.database, question),
         "",
     )
-    asked = await asyncio.gather(*(_ask(instance, member, question) for member in instance.cluster.members.all()))
+    asked = await asyncio.gather(*(_ask(context, member, question) for member in context.members.all()))
     standings = [own, *asked]
     winner = max((s.answer.fact for s in standings if s.answer and s.answer.fact), key=_rank, default=None)
     if winner is None:
@@ -87,7 +89,7 @@ async def replication(instance: Instance, request: Request) -> Response:
             "blobs": len(parts.blobs),
             "whole": parts.whole,
             "instances": [
-                {"name": instance.cluster.members.name_of(standing.instance)} | _shown(standing, winner, parts)
+                {"name": context.members.name_of(standing.instance)} | _shown(standing, winner, parts)
                 for standing in standings
             ],
         }
@@ -114,22 +116,22 @@ async def parts_of(queries: Queries, digest: Digest) -> Parts:
     return Parts(kept, list(blobs)[: MAX_PARTS - len(kept)], whole)
 
 
-def local_answer(instance: Instance, question: ReplicationRequest) -> ReplicationResponse:
+def local_answer(queries: Queries, database: Database, question: ReplicationRequest) -> ReplicationResponse:
     """Return the part of a tag that this instance has. Raises OciError for invalid names."""
     repository, tag = parse_repository(question.repository), parse_tag(question.tag)
-    with instance.catalog.database.one_step():
-        facts = instance.catalog.queries.facts_of_tag(repository, tag)
-        absent = lacking(instance.catalog.database, question.manifests, question.blobs)
+    with database.one_step():
+        facts = queries.facts_of_tag(repository, tag)
+        absent = lacking(database, question.manifests, question.blobs)
     return ReplicationResponse((*facts[0],) if facts else None, absent)
 
 
-async def _ask(instance: Instance, member: Member, question: ReplicationRequest) -> MemberAnswer:
+async def _ask(context: CatalogContext, member: Member, question: ReplicationRequest) -> MemberAnswer:
     """Ask one member. A member that is presumed dead is not asked."""
-    about = (member.instance, member.beat.site, instance.cluster.members.url(member))
+    about = (member.instance, member.beat.site, context.members.url(member))
     if not member.live:
         return MemberAnswer(*about, None, "it is not heard")
     try:
-        peers = instance.cluster.peers
+        peers = context.peers
         answer = await peers.ask(member, "/replication", question, ReplicationResponse, ANSWER_S)
     except PeerUnreachable as error:
         return MemberAnswer(*about, None, str(error))

@@ -1,5 +1,6 @@
 """The OCI distribution API (`/v2`).
 
+context          the collaborators of the handlers, by resource
 routes           the paths of the API (specification, "Endpoints")
 blobs            pulling, mounting and deleting blobs
 uploads          pushing blobs, at whichever instance a request arrives

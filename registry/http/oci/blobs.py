@@ -29,85 +29,85 @@ from registry.http.oci.conditions import (
     matches,
     whole_blob,
 )
+from registry.http.oci.context import BlobContext
 from registry.http.oci.multipart import GAP_BYTES, Multipart, Pieces, assembled
-from registry.instance import Instance
 from registry.oci.names import Digest, Repository
 from registry.oci.ranges import ByteRange, is_ascending
 
 
-async def get_blob(instance: Instance, request: Request, repository: Repository, digest: Digest) -> Response:
+async def get_blob(context: BlobContext, request: Request, repository: Repository, digest: Digest) -> Response:
     """GET and HEAD of a blob."""
-    row = await find_blob(instance, repository, digest)
+    row = await find_blob(context, repository, digest)
     if request.method == "HEAD":
         if matches(request.headers.get("if-none-match"), etag_of(digest)):
             return Response(status_code=304, headers=content_headers(digest))
-        size = row.size if row.held else await instance.cluster.locator.size_before_upload(digest)
+        size = row.size if row.held else await context.locator.size_before_upload(digest)
         if size is None:
             raise BlobUnknown("no instance that has this blob can be reached", {"digest": digest})
-        await _protect(instance, repository, digest)
+        await _protect(context, repository, digest)
         return Response(headers=blob_headers(digest, size))
     try:
         try:
-            return await _get(instance, request, digest, row)
+            return await _get(context, request, digest, row)
         except SizeDiffers as differs:  # the link states another size than the content has
-            return await _get(instance, request, digest, row._replace(size=differs.size))
+            return await _get(context, request, digest, row._replace(size=differs.size))
         except RangeInvalid:  # by the size that the link states, unless the content is here
-            size = None if row.held else await instance.cluster.locator.size_anywhere(digest)
+            size = None if row.held else await context.locator.size_anywhere(digest)
             if size is None or size == row.size:
                 raise
-            return await _get(instance, request, digest, row._replace(size=size))
+            return await _get(context, request, digest, row._replace(size=size))
     except ContentUnreachable:
-        if instance.catalog.queries.blob(repository, digest) is None:  # deleted or collected while it was waited for
+        if context.queries.blob(repository, digest) is None:  # deleted or collected while it was waited for
             raise BlobUnknown("there is no such blob in this repository any more", {"digest": digest}) from None
         raise
 
 
-async def _get(instance: Instance, request: Request, digest: Digest, row: BlobRow) -> Response:
-    selected = evaluate_conditions(request.headers, digest, row.size, instance.clock.entropy)
+async def _get(context: BlobContext, request: Request, digest: Digest, row: BlobRow) -> Response:
+    selected = evaluate_conditions(request.headers, digest, row.size, context.clock.entropy)
     if selected is None:
         return Response(status_code=304, headers=content_headers(digest))
-    return await _content(instance, digest, row, selected)
+    return await _content(context, digest, row, selected)
 
 
-async def _protect(instance: Instance, repository: Repository, digest: Digest) -> None:
+async def _protect(context: BlobContext, repository: Repository, digest: Digest) -> None:
     """Keep a blob that a client will rely on: a client that learns that a blob exists does not upload it. If this
     instance has agreed to release the blob, other members may be about to drop its link; the link is then
     re-asserted, so that it outlives them. Raises BlobUnknown if they were faster."""
-    collect = instance.cluster.garbage_collector
+    collect = context.garbage_collector
     collect.pin(digest)
     if not collect.release_pending(repository, digest):
         return
 
     def link(tx: Transaction) -> Change | None:
-        return reassert_link(tx, instance.catalog.documents, repository, digest, instance.clock.now_ms())
+        return reassert_link(tx, context.documents, repository, digest, context.clock.now_ms())
 
-    with instance.cluster.decommission.writing():
-        change = await instance.catalog.database.write(link)
+    with context.decommission.writing():
+        change = await context.database.write(link)
     if change is None:
         raise BlobUnknown("there is no such blob in this repository any more", {"digest": digest})
     collect.link_reasserted(repository, digest)
-    await instance.cluster.await_acknowledgements(change)
+    await context.sync.await_acknowledgements(change)
 
 
-async def find_blob(instance: Instance, repository: Repository, digest: Digest) -> BlobRow:
+async def find_blob(context: BlobContext, repository: Repository, digest: Digest) -> BlobRow:
     """A blob's link. Raises BlobUnknown when there is none, here or at anyone who may know more."""
-    row = instance.catalog.queries.blob(repository, digest)
+    row = context.queries.blob(repository, digest)
     if row is None:
-        await instance.cluster.read_repair(repository)
-        row = instance.catalog.queries.blob(repository, digest)
+        await context.sync.read_repair(repository)
+        row = context.queries.blob(repository, digest)
     if row is None:
         raise BlobUnknown("there is no such blob in this repository", {"digest": digest})
     return row
 
 
-async def _content(instance: Instance, digest: Digest, row: BlobRow, selected: RangeResponse) -> Response:
+async def _content(context: BlobContext, digest: Digest, row: BlobRow, selected: RangeResponse) -> Response:
     """A part of a blob's content, from this disk or from wherever it is."""
-    instance.cluster.evictor.touch(digest)
+    context.evictor.touch(digest)
     if selected.multipart is not None:
         if row.held or is_ascending(selected.multipart.ranges):
-            return await _parts(instance, digest, row, selected, selected.multipart)
+            return await _parts(context, digest, row, selected, selected.multipart)
         selected = whole_blob(digest, row.size)
-    contents, part = instance.cluster.blob_reader, ByteRange(selected.first, selected.length)
+    contents, part = context.blob_reader, ByteRange(selected.first, selected.length)
     if selected.length <= WHOLE_BYTES:
         pieces = [piece async for piece in contents.read(digest, row.size, row.writer, part)]
         return Response(b"".join(pieces), selected.status, selected.headers)
@@ -115,11 +115,11 @@ async def _content(instance: Instance, digest: Digest, row: BlobRow, selected: R
 
 
 async def _parts(
-    instance: Instance, digest: Digest, row: BlobRow, selected: RangeResponse, multipart: Multipart
+    context: BlobContext, digest: Digest, row: BlobRow, selected: RangeResponse, multipart: Multipart
 ) -> Response:
     """Several parts of a blob's content. What is not on this disk is read in one run, since content that has no room
     here comes whole from its holder for each read."""
-    contents = instance.cluster.blob_reader
+    contents = context.blob_reader
 
     def read(span: ByteRange) -> Pieces:
         return contents.read(digest, row.size, row.writer, ByteRange(span.first, span.length))
@@ -131,10 +131,10 @@ async def _parts(
 
 
 async def mount_blob(
-    instance: Instance, repository: Repository, digest: Digest, source: Repository | None
+    context: BlobContext, repository: Repository, digest: Digest, source: Repository | None
 ) -> Change | None:
     """Link a blob that another repository has. None when that cannot be done, and the client has to upload."""
-    queries, database = instance.catalog.queries, instance.catalog.database
+    queries, database = context.queries, context.database
     if source is not None and not is_understood(database, document_name(source)):
         return None
 
@@ -144,34 +144,34 @@ async def mount_blob(
     row = find()
     if row is None and source is not None:
         try:
-            await instance.cluster.read_repair(source)
+            await context.sync.read_repair(source)
         except NeedsUpgrade:
             return None
         row = find()
     if row is None:
         return None
-    size = row.size if row.held else await instance.cluster.locator.size_within_miss_bound(digest)
+    size = row.size if row.held else await context.locator.size_within_miss_bound(digest)
     if size is None:
         return None
-    now = instance.clock.now_ms()
+    now = context.clock.now_ms()
 
     def link(tx: Transaction) -> Change | None:
         if not is_linked(tx, digest):
             return None  # it was given up while holders were asked
-        return link_blob(tx, instance.catalog.documents, repository, digest, size, now)
+        return link_blob(tx, context.documents, repository, digest, size, now)
 
-    change = await instance.catalog.database.write(link)
+    change = await context.database.write(link)
     if change is not None:
-        await instance.cluster.await_acknowledgements(change)
+        await context.sync.await_acknowledgements(change)
     return change
 
 
-async def delete(instance: Instance, request: Request, repository: Repository, digest: Digest) -> Response:
+async def delete(context: BlobContext, request: Request, repository: Repository, digest: Digest) -> Response:
     """DELETE of a blob: it can no longer be read in this repository. Content is collected elsewhere."""
-    await instance.cluster.sync_before_delete(repository)
+    await context.sync.sync_before_delete(repository)
 
     def unlink(tx: Transaction) -> Change:
-        return delete_blob(tx, instance.catalog.documents, repository, digest)
+        return delete_blob(tx, context.documents, repository, digest)
 
-    await instance.cluster.await_acknowledgements(await instance.catalog.database.write(unlink))
+    await context.sync.await_acknowledgements(await context.database.write(unlink))
     return Response(status_code=202)

@@ -21,8 +21,8 @@ from registry.errors import (
 )
 from registry.event_loop.steps import ROWS_PER_STEP, Steps, run_in_steps
 from registry.http.oci.conditions import content_headers, etag_of, matches
+from registry.http.oci.context import ManifestContext
 from registry.http.wire.request import media_type, small_body
-from registry.instance import Instance
 from registry.oci.manifest import MAX_MANIFEST_BYTES, Manifest, read_pushed
 from registry.oci.names import Digest, Repository, Tag, algorithm_of, digest_of, is_tag, parse_digest, parse_tag
 
@@ -30,12 +30,12 @@ MAX_TAGS = 100
 RETRY_S = 0.5
 
 
-async def get(instance: Instance, request: Request, repository: Repository, reference: str) -> Response:
+async def get(context: ManifestContext, request: Request, repository: Repository, reference: str) -> Response:
     """GET and HEAD of a manifest by tag or digest. Accept does not change the answer."""
-    row = _find(instance, repository, reference)
+    row = _find(context, repository, reference)
     if row is None:
-        await instance.cluster.read_repair(repository)
-        row = _find(instance, repository, reference)
+        await context.sync.read_repair(repository)
+        row = _find(context, repository, reference)
     if row is None:
         raise ManifestUnknown("there is no such manifest", {"reference": reference[:200]})
     headers = content_headers(row.digest)
@@ -43,47 +43,46 @@ async def get(instance: Instance, request: Request, repository: Repository, refe
         return Response(status_code=304, headers=headers)
     headers["Content-Type"] = row.media_type
     if request.method == "HEAD":
-        body = row.body if row.body is not None else await instance.cluster.bodies.fetch(row.digest)
+        body = row.body if row.body is not None else await context.bodies.fetch(row.digest)
         return Response(headers=headers | {"Content-Length": str(row.size if body is None else len(body))})
-    body = await instance.cluster.bodies.checked(row.digest, row.body) if row.body is not None else None
-    return Response(body or await _body_from_peers(instance, repository, row), headers=headers)
+    body = await context.bodies.checked(row.digest, row.body) if row.body is not None else None
+    return Response(body or await _body_from_peers(context, repository, row), headers=headers)
 
 
-def _find(instance: Instance, repository: Repository, reference: str) -> ManifestRow | None:
-    queries = instance.catalog.queries
+def _find(context: ManifestContext, repository: Repository, reference: str) -> ManifestRow | None:
+    queries = context.queries
     if ":" in reference:
         return queries.manifest(repository, parse_digest(reference))
     return queries.manifest_by_tag(repository, reference) if is_tag(reference) else None
 
 
-async def _body_from_peers(instance: Instance, repository: Repository, row: ManifestRow) -> bytes:
+async def _body_from_peers(context: ManifestContext, repository: Repository, row: ManifestRow) -> bytes:
     """A body that is on its way here. Wait for a member that has it. Raises ContentUnreachable; ManifestUnknown when
     the manifest is deleted meanwhile."""
-    cluster = instance.cluster
-    deadline = asyncio.get_running_loop().time() + cluster.transfers.holder_wait_s
+    deadline = asyncio.get_running_loop().time() + context.holder_wait_s
     while True:
-        body = await cluster.bodies.fetch(row.digest)
+        body = await context.bodies.fetch(row.digest)
         if body is not None:
             return body
-        if instance.catalog.queries.manifest(repository, row.digest) is None:
+        if context.queries.manifest(repository, row.digest) is None:
             raise ManifestUnknown("it was deleted before its body came", {"reference": row.digest})
-        if asyncio.get_running_loop().time() > deadline or not cluster.members.all():
-            uploader = instance.catalog.queries.instance_of(row.writer)
+        if asyncio.get_running_loop().time() > deadline or not context.members.all():
+            uploader = context.queries.instance_of(row.writer)
             raise ContentUnreachable(
-                f"{row.digest} cannot be had now: {cluster.locator.whereabouts(uploader)}",
+                f"{row.digest} cannot be had now: {context.locator.whereabouts(uploader)}",
                 {"digest": row.digest, "instance": uploader},
                 code="MANIFEST_UNKNOWN",
             )
         await asyncio.sleep(RETRY_S)
 
 
-async def put(instance: Instance, request: Request, repository: Repository, reference: str) -> Response:
+async def put(context: ManifestContext, request: Request, repository: Repository, reference: str) -> Response:
     """PUT of a manifest by tag, or by digest with any number of tags."""
     by_digest = ":" in reference
     digest = parse_digest(reference) if by_digest else None
     tags = _tags(request) if by_digest else [parse_tag(reference)]
     too_large = ManifestTooLarge(f"a manifest may have {MAX_MANIFEST_BYTES} bytes")
-    async with instance.receiving.reserve() as reservation:
+    async with context.memory.reserve() as reservation:
         body = await reservation.whole(small_body(request, MAX_MANIFEST_BYTES, too_large, reservation.take))
         computed = digest_of(body, algorithm_of(digest) if digest else "sha256")
         if digest is not None and computed != digest:
@@ -91,11 +90,11 @@ async def put(instance: Instance, request: Request, repository: Repository, refe
                 f"the manifest does not match the digest in the path: its digest is {computed}", {"digest": digest}
             )
         manifest = await run_in_steps(read_pushed(body, media_type(request)))
-        change = await _push(instance, repository, Pushed(computed, body, manifest, tags))
-    await instance.cluster.await_acknowledgements(change)
+        change = await _push(context, repository, Pushed(computed, body, manifest, tags))
+    await context.sync.await_acknowledgements(change)
     del body  # holders are waited for now, and who waits keeps nothing of it in memory
     change = change._replace(bodies=())
-    await instance.cluster.write_concern.wait(repository, computed, change)
+    await context.write_concern.wait(repository, computed, change)
     headers = {"Location": f"/v2/{repository}/manifests/{reference}", "Docker-Content-Digest": computed}
     if manifest.subject is not None:
         headers["OCI-Subject"] = manifest.subject
@@ -113,43 +112,43 @@ def _tags(request: Request) -> list[Tag]:
     return tags
 
 
-async def _push(instance: Instance, repository: Repository, pushed: Pushed) -> Change:
+async def _push(context: ManifestContext, repository: Repository, pushed: Pushed) -> Change:
     """Commit a push. On a miss, read repair runs first, in case a member knows more."""
-    now, sparse = instance.clock.now_ms(), instance.config.sparse
-    await _fetch_children(instance, repository, pushed.manifest)
+    now, sparse = context.clock.now_ms(), context.sparse
+    await _fetch_children(context, repository, pushed.manifest)
 
     def push(tx: Transaction) -> Steps[Change]:
-        return push_manifest(tx, instance.catalog.documents, repository, pushed, sparse, now)
+        return push_manifest(tx, context.documents, repository, pushed, sparse, now)
 
     try:
-        return await instance.catalog.database.write_in_steps(push)
+        return await context.database.write_in_steps(push)
     except ManifestBlobUnknown:
-        await instance.cluster.read_repair(repository)
-        return await instance.catalog.database.write_in_steps(push)
+        await context.sync.read_repair(repository)
+        return await context.database.write_in_steps(push)
 
 
-async def _fetch_children(instance: Instance, repository: Repository, manifest: Manifest) -> None:
+async def _fetch_children(context: ManifestContext, repository: Repository, manifest: Manifest) -> None:
     """An index is pushed together with all its children stand on, so the bodies of its children have to be here."""
     for at in range(0, len(manifest.children), ROWS_PER_STEP):
         page = [part.digest for part in manifest.children[at : at + ROWS_PER_STEP]]
-        for digest in instance.catalog.queries.without_body(repository, page):
-            await instance.cluster.bodies.fetch(digest)
+        for digest in context.queries.without_body(repository, page):
+            await context.bodies.fetch(digest)
         if len(page) == ROWS_PER_STEP:
             await asyncio.sleep(0)
 
 
-async def delete(instance: Instance, request: Request, repository: Repository, reference: str) -> Response:
+async def delete(context: ManifestContext, request: Request, repository: Repository, reference: str) -> Response:
     """DELETE of a tag, or of a manifest and all its tags."""
     digest: Digest | None = parse_digest(reference) if ":" in reference else None
     if digest is None and not is_tag(reference):
         raise ManifestInvalid("invalid tag or digest in the path", {"tag": reference[:200]})
-    await instance.cluster.sync_before_delete(repository)
-    documents = instance.catalog.documents
+    await context.sync.sync_before_delete(repository)
+    documents = context.documents
 
     def remove(tx: Transaction) -> Steps[Change]:
         if digest is not None:
             return (yield from delete_manifest(tx, documents, repository, digest))
         return delete_tag(tx, documents, repository, Tag(reference))
 
-    await instance.cluster.await_acknowledgements(await instance.catalog.database.write_in_steps(remove))
+    await context.sync.await_acknowledgements(await context.database.write_in_steps(remove))
     return Response(status_code=202)

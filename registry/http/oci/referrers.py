@@ -20,7 +20,7 @@ from registry.catalog.referrers import (
 )
 from registry.errors import Unsupported
 from registry.http.oci.answers import next_link
-from registry.instance import Instance
+from registry.http.oci.context import ListContext
 from registry.oci.manifest import MAX_MANIFEST_BYTES, OCI_INDEX
 from registry.oci.names import Digest, Repository
 
@@ -36,16 +36,16 @@ class Page(msgspec.Struct):
     behind: Position | None
 
 
-async def list_referrers(instance: Instance, request: Request, repository: Repository, subject: Digest) -> Response:
+async def list_referrers(context: ListContext, request: Request, repository: Repository, subject: Digest) -> Response:
     """GET of a manifest's referrers, those of one artifactType if that is asked for."""
     wanted = request.query_params.get("artifactType")
     last = request.query_params.get("last")
     position = BEGINNING if last is None else Position.parse(last)
     if position is None:
         raise Unsupported('invalid "last": expected the one of a link to a next page', 400)
-    database = instance.catalog.database
-    if not instance.catalog.queries.repository_exists(repository):
-        await instance.cluster.read_repair(repository)
+    database = context.database
+    if not context.queries.repository_exists(repository):
+        await context.sync.read_repair(repository)
     question = Question(repository, subject, wanted, position)
     with database.one_step():
         page = _page(database.reading, question) if has_few_referrers(database, question) else None

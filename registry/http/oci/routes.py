@@ -15,8 +15,8 @@ from registry.catalog.understanding import require_understood
 from registry.errors import NameUnknown, Unsupported
 from registry.http.oci import blobs, manifests, referrers, tags, uploads
 from registry.http.oci.answers import JsonResponse
+from registry.http.oci.context import OciContext
 from registry.http.wire.browsers import refuse_posts_of_other_sites
-from registry.instance import Instance
 from registry.oci.names import parse_digest, parse_repository
 
 PREFIX = "/v2/"
@@ -71,52 +71,52 @@ def parse_path(path: str) -> Path:
     return Path("", "", "")
 
 
-Handler = Callable[[Instance, Request, Path], Awaitable[Response]]
+Handler = Callable[[OciContext, Request, Path], Awaitable[Response]]
 
 
-async def _base(instance: Instance, request: Request, path: Path) -> Response:
+async def _base(context: OciContext, request: Request, path: Path) -> Response:
     return JsonResponse({}, headers=API_VERSION)
 
 
-async def _catalog(instance: Instance, request: Request, path: Path) -> Response:
-    return await tags.list_repositories(instance, request)
+async def _catalog(context: OciContext, request: Request, path: Path) -> Response:
+    return await tags.list_repositories(context.lists, request)
 
 
-async def _tags(instance: Instance, request: Request, path: Path) -> Response:
-    return await tags.list_tags(instance, request, parse_repository(path.name))
+async def _tags(context: OciContext, request: Request, path: Path) -> Response:
+    return await tags.list_tags(context.lists, request, parse_repository(path.name))
 
 
-async def _referrers(instance: Instance, request: Request, path: Path) -> Response:
+async def _referrers(context: OciContext, request: Request, path: Path) -> Response:
     repository = parse_repository(path.name)
-    return await referrers.list_referrers(instance, request, repository, parse_digest(path.reference))
+    return await referrers.list_referrers(context.lists, request, repository, parse_digest(path.reference))
 
 
-async def _get_manifest(instance: Instance, request: Request, path: Path) -> Response:
-    return await manifests.get(instance, request, parse_repository(path.name), path.reference)
+async def _get_manifest(context: OciContext, request: Request, path: Path) -> Response:
+    return await manifests.get(context.manifests, request, parse_repository(path.name), path.reference)
 
 
-async def _put_manifest(instance: Instance, request: Request, path: Path) -> Response:
-    return await manifests.put(instance, request, parse_repository(path.name), path.reference)
+async def _put_manifest(context: OciContext, request: Request, path: Path) -> Response:
+    return await manifests.put(context.manifests, request, parse_repository(path.name), path.reference)
 
 
-async def _delete_manifest(instance: Instance, request: Request, path: Path) -> Response:
-    return await manifests.delete(instance, request, parse_repository(path.name), path.reference)
+async def _delete_manifest(context: OciContext, request: Request, path: Path) -> Response:
+    return await manifests.delete(context.manifests, request, parse_repository(path.name), path.reference)
 
 
-async def _get_blob(instance: Instance, request: Request, path: Path) -> Response:
-    return await blobs.get_blob(instance, request, parse_repository(path.name), parse_digest(path.reference))
+async def _get_blob(context: OciContext, request: Request, path: Path) -> Response:
+    return await blobs.get_blob(context.blobs, request, parse_repository(path.name), parse_digest(path.reference))
 
 
-async def _delete_blob(instance: Instance, request: Request, path: Path) -> Response:
-    return await blobs.delete(instance, request, parse_repository(path.name), parse_digest(path.reference))
+async def _delete_blob(context: OciContext, request: Request, path: Path) -> Response:
+    return await blobs.delete(context.blobs, request, parse_repository(path.name), parse_digest(path.reference))
 
 
-async def _begin_upload(instance: Instance, request: Request, path: Path) -> Response:
-    return await uploads.begin(instance, request, parse_repository(path.name))
+async def _begin_upload(context: OciContext, request: Request, path: Path) -> Response:
+    return await uploads.begin(context.uploads, request, parse_repository(path.name))
 
 
-async def _continue_upload(instance: Instance, request: Request, path: Path) -> Response:
-    return await uploads.continue_upload(instance, request, parse_repository(path.name), path.reference)
+async def _continue_upload(context: OciContext, request: Request, path: Path) -> Response:
+    return await uploads.continue_upload(context.uploads, request, parse_repository(path.name), path.reference)
 
 
 HANDLERS: dict[str, dict[str, Handler]] = {
@@ -164,11 +164,11 @@ for _handlers in HANDLERS.values():
         _handlers["HEAD"] = _handlers["GET"]  # the server sends no body to HEAD
 
 
-async def answer(instance: Instance, request: Request, path: Path) -> Response:
+async def answer(context: OciContext, request: Request, path: Path) -> Response:
     """Answer one request of the OCI API. Raises OciError."""
     # Most requests have no query, and reading one takes longer than finding a path's handler.
     namespace = request.query_params.get("ns") if request.scope["query_string"] else None
-    if namespace is not None and namespace.lower() not in instance.config.name:
+    if namespace is not None and namespace.lower() not in context.namespaces:
         raise NameUnknown(
             f"unknown namespace (ns): this registry does not serve {namespace[:255]!r}", {"ns": namespace[:255]}
         )
@@ -180,17 +180,17 @@ async def answer(instance: Instance, request: Request, path: Path) -> Response:
         allowed = {"Allow": ", ".join(sorted(handlers))}
         raise Unsupported(f"{request.method} is not supported for this path: expected {allowed['Allow']}", 405, allowed)
     if request.method in ("GET", "HEAD"):
-        _require_understood(instance, path)
-        return await handler(instance, request, path)
+        _require_understood(context, path)
+        return await handler(context, request, path)
     if request.method == "POST":  # browsers ask with a preflight, which is never answered, before all other writes
         refuse_posts_of_other_sites(request.headers)
-    with instance.cluster.decommission.writing(), instance.refusals.noting(path.name, request.method):
-        _require_understood(instance, path)
-        return await handler(instance, request, path)
+    with context.decommission.writing(), context.refusals.noting(path.name, request.method):
+        _require_understood(context, path)
+        return await handler(context, request, path)
 
 
-def _require_understood(instance: Instance, path: Path) -> None:
+def _require_understood(context: OciContext, path: Path) -> None:
     """Raise NeedsUpgrade where an answer would depend on facts that this version does not understand. Writes look once
     more in their transaction, and lists of repositories at each page."""
     if path.resource != "catalog":
-        require_understood(instance.catalog.database, KIND + path.name)
+        require_understood(context.database, KIND + path.name)

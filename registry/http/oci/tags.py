@@ -9,18 +9,18 @@ from starlette.responses import Response
 from registry.catalog.understanding import require_understood_behind
 from registry.errors import NameUnknown
 from registry.http.oci.answers import StreamResponse, list_page
+from registry.http.oci.context import ListContext
 from registry.http.wire.request import count_parameter
-from registry.instance import Instance
 from registry.oci.names import Repository
 
 PAGE = 1000
 
 
-async def list_tags(instance: Instance, request: Request, repository: Repository) -> Response:
+async def list_tags(context: ListContext, request: Request, repository: Repository) -> Response:
     """GET of a repository's tags: all of them, or `n` behind `last`."""
-    queries = instance.catalog.queries
+    queries = context.queries
     if not queries.repository_exists(repository):
-        await instance.cluster.read_repair(repository)
+        await context.sync.read_repair(repository)
         if not queries.repository_exists(repository):
             raise NameUnknown("there is no such repository", {"name": repository})
     return _listed(
@@ -32,10 +32,10 @@ async def list_tags(instance: Instance, request: Request, repository: Repository
     )
 
 
-async def list_repositories(instance: Instance, request: Request) -> Response:
+async def list_repositories(context: ListContext, request: Request) -> Response:
     """GET of `_catalog`, paged in the same way. A page that would name a repository that this version does not
     understand is refused, since a client that does not find a repository in a list takes it for deleted."""
-    database, queries = instance.catalog.database, instance.catalog.queries
+    database, queries = context.database, context.queries
 
     def page(after: str, limit: int) -> list[str]:
         with database.one_step():

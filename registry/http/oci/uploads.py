@@ -27,9 +27,9 @@ from registry.errors import (
     UploadUnreachable,
 )
 from registry.http.oci.blobs import mount_blob
+from registry.http.oci.context import UploadContext
 from registry.http.oci.repeatable import RepeatableBody
 from registry.http.wire.request import CutOffByEnd, body_stream, content_range, number
-from registry.instance import Instance
 from registry.oci.names import ALGORITHMS, Digest, Repository, parse_digest, parse_repository
 from registry.oci.ranges import ByteRange
 from registry.ports import PeerUnreachable
@@ -56,31 +56,31 @@ class UploadRequest(NamedTuple):
     """The network of the client."""
 
 
-async def begin(instance: Instance, request: Request, repository: Repository) -> Response:
+async def begin(context: UploadContext, request: Request, repository: Repository) -> Response:
     """POST: begin an upload, or push or mount a blob in one request."""
     query = request.query_params
     if "mount" in query:
         digest = parse_digest(query["mount"])
-        if await _mount(instance, repository, digest, query.get("from", "")):
+        if await _mount(context, repository, digest, query.get("from", "")):
             return _created_response(repository, digest)
     elif query.get("digest-algorithm", "sha256") not in ALGORITHMS:
         raise BlobUploadInvalid(
             "unsupported digest-algorithm: expected one of the supported algorithms", {"supported": sorted(ALGORITHMS)}
         )
-    if not instance.begins_uploads:
+    if not context.drain.begins_uploads:
         raise Ending
-    instance.budget.check_room()
-    instance.uploads.check_disk(number(request.headers.get("content-length", "")) or 0)  # now: a balancer can go on
-    instance.uploads.check_number()
-    upload = _new_upload(instance)
+    context.budget.check_room()
+    context.uploads.check_disk(number(request.headers.get("content-length", "")) or 0)  # now: a balancer can go on
+    context.uploads.check_number()
+    upload = _new_upload(context)
     if "digest" in query and "mount" not in query:
         digest, network = parse_digest(query["digest"]), client_network(request.scope)
         wanted = UploadRequest("PUT", repository, upload, digest, None, body_stream(request), network)
-        return await handle_upload_request(instance, wanted)
-    return _upload_response(instance, repository, upload.name, 0, 202)
+        return await handle_upload_request(context, wanted)
+    return _upload_response(context, repository, upload.name, 0, 202)
 
 
-async def _mount(instance: Instance, repository: Repository, digest: Digest, source: str) -> bool:
+async def _mount(context: UploadContext, repository: Repository, digest: Digest, source: str) -> bool:
     """Mount a blob, and return False where it has to be uploaded (OCI distribution specification, "Mounting a blob from
     another repository"). That holds for a source that no repository here can have: clients also name what they know
     of other registries, whose names have another grammar."""
@@ -88,28 +88,28 @@ async def _mount(instance: Instance, repository: Repository, digest: Digest, sou
         repository_of_source = parse_repository(source) if source else None
     except NameInvalid:
         return False
-    return await mount_blob(instance, repository, digest, repository_of_source) is not None
+    return await mount_blob(context.blobs, repository, digest, repository_of_source) is not None
 
 
-async def continue_upload(instance: Instance, request: Request, repository: Repository, upload_id: str) -> Response:
+async def continue_upload(context: UploadContext, request: Request, repository: Repository, upload_id: str) -> Response:
     """PATCH, PUT, GET, HEAD and DELETE of an upload."""
-    upload = open_upload_id(upload_id, repository, instance.upload_keys)
+    upload = open_upload_id(upload_id, repository, context.keys)
     digest = parse_digest(request.query_params.get("digest", "")) if request.method == "PUT" else None
     has_body = request.method in ("PATCH", "PUT")
     span = content_range(request) if has_body else None
     method = cast(Method, "GET" if request.method == "HEAD" else request.method)
     network = client_network(request.scope)
     wanted = UploadRequest(method, repository, upload, digest, span, body_stream(request), network)
-    if upload.owner == instance.catalog.instance_id:
-        return await handle_upload_request(instance, wanted)
-    owner = instance.cluster.members.get(upload.owner)
+    if upload.owner == context.catalog.instance_id:
+        return await handle_upload_request(context, wanted)
+    owner = context.members.get(upload.owner)
     is_adoptable = not upload.has_bytes and (span is None or span.first == 0)
     if owner is not None and (owner.reachable or (upload.has_bytes and owner.may_be_restarting)):
         body = RepeatableBody(wanted.body)
         try:
             if has_body:
                 await body.read_beginning()
-            return await _forward(instance, owner, wanted, body, upload_id)
+            return await _forward(context, owner, wanted, body, upload_id)
         except ClientGone:
             raise BlobUploadInvalid("the body broke off", headers=CLOSE) from None
         except PeerUnreachable:
@@ -117,32 +117,32 @@ async def continue_upload(instance: Instance, request: Request, repository: Repo
                 raise _owner_error(owner) from None
             wanted = wanted._replace(body=body.pieces())
     if is_adoptable:
-        return await handle_upload_request(instance, wanted._replace(upload=_new_upload(instance)))
+        return await handle_upload_request(context, wanted._replace(upload=_new_upload(context)))
     raise _owner_error(owner)
 
 
-async def handle_upload_request(instance: Instance, wanted: UploadRequest) -> Response:
+async def handle_upload_request(context: UploadContext, wanted: UploadRequest) -> Response:
     """Handle a request for an upload that this instance owns."""
-    uploads, name = instance.uploads, wanted.upload.name
+    uploads, name = context.uploads, wanted.upload.name
     if wanted.upload.has_bytes and not uploads.has_bytes(name):
         raise BlobUploadUnknown("this upload was finished or cancelled, or has expired")
     try:
         if wanted.method == "PATCH":
             size = await uploads.append(name, wanted.repository, wanted.body, wanted.span, wanted.network)
-            return _upload_response(instance, wanted.repository, name, size, 202)
+            return _upload_response(context, wanted.repository, name, size, 202)
         if wanted.method == "PUT":
             assert wanted.digest is not None, "a PUT has a digest"
             change = await uploads.finish(
                 name, wanted.repository, wanted.digest, wanted.body, wanted.span, wanted.network
             )
-            await instance.cluster.await_acknowledgements(change)
+            await context.sync.await_acknowledgements(change)
             return _created_response(wanted.repository, wanted.digest)
         if wanted.method == "DELETE":
             await uploads.cancel(name, wanted.repository)
             return Response(status_code=204)
-        return _upload_response(instance, wanted.repository, name, uploads.size(name, wanted.repository), 204)
+        return _upload_response(context, wanted.repository, name, uploads.size(name, wanted.repository), 204)
     except ChunkOutOfOrder as error:
-        error.headers |= _upload_headers(instance, wanted.repository, name, uploads.size(name, wanted.repository))
+        error.headers |= _upload_headers(context, wanted.repository, name, uploads.size(name, wanted.repository))
         raise
     except CutOffByEnd:
         raise Ending from None
@@ -152,7 +152,7 @@ async def handle_upload_request(instance: Instance, wanted: UploadRequest) -> Re
 
 
 async def _forward(
-    instance: Instance, owner: Member, wanted: UploadRequest, body: RepeatableBody, upload_id: str
+    context: UploadContext, owner: Member, wanted: UploadRequest, body: RepeatableBody, upload_id: str
 ) -> Response:
     """Let the owner answer. Bytes stream through; the owner checks them against the digest. One that is restarting is
     waited for as long as nothing of the body was sent. Raises PeerUnreachable and ClientGone."""
@@ -162,7 +162,7 @@ async def _forward(
     until = asyncio.get_running_loop().time() + OWNER_RESTART_WAIT_S
     while True:
         try:
-            answer = await instance.cluster.peers.ask_with_content(
+            answer = await context.peers.ask_with_content(
                 owner, "/upload", question, body.pieces(), ForwardedUploadResponse, OWNER_TIMEOUT_S
             )
             return Response(answer.content, answer.status, answer.headers)
@@ -181,13 +181,13 @@ def _owner_error(owner: Member | None) -> BlobUploadUnknown | UploadUnreachable:
     return UploadUnreachable("the instance that has this upload's bytes does not answer", detail)
 
 
-def _new_upload(instance: Instance) -> UploadId:
-    own = instance.catalog.instance_id
-    return UploadId(own, new_upload_name(own, instance.clock.entropy(RANDOM_SIZE)), False)
+def _new_upload(context: UploadContext) -> UploadId:
+    own = context.catalog.instance_id
+    return UploadId(own, new_upload_name(own, context.clock.entropy(RANDOM_SIZE)), False)
 
 
-def _upload_headers(instance: Instance, repository: Repository, name: str, size: int) -> dict[str, str]:
-    upload_id = seal_upload_id(name, size > 0, repository, instance.upload_keys[0])
+def _upload_headers(context: UploadContext, repository: Repository, name: str, size: int) -> dict[str, str]:
+    upload_id = seal_upload_id(name, size > 0, repository, context.keys[0])
     return {
         "Location": f"/v2/{repository}/blobs/uploads/{upload_id}",
         "Range": f"0-{max(size - 1, 0)}",
@@ -195,8 +195,8 @@ def _upload_headers(instance: Instance, repository: Repository, name: str, size:
     }
 
 
-def _upload_response(instance: Instance, repository: Repository, name: str, size: int, status: int) -> Response:
-    return Response(status_code=status, headers=_upload_headers(instance, repository, name, size))
+def _upload_response(context: UploadContext, repository: Repository, name: str, size: int, status: int) -> Response:
+    return Response(status_code=status, headers=_upload_headers(context, repository, name, size))
 
 
 def _created_response(repository: Repository, digest: Digest) -> Response:

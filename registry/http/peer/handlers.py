@@ -41,9 +41,9 @@ from registry.cluster.rpc.upload_tokens import open_upload_id
 from registry.errors import BlobUploadUnknown, DigestInvalid, OciError, StorageFailed, Unsupported
 from registry.http.oci.answers import StreamResponse, error_response
 from registry.http.oci.uploads import UploadRequest, handle_upload_request
+from registry.http.peer.context import AccessContext, ContentContext, PeerContext
 from registry.http.peer.questions import QUESTIONS, AuthenticatedRequest, RequestRefused
 from registry.http.wire.request import body_stream, number, small_body
-from registry.instance import Instance
 from registry.oci.names import Digest, parse_digest, parse_repository
 from registry.oci.ranges import ByteRange, parse_range
 from registry.ports import PeerResponse, PeerUnreachable
@@ -62,55 +62,55 @@ FORWARD_TIMEOUT_S = 30.0
 HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "date", "server", "keep-alive", HEADER.lower()})
 
 
-async def answer(instance: Instance, request: Request) -> Response:
+async def answer(context: PeerContext, request: Request) -> Response:
     """Answer one request of another instance. What is refused changes nothing and is counted by its reason.
 
     Every answer to an authentic request is signed, but for content, which is proved by its digest.
     """
-    path = request.scope["path"].removeprefix(PREFIX)
+    access, path = context.access, request.scope["path"].removeprefix(PREFIX)
     try:
-        meant = instance.cluster.members.get(request.headers.get("concord-for", ""))
+        meant = access.members.get(request.headers.get("concord-for", ""))
         if meant is not None and FORWARDED not in request.headers:
             _check_path(path)
-            return await _forward(instance, request, meant)
+            return await _forward(access, request, meant)
         if path == "/session":
-            return await _open_session(instance, request)
-        authenticated = await authenticate(instance, request, path, MAX_QUESTION_BYTES)
+            return await _open_session(access, request)
+        authenticated = await authenticate(access, request, path, MAX_QUESTION_BYTES)
     except (RequestRefused, OciError, Malformed, Unauthentic, msgspec.DecodeError, ValueError) as error:
-        return _refusal(instance, error)
-    instance.peer_requests_answered += 1
+        return _refusal(access, error)
+    access.requests.answered += 1
     log.debug(LogEvent.PEER_REQUEST_RECEIVED, "%(peer)s asks %(path)s", peer=authenticated.session.client, path=path)
     try:
-        response = await _respond(instance, request, path, authenticated)
+        response = await _respond(context, request, path, authenticated)
     except (RequestRefused, OciError, CrdtError, msgspec.DecodeError, ValueError) as error:
-        response = _refusal(instance, error)
+        response = _refusal(access, error)
     if not isinstance(response, StreamResponse):
         mac = sign_answer(authenticated.session, authenticated.sequence, response.status_code, bytes(response.body))
         response.headers["Concord-MAC"] = mac
     return response
 
 
-def _refusal(instance: Instance, error: Exception) -> Response:
+def _refusal(context: AccessContext, error: Exception) -> Response:
     if isinstance(error, StorageFailed):
         return Response(error.message, error.status)
     refused = error if isinstance(error, RequestRefused) else RequestRefused(400, "malformed")
     if isinstance(error, Unauthentic):
         refused = RequestRefused(401, "unauthentic")
-    instance.peer_requests_refused[refused.reason] += 1
+    context.requests.refused[refused.reason] += 1
     return Response(f"{refused.reason}: {error}", refused.status, refused.headers)
 
 
-async def _respond(instance: Instance, request: Request, path: str, authenticated: AuthenticatedRequest) -> Response:
+async def _respond(context: PeerContext, request: Request, path: str, authenticated: AuthenticatedRequest) -> Response:
     if path.startswith("/content/"):
-        return await _content(instance, request, parse_digest(path.removeprefix("/content/")))
+        return await _content(context.content, request, parse_digest(path.removeprefix("/content/")))
     if path.startswith("/quarantined/"):
-        return await _quarantined_copy(instance, request, parse_digest(path.removeprefix("/quarantined/")))
+        return await _quarantined_copy(context.content, request, parse_digest(path.removeprefix("/quarantined/")))
     if path in STREAMED_PATHS:
-        return await _upload(instance, request, authenticated)
+        return await _upload(context, request, authenticated)
     question = QUESTIONS.get(path)
     if question is None:
         raise RequestRefused(404, "unknown question")
-    return await question(instance, authenticated)
+    return await question(context, authenticated)
 
 
 def _check_path(path: str) -> None:
@@ -123,13 +123,13 @@ def _check_path(path: str) -> None:
         raise RequestRefused(404, "unknown question")
 
 
-async def _forward(instance: Instance, request: Request, meant: Member) -> Response:
+async def _forward(context: AccessContext, request: Request, meant: Member) -> Response:
     """Forward a request to the member it is meant for. Those two check request, answer and MACs."""
     headers = [(name, value) for name, value in request.headers.items() if name.startswith(("concord-", "range"))]
     headers += [(FORWARDED, "1"), *forwarded_headers()]
     url = meant.beat.advertise + request.scope["path"]
     streamed = request.headers.get("concord-body") == STREAMED
-    exchange = instance.transport.request(request.method, url, headers, body_stream(request))
+    exchange = context.transport.request(request.method, url, headers, body_stream(request))
     try:
         async with asyncio.timeout(None if streamed else FORWARD_TIMEOUT_S):
             response = await exchange.__aenter__()
@@ -147,38 +147,38 @@ async def _relayed(exchange: AbstractAsyncContextManager[PeerResponse], response
         await exchange.__aexit__(None, None, None)
 
 
-async def _open_session(instance: Instance, request: Request) -> Response:
+async def _open_session(context: AccessContext, request: Request) -> Response:
     body = await small_body(request, 4096, Unsupported("the request body is too long", 413))
     cluster = request.headers.get("concord-cluster", "")
     mac = request.headers.get("concord-mac")
-    for key in instance.cluster.keys:
+    for key in context.keys:
         if key.cluster == cluster and is_mac(mac, sign_opening(key, body)):
             question = msgspec.msgpack.decode(body, type=m.SessionRequest)
-            nonce = instance.clock.entropy(NONCE_SIZE)
-            own, now_ms = instance.catalog.instance_id, instance.clock.now_ms()
-            incarnation = instance.cluster.incarnation.number
+            nonce = context.clock.entropy(NONCE_SIZE)
+            own, now_ms = context.catalog.instance_id, context.clock.now_ms()
+            incarnation = context.incarnation.number
             token = new_token(key, question.instance, own, incarnation, question.nonce, nonce, now_ms)
-            capabilities = list(instance.abilities.capabilities)
+            capabilities = list(context.capabilities)
             answer = msgspec.msgpack.encode(m.SessionResponse(own, token, __version__, capabilities))
             return Response(answer, headers={"Concord-MAC": sign_opened(key, question.nonce, answer)})
-    instance.cluster.peers.acceptance.presented(request.client.host if request.client else "")
+    context.acceptance.presented(request.client.host if request.client else "")
     raise RequestRefused(403, "unauthentic", {REFUSED: KEY_REFUSED})
 
 
-async def authenticate(instance: Instance, request: Request, path: str, limit_bytes: int) -> AuthenticatedRequest:
+async def authenticate(context: AccessContext, request: Request, path: str, limit_bytes: int) -> AuthenticatedRequest:
     """Check session, MAC and number, and return the request with its body. Raises Refused, Malformed, Unauthentic, and
     Unsupported for a body above the limit."""
     headers = request.headers
-    session = read_token(headers.get("concord-session", ""), instance.cluster.keys)
+    session = read_token(headers.get("concord-session", ""), context.keys)
     sequence = number(headers.get("concord-sequence", ""))
-    own = instance.catalog.instance_id, instance.cluster.incarnation.number
-    if (session.server, session.incarnation) != own or session.expires_ms < instance.clock.now_ms() or sequence is None:
+    own = context.catalog.instance_id, context.incarnation.number
+    if (session.server, session.incarnation) != own or session.expires_ms < context.clock.now_ms() or sequence is None:
         raise RequestRefused(401, "expired")
     question, body_hash = headers.get("concord-parameters", ""), headers.get("concord-body", "")
     signed = sign_request(session, request.method, request.scope["path"], sequence, question, body_hash)
     if not is_mac(headers.get("concord-mac"), signed) or (body_hash == STREAMED) != (path in STREAMED_PATHS):
         raise RequestRefused(403, "unauthentic")
-    if not instance.seen_requests.accept(session, sequence):
+    if not context.seen_requests.accept(session, sequence):
         raise RequestRefused(403, "replayed")
     if body_hash == STREAMED:
         return AuthenticatedRequest(session, sequence, question, None)
@@ -188,51 +188,54 @@ async def authenticate(instance: Instance, request: Request, path: str, limit_by
     return AuthenticatedRequest(session, sequence, question, body)
 
 
-async def _content(instance: Instance, request: Request, digest: Digest) -> Response:
+async def _content(context: ContentContext, request: Request, digest: Digest) -> Response:
     """Content from this disk only: a blob's file or a manifest's body, from an offset on."""
-    body = instance.catalog.queries.body(digest)
-    if body is not None and await instance.cluster.bodies.checked(digest, body) is not None:
+    body = context.queries.body(digest)
+    if body is not None and await context.bodies.checked(digest, body) is not None:
         return Response(body, headers={"Content-Type": "application/octet-stream"})
-    size = instance.store.held_size(digest)
+    size = context.store.held_size(digest)
     if size is None:
         return Response("not here", 404)
     part = parse_range(request.headers.get("range"), size) if size else None
     first, length = part if part else (0, size)
-    pieces = await instance.cluster.blob_reader.open_held(digest, ByteRange(first, length))
+    pieces = await context.blob_reader.open_held(digest, ByteRange(first, length))
     if pieces is None:
         return Response("not here any more", 404)
     headers = {"Content-Length": str(length), "Content-Type": "application/octet-stream"}
     return StreamResponse(pieces, 206 if part else 200, headers)
 
 
-async def _quarantined_copy(instance: Instance, request: Request, digest: Digest) -> Response:
+async def _quarantined_copy(context: ContentContext, request: Request, digest: Digest) -> Response:
     """Return a range of a quarantined copy if the checksums of that range match."""
-    size = instance.cluster.blob_reader.quarantined_size(digest)
+    size = context.blob_reader.quarantined_size(digest)
     part = parse_range(request.headers.get("range"), size) if size else None
-    pieces = await instance.cluster.blob_reader.open_quarantined(digest, ByteRange(*part)) if part else None
+    pieces = await context.blob_reader.open_quarantined(digest, ByteRange(*part)) if part else None
     if part is None or pieces is None:
         return Response("not here", 404)
     headers = {"Content-Length": str(part.length), "Content-Type": "application/octet-stream"}
     return StreamResponse(pieces, 206, headers)
 
 
-async def _upload(instance: Instance, request: Request, authenticated: AuthenticatedRequest) -> Response:
+async def _upload(context: PeerContext, request: Request, authenticated: AuthenticatedRequest) -> Response:
     """Handle a request for an upload of this instance that arrived at another instance."""
-    question = msgspec.msgpack.decode(_unpacked(authenticated.question), type=m.ForwardedUploadRequest)
+    uploads, question = (
+        context.uploads,
+        msgspec.msgpack.decode(_unpacked(authenticated.question), type=m.ForwardedUploadRequest),
+    )
     try:
         repository = parse_repository(question.repository)
-        upload = open_upload_id(question.upload, repository, instance.upload_keys)
-        if upload.owner != instance.catalog.instance_id:
+        upload = open_upload_id(question.upload, repository, uploads.keys)
+        if upload.owner != uploads.catalog.instance_id:
             raise BlobUploadUnknown("this upload was begun at another instance")
-        require_understood(instance.catalog.database, document_name(repository))
+        require_understood(context.database, document_name(repository))
         digest = parse_digest(question.digest) if question.digest is not None else None
         if question.method == "PUT" and digest is None:
             raise DigestInvalid("the digest is missing")
         span = ByteRange(*question.range) if question.range else None
         body, network = body_stream(request), question.network
         wanted = UploadRequest(question.method, repository, upload, digest, span, body, network)
-        with instance.cluster.decommission.writing(), instance.refusals.noting(repository, question.method):
-            response = await handle_upload_request(instance, wanted)
+        with context.decommission.writing(), context.refusals.noting(repository, question.method):
+            response = await handle_upload_request(uploads, wanted)
     except OciError as error:
         response = error_response(error)
     headers = {name: value for name, value in response.headers.items() if name != "content-length"}

@@ -17,7 +17,7 @@ from registry.cluster.replication.direct_push import take_pushed
 from registry.cluster.rpc import messages as m
 from registry.cluster.rpc.sessions import Session
 from registry.http.admin.tag_locations import MAX_PARTS, local_answer
-from registry.instance import Instance
+from registry.http.peer.context import ContentContext, DocumentContext, PeerContext
 from registry.oci.names import parse_digest
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
@@ -52,58 +52,75 @@ class AuthenticatedRequest(NamedTuple):
     """None for a streamed one, which has not been read."""
 
 
-def _answering(
-    question: type[T], respond: Callable[[Instance, AuthenticatedRequest, T], Awaitable[object]]
-) -> Callable[[Instance, AuthenticatedRequest], Awaitable[Response]]:
+Handler = Callable[[PeerContext, AuthenticatedRequest], Awaitable[Response]]
+
+
+def _about_documents(
+    question: type[T], respond: Callable[[DocumentContext, AuthenticatedRequest, T], Awaitable[object]]
+) -> Handler:
     """A question as a request handler: decoded before, encoded after."""
 
-    async def handle(instance: Instance, request: AuthenticatedRequest) -> Response:
-        answer = await respond(instance, request, msgspec.msgpack.decode(request.body or b"", type=question))
-        return Response(msgspec.msgpack.encode(answer))
+    async def handle(context: PeerContext, request: AuthenticatedRequest) -> Response:
+        decoded = msgspec.msgpack.decode(request.body or b"", type=question)
+        return Response(msgspec.msgpack.encode(await respond(context.documents, request, decoded)))
 
     return handle
 
 
-async def _handshake(instance: Instance, request: AuthenticatedRequest, question: m.Handshake) -> m.Handshake:
+def _about_content(
+    question: type[T], respond: Callable[[ContentContext, AuthenticatedRequest, T], Awaitable[object]]
+) -> Handler:
+    """As `_about_documents`, for a question about content."""
+
+    async def handle(context: PeerContext, request: AuthenticatedRequest) -> Response:
+        decoded = msgspec.msgpack.decode(request.body or b"", type=question)
+        return Response(msgspec.msgpack.encode(await respond(context.content, request, decoded)))
+
+    return handle
+
+
+async def _handshake(context: DocumentContext, request: AuthenticatedRequest, question: m.Handshake) -> m.Handshake:
     if question.instance != request.session.client:
         raise Malformed("a hello in another instance's name")
-    instance.cluster.discovery.on_handshake(question)
-    return instance.cluster.discovery.make_handshake(instance.cluster.members.get(question.instance))
+    context.discovery.on_handshake(question)
+    return context.discovery.make_handshake(context.members.get(question.instance))
 
 
-async def _changes(instance: Instance, request: AuthenticatedRequest, question: m.ChangesRequest) -> m.ChangesResponse:
-    return m.ChangesResponse(*instance.catalog.replica.changes(question.since))
+async def _changes(
+    context: DocumentContext, request: AuthenticatedRequest, question: m.ChangesRequest
+) -> m.ChangesResponse:
+    return m.ChangesResponse(*context.replica.changes(question.since))
 
 
 async def _summaries(
-    instance: Instance, request: AuthenticatedRequest, question: m.SummariesRequest
+    context: DocumentContext, request: AuthenticatedRequest, question: m.SummariesRequest
 ) -> m.SummariesResponse:
-    return m.SummariesResponse.of(instance.catalog.replica.summaries(question.read()))
+    return m.SummariesResponse.of(context.replica.summaries(question.read()))
 
 
-async def _names(instance: Instance, request: AuthenticatedRequest, question: m.NamesRequest) -> m.NamesResponse:
-    return m.NamesResponse(instance.catalog.replica.names(question.keys))
+async def _names(context: DocumentContext, request: AuthenticatedRequest, question: m.NamesRequest) -> m.NamesResponse:
+    return m.NamesResponse(context.replica.names(question.keys))
 
 
 async def _fingerprints(
-    instance: Instance, request: AuthenticatedRequest, question: m.FingerprintsRequest
+    context: DocumentContext, request: AuthenticatedRequest, question: m.FingerprintsRequest
 ) -> m.FingerprintsResponse:
-    replica = instance.catalog.replica
+    replica = context.replica
     return m.FingerprintsResponse([replica.state(name).fingerprint() for name in question.names])
 
 
-async def _diffs(instance: Instance, request: AuthenticatedRequest, question: m.DiffsRequest) -> m.DiffsResponse:
+async def _diffs(context: DocumentContext, request: AuthenticatedRequest, question: m.DiffsRequest) -> m.DiffsResponse:
     """Return the diffs that the caller lacks. A diff that would make the answer too long is left for another
     request; a diff that is too long on its own is sent all the same, since there is no other way to get it."""
     diffs, size = [], 0
     for name, vector in question.documents:
         theirs = decode_vector(vector)
-        ours = instance.catalog.replica.state(name)
+        ours = context.replica.state(name)
         if size > MAX_DIFFS_BYTES or all(theirs.get(writer, 0) >= clock for writer, clock in ours.vector.items()):
             diffs.append(m.DiffResponse.of(ours, b""))
             continue
         try:
-            state, update = instance.catalog.replica.state_and_diff(name, theirs)
+            state, update = context.replica.state_and_diff(name, theirs)
         except DocumentBroken as error:
             log.error(
                 LogEvent.DOCUMENT_READ_FAILED, "%(document)s cannot be read: %(error)s", document=name, error=error
@@ -114,12 +131,14 @@ async def _diffs(instance: Instance, request: AuthenticatedRequest, question: m.
         size += len(update)
         diffs.append(m.DiffResponse.of(state, update))
     names = [name for name, _ in question.documents]
-    return m.DiffsResponse(diffs, instance.catalog.queries.writers_of(names))
+    return m.DiffsResponse(diffs, context.queries.writers_of(names))
 
 
-async def _updates(instance: Instance, request: AuthenticatedRequest, question: m.UpdatesRequest) -> m.UpdatesResponse:
+async def _updates(
+    context: DocumentContext, request: AuthenticatedRequest, question: m.UpdatesRequest
+) -> m.UpdatesResponse:
     """Apply updates that another instance finds missing here. Each update stands for itself."""
-    await instance.catalog.database.write(lambda tx: note_writers(tx, question.writers))
+    await context.database.write(lambda tx: note_writers(tx, question.writers))
     early = []
     for number, (_, update) in enumerate(question.documents, 1):
         await decode_aside(update)  # nothing is applied where any is malformed
@@ -127,45 +146,47 @@ async def _updates(instance: Instance, request: AuthenticatedRequest, question: 
             await asyncio.sleep(0)
     for name, update in question.documents:
         try:
-            applied = await instance.catalog.take_in(Incoming(name, update, await decode_aside(update), {}))
-            instance.cluster.advanced(name, applied.vector)
+            applied = await context.catalog.take_in(Incoming(name, update, await decode_aside(update), {}))
+            context.diffs.advanced(name, applied.vector)
         except MissingDependencies:
             early.append(name)
     for body in question.bodies:
-        await instance.catalog.database.write_in_steps(partial(store_missing_body, body=body))
+        await context.database.write_in_steps(partial(store_missing_body, body=body))
     return m.UpdatesResponse(early)
 
 
-async def _facts(instance: Instance, request: AuthenticatedRequest, question: m.FactsRequest) -> m.FactsResponse:
-    state, facts = instance.catalog.facts(question.name)
+async def _facts(context: DocumentContext, request: AuthenticatedRequest, question: m.FactsRequest) -> m.FactsResponse:
+    state, facts = context.catalog.facts(question.name)
     return m.FactsResponse(encode_vector(state.vector), state.digest, facts)
 
 
-async def _held(instance: Instance, request: AuthenticatedRequest, question: m.LocateRequest) -> m.LocateResponse:
+async def _held(context: ContentContext, request: AuthenticatedRequest, question: m.LocateRequest) -> m.LocateResponse:
     digest = parse_digest(question.digest)
     if question.retain:
-        instance.cluster.evictor.cancel_eviction(digest)
+        context.evictor.cancel_eviction(digest)
     if question.quarantined:
-        return m.LocateResponse(instance.cluster.blob_reader.quarantined_size(digest))
-    size = instance.store.held_size(digest)
+        return m.LocateResponse(context.blob_reader.quarantined_size(digest))
+    size = context.store.held_size(digest)
     if size is None:
-        body = instance.catalog.queries.body(digest)
+        body = context.queries.body(digest)
         size = len(body) if body is not None else None
-    return m.LocateResponse(size, not instance.cluster.decommission.under_way)
+    return m.LocateResponse(size, not context.decommission.under_way)
 
 
-async def _bodies(instance: Instance, request: AuthenticatedRequest, question: m.BodiesRequest) -> m.BodiesResponse:
+async def _bodies(
+    context: ContentContext, request: AuthenticatedRequest, question: m.BodiesRequest
+) -> m.BodiesResponse:
     digests = [parse_digest(digest) for digest in question.digests]
-    return m.BodiesResponse([digest for digest in digests if instance.catalog.queries.has_body(digest)])
+    return m.BodiesResponse([digest for digest in digests if context.queries.has_body(digest)])
 
 
 async def _manifests(
-    instance: Instance, request: AuthenticatedRequest, question: m.ManifestsRequest
+    context: ContentContext, request: AuthenticatedRequest, question: m.ManifestsRequest
 ) -> m.ManifestsResponse:
     bodies, size = list[bytes](), 0
     for digest in map(parse_digest, question.digests):
-        body = instance.catalog.queries.body(digest)
-        if body is None or await instance.cluster.bodies.checked(digest, body) is None:
+        body = context.queries.body(digest)
+        if body is None or await context.bodies.checked(digest, body) is None:
             continue
         size += len(body)
         if bodies and size > MAX_BODIES_BYTES:
@@ -175,74 +196,71 @@ async def _manifests(
 
 
 async def _secure(
-    instance: Instance, request: AuthenticatedRequest, question: m.ReplicateManifestRequest
+    context: ContentContext, request: AuthenticatedRequest, question: m.ReplicateManifestRequest
 ) -> m.ReplicateManifestResponse:
-    return await instance.cluster.write_concern.replicate_manifest(
-        question, instance.cluster.members.get(request.session.client)
-    )
+    return await context.write_concern.replicate_manifest(question, context.members.get(request.session.client))
 
 
 async def _relied(
-    instance: Instance, request: AuthenticatedRequest, question: m.ReferenceRequest
+    context: ContentContext, request: AuthenticatedRequest, question: m.ReferenceRequest
 ) -> m.ReferenceResponse:
-    return await instance.cluster.garbage_collector.relied(
-        instance.cluster.members.get(request.session.client), question
-    )
+    return await context.garbage_collector.relied(context.members.get(request.session.client), question)
 
 
-async def _release(instance: Instance, request: AuthenticatedRequest, question: m.ReleaseRequest) -> m.ReleaseResponse:
-    return m.ReleaseResponse(list(await instance.cluster.garbage_collector.release(question.read())))
+async def _release(
+    context: ContentContext, request: AuthenticatedRequest, question: m.ReleaseRequest
+) -> m.ReleaseResponse:
+    return m.ReleaseResponse(list(await context.garbage_collector.release(question.read())))
 
 
 async def _take(
-    instance: Instance, request: AuthenticatedRequest, question: m.ReplicateBlobRequest
+    context: ContentContext, request: AuthenticatedRequest, question: m.ReplicateBlobRequest
 ) -> m.ReplicateBlobResponse:
-    return await instance.cluster.write_concern.replicate_blob(
+    return await context.write_concern.replicate_blob(
         parse_digest(question.digest), question.size, request.session.client
     )
 
 
-async def _reach(instance: Instance, request: AuthenticatedRequest, question: m.ReachRequest) -> m.ReachResponse:
-    return await instance.cluster.reachability.attempt(request.session.client, question)
+async def _reach(context: DocumentContext, request: AuthenticatedRequest, question: m.ReachRequest) -> m.ReachResponse:
+    return await context.reachability.attempt(request.session.client, question)
 
 
 async def _replication(
-    instance: Instance, request: AuthenticatedRequest, question: m.ReplicationRequest
+    context: DocumentContext, request: AuthenticatedRequest, question: m.ReplicationRequest
 ) -> m.ReplicationResponse:
     if len(question.manifests) + len(question.blobs) > MAX_PARTS:
         raise Malformed(f"too many digests in one request: expected at most {MAX_PARTS}")
-    return local_answer(instance, question)
+    return local_answer(context.queries, context.database, question)
 
 
-async def _lease(instance: Instance, request: AuthenticatedRequest, question: m.LeaseRequest) -> m.LeaseResponse:
-    return instance.cluster.site_lease.grant(request.session.client, question)
+async def _lease(context: DocumentContext, request: AuthenticatedRequest, question: m.LeaseRequest) -> m.LeaseResponse:
+    return context.site_lease.grant(request.session.client, question)
 
 
 async def _frames(
-    instance: Instance, request: AuthenticatedRequest, question: m.FramesRequest
+    context: DocumentContext, request: AuthenticatedRequest, question: m.FramesRequest
 ) -> m.CommitAcknowledgement:
-    cluster = instance.cluster
-    return await take_pushed(cluster.gossip, cluster.members, request.session.client, question.frames)
+    return await take_pushed(context.gossip, context.members, request.session.client, question.frames)
 
 
-QUESTIONS: dict[str, Callable[[Instance, AuthenticatedRequest], Awaitable[Response]]] = {
-    "/handshake": _answering(m.Handshake, _handshake),
-    "/lease": _answering(m.LeaseRequest, _lease),
-    "/frames": _answering(m.FramesRequest, _frames),
-    "/changes": _answering(m.ChangesRequest, _changes),
-    "/summaries": _answering(m.SummariesRequest, _summaries),
-    "/names": _answering(m.NamesRequest, _names),
-    "/fingerprints": _answering(m.FingerprintsRequest, _fingerprints),
-    "/diffs": _answering(m.DiffsRequest, _diffs),
-    "/updates": _answering(m.UpdatesRequest, _updates),
-    "/facts": _answering(m.FactsRequest, _facts),
-    "/locate": _answering(m.LocateRequest, _held),
-    "/bodies": _answering(m.BodiesRequest, _bodies),
-    "/manifests": _answering(m.ManifestsRequest, _manifests),
-    "/replicate-manifest": _answering(m.ReplicateManifestRequest, _secure),
-    "/replicate-blob": _answering(m.ReplicateBlobRequest, _take),
-    "/references": _answering(m.ReferenceRequest, _relied),
-    "/release": _answering(m.ReleaseRequest, _release),
-    "/reach": _answering(m.ReachRequest, _reach),
-    "/replication": _answering(m.ReplicationRequest, _replication),
+QUESTIONS: dict[str, Handler] = {
+    "/handshake": _about_documents(m.Handshake, _handshake),
+    "/lease": _about_documents(m.LeaseRequest, _lease),
+    "/frames": _about_documents(m.FramesRequest, _frames),
+    "/changes": _about_documents(m.ChangesRequest, _changes),
+    "/summaries": _about_documents(m.SummariesRequest, _summaries),
+    "/names": _about_documents(m.NamesRequest, _names),
+    "/fingerprints": _about_documents(m.FingerprintsRequest, _fingerprints),
+    "/diffs": _about_documents(m.DiffsRequest, _diffs),
+    "/updates": _about_documents(m.UpdatesRequest, _updates),
+    "/facts": _about_documents(m.FactsRequest, _facts),
+    "/locate": _about_content(m.LocateRequest, _held),
+    "/bodies": _about_content(m.BodiesRequest, _bodies),
+    "/manifests": _about_content(m.ManifestsRequest, _manifests),
+    "/replicate-manifest": _about_content(m.ReplicateManifestRequest, _secure),
+    "/replicate-blob": _about_content(m.ReplicateBlobRequest, _take),
+    "/references": _about_content(m.ReferenceRequest, _relied),
+    "/release": _about_content(m.ReleaseRequest, _release),
+    "/reach": _about_documents(m.ReachRequest, _reach),
+    "/replication": _about_documents(m.ReplicationRequest, _replication),
 }

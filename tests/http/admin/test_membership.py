@@ -21,9 +21,9 @@ def forgotten(wanted, members):
         done.append(instance)
 
     known = [SimpleNamespace(instance=i, live=False, beat=SimpleNamespace(name=name)) for i, name in members.items()]
-    cluster = SimpleNamespace(members=SimpleNamespace(all=lambda: known), remove_member=note)
+    context = SimpleNamespace(members=SimpleNamespace(all=lambda: known), removals=SimpleNamespace(remove=note))
     try:
-        asyncio.run(forget(SimpleNamespace(cluster=cluster), json.dumps({"instance": wanted}).encode()))
+        asyncio.run(forget(SimpleNamespace(leaving=context), json.dumps({"instance": wanted}).encode()))
     except Unsupported:
         assert not done
         raise

@@ -70,9 +70,9 @@ async def test_bytes_that_may_be_there_already_are_not_sent_twice():
 
 
 async def passed_on(ask, has_bytes):
-    instance = SimpleNamespace(cluster=SimpleNamespace(peers=SimpleNamespace(ask_with_content=ask)))
+    context = SimpleNamespace(peers=SimpleNamespace(ask_with_content=ask))
     owner = SimpleNamespace(may_be_restarting=True)
     repeatable = RepeatableBody(body(b"bytes"))
     await repeatable.read_beginning()
     asked = UploadRequest("PATCH", "app", UploadId("owner", "upload", has_bytes), None, None, body())
-    return await _forward(instance, owner, asked, repeatable, "id")
+    return await _forward(context, owner, asked, repeatable, "id")

@@ -40,9 +40,7 @@ async def test_app_when_many_requests_fail_answers_500_and_logs_few_with_their_t
     async def fails(request, path):
         raise ZeroDivisionError
 
-    instance = MagicMock()
-    instance.clock, instance.config.proxies = StillClock(), ()
-    app = App(instance)
+    app = App(MagicMock(clock=StillClock()))
     monkeypatch.setattr(app, "_handle", fails)
     with caplog.at_level(logging.ERROR):
         answers = [await app._answer(Request(SCOPE), None) for _ in range(3 * AT_ONCE)]
