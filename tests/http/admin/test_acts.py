@@ -259,7 +259,7 @@ class Signer(Peer):
     def headers(self, path, body=b"{}", sequence=1):
         session = self.open()
         mac = sign_request(session, "POST", path, sequence, "root@ops", hash_of(body))
-        proof = {"Session": session.token, "Sequence": str(sequence), "Question": "root@ops", "Body": hash_of(body)}
+        proof = {"Session": session.token, "Sequence": str(sequence), "Parameters": "root@ops", "Body": hash_of(body)}
         return JSON | {f"Concord-{name}": value for name, value in (proof | {"MAC": mac}).items()}
 
 
