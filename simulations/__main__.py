@@ -33,7 +33,7 @@ ENOUGH_RUNS = 250
 
 @dataclass
 class Summary:
-    """What many runs have shown."""
+    """The results of many runs."""
 
     runs: int = 0
     failed: list[Outcome] = field(default_factory=list)
@@ -78,7 +78,7 @@ def play(seeds: range, chosen: dict[str, Any], processes: int = 0, show: bool = 
 
 
 def play_documents(seeds: range, operations: int = 300, processes: int = 0, show: bool = True) -> list[str]:
-    """Play documents alone. Answers what was broken."""
+    """Play documents alone. Return what was broken."""
     broken = []
     with Progress(console=console, disable=not show) as progress:
         task = progress.add_task("documents", total=len(seeds))
@@ -201,7 +201,7 @@ def show(summary: Summary, broken: list[str], plant: str = "") -> None:
 
 
 def hunt() -> int:
-    """Hunt every planted bug. Answers how many were not caught."""
+    """Hunt every planted bug. Return how many were not caught."""
     missed = 0
     table = Table("planted bug", "caught by seed", "within", "as")
     for bug in PLANTED:

@@ -10,14 +10,14 @@ from simulations.process import Process, outside_processes
 
 
 class RedisServers:
-    """Redis servers, each of which delivers to whoever listens: later, not always, sometimes twice."""
+    """Redis servers, each of which delivers to its subscribers: late, not always, sometimes twice."""
 
     def __init__(self, packet_simulator: PacketSimulator, names: Sequence[str]) -> None:
         self._packet_simulator = packet_simulator
         self.names = list(names)
         self.stalled: set[str] = set()
         self.absent = False
-        """Whether none is there at all."""
+        """True while no server exists at all."""
         self._listeners: dict[str, list[tuple[Process, frozenset[str], asyncio.Queue[bytes]]]] = {n: [] for n in names}
         self._last_due: dict[tuple[str, str], float] = {}
         self.last_frame = b""

@@ -49,19 +49,19 @@ class SimulatedCluster:
         self.peers: list[str] = []
         """Addresses by which instances find each other without the bus."""
         self.settings: dict[str, Any] = {}
-        """What else an operator has set everywhere."""
+        """Options that an operator has set everywhere."""
         self.gone: list[Node] = []
-        """Those that will never run again."""
+        """Nodes that are gone for good."""
         for site in sites:
             self.add_node(site)
         self.disks: list[SimulatedDisk] = []
-        """One for each life."""
+        """One for each start."""
         self._trace = blake3()
         self.on_event: Callable[[str], None] = lambda line: None
         """Called with a line for each event that the trace counts."""
         self.on_frame: list[Callable[[Node], None]] = []
         self.on_born: list[Callable[[Node, Instance], None]] = []
-        """Told of an instance before it starts."""
+        """Called with an instance before it starts."""
 
     def add_node(self, site: str) -> Node:
         """A place for another instance, with an empty disk."""

@@ -1,4 +1,5 @@
-"""What a run came by: paths of the registry that only large things or bad luck lead to, counted from outside.
+"""Coverage marks: rarely taken paths of the registry, which only large objects or bad luck lead to, counted from
+outside.
 
 A suite of runs in which one of them was never reached has not tested it (`__main__`, `tests/simulations/test_runs.py`).
 """
@@ -59,7 +60,7 @@ PATHS = (
 
 @contextlib.contextmanager
 def counted(reached: Counter[str]) -> Iterator[None]:
-    """Count what is reached."""
+    """Count the paths that are reached."""
     with contextlib.ExitStack() as stack:
         for owner, name, told in WATCHED:
             stack.enter_context(patch.object(owner, name, _watching(vars(owner)[name], told, reached)))

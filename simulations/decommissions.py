@@ -1,4 +1,4 @@
-"""When instances that leave ask for the last time who else holds what they do."""
+"""The last time at which a decommissioning instance asks which others hold its content."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from simulations.process import PROCESS, outside_processes
 
 @contextlib.contextmanager
 def watched(told: Callable[[str, str, float], None]) -> Iterator[None]:
-    """Tell of every content that is asked for: the instance that leaves, the digest, and when."""
+    """Report every content that is asked for: the instance that leaves, the digest, and when."""
     original = ContentHandover._is_kept
 
     async def asking(self: ContentHandover, digest: Digest) -> bool:

@@ -20,7 +20,7 @@ class Disturbances:
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
         self.fired_count: Counter[str] = Counter()
-        """How often each kind of fault has struck."""
+        """The number of strikes, by the kind of fault."""
         self._last_s = {"": 0.0}
         """When the run was last disturbed, by the kind of fault; "" stands for anything that is no fault."""
         self._active: Counter[str] = Counter()

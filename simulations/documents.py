@@ -160,7 +160,7 @@ class DocumentsRun:
 
 
 def run_documents(seed: int, operations: int = 300) -> str | None:
-    """What was broken in a run of this seed, if anything."""
+    """Play a run of this seed. Return its violation, or None."""
     try:
         DocumentsRun(seed, replicas=2 + seed % 3).play(operations)
     except Violation as violation:

@@ -23,7 +23,7 @@ SHARES = (("LOOK_S", 0.5), ("MAX_PAUSE_S", 5.0), ("HIGH", 0.2), ("LOW", 0.15), (
 
 @contextlib.contextmanager
 def watched(told: Callable[[str, str, float], None]) -> Iterator[None]:
-    """Tell of every content that is evicted: the instance, the digest, and when that began to be decided."""
+    """Report every content that is evicted: the instance, the digest, and when that began to be decided."""
     original = Evictor._evict
 
     async def evicting(self: Evictor, one: Any) -> bool:

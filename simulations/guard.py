@@ -43,7 +43,7 @@ class Ambient(AssertionError):
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """Raises Ambient at whoever goes around the seams."""
+    """Raise Ambient in code that goes around the seams."""
     with contextlib.ExitStack() as stack:
         for owner, name in WATCHED:
             stack.enter_context(patch.object(owner, name, _refusing(owner, name, getattr(owner, name))))

@@ -1,4 +1,4 @@
-"""What clients asked and were told, and what instances committed: the ground that checkers stand on."""
+"""The history of a run: requests of clients with their answers, and commits of instances. Checkers judge it."""
 
 import itertools
 from collections.abc import Iterator
@@ -36,19 +36,19 @@ class Operation:
     status: int | None = None
     """None while it is under way, and when its answer never came."""
     said: str = ""
-    """What an error said."""
+    """The body of an error."""
 
     @property
     def acknowledged(self) -> bool:
         return self.status is not None and 200 <= self.status < 300
 
     def overlaps(self, other: "Operation") -> bool:
-        """Whether both were under way at some moment."""
+        """Return whether both were under way at some moment."""
         ends = (one.ended_s if one.ended_s is not None else float("inf") for one in (self, other))
         return max(self.begun_s, other.begun_s) <= min(ends)
 
     def may_remove(self, repository: str, key: Key, digest: str) -> bool:
-        """Whether this request may end a fact about a key, which points at `digest` if it is a tag's."""
+        """Return whether this request may delete a fact about a key, which points at `digest` if it is a tag's."""
         if self.kind == "collect":
             return key[0] == "b" or (key[0] == "m" and self.reference == UNTAGGED)
         if self.repository != repository:
@@ -76,7 +76,7 @@ class Fact(NamedTuple):
 
     key: Key
     digest: str
-    """What a tag points at."""
+    """The digest that a tag points at."""
     time: int
 
 
@@ -89,7 +89,7 @@ class DocumentState:
 
 
 class Commit(NamedTuple):
-    """What an instance has committed of one document since it was last looked at."""
+    """The change of one document at an instance since it was last observed."""
 
     node: Node
     document: str
@@ -120,8 +120,8 @@ class CommittedOperation(NamedTuple):
     bounds: Any
     """Of its time, see `checkers.stamps`."""
     waited_for: frozenset[Identity]
-    """What it had written before, and had waited for its site to confirm: who was late is not waited for until it has
-    caught up."""
+    """The facts it had written before, and had waited for its site to acknowledge: a member that was late is not waited
+    for until it has caught up."""
 
 
 class History:
@@ -148,7 +148,7 @@ class History:
         """Requests that an instance may be working on: those that never got an answer, too."""
         for operation in self.operations:
             over_s = operation.ended_s if operation.status is not None else None
-            if operation.kind == "collect":  # at every instance, and a while after whoever asked has given up
+            if operation.kind == "collect":  # at every instance, and a while after the client has given up
                 if over_s is None or now_s - over_s < RELEASED_S:
                     yield operation
             elif operation.node == node and (over_s is None or over_s >= now_s):
@@ -173,11 +173,11 @@ class History:
         self._upto.pop(node, None)
         self._lacking.pop(node, None)
 
-    def copied(self, node: Node, twin: Node) -> None:
+    def copied(self, node: Node, clone: Node) -> None:
         """Another instance begins on a copy of a disk, which may hold what was refused there."""
         present = {node.instance.catalog.documents.writer} if node.instance is not None else set()
-        self._copied_from[twin.name] = node.name
-        self._writers[twin.name] = self._writers.get(node.name, set()) - present
+        self._copied_from[clone.name] = node.name
+        self._writers[clone.name] = self._writers.get(node.name, set()) - present
 
     def observe(self, node: Node, instance: Instance) -> list[Commit]:
         """Look at what an instance has committed since the last look."""

@@ -30,7 +30,7 @@ LATER = Abilities(tuple(sorted((*OWN.capabilities, CAPABILITY))), frozenset({FIE
 
 
 def fields_of(change: Change) -> tuple[Field, ...]:
-    """What the later version says in the header of a change's frame."""
+    """Return the fields that the later version puts in the header of a change's frame."""
     if change.document == DOCUMENT:
         return (Field(FIELD, b"to be understood", critical=True),)
     return (Field(IGNORED_FIELD, b"of a later version"),)

@@ -52,7 +52,7 @@ class _Due(float):
 
 
 class VirtualLoop(base_events.BaseEventLoop):
-    """One world's loop. `executor_delay_s` draws how long a job in the executor takes."""
+    """The event loop of one run. `executor_delay_s` draws how long a job in the executor takes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class VirtualLoop(base_events.BaseEventLoop):
         return self.call_at(self.now + delay, callback, *args, context=context)
 
     def _run_once(self) -> None:
-        """What the loop above does in its one turn, in the same order, without what only a real one needs."""
+        """Run one turn, in the same order as asyncio's loop, without what only a real loop needs."""
         self._forget_cancelled()
         ready, scheduled = self._ready, self._scheduled
         if not ready and not self._stopping:

@@ -1,4 +1,5 @@
-"""What may be nowhere any more, because a disk was damaged, put back, or is gone with its instance."""
+"""Lost content: what no instance may have any more, since a disk was corrupted, put back, or is gone with its
+instance."""
 
 from simulations.cluster import SimulatedCluster
 from simulations.history import History, Operation
@@ -13,7 +14,7 @@ class LostContent:
         self._cluster = cluster
         self.digests: set[str] = set()
         self.doubled = False
-        """Whether an instance ran twice: an upload's parts may be at both, under one name."""
+        """True once an instance has run twice: an upload's parts may be at both, under one name."""
 
     @property
     def manifests(self) -> set[str]:
@@ -24,7 +25,7 @@ class LostContent:
         return self.manifests.difference(*map(_manifests, self._cluster.nodes))
 
     def concerns(self, operation: Operation) -> bool:
-        """Whether a request may fail for it."""
+        """Return whether a request may fail for want of lost content."""
         if not operation.digest:
             return bool(self.manifests) and operation.kind == "pull manifest"
         parts = all_blobs(operation.digest) if operation.digest in PARTS else set()
@@ -39,7 +40,8 @@ class LostContent:
             self.digests |= PARTS.keys() - promised - {digest for other in others for digest in _manifests(other)}
 
     def relied_on_by(self, node: Node, history: History) -> None:
-        """Nobody waits for an instance any more. What it has linked unseen, and others have, may be collected."""
+        """Count as lost what an instance has linked unseen, and others have: it is waited for no more, so that may be
+        collected."""
         others = [history.of(other.name) for other in self._cluster.nodes if other is not node]
         for document, seen in history.of(node.name).items():
             known = set().union(*(other[document].vector.items() for other in others if document in other))

@@ -1,4 +1,4 @@
-"""The network of a simulated world: HTTP between instances and from clients, and the bus.
+"""The network of a simulated cluster: HTTP between instances and from clients.
 
 HTTP has the manners of the real server: sends after a disconnect are silent, at most 64 KiB wait unsent, an exception
 in the middle of a body breaks the connection. A connection to a place that swallows packets is given up after two
@@ -48,9 +48,9 @@ class Exchange:
         self.content = ""
         """The digest, where it is about content between instances."""
         self.has_mac = False
-        """Whether the answer must have a MAC."""
+        """True if the answer must have a MAC."""
         self.changed = False
-        """Whether some bit of the answer is another one than was sent."""
+        """True once a bit of the answer has been changed on its way."""
 
     # The server's side
 
@@ -141,7 +141,7 @@ class Exchange:
 
 
 class Network:
-    """Who is where, and requests between them."""
+    """The processes that serve each place, and requests between places."""
 
     def __init__(self, packet_simulator: PacketSimulator) -> None:
         self.packet_simulator = packet_simulator
@@ -154,16 +154,16 @@ class Network:
         self.requests = 0
         self.bytes = 0
         self.on_request: list[Callable[[str, str, str], None]] = []
-        """Told source, target and path of every request."""
+        """Called with source, target and path of every request."""
         self.on_answer: Callable[[str, str, int], None] = lambda source, target, status: None
-        """Told source, target and status when the last byte of an answer leaves."""
+        """Called with source, target and status when the last byte of an answer leaves."""
         self.on_changed: Callable[[str], None] = lambda what: None
-        """Told when an answer that was changed on its way was not refused."""
+        """Called when an answer that was changed on its way was not refused."""
         self.on_flip: Callable[[str], Any] = lambda digest: None
-        """Told of content that arrives with other bits."""
+        """Called with the digest of content that arrives with other bits."""
 
     def serve(self, place: str, process: Process, application: Application, accepting: Accepting | None = None) -> None:
-        """Serve a place for a life, each connection in the process that `accepting` names."""
+        """Serve a place for a process, each connection in the process that `accepting` names."""
         self._served[place] = (process, application, accepting or (lambda: process))
         process.on_death.append(lambda: self._gone(place, process))
 
@@ -193,13 +193,13 @@ class Network:
         headers: Sequence[tuple[str, str]],
         body: Body,
     ) -> AsyncIterator[Exchange]:
-        """A request from a place. `caller` is the life it belongs to, None for a client."""
+        """A request from a place. `caller` is the process that sends it, None for a client."""
         place, _, path = url.removeprefix("http://").partition("/")
         await self.travel(source, place, CONNECT_S)
         await self.travel(place, source, CONNECT_S)
         served = self._served.get(place)
         if served is None:
-            raise PeerUnreachable(f"nobody listens at {place}")
+            raise PeerUnreachable(f"no process listens at {place}")
         if self.packet_simulator.strikes("refused connection", self.packet_simulator.resets):
             raise PeerUnreachable("reset before an answer")
         self.requests += 1

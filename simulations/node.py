@@ -50,7 +50,7 @@ class SimulatedClock:
 
 
 class Node:
-    """One instance over all its lives: its disk, its clock, and the running registry while it lives."""
+    """The place of one instance over all its starts: its disk, its clock, and the registry while it runs."""
 
     def __init__(self, cluster: "SimulatedCluster", name: str, site: str) -> None:
         self.cluster, self.name, self.site = cluster, name, site
@@ -58,34 +58,34 @@ class Node:
         self.image: DiskImage = ({}, dict(cluster.template))
         self.starts = 0
         self.begun_s = 0.0
-        """When the present life began."""
+        """The time of the present start."""
         self.process: Process | None = None
         self.worker: Process | None = None
         """The process beside the primary, which ends with it."""
         self.instance: Instance | None = None
         self.started = False
-        """Whether this life has come so far as to serve."""
+        """True once this start has come so far as to serve."""
         self.disk: SimulatedDisk | None = None
         self._disk_has_refused = False
-        """Whether it has refused a call in this life."""
+        """True once the disk has refused a call since this start."""
         self.secrets = list(cluster.secrets)
         self.clock_offset_s = 0.0
         self.clock_rate = 1.0
         self._stood_still_ms: int | None = None
         self.recent_ms: deque[int] = deque(maxlen=8)
-        """What its clock showed when it was looked at last."""
+        """The times that its clock showed when it was last read."""
         self.latest_ms = 0
-        """The latest that its clock has shown to this life."""
+        """The latest time that its clock has shown since this start."""
         self._refused: Counter[str] = Counter()
-        """Frames and requests that its earlier lives have refused, by reason."""
+        """Frames and requests that were refused before the present start, by reason."""
         self.on_disk_call: Callable[[str, str], None] = lambda call, name: None
         self.on_left: Callable[[], None] = lambda: None
         """Called when its instance has left the cluster, in place of the end of its process."""
         self._leaving: asyncio.Task[None] | None = None
         self.abilities = OWN
-        """Of the version that it is."""
+        """The abilities of its version."""
         self.fields_of: Callable[[Change], tuple[Field, ...]] = lambda change: ()
-        """What its version says in the header of a change's frame."""
+        """Returns the fields that its version puts in the header of a change's frame."""
 
     @property
     def up(self) -> bool:
@@ -97,7 +97,7 @@ class Node:
         return int((EPOCH_S + self.clock_offset_s + self.cluster.loop.now * self.clock_rate) * 1000)
 
     def told_ms(self) -> int:
-        """What the instance is told when it looks at its clock."""
+        """Read the clock, as the instance does."""
         now = self.wall_ms()
         self.recent_ms.append(now)
         self.latest_ms = max(self.latest_ms, now)
@@ -107,7 +107,7 @@ class Node:
         self._stood_still_ms = self.wall_ms() if stopped else None
 
     async def start(self, connected: bool = True) -> None:
-        """Begin a life on the disk as it is. Unconnected it hears and reaches nobody, nor is it heard."""
+        """Start a process on the disk as it is. Unconnected, it reaches no other instance, and none reaches it."""
         self.starts += 1
         self.begun_s = self.cluster.loop.now
         self.started = self._disk_has_refused = False
@@ -194,7 +194,8 @@ class Node:
         process.check()
 
     def die(self, power_cut: bool) -> None:
-        """End this life now: by a kill, which leaves what was written, or a power cut, which leaves what was synced."""
+        """End its process now: by a kill, which leaves what was written, or a power cut, which leaves what was
+        synced."""
         if self.process is None or not self.process.alive:
             return
         self.cluster.trace("power cut" if power_cut else "kill", self.process)
@@ -206,7 +207,7 @@ class Node:
         self.process.end()
 
     def refused(self) -> Counter[str]:
-        """Frames and requests that it has refused in all its lives, by reason."""
+        """Return how many frames and requests were refused since the first start, by reason."""
         if self.instance is None or not self.started:
             return self._refused
         return self._refused + self.instance.cluster.gossip.frames + self.instance.peer_requests.refused

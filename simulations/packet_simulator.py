@@ -11,7 +11,7 @@ JITTER_S = 0.002
 
 
 class PacketSimulator:
-    """What the network does to what is sent from one place to another. Places are instances, Redis servers, clients."""
+    """The condition of every link between two places."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -42,7 +42,7 @@ class PacketSimulator:
         self._blocked.discard((source, target))
 
     def clear(self) -> None:
-        """Good weather."""
+        """Repair every link."""
         self._blocked.clear()
         self.slow.clear()
         self.loss = self.duplication = self.resets = self.body_resets = self.flips = 0.0
@@ -51,7 +51,7 @@ class PacketSimulator:
 
     @property
     def is_clear(self) -> bool:
-        """Whether nothing happens to what is sent."""
+        """True while no message is lost, late, doubled or changed."""
         rates = (self.loss, self.duplication, self.resets, self.body_resets, self.lost_answers)
         changed = self.changes or self.flips or self.jitter_s != JITTER_S
         return not (any(rates) or changed or self._blocked or self.slow)
@@ -79,7 +79,7 @@ class PacketSimulator:
         return bytes(changed)
 
     def strikes(self, kind: str, probability: float) -> bool:
-        """Whether something bad happens now."""
+        """Draw whether a fault of that probability strikes now, and count it if so."""
         struck = probability > 0 and self._rng.random() < probability
         if struck:
             self.count(kind)

@@ -1,4 +1,4 @@
-"""What is drawn for a run before anything happens, and how it went."""
+"""The plan of a run, drawn from its seed before it begins, and its outcome."""
 
 import random
 from collections import Counter
@@ -16,13 +16,13 @@ MEMBERS = 0.25
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is made of."""
+    """The plan of a run."""
 
     seed: int
     sites: tuple[str, ...] = ("eu", "eu", "us")
     faults: tuple[str, ...] = ()
     conditions: tuple[str, ...] = ()
-    """What holds for the whole run, see `CONDITIONS`."""
+    """Conditions for the whole run, see `CONDITIONS`."""
     fault_s: float = 12.0
     clients: int = 2
     operations: int = 7
@@ -42,7 +42,7 @@ CONDITIONS = {
     "everywhere": 0.05,  # content is held by all
     "evict": 0.15,  # disks have budgets, and content has to go
 }
-"""What may hold for a whole run, and in which share of all runs."""
+"""Conditions that may hold for a whole run, each with its share of all runs."""
 
 
 def draw_plan(seed: int, **chosen: Any) -> Plan:
@@ -70,7 +70,7 @@ def draw_plan(seed: int, **chosen: Any) -> Plan:
 
 @dataclass
 class Outcome:
-    """How a run went."""
+    """The outcome of a run."""
 
     plan: Plan
     violations: list[str]

@@ -1,7 +1,7 @@
-"""One start of one instance. While it lives its callbacks run; paused they wait; dead they never run again.
+"""A simulated process. While it lives its callbacks run; paused they wait; killed they never run again.
 
-A kill is exact in this way: no `finally` tidies up, no task is told. What belongs to a life is known by a context
-variable that all its tasks and timers inherit.
+A kill is exact: no `finally` block runs, and no task is cancelled. A context variable that all tasks and timers inherit
+tells which process they belong to.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
-PROCESS: ContextVar["Process | None"] = ContextVar("life", default=None)
+PROCESS: ContextVar["Process | None"] = ContextVar("process", default=None)
 
 
 class ProcessDied(BaseException):
@@ -17,7 +17,7 @@ class ProcessDied(BaseException):
 
 
 class Process:
-    """See the module."""
+    """One process of an instance, with the number of its start."""
 
     def __init__(self, name: str, number: int) -> None:
         self.name = name
@@ -25,7 +25,7 @@ class Process:
         self.alive = True
         self.paused = False
         self.disk_is_late_s = 0.0
-        """How much later than usual jobs of its executor are done, as on a disk that stalls."""
+        """The delay of jobs in its executor, as on a disk that stalls."""
         self.on_death: list[Callable[[], None]] = []
         self._waiting: list[asyncio.Handle] = []
 
@@ -33,14 +33,14 @@ class Process:
         return f"{self.name}.{self.number}"
 
     def end(self) -> None:
-        """Nothing of it happens any more."""
+        """Kill the process."""
         self.alive = False
         self._waiting.clear()
         for call in self.on_death:
             call()
 
     def check(self) -> None:
-        """Raises Died in what still runs of a dead instance."""
+        """Raise ProcessDied in what still runs of a dead process."""
         if not self.alive:
             raise ProcessDied(repr(self))
 
@@ -51,7 +51,7 @@ class Process:
         return part
 
     def holds_back(self, handle: asyncio.Handle) -> bool:
-        """Whether a callback must not run now. One of a paused instance is kept for later."""
+        """Return whether a callback must not run now. A callback of a paused process is kept for later."""
         if self.paused:
             self._waiting.append(handle)
         return self.paused or not self.alive
@@ -61,10 +61,10 @@ class Process:
         waiting, self._waiting = self._waiting, []
         for handle in waiting:
             if not handle.cancelled():
-                loop.call_soon(handle._run, context=_nobody())
+                loop.call_soon(handle._run, context=_no_process())
 
 
-def _nobody() -> Context:
+def _no_process() -> Context:
     return Context()
 
 
@@ -125,12 +125,12 @@ def run_handle(handle: Any) -> None:
 
 
 def in_process(process: Process) -> Context:
-    """A context in which everything belongs to `life`."""
+    """Return a context in which everything belongs to `process`."""
     context = Context()
     context.run(PROCESS.set, process)
     return context
 
 
 def outside_processes(work: Callable[[], Any]) -> Any:
-    """Run something of the world's from within an instance's callback."""
+    """Run work of the simulator from within a callback of a process."""
     return Context().run(work)

@@ -25,7 +25,7 @@ Asked = tuple[str, bytes, Headers]
 
 
 class ProcessGroup:
-    """See the module: an ASGI application, called in the life of the process that has accepted the connection."""
+    """An ASGI application, called in the process that has accepted the connection."""
 
     def __init__(self, instance: Instance, reading: ReadOnlyApp, primary: Process, worker: Process) -> None:
         self._instance = instance

@@ -31,7 +31,7 @@ from crdt.trie import DIGEST_SIZE, Node, Prefix, build
 from crdt.vector import Vector, covers
 
 decoded = lru_cache(maxsize=512)(decode_delta)
-"""What an update says. It comes to several replicas, to some more than once, and is only read."""
+"""The decoded update. It arrives at several replicas, at some more than once, and is only read."""
 
 
 class Held:

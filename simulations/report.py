@@ -33,7 +33,7 @@ SEEDS = range(5)
 
 
 class Played(Protocol):
-    """What many runs have shown."""
+    """The results of many runs."""
 
     convergence_s: list[float]
     delays_s: list[float]

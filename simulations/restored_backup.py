@@ -1,4 +1,4 @@
-"""What `concord backup` and `concord restore` make of a disk, by their own code, on files of the machine."""
+"""A disk restored by the code of `concord backup` and `concord restore`, on files of the machine."""
 
 import random
 import shutil

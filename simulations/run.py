@@ -64,8 +64,8 @@ def run(plan: Plan, scenario: Scenario = phases.play, on_event: Callable[[str], 
 
 @functools.cache
 def _set_aside() -> None:
-    """Spare the collector what was there before the first run. Nothing later: what is left of a world then, waiting for
-    its finalizer, would never go."""
+    """Spare the collector what was there before the first run. Nothing later: what is left of a cluster then, waiting
+    for its finalizer, would never go."""
     gc.freeze()
 
 
@@ -77,7 +77,7 @@ def _evicted(simulation: Simulation, name: str, digest: str, begun_s: float) -> 
 def _unhandled(simulation: Simulation, context: dict[str, Any]) -> None:
     error = context.get("exception")
     if error is not None and not isinstance(error, ProcessDied):
-        simulation.violations.report(f"an exception nobody handled: {error!r}")
+        simulation.violations.report(f"an unhandled exception: {error!r}")
 
 
 class _Exceptions(logging.Handler):
@@ -101,7 +101,7 @@ class _Exceptions(logging.Handler):
 
 @contextlib.contextmanager
 def _logged(simulation: Simulation) -> Iterator[None]:
-    """Nobody else hears what is logged: a record that somebody keeps would keep its world."""
+    """Keep log records from all other handlers: a record that is kept would keep its cluster in memory."""
     log = logging.getLogger("concord")
     before = log.propagate, log.handlers
     log.propagate, log.handlers = False, [_Exceptions(simulation)]

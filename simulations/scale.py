@@ -51,12 +51,12 @@ MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
 BODY = b"m" * 1500
 KINDS = {CHANGE: "changes", HEARTBEAT: "heartbeats", ACKNOWLEDGEMENT: "acknowledgements"}
 EVERYWHERE_S = 120.0
-NOBODY = Session("", "", "", 0, b"", 0)
+NO_SESSION = Session("", "", "", 0, b"", 0)
 
 
 @dataclass(frozen=True)
 class Size:
-    """What is played."""
+    """The size of the deployment that is played."""
 
     instances: int = 200
     sites: int = 10
@@ -114,7 +114,7 @@ class SteadyClock:
 
 
 class Questions(PeerClient):
-    """Questions between instances, carried by hand to whoever answers them."""
+    """Questions between instances, carried by hand to the instance that answers them."""
 
     def __init__(self, deployment: "Deployment", part: "Part", transport: SimulatedTransport, clock: SteadyClock):
         super().__init__(transport, part.members, clock, [KEY])
@@ -126,7 +126,7 @@ class Questions(PeerClient):
         travel = self._deployment.network.travel
         await travel(self._own, target, CONNECT_S)
         part = self._deployment.parts[target]
-        session = NOBODY._replace(client=self._members.own_instance)
+        session = NO_SESSION._replace(client=self._members.own_instance)
         response = await QUESTIONS[path](cast(Any, part), AuthenticatedRequest(session, 0, "", body))
         await travel(target, self._own, CONNECT_S)
         self._deployment.traffic.note(path, len(body) + len(response.body))
@@ -172,7 +172,7 @@ class Part(Cluster):
             self._tasks.append(asyncio.create_task(work()))
 
     def push(self, repository: str, tag: str, number: int) -> None:
-        """What a push of a tag with one layer writes."""
+        """Write what a push of a tag with one layer writes."""
         held, writer, digest = self.catalog.replica.held(repository), self.catalog.writer, f"sha256:{number:064x}"
         ended = [identity for identity, text in held.facts.items() if text.startswith(f"t\0{tag}\0")]
         facts = (
@@ -190,12 +190,12 @@ class Push(NamedTuple):
     """The clock at which its writer's entries end with it."""
     at_s: float
     lacking: list[int]
-    """How many instances lack it."""
+    """The number of instances that lack it."""
 
 
 @dataclass
 class Phase:
-    """What one part of the play has shown."""
+    """The results of one phase."""
 
     name: str
     virtual_s: float = 0.0

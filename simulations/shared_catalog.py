@@ -1,9 +1,8 @@
 """Catalogs in memory for very many instances: what is the same at several of them exists once.
 
 An instance's documents are states, and a state is known by its document and state vector: equal vectors mean equal
-facts (the simulations hold the registry to that), so whoever reaches a vector that another instance has reached before
-takes over what was computed then. Admission, order and every message are each instance's own.
-"""
+facts (the simulations hold the registry to that), so an instance that reaches a vector that another one has reached
+before takes over what was computed then. Admission, order and every message are each instance's own."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -65,7 +64,7 @@ EMPTY = Held((), {}, build([]).digest, {})
 
 
 class Base(NamedTuple):
-    """What all instances begin with."""
+    """The documents that all instances begin with."""
 
     documents: dict[str, Held]
     root: Node
@@ -104,7 +103,7 @@ class States:
 
 
 class SharedReplica:
-    """What `registry.catalog.replica.DocumentReplica` answers."""
+    """A replica with the interface of `registry.catalog.replica.DocumentReplica`."""
 
     def __init__(self, states: States, common: Base) -> None:
         self._states = states
@@ -182,7 +181,7 @@ class _Nothing:
 
 
 class SharedCatalog:
-    """What `registry.catalog.catalog.Catalog` is to gossip and catching up."""
+    """A catalog with the interface that gossip and anti-entropy use of `registry.catalog.catalog.Catalog`."""
 
     def __init__(self, states: States, common: Base, instance_id: str, writer: int) -> None:
         self._states = states

@@ -44,7 +44,7 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
 
 
 def command(plan: Plan) -> str:
-    """What repeats a plan."""
+    """Return the command that repeats a plan."""
     words = [f"python -m simulations --seed {plan.seed} --runs 1 --sites {','.join(plan.sites)}"]
     words.append(f"--faults {','.join(plan.faults) or 'none'}")
     words.append(f"--conditions {','.join(plan.conditions) or 'none'}")

@@ -78,7 +78,7 @@ class Simulation:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.convergence_s = 0.0
-        """How long the last `converge` took."""
+        """The duration of the last `converge`."""
         self.reached: Counter[str] = Counter()
         """Coverage marks, see `coverage_marks`."""
         self.cluster = cluster = _make_cluster(plan)

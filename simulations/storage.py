@@ -48,7 +48,7 @@ class FileState:
         self._pending.clear()
 
     def after_power_cut(self, rng: random.Random) -> bytes:
-        """What a power cut leaves: the durable bytes and any subset of the pending sectors."""
+        """Return what a power cut leaves: the durable bytes and any subset of the pending sectors."""
         left = bytearray(self._durable)
         keep = rng.choice((0.0, 0.5, 0.9, 1.0))
         for offset, data in self._pending:
@@ -84,7 +84,7 @@ class DirectoryState:
         self.now: dict[str, FileState] = {}
         self._durable: dict[str, FileState] = {}
         self._pending: list[tuple[str | None, str | None, FileState]] = []
-        """What went: (old name, new name, bytes); either name may be None."""
+        """Pending changes: (old name, new name, bytes); either name may be None."""
         self.directories: dict[str, set[str]] = defaultdict(set)
         """The names of directories, by the directory that they are in."""
 
@@ -237,7 +237,7 @@ class SimulatedDisk:
             raise FileNotFoundError(errno.ENOENT, "no such file", path)
         return platter
 
-    # What the world does to it
+    # What faults and checkers use
 
     def database(self, name: str) -> FileState:
         """The bytes of one of SQLite's files, by the part of its name behind the directory."""
@@ -260,7 +260,8 @@ class SimulatedDisk:
         self._names.now[name].flip_bit(bit)
 
     def image(self, power_cut: bool) -> tuple[dict[str, bytes], dict[str, bytes]]:
-        """What is left for the next start: after a power cut any subset of what was not synced, else all of it."""
+        """Return what is left for the next start: after a power cut any subset of what was not synced, else all of
+        it."""
         databases = {name: p for name, p in self._databases.items() if not name.endswith("-shm")}
         if power_cut:
             content = self._names.after_power_cut(self._rng)

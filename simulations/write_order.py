@@ -1,4 +1,4 @@
-"""What is certain about the order of writes to one tag, or to one manifest, seen from outside.
+"""The order of writes to one tag, or to one manifest, as far as it is certain to an outside observer.
 
 A write *precedes* another one when it was answered before the other one began, and the member that took the other one
 must have shown it by then. Only then does the registry promise that the later one replaces it: writes that overlap, or
@@ -13,7 +13,7 @@ from typing import Protocol
 
 WRITES = ("push", "delete-tag", "delete-manifest")
 LISTED = "listed"
-"""What a read shows that tells only that there is something."""
+"""The value of a read that shows only that something exists."""
 
 
 class Request(Protocol):
@@ -46,7 +46,7 @@ class Request(Protocol):
 
     @property
     def is_ready(self) -> bool:
-        """Whether a balancer would have sent the request to this member when it began."""
+        """True if a balancer would have sent the request to this member when it began."""
 
 
 class Order:
@@ -67,7 +67,7 @@ class Order:
         return [write for write in self.writes if is_acknowledged(write)]
 
     def precedes(self, one: Request, other: Request) -> bool:
-        """Whether a write was certainly shown where another request was made, before that began."""
+        """Return whether a write was certainly shown where another request was made, before that began."""
         if one.end >= other.begin or one is other:
             return False
         if one.member == other.member:
@@ -75,7 +75,8 @@ class Order:
         return one.site == other.site and other.is_ready and not self._is_parted(one.site, one.begin, other.end)
 
     def forbids(self, write: Request, read: Request) -> bool:
-        """Whether a read shows what an acknowledged write must have replaced, if the read must show the write."""
+        """Return whether a read shows what an acknowledged write must have replaced, if the read must show the
+        write."""
         if write.action == "delete-manifest" and write.value != read.value:
             return False  # it says only that this manifest is not shown
         if read.action.endswith("blob") and read.value:
@@ -85,8 +86,8 @@ class Order:
         )
 
     def is_older(self, read: Request, before: Request) -> bool:
-        """Whether all that can have made a tag show what a read shows precedes all that can have made it show what
-        another read had shown before. That a tag was never pushed precedes everything."""
+        """Return whether all that can have made a tag show what a read shows precedes all that can have made it show
+        what another read had shown before. That a tag was never pushed precedes everything."""
         shown = [write for write in self._all_sources(before.value) if write.begin < before.end]
         if not before.value and not any(is_acknowledged(push) and self.precedes(push, before) for push in self._all):
             return False  # it may have shown that the tag was never pushed

@@ -58,7 +58,7 @@ class Acknowledged:
         self._facts = {known: operation for known, operation in self._facts.items() if known in kept}
 
     def _remaining(self, without: str) -> set[tuple[str, Identity]]:
-        """What any instance but one has, or has seen ended."""
+        """Return the facts that any instance but one has, or has seen deleted."""
         found = set(self._commits.gone)
         for node, seen in self._history.documents.items():
             if node != without:
@@ -71,7 +71,7 @@ _NOT_MOUNTED = ("mount", 202)
 
 
 def keeps(operation: Operation, fact: Fact) -> bool:
-    """Whether a fact is what an acknowledged request has promised."""
+    """Return whether a fact is what an acknowledged request has promised."""
     match operation.kind:
         case "push":
             return fact.key == ("t", operation.reference) and fact.digest == operation.digest
@@ -83,5 +83,5 @@ def keeps(operation: Operation, fact: Fact) -> bool:
 
 
 def says(operation: Operation, one: CommittedOperation) -> bool:
-    """Whether an operation that an instance wrote may be what a request asked for."""
+    """Return whether an operation that an instance wrote may be what a request asked for."""
     return any(keeps(operation, fact) for fact in one.said.values())

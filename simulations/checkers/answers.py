@@ -49,7 +49,7 @@ OF_AN_UPLOAD = {
     "chunk out of place": {416},
     "upload of another digest": {400},
 }
-"""What is answered as long as an upload's owner can be asked."""
+"""Statuses that are allowed as long as an upload's owner can be asked."""
 
 
 def check_upload(operation: Operation, lost: LostContent) -> None:

@@ -7,12 +7,13 @@ from registry.instance import Instance
 from simulations.checkers import Violation
 
 MAX_TASKS = 60
-"""Of each life, among them those that just stopped when theirs ended."""
+"""Of each process, among them those that just stopped when it was killed."""
 MAX_CALM_REQUESTS_PER_S = 6.0
 
 
 def waiting(instance: Instance, lost: Set[str]) -> dict[str, int]:
-    """What waits at an instance, by what it is; content that may be nowhere is looked for again and again."""
+    """Return what waits at an instance, by its kind. Content in `lost` is searched for again and again, and left
+    out."""
     cluster = instance.cluster
     counts = {
         "held frames": cluster.gossip._gate.items,
@@ -46,7 +47,7 @@ def check_tasks(count: int, starts: int) -> None:
 
 
 def check_refused(refused: Counter[str]) -> None:
-    """Where nobody forges or changes anything, and keys are exchanged in good order, nothing is refused for its MAC."""
+    """Nothing is refused for its MAC where nothing is forged or changed, and keys are exchanged in good order."""
     if refused["unauthentic"]:
         raise Violation(
             f"{refused['unauthentic']} frames or requests were refused as unauthentic, and all were authentic"

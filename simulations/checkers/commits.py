@@ -1,4 +1,4 @@
-"""No fact vanishes or comes back without somebody's doing, and a live tag always has its live manifest.
+"""No fact vanishes or comes back without an operation, and a live tag always has its live manifest.
 
 A fact may go only by an operation of an instance that has a client's request for it under way, or says the same thing
 again. Every instance may have it gone after that, and only after that; and once an instance has counted a fact's clock
@@ -21,7 +21,7 @@ class Commits:
     def __init__(self, history: History, grace_s: float, asked_by: Callable[[str], list[str]]) -> None:
         self._history = history
         self.grace_s = grace_s
-        """How long content that no manifest names is kept."""
+        """The grace period of unreferenced content."""
         self._asked_by = asked_by
         """The running instances that one has to ask before it collects."""
         self._said: dict[tuple[str, Identity], Fact] = {}
@@ -32,8 +32,8 @@ class Commits:
     def check_operation(
         self, node: str, name: str, raw: bytes, now_s: float, found_since_s: float | None = None
     ) -> dict[Identity, Fact]:
-        """An instance has committed an operation of its own; or has found one of an earlier life on its disk, having
-        begun at `found_since_s`. Answers the facts it has said."""
+        """An instance has committed an operation of its own; or has found one of an earlier start on its disk, having
+        begun at `found_since_s`. Return the facts that it asserts."""
         delta = decode_delta(raw)
         said: dict[Identity, Fact] = {}
         for writer, clock, text in delta.added:
@@ -55,7 +55,7 @@ class Commits:
                     else:
                         asked = [o for o in under_way if o.may_remove(name.removeprefix(KIND), fact.key, fact.digest)]
                         if not asked:
-                            raise Violation(f"{node}: {fact} of {name} was ended, and nobody asked for it")
+                            raise Violation(f"{node}: {fact} of {name} was deleted, and no client asked for it")
                         if fact.key[0] == "b" and all(operation.kind == "collect" for operation in asked):
                             self._check_collected(
                                 node, fact, asked, now_s - self._said_s.get((name, (writer, clock)), 0.0)
@@ -65,7 +65,7 @@ class Commits:
 
     def _check_collected(self, node: str, link: Fact, asked: list[Operation], age_s: float) -> None:
         """A link was ended because no manifest names its content, and none has for the grace: neither here, nor at
-        anybody whom the collecting instance had to ask, when it asked."""
+        any member that the collecting instance had to ask, when it asked."""
         if age_s < self.grace_s:
             raise Violation(f"{node}: {link} was collected {age_s:.3f} s after it was said")
         if named := self._named(node, link, float("inf")):
@@ -88,8 +88,8 @@ class Commits:
         return ""
 
     def is_explained(self, commit: Commit) -> bool:
-        """Whether an operation is known for every fact that went. Other instances may have to be looked at first: one
-        can read what another has committed before that one's own write returns."""
+        """Return whether an operation is known for every fact that went. Other instances may have to be looked at
+        first: one can read what another has committed before that one's own write returns."""
         gone = commit.before.facts.keys() - commit.after.facts.keys()
         return all((commit.document, identity) in self.gone for identity in gone)
 
@@ -104,7 +104,9 @@ class Commits:
                 raise Violation(f"{commit.node.name}: {fact} of {name} came back")
         for identity in commit.before.facts.keys() - commit.after.facts.keys():
             if (name, identity) not in self.gone:
-                raise Violation(f"{commit.node.name}: {commit.before.facts[identity]} of {name} went by nobody's doing")
+                raise Violation(
+                    f"{commit.node.name}: {commit.before.facts[identity]} of {name} vanished without an operation"
+                )
         manifests = {fact.key[1] for fact in commit.after.facts.values() if fact.key[0] == "m"}
         for fact in commit.after.facts.values():
             if fact.key[0] == "t" and fact.digest not in manifests:

@@ -13,7 +13,7 @@ from simulations.node import Node
 
 
 def check_agreement(nodes: list[Node]) -> dict[str, set[Identity]]:
-    """All that are up hold the same. Answers what is live of each document."""
+    """Check that all running instances hold the same. Return the live facts of each document."""
     shown = {node.name: (_shown(instance), instance) for node in nodes if (instance := node.instance) is not None}
     first, *others = shown
     for other in others:
@@ -39,7 +39,7 @@ def _shown(instance: Instance) -> dict[str, object]:
 
 
 def _check_meaning(name: str, instance: Instance) -> dict[str, set[Identity]]:
-    """What is shown is made from the documents, and nothing else: digests and conflicts are computed again here."""
+    """Check that the view follows from the documents: digests and conflicts are computed again here."""
     live: dict[str, set[Identity]] = {}
     conflicts = []
     for (document,) in instance.catalog.database.rows("SELECT name FROM documents ORDER BY name"):

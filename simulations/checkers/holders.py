@@ -1,5 +1,5 @@
-"""Content that is linked stays held by somebody: whoever makes room leaves as many copies as were asked for, whoever
-leaves for good leaves one, and in the end there is one of everything.
+"""Linked content always has a holder: an eviction leaves as many copies as the policy asks for, a decommission leaves
+one, and in the end there is one of everything.
 
 Excused is what a disk has lost, by its digest.
 """
@@ -27,7 +27,7 @@ class Holders:
         self._commits = commits
         self._lost = lost
         self._copies = copies
-        """How many instances are to hold each content."""
+        """The number of instances that are to hold each content."""
         self._disks_lost: list[tuple[float, str, set[str]]] = []
         self.asked_s: dict[tuple[str, str], float] = {}
         """When who leaves has asked last whether others hold a content."""
@@ -64,16 +64,16 @@ class Holders:
                 self._lost.digests |= only & since
                 only -= since
         for digest in sorted(only):
-            raise Violation(f"{leaver.name} leaves, and nobody else has {digest}")
+            raise Violation(f"{leaver.name} leaves, and no other instance has {digest}")
 
     def check_end(self) -> None:
         """Once all is calm."""
         held = set().union(*map(contents_of, self._cluster.nodes))
         for digest in sorted(self._linked(node.name for node in self._cluster.nodes) - held - self._lost.digests):
-            raise Violation(f"{digest} is linked in the end, and nobody has it")
+            raise Violation(f"{digest} is linked in the end, and no instance has it")
 
     def _linked(self, names: Iterable[str]) -> set[str]:
-        """What is linked at some instances, as far as nobody has ended that."""
+        """Return what is linked at some instances, but for links that an operation has deleted."""
         return {
             fact.key[1]
             for name in names

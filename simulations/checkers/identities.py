@@ -1,4 +1,4 @@
-"""Every instance has an id and writers of its own, and whoever is gone for good is waited for by nobody.
+"""Every instance has an id and writers of its own, and no instance waits for one that is gone for good.
 
 One that was forgotten and comes back goes on under another id and another writer; so does one that was started from a
 backup.
@@ -33,13 +33,13 @@ class Identities:
                 )
 
     def left(self, instance: str, what: str) -> None:
-        """An instance has left for good. It goes once somebody has its last word."""
+        """An instance has left for good. It goes once a member has its last message."""
         if instance not in self._untold:
             self.gone[instance] = what
 
     def excuse(self, known: set[str], lost: set[str]) -> None:
-        """A disk is gone, and with it what nobody else had been told: `known` are those that the others know are gone,
-        `lost` those that it knew of. The answer to who is told of it waits for no other instance's disk."""
+        """A disk is gone, and with it what no other instance had been told: `known` are those that the others know are
+        gone, `lost` those that it knew of. The answer to who is told of it waits for no other instance's disk."""
         self._untold |= lost - known
         self.gone = {instance: what for instance, what in self.gone.items() if instance in known}
 

@@ -50,7 +50,7 @@ class Misses:
 
     def _there(self, operation: Operation, now_s: float, bounds_s: Mapping[str, float]) -> dict[str, set[object]]:
         """For each instance what it has of the tag: at the instance that is asked since when there is one, and at
-        others the facts that nobody has ended."""
+        others the facts that no operation has deleted."""
         document, tag = f"repository/{operation.repository}", operation.reference
         found: dict[str, set[object]] = {}
         for node, bound_s in bounds_s.items():

@@ -28,12 +28,12 @@ def check_refusal(operation: Operation, operations: Sequence[Operation], lost: L
     for blob in set(PARTS[operation.digest].blobs) - deleted - lost.digests:
         told = [o for o in same if o.node == operation.node and o.digest == blob and o.kind in ("head blob", "upload")]
         if blob in operation.said and told:
-            raise Violation(f"{operation}, and nobody has deleted it")
+            raise Violation(f"{operation}, and no client has deleted it")
 
 
 def _lacks(digest: str, one: CommittedOperation) -> str:
-    """What an operation should have said again. Of a child's blobs those that were live, if its body was there to tell
-    which they are."""
+    """Return what an operation should have re-asserted. Of a child's blobs those that were live, if its body was there
+    to tell which they are."""
     before = {fact.key for fact in one.commit.before.facts.values()}
     after = {fact.key for fact in one.commit.after.facts.values()}
     parts = PARTS[digest]

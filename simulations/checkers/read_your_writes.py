@@ -17,8 +17,8 @@ from simulations.write_order import Order
 
 ACTIONS = {"push": "push", "delete tag": "delete-tag", "delete manifest": "delete-manifest", "pull manifest": "read"}
 SETTLE_S = 6.0
-"""How long after a partition instances may answer as they did when they were alone: two heartbeats to hear each other,
-and one for what they lack."""
+"""The time after a partition for which instances may answer as they did when they were alone: two heartbeats to hear
+each other, and one for what they lack."""
 
 
 @dataclass

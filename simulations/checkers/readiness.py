@@ -1,7 +1,7 @@
 """An instance is ready only while it shows what its site shows, and counts only what it has.
 
 One that has been told by a neighbour's heartbeat of a change, and has gone without it for a while, is not ready; one
-that becomes ready after a start in good weather, or answers a client before, has what its neighbours had when it
+that becomes ready after a start while nothing is lost, or answers a client before, has what its neighbours had when it
 started; and of another's changes none counts as applied that is not here: by that it confirms writes, and knows what to
 ask for.
 """
@@ -71,8 +71,8 @@ class Readiness:
             self._check_start(node, {other.process for other in self._living()}, "answers a client")
 
     def _runs_twice(self, node: Node) -> bool:
-        """Whether a copy of its directory runs beside it: one of the two is believed and asked, and what the other has
-        comes when that has begun anew."""
+        """Return whether a copy of its directory runs beside it: one of the two is believed and asked, and what the
+        other has comes when that has begun anew."""
         ids = [other.instance.catalog.instance_id for other in self._living() if other.instance]
         return node.instance is not None and ids.count(node.instance.catalog.instance_id) > 1
 
@@ -106,7 +106,7 @@ class Readiness:
 
     @property
     def _is_good(self) -> bool:
-        """Whether all that is said now is heard."""
+        """True while every message arrives."""
         return (
             self._cluster.packet_simulator.is_clear
             and not self._cluster.redis.stalled

@@ -12,7 +12,7 @@ from simulations.node import Node
 
 
 def check_alone(node: Node, instance: Instance, history: History) -> None:
-    """Compare an instance that has just been started, and has met nobody, with what was seen of it."""
+    """Compare an instance that has just been started, and has reached no other instance, with what was seen of it."""
     database = instance.catalog.database
     ids = dict(database.rows("SELECT name, id FROM documents"))
     for name, seen in history.of(node.name).items():

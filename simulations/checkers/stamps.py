@@ -24,7 +24,7 @@ class Bounds(NamedTuple):
 
 
 class Stamps:
-    """Remembers the latest time that each life of an instance has seen and may follow."""
+    """Remembers the latest time that each start of an instance has seen and may follow."""
 
     def __init__(self) -> None:
         self._seen: dict[Process, int] = {}
@@ -39,7 +39,8 @@ class Stamps:
             self._seen[process] = max([self._seen.get(process, 0), *(time for time in times if time <= bound)])
 
     def started(self, node: Node) -> None:
-        """What an instance has on its disk, of a restored backup for instance, its clock has not seen."""
+        """Forget what a started instance had seen: its clock has not seen what is on its disk, such as a restored
+        backup."""
         if node.process is not None:
             self._seen.pop(node.process, None)
 

@@ -28,6 +28,6 @@ def check_site(operation: Operation, nodes: list[Node], history: History, writte
 
 
 def _is_behind(vector: dict[int, int], reference: dict[int, int], written: dict[Identity, Fact]) -> bool:
-    """Whether a vector lacks more of another than what was written just now."""
+    """Return whether a vector lacks more of another than what was written just now."""
     first = {writer: min(clock for by, clock in written if by == writer) for writer, _ in written}
     return any(vector.get(writer, 0) < min(clock, first.get(writer, clock)) for writer, clock in reference.items())

@@ -12,7 +12,7 @@ Winner = str | None
 
 
 def winners(seen: DocumentState) -> dict[str, str]:
-    """What each tag of a document points at."""
+    """Return the digest that each tag of a document points at."""
     best: dict[str, tuple[int, int, str]] = {}
     for (writer, _), fact in seen.facts.items():
         kind, tag = fact.key
@@ -35,7 +35,7 @@ class Winners:
                 self._since[commit.node.name, commit.repository, tag].append((now_s, after.get(tag)))
 
     def forget(self, node: str, now_s: float) -> None:
-        """An instance begins on another disk. Answers of what it was before may still be on their way."""
+        """Note that an instance begins on another disk. Answers from before may still be on their way."""
         for place, known in self._since.items():
             if place[0] == node:
                 known.append((now_s, None))

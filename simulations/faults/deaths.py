@@ -74,7 +74,7 @@ def at_call(power_cut: bool, kind: str) -> Fault:
 
 
 async def nth_call(node: Node, rng: random.Random, strike: Callable[[], None], only: str = "") -> bool:
-    """Strike at a drawn call of an instance's disk. Answers whether there was one."""
+    """Strike at a drawn call of an instance's disk. Return whether there was one."""
     left, struck = rng.randint(1, 60 if not only else 6), node.cluster.loop.create_future()
 
     def count(call: str, name: str) -> None:

@@ -28,7 +28,7 @@ def failing(code: int, kind: str) -> Fault:
             if name in writing and not over and rng.random() < rate:
                 failed += 1
                 target.disturbances.note()
-                if name in ("pread", "open"):  # it may be taken for damaged, and nobody else may have it
+                if name in ("pread", "open"):  # it may be taken for corrupt, and no other instance may have it
                     target.lifecycle.lost.digests.add(f"sha256:{path.rpartition('/')[2]}")
                 raise OSError(code, errno.errorcode[code], path)
 
@@ -104,18 +104,18 @@ async def cloned_directory(target: FaultTarget, rng: random.Random) -> None:
     if node is None:
         return
     target.lifecycle.lost.doubled = True
-    twin = target.cluster.add_node(node.site)
-    twin.image = node.backup()
-    target.lifecycle.expect_clone(node, twin)
-    twin.rng = random.Random(f"{target.cluster.seed} {twin.name} twin")
-    await twin.start()
+    clone = target.cluster.add_node(node.site)
+    clone.image = node.backup()
+    target.lifecycle.expect_clone(node, clone)
+    clone.rng = random.Random(f"{target.cluster.seed} {clone.name} twin")
+    await clone.start()
     target.disturbances.fired("cloned directory")
     await asyncio.sleep(2 + 5 * rng.random())
-    if twin in target.cluster.nodes:  # else another fault has ended it for good meanwhile
-        twin.die(False)
-        target.cluster.nodes.remove(twin)
-        target.cluster.gone.append(twin)
-        target.lifecycle.expect_disk_loss(twin)
+    if clone in target.cluster.nodes:  # else another fault has ended it for good meanwhile
+        clone.die(False)
+        target.cluster.nodes.remove(clone)
+        target.cluster.gone.append(clone)
+        target.lifecycle.expect_disk_loss(clone)
 
 
 async def disk_destroyed(target: FaultTarget, rng: random.Random) -> None:

@@ -1,4 +1,4 @@
-"""What happens to what is sent, over HTTP and on the bus."""
+"""Faults of links: of HTTP between instances, and of the bus."""
 
 import asyncio
 import random
@@ -91,7 +91,7 @@ async def deaf(target: FaultTarget, rng: random.Random) -> None:
 
 
 async def bus_cut(target: FaultTarget, rng: random.Random) -> None:
-    """Nobody hears anybody on the bus for a while, and requests get through."""
+    """No instance hears another on the bus for a while, and requests get through."""
     redis = target.cluster.redis
     await asyncio.sleep(3 * rng.random())
     redis.stalled |= set(redis.names)

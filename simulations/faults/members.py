@@ -92,7 +92,7 @@ async def restored_elsewhere(target: FaultTarget, rng: random.Random) -> None:
 
 
 async def _told(target: FaultTarget, node: Node, what: str, question: dict[str, str]) -> bool:
-    """Have an operator tell an instance something. Answers whether it has heard, as far as is known."""
+    """Have an operator send a command to an instance. Return whether it was answered 200."""
     url, body = f"http://{node.name}/_concord/{what}", json.dumps(question).encode()
     try:
         async with (

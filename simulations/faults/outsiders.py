@@ -1,4 +1,4 @@
-"""Keys that are exchanged, and people who do not have them."""
+"""Key rotation, and outsiders who do not have the key."""
 
 import asyncio
 import random
@@ -47,7 +47,7 @@ async def _exchange_key(target: FaultTarget, rng: random.Random, pause_s: float)
 
 
 async def replayed_requests(target: FaultTarget, rng: random.Random) -> None:
-    """Somebody who has listened sends instances' requests once more, MAC and all."""
+    """An eavesdropper sends instances' requests once more, MAC and all."""
     for _ in range(10):
         await asyncio.sleep(rng.random())
         recorded = list(target.cluster.network.recorded)
@@ -64,7 +64,7 @@ async def replayed_requests(target: FaultTarget, rng: random.Random) -> None:
 
 
 async def forged_frames(target: FaultTarget, rng: random.Random) -> None:
-    """Somebody without the key sends frames that look right."""
+    """An outsider without the key sends frames that look right."""
     key = ClusterKey("not the cluster's secret").frames._replace(cluster=ClusterKey(SECRET).frames.cluster)
     document, delta, body = _forgery(rng)
     (writer,) = decode_delta(delta).spans
@@ -99,7 +99,7 @@ def _forgery(rng: random.Random) -> tuple[str, bytes, bytes]:
 
 
 async def forged_requests(target: FaultTarget, rng: random.Random) -> None:
-    """Somebody without the key asks instances, and tells them things."""
+    """An outsider without the key sends requests to instances."""
     document, delta, body = _forgery(rng)
     bodies = {"updates": msgspec.msgpack.encode(UpdatesRequest([(document, delta)], {}, [body]))}
     for path in ("session", "updates", "facts", "handshake", "upload"):

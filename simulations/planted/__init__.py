@@ -70,7 +70,7 @@ PLANTED = [
     Planted("lookups that miss", network.lookups_that_miss, (), 20),
     Planted("no catching up", network.no_catching_up, ("loss", "absence"), 6),
     Planted("reached though it failed", network.reached_though_it_failed, ("partition", "loss", "reset"), 40),
-    Planted("twin ignored", network.twin_ignored, ("clone", "stalled-redis", "partition"), 40),
+    Planted("clone ignored", network.clone_ignored, ("clone", "stalled-redis", "partition"), 40),
     Planted(
         "delete of the winner alone", meaning.delete_of_the_winner_alone, ("partition", "loss"), 24, chosen=_CROWDED
     ),
@@ -89,7 +89,7 @@ PLANTED = [
     Planted("range one too far", network.range_one_too_far, ("reset-in-body",), 12, chosen=_BROKEN),
     Planted("snapshot of too much", documents.snapshot_of_too_much, (), 12, chosen=(*_SMALL, ("executor_s", 0.015))),
     Planted("body not deposited", absence.body_not_deposited, (), 12, ("eu", "us"), _LOST),
-    Planted("nobody introduced", absence.nobody_introduced, (), 2, chosen=(("conditions", ("no-bus",)),)),
+    Planted("no introduction", absence.no_introduction, (), 2, chosen=(("conditions", ("no-bus",)),)),
     Planted("ready at once", absence.ready_at_once, ("kill", "absence"), 12, ("eu", "eu"), _CROWDED),
     Planted(
         "clients answered at once", absence.clients_answered_at_once, ("kill", "absence"), 12, ("eu", "eu"), _CROWDED
@@ -97,7 +97,7 @@ PLANTED = [
     Planted("never behind", absence.never_behind, (), 1, ("eu", "eu"), scenario=scenarios.hear_and_take_nothing_in),
     Planted("gaps not seen", absence.gaps_not_seen, (), 1, ("eu", "us"), scenario=scenarios.pull_after_a_gap),
     Planted("copies not waited for", collection.copies_not_waited_for, ("disk-destroyed",), 24, ("eu", "us"), _COPIED),
-    Planted("nobody asked", collection.nobody_asked, ("bus-cut",), 24, ("eu", "eu"), _COLLECTED),
+    Planted("no member asked", collection.no_member_asked, ("bus-cut",), 24, ("eu", "eu"), _COLLECTED),
     Planted("pins ignored", collection.pins_ignored, (), 24, chosen=_COLLECTED),
     Planted("released unseen", collection.released_unseen, (), 24, ("eu", "us"), _FAR),
     Planted("grace ignored", collection.grace_ignored, (), 4, chosen=_COLLECTED),
@@ -129,7 +129,9 @@ PLANTED = [
     Planted(
         "leavers relied on", members.leavers_relied_on, ("leave",), 40, chosen=(("operations", 10), ("clients", 4))
     ),
-    Planted("nobody told of the end", members.nobody_told, (), 1, ("eu", "us", "ap"), scenario=scenarios.leave_unheard),
+    Planted(
+        "no member told of the end", members.no_member_told, (), 1, ("eu", "us", "ap"), scenario=scenarios.leave_unheard
+    ),
     Planted("old id kept", members.old_id_kept, ("forgotten",), 3),
     Planted(
         "old writer kept",

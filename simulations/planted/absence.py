@@ -29,7 +29,7 @@ def body_not_deposited() -> Bug:
     return patch.object(ManifestBodies, "deposit", pretend)
 
 
-def nobody_introduced() -> Bug:
+def no_introduction() -> Bug:
     """Who is not heard on the bus is not asked over HTTP."""
     return patch.object(Discovery, "run", never)
 

@@ -1,4 +1,4 @@
-"""What a planted bug is."""
+"""A planted bug, and the hunt for it."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -21,7 +21,7 @@ class Planted:
     """Seeds, beginning with 0, within which it is caught."""
     sites: tuple[str, ...] = ("eu", "eu", "us")
     chosen: tuple[tuple[str, Any], ...] = ()
-    """What else is chosen of the plan."""
+    """Further choices of the plan."""
     scenario: Scenario = play
 
     def plan(self, seed: int) -> Plan:

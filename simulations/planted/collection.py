@@ -16,7 +16,7 @@ def copies_not_waited_for() -> Bug:
     return patch.object(WriteConcern, "wait", nothing_async)
 
 
-def nobody_asked() -> Bug:
+def no_member_asked() -> Bug:
     """Content is removed where no manifest here names it, whatever others have."""
 
     async def ask(self: GarbageCollector, digests: Any) -> list[Any]:
@@ -57,10 +57,10 @@ def grace_ignored() -> Bug:
 
 
 def links_after_the_question_ignored() -> Bug:
-    """What was said not to be relied on stays so, though it has been linked since."""
+    """Content that was unreferenced when a member was asked stays so, though it has been linked since."""
     return patch.object(collect, "links_of", lambda source, digest: frozenset())
 
 
 def told_and_not_linked_again() -> Bug:
-    """Whoever is told of a blob that others are about to give up has a pin, and nothing else."""
+    """A client that is told of a blob that others are about to release has a lease, and nothing else."""
     return patch.object(GarbageCollector, "release_pending", lambda self, repository, digest: False)

@@ -26,7 +26,7 @@ def told_before_commit() -> AbstractContextManager[Any]:
 
 
 def answered_before_commit() -> AbstractContextManager[Any]:
-    """Whoever writes is told before the disk has it."""
+    """A write is answered before the disk has it."""
     run_operation = Database._run
 
     async def hasty(self: Database, operation: Any, future: Any, transactions: Any, results: Any) -> None:

@@ -59,7 +59,7 @@ def row_before_file() -> AbstractContextManager[Any]:
 
 
 def size_before_bytes() -> AbstractContextManager[Any]:
-    """An upload's row counts bytes that are not durable, and nobody compares them with what is there."""
+    """An upload's row counts bytes that are not durable, and it is not compared with the file."""
     from registry.storage.upload_session import Session
 
     open_file = Session._open_file

@@ -19,7 +19,7 @@ from simulations.planted.bug import Bug, nothing_async, together
 
 
 def first_key_alone() -> Bug:
-    """What others have sealed with a key that is not the first one here is refused."""
+    """Frames and tokens that were sealed with another key than the first one here are refused."""
 
     def read_first(token: str, keys: Any) -> Any:
         return sessions.read_token(token, keys[:1])

@@ -32,7 +32,7 @@ def delete_without_asking() -> Bug:
 
 
 def answers_kept_for_ever() -> Bug:
-    """What was answered once is answered again, whatever has happened to the repository."""
+    """A cached answer is given again, whatever has happened to the repository."""
     return patch.object(FastPath, "_is_current", lambda self, kept: True)
 
 

@@ -16,7 +16,7 @@ from simulations.planted.bug import Bug, nothing, nothing_async, together
 
 
 def any_holder_believed() -> Bug:
-    """Whoever makes room relies on lower ranks too, who may rely on it."""
+    """An evicting instance relies on lower ranks too, which may rely on it."""
 
     async def careless(self: Evictor, digest: Any) -> bool:
         repositories = self._repositories(digest)
@@ -29,7 +29,7 @@ def any_holder_believed() -> Bug:
 
 
 def no_holder_asked() -> Bug:
-    """Whoever is to hold a content is taken to have it."""
+    """A replica candidate is taken for a holder."""
 
     async def count(self: Evictor, digest: Any, instances: list[str], enough: int) -> int:
         return len(instances)
@@ -75,8 +75,8 @@ def leavers_relied_on() -> Bug:
     return together(patch.object(PeerClient, "keeps", keeps), patch.object(PeerClient, "stays", stays))
 
 
-def nobody_told() -> Bug:
-    """Whoever leaves relies on its frames alone."""
+def no_member_told() -> Bug:
+    """A decommissioned instance relies on its frames alone."""
     return patch.object(ContentHandover, "tell", nothing_async)
 
 
@@ -95,12 +95,12 @@ def old_writer_kept() -> Bug:
 
 
 def forgotten_for_a_moment() -> Bug:
-    """Whoever was forgotten is known again as soon as it is heard."""
+    """A removed member is known again as soon as it is heard."""
     return patch.object(Members, "remove", nothing)
 
 
 def restored_as_the_same() -> Bug:
-    """What is started from a backup takes itself for the instance that it was made of."""
+    """An instance that is started from a backup takes itself for the one that the backup was made of."""
     return patch.object(backup, "_rename", nothing)
 
 

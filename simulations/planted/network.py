@@ -60,7 +60,7 @@ def digest_unchecked_on_fetch() -> AbstractContextManager[Any]:
 
 
 def reads_unchecked() -> AbstractContextManager[Any]:
-    """What is on the disk is served as it is."""
+    """Content is served as it is on the disk."""
     return patch.object(BlobReader, "_is_older", lambda self, checked_ms, bound_ms: False)
 
 
@@ -150,5 +150,5 @@ def range_one_too_far() -> Bug:
     return patch.object(PeerClient, "stream", skipping)
 
 
-def twin_ignored() -> AbstractContextManager[Any]:
+def clone_ignored() -> AbstractContextManager[Any]:
     return patch.object(CloneGuard, "on_clone_detected", nothing)

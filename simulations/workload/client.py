@@ -1,7 +1,7 @@
 """Clients: they push, pull, tag anew, delete, mount, and upload in chunks at changing instances, all at once.
 
 There are few repositories, tags and images, so that everything happens to the same things. What a client does next is
-drawn from the seed (`mix`); what it is told is checked as it arrives.
+drawn from the seed (`mix`); each answer is checked as it arrives.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ TAGS = ("v1", "v2", "latest")
 PATIENCE_S = 40.0
 OCTETS = {"Content-Type": "application/octet-stream"}
 GRACE_S = 1.5
-"""How long content that no manifest names is kept, where it is collected."""
+"""The grace period of unreferenced content, where it is collected."""
 
 
 class Answer(NamedTuple):
@@ -53,7 +53,7 @@ class Client:
         self._recorder = recorder
         self.rng = random.Random(seed)
         self.collects = False
-        """Whether content comes out of use often, and manifests follow their blobs late."""
+        """True if content is to come out of use often, and manifests are to follow their blobs late."""
 
     # Things to do
 
@@ -72,7 +72,7 @@ class Client:
         await self.push(node, repository, digest_of(artifact.body), artifact)
 
     async def push(self, node: Node, repository: str, reference: str, image: Image) -> bool:
-        """As clients do: blobs that are not there yet, then the manifest. Answers whether it was acknowledged."""
+        """Push as clients do: blobs that are not there yet, then the manifest. Return whether it was acknowledged."""
         for blob in image.blobs:
             if not await self.has(node, repository, blob) and not await self.upload(node, repository, blob):
                 return False

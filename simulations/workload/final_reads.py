@@ -57,7 +57,7 @@ class FinalReads:
         return {(repository, layer) for layer in self._client.layers(body)}
 
     def _named(self, repository: str, seen: DocumentState) -> set[str]:
-        """What live manifests name. It is linked, unless somebody has deleted it."""
+        """Return what live manifests name. It is linked, unless a client has deleted it."""
         manifests = {fact.key[1] for fact in seen.facts.values() if fact.key[0] == "m"} & PARTS.keys()
         named = {blob for digest in manifests for blob in PARTS[digest].blobs}
         linked = {fact.key[1] for fact in seen.facts.values() if fact.key[0] == "b"}
@@ -65,7 +65,7 @@ class FinalReads:
         deleted = {o.digest for o in asked if o.kind == "delete blob" and o.repository == repository}
         for digest in sorted(named - linked - deleted):
             self._violations.report(
-                f"a manifest of {repository} names {digest}, which is not there, and nobody has deleted it"
+                f"a manifest of {repository} names {digest}, which is not there, and no client has deleted it"
             )
         plan = self._plan
         is_moved = {"collect", "two-copies", "everywhere", "evict"} & set(plan.conditions)

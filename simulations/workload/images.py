@@ -1,4 +1,5 @@
-"""What clients push: few images, two indexes of them, and an artifact about one, so that everything is shared."""
+"""The images that clients push: few images, two indexes of them, and an artifact about one, so that everything is
+shared."""
 
 import hashlib
 import json

@@ -22,18 +22,18 @@ LOSING = {"eio", "enospc", "edquot", "failed-commit", "backup", "clone", "disk-d
 
 
 def may_be_lost(plan: Plan) -> bool:
-    """Whether an upload may have to be begun again: it was lost, or a disk's budget was used up."""
+    """Return whether an upload may have to be begun again: it was lost, or a disk's budget was used up."""
     return loses_uploads(plan.faults) or "evict" in plan.conditions
 
 
 def loses_uploads(faults: tuple[str, ...]) -> bool:
-    """Whether a disk may lose an upload, a key go before its id was renewed, since the exchange was in haste or its
-    owner was away meanwhile, or its owner be no member any more."""
+    """Return whether a disk may lose an upload, a key go before its id was renewed, since the exchange was in haste or
+    its owner was away meanwhile, or its owner be no member any more."""
     return bool((LOSING | MEMBER_FAULTS) & set(faults)) or ("rolling-key" in faults and len(faults) > 1)
 
 
 class LongUpload:
-    """See the module. `refuse` is told of what must not be."""
+    """The upload of one run. `refuse` is called with each violation."""
 
     def __init__(self, client: Client, rng: random.Random, refuse: Callable[[str], None], may_be_lost: bool) -> None:
         self._client = client
@@ -63,7 +63,7 @@ class LongUpload:
             self._learn(answer)
 
     async def look(self, node: Node) -> bool:
-        """Ask how far it is. Answers whether it is there."""
+        """Ask how far it is. Return whether it is there."""
         answer = await self._ask("slow status", node, "GET")
         if answer is None or answer.status != 204:
             return False
@@ -90,7 +90,7 @@ class LongUpload:
         return await self._client.ask(kind, node, method, self._location, body, headers, repository=REPOSITORY)
 
     def _learn(self, answer: Answer) -> None:
-        """What an answer says of how far the upload is: never less than was acknowledged."""
+        """Learn from an answer how far the upload is: never less than was acknowledged."""
         said = int(answer.headers["range"].partition("-")[2]) + 1
         size = said if said > 1 else 0
         if size < self.acknowledged and not self._may_be_lost:

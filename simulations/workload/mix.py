@@ -1,4 +1,4 @@
-"""What clients do, and how often."""
+"""The mix of operations: what clients do, and how often."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

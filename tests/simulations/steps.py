@@ -51,13 +51,13 @@ async def agree(simulation):
 
 
 def winners(simulation, repository="app", tag="v1"):
-    """What each instance serves under a tag."""
+    """Return what each instance serves under a tag."""
     rows = (node.instance.catalog.queries.manifest_by_tag(repository, tag) for node in simulation.nodes)
     return {row.digest if row else None for row in rows}
 
 
 async def told_to_leave(simulation, node):
-    """Have an instance leave. What is answered is done when it is gone."""
+    """Have an instance leave. Return a future that is done when it is gone."""
     url = f"http://{node.name}/_concord/leave"
     left = simulation.cluster.loop.create_future()
     node.on_left = lambda: (simulation.lifecycle.decommissioned(node), left.set_result(None))

@@ -1,4 +1,4 @@
-"""Named days on which instances make room, leave for good, or are collected from while nobody pauses."""
+"""Scenarios of eviction, decommission, and collection under a load that never pauses."""
 
 import asyncio
 import errno

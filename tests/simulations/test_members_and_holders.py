@@ -1,4 +1,4 @@
-"""What simulations have found about instances that come, go and hold content for others, each kept as a test."""
+"""Regressions found by simulations: instances that join, leave and hold content for others."""
 
 import asyncio
 
@@ -113,7 +113,7 @@ def test_one_that_was_forgotten_hears_of_its_neighbours_before_it_is_ready(seed)
         second = simulation.cluster.add_node("eu")
         await second.start()
         instance = second.instance.catalog.instance_id
-        await asyncio.sleep(1.2)  # its disk knows nobody yet
+        await asyncio.sleep(1.2)  # its disk knows no member yet
         second.die(False)
         await asyncio.sleep(7 + seed / 2)
         await first.instance.cluster.removals.remove(instance)
@@ -298,7 +298,7 @@ def test_a_disk_that_is_put_back_after_a_leaver_has_asked_it_was_a_holder_for_th
         simulation.lifecycle.expect_disk_loss(second)
         second.image = backup
         asked_s, simulation.checkers.holders.asked_s = simulation.checkers.holders.asked_s, {}
-        with pytest.raises(Violation, match="nobody else has"):
+        with pytest.raises(Violation, match="no other instance has"):
             simulation.checkers.holders.check_left(first)
         simulation.checkers.holders.asked_s = asked_s
         await simulation.lifecycle.restart(second)
@@ -316,9 +316,9 @@ def test_who_starts_while_a_neighbour_runs_twice_may_have_asked_the_other_one():
         await simulation.start()
         first, second = simulation.nodes
         simulation.checkers.lost.doubled = True
-        twin = simulation.cluster.add_node("eu")
-        twin.image = first.backup()
-        await twin.start()
+        clone = simulation.cluster.add_node("eu")
+        clone.image = first.backup()
+        await clone.start()
         await asyncio.sleep(2.6)
         second.die(False)
         work = simulation.client()

@@ -1,4 +1,4 @@
-"""What simulations have found about manifests whose bodies no frame has brought, each kept as a test."""
+"""Regressions found by simulations: manifests whose bodies no frame has brought."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ from tests.simulations.steps import held, play, pushed, put_again
 
 @pytest.fixture
 def no_frame_brings_bodies(monkeypatch):
-    """What no frame carries is at one instance alone."""
+    """Keep bodies that no frame carries at one instance alone."""
 
     async def leave_it(self, change):
         return True
@@ -133,7 +133,7 @@ def test_a_body_whose_manifest_is_deleted_while_it_comes_is_fetched_again_when_t
 
 @pytest.mark.usefixtures("no_frame_brings_bodies")
 def test_many_manifests_that_are_missing_come_with_one_question(monkeypatch):
-    """And one by one where whoever has them does not know that question, or does not answer it."""
+    """They come one by one where the holder does not know that question, or does not answer it."""
     monkeypatch.setattr("registry.cluster.replication.manifest_bodies.MIN_BATCH", len(ALL_IMAGES))
     receive, alone = ManifestBodies._receive, []
 

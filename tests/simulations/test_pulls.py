@@ -36,7 +36,7 @@ def opened(fetching, repository="app", part=None):
 
 
 async def read(pieces, pause_s=0.0):
-    """What comes, and whether it comes to a clean end."""
+    """Return what arrives, and whether it came to a clean end."""
     received = b""
     try:
         async for piece in pieces:

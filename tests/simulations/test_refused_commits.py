@@ -44,7 +44,7 @@ def test_what_was_refused_since_its_sync_failed_may_be_found_on_the_disk():
 
 def test_what_was_refused_is_found_on_a_disk_that_is_put_back():
     """A backup was taken after the sync of a delete had failed. Put back, the instance counted the delete and told it
-    to the others, and the checker took it for nobody's doing there: it no longer knew the writer."""
+    to the others, and the checker knew no operation for it there: it no longer knew the writer."""
 
     async def act(simulation: Simulation) -> None:
         await simulation.start()
@@ -68,16 +68,16 @@ def test_what_was_refused_is_found_on_a_copy_of_the_disk():
         await pushed(simulation.client(), node, "v1", ALL_IMAGES[0])
         await refused_delete(simulation, node)
         simulation.checkers.lost.doubled = True
-        twin = simulation.cluster.add_node(node.site)
-        twin.image, twin.rng = node.backup(), random.Random("twin")
-        simulation.lifecycle.expect_clone(node, twin)
-        await twin.start()
+        clone = simulation.cluster.add_node(node.site)
+        clone.image, clone.rng = node.backup(), random.Random("twin")
+        simulation.lifecycle.expect_clone(node, clone)
+        await clone.start()
         await asyncio.sleep(6)
         assert other.instance.catalog.queries.tags("app", "", 9) == []
-        twin.die(False)
-        simulation.nodes.remove(twin)
-        simulation.cluster.gone.append(twin)
-        simulation.lifecycle.expect_disk_loss(twin)
+        clone.die(False)
+        simulation.nodes.remove(clone)
+        simulation.cluster.gone.append(clone)
+        simulation.lifecycle.expect_disk_loss(clone)
         await agree(simulation)
 
     play(act, sites=("eu", "eu"))

@@ -25,7 +25,7 @@ async def hold_everywhere(simulation: Simulation) -> None:
 
 
 def flip_all(simulation: Simulation, rng: random.Random) -> list[Node]:
-    """A bit of each content, at one of the two. Answers at which."""
+    """A bit of each content, at one of the two. Return at which."""
     struck = [rng.choice(simulation.nodes) for _ in CONTENTS]
     for content, node in zip(CONTENTS, struck, strict=True):
         node.disk.flip_bit(content_path(Digest(digest_of(content))), rng.randrange(8 * len(content)))

@@ -1,4 +1,4 @@
-"""Named days on which everything breaks."""
+"""Scenarios in which everything breaks, and regressions found by simulations."""
 
 import asyncio
 import errno

@@ -1,4 +1,4 @@
-"""What tests share.
+"""Support that tests share.
 
 server      real instances as processes, and a real Redis
 starter     starts them from a process that has imported the server

@@ -86,7 +86,7 @@ class Client:
         return self.request("PUT", path, body, {"Content-Type": media_type})
 
     def push(self, repository: str, tag: str, image: Image) -> str:
-        """Push all of an image. Answers its digest."""
+        """Push all of an image. Return its digest."""
         for blob in image.blobs:
             self.push_blob(repository, blob)
         for child in image.children:

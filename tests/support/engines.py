@@ -49,14 +49,14 @@ class Engine:
         self.directory = directory
 
     def build(self, version: str, runnable: bool = False, padding: int = 0) -> str:
-        """Make a local image. Answers its name."""
+        """Make a local image. Return its name."""
         raise NotImplementedError
 
     def push(self, image: str, reference: str) -> None:
         raise NotImplementedError
 
     def pull(self, reference: str) -> str:
-        """Pull, from the registry alone. Answers the image's id: the digest of its config."""
+        """Pull, from the registry alone. Return the image's id: the digest of its config."""
         raise NotImplementedError
 
     def image_id(self, image: str) -> str:
@@ -127,7 +127,7 @@ class Docker(Engine):
 
 
 class _Containers(Engine):
-    """What podman and buildah have in common."""
+    """The common part of podman and buildah."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)

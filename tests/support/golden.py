@@ -92,7 +92,7 @@ class Listener:
 
 
 def push_all(client: Client) -> dict:
-    """Fill an instance. Answers what it holds then."""
+    """Fill an instance. Return what it holds then."""
     for tag, image in (("v1", APP), ("list", LIST), ("signature", SIGNATURE), ("gone", GONE)):
         client.push("app", tag, image)
     client.push("team/other", "v1", APP)

@@ -8,7 +8,7 @@ from tests.support.images import OCI_INDEX, Image
 
 
 def write_layout(directory: Path, image: Image, name: str = "app") -> Path:
-    """Write an image, and all it stands on, as a layout. Answers the directory."""
+    """Write an image, and all it stands on, as a layout. Return the directory."""
     blobs = directory / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
 

@@ -1,4 +1,4 @@
-"""What a test needs of the machine: missing, it is a visible skip on a laptop and a failure in CI."""
+"""The needs of a test from the machine: missing, it is a visible skip on a laptop and a failure in CI."""
 
 import os
 import shutil

@@ -60,7 +60,7 @@ DIRECTIVES = {
     "proxy-next-upstream-tries": "proxy_next_upstream_tries {}",
     "proxy-next-upstream-timeout": "proxy_next_upstream_timeout {}s",
 }
-"""What ingress-nginx makes of its annotations."""
+"""The directives that ingress-nginx makes of its annotations."""
 _BACKENDS = re.compile(r"    server (10\.1\.0\.\d:\d+) .*\n")
 _LOCATION = re.compile(r'location (?:~\*? )?"?\^?(/v2[^"\s]*)"? \{[^}]*?(proxy_pass http://\w+;)')
 

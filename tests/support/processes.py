@@ -30,7 +30,7 @@ def owner_of(server: Server) -> int:
 
 
 def resident_kib(server: Server) -> int:
-    """What all processes of an instance take of memory."""
+    """Return the memory that all processes of an instance take."""
     assert server.process is not None
     return sum(_resident_kib(pid) for pid in [server.process.pid, *children(server)])
 

@@ -29,7 +29,8 @@ def free_port() -> int:
 
 def wait_until(condition, timeout_s: float = 20.0, every_s: float = 0.05):
     """The first true answer of `condition`, or an assertion error when none comes in time. A machine that stands still
-    between two looks, as virtual ones do, takes at most a second of it: whoever is waited for stood still, too."""
+    between two looks, as virtual ones do, takes at most a second of it: the process that is waited for stood still,
+    too."""
     deadline = time.monotonic() + timeout_s
     while True:
         answer = condition()
@@ -188,7 +189,7 @@ class Server:
         self.process.send_signal(signal.SIGCONT)
 
     def upload_bytes(self) -> float:
-        """How many bytes it has received of uploads under way."""
+        """Return how many bytes it has received of uploads under way."""
         found = re.search(rb"^concord_upload_bytes (.+)$", self.client.get("/metrics").body, re.MULTILINE)
         assert found is not None
         return float(found[1])
@@ -256,7 +257,7 @@ class Cluster:
         wait_until(acquainted)
 
     def wait_agreed(self, timeout_s: float = 20.0) -> str:
-        """Wait until all that run have one state digest. Answers it."""
+        """Wait until all that run have one state digest. Return it."""
 
         def agreed() -> str | None:
             roots = {server.root() for server in self.servers if server.process}

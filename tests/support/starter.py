@@ -117,7 +117,7 @@ def serve_requests(channel: socket.socket) -> None:
                 pid, ends = running.pop(ready)
                 os.close(ready)
                 _, status = os.waitpid(pid, 0)
-                with contextlib.suppress(BrokenPipeError):  # nobody asks for it any more
+                with contextlib.suppress(BrokenPipeError):  # no caller asks for it any more
                     os.write(ends, str(os.waitstatus_to_exitcode(status)).encode())
                 os.close(ends)
 

@@ -1,4 +1,4 @@
-"""How long the event loop goes without turning: what one piece of work costs everybody else."""
+"""The longest time for which the event loop does not turn: what one piece of work costs all others."""
 
 import asyncio
 import time

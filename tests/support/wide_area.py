@@ -47,7 +47,7 @@ class WideArea:
             os.close(device)
 
     def _join(self, network: Network, other: Network) -> int:
-        """Make one end of the line, and routes to it. Answers its file descriptor."""
+        """Make one end of the line, and routes to it. Return its file descriptor."""
         gateway, name = network.names[-1], f"{network.names[-1]}t"
         device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))

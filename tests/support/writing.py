@@ -17,7 +17,7 @@ class WritingDocument(Document):
         self._writer = writer
 
     def write(self, texts: Iterable[str], deleted: Iterable[str] = ()) -> bytes:
-        """Answers the update that pycrdt makes of it."""
+        """Return the update that pycrdt makes of it."""
         updates: list[bytes] = []
         subscription = self._doc.observe(lambda event: updates.append(bytes(event.update)))
         own = self._doc.get(root_name(self._writer), type=Array)
