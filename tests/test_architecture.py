@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("crdt", "registry")
 PROSE = sorted(
     path
-    for top in (*PACKAGES, "simulations", "tests/support", "tests/simulations")
+    for top in (*PACKAGES, "simulations", "tests/scenarios", "tests/simulations", "tests/support")
     for path in (ROOT / top).rglob("*.py")
 )
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))

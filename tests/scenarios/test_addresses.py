@@ -29,13 +29,13 @@ def address_of(server):
 
 
 def joins_and_is_not_ready(server):
-    """Whether it is not ready for its address, not because it has just started."""
+    """Return whether it is not ready for its address, not because it has just started."""
     wait_until(lambda: has_joined(server), 45)
     return is_ready(server) is False
 
 
 def has_joined(server):
-    """Whether it has joined since its last start."""
+    """Return whether it has joined since its last start."""
     events = [line["event"] for line in log_lines(server.log.read_text()) if "event" in line]
     last_start = len(events) - events[::-1].index(str(LogEvent.INSTANCE_STARTED))
     return str(LogEvent.JOIN_COMPLETED) in events[last_start:]

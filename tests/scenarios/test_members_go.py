@@ -22,7 +22,7 @@ def forget(server, instance):
 
 
 def report(server):
-    """What an instance says that leaves."""
+    """Return what a decommissioned instance says."""
     return server.client.get("/_concord/leave").json()
 
 
@@ -52,7 +52,7 @@ def test_a_forgotten_instance_comes_back_as_another_and_brings_only_what_nobody_
     assert us.client.delete(f"/v2/app/manifests/{gone.digest}").status == 202
     wait_until(lambda: "v1" not in eu.client.tags("app"), 5)
     collected = eu.client.request("POST", "/_concord/gc", b"{}").json()
-    assert collected["removed"] == len(gone.blobs), "nobody waits for who is forgotten"
+    assert collected["removed"] == len(gone.blobs), "no instance waits for a removed member"
     ap.environment["CONCORD_REDIS"] = bus
     ap.start()
     wait_until(lambda: ap.status()["instance"] not in (before, ""), 15)
@@ -155,7 +155,7 @@ def test_who_leaves_says_what_is_left_and_who_refuses_to_take_it(tmp_path):
         stays.environment |= {"CONCORD_PROXY_INSTANCE": "1", "CONCORD_INSTANCE_NAME": "us-1"}
         stays.start()
         cluster.wait_acquainted()
-        image = images.image("nobody takes it", layers=2, layer_bytes=50_000)
+        image = images.image("no instance takes it", layers=2, layer_bytes=50_000)
         leaving.client.push("app", "v1", image)
         command = [sys.executable, "-m", "registry", "leave", leaving.url]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:

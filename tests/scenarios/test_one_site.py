@@ -18,7 +18,7 @@ from tests.support.server import Server, running_cluster, wait_until
 
 OLD, NEW = images.image("old", layer_bytes=1000), images.image("new", layer_bytes=1000)
 EXCLUSION_S = 2.5
-"""What a write may take that excludes a member: a second, and what a busy machine adds."""
+"""The longest time of a write that excludes a member: a second, and what a busy machine adds."""
 
 
 def shown(server, tag="live", timeout_s=1.0):
@@ -116,7 +116,7 @@ def quiet(workers, tmp_path):
 
 
 def test_who_was_excluded_by_an_instance_that_has_restarted_since_catches_up_with_it_first(quiet, workers):
-    """The new incarnation does not know whom the last one excluded."""
+    """The new incarnation does not know which members the last one excluded."""
     with hung(quiet[1], workers):
         quiet[2].kill()
         quiet[0].client.push("app", "live", NEW)

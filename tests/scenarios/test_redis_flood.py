@@ -1,4 +1,4 @@
-"""Somebody who may publish on the Redis, and has not the cluster's key, publishes as fast as Redis takes it."""
+"""An outsider who may publish on the Redis, without the cluster's key, publishes as fast as Redis takes it."""
 
 import socket
 import statistics

@@ -1,4 +1,5 @@
-"""Heartbeats that somebody without the key has recorded on the bus, and publishes again when their sender is gone."""
+"""Heartbeats that an outsider without the key has recorded on the bus, and publishes again when their sender is
+gone."""
 
 import contextlib
 import json

@@ -33,7 +33,7 @@ def cluster(tmp_path_factory):
 
 
 def standing(asked, of):
-    """What an instance says of another."""
+    """Return what an instance says of another."""
     return standing_of(asked, of.status()["instance"])
 
 

@@ -1,4 +1,4 @@
-"""What the others' logs say of an ordinary restart: that a peer is back, in words, and no exceptions."""
+"""The logs of the other instances after an ordinary restart: that a peer is back, in words, and no exceptions."""
 
 import re
 

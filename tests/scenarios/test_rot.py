@@ -78,7 +78,7 @@ def test_a_damaged_only_copy_is_unreachable_content(tmp_path, content):
             begun = time.monotonic()
             answer = server.client.get(f"/v2/app/blobs/{digest}")
             assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
-            assert time.monotonic() - begun > 1.5, "somebody may come who has it"
+            assert time.monotonic() - begun > 1.5, "an instance may come that has it"
         assert cluster[0].client.head(f"/v2/app/blobs/{digest}").status == 404
 
 

@@ -1,4 +1,4 @@
-"""What instances say of each other: names, policies, clocks, room and when they were heard."""
+"""The member state that instances show of each other: names, policies, clocks, room and when they were heard."""
 
 import json
 import time

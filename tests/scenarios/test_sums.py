@@ -1,4 +1,4 @@
-"""What manifests need and what disks hold, summed up; and a catalog that was changed behind the registry's back."""
+"""Sums of what manifests need and disks hold; and a catalog that was changed behind the registry's back."""
 
 import contextlib
 

@@ -20,7 +20,8 @@ def three(tmp_path):
 
 
 def remembered(server):
-    """How many members a restarted instance would know: with another key it hears nobody who could tell it."""
+    """Return how many members a restarted instance would know: with another key it hears no member that could tell
+    it."""
     with closing(apsw.Connection(str(server.data / "catalog.sqlite"))) as catalog:
         return catalog.execute("SELECT count(*) FROM members").fetchone()[0]
 

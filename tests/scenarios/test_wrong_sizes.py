@@ -21,7 +21,7 @@ WRONG = {"too small": lambda size: max(size - 5, 1), "too large": lambda size: s
 
 
 async def lie(data, wrong):
-    """State wrong sizes of everything, later than whoever has stated them before. Answers how many were noticed."""
+    """State wrong sizes of everything, later than any instance has stated them. Return how many were noticed."""
     catalog = Catalog(SystemDisk(data), SystemClock())
     await catalog.start()
     catalog.database.attach(Unpublished())
@@ -97,7 +97,7 @@ async def test_content_of_another_instance_is_fetched_whatever_size_its_link_sta
 
 
 async def test_a_push_does_not_repeat_a_wrong_size(tmp_path):
-    """Whoever pushes states the size of what is on its disk."""
+    """An instance that takes a push states the size of what is on its disk."""
     with running_server(tmp_path / "data") as server:
         server.client.push("app", "v1", IMAGE)
         server.client.push("app", "sbom", SBOM)

@@ -135,7 +135,7 @@ class Recorder:
 
 
 class Pool:
-    """What was pushed, for all clients to draw from."""
+    """The images that were pushed, for all clients to draw from."""
 
     def __init__(self) -> None:
         self.images: dict[str, list[Image]] = {}

@@ -20,7 +20,7 @@ SHARED = "shared/"
 """Repositories that all sites write. Between writes of several sites clocks decide, so only their end is checked."""
 
 PARTITION_SETTLE_S = 6.0
-"""How long after a partition inside a site its members may still answer as they did when they were alone: two
+"""The time after a partition inside a site in which its members may still answer as they did when alone: two
 heartbeats of 2 s to hear each other, and one more for the difference to be fetched."""
 
 
@@ -42,7 +42,7 @@ class Operation:
     value: str = ""
     """The digest that was written, deleted or shown; empty where nothing was shown."""
     is_ready: bool = True
-    """Whether a balancer had the member in its rotation when the operation began."""
+    """True if a balancer had the member in its rotation when the operation began."""
     client: int = 0
     relies_since: float = 0.0
     """Of a push: when the first upload of a blob that it names began; 0 where it names blobs of an earlier push."""
@@ -58,7 +58,7 @@ class Operation:
 
     @property
     def is_answered(self) -> bool:
-        """Whether a read showed a value, or the absence of one."""
+        """True if a read showed a value, or the absence of one."""
         return self.status in (200, 404)
 
 
@@ -88,7 +88,7 @@ class History:
     digests: dict[int, str] = field(default_factory=dict)
     """The state digest of each member after healing."""
     agreed_after_s: float | None = None
-    """How long after healing all members were ready and had one state digest; None where they never did."""
+    """The time after healing at which all members were ready and had one state digest; None where they never did."""
 
     _parting: list[Window] = field(default_factory=list)
     _parting_of: int = 0
@@ -106,7 +106,7 @@ class History:
         return found
 
     def is_parted(self, site: str, begin: float, end: float) -> bool:
-        """Whether members of a site were parted from each other at some time, or had been just before."""
+        """Return whether members of a site were parted from each other at some time, or had been just before."""
         if self._parting_of != len(self.windows):  # checkers ask a million times
             self._parting_of, self._parting = len(self.windows), [w for w in self.windows if w.parts_site]
         return any(

@@ -1,8 +1,8 @@
-"""What an instance of the harness does before it serves: it takes its wall clock from the harness, and a planted bug.
+"""The start of an instance under the harness: it takes its wall clock from the harness, and a planted bug.
 
 The clock is a file that holds the clock's error in milliseconds, mapped into memory, so that all processes of an
 instance see a change at once and reading it costs nothing. All code of the registry takes wall time from
-`SystemClock.now_ms`. The monotonic clock is left alone, since nobody can set it on a real machine.
+`SystemClock.now_ms`. The monotonic clock is left alone, since it cannot be set on a real machine.
 """
 
 import importlib

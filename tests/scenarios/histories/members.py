@@ -36,9 +36,9 @@ class Member:
         self.server = server
         self.clock = clock
         self.is_down = False
-        """Whether the harness ended it, and has not started it again."""
+        """True if the harness ended it, and has not started it again."""
         self.in_rotation = False
-        """Whether the balancer sends requests here."""
+        """True if the balancer sends requests here."""
 
     def processes(self) -> tuple[int, list[int]]:
         """The primary (0 where there is none just now) and the workers."""
@@ -61,7 +61,7 @@ class Member:
 
 
 def _is_primary(pid: int) -> bool:
-    """Whether a process has the catalog open for writing, which takes two connections."""
+    """Return whether a process has the catalog open for writing, which takes two connections."""
     opened = 0
     with suppress(FileNotFoundError, ProcessLookupError):
         for link in Path(f"/proc/{pid}/fd").iterdir():

@@ -1,4 +1,4 @@
-"""What a seed draws: the cluster, its clients, and the faults with their times."""
+"""The plan of a seed: the cluster, its clients, and the faults with their times."""
 
 import math
 import random
@@ -27,7 +27,7 @@ class Planned:
     kind: str
     lasts_s: float
     draw: int
-    """What the fault draws its targets from."""
+    """The set from which the fault draws its targets."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ LASTS_S = {
     "clock": (0.0, 0.0),
     "corrupt": (0.0, 0.0),
 }
-"""How long each kind of fault lasts, at least and at most. Drawn by their logarithm, as what matters happens around
+"""The duration of each kind of fault, at least and at most. Drawn by their logarithm, as what matters happens around
 50 ms, when a member is not waited for any more, around a second, when leases end, and after several."""
 BETWEEN_SITES = ("part-sites", "one-way-sites")
 

@@ -1,4 +1,4 @@
-"""What a run is judged to be, as text and as one line of JSON that can be added up."""
+"""The report of a run, as text and as one line of JSON that can be added up."""
 
 import json
 import subprocess
@@ -37,14 +37,14 @@ class Report:
     writes_acknowledged: int = 0
     reads_answered: int = 0
     checked: Counter[str] = field(default_factory=Counter)
-    """How many checks each checker made."""
+    """The number of checks that each checker made."""
     excused: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     probes: int = 0
     probes_refused: int = 0
     """Of the probes of /readyz."""
     stalled_s: float = 0.0
-    """How long the machine was too busy to run the harness."""
+    """The time for which the machine was too busy to run the harness."""
     agreed_after_s: float | None = None
     anomalies: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)

@@ -19,8 +19,8 @@ from tests.scenarios.histories.watch import Watch
 from tests.support.client import sha256
 
 AGREE_S = 60.0
-"""How long members have to be ready and to agree once all faults are undone. They should agree within two rounds of
-anti-entropy (10 s); the rest is for a machine that does other things."""
+"""The time within which members have to be ready and to agree once all faults are undone. They should agree within two
+rounds of anti-entropy (10 s); the rest is for a machine that does other things."""
 LOOK_S = 0.2
 TRIES = 4
 TRY_AGAIN_S = 2.0
@@ -28,7 +28,7 @@ TRY_AGAIN_S = 2.0
 
 @dataclass
 class Outcome:
-    """What a run was."""
+    """The outcome of a run: its history and its findings."""
 
     plan: Plan
     history: History

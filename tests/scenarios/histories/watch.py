@@ -1,4 +1,4 @@
-"""What the harness sees of the machine and the data directories: collection at work, instances that end by themselves,
+"""Observations of the machine and the data directories: collection at work, instances that end by themselves,
 and times in which the machine was too busy to run the harness."""
 
 import threading
@@ -16,7 +16,7 @@ LOOK_EVERY = 20
 
 
 class Watch:
-    """See the module. Runs in a thread of its own."""
+    """The observer of a run, in a thread of its own."""
 
     def __init__(self, members: Members, history: History, fired: Counter[str]) -> None:
         self._members = members

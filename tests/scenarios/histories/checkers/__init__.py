@@ -1,4 +1,4 @@
-"""What must hold of every history, one module each.
+"""Invariants of every history, one module each.
 
 found               what a checker returns
 read_your_writes    an acknowledged write is shown by every ready member of its site

@@ -1,4 +1,4 @@
-"""What a checker returns."""
+"""The findings of a checker."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ class Found:
     anomalies: list[Anomaly] = field(default_factory=list)
     checked: int = 0
     excused: int = 0
-    """What would be anomalies but for an exception that the promise has."""
+    """Anomalies that an exception of the promise excuses."""
 
     def add(self, checker: str, at: float, text: str) -> None:
         self.anomalies.append(Anomaly(checker, at, text))

@@ -10,7 +10,8 @@ from tests.scenarios.histories.checkers.found import Found
 from tests.scenarios.histories.history import History, Operation
 
 AFTERMATH_S = 15.0
-"""How long after a fault its effects may still refuse requests: a start and the wait for the others take up to ten."""
+"""The time after a fault in which its effects may still refuse requests: a start and the wait for the others take up to
+ten."""
 EXPECTED = {"push": (201,), "upload": (201,), "delete-tag": (202, 404), "delete-manifest": (202, 404)}
 EXPECTED_OF_READS = (200, 404)
 

@@ -13,7 +13,7 @@ from tests.support.server import Redis
 
 Undo = Callable[[], None]
 WAYS = (("INPUT", "-s"), ("OUTPUT", "-d"))
-"""What a host receives from an address, and what it sends there."""
+"""The directions of a link: what a host receives from an address, and what it sends there."""
 
 
 def part_members(members: Members, drawn: random.Random) -> Fired | None:

@@ -29,7 +29,7 @@ FAULTS: dict[str, Callable[[Members, random.Random], Fired | None]] = {
 
 
 class Stage:
-    """See the module."""
+    """The parts of a run that faults strike."""
 
     def __init__(self, plan: Plan, members: Members, history: History) -> None:
         self._plan = plan
@@ -44,7 +44,7 @@ class Stage:
         self.missed: Counter[str] = Counter()
         """Faults that found nothing to strike."""
         self.failure: BaseException | None = None
-        """What ended the thread before its time: a fault of the harness, not of the registry."""
+        """The exception that ended the thread before its time: a fault of the harness, not of the registry."""
 
     def start(self) -> None:
         began = time.monotonic()
