@@ -11,6 +11,7 @@ config      the settings of an instance, from flags, environment and file
 errors      what can go wrong with a request, as the error that a client receives
 disk_errors telling a full disk from a failing one
 capabilities what this version understands, and what it announces to other versions
+units       sizes in bytes, and durations in seconds and milliseconds
 ports       the four interfaces through which all I/O goes: clock, bus, peer transport, disk
 catalog     SQLite: update log, documents, and the view that reads are answered from
 storage     content and uploads on disk

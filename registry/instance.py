@@ -31,12 +31,12 @@ from registry.telemetry.counters import PeerRequests, Traffic
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 from registry.telemetry.refusals import Refusals
+from registry.units import DAY_S, GIB
 
 log = EventLog("concord.instance")
 
-GIB = 1024**3
 MAINTENANCE_INTERVAL_S = 30.0
-SWEEP_INTERVAL_S = 24 * 3600.0
+SWEEP_INTERVAL_S = DAY_S
 """Only a kill leaves files behind, and every start sweeps anyway."""
 
 

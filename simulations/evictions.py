@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import registry.cluster.placement.eviction as evict
 from registry.cluster.placement.eviction import Evictor
-from registry.instance import GIB
+from registry.units import GIB
 from simulations.process import PROCESS, outside_processes
 
 BUDGET_BYTES = 3000

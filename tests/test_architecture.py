@@ -64,7 +64,7 @@ def test_an_index_names_every_module(index):
 
 
 LAYERS = (
-    ("oci", "event_loop", "telemetry", "settings", "config", "errors", "disk_errors", "capabilities", "ports"),
+    ("oci", "event_loop", "telemetry", "settings", "config", "errors", "disk_errors", "capabilities", "ports", "units"),
     ("catalog",),
     ("storage",),
     ("cluster",),

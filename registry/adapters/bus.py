@@ -37,6 +37,7 @@ from registry.settings.redis_address import database_of, is_encrypted, names_sen
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 from registry.telemetry.log_limit import UNAUTHENTICATED_PERIOD_S, LogLimit
+from registry.units import KIB, MIB
 
 log = EventLog("concord.bus")
 
@@ -45,13 +46,13 @@ PROBE_TIMEOUT_S = 6.0
 RETRY_S = 0.5
 TIMEOUT_S = 3.0
 MAX_QUEUED_FRAMES = 4096
-MAX_QUEUED_BYTES = 32 * 1024 * 1024
+MAX_QUEUED_BYTES = 32 * MIB
 MAX_BATCH = 256
 MAX_RECEIVED_FRAMES = 8192
-MAX_RECEIVED_BYTES = 32 * 1024 * 1024
+MAX_RECEIVED_BYTES = 32 * MIB
 """A bound on received frames that were not taken: as much as Redis itself keeps for a subscriber before it
 disconnects it."""
-READ_BYTES = 64 * 1024
+READ_BYTES = 64 * KIB
 READING_SHARE = 0.2
 """Of the event loop, for all servers together. Reading takes some 2 µs for a short message, so genuine traffic stays
 far below it."""

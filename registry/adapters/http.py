@@ -11,12 +11,13 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from registry.ports import Body, PeerUnreachable
+from registry.units import KIB
 
 if TYPE_CHECKING:
     import aiohttp
 
 CONNECT_S = 2.0
-CHUNK_BYTES = 256 * 1024
+CHUNK_BYTES = 256 * KIB
 
 
 class HttpResponse:

@@ -15,9 +15,10 @@ from registry.catalog.repository import store_body
 from registry.event_loop.steps import Steps
 from registry.oci.names import Digest, digest_of
 from registry.oci.stored_manifest import read_stored
+from registry.units import KIB
 
 _WRITER = re.compile(r"[0-9a-f]{1,14}\Z")
-DECODED_AT_ONCE_BYTES = 64 * 1024
+DECODED_AT_ONCE_BYTES = 64 * KIB
 """Updates up to this size, that of the largest in a frame, are decoded on the loop: 1 to 3 ms of processor time."""
 _INSTANCE = re.compile(r"[0-9a-f]{32}\Z")
 

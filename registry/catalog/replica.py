@@ -13,9 +13,10 @@ from crdt.trie import Prefix, build
 from crdt.vector import Vector
 from registry.catalog.database import Database, Transaction
 from registry.catalog.tries import EMPTY_DIGEST, RootTrie
+from registry.units import KIB
 
 SNAPSHOT_AFTER_COUNT = 1000
-SNAPSHOT_AFTER_BYTES = 256 * 1024
+SNAPSHOT_AFTER_BYTES = 256 * KIB
 CHANGES_PER_ANSWER = 1000
 LOADED_DOCUMENTS = 8
 

@@ -37,11 +37,12 @@ from registry.oci.manifest import MAX_MANIFEST_BYTES
 from registry.oci.names import Digest, algorithm_of, is_digest, parse_repository
 from registry.storage.checks import Checks
 from registry.storage.store import content_path
+from registry.units import GIB
 
-MAX_LIST_BYTES = 1024 * 1024 * 1024
+MAX_LIST_BYTES = GIB
 """Of `bundle.json`: some 100 bytes for each content, so that ten million fit."""
 MAX_MAC_BYTES = 1024
-MAX_DOCUMENT_BYTES = 1024 * 1024 * 1024
+MAX_DOCUMENT_BYTES = GIB
 """As much as one document may have on its way between instances."""
 _OTHER_KIND = re.compile(r"[a-z][a-z0-9-]{0,62}/[\x21-\x7e]{1,255}")
 """Documents of kinds that a newer version may have."""

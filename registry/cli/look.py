@@ -12,6 +12,7 @@ from registry.cli.replication import is_everywhere, replication_of
 from registry.cli.replication import show as show_replication
 from registry.cli.status import show as show_status
 from registry.cli.status import watch as watch_status
+from registry.units import to_s
 
 
 @app.command(epilog="Example: concord status http://10.0.0.5:5000")
@@ -145,6 +146,6 @@ def conflicts(url: Url = LOCAL, json: Json = False) -> None:
 
 def _when(fact: dict[str, Any]) -> str:
     """When and where a tag was pushed, as far as that is known."""
-    at = datetime.fromtimestamp(fact["time_ms"] / 1000, UTC).isoformat(" ", "seconds").removesuffix("+00:00")
+    at = datetime.fromtimestamp(to_s(fact["time_ms"]), UTC).isoformat(" ", "seconds").removesuffix("+00:00")
     name = f"{fact['name']}, " if fact["name"] else ""
     return f"{at} UTC at {name}{fact['site'] or 'instance ' + (fact['instance'] or 'unknown')[:12]}"

@@ -8,9 +8,10 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
 
+from registry.units import GIB, to_s
+
 CLOCK_S = 1.0
 """A clock that is further off is shown in bold: the instance warns of it."""
-GIB = 1024**3
 
 
 def named(one: dict[str, Any]) -> str:
@@ -123,14 +124,14 @@ def size(count: int) -> str:
 
 def when(ms: int) -> str:
     """A time of the day with its date."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(" ", "seconds").removesuffix("+00:00") + " UTC"
+    return datetime.fromtimestamp(to_s(ms), UTC).isoformat(" ", "seconds").removesuffix("+00:00") + " UTC"
 
 
 def _heard(heard_ms: int | None, now_ms: int) -> str:
     """Return the time since a heartbeat; its date and time where that is an hour or more."""
     if heard_ms is None:
         return "-"
-    ago_s = max((now_ms - heard_ms) / 1000, 0.0)
+    ago_s = max(to_s(now_ms - heard_ms), 0.0)
     return f"{ago_s:.0f} s ago" if ago_s < 120 else f"{ago_s / 60:.0f} min ago" if ago_s < 3600 else when(heard_ms)
 
 

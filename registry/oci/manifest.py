@@ -17,6 +17,7 @@ from registry.errors import ManifestInvalid
 from registry.event_loop.steps import ROWS_PER_STEP, Steps, convert_in_steps, run_to_completion
 from registry.oci.json_objects import KnownKeys, elements_of
 from registry.oci.names import Digest, is_digest
+from registry.units import KIB, MIB
 
 OCI_IMAGE = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -27,9 +28,9 @@ INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 MANIFESTS = IMAGES | INDEXES
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
 
-MAX_MANIFEST_BYTES = 4 * 1024 * 1024
+MAX_MANIFEST_BYTES = 4 * MIB
 MAX_PARTS = 10_000
-LARGE_BYTES = 256 * 1024
+LARGE_BYTES = 256 * KIB
 """A body from this size on is read in several steps: each pass over 4 MiB takes up to 20 ms."""
 _NON_DISTRIBUTABLE = (
     "application/vnd.oci.image.layer.nondistributable.",

@@ -25,11 +25,12 @@ from registry.telemetry.counters import Counted
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 from registry.telemetry.log_limit import UNAUTHENTICATED_PERIOD_S, LogLimit
+from registry.units import KIB
 
 log = EventLog("concord.workers")
 
-INLINE_BYTES = 32 * 1024
-MESSAGE_BYTES = 128 * 1024
+INLINE_BYTES = 32 * KIB
+MESSAGE_BYTES = 128 * KIB
 MAX_AT_ONCE = 64
 WORKERS_END_S = 0.8
 """Time for which a primary that closes accepts connections from workers: they notice a little later, and linger

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from registry.oci.names import Digest
+from registry.units import MIB
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-CHECK_SPAN_BYTES = 1024 * 1024
+CHECK_SPAN_BYTES = MIB
 
 
 class Checks:

@@ -14,12 +14,13 @@ from registry.ports import Disk, DiskFile
 from registry.storage.checks import Checks
 from registry.storage.jobs import in_executor
 from registry.storage.upload_memory import UploadMemory
+from registry.units import MIB
 
-PIECE_BYTES = 1024 * 1024
+PIECE_BYTES = MIB
 SMALL_BYTES = 4096
 """Parts below this size are joined to larger ones: as a list they would take many times their size."""
-SYNCED_AT_ONCE_BYTES = 8 * 1024 * 1024
-RESERVE_BYTES = 32 * 1024 * 1024
+SYNCED_AT_ONCE_BYTES = 8 * MIB
+RESERVE_BYTES = 32 * MIB
 """Bytes that content leaves free: on a disk that is full to the last byte not even a delete could be recorded."""
 
 

@@ -12,8 +12,10 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 
 from registry.errors import CLOSE, SizeInvalid, TooManyManifests
+from registry.event_loop.now import now_s
+from registry.units import MIB
 
-MAX_BYTES = 64 * 1024 * 1024
+MAX_BYTES = 64 * MIB
 WHOLE_S = 60.0
 """The time in which a manifest must arrive."""
 FAIR_S = 2.0
@@ -46,9 +48,9 @@ class ManifestMemoryBudget:
 
     async def wait_for_room(self, size: int, one: "MemoryReservation") -> None:
         """Return once there is room for so many more bytes. Raises TooManyManifests."""
-        until = _now() + WAIT_S
+        until = now_s() + WAIT_S
         while self.held_bytes + size > MAX_BYTES:
-            if _now() > until:
+            if now_s() > until:
                 raise TooManyManifests("this instance is receiving as many manifests as it takes; push again", CLOSE)
             self._preempt_one(one)
             self._freed.clear()
@@ -59,9 +61,9 @@ class ManifestMemoryBudget:
                 pass
 
     def _preempt_one(self, asker: "MemoryReservation") -> None:
-        if _now() - self._looked_at < PAUSE_S:
+        if now_s() - self._looked_at < PAUSE_S:
             return  # of many waiters, one is enough to check
-        self._looked_at = _now()
+        self._looked_at = now_s()
         if any(one.is_preempted for one in self._all):
             return  # one at a time: its bytes may be enough
         others = [one for one in self._all if one.is_preemptible and one is not asker]
@@ -69,8 +71,8 @@ class ManifestMemoryBudget:
         stuck = [one for one in others if one.waiting_s() >= FAIR_S]
         if slow:
             max(slow, key=lambda one: one.held_bytes).preempt()
-        elif stuck and _now() - self._unstuck_at >= LOOK_S:  # what that frees has to be used before the next one goes
-            self._unstuck_at = _now()
+        elif stuck and now_s() - self._unstuck_at >= LOOK_S:  # what that frees has to be used before the next one goes
+            self._unstuck_at = now_s()
             min(stuck, key=lambda one: one.held_bytes).preempt()
 
 
@@ -79,7 +81,7 @@ class MemoryReservation:
 
     def __init__(self, receiving: ManifestMemoryBudget) -> None:
         self._receiving = receiving
-        self._since = _now()
+        self._since = now_s()
         self._timeout: asyncio.Timeout | None = None
         self.held_bytes = 0
         self.is_preempted = False
@@ -89,7 +91,7 @@ class MemoryReservation:
 
     async def take(self, size: int) -> None:
         """Count bytes that have arrived, and wait for room for them. Raises TooManyManifests."""
-        self._waits_since = _now()
+        self._waits_since = now_s()
         await self._receiving.wait_for_room(size, self)
         self._waited_s += self.waiting_s()
         self._waits_since = None
@@ -115,17 +117,13 @@ class MemoryReservation:
 
     def waiting_s(self) -> float:
         """Return how long it has been waiting for room now."""
-        return _now() - self._waits_since if self._waits_since is not None else 0.0
+        return now_s() - self._waits_since if self._waits_since is not None else 0.0
 
     def awaited_s(self) -> float:
         """Return how long its client has been waited for, in all."""
-        return _now() - self._since - self._waited_s - self.waiting_s()
+        return now_s() - self._since - self._waited_s - self.waiting_s()
 
     def preempt(self) -> None:
         assert self._timeout is not None, "only what is still on its way gives way"
         self.is_preempted = True
-        self._timeout.reschedule(_now())
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+        self._timeout.reschedule(now_s())

@@ -18,11 +18,12 @@ from registry.storage.jobs import in_executor
 from registry.storage.store import QUARANTINE, BlobStore, content_path
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
+from registry.units import GIB
 
 log = EventLog("concord.quarantine")
 
 MAX_FILES = 16
-MAX_BYTES = 1024 * 1024 * 1024
+MAX_BYTES = GIB
 
 
 class Quarantined:

@@ -18,8 +18,9 @@ from functools import partial
 from registry.errors import ChunkOutOfOrder
 from registry.ports import DiskFile
 from registry.storage.jobs import in_executor
+from registry.units import KIB
 
-COMPARED_BYTES = 64 * 1024
+COMPARED_BYTES = 64 * KIB
 """As much as the smallest piece of a large body: it tells streams apart and costs one read of a cached page."""
 
 

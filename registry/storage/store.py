@@ -22,11 +22,12 @@ from registry.oci.names import ALGORITHMS, Digest
 from registry.ports import Disk, DiskFile
 from registry.storage.checked import Corrupt
 from registry.storage.jobs import in_executor
+from registry.units import KIB
 
 UPLOADS = "uploads"
 FETCHES = "fetches"
 QUARANTINE = "quarantine"
-READ_BYTES = 512 * 1024  # measured: smaller ones cost calls, larger ones are mapped and unmapped each time
+READ_BYTES = 512 * KIB  # measured: smaller ones cost calls, larger ones are mapped and unmapped each time
 
 
 def content_path(digest: Digest) -> str:

@@ -15,15 +15,16 @@ from registry.oci.names import Digest
 from registry.ports import DiskFile
 from registry.storage.checks import Checks
 from registry.storage.jobs import in_executor
+from registry.units import MIB
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-STEP_BYTES = 4 * 1024 * 1024
+STEP_BYTES = 4 * MIB
 """Hashed by one job, some ten milliseconds: jobs of others wait for no more than that."""
 STEPS_AT_ONCE = 2
 """Of all uploads together, so that the other threads of the executor are left to those that receive."""
-KEPT_BYTES = 32 * 1024 * 1024
+KEPT_BYTES = 32 * MIB
 STATE_BYTES, MIB_BYTES = 4096, 80
 """Bytes of memory that count for a hash state, and for each MiB of its upload."""
 
@@ -95,4 +96,4 @@ class KeptHashes:
 
 
 def _cost(checks: Checks) -> int:
-    return STATE_BYTES + checks.size // (1024 * 1024) * MIB_BYTES
+    return STATE_BYTES + checks.size // (MIB) * MIB_BYTES

@@ -14,7 +14,9 @@ from collections import deque
 from contextlib import suppress
 from typing import Protocol
 
-MAX_BYTES = 64 * 1024 * 1024
+from registry.units import MIB
+
+MAX_BYTES = 64 * MIB
 """Pieces for all threads of an executor, several times over."""
 LOOK_S = 0.05
 """Seconds between two calls to all uploads to write their bytes, while others wait."""

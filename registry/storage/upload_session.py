@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from registry.catalog.content import UploadRow
 from registry.errors import CLOSE, BlobUploadUnknown, StorageFailed, TooManyUploads
+from registry.event_loop.now import now_s
 from registry.oci.names import Digest, Repository
 from registry.ports import DiskFile
 from registry.storage.checks import Checks
@@ -92,7 +93,7 @@ class Session:
         """Break off the request that receives a body."""
         assert self._receiving is not None, "only a body that is on its way is broken off"
         self._is_preempted = True
-        self._receiving.reschedule(asyncio.get_running_loop().time())
+        self._receiving.reschedule(now_s())
 
     @property
     def is_open(self) -> bool:

@@ -50,10 +50,11 @@ from registry.storage.upload_hashes import Hasher, KeptHashes
 from registry.storage.upload_memory import UploadMemory
 from registry.storage.upload_places import UploadPlaces
 from registry.storage.upload_session import Preempted, Session
+from registry.units import DAY_S, to_ms
 
 IDLE_MS = 60_000
 PAUSE_MS = 3_000
-EXPIRY_MS = 24 * 3600 * 1000
+EXPIRY_MS = to_ms(DAY_S)
 LOOKS_EXPIRED_S = 3600.0
 """For so long of its own time an instance has to find an upload too old: a wall clock that jumps makes all look so."""
 STALLED_S = 5.0

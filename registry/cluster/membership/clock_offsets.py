@@ -14,6 +14,7 @@ from collections import deque
 from registry.cluster.membership.members import Member
 from registry.cluster.rpc.messages import Heartbeat
 from registry.ports import Clock
+from registry.units import to_s
 
 SAMPLES = 8
 """Heartbeats that count: a clock that is set back is seen after so many, 16 s."""
@@ -47,14 +48,14 @@ class ClockOffsets:
     def heard(self, member: Member) -> None:
         """Note the clock of a heartbeat that has just come."""
         if member.beat.now_ms:
-            self._of(member).heard.append(member.beat.now_ms / 1000 - self._clock.steady_s())
+            self._of(member).heard.append(to_s(member.beat.now_ms) - self._clock.steady_s())
 
     def asked(self, member: Member, begun_s: float, answer: Heartbeat) -> None:
         """Note the clock of an answer to a question that was asked at `begun_s` of the steady clock."""
         now = self._clock.steady_s()
         if answer.now_ms and now - begun_s <= 2 * MAX_ERROR_S:
             known = self._of(member)
-            known.measured_s = answer.now_ms / 1000 - (begun_s + now) / 2
+            known.measured_s = to_s(answer.now_ms) - (begun_s + now) / 2
             known.measured_at = now
 
     def offset_s(self, member: Member) -> float | None:
@@ -63,7 +64,7 @@ class ClockOffsets:
         if known is None or not known.heard:
             return None
         ahead_s = known.measured_s if self._is_measured(known) else max(known.heard)
-        return ahead_s + self._clock.steady_s() - self._clock.now_ms() / 1000
+        return ahead_s + self._clock.steady_s() - to_s(self._clock.now_ms())
 
     def is_too_far(self, member: Member) -> bool:
         """Return whether a member's clock is certainly more than a second off."""

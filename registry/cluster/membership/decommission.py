@@ -20,6 +20,7 @@ from registry.cluster.membership.lifecycle import Lifecycle
 from registry.cluster.membership.members import Members
 from registry.cluster.membership.removal import Removals
 from registry.errors import Leaving
+from registry.event_loop.now import now_s
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 
@@ -102,8 +103,8 @@ class Decommission:
         """Return once other members hold all linked content that is held here, and one has all facts that are here."""
         await self._handover.hand_over_all()
         self._refuses_writes = True
-        until = asyncio.get_running_loop().time() + WRITES_TIMEOUT_S
-        while self._writes and asyncio.get_running_loop().time() < until:
+        until = now_s() + WRITES_TIMEOUT_S
+        while self._writes and now_s() < until:
             await asyncio.sleep(WRITES_POLL_S)
         self._is_over = True
         await self._handover.hand_over_all()

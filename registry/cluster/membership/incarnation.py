@@ -17,6 +17,7 @@ from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.recent_frames import RecentFrames
 from registry.cluster.rpc.messages import Heartbeat
 from registry.errors import StorageFailed
+from registry.event_loop.now import now_s
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 
@@ -111,7 +112,7 @@ class StaleNotices:
             task.cancel()
 
     def _notify(self, instance: str, beat: Heartbeat, member: Member | None) -> None:
-        now = asyncio.get_running_loop().time()
+        now = now_s()
         if now > self._notified_at.get(instance, -BUMP_INTERVAL_S) + BUMP_INTERVAL_S:
             self._notified_at[instance] = now
             task = asyncio.create_task(self._send_handshake(self._members.url_of(beat), member))

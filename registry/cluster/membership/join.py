@@ -17,6 +17,7 @@ from registry.cluster.replication.anti_entropy import AntiEntropy
 from registry.cluster.replication.heartbeat_reactions import HeartbeatReactions
 from registry.cluster.replication.site_lease import SiteLease
 from registry.cluster.rpc.client import PeerClient
+from registry.event_loop.now import now_s
 
 JOIN_POLL_S = 0.1
 JOIN_ALONE_S = 1.0
@@ -49,7 +50,7 @@ class Join:
         self._site_lease = site_lease
         self._membership_log = membership_log
         self._has_bus = has_bus
-        self._began = asyncio.get_running_loop().time()
+        self._began = now_s()
 
     def limit_clients_wait(self, in_place: bool) -> None:
         """Begin the time for which clients wait at most: a moment for a process that is `in_place` of a dead one."""

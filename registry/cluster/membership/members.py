@@ -9,7 +9,6 @@ Whether requests reach it is a separate matter, since a network may swallow pack
 still arrive: after a request that failed it is not asked again for a moment, and longer each time.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -18,6 +17,7 @@ from registry.capabilities import in_order
 from registry.catalog.members import MemberRow, SyncPoint
 from registry.cluster.placement.rendezvous import Candidate
 from registry.cluster.rpc.messages import Heartbeat
+from registry.event_loop.now import now_s
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 
@@ -85,21 +85,21 @@ class Member:
     @property
     def silent_s(self) -> float | None:
         """Seconds since its last heartbeat; None while it is known from the disk only."""
-        return _now() - self.heard_at if self.heard_at is not None else None
+        return now_s() - self.heard_at if self.heard_at is not None else None
 
     @property
     def live(self) -> bool:
-        return self.heard_at is not None and _now() - self.heard_at < PRESUMED_DEAD_S
+        return self.heard_at is not None and now_s() - self.heard_at < PRESUMED_DEAD_S
 
     @property
     def reachable(self) -> bool:
         """Return whether a request to the member is worth waiting for."""
-        return self.live and _now() >= self._avoid_until
+        return self.live and now_s() >= self._avoid_until
 
     @property
     def prompt(self) -> bool:
         """True while it can be expected to answer at once: it answered the last request, and none waits for long."""
-        return self.live and not self.suspect and all(_now() - asked_at < PROMPT_S for asked_at in self.asked_at)
+        return self.live and not self.suspect and all(now_s() - asked_at < PROMPT_S for asked_at in self.asked_at)
 
     @property
     def suspect(self) -> bool:
@@ -108,7 +108,7 @@ class Member:
 
     def touch(self) -> None:
         """Note an authentic request of the member, which proves that it is alive."""
-        self.heard_at = _now()
+        self.heard_at = now_s()
 
     def answered(self) -> None:
         """Note that a request got an answer."""
@@ -123,14 +123,14 @@ class Member:
         """Note that a request got no answer."""
         self.last_failure = why
         if self.failing_since is None:
-            self.failing_since = _now()
+            self.failing_since = now_s()
         self._backoff_s = min(self._backoff_s * 2 or FIRST_BACKOFF_S, MAX_BACKOFF_S)
-        self._avoid_until = _now() + self._backoff_s
+        self._avoid_until = now_s() + self._backoff_s
 
     @property
     def may_be_restarting(self) -> bool:
         """Return whether requests to the member have failed for a moment only."""
-        return self.failing_since is not None and _now() - self.failing_since < MEMBER_RESTART_S
+        return self.failing_since is not None and now_s() - self.failing_since < MEMBER_RESTART_S
 
     def advance_sync_point(self, sync_point: SyncPoint) -> None:
         """We have everything up to a commit of one of its starts."""
@@ -204,7 +204,7 @@ class Members:
         self._members: dict[str, Member] = {}
         self.removed: set[str] = set()
         """Removed instances, by id."""
-        self._began = _now()
+        self._began = now_s()
         self.on_heard: list[Callable[[Member], None]] = []
         self.on_stale_incarnation: Callable[[Member, Heartbeat], None] = lambda member, beat: None
         """Called with a member and a heartbeat of an earlier incarnation than it had before."""
@@ -244,14 +244,14 @@ class Members:
         self._place(member, beat)
         member.sequence = sequence
         if on_bus and begins:
-            member.claimed_at = _now()
+            member.claimed_at = now_s()
             self.on_unproven(member)
             return member
         if on_bus:
-            member.on_bus_at = _now()
+            member.on_bus_at = now_s()
         if begins:
             member.give_chance()
-        member.is_new, member.proven_incarnation, member.heard_at = begins, beat.incarnation, _now()
+        member.is_new, member.proven_incarnation, member.heard_at = begins, beat.incarnation, now_s()
         for call in self.on_heard:
             call(member)
         return member
@@ -305,19 +305,19 @@ class Members:
     def may_recover(self) -> bool:
         """Return whether a member that does not answer now may answer soon: it may be restarting, or this instance has
         just started and has not heard yet from every member on its disk."""
-        starting = _now() - self._began < MEMBER_RESTART_S
+        starting = now_s() - self._began < MEMBER_RESTART_S
         return any(m.may_be_restarting or (starting and m.heard_at is None) for m in self._members.values())
 
     def on_bus(self) -> list[Member]:
         """Live members whose heartbeats come on the bus."""
-        return [m for m in self.live() if m.on_bus_at is not None and _now() - m.on_bus_at < SILENT_S]
+        return [m for m in self.live() if m.on_bus_at is not None and now_s() - m.on_bus_at < SILENT_S]
 
     def has_unproven_at_own_site(self) -> bool:
         """Return whether heartbeats on the bus name a member of the own site that has not proved that it is alive."""
         return any(
             member.beat.site == self.own_site
             and member.claimed_at is not None
-            and _now() - member.claimed_at < PRESUMED_DEAD_S
+            and now_s() - member.claimed_at < PRESUMED_DEAD_S
             for member in self._members.values()
         )
 
@@ -329,7 +329,7 @@ class Members:
         return [
             Candidate(member.instance, member.beat.site)
             for member in self.all()
-            if not member.beat.proxy and _now() - (member.heard_at or self._began) < AWAY_S
+            if not member.beat.proxy and now_s() - (member.heard_at or self._began) < AWAY_S
         ]
 
     def url(self, member: Member) -> str:
@@ -340,7 +340,3 @@ class Members:
         if beat.site != self.own_site and beat.advertise_site:
             return beat.advertise_site
         return beat.advertise
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

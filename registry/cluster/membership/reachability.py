@@ -24,6 +24,7 @@ from registry.cluster.membership.members import Member, Members
 from registry.cluster.membership.shared_addresses import SharedAddresses
 from registry.cluster.rpc.client import NO_CONTENT, TIMEOUT_S, PeerClient
 from registry.cluster.rpc.messages import Heartbeat, LocateRequest, LocateResponse, ReachRequest, ReachResponse
+from registry.event_loop.now import now_s
 from registry.ports import PeerUnreachable
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
@@ -60,7 +61,7 @@ class Reachability:
         self._own_heartbeat = own_heartbeat
         self._addresses = addresses
         self.shared = SharedAddresses(members, own_heartbeat)
-        self._began = _now()
+        self._began = now_s()
         self._rounds = 0
         self._is_checked = False
         """True once peers have been asked, with or without an answer."""
@@ -86,8 +87,8 @@ class Reachability:
     def is_in_doubt(self) -> bool:
         """Return whether this instance must not be ready: unreached for longer than it may be, or not asked yet."""
         if self._unreached_since is not None:
-            return not self._was_reached or _now() - self._unreached_since >= GRACE_S
-        return not self._is_checked and _now() < self._began + FIRST_CHECK_S and self._has_near_members()
+            return not self._was_reached or now_s() - self._unreached_since >= GRACE_S
+        return not self._is_checked and now_s() < self._began + FIRST_CHECK_S and self._has_near_members()
 
     async def run(self) -> None:
         """Check the address, for ever."""
@@ -165,7 +166,7 @@ class Reachability:
             return None
 
     def _note(self, address: str, verdicts: list[ReachResponse]) -> None:
-        now = _now()
+        now = now_s()
         by = next((verdict.instance for verdict in verdicts if verdict.reached), None)
         if by is not None:
             if self.problem:
@@ -208,7 +209,3 @@ class Reachability:
                 LogEvent.SITE_ADDRESS_REACHED, "another site reaches this one at %(address)s now", address=address
             )
         self.site_problem = problem
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

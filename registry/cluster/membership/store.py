@@ -4,7 +4,6 @@ without a bus.
 Sequence numbers of heartbeats are kept, too: a recorded heartbeat is stale after a restart as it was before.
 """
 
-import asyncio
 from collections.abc import Collection, Iterable
 from functools import partial
 
@@ -12,6 +11,7 @@ from registry.catalog.database import Database
 from registry.catalog.members import MemberRow, all_members, all_sync_points, drop_members, save_members
 from registry.catalog.membership import removed_members
 from registry.cluster.membership.members import Member, Members
+from registry.event_loop.now import now_s
 from registry.ports import Clock
 
 SAVE_SEQUENCE_S = 30.0
@@ -56,7 +56,7 @@ class MemberRecords:
 
     def due(self, members: Iterable[Member], now_ms: int) -> list[MemberRow]:
         """Return the rows to save now: of members that changed, and once in a while of all."""
-        now = asyncio.get_running_loop().time()
+        now = now_s()
         all_due = self._sequences_at is None or now - self._sequences_at >= SAVE_SEQUENCE_S
         if all_due:
             self._sequences_at = now

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from registry.cluster.membership.clock_offsets import ClockOffsets
 from registry.cluster.membership.members import HEARTBEAT_S, Member, Members
 from registry.cluster.rpc.messages import Handshake
+from registry.event_loop.now import now_s
 from registry.ports import Clock, PeerUnreachable
 from registry.settings.policy import Policy
 from registry.storage.space import DiskSpace
@@ -51,7 +52,7 @@ class Watch:
         self._members = members
         self._policy = policy
         self._own_sites = {members.own_site} if keeps else set()
-        self._began = _now()
+        self._began = now_s()
         self._empty_sites: set[str] = set()
         """Sites that were logged as having no member that holds replicas."""
         self._clock = clock
@@ -65,8 +66,8 @@ class Watch:
         """Compare all members every two seconds, for ever."""
         space_at = -SPACE_S
         while True:
-            if _now() >= space_at + SPACE_S:
-                space_at = _now()
+            if now_s() >= space_at + SPACE_S:
+                space_at = now_s()
                 await self._space.look()
             self.look()
             due = [member for member in self._members.reachable() if self._offsets.is_due(member)]
@@ -89,7 +90,7 @@ class Watch:
         for instance in gone:
             del self._told[instance]
         self._offsets.forget(gone)
-        if _now() >= self._began + ACQUAINTED_S:
+        if now_s() >= self._began + ACQUAINTED_S:
             self._tell_sites()
         for member in members:
             if member.heard_at is not None:  # one that is known from the disk alone may have been away for long
@@ -136,7 +137,7 @@ class Watch:
                     LogEvent.MEMBER_PRESUMED_DEAD,
                     "%(member)s has been silent for %(silent_s).0f s and is presumed dead",
                     member=member.shown,
-                    silent_s=_now() - heard_at,
+                    silent_s=now_s() - heard_at,
                 )
             return
         if told.silent_since is not None:
@@ -152,7 +153,7 @@ class Watch:
 
     def _tell_answers(self, member: Member, told: _Told) -> None:
         since = member.failing_since
-        if member.live and since is not None and told.failing_since is None and _now() - since > UNANSWERED_S:
+        if member.live and since is not None and told.failing_since is None and now_s() - since > UNANSWERED_S:
             told.failing_since = since
             log.warning(
                 LogEvent.MEMBER_REQUESTS_FAILED,
@@ -165,7 +166,7 @@ class Watch:
                 LogEvent.MEMBER_REQUESTS_RECOVERED,
                 "%(member)s answers again after %(failing_s).0f s",
                 member=member.shown,
-                failing_s=_now() - told.failing_since,
+                failing_s=now_s() - told.failing_since,
             )
             told.failing_since = None
 
@@ -212,7 +213,3 @@ class Watch:
             )
             return
         self._offsets.asked(member, begun_s, answer.heartbeat)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

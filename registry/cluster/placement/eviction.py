@@ -23,6 +23,7 @@ from registry.cluster.placement.rendezvous import ranked
 from registry.cluster.placement.replicator import Replicator
 from registry.cluster.rpc.client import PeerClient
 from registry.errors import StorageFailed
+from registry.event_loop.now import now_s
 from registry.oci.names import Digest, Repository
 from registry.ports import Clock, PeerUnreachable
 from registry.storage.disk_budget import DiskBudget
@@ -108,7 +109,7 @@ class Evictor:
         if budget.taken_bytes <= HIGH * budget.limit_bytes:
             self._pause_s, budget.is_exhausted, self._again_at = 0.0, False, 0.0
             return
-        if _now() < self._again_at:
+        if now_s() < self._again_at:
             return
         before, last = self.evicted_bytes, (-1, "")
         while budget.taken_bytes > LOW * budget.limit_bytes:
@@ -122,7 +123,7 @@ class Evictor:
         log.info(LogEvent.CONTENT_EVICTED, "%(bytes)d bytes were evicted", bytes=self.evicted_bytes - before)
         budget.is_exhausted = budget.taken_bytes > HIGH * budget.limit_bytes
         self._pause_s = min(self._pause_s * 2 or LOOK_S, MAX_PAUSE_S) if budget.is_exhausted else 0.0
-        self._again_at = _now() + self._pause_s
+        self._again_at = now_s() + self._pause_s
         if budget.is_exhausted:
             log.warning(
                 LogEvent.EVICTION_EXHAUSTED,
@@ -178,7 +179,3 @@ class Evictor:
                 except PeerUnreachable:
                     continue
         return count
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -46,6 +46,7 @@ from registry.cluster.replication.anti_entropy import AntiEntropy
 from registry.cluster.rpc.client import PeerClient
 from registry.cluster.rpc.messages import ReferenceRequest, ReferenceResponse, ReleaseRequest, ReleaseResponse
 from registry.errors import StorageFailed
+from registry.event_loop.now import now_s
 from registry.event_loop.steps import Steps
 from registry.oci.names import Digest, Repository, parse_digest
 from registry.ports import PeerUnreachable
@@ -148,7 +149,7 @@ class GarbageCollector:
 
     def pin(self, digest: Digest) -> None:
         """Take a lease on content: a client was told that it exists, and may push a manifest that refers to it."""
-        now = _now()
+        now = now_s()
         self._pins.pop(digest, None)
         self._pins[digest] = now + PIN_S
         while len(self._pins) > MAX_PINS or next(iter(self._pins.values())) < now:
@@ -169,7 +170,7 @@ class GarbageCollector:
             self._asked[digest].add(repository)
 
     def is_pinned(self, digest: Digest) -> bool:
-        return self._pins.get(digest, 0.0) > _now()
+        return self._pins.get(digest, 0.0) > now_s()
 
     # A pass
 
@@ -204,7 +205,7 @@ class GarbageCollector:
         """Remove what can be removed now; with `dry` only report it."""
         async with self._lock:
             candidates = await self._candidates()
-            now = _now()
+            now = now_s()
             ripe = [one for one in candidates if now - self._since.get(one.digest, now) >= self._grace_s]
             waiting = [one for one in candidates if now - self._since.get(one.digest, now) < self._grace_s]
             decisions = [Decision(*one, False, self._why_waiting(one, now)) for one in waiting]
@@ -221,13 +222,13 @@ class GarbageCollector:
                 decisions += [Decision(*one, False, Reason(Code.BLOCKED)) for one in left]
             self.last = Report(sorted(decisions), bodies, blocked)
             if not dry:
-                self.ended_at = _now()
+                self.ended_at = now_s()
             return self.last
 
     async def _candidates(self) -> list[UnreferencedContent]:
         """Return all unreferenced content, and record since when each is."""
         found: list[UnreferencedContent] = []
-        now = _now()
+        now = now_s()
         last = ""
         while page := await unreferenced_content(self._catalog.database, last, PAGE):
             found += page
@@ -311,9 +312,9 @@ class GarbageCollector:
 
     async def _applied(self, member: Member, incarnation: int, changes: int) -> bool:
         """Return whether we have all changes of a member up to one, or have them in a moment."""
-        deadline = _now() + MOMENT_S
+        deadline = now_s() + MOMENT_S
         while member.applied.contiguous_seq(incarnation) < changes:
-            if _now() > deadline:
+            if now_s() > deadline:
                 return False
             await asyncio.sleep(LOOK_S)
         return True
@@ -420,7 +421,3 @@ class GarbageCollector:
 
 def _who(member: Member) -> dict[str, str]:
     return {"instance": member.instance, "name": member.beat.name, "site": member.beat.site}
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

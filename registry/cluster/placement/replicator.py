@@ -18,11 +18,13 @@ from registry.cluster.placement.rendezvous import Candidate, designated
 from registry.cluster.transfer.locator import Locator
 from registry.cluster.transfer.transfer import TransferFailed, Transfers
 from registry.errors import ContentUnreachable, StorageFailed
+from registry.event_loop.now import now_s
 from registry.event_loop.steps import ROWS_PER_STEP
 from registry.oci.names import Digest, Repository
 from registry.settings.policy import Policy
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
+from registry.units import MIB
 
 log = EventLog("concord.copies")
 
@@ -33,7 +35,6 @@ RETRY_S = 30.0
 PAGE = 200
 PAUSE_S = 0.05
 MAX_DUE = 100_000
-MIB = 1024 * 1024
 
 
 class Link(NamedTuple):
@@ -178,13 +179,13 @@ class Replicator:
         while True:
             candidates = self.candidates()
             if (
-                _now() >= self._again_at
+                now_s() >= self._again_at
                 or candidates != self._gone_over_with
-                or _now() - self._gone_over_at >= GO_OVER_S
+                or now_s() - self._gone_over_at >= GO_OVER_S
             ):
                 self._again_at, self._gone_over_with = math.inf, candidates
                 await self._go_over()
-                self._gone_over_at = _now()
+                self._gone_over_at = now_s()
             await asyncio.sleep(LOOK_S)
 
     async def _go_over(self) -> None:
@@ -210,14 +211,10 @@ class Replicator:
     def _try_again(self, soon: bool) -> None:
         """Schedule another walk for content that could not be fetched; at once where members may still be starting:
         right after a start this instance has heard of none."""
-        self._again_at = min(self._again_at, _now() + (0.0 if soon else RETRY_S))
+        self._again_at = min(self._again_at, now_s() + (0.0 if soon else RETRY_S))
 
     def _lacks(self, digest: Digest) -> bool:
         return not self._queries.is_held(digest)
 
     def _is_mine(self, repository: Repository, digest: Digest) -> bool:
         return self._members.own in self.designated(repository, digest)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -26,6 +26,7 @@ from registry.cluster.rpc.client import PeerClient
 from registry.cluster.rpc.messages import ReplicateBlobResponse, ReplicateManifestRequest, ReplicateManifestResponse
 from registry.cluster.transfer.transfer import TransferFailed, Transfers
 from registry.errors import ContentUnreachable, StorageFailed, WriteConcernTimeout
+from registry.event_loop.now import now_s
 from registry.event_loop.steps import ROWS_PER_STEP
 from registry.oci.manifest import MAX_PARTS
 from registry.oci.names import Digest, Repository, parse_digest, parse_repository
@@ -148,7 +149,7 @@ class WriteConcern:
                 for task in done:
                     one, place = asking.pop(task), task.result()
                     if place is None:
-                        failed_at[one] = _now()
+                        failed_at[one] = now_s()
                     elif place not in held_at and len(held_at) < group.needed:
                         held_at.add(place)
                         reached.append(one)
@@ -165,7 +166,7 @@ class WriteConcern:
             member = self._members.get(one.instance)
             if member is None or one in asking or _place(member) in held_at:
                 continue
-            if member.reachable and _now() - failed_at.get(one, -SLOW_S) >= LOOK_AGAIN_S:
+            if member.reachable and now_s() - failed_at.get(one, -SLOW_S) >= LOOK_AGAIN_S:
                 free.append(one)
         return sorted(free, key=lambda one: failed_at.get(one, 0.0))
 
@@ -289,7 +290,3 @@ def _place(member: Member) -> Place:
 async def _a_moment() -> set[asyncio.Task[Place | None]]:
     await asyncio.sleep(LOOK_AGAIN_S)
     return set()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -22,6 +22,7 @@ from collections.abc import Collection
 
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.replication.read_lease import LEASE_S, READ_WAIT_S
+from registry.event_loop.now import now_s
 
 PATIENCE_S = 0.05
 PUSH_AFTER_S = 0.025
@@ -73,7 +74,7 @@ class Acknowledgements:
         """Loop time of each member's last acknowledgement."""
         self._off_bus_until: dict[str, float] = {}
         """Members that the bus did not reach in time: changes are pushed to them at once, until this loop time."""
-        self._began = asyncio.get_running_loop().time()
+        self._began = now_s()
         self._bus_is_heard = False
         self._published = 0
         self.push_is_due = asyncio.Event()
@@ -137,7 +138,7 @@ class Acknowledgements:
     def confirmed(self, member: Member, sequences: Collection[int], applied: int) -> None:
         """Note that a member of the own site has committed some changes, and all changes up to `applied`."""
         if sequences:
-            self._acknowledged_s[member.instance] = asyncio.get_running_loop().time()
+            self._acknowledged_s[member.instance] = now_s()
         for sequence in sequences:
             self._confirm(member.instance, sequence)
         self.caught_up(member, applied)
@@ -160,7 +161,7 @@ class Acknowledgements:
     def may_hold_lease(self, member: Member, applied: int) -> bool:
         """Return whether to grant a read lease to a member that asks for one, and has all changes up to `applied`. From
         a grant on, every write waits for the member."""
-        instance, now = member.instance, asyncio.get_running_loop().time()
+        instance, now = member.instance, now_s()
         self.caught_up(member, applied)
         if instance in self._behind:
             return False
@@ -174,7 +175,7 @@ class Acknowledgements:
 
     def unacknowledged(self) -> dict[str, list[int]]:
         """Return the changes to push to members directly, the oldest first, by member."""
-        now, due = asyncio.get_running_loop().time(), dict[str, list[int]]()
+        now, due = now_s(), dict[str, list[int]]()
         late = self._off_the_bus(now)
         for sequence, wait in self._waits.items():
             if now >= wait.push_at_s:
@@ -187,7 +188,7 @@ class Acknowledgements:
 
     def _may_return(self, instance: str, applied: int) -> bool:
         needed, not_before_s = self._returns.get(instance, (0, 0.0))
-        is_due = asyncio.get_running_loop().time() >= not_before_s
+        is_due = now_s() >= not_before_s
         return instance in self._behind and applied >= needed and is_due
 
     def _readmit(self, instance: str) -> None:
@@ -200,7 +201,7 @@ class Acknowledgements:
 
     def _reconsider(self, instance: str) -> None:
         """Decide again on a member whose leases are lapsing, since it has acknowledged something."""
-        now = asyncio.get_running_loop().time()
+        now = now_s()
         oldest_s = self._oldest_s(instance, now)
         if oldest_s == now:
             self._lapsing.pop(instance).cancel()
@@ -275,7 +276,7 @@ class Acknowledgements:
 
     def _exclude(self, instance: str) -> None:
         """The leases of a member that missed the patience have lapsed."""
-        now = asyncio.get_running_loop().time()
+        now = now_s()
         del self._lapsing[instance]
         self._behind.add(instance)
         self.excluded += 1

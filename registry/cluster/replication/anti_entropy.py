@@ -40,9 +40,11 @@ from registry.cluster.rpc import messages as m
 from registry.cluster.rpc.client import PeerClient
 from registry.cluster.transfer.locator import MISS_BOUND_S
 from registry.errors import StorageFailed
+from registry.event_loop.now import now_s
 from registry.ports import PeerUnreachable
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
+from registry.units import KIB
 
 log = EventLog("concord.sync")
 
@@ -55,7 +57,7 @@ FIRST_RETRY_S = 0.2
 MAX_RETRY_S = 5.0
 MAX_RETRIES = 8
 MAX_DUE = 10_000
-APPLIED_AT_ONCE_BYTES = 32 * 1024
+APPLIED_AT_ONCE_BYTES = 32 * KIB
 """Diffs that share a commit; while they are applied, everything else waits."""
 
 
@@ -199,7 +201,7 @@ class AntiEntropy:
     def _audit_is_due(self, member: Member) -> bool:
         """Return whether a Merkle diff with a member is due, whose root differs although no change since the last sync
         point explains that. Under load the roots of heartbeats always differ, so one is due once in `AUDIT_S` only."""
-        now = asyncio.get_running_loop().time()
+        now = now_s()
         due = member.beat.root != self._catalog.replica.root() and now > self._audited.get(member.instance, 0) + AUDIT_S
         if due:
             self._audited[member.instance] = now

@@ -18,6 +18,7 @@ from registry.cluster.rpc.messages import CommitAcknowledgement, FramesRequest
 from registry.ports import PeerUnreachable
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
+from registry.units import MIB
 
 log = EventLog("concord.gossip")
 
@@ -27,7 +28,7 @@ COMMIT_TIMEOUT_S = 0.7
 """Seconds for which a receiver may commit pushed changes before it answers with those it has."""
 COMMIT_POLL_S = 0.002
 RETRY_S = 0.05
-MAX_BATCH_BYTES = 1024 * 1024
+MAX_BATCH_BYTES = MIB
 
 
 class DirectPush:

@@ -32,16 +32,18 @@ from registry.cluster.replication.recent_frames import RecentFrames
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.messages import CommitAcknowledgement, Heartbeat
 from registry.errors import StorageFailed
+from registry.event_loop.now import now_s
 from registry.ports import Bus, Clock
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 from registry.telemetry.log_limit import UNAUTHENTICATED_PERIOD_S, LogLimit
+from registry.units import KIB, to_ms
 
 log = EventLog("concord.gossip")
 
 MAX_APPLYING = 512
 MAX_NEEDS = 1000  # entries of at most 16 bytes
-BODY_ROOM_BYTES = MAX_FRAME_BYTES - MAX_DELTA_BYTES - 32 * 1024
+BODY_ROOM_BYTES = MAX_FRAME_BYTES - MAX_DELTA_BYTES - 32 * KIB
 HOLD_CHECK_S = 0.02
 MAX_AWAITING = 10_000
 OWN_ECHO_S = 10.0
@@ -86,7 +88,7 @@ class Gossip:
         self._acknowledgements = acknowledgements
         self._incarnation = incarnation
         self._recent_frames = recent_frames
-        self._began = asyncio.get_running_loop().time()
+        self._began = now_s()
         self._gate: CausalBuffer[tuple[Frame, Incoming]] = CausalBuffer()
         self._holding = asyncio.Event()
         self._applying = asyncio.Semaphore(MAX_APPLYING)
@@ -202,10 +204,7 @@ class Gossip:
 
     def _receive_own(self, frame: Frame) -> None:
         """Take in an own frame that came back. Under another incarnation it echoes the last one, or is a clone's."""
-        echo = (
-            frame.incarnation < self._incarnation.number
-            and asyncio.get_running_loop().time() < self._began + OWN_ECHO_S
-        )
+        echo = frame.incarnation < self._incarnation.number and now_s() < self._began + OWN_ECHO_S
         if frame.incarnation == self._incarnation.number:
             self._count("echo")
             self._acknowledgements.echoed(frame.sequence if frame.kind == CHANGE else None)
@@ -353,7 +352,7 @@ class Gossip:
 
     @staticmethod
     def _loop_ms() -> int:
-        return int(asyncio.get_running_loop().time() * 1000)
+        return to_ms(now_s())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -14,6 +14,7 @@ from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.anti_entropy import AntiEntropy
 from registry.cluster.replication.site_lease import SiteLease
 from registry.cluster.rpc.messages import Heartbeat
+from registry.event_loop.now import now_s
 
 FRAME_DELIVERY_S = 0.3
 STALE_AFTER_S = 2.0
@@ -58,7 +59,7 @@ class HeartbeatReactions:
 
     def lags_site(self) -> bool:
         """Return whether a member of the own site has been ahead for too long."""
-        now = asyncio.get_running_loop().time()
+        now = now_s()
         for member in self._members.of_own_site():
             since = self._ahead_since.get(member.instance)
             if since is not None and member.ahead and now - since > STALE_AFTER_S:

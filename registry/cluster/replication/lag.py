@@ -10,6 +10,7 @@ from crdt.clock import COUNTER_BITS
 from registry.cluster.membership.members import Members
 from registry.ports import Clock
 from registry.telemetry.counters import Durations
+from registry.units import to_s
 
 BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 600.0, 3600.0)
 
@@ -39,7 +40,7 @@ class ReplicationDelays:
         member = self._members.get(instance or "")
         if member is None:
             return  # it has never been heard of: a writer's hint, or one that left the cluster long ago
-        delay_s = max(self._clock.now_ms() - (time >> COUNTER_BITS), 0) / 1000
+        delay_s = to_s(max(self._clock.now_ms() - (time >> COUNTER_BITS), 0))
         key = (member.beat.site, "gossip" if by_frame else "anti-entropy")
         if key not in self.by_site:
             self.by_site[key] = Durations(BOUNDS_S)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from registry.cluster.membership.members import Member
 from registry.cluster.transfer.locator import MISS_BOUND_S
+from registry.event_loop.now import now_s
 
 REMEMBERED_S = 0.1
 """Seconds for which an answer counts, from its question. A push of another site in this time is found by a later miss.
@@ -38,7 +39,7 @@ class _Member:
     def remember(self, document: str, asked_at: float) -> None:
         self.asked_at.pop(document, None)
         self.asked_at[document] = asked_at
-        while _now() - next(iter(self.asked_at.values())) >= REMEMBERED_S:
+        while now_s() - next(iter(self.asked_at.values())) >= REMEMBERED_S:
             self.asked_at.popitem(last=False)
             if not self.asked_at:
                 return
@@ -76,7 +77,7 @@ class ReadRepair:
         asked = self._members.setdefault(member.instance, _Member())
         if document in asked.pending:
             return asked.pending[document]
-        if _now() - asked.asked_at.get(document, -REMEMBERED_S) < REMEMBERED_S or len(asked.pending) >= MAX_PENDING:
+        if now_s() - asked.asked_at.get(document, -REMEMBERED_S) < REMEMBERED_S or len(asked.pending) >= MAX_PENDING:
             return None
         asked.pending[document] = asyncio.get_running_loop().create_future()
         asked.gathering.append(document)
@@ -93,7 +94,7 @@ class ReadRepair:
             while asked.gathering:
                 documents = asked.gathering[:DOCUMENTS_AT_ONCE]
                 del asked.gathering[:DOCUMENTS_AT_ONCE]
-                asked_at, has_answered = _now(), False
+                asked_at, has_answered = now_s(), False
                 self.questions += 1
                 try:
                     has_answered = await self._learn(member, documents)
@@ -106,7 +107,3 @@ class ReadRepair:
                             answer.set_result(None)
         finally:
             asked.under_way -= 1
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

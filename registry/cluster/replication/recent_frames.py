@@ -2,8 +2,10 @@
 
 from collections import deque
 
+from registry.units import MIB
+
 MAX_FRAMES = 1024
-MAX_BYTES = 8 * 1024 * 1024
+MAX_BYTES = 8 * MIB
 
 
 class RecentFrames:

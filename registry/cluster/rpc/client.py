@@ -34,9 +34,11 @@ from registry.cluster.rpc.sessions import (
     sign_request,
     token_text,
 )
+from registry.event_loop.now import now_s
 from registry.oci.names import Digest
 from registry.ports import Body, Clock, PeerResponse, PeerTransport, PeerUnreachable
 from registry.telemetry.request_ids import forwarded_headers
+from registry.units import GIB, to_s
 
 T = TypeVar("T")
 
@@ -44,8 +46,8 @@ PREFIX = "/_concord/peer"
 TIMEOUT_S = 5.0
 PROVEN_S = 5.0
 NO_CONTENT = Digest("sha256:" + 64 * "0")
-MAX_ANSWER_BYTES = 1024 * 1024 * 1024  # a document of millions of facts comes in one piece
-RENEW_S = SESSION_MS / 1000 * 0.9  # by our own steady clock: the other side's may show another year
+MAX_ANSWER_BYTES = GIB  # a document of millions of facts comes in one piece
+RENEW_S = to_s(SESSION_MS) * 0.9  # by our own steady clock: the other side's may show another year
 
 
 class PeerRefused(PeerUnreachable):
@@ -84,7 +86,7 @@ class PeerClient:
     ) -> T:
         """POST a question to a member. Raises PeerUnreachable, or PeerRefused for an answer that is none."""
         url = self._members.url(member)
-        asked_at = asyncio.get_running_loop().time()
+        asked_at = now_s()
         member.asked_at.append(asked_at)
         try:
             with _noted(member):
@@ -120,7 +122,7 @@ class PeerClient:
         url = self._members.url(member)
         text = b64encode(msgspec.msgpack.encode(question)).decode()
         headers = [("Concord-Parameters", text)]
-        if asyncio.get_running_loop().time() > self._answered_at.get(url, 0.0) + PROVEN_S:
+        if now_s() > self._answered_at.get(url, 0.0) + PROVEN_S:
             await self.held_size(member, NO_CONTENT, TIMEOUT_S)  # renews a session that has become worthless
         with _noted(member):
             async with asyncio.timeout(timeout_s) as limit:
@@ -141,7 +143,7 @@ class PeerClient:
                 raise SessionRefused(f"{url} does not accept our session")
             if not is_mac(response.headers.get("concord-mac"), sign_answer(session, sequence, response.status, raw)):
                 raise PeerRefused(f"{url} answered {response.status} without a valid MAC")
-            self._answered_at[url] = asyncio.get_running_loop().time()
+            self._answered_at[url] = now_s()
             if response.status != 200:
                 raise PeerRefused(f"{url} answered {response.status}: {raw[:100].decode(errors='replace')}")
         try:
@@ -216,7 +218,7 @@ class PeerClient:
         is its incarnation if known: a session of an earlier one would fail, and content cannot be sent twice."""
         at = (url, instance)
         async with self._opening.setdefault(at, asyncio.Lock()):
-            now = asyncio.get_running_loop().time()
+            now = now_s()
             session, renew_at = self._sessions.get(at, (None, 0.0))
             is_usable = session is not None and now <= renew_at and session.incarnation >= incarnation
             # An instance that was removed goes on under another id, also while a session is being opened.

@@ -7,9 +7,9 @@ authentic. So one acceptance in this incarnation outweighs any number of refusal
 or a stranger at a configured address, cannot take a working instance out of its balancer.
 """
 
-import asyncio
 from collections.abc import Iterable
 
+from registry.event_loop.now import now_s
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 
@@ -52,7 +52,7 @@ class KeyAcceptance:
 
     def refused(self, url: str) -> None:
         """Note that whatever answers at an address refuses the key, and log it once a minute."""
-        now = asyncio.get_running_loop().time()
+        now = now_s()
         if url not in self._refusing and len(self._refusing) >= MAX_REFUSING:
             return
         if now < self._refusing.get(url, now - LOG_INTERVAL_S) + LOG_INTERVAL_S:
@@ -77,7 +77,7 @@ class KeyAcceptance:
     def presented(self, client: str) -> None:
         """Note that a client has asked for a session with a key that this instance does not have, and log it once a
         minute. Anyone can cause this, so nothing else follows from it."""
-        now = asyncio.get_running_loop().time()
+        now = now_s()
         if now >= self._presented_at + LOG_INTERVAL_S:
             self._presented_at = now
             log.error(

@@ -19,8 +19,9 @@ from blake3 import blake3
 
 from crdt.errors import Malformed, Unauthentic
 from registry.cluster.rpc.keys import ClusterKey
+from registry.units import HOUR_S, to_ms
 
-SESSION_MS = 3600 * 1000
+SESSION_MS = to_ms(HOUR_S)
 NONCE_SIZE = 16
 MAX_SESSIONS = 10_000
 WINDOW = 4096

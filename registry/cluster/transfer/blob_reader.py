@@ -22,15 +22,16 @@ from registry.storage.quarantine import MAX_FILES, Quarantine
 from registry.storage.store import BlobStore
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
+from registry.units import HOUR_S, KIB, to_ms
 
 log = EventLog("concord.contents")
 
 Pieces = AsyncGenerator[bytes | bytearray, None]
 
-WHOLE_BYTES = 256 * 1024
+WHOLE_BYTES = 256 * KIB
 """Content up to this size is waited for as a whole, so that one that turns out bad is a clean error."""
 TRIES = 4
-NOTE_AGAIN_MS = 3600 * 1000
+NOTE_AGAIN_MS = to_ms(HOUR_S)
 MAX_UNREPAIRED = 10_000
 REPAIRS_AT_ONCE = 64
 
@@ -45,7 +46,7 @@ class BlobReader:
         self._store = store
         self._transfers = transfers
         self._clock = clock
-        self._verify_after_ms = int(verify_after_s * 1000)
+        self._verify_after_ms = to_ms(verify_after_s)
         self.quarantine = Quarantine(store, catalog.database)
         self.repaired = 0
         """Corrupt contents that were repaired, since the start."""

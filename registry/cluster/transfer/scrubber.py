@@ -28,6 +28,7 @@ from registry.cluster.transfer.blob_reader import BlobReader
 from registry.cluster.transfer.transfer import Transfer, TransferFailed
 from registry.config import Config
 from registry.errors import ContentUnreachable, StorageFailed
+from registry.event_loop.now import now_s
 from registry.oci.names import Digest
 from registry.ports import Clock
 from registry.storage.checked import Corrupt, VerifiedFile
@@ -36,11 +37,11 @@ from registry.storage.jobs import in_executor
 from registry.storage.store import BlobStore
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
+from registry.units import MIB, to_ms, to_s
 
 log = EventLog("concord.scrub")
 
 LOOK_S = 60.0
-MIB = 1024 * 1024
 DEFAULT_MIB_S = 20.0
 BATCH = 64
 BODIES = 8
@@ -90,8 +91,8 @@ class Scrubber:
         self._pace = _Pace((config.scrub_mib_s or DEFAULT_MIB_S) * MIB)
         spans = int((config.scrub_mib_s or DEFAULT_MIB_S) * BURST_S / AT_ONCE)
         self._window_bytes = max(1, min(spans, MAX_SPANS)) * CHECK_SPAN_BYTES
-        self._every_ms = int(config.scrub_interval_s * 1000)
-        self._bodies_due_at = asyncio.get_running_loop().time() + BODIES_AFTER_S
+        self._every_ms = to_ms(config.scrub_interval_s)
+        self._bodies_due_at = now_s() + BODIES_AFTER_S
         self._asked = asyncio.Event()
         self._repairs: set[asyncio.Task[None]] = set()
         self.running: Pass | None = None
@@ -160,7 +161,7 @@ class Scrubber:
                 break  # what is due still could not be checked, or that not be noted
             first = rows[0]
             await self._check_batch(rows, [self.all])
-        if self.running is None and asyncio.get_running_loop().time() >= self._bodies_due_at:
+        if self.running is None and now_s() >= self._bodies_due_at:
             await self._check_bodies([self.all])
 
     async def _check_batch(self, rows: list[ContentRow], tallies: list[Pass]) -> None:
@@ -210,7 +211,7 @@ class Scrubber:
 
     async def _check_bodies(self, tallies: list[Pass]) -> None:
         """Compare the bodies of manifests with their digests, a few at a time."""
-        self._bodies_due_at = asyncio.get_running_loop().time() + self._every_ms / 1000
+        self._bodies_due_at = now_s() + to_s(self._every_ms)
         number = 0
         while bodies := self._catalog.queries.bodies_behind(number, BODIES):
             number = bodies[-1][0]
@@ -268,7 +269,7 @@ class _Pace:
         """Record that bytes were read, and wait until more may be."""
         for tally in tallies:
             tally.bytes += size
-        now = asyncio.get_running_loop().time()
+        now = now_s()
         self._free_at = max(self._free_at, now) + size / self._bytes_per_s
         if self._free_at - now > NAP_S:
             await asyncio.sleep(self._free_at - now)

@@ -22,6 +22,7 @@ from registry.cluster.rpc.client import PeerClient
 from registry.cluster.transfer.locator import Locator
 from registry.cluster.transfer.pass_through import PassThroughSink
 from registry.errors import ContentUnreachable, StorageFailed
+from registry.event_loop.now import now_s
 from registry.oci.names import Digest, algorithm_of, digest_of
 from registry.ports import Clock, DiskFile, PeerUnreachable
 from registry.storage.checked import Corrupt, VerifiedFile
@@ -432,13 +433,13 @@ class Transfers:
             )
             last = self._distrusted.pop((member.instance, digest), None)
             pause_s = min(2 * last.pause_s, MAX_DISTRUST_S) if last else FIRST_DISTRUST_S
-            self._distrusted[member.instance, digest] = _Distrust(asyncio.get_running_loop().time() + pause_s, pause_s)
+            self._distrusted[member.instance, digest] = _Distrust(now_s() + pause_s, pause_s)
         while len(self._distrusted) > MAX_DISTRUSTED:
             self._distrusted.popitem(last=False)
 
     def _is_distrusted(self, member: Member, digest: Digest) -> bool:
         last = self._distrusted.get((member.instance, digest))
-        return last is not None and asyncio.get_running_loop().time() < last.until
+        return last is not None and now_s() < last.until
 
     def _trust(self, digest: Digest, members: list[Member]) -> None:
         """End the distrust of holders that sent the right bytes."""

@@ -14,6 +14,7 @@ from registry.errors import Unsupported
 from registry.http.admin.acts import Outcome
 from registry.http.admin.context import AdminContext, CollectionContext
 from registry.storage.leftovers import Swept
+from registry.units import to_ms
 
 MAX_DECISIONS = 10_000
 PAGE = 1000
@@ -82,7 +83,7 @@ async def _untagged(context: CollectionContext, age_s: float, dry: bool) -> dict
     """Delete the untagged manifests of every repository that are old enough, and return their digests by repository."""
     found: dict[str, list[str]] = {}
     last = ""
-    before_ms = context.clock.now_ms() - int(age_s * 1000)
+    before_ms = context.clock.now_ms() - to_ms(age_s)
     while repositories := context.queries.repositories(last, PAGE):
         for repository in repositories:
             if not is_understood(context.database, document_name(repository)):

@@ -26,6 +26,7 @@ from registry.catalog.understanding import MAX_LISTED, not_understood, not_under
 from registry.http.admin.context import AdminContext, MembersContext, PlacementContext, ProcessContext
 from registry.http.admin.standing import MaintenanceTimes, last_seen_ms, maintenance_times
 from registry.telemetry.refusals import REASONS
+from registry.units import to_s
 
 OPENMETRICS = "application/openmetrics-text"
 INITIAL_VALUES: dict[str, dict[str, int]] = {
@@ -237,7 +238,7 @@ def _maintenance_times(done: MaintenanceTimes) -> Iterator[Metric]:
         ("last_backup", "end of the last backup of this data directory", backup.ended_ms if backup else None),
     ):
         if at_ms is not None:
-            yield _gauge(f"{name}_timestamp_seconds", what, at_ms / 1000)
+            yield _gauge(f"{name}_timestamp_seconds", what, to_s(at_ms))
 
 
 def _members(context: MembersContext) -> Iterator[Metric]:
@@ -270,7 +271,7 @@ def _members(context: MembersContext) -> Iterator[Metric]:
         families["missing_changes"].add_metric(labels, member.missing_changes)
         seen_ms = last_seen_ms(context, member)
         for name, value in (
-            ("last_seen_timestamp_seconds", seen_ms / 1000 if seen_ms is not None else None),
+            ("last_seen_timestamp_seconds", to_s(seen_ms) if seen_ms is not None else None),
             ("clock_offset_seconds", context.offsets.offset_s(member)),
             ("policy_matches", context.watch.policy_matches(member)),
         ):

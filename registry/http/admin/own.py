@@ -23,13 +23,14 @@ from registry.http.admin.standing import addresses, instance_state, maintenance_
 from registry.http.oci.answers import JsonResponse
 from registry.http.wire.request import small_body
 from registry.oci.names import Repository, Tag, parse_repository
+from registry.units import KIB
 
 PAGE = 1000
 CONFLICTS_A_STEP = 64
 """Conflicts whose facts are read before the loop turns: 2 ms of processor time where each has a few."""
 MAX_NAMED = 10
 """Documents that the answer on readiness names."""
-MAX_QUESTION_BYTES = 64 * 1024
+MAX_QUESTION_BYTES = 64 * KIB
 
 
 async def health(admin: AdminContext, request: Request) -> Response:

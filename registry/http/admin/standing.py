@@ -1,12 +1,13 @@
 """Fields of the status about this instance and its members: names, disk space, policy, clocks."""
 
-import asyncio
 from typing import Any, NamedTuple
 
 from registry.cluster.membership.members import Member
+from registry.event_loop.now import now_s
 from registry.http.admin.context import LeavingContext, MembersContext, PlacementContext, ProcessContext
 from registry.storage.backup_note import BackupNote, read_note
 from registry.storage.space import DiskSpace
+from registry.units import to_ms
 
 
 def instance_state(context: ProcessContext) -> dict[str, Any]:
@@ -33,9 +34,9 @@ class MaintenanceTimes(NamedTuple):
 
 async def maintenance_times(context: PlacementContext) -> MaintenanceTimes:
     ended_at, last = context.garbage_collector.ended_at, context.scrubber.last
-    ago_s = asyncio.get_running_loop().time() - ended_at if ended_at is not None else None
+    ago_s = now_s() - ended_at if ended_at is not None else None
     return MaintenanceTimes(
-        int(context.clock.now_ms() - ago_s * 1000) if ago_s is not None else None,
+        context.clock.now_ms() - to_ms(ago_s) if ago_s is not None else None,
         last.ended_ms if last is not None else None,
         context.scrubber.oldest_check_ms(),
         await read_note(context.disk),
@@ -108,7 +109,7 @@ def last_seen_ms(context: MembersContext, member: Member) -> int | None:
     """Return the time of a member's last message by this instance's wall clock. A time from an earlier incarnation
     may be some minutes early."""
     silent_s = member.silent_s
-    return int(context.clock.now_ms() - silent_s * 1000) if silent_s is not None else member.seen_ms
+    return context.clock.now_ms() - to_ms(silent_s) if silent_s is not None else member.seen_ms
 
 
 def _room(space: DiskSpace) -> dict[str, int]:

@@ -19,6 +19,7 @@ from registry.errors import (
     ManifestUnknown,
     TooManyTags,
 )
+from registry.event_loop.now import now_s
 from registry.event_loop.steps import ROWS_PER_STEP, Steps, run_in_steps
 from registry.http.oci.conditions import content_headers, etag_of, matches
 from registry.http.oci.context import ManifestContext
@@ -59,14 +60,14 @@ def _find(context: ManifestContext, repository: Repository, reference: str) -> M
 async def _body_from_peers(context: ManifestContext, repository: Repository, row: ManifestRow) -> bytes:
     """A body that is on its way here. Wait for a member that has it. Raises ContentUnreachable; ManifestUnknown when
     the manifest is deleted meanwhile."""
-    deadline = asyncio.get_running_loop().time() + context.holder_wait_s
+    deadline = now_s() + context.holder_wait_s
     while True:
         body = await context.bodies.fetch(row.digest)
         if body is not None:
             return body
         if context.queries.manifest(repository, row.digest) is None:
             raise ManifestUnknown("it was deleted before its body came", {"reference": row.digest})
-        if asyncio.get_running_loop().time() > deadline or not context.members.all():
+        if now_s() > deadline or not context.members.all():
             uploader = context.queries.instance_of(row.writer)
             raise ContentUnreachable(
                 f"{row.digest} cannot be had now: {context.locator.whereabouts(uploader)}",

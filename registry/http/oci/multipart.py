@@ -10,8 +10,9 @@ from contextlib import aclosing
 from typing import NamedTuple
 
 from registry.oci.ranges import ByteRange
+from registry.units import KIB
 
-GAP_BYTES = 256 * 1024
+GAP_BYTES = 256 * KIB
 """The most that is read and dropped between two ranges. A MiB, which is checked as a whole, is read four times at
 most."""
 BOUNDARY_SIZE = 16

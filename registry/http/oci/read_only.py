@@ -35,6 +35,7 @@ from registry.storage.store import BlobStore
 from registry.telemetry.counters import Traffic
 from registry.telemetry.log_limit import LogLimit
 from registry.telemetry.request_ids import RequestIds
+from registry.units import to_ms
 
 API = PREFIX.encode()
 MAX_NOTED = 10_000
@@ -58,7 +59,7 @@ class ReadOnlyApp:
         self._queries = Queries(database)
         self._store = BlobStore(disk, database)
         self._clock = clock
-        self._verify_after_ms = int(verify_after_s * 1000)
+        self._verify_after_ms = to_ms(verify_after_s)
         self._log_requests = log_requests
         self._proxies = proxies
         self._ids = RequestIds(clock)

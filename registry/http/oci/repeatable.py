@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator
 
-REPEATABLE_BYTES = 256 * 1024
+from registry.units import KIB
+
+REPEATABLE_BYTES = 256 * KIB
 
 
 class RepeatableBody:

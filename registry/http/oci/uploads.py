@@ -26,6 +26,7 @@ from registry.errors import (
     NameInvalid,
     UploadUnreachable,
 )
+from registry.event_loop.now import now_s
 from registry.http.oci.blobs import mount_blob
 from registry.http.oci.context import UploadContext
 from registry.http.oci.repeatable import RepeatableBody
@@ -159,7 +160,7 @@ async def _forward(
     question = ForwardedUploadRequest(
         wanted.method, wanted.repository, upload_id, wanted.digest, wanted.span, wanted.network
     )
-    until = asyncio.get_running_loop().time() + OWNER_RESTART_WAIT_S
+    until = now_s() + OWNER_RESTART_WAIT_S
     while True:
         try:
             answer = await context.peers.ask_with_content(
@@ -169,7 +170,7 @@ async def _forward(
         except PeerUnreachable as error:
             # One that has restarted knows no session from before; the next request opens another.
             may_answer = isinstance(error, SessionRefused) or (wanted.upload.has_bytes and owner.may_be_restarting)
-            if body.is_sent or not may_answer or asyncio.get_running_loop().time() > until:
+            if body.is_sent or not may_answer or now_s() > until:
                 raise
         await asyncio.sleep(RETRY_S)
 

@@ -50,12 +50,13 @@ from registry.ports import PeerResponse, PeerUnreachable
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 from registry.telemetry.request_ids import HEADER, forwarded_headers
+from registry.units import GIB
 
 log = EventLog("concord.peers")
 
 T = TypeVar("T")
 
-MAX_QUESTION_BYTES = 1024 * 1024 * 1024  # a document of millions of facts comes in one piece
+MAX_QUESTION_BYTES = GIB  # a document of millions of facts comes in one piece
 STREAMED_PATHS = ("/upload",)
 FORWARDED = "concord-forwarded"
 FORWARD_TIMEOUT_S = 30.0

@@ -21,14 +21,15 @@ from registry.http.peer.context import ContentContext, DocumentContext, PeerCont
 from registry.oci.names import parse_digest
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
+from registry.units import KIB, MIB
 
 log = EventLog("concord.peers")
 
 T = TypeVar("T")
 
-MAX_DIFFS_BYTES = 16 * 1024 * 1024
+MAX_DIFFS_BYTES = 16 * MIB
 DECODED_A_STEP = 16
-MAX_BODIES_BYTES = 256 * 1024  # a slow line is to get through some
+MAX_BODIES_BYTES = 256 * KIB  # a slow line is to get through some
 
 
 class RequestRefused(Exception):

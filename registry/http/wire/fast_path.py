@@ -30,9 +30,10 @@ from registry.storage.checked import Corrupt
 from registry.storage.store import BlobStore
 from registry.telemetry.counters import Served, Traffic
 from registry.telemetry.request_ids import RAW_HEADER, RequestIds
+from registry.units import KIB, MIB, to_ms
 
-MAX_BODY_BYTES = 64 * 1024
-CACHE_BYTES = 16 * 1024 * 1024
+MAX_BODY_BYTES = 64 * KIB
+CACHE_BYTES = 16 * MIB
 OVERHEAD_BYTES = 1024
 MAX_PAGE = 1000
 
@@ -81,7 +82,7 @@ class FastPath:
         self._queries = Queries(database)
         self._store = store
         self._clock = clock
-        self._verify_after_ms = int(verify_after_s * 1000)
+        self._verify_after_ms = to_ms(verify_after_s)
         self._on_used = on_used
         self._on_corrupt = on_corrupt
         self._cached: OrderedDict[bytes, CachedResponse] = OrderedDict()

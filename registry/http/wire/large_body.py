@@ -9,11 +9,13 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
-INITIAL_BUFFER_BYTES = 64 * 1024
-MAX_BUFFER_BYTES = 1024 * 1024
+from registry.units import KIB, MIB
+
+INITIAL_BUFFER_BYTES = 64 * KIB
+MAX_BUFFER_BYTES = MIB
 """The largest buffer: so many bytes are received before the application asks for them."""
 MAX_POOLED_BUFFERS = 16
-MAX_LENT_BYTES = 64 * 1024 * 1024
+MAX_LENT_BYTES = 64 * MIB
 """Over all connections, for buffers that are larger than `INITIAL_BUFFER_BYTES`."""
 
 

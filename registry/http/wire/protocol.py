@@ -34,16 +34,17 @@ from registry.http.wire.closing import LingeringTransport, ending_with_the_conne
 from registry.http.wire.fast_path import Headers
 from registry.http.wire.heads import NO_HTTP, NO_TUNNEL, TOO_LARGE, Refusal, refusal_of, without_offer
 from registry.http.wire.large_body import LargeBody
+from registry.units import KIB, MIB
 
-MAX_HEAD_BYTES = 64 * 1024
+MAX_HEAD_BYTES = 64 * KIB
 HEAD_S = 30.0
 HEADS_AT_ONCE = 32
 MAX_PIPELINED = 8
-LARGE_BODY_BYTES = 256 * 1024
+LARGE_BODY_BYTES = 256 * KIB
 MAX_LENGTH_DIGITS = 18
 UNREAD_S = 60.0
 """Time after which a client that reads nothing is disconnected."""
-LINGER_BYTES = 4 * 1024 * 1024
+LINGER_BYTES = 4 * MIB
 """Bytes that are read and discarded behind a refusal: the largest manifest, which clients send before they read."""
 
 _HEAD_END = b"\r\n\r\n"

@@ -14,11 +14,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from registry.errors import TooManyAnswers
+from registry.event_loop.now import now_s
 from registry.http.oci.answers import CutOff
+from registry.units import KIB, MIB
 
-MAX_BYTES = 64 * 1024 * 1024
-COUNTED_BYTES = 64 * 1024
-PIECE_BYTES = 64 * 1024
+MAX_BYTES = 64 * MIB
+COUNTED_BYTES = 64 * KIB
+PIECE_BYTES = 64 * KIB
 """Handed to the server at once, which then waits until most of it was read."""
 FAIR_S = 5.0
 """No response is cut off before this time: 4 MiB in it are less than 10 Mbit/s."""
@@ -56,9 +58,9 @@ class ResponseMemoryBudget:
     async def wait_for_room(self, size_bytes: int) -> None:
         """Return once there is room for an answer, which may be gone again in the next moment. Raises
         TooManyAnswers."""
-        until = _now() + WAIT_S
+        until = now_s() + WAIT_S
         while not self.has_room(size_bytes):
-            if _now() >= until:
+            if now_s() >= until:
                 raise TooManyAnswers("this instance is sending as much as it takes into memory; ask again")
             self._preempt_oldest()
             self._freed.clear()
@@ -70,8 +72,8 @@ class ResponseMemoryBudget:
 
     def _preempt_oldest(self) -> None:
         oldest = next(iter(self._answers), None)
-        if oldest is not None and not oldest.is_preempted and _now() - oldest.begun >= FAIR_S:
-            oldest.preempt(_now())
+        if oldest is not None and not oldest.is_preempted and now_s() - oldest.begun >= FAIR_S:
+            oldest.preempt(now_s())
 
     async def send(self, response: Response, scope: Scope, receive: Receive, send: Send) -> None:
         """Send a response, counted until the client has read most of it. Raises CutOff if it is preempted."""
@@ -79,7 +81,7 @@ class ResponseMemoryBudget:
         if len(body) <= COUNTED_BYTES:
             await response(scope, receive, send)
             return
-        answer = _Answer(_now())
+        answer = _Answer(now_s())
         self._answers[answer] = None
         self.held_bytes += len(body)
         try:
@@ -99,7 +101,3 @@ class ResponseMemoryBudget:
             del self._answers[answer]
             self.held_bytes -= len(body)
             self._freed.set()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

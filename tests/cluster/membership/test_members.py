@@ -39,7 +39,7 @@ class Loop:
     def __init__(self, monkeypatch):
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time()
-        monkeypatch.setattr("registry.cluster.membership.members._now", lambda: self.now)
+        monkeypatch.setattr("registry.cluster.membership.members.now_s", lambda: self.now)
 
 
 async def test_an_older_heartbeat_changes_nothing(members):

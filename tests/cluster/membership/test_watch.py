@@ -24,7 +24,7 @@ class Watched:
     def __init__(self, monkeypatch, caplog):
         self.now = asyncio.get_running_loop().time()
         for module in ("members", "watch"):
-            monkeypatch.setattr(f"registry.cluster.membership.{module}._now", lambda: self.now)
+            monkeypatch.setattr(f"registry.cluster.membership.{module}.now_s", lambda: self.now)
         caplog.set_level(logging.INFO, "concord.members")
         self._log = caplog
         self.clock = StillClock()

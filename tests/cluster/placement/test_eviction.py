@@ -43,7 +43,7 @@ async def test_what_nobody_else_holds_is_not_asked_for_again_and_again(monkeypat
     async def held_bytes(database):
         return 100
 
-    monkeypatch.setattr("registry.cluster.placement.eviction._now", lambda: now)
+    monkeypatch.setattr("registry.cluster.placement.eviction.now_s", lambda: now)
     monkeypatch.setattr("registry.cluster.placement.eviction.content_bytes_aside", held_bytes)
     monkeypatch.setattr("registry.cluster.placement.eviction.least_used", lambda *arguments: passes.append(now) or [])
     evict = Evictor(budget(100), SimpleNamespace(database=None), *[None] * 6)
