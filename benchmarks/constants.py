@@ -11,6 +11,7 @@ import os
 import resource
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -23,14 +24,18 @@ from crdt.frame import CHANGE, HEARTBEAT, Frame, seal
 from registry.adapters.clock import SystemClock
 from registry.adapters.disk import SystemDisk
 from registry.adapters.no_bus import SilentBus
+from registry.capabilities import OWN
 from registry.catalog.catalog import PATH, Catalog
 from registry.catalog.change_sink import Unpublished
 from registry.catalog.database import Transaction
 from registry.catalog.queries import document_name
 from registry.catalog.repository import store_body
-from registry.cluster.membership.incarnation import Incarnation
-from registry.cluster.membership.members import Members
+from registry.cluster.membership.events import MembershipEvents
+from registry.cluster.membership.incarnation import CloneGuard, Incarnation
+from registry.cluster.membership.members import Member, Members
 from registry.cluster.replication.acknowledgements import Acknowledgements
+from registry.cluster.replication.change_applier import ChangeApplier
+from registry.cluster.replication.frame_sender import FrameSender
 from registry.cluster.replication.gossip import Gossip
 from registry.cluster.replication.recent_frames import RecentFrames
 from registry.cluster.rpc.keys import ClusterKey
@@ -67,17 +72,14 @@ async def measure(scratch: Path, tags: int, repositories: int) -> None:
     print(f"{sum(map(len, frames)) / tags:10.0f} bytes    a change's frame")
     size = sum(file.stat().st_size for file in (scratch / "first").iterdir() if file.name.startswith(PATH))
     print(f"{size / tags:10.0f} bytes    of SQLite for a tag with its manifest")
-    members = Members(second.instance_id, "there")
-    acknowledgements, recent_frames = Acknowledgements(members), RecentFrames()
-    incarnation = Incarnation(second.incarnation, acknowledgements, recent_frames)
-    gossip = Gossip(second, SilentBus(), [KEY], members, acknowledgements, incarnation, recent_frames, SystemClock())
+    applier, gossip, members = receiving(second)
     members.receive_heartbeat(first.instance_id, heartbeat(first, 1), 1, on_bus=False)
-    await timed("a change received, committed in groups", tags, partial(receive, gossip, frames))
+    await timed("a change received, committed in groups", tags, partial(receive, gossip, applier, frames))
     assert second.replica.root() == first.replica.root(), "all frames were taken in"
     members.receive_heartbeat(first.instance_id, heartbeat(first, 2), 2, on_bus=False)  # live again: that took a while
     beats = [beat(first, number) for number in range(3, 20_003)]
     print(f"{len(beats[0]):10.0f} bytes    a heartbeat at a site of {SITE_SIZE}")
-    await timed("a heartbeat received", len(beats), partial(receive, gossip, beats))
+    await timed("a heartbeat received", len(beats), partial(receive, gossip, applier, beats))
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:10.0f} MB       resident at most")
 
 
@@ -143,11 +145,44 @@ def beat(catalog: Catalog, number: int) -> bytes:
     return seal(Frame(HEARTBEAT, sender, catalog.incarnation, number, payload), KEY.frames)
 
 
-async def receive(gossip: Gossip, frames: list[bytes]) -> None:
+class Unheard:
+    """Listens to the members and to diffs, and does nothing."""
+
+    def on_heard(self, member: Member) -> None:
+        pass
+
+    def request(self, member: Member) -> None:
+        pass
+
+    def on_stale_incarnation(self, member: Member, beat: Heartbeat) -> None:
+        pass
+
+    def on_removed_member_returned(self, instance: str, beat: Heartbeat) -> None:
+        pass
+
+    def request_diff(self, instance: str, document: str) -> None:
+        pass
+
+
+def receiving(catalog: Catalog) -> tuple[ChangeApplier, Gossip, Members]:
+    """Return the parts that take in frames, alone."""
+    events, bus, keys = MembershipEvents(), SilentBus(), [KEY]
+    events.connect(heard=[Unheard()], proof=Unheard(), stale=Unheard())
+    members = Members(catalog.instance_id, "there", events)
+    acknowledgements, recent_frames, outcomes = Acknowledgements(members), RecentFrames(), Counter[str]()
+    incarnation = Incarnation(catalog.incarnation, acknowledgements, recent_frames)
+    sender = FrameSender(bus, keys, members, incarnation, recent_frames, acknowledgements, OWN)
+    applier = ChangeApplier(catalog, members, sender, Unheard(), outcomes)
+    clones = CloneGuard(catalog, incarnation)
+    gossip = Gossip(bus, SystemClock(), keys, OWN, members, incarnation, clones, acknowledgements, applier, outcomes)
+    return applier, gossip, members
+
+
+async def receive(gossip: Gossip, applier: ChangeApplier, frames: list[bytes]) -> None:
     for frame in frames:
         await gossip.receive(frame)
-    while gossip._tasks:
-        await asyncio.gather(*gossip._tasks)
+    while applier._tasks:
+        await asyncio.gather(*applier._tasks)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def _peer(instance: Instance, access: AccessContext, uploads: UploadContext) -> 
         queries=catalog.queries,
         database=catalog.database,
         discovery=cluster.discovery,
-        diffs=cluster,
+        advances=cluster.advances,
         gossip=cluster.gossip,
         members=cluster.members,
         site_lease=cluster.site_lease,

@@ -6,11 +6,12 @@ bits. A name that this version does not know is shown and has no effect. Once a 
 never stands for anything else.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from crdt.change import Change
 from crdt.fact import KINDS, FactReader
-from crdt.header import encode_bits
+from crdt.header import Field, encode_bits
 
 MAX_CAPABILITIES = 64
 MAX_NAME = 32
@@ -29,6 +30,8 @@ class Abilities(NamedTuple):
 
     capabilities: tuple[str, ...]
     """Names in the order in which messages carry them."""
+    fields_of: Callable[[Change], tuple[Field, ...]]
+    """Returns the header fields that the version adds to the frame of a change."""
     critical_fields: frozenset[int] = frozenset()
     """Header fields of frames that the instance acts on, so that a sender may mark them as critical."""
     kinds: Mapping[str, FactReader] = KINDS
@@ -40,7 +43,11 @@ class Abilities(NamedTuple):
         return encode_bits(self.bits[name] for name in self.capabilities if name in self.bits)
 
 
-OWN = Abilities(tuple(sorted((CRITICAL_FACTS, FRAME_FIELDS))))
+def _no_fields(change: Change) -> tuple[Field, ...]:
+    return ()
+
+
+OWN = Abilities(tuple(sorted((CRITICAL_FACTS, FRAME_FIELDS))), _no_fields)
 """The features that this version understands."""
 
 

@@ -15,7 +15,7 @@ class CommitSteps:
     def __init__(self, cluster: Cluster, queries: Queries, compactor: Compactor, mark: ContentMark) -> None:
         self._garbage_collector = cluster.garbage_collector
         self._replicator = cluster.replicator
-        self._gossip = cluster.gossip
+        self._frame_sender = cluster.frame_sender
         self._bodies = cluster.bodies
         self._anti_entropy = cluster.anti_entropy
         self._delays = cluster.delays
@@ -34,7 +34,7 @@ class CommitSteps:
 
     def publish(self, change: Change) -> None:
         """Send the change as a frame."""
-        self._gossip.publish(change)
+        self._frame_sender.publish(change)
 
     def content_added(self) -> None:
         """Move the mark beside the content."""

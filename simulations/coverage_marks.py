@@ -11,7 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 import crdt.catchup as catchup
-import registry.cluster.replication.gossip as gossip
+import registry.cluster.replication.frame_sender as frame_sender
 import registry.cluster.replication.manifest_bodies as bodies
 from registry.catalog.replica import DocumentReplica
 from registry.cluster.placement.garbage_collection import GarbageCollector
@@ -32,7 +32,7 @@ def _resumed(arguments: tuple[Any, ...], result: Any) -> str:
 
 WATCHED: tuple[tuple[Any, str, Told], ...] = (
     (bodies, "fits_a_frame", lambda arguments, fits: "" if fits else "change deposited"),
-    (gossip, "_fit_to_frame", lambda arguments, change: "" if change.delta else "change announced"),
+    (frame_sender, "_fit_to_frame", lambda arguments, change: "" if change.delta else "change announced"),
     (DocumentReplica, "store_snapshot", lambda arguments, result: "document compacted"),
     (DocumentReplica, "changes", lambda arguments, changes: "changes in pages" if changes.more else ""),
     (AntiEntropy, "_audit_is_due", lambda arguments, due: "audit" if due else ""),

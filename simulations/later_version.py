@@ -26,7 +26,6 @@ def _read_later(fields: Sequence[str], time: int, writer: int) -> Fact | None:
 
 
 KINDS = {**KNOWN, KIND: _read_later}
-LATER = Abilities(tuple(sorted((*OWN.capabilities, CAPABILITY))), frozenset({FIELD}), KINDS, {**BITS, CAPABILITY: 9})
 
 
 def fields_of(change: Change) -> tuple[Field, ...]:
@@ -34,3 +33,8 @@ def fields_of(change: Change) -> tuple[Field, ...]:
     if change.document == DOCUMENT:
         return (Field(FIELD, b"to be understood", critical=True),)
     return (Field(IGNORED_FIELD, b"of a later version"),)
+
+
+LATER = Abilities(
+    tuple(sorted((*OWN.capabilities, CAPABILITY))), fields_of, frozenset({FIELD}), KINDS, {**BITS, CAPABILITY: 9}
+)

@@ -93,7 +93,7 @@ class Lifecycle:
 
     def expect_clone(self, node: Node, clone: Node) -> None:
         """Expect another instance to start on a copy of a disk, or from a backup of it."""
-        clone.abilities, clone.fields_of = node.abilities, node.fields_of
+        clone.abilities = node.abilities
         self._checkers.history.copied(node, clone)
 
     def known_to_be_gone(self, nodes: Iterable[Node]) -> set[str]:

@@ -17,7 +17,7 @@ from registry.errors import StorageFailed
 from registry.instance import Instance
 from registry.ports import PeerUnreachable
 from simulations.checkers import convergence
-from simulations.later_version import CAPABILITY, DOCUMENT, LATER, REPOSITORY, fields_of, later_fact
+from simulations.later_version import CAPABILITY, DOCUMENT, LATER, REPOSITORY, later_fact
 from simulations.node import Node
 from simulations.phases import until_violation
 from simulations.process import in_process, outside_processes
@@ -53,7 +53,7 @@ class MixedVersions:
 
     @staticmethod
     def _make_later(node: Node) -> None:
-        node.abilities, node.fields_of = LATER, fields_of
+        node.abilities = LATER
 
     async def phases(self) -> None:
         simulation = self._simulation

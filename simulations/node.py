@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from crdt.change import Change
-from crdt.header import Field
 from registry.capabilities import OWN
 from registry.catalog.catalog import PATH
 from registry.catalog.database import Reads
@@ -84,8 +82,6 @@ class Node:
         self._leaving: asyncio.Task[None] | None = None
         self.abilities = OWN
         """The abilities of its version."""
-        self.fields_of: Callable[[Change], tuple[Field, ...]] = lambda change: ()
-        """Returns the fields that its version puts in the header of a change's frame."""
 
     @property
     def up(self) -> bool:
@@ -139,7 +135,6 @@ class Node:
             self.instance = Instance(self._config(), clock, self.disk, bus, transport, abilities=self.abilities)
             cluster.born(self, self.instance)
             await self.instance.start()
-            self.instance.cluster.gossip.fields_of = self.fields_of
             self._leaving = cluster.loop.create_task(self._end_when_left(self.instance))
             self.started = True
             place = self.name if connected else f"{self.name}-alone"

@@ -127,7 +127,9 @@ class Questions(PeerClient):
         await travel(self._own, target, CONNECT_S)
         part = self._deployment.parts[target]
         session = NO_SESSION._replace(client=self._members.own_instance)
-        response = await QUESTIONS[path](cast(Any, part), AuthenticatedRequest(session, 0, "", body))
+        response = await QUESTIONS[path](
+            cast(Any, SimpleNamespace(documents=part)), AuthenticatedRequest(session, 0, "", body)
+        )
         await travel(target, self._own, CONNECT_S)
         self._deployment.traffic.note(path, len(body) + len(response.body))
         if response.status_code != 200:
@@ -162,13 +164,13 @@ class Part(Cluster):
             [KEY],
             ReadLease(clock.steady_s),
         )
-        self.cluster = self
+        self.replica, self.queries, self.database = catalog.replica, catalog.queries, catalog.database
         self.peers = self.anti_entropy._peers = self.discovery._peers = Questions(deployment, self, transport, clock)
-        self.catalog.attach(self.gossip.publish)
+        self.catalog.attach(self.frame_sender.publish)
         self.catalog.on_reached = lambda *reached: deployment.reached(self, *reached)
 
     def start(self) -> None:
-        for work in (self.gossip.run, self.anti_entropy.run, self.heartbeats.run, self.join.run):
+        for work in (self.gossip.run, self.applier.run, self.anti_entropy.run, self.heartbeats.run, self.join.run):
             self._tasks.append(asyncio.create_task(work()))
 
     def push(self, repository: str, tag: str, number: int) -> None:

@@ -20,7 +20,7 @@ import registry.cluster.placement.garbage_collection as collect
 import registry.cluster.placement.replicator as copies
 import registry.cluster.placement.write_concern as secure
 import registry.cluster.replication.anti_entropy as anti_entropy
-import registry.cluster.replication.gossip as gossip
+import registry.cluster.replication.frame_sender as frame_sender
 import registry.cluster.transfer.blob_reader as contents
 import registry.cluster.transfer.scrubber as scrub
 import registry.cluster.transfer.transfer as fetch
@@ -47,9 +47,9 @@ SMALL_LIMITS: tuple[tuple[Any, str, float], ...] = (
     (fetch, "READ_BYTES", 128),
     (ingest, "PIECE_BYTES", 256),
     (direct, "MAX_BODY_BYTES", 40),
-    (gossip, "MAX_DELTA_BYTES", 620),
-    (gossip, "MAX_NEEDS", 4),
-    (gossip, "BODY_ROOM_BYTES", 565),
+    (frame_sender, "MAX_DELTA_BYTES", 620),
+    (frame_sender, "MAX_NEEDS", 4),
+    (frame_sender, "BODY_ROOM_BYTES", 565),
     *((module, "ROWS_PER_STEP", 1) for module in (steps, view, documents, repository, secure)),
     (documents, "HASHES_A_STEP", 2),
     (trie, "STEP_ENTRIES", 1),

@@ -4,10 +4,10 @@ The parts are built from the bottom up: each gets the parts that it works with a
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
 from crdt.change import Change
-from crdt.vector import Vector
 from registry.capabilities import OWN, Abilities
 from registry.catalog.catalog import Catalog
 from registry.catalog.queries import document_name
@@ -16,6 +16,7 @@ from registry.cluster.membership.clock_offsets import ClockOffsets
 from registry.cluster.membership.content_handover import ContentHandover
 from registry.cluster.membership.decommission import Decommission
 from registry.cluster.membership.discovery import Discovery
+from registry.cluster.membership.events import MembershipEvents
 from registry.cluster.membership.heartbeats import Heartbeats, OwnHeartbeat
 from registry.cluster.membership.incarnation import CloneGuard, Incarnation, StaleNotices
 from registry.cluster.membership.join import Join, Readiness
@@ -33,7 +34,10 @@ from registry.cluster.placement.replicator import Replicator
 from registry.cluster.placement.write_concern import WriteConcern
 from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.anti_entropy import AntiEntropy
+from registry.cluster.replication.change_applier import ChangeApplier
 from registry.cluster.replication.direct_push import DirectPush
+from registry.cluster.replication.document_advances import DocumentAdvances
+from registry.cluster.replication.frame_sender import FrameSender
 from registry.cluster.replication.gossip import Gossip
 from registry.cluster.replication.heartbeat_reactions import HeartbeatReactions
 from registry.cluster.replication.lag import ReplicationDelays
@@ -86,6 +90,8 @@ class Cluster:
         self.rules_without_effect = self.policy.without_effect()
         self.space = DiskSpace(store.disk)
         self.lifecycle = Lifecycle()
+        self.events = MembershipEvents()
+        self.advances = DocumentAdvances()
         self.answers_clients = self.lifecycle.answers_clients
         self._build_replication(config, catalog, clock, transport, abilities)
         self._build_membership(config, catalog, clock, abilities)
@@ -98,7 +104,7 @@ class Cluster:
     def _build_replication(
         self, config: Config, catalog: Catalog, clock: Clock, transport: PeerTransport, abilities: Abilities
     ) -> None:
-        self.members = Members(catalog.instance_id, config.site, config.advertise_site)
+        self.members = Members(catalog.instance_id, config.site, self.events, config.advertise_site)
         self.members.own_name = config.instance_name
         self.member_store = MemberStore(catalog.database, self.members, clock)
         self.member_store.load()
@@ -106,20 +112,24 @@ class Cluster:
         self.acknowledgements = Acknowledgements(self.members)
         recent_frames = RecentFrames()
         self.incarnation = Incarnation(catalog.incarnation, self.acknowledgements, recent_frames)
-        self.gossip = Gossip(
-            catalog, self.bus, self.keys, self.members, self.acknowledgements, self.incarnation, recent_frames, clock,
-            abilities,
-        )  # fmt: skip
+        self.frame_sender = FrameSender(
+            self.bus, self.keys, self.members, self.incarnation, recent_frames, self.acknowledgements, abilities
+        )
         self.direct_push = DirectPush(self.peers, self.members, self.acknowledgements, self.incarnation, recent_frames)
-        self.anti_entropy = AntiEntropy(catalog, self.peers, self.members)
+        self.anti_entropy = AntiEntropy(catalog, self.peers, self.members, self.advances)
         self.delays = ReplicationDelays(self.members, clock)
         self.locator = Locator(self.peers, self.members)
         self.bodies = ManifestBodies(catalog, self.peers, self.members, self.locator, self.anti_entropy)
-        self.gossip.on_incomplete = self.anti_entropy.request_diff
-        self.anti_entropy.on_advanced = self.advanced
+        self.clones = CloneGuard(catalog, self.incarnation)
+        outcomes = Counter[str]()
+        self.applier = ChangeApplier(catalog, self.members, self.frame_sender, self.anti_entropy, outcomes)
+        self.gossip = Gossip(
+            self.bus, clock, self.keys, abilities, self.members, self.incarnation, self.clones, self.acknowledgements,
+            self.applier, outcomes,
+        )  # fmt: skip
+        self.advances.connect(self.applier, self.bodies)
 
     def _build_membership(self, config: Config, catalog: Catalog, clock: Clock, abilities: Abilities) -> None:
-        self.clones = CloneGuard(catalog, self.incarnation)
         self.own_heartbeat = OwnHeartbeat(
             config, abilities, catalog, clock, self.members, self.incarnation, self.lifecycle, self.anti_entropy,
             self.space,
@@ -133,21 +143,19 @@ class Cluster:
         self.removals = Removals(
             catalog, clock, self.members, self.member_store, self.membership_log, self.incarnation, self.lifecycle
         )
-        self.heartbeats = Heartbeats(self.own_heartbeat, self.gossip, self.members, self.removals, self.member_store)
-        self.gossip.on_clone_detected = self.clones.on_clone_detected
-        self.members.on_unproven = self.liveness.request
-        self.members.on_stale_incarnation = self.stale_notices.on_stale_incarnation
-        self.members.on_removed_member_returned = self.stale_notices.on_removed_member_returned
+        self.heartbeats = Heartbeats(
+            self.own_heartbeat, self.frame_sender, self.members, self.removals, self.member_store
+        )
 
     def _build_site_lease(self, config: Config, clock: Clock, lease: ReadLease) -> None:
         self.site_lease = SiteLease(
-            lease, clock, self.members, self.peers, self.anti_entropy, self.acknowledgements, self.incarnation,
-            self.own_heartbeat, self.lifecycle, bool(config.redis or config.peer), self.discovery.introductions,
+            lease, clock, self.members, self.peers, self.liveness, self.anti_entropy, self.acknowledgements,
+            self.incarnation, self.own_heartbeat, self.lifecycle, bool(config.redis or config.peer),
+            self.discovery.introductions,
         )  # fmt: skip
         self.reactions = HeartbeatReactions(
             self.members, self.incarnation, self.acknowledgements, self.heartbeats, self.anti_entropy, self.site_lease
         )
-        self.members.on_heard.append(self.reactions.on_heard)
 
     def _build_placement(
         self, config: Config, catalog: Catalog, store: BlobStore, budget: DiskBudget, clock: Clock
@@ -194,14 +202,20 @@ class Cluster:
             self.members, self.policy, not config.proxy_instance, clock, self.offsets, self.space,
             self.discovery.exchange_handshake,
         )  # fmt: skip
+        self.events.connect(
+            heard=(self.membership_log, self.reactions, self.offsets, self.reachability),
+            proof=self.liveness,
+            stale=self.stale_notices,
+        )
 
     def start(self) -> None:
         """Begin the tasks."""
         self.join.limit_clients_wait(self._in_place)
         for work in (
-            self.gossip.run, self.site_lease.run, self.direct_push.run, self.anti_entropy.run, self.bodies.run,
-            self.replicator.run, self.garbage_collector.run, self.evictor.run, self.scrubber.run, self.watch.run,
-            self.reachability.run, self.heartbeats.run, self.discovery.run, self.join.run, self.decommission.run,
+            self.gossip.run, self.applier.run, self.site_lease.run, self.direct_push.run, self.anti_entropy.run,
+            self.bodies.run, self.replicator.run, self.garbage_collector.run, self.evictor.run, self.scrubber.run,
+            self.watch.run, self.reachability.run, self.heartbeats.run, self.discovery.run, self.join.run,
+            self.decommission.run,
         ):  # fmt: skip
             self._tasks.append(asyncio.create_task(run_supervised(work)))
 
@@ -238,10 +252,3 @@ class Cluster:
     async def sync_before_delete(self, repository: Repository) -> None:
         """Before a delete: fetch what reachable members know more, so that it deletes that too."""
         await self.anti_entropy.pull_document(document_name(repository), self.members.reachable())
-
-    # Incoming changes
-
-    def advanced(self, document: str, vector: Vector) -> None:
-        """Release the frames that waited for a document, which a diff has brought to `vector`."""
-        self.gossip.advanced(document, vector)
-        self.bodies.wake()

@@ -16,7 +16,7 @@ def waiting(instance: Instance, lost: Set[str]) -> dict[str, int]:
     out."""
     cluster = instance.cluster
     counts = {
-        "held frames": cluster.gossip._gate.items,
+        "held frames": cluster.applier.held,
         "acknowledgements": len(cluster.acknowledgements._waits),
         "documents due": len(cluster.anti_entropy._due),
         "transfers": len(cluster.transfers._transfers.keys() - lost),

@@ -70,10 +70,10 @@ def site_not_waited_for() -> AbstractContextManager[Any]:
 
 def confirmed_before_commit() -> AbstractContextManager[Any]:
     """Members confirm what they have received, not what they have committed."""
-    receive, applied = Gossip._receive_change, Gossip._applied
+    receive = Gossip._receive_change
 
     async def hasty(self: Gossip, frame: Any, sender: str) -> None:
-        applied(self, frame)
+        self._applier._applied(frame)
         await receive(self, frame, sender)
 
     def unseen(self: Any, start: int, sequence: int) -> bool:

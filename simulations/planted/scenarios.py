@@ -72,7 +72,7 @@ async def hear_and_take_nothing_in(simulation: Simulation) -> None:
         await asyncio.Event().wait()
 
     with (
-        patch.object(behind.cluster.gossip, "_apply", never),
+        patch.object(behind.cluster.applier, "_apply", never),
         patch.object(behind.cluster.anti_entropy, "_catch_up", never),
     ):
         await _push(work, simulation, "app")

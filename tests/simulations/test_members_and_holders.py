@@ -208,14 +208,14 @@ def test_who_has_caught_up_just_now_is_not_expected_to_be_waited_for(since_s):
         await simulation.start()
         await asyncio.sleep(CALM_S)
         first, second = simulation.nodes
-        gossip, work, going_on = second.instance.cluster.gossip, simulation.client(), asyncio.Event()
-        apply, missed = gossip._apply, first.instance.cluster.incarnation.published_seq + 1
+        applier, work, going_on = second.instance.cluster.applier, simulation.client(), asyncio.Event()
+        apply, missed = applier._apply, first.instance.cluster.incarnation.published_seq + 1
 
         async def late(frame, incoming):
             await (going_on if frame.sequence == missed else asyncio.Event()).wait()
             await apply(frame, incoming)
 
-        gossip._apply, gossip._confirm = late, lambda: None
+        applier._apply, applier._confirm = late, lambda: None
         second.instance.cluster.site_lease._extend = lambda now: None  # its lease lasts: clients may read there
         second.instance.lease.extend(float("inf"))
         while not await work.upload(first, "app", b"missed"):

@@ -20,7 +20,7 @@ def no_frame_brings_bodies(monkeypatch):
     async def leave_it(self, change):
         return True
 
-    monkeypatch.setattr("registry.cluster.replication.gossip.BODY_ROOM_BYTES", 0)
+    monkeypatch.setattr("registry.cluster.replication.frame_sender.BODY_ROOM_BYTES", 0)
     monkeypatch.setattr(ManifestBodies, "deposit", leave_it)
 
 

@@ -285,7 +285,7 @@ def test_an_instance_that_joins_is_not_ready_because_its_neighbours_refuse_it_fo
 def test_a_body_that_its_frame_did_not_carry_is_fetched_at_once(monkeypatch):
     """A manifest's body that no frame carried was fetched in rounds of five seconds where the facts came by a frame,
     and at once only where they came by a diff."""
-    monkeypatch.setattr("registry.cluster.replication.gossip.BODY_ROOM_BYTES", 0)
+    monkeypatch.setattr("registry.cluster.replication.frame_sender.BODY_ROOM_BYTES", 0)
 
     async def act(simulation: Simulation) -> None:
         await simulation.start()
@@ -359,7 +359,7 @@ def test_what_is_announced_while_its_document_is_asked_for_is_asked_for_too(monk
     """A change that was only announced, while its document was being fetched, was left to the next heartbeat; until
     then its site did not show what had been acknowledged. It is now fetched as soon as that answer is here, and a
     neighbour's at once, although a member far away is being asked."""
-    monkeypatch.setattr("registry.cluster.replication.gossip.MAX_DELTA_BYTES", 0)
+    monkeypatch.setattr("registry.cluster.replication.frame_sender.MAX_DELTA_BYTES", 0)
 
     async def act(simulation: Simulation) -> None:
         await simulation.start()

@@ -4,6 +4,7 @@ Invariant: a member is live only while it has proved so by an answered request; 
 life. An instance that was removed never comes back under the same id.
 
 members           the other instances and their state
+events            what the members announce, and who listens
 store             loading and saving members
 discovery         addresses, and handshakes with members that the bus does not bring
 introductions     handshakes with members that another member names, at once

@@ -45,7 +45,7 @@ class ClockOffsets:
         self._clock = clock
         self._members: dict[str, _Clock] = {}
 
-    def heard(self, member: Member) -> None:
+    def on_heard(self, member: Member) -> None:
         """Note the clock of a heartbeat that has just come."""
         if member.beat.now_ms:
             self._of(member).heard.append(to_s(member.beat.now_ms) - self._clock.steady_s())

@@ -14,7 +14,7 @@ from registry.cluster.membership.members import HEARTBEAT_S, Members
 from registry.cluster.membership.removal import Removals
 from registry.cluster.membership.store import MemberStore
 from registry.cluster.replication.anti_entropy import AntiEntropy
-from registry.cluster.replication.gossip import Gossip
+from registry.cluster.replication.frame_sender import FrameSender
 from registry.cluster.rpc.messages import Heartbeat
 from registry.config import Config
 from registry.ports import Clock
@@ -77,10 +77,10 @@ class Heartbeats:
     """Publishes the heartbeats of this instance."""
 
     def __init__(
-        self, own_heartbeat: OwnHeartbeat, gossip: Gossip, members: Members, removals: Removals, store: MemberStore
+        self, own_heartbeat: OwnHeartbeat, sender: FrameSender, members: Members, removals: Removals, store: MemberStore
     ) -> None:
         self._own_heartbeat = own_heartbeat
-        self._gossip = gossip
+        self._sender = sender
         self._members = members
         self._removals = removals
         self._store = store
@@ -96,7 +96,7 @@ class Heartbeats:
 
     def publish(self) -> None:
         """Publish a heartbeat now."""
-        self._gossip.beat(self._own_heartbeat.make())
+        self._sender.beat(self._own_heartbeat.make())
 
     def greet(self) -> None:
         """Publish a heartbeat soon, for a new member."""

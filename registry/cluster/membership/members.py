@@ -9,12 +9,13 @@ Whether requests reach it is a separate matter, since a network may swallow pack
 still arrive: after a request that failed it is not asked again for a moment, and longer each time.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import msgspec
 
 from registry.capabilities import in_order
 from registry.catalog.members import MemberRow, SyncPoint
+from registry.cluster.membership.events import MembershipListener
 from registry.cluster.placement.rendezvous import Candidate
 from registry.cluster.rpc.messages import Heartbeat
 from registry.event_loop.now import now_s
@@ -195,7 +196,9 @@ class Progress:
 class Members:
     """All other instances of the cluster that were ever heard of."""
 
-    def __init__(self, own_instance: str, own_site: str, shared_address: str = "") -> None:
+    def __init__(
+        self, own_instance: str, own_site: str, listener: MembershipListener, shared_address: str = ""
+    ) -> None:
         """`shared_address` is where other sites reach any instance of the own one; empty where there is none."""
         self.own_instance = own_instance
         self.own_site = own_site
@@ -205,13 +208,7 @@ class Members:
         self.removed: set[str] = set()
         """Removed instances, by id."""
         self._began = now_s()
-        self.on_heard: list[Callable[[Member], None]] = []
-        self.on_stale_incarnation: Callable[[Member, Heartbeat], None] = lambda member, beat: None
-        """Called with a member and a heartbeat of an earlier incarnation than it had before."""
-        self.on_removed_member_returned: Callable[[str, Heartbeat], None] = lambda instance, beat: None
-        """Called with the id and a heartbeat of a removed instance."""
-        self.on_unproven: Callable[[Member], None] = lambda member: None
-        """Called with a member whose heartbeat may be a recording: only an answered request makes it live."""
+        self._listener = listener
 
     def load(self, rows: Iterable[MemberRow], sync_point: dict[str, SyncPoint]) -> None:
         """Take up what the disk knows."""
@@ -230,13 +227,13 @@ class Members:
         """Take in a heartbeat: one from the bus, or one that a request carried, which proves that the member is alive.
         Return None for a heartbeat that is older than what is known, or our own."""
         if instance in self.removed:
-            self.on_removed_member_returned(instance, beat)
+            self._listener.removed_member_returned(instance, beat)
             return None
         if instance == self.own_instance or (instance not in self._members and len(self._members) >= MAX_MEMBERS):
             return None
         member = self._members.setdefault(instance, Member(instance))
         if beat.incarnation < member.beat.incarnation:
-            self.on_stale_incarnation(member, beat)
+            self._listener.stale_incarnation(member, beat)
             return None
         if beat.incarnation == member.beat.incarnation and sequence <= member.sequence:
             return None
@@ -245,15 +242,14 @@ class Members:
         member.sequence = sequence
         if on_bus and begins:
             member.claimed_at = now_s()
-            self.on_unproven(member)
+            self._listener.unproven(member)
             return member
         if on_bus:
             member.on_bus_at = now_s()
         if begins:
             member.give_chance()
         member.is_new, member.proven_incarnation, member.heard_at = begins, beat.incarnation, now_s()
-        for call in self.on_heard:
-            call(member)
+        self._listener.heard(member)
         return member
 
     def _place(self, member: Member, beat: Heartbeat) -> None:

@@ -23,9 +23,9 @@ class MembershipLog:
         self._members = members
         self._names = {member.instance: member.beat.name for member in members.all()}
         """Names of members, also of those that are being removed."""
-        members.on_heard.append(self._heard)
 
-    def _heard(self, member: Member) -> None:
+    def on_heard(self, member: Member) -> None:
+        """Log a member that is heard for the first time."""
         beat = member.beat
         if member.instance not in self._names:
             fields = _who(member.instance, beat.name) | {"site": beat.site, "version": beat.version}

@@ -76,7 +76,6 @@ class Reachability:
         """The error that a peer found; empty while the address is reached or nothing is known."""
         self.site_problem = ""
         """The error that a peer found at `--advertise-site`, empty likewise."""
-        members.on_heard.append(self._heard)
 
     @property
     def is_unreached(self) -> bool:
@@ -135,7 +134,8 @@ class Reachability:
             return ReachResponse(own, False, str(error), via_site)
         return ReachResponse(own, True, "", via_site)
 
-    def _heard(self, member: Member) -> None:
+    def on_heard(self, member: Member) -> None:
+        """Check the address now, where a new member may be the first that reaches it."""
         if member.is_new and self.reached_from is None:
             self._wake.set()
 

@@ -60,7 +60,6 @@ class Watch:
         self._space = space
         self._ask = ask
         self._told: dict[str, _Told] = {}
-        members.on_heard.append(offsets.heard)
 
     async def run(self) -> None:
         """Compare all members every two seconds, for ever."""

@@ -10,7 +10,7 @@ are asked what they know more of one document, all at once and within a short bo
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from typing import Any, NamedTuple
 
 from crdt.catchup import (
@@ -35,6 +35,7 @@ from registry.catalog.documents import MissingDependencies
 from registry.catalog.incoming import Incoming, decode_aside, note_writers
 from registry.catalog.members import SyncPoint, save_sync_point
 from registry.cluster.membership.members import Member, Members
+from registry.cluster.replication.document_advances import DocumentAdvances
 from registry.cluster.replication.read_repair import ReadRepair
 from registry.cluster.rpc import messages as m
 from registry.cluster.rpc.client import PeerClient
@@ -72,10 +73,11 @@ class _Due(NamedTuple):
 class AntiEntropy:
     """The anti-entropy of one instance: its rounds, and the diffs it requests at once."""
 
-    def __init__(self, catalog: Catalog, peers: PeerClient, members: Members) -> None:
+    def __init__(self, catalog: Catalog, peers: PeerClient, members: Members, advances: DocumentAdvances) -> None:
         self._catalog = catalog
         self._peers = peers
         self._members = members
+        self._advances = advances
         self._running: dict[str, asyncio.Task[bool]] = {}
         self._bootstrap: asyncio.Task[bool] | None = None
         """The first round of an empty instance, which takes in everything from one member."""
@@ -88,8 +90,6 @@ class AntiEntropy:
         self._audited: dict[str, float] = {}
         self.rounds: Counter[str] = Counter()
         """Number of rounds, by their result."""
-        self.on_advanced: Callable[[str, Vector], None] = lambda document, vector: None
-        """Called with a document and its vector when a diff of it was applied."""
 
     async def run(self) -> None:
         """Catch up with members whose state differs, for ever.
@@ -292,7 +292,7 @@ class AntiEntropy:
         except MissingDependencies:
             raise Malformed(f"{member.shown} has sent a diff of {document} that does not continue ours") from None
         if applied.fresh:
-            self.on_advanced(document, applied.vector)
+            self._advances.announce(document, applied.vector)
 
     # One document
 
@@ -323,7 +323,7 @@ class AntiEntropy:
                 try:
                     report = await self.drive(member, exchange_now(self._catalog.replica, [document], Report()))
                     await self._merge_fork(member, report.forked)
-                    self.on_advanced(document, self._catalog.replica.state(document).vector)
+                    self._advances.announce(document, self._catalog.replica.state(document).vector)
                     return
                 except (PeerUnreachable, CrdtError, StorageFailed) as error:
                     log.info(

@@ -12,12 +12,13 @@ from functools import partial
 from crdt.catchup import Report, exchange_now
 from crdt.change import Change
 from crdt.errors import CrdtError
+from crdt.vector import Vector
 from registry.catalog.catalog import Catalog
 from registry.catalog.incoming import store_missing_body
 from registry.catalog.repository import drop_wrong_body
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.replication.anti_entropy import AntiEntropy
-from registry.cluster.replication.gossip import fits_a_frame
+from registry.cluster.replication.frame_sender import fits_a_frame
 from registry.cluster.rpc.client import PeerClient
 from registry.cluster.rpc.messages import ManifestsRequest, ManifestsResponse, UpdatesRequest, UpdatesResponse
 from registry.cluster.transfer.locator import Locator
@@ -58,6 +59,10 @@ class ManifestBodies:
     def wake(self) -> None:
         """Look for bodies to fetch now: new facts may refer to some."""
         self._wake.set()
+
+    def on_advanced(self, document: str, vector: Vector) -> None:
+        """Look for the bodies that a document names which a diff has brought forward."""
+        self.wake()
 
     async def run(self) -> None:
         """Fetch missing bodies, for ever: each once a round, however often facts arrive."""

@@ -25,6 +25,7 @@ from registry.cluster.membership.heartbeats import OwnHeartbeat
 from registry.cluster.membership.incarnation import Incarnation
 from registry.cluster.membership.introductions import Introductions
 from registry.cluster.membership.lifecycle import Lifecycle
+from registry.cluster.membership.liveness import LivenessProbe
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.anti_entropy import AntiEntropy
@@ -92,6 +93,7 @@ class SiteLease:
         clock: Clock,
         members: Members,
         peers: PeerClient,
+        liveness: LivenessProbe,
         anti_entropy: AntiEntropy,
         acknowledgements: Acknowledgements,
         incarnation: Incarnation,
@@ -105,6 +107,7 @@ class SiteLease:
         self._clock = clock
         self._members = members
         self._peers = peers
+        self._liveness = liveness
         self._anti_entropy = anti_entropy
         self._acknowledgements = acknowledgements
         self._incarnation = incarnation
@@ -180,7 +183,7 @@ class SiteLease:
         granted = False
         is_near = member is not None and member.beat.site == self._members.own_site  # else it introduces itself first
         if member is not None and is_near and question.incarnation != member.proven_incarnation:
-            self._members.on_unproven(member)  # writes would not wait for it
+            self._liveness.request(member)  # writes would not wait for it
         elif member is not None and is_near:
             member.touch()
             granted = self._acknowledgements.may_hold_lease(member, applied if incarnation == beat.incarnation else 0)

@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from crdt.vector import Vector
 from registry.catalog.catalog import Catalog
 from registry.catalog.database import Database
 from registry.catalog.queries import Queries
@@ -17,6 +15,7 @@ from registry.cluster.membership.reachability import Reachability
 from registry.cluster.placement.eviction import Evictor
 from registry.cluster.placement.garbage_collection import GarbageCollector
 from registry.cluster.placement.write_concern import WriteConcern
+from registry.cluster.replication.document_advances import DocumentAdvances
 from registry.cluster.replication.gossip import Gossip
 from registry.cluster.replication.manifest_bodies import ManifestBodies
 from registry.cluster.replication.site_lease import SiteLease
@@ -29,13 +28,6 @@ from registry.ports import Clock, PeerTransport
 from registry.storage.store import BlobStore
 from registry.telemetry.counters import PeerRequests
 from registry.telemetry.refusals import Refusals
-
-
-class DiffListener(Protocol):
-    """A listener that waits for documents to advance."""
-
-    def advanced(self, document: str, vector: Vector) -> None:
-        """Release what waited for a document, which a diff has brought to `vector`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +55,7 @@ class DocumentContext:
     queries: Queries
     database: Database
     discovery: Discovery
-    diffs: DiffListener
+    advances: DocumentAdvances
     gossip: Gossip
     members: Members
     site_lease: SiteLease

@@ -148,7 +148,7 @@ async def _updates(
     for name, update in question.documents:
         try:
             applied = await context.catalog.take_in(Incoming(name, update, await decode_aside(update), {}))
-            context.diffs.advanced(name, applied.vector)
+            context.advances.announce(name, applied.vector)
         except MissingDependencies:
             early.append(name)
     for body in question.bodies:

@@ -5,6 +5,7 @@ import pytest
 from registry.cluster.membership.clock_offsets import MEASURED_FOR_S, SAMPLES, ClockOffsets
 from registry.cluster.membership.members import Members
 from registry.cluster.rpc.messages import Heartbeat
+from tests.support.stand_ins import RecordedMembership
 
 OTHER = "1" * 32
 
@@ -35,8 +36,7 @@ class Heard:
     def __init__(self):
         self.clock = TwoClocks()
         self.offsets = ClockOffsets(self.clock)
-        self._members = Members("0" * 32, "eu")
-        self._members.on_heard.append(self.offsets.heard)
+        self._members = Members("0" * 32, "eu", RecordedMembership(self.offsets))
         self._sequence = 0
         self.member = None
 

@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from registry.cluster.membership.events import MembershipEvents
 from registry.cluster.membership.liveness import PROBES_AT_ONCE, LivenessProbe
 from registry.cluster.membership.members import Members
 from tests.cluster.membership.test_members import OTHER, OWN, beat
@@ -20,8 +21,13 @@ class Probes:
 
 
 @pytest.fixture
-async def members():
-    return Members(OWN, "eu")
+def events():
+    return MembershipEvents()
+
+
+@pytest.fixture
+async def members(events):
+    return Members(OWN, "eu", events)
 
 
 async def settle():
@@ -29,10 +35,9 @@ async def settle():
         await asyncio.sleep(0)
 
 
-async def test_probe_of_a_member_under_way_is_not_sent_twice(members):
+async def test_probe_of_a_member_under_way_is_not_sent_twice(members, events):
     probes = Probes()
-    liveness = LivenessProbe("eu", probes)
-    members.on_unproven = liveness.request
+    events.connect(heard=(), proof=LivenessProbe("eu", probes), stale=None)
     for sequence in range(1, 10):
         members.receive_heartbeat(OTHER, beat(), sequence, on_bus=True)
         await settle()
@@ -44,9 +49,9 @@ async def test_probe_of_a_member_under_way_is_not_sent_twice(members):
     assert probes.begun == [OTHER, OTHER], "the next heartbeat is the next attempt"
 
 
-async def test_probes_of_other_sites_are_bounded_and_own_site_is_not_behind_them(members):
+async def test_probes_of_other_sites_are_bounded_and_own_site_is_not_behind_them(members, events):
     probes = Probes()
-    members.on_unproven = LivenessProbe("eu", probes).request
+    events.connect(heard=(), proof=LivenessProbe("eu", probes), stale=None)
     for number in range(100):
         members.receive_heartbeat(f"{number + 16:032x}", beat(site="us"), 1, on_bus=True)
     members.receive_heartbeat(OTHER, beat(), 1, on_bus=True)
@@ -58,9 +63,10 @@ async def test_probes_of_other_sites_are_bounded_and_own_site_is_not_behind_them
     assert len(probes.begun) == 101
 
 
-async def test_closed_probes_end(members):
+async def test_closed_probes_end(members, events):
     probes = Probes()
     liveness = LivenessProbe("eu", probes)
+    events.connect(heard=(), proof=liveness, stale=None)
     liveness.request(members.receive_heartbeat(OTHER, beat(), 1, on_bus=True))
     await settle()
     liveness.close()

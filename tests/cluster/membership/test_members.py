@@ -9,6 +9,7 @@ from registry.cluster.membership.store import MemberRecords
 from registry.cluster.rpc.messages import Heartbeat
 from registry.telemetry.events import LogEvent
 from tests.support.logs import recorded
+from tests.support.stand_ins import RecordedMembership
 
 OWN, OTHER, THIRD = "0" * 32, "1" * 32, "2" * 32
 
@@ -30,7 +31,7 @@ def beat(incarnation=1, published_seq=0, site="eu", **more):
 
 @pytest.fixture
 async def members():
-    return Members(OWN, "eu")
+    return Members(OWN, "eu", RecordedMembership())
 
 
 class Loop:
@@ -134,7 +135,7 @@ async def test_members_of_other_sites_are_reached_at_their_sites_address(members
 
 
 async def test_members_behind_the_own_shared_address_are_of_the_own_site_whatever_they_call_it(caplog):
-    members = Members(OWN, "eu", "http://site:1")
+    members = Members(OWN, "eu", RecordedMembership(), "http://site:1")
     for sequence in (1, 2):
         near = members.receive_heartbeat(
             OTHER, beat(site="old", advertise_site="http://site:1"), sequence, on_bus=False
@@ -148,13 +149,13 @@ async def test_members_behind_the_own_shared_address_are_of_the_own_site_whateve
 
 
 async def test_instances_without_a_shared_address_are_of_the_site_that_they_name():
-    members = Members(OWN, "eu")
+    members = Members(OWN, "eu", RecordedMembership())
     assert members.receive_heartbeat(OTHER, beat(site="us"), 1, on_bus=False).beat.site == "us"
     assert members.of_own_site() == []
 
 
 async def test_a_member_that_the_disk_knows_is_of_the_own_site_by_its_shared_address(members):
-    members = Members(OWN, "eu", "http://site:1")
+    members = Members(OWN, "eu", RecordedMembership(), "http://site:1")
     row = MemberRow(OTHER, "old", "http://other:1", "http://site:1", "1", 5, 1000)
     members.load([row], {})
     assert (members.get(OTHER).beat.site, members.get(OTHER).site_name) == ("eu", "old")
@@ -195,55 +196,44 @@ def test_how_far_a_member_is_known_counts_for_its_latest_start_only():
     assert member.sync_point == (2, 7)
 
 
-class Unproven:
-    """Collects the members whose heartbeats begin no life."""
-
-    def __init__(self, members):
-        self.members: list[str] = []
-        members.on_unproven = lambda member: self.members.append(member.instance)
-
-
 async def test_members_heard_on_the_bus_alone_are_known_but_not_live(members):
     """Heartbeats can be recorded and published again; an answered request cannot."""
-    unproven = Unproven(members)
     for sequence in (1, 2, 3):
         member = members.receive_heartbeat(OTHER, beat(published_seq=5), sequence, on_bus=True)
-    assert unproven.members == [OTHER] * 3, "each heartbeat is a reason to ask for a proof"
+    assert members._listener.unproven_members == [OTHER] * 3, "each heartbeat is a reason to ask for a proof"
     assert not member.live and not member.reachable
     assert members.all() == [member] and members.of_own_site() == []
     assert members.on_bus() == []
 
 
 async def test_members_that_answer_a_request_are_kept_live_by_the_bus(members, monkeypatch):
-    loop, unproven = Loop(monkeypatch), Unproven(members)
-    met = []
-    members.on_heard.append(lambda member: met.append(member.is_new))
+    loop = Loop(monkeypatch)
     members.receive_heartbeat(OTHER, beat(), 1, on_bus=True)
-    assert met == [], "nothing is done for a member that may be a recording"
+    assert members._listener.began == [], "nothing is done for a member that may be a recording"
     member = members.receive_heartbeat(OTHER, beat(), 2, on_bus=False)
     for sequence in range(3, 13):
         loop.now += 2
         members.receive_heartbeat(OTHER, beat(), sequence, on_bus=True)
         assert member.live
-    assert met == [True] + [False] * 10
-    assert unproven.members == [OTHER]
+    assert members._listener.began == [True] + [False] * 10
+    assert members._listener.unproven_members == [OTHER]
     assert members.on_bus() == [member]
 
 
 async def test_members_heard_after_a_silence_have_to_answer_again(members, monkeypatch):
-    loop, unproven = Loop(monkeypatch), Unproven(members)
+    loop = Loop(monkeypatch)
     member = members.receive_heartbeat(OTHER, beat(), 1, on_bus=False)
     loop.now += PRESUMED_DEAD_S + 0.1
     members.receive_heartbeat(OTHER, beat(), 2, on_bus=True)
     assert not member.live
-    assert unproven.members == [OTHER]
+    assert members._listener.unproven_members == [OTHER]
     assert members.receive_heartbeat(OTHER, beat(), 3, on_bus=False).is_new
     assert member.live
 
 
 async def test_members_of_a_new_incarnation_stay_live_only_if_they_answer(members, monkeypatch):
     """The answer of the incarnation before keeps it live for the while that it would have anyway."""
-    loop, unproven = Loop(monkeypatch), Unproven(members)
+    loop = Loop(monkeypatch)
     member = members.receive_heartbeat(OTHER, beat(incarnation=1), 9, on_bus=False)
     for sequence in (1, 2, 3):
         loop.now += 2
@@ -251,7 +241,7 @@ async def test_members_of_a_new_incarnation_stay_live_only_if_they_answer(member
         assert member.live
     loop.now += 1
     assert not member.live
-    assert unproven.members == [OTHER] * 3
+    assert members._listener.unproven_members == [OTHER] * 3
     members.receive_heartbeat(OTHER, beat(incarnation=2), 4, on_bus=False)
     loop.now += 2
     members.receive_heartbeat(OTHER, beat(incarnation=2), 5, on_bus=True)

@@ -11,6 +11,7 @@ from registry.cluster.membership.reachability import FIRST_CHECK_S, FORGET_S, GR
 from registry.cluster.rpc.messages import Heartbeat, LocateResponse, ReachRequest, ReachResponse
 from registry.ports import PeerUnreachable
 from simulations.loop import VirtualLoop
+from tests.support.stand_ins import RecordedMembership
 
 OWN, NEAR, OTHER, FAR = ("0" * 31 + digit for digit in "1234")
 HERE = "http://10.0.0.1:5000"
@@ -45,12 +46,14 @@ class Bench:
     """An instance that advertises itself, and members that are live."""
 
     def __init__(self, advertise_site="", addresses=()):
-        self.members = Members(OWN, "eu")
+        events = RecordedMembership()
+        self.members = Members(OWN, "eu", events)
         self.peers = Asked()
         self._sequence = 0
         self.reachability = Reachability(
             self.members, self.peers, SimpleNamespace(make=lambda: beat("eu", HERE, advertise_site)), list(addresses)
         )
+        events.listeners.append(self.reachability)
 
     def hear(self, *members):
         self._sequence += 1

@@ -5,11 +5,12 @@ import pytest
 from registry.cluster.membership.members import Members
 from registry.cluster.membership.store import SAVE_SEQUENCE_S, MemberRecords
 from tests.cluster.membership.test_members import OTHER, OWN, THIRD, beat
+from tests.support.stand_ins import RecordedMembership
 
 
 @pytest.fixture
 async def members():
-    return Members(OWN, "eu")
+    return Members(OWN, "eu", RecordedMembership())
 
 
 class Clock:

@@ -12,6 +12,7 @@ from registry.cluster.rpc.messages import Heartbeat
 from registry.settings.policy import Policy, parse_rule
 from registry.telemetry.events import LogEvent
 from tests.support.seams import StillClock
+from tests.support.stand_ins import RecordedMembership
 
 OTHER = "1" * 32
 POLICY = Policy((parse_rule("*", 2, "local"),))
@@ -29,7 +30,7 @@ class Watched:
         self._log = caplog
         self.clock = StillClock()
         self.offsets = ClockOffsets(self.clock)
-        self.members = Members("0" * 32, "eu")
+        self.members = Members("0" * 32, "eu", RecordedMembership(self.offsets))
         self.begin(POLICY)
         self._sequence = 0
 

@@ -13,11 +13,12 @@ from registry.cluster.replication.acknowledgements import (
 )
 from registry.cluster.replication.read_lease import READ_WAIT_S
 from tests.cluster.membership.test_members import OTHER, OWN, THIRD, beat
+from tests.support.stand_ins import RecordedMembership
 
 
 @pytest.fixture
 async def site():
-    members = Members(OWN, "eu")
+    members = Members(OWN, "eu", RecordedMembership())
     for instance in (OTHER, THIRD):
         members.receive_heartbeat(instance, beat(), 1, on_bus=False)
     members.receive_heartbeat("f" * 32, beat(site="us"), 1, on_bus=False)
@@ -111,13 +112,13 @@ async def test_one_that_catches_up_after_that_is_not_given_up_on_again(site):
 
 
 async def test_nobody_in_the_site_is_no_wait():
-    acknowledgements = Acknowledgements(Members(OWN, "eu"))
+    acknowledgements = Acknowledgements(Members(OWN, "eu", RecordedMembership()))
     acknowledgements.published(10, 1)
     assert await waited_s(acknowledgements, 10) < 0.01
 
 
 async def test_the_bus_is_waited_for_while_it_is_heard():
-    acknowledgements = Acknowledgements(Members(OWN, "eu"))
+    acknowledgements = Acknowledgements(Members(OWN, "eu", RecordedMembership()))
     acknowledgements.echoed(None)
     acknowledgements.published(10, 1)
     waiting = asyncio.create_task(acknowledgements.wait(10))
@@ -295,7 +296,7 @@ async def test_what_waits_when_changes_are_counted_anew_is_answered_when_leases_
 
 async def test_an_instance_that_has_just_started_waits_for_members_that_its_last_incarnation_knew():
     """They may hold leases that it does not know of."""
-    members = Members(OWN, "eu")
+    members = Members(OWN, "eu", RecordedMembership())
     members.load([MemberRow(OTHER, "eu", "http://other", "", "", 1, 0)], {})
     acknowledgements = Acknowledgements(members)
     acknowledgements.published(10, 1)

@@ -1,6 +1,7 @@
 """What goes into a frame, what is only announced, and where confirmations go."""
 
 import os
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -11,15 +12,17 @@ from crdt.fact import tag_fact
 from crdt.frame import CHANGE, MAX_FRAME_BYTES, Frame
 from crdt.header import MAX_HEADER_BYTES
 from crdt.vector import MAX_CLOCK, MAX_WRITER
+from registry.capabilities import OWN
 from registry.cluster.membership.incarnation import Incarnation
 from registry.cluster.membership.members import Members
 from registry.cluster.replication.acknowledgements import Acknowledgements
-from registry.cluster.replication.gossip import Gossip, _fit_to_frame, fits_a_frame
+from registry.cluster.replication.change_applier import ChangeApplier
+from registry.cluster.replication.frame_sender import FrameSender, _fit_to_frame, fits_a_frame
 from registry.cluster.replication.recent_frames import RecentFrames
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.messages import Heartbeat
 from tests.support.client import sha256
-from tests.support.seams import StillClock
+from tests.support.stand_ins import RecordedMembership
 
 ROOM_BYTES = MAX_FRAME_BYTES - MAX_HEADER_BYTES - 200
 DELTA = encode_delta(5, 7, [tag_fact("v1", sha256(b"x"), 1, 5).text()], [])
@@ -70,15 +73,14 @@ async def test_a_confirmation_goes_to_where_the_member_listens_whatever_it_calls
     own, other, shared = "0" * 32, "1" * 32, "http://site:1"
     published = []
     bus = SimpleNamespace(publish=lambda frame, site=None: published.append(site))
-    catalog = SimpleNamespace(instance_id=own, documents=SimpleNamespace())
-    members = Members(own, "eu", shared)
+    members = Members(own, "eu", RecordedMembership(), shared)
     acknowledgements, recent_frames = Acknowledgements(members), RecentFrames()
     incarnation = Incarnation(1, acknowledgements, recent_frames)
-    gossip = Gossip(
-        catalog, bus, [ClusterKey("a" * 16)], members, acknowledgements, incarnation, recent_frames, StillClock()
-    )
+    keys = [ClusterKey("a" * 16)]
+    sender = FrameSender(bus, keys, members, incarnation, recent_frames, acknowledgements, OWN)
+    applier = ChangeApplier(None, members, sender, None, Counter())
     beat = Heartbeat(called, "http://other:1", shared, "1", 1, 0, 0, bytes(16), {})
     assert members.receive_heartbeat(other, beat, 1, on_bus=False)
-    gossip._applied(Frame(CHANGE, bytes.fromhex(other), 1, 1, b""))
-    gossip._confirm()
+    applier._applied(Frame(CHANGE, bytes.fromhex(other), 1, 1, b""))
+    applier._confirm()
     assert published == [called]

@@ -5,12 +5,13 @@ from registry.cluster.membership.members import Members
 from registry.cluster.replication.lag import ReplicationDelays
 from registry.cluster.rpc.messages import Heartbeat
 from tests.support.seams import StillClock
+from tests.support.stand_ins import RecordedMembership
 
 OTHER = "ab" * 16
 
 
 async def heard():
-    members, clock = Members("cd" * 16, "us"), StillClock()
+    members, clock = Members("cd" * 16, "us", RecordedMembership()), StillClock()
     members.receive_heartbeat(OTHER, Heartbeat("eu", "http://h:1", "", "1", 1, 0, 0, bytes(16), {}), 1, on_bus=False)
     return ReplicationDelays(members, clock), clock
 

@@ -6,6 +6,7 @@ from registry.cluster.membership.members import Members
 from registry.cluster.rpc.client import PeerClient
 from registry.cluster.rpc.sessions import Session
 from tests.cluster.membership.test_members import OTHER, OWN, THIRD
+from tests.support.stand_ins import RecordedMembership
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +29,7 @@ class SlowToOpen(PeerClient):
 async def test_sessions_of_an_instance_that_goes_on_under_another_id_name_that_id():
     """An instance was removed while it opened a session, and went on under another id. It signed an hour of requests
     under the id that was gone: it got no read lease, and refused all reads."""
-    members = Members(OWN, "eu")
+    members = Members(OWN, "eu", RecordedMembership())
     peers = SlowToOpen(members)
     opening = asyncio.create_task(peers._session("http://b", OTHER))
     await asyncio.sleep(0)

@@ -9,6 +9,7 @@ from registry.cluster.rpc.messages import Heartbeat
 from registry.cluster.transfer.locator import HEDGE_S, LIKELY, LIKELY_NEAR, Locator
 from registry.ports import PeerUnreachable
 from tests.support.client import sha256
+from tests.support.stand_ins import RecordedMembership
 
 OWN = "0" * 32
 DIGEST = sha256(b"wanted")
@@ -31,7 +32,7 @@ class PeerClient:
 @pytest.fixture
 async def many():
     """A hundred members at five sites."""
-    members, peers = Members(OWN, "s0"), PeerClient()
+    members, peers = Members(OWN, "s0", RecordedMembership()), PeerClient()
     for number in range(1, 101):
         beat = Heartbeat(f"s{number % 5}", f"http://i{number}", "", "1", 1, 0, 0, bytes(16), {})
         members.receive_heartbeat(f"{number:032x}", beat, 1, on_bus=False)
