@@ -11,37 +11,36 @@ from typing import Any
 from unittest.mock import patch
 
 import crdt.catchup as catchup
-import registry.cluster.replication.frame_sender as frame_sender
 import registry.cluster.replication.manifest_bodies as bodies
 from registry.catalog.replica import DocumentReplica
-from registry.cluster.placement.garbage_collection import GarbageCollector
+from registry.cluster.node import Cluster
 from registry.cluster.placement.write_concern import WriteConcern
 from registry.cluster.replication.anti_entropy import AntiEntropy
 from registry.cluster.replication.heartbeat_reactions import HeartbeatReactions
-from registry.cluster.rpc.client import PeerClient
 from registry.http.oci.read_only import ReadOnlyApp
+from registry.instance import Instance
+from simulations.cluster import SimulatedCluster
 
 Told = Callable[[tuple[Any, ...], Any], str]
 """Given the arguments and the result, the path that was reached, or nothing."""
 
 
-def _resumed(arguments: tuple[Any, ...], result: Any) -> str:
-    headers = dict(arguments[3]) if len(arguments) > 3 else {}
-    return "" if headers.get("Range", "bytes=0-").startswith("bytes=0-") else "transfer resumed"
-
-
+COUNTERS: tuple[tuple[str, Callable[[Cluster], int]], ...] = (
+    ("change announced", lambda cluster: cluster.gossip.frames["announced"]),
+    ("content collected", lambda cluster: cluster.garbage_collector.removed),
+    ("content evicted", lambda cluster: cluster.evictor.evicted),
+)
+"""Marks that the registry counts itself, for its metrics."""
 WATCHED: tuple[tuple[Any, str, Told], ...] = (
     (bodies, "fits_a_frame", lambda arguments, fits: "" if fits else "change deposited"),
-    (frame_sender, "_fit_to_frame", lambda arguments, change: "" if change.delta else "change announced"),
     (DocumentReplica, "store_snapshot", lambda arguments, result: "document compacted"),
     (DocumentReplica, "changes", lambda arguments, changes: "changes in pages" if changes.more else ""),
     (AntiEntropy, "_audit_is_due", lambda arguments, due: "audit" if due else ""),
     (HeartbeatReactions, "lags_site", lambda arguments, behind: "out of service" if behind else ""),
-    (PeerClient, "stream", _resumed),
     (WriteConcern, "_groups", lambda arguments, groups: "push secured" if groups else ""),
     (ReadOnlyApp, "stream", lambda arguments, stream: "blob sent by a reader" if stream else ""),
-    (GarbageCollector, "_forget", lambda arguments, removed: "content collected" if removed else ""),
 )
+"""Marks that the registry has no counter for: modules or classes, and functions whose results tell."""
 PATHS = (
     "change deposited",
     "change announced",
@@ -56,6 +55,22 @@ PATHS = (
     "transfer resumed",
     "blob sent by a reader",
 )
+
+
+class CoverageMarks:
+    """Reads the counters of all instances of a run, also of those that were killed."""
+
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        self._network = cluster.network
+        self._instances: list[Instance] = []
+        cluster.on_born.append(lambda node, instance: self._instances.append(instance))
+
+    def count(self) -> Counter[str]:
+        reached = Counter({"transfer resumed": self._network.resumed_transfers})
+        for instance in self._instances:
+            if hasattr(instance, "cluster"):  # else it was killed before it had one
+                reached.update({mark: read(instance.cluster) for mark, read in COUNTERS})
+        return +reached
 
 
 @contextlib.contextmanager

@@ -152,6 +152,8 @@ class Network:
         self.recorded: deque[tuple[str, Sequence[tuple[str, str]], bytes]] = deque(maxlen=50)
         """Requests between instances, as anybody on the way can record them."""
         self.requests = 0
+        self.resumed_transfers = 0
+        """Requests between instances for content from its middle on."""
         self.bytes = 0
         self.on_request: list[Callable[[str, str, str], None]] = []
         """Called with source, target and path of every request."""
@@ -203,6 +205,8 @@ class Network:
         if self.packet_simulator.strikes("refused connection", self.packet_simulator.resets):
             raise PeerUnreachable("reset before an answer")
         self.requests += 1
+        is_whole = dict(headers).get("Range", "bytes=0-").startswith("bytes=0-")
+        self.resumed_transfers += caller is not None and not is_whole
         self.sniffed[place] = dict(headers).get("Concord-Session", self.sniffed.get(place, ""))
         for call in self.on_request:
             call(source, place, "/" + path)

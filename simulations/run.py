@@ -70,7 +70,6 @@ def _set_aside() -> None:
 
 
 def _evicted(simulation: Simulation, name: str, digest: str, begun_s: float) -> None:
-    simulation.reached["content evicted"] += 1
     simulation.violations.check(simulation.checkers.holders.check_evicted, name, digest, begun_s)
 
 
