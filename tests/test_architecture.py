@@ -360,3 +360,27 @@ def test_an_expression_that_reaches_through_a_context_is_found(text, found):
 def test_a_context_with_everything_in_it_is_found():
     text = "class PeerContext:\n    members: Members\n    cluster: Cluster\n    instance: Instance"
     assert [*service_locators(text)] == ["cluster", "instance"]
+
+
+def private_names(package):
+    """Return the private names that the modules of a package define or use as attributes."""
+    names = set()
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            used = node.attr if isinstance(node, ast.Attribute) else getattr(node, "name", None)
+            if isinstance(used, str) and used.startswith("_"):
+                names.add(used)
+    return names
+
+
+def test_scenarios_use_nothing_private_of_the_simulator():
+    """Scenarios replace methods of the registry to force a schedule; of the simulator they use the API alone."""
+    private = private_names("simulations") - private_names("registry") - private_names("crdt")
+    assert len(private) > 100
+    faults = [
+        f"{name(path)}:{node.lineno}: {node.attr}"
+        for path in sorted((ROOT / "tests/simulations").glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in private
+    ]
+    assert not faults, "\n".join(faults)
