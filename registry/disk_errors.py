@@ -11,7 +11,7 @@ import apsw
 
 from registry.errors import DiskFull, StorageFailed
 
-EVERY_S = 60.0
+LOG_INTERVAL_S = 60.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -39,7 +39,7 @@ class FullDiskFilter(logging.Filter):
         fields = getattr(record, "fields", {})
         if not any(isinstance(value, DiskFull) for value in fields.values()):
             return True
-        if record.created < self._next_at <= record.created + EVERY_S:
+        if record.created < self._next_at <= record.created + LOG_INTERVAL_S:
             return False
-        self._next_at = record.created + EVERY_S
+        self._next_at = record.created + LOG_INTERVAL_S
         return True

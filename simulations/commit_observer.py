@@ -8,7 +8,7 @@ from typing import Any
 
 from crdt.delta import decode_delta
 from registry.catalog.queries import KIND
-from registry.cluster.replication.acknowledgements import PATIENCE_S
+from registry.cluster.replication.acknowledgements import ACKNOWLEDGEMENT_TIMEOUT_S
 from registry.instance import Instance
 from simulations.checkers.suite import Checkers
 from simulations.cluster import SimulatedCluster
@@ -96,7 +96,7 @@ class CommitObserver:
 
     def _waited_for(self, node: Node, document: str) -> frozenset[Identity]:
         """Return the last facts that an instance has written in a document and no longer waits to be acknowledged."""
-        until_s = self._cluster.loop.now - PATIENCE_S
+        until_s = self._cluster.loop.now - ACKNOWLEDGEMENT_TIMEOUT_S
         own = (o for o in reversed(self._committed) if o.node is node and o.commit.document == document)
         last = next((one for one in own if one.said and one.at_s <= until_s), None)
         return frozenset(last.said if last is not None else ())

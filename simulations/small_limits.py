@@ -60,7 +60,7 @@ SMALL_LIMITS: tuple[tuple[Any, str, float], ...] = (
     (catchup, "DIFFS_PER_QUESTION", 2),
     (catchup, "NAMES_PER_QUESTION", 1),
     (questions, "MAX_DIFFS_BYTES", 700),
-    (anti_entropy, "AUDIT_S", 2.0),
+    (anti_entropy, "AUDIT_INTERVAL_S", 2.0),
     (instance, "MAINTENANCE_INTERVAL_S", 2.0),
     (instance, "SWEEP_INTERVAL_S", 3.0),
     (collect, "BATCH", 2),

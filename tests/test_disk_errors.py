@@ -5,7 +5,7 @@ import errno
 import apsw
 import pytest
 
-from registry.disk_errors import EVERY_S, FullDiskFilter, is_full, storage_failure
+from registry.disk_errors import LOG_INTERVAL_S, FullDiskFilter, is_full, storage_failure
 from registry.errors import DiskFull, StorageFailed
 from registry.telemetry.event_log import make_record
 from registry.telemetry.events import LogEvent
@@ -45,7 +45,7 @@ def record(at_s, *args):
 def test_full_disk_filter_lets_one_line_a_minute_through_whoever_writes_it():
     admits = FullDiskFilter().filter
     assert [admits(record(at_s, DiskFull())) for at_s in (1000.0, 1001.0, 1059.0)] == [True, False, False]
-    assert admits(record(1000.0 + EVERY_S, "x", DiskFull()))
+    assert admits(record(1000.0 + LOG_INTERVAL_S, "x", DiskFull()))
     assert admits(record(500.0, DiskFull())), "a clock that is set back makes it say nothing for long"
 
 

@@ -41,10 +41,10 @@ from registry.units import KIB, MIB
 
 log = EventLog("concord.bus")
 
-PROBE_S = 2.0
+PROBE_INTERVAL_S = 2.0
 PROBE_TIMEOUT_S = 6.0
-RETRY_S = 0.5
-TIMEOUT_S = 3.0
+RETRY_INTERVAL_S = 0.5
+REQUEST_TIMEOUT_S = 3.0
 MAX_QUEUED_FRAMES = 4096
 MAX_QUEUED_BYTES = 32 * MIB
 MAX_BATCH = 256
@@ -56,7 +56,7 @@ READ_BYTES = 64 * KIB
 READING_SHARE = 0.2
 """Of the event loop, for all servers together. Reading takes some 2 µs for a short message, so genuine traffic stays
 far below it."""
-STATE_LOG_S = 10.0
+LOG_INTERVAL_S = 10.0
 """A Redis that is restarted says so at once; one that cuts subscribers off twice a second, every ten seconds."""
 
 Refusal = Callable[[bytes], str | None]
@@ -152,7 +152,7 @@ class _Server:
         self._probed: dict[bytes, float] = {}
         """Loop times of the probes that have not come back to the present subscription."""
         clock = SystemClock()
-        self._disconnected_limit, self._connected_limit = (LogLimit(clock, 1, STATE_LOG_S) for _ in range(2))
+        self._disconnected_limit, self._connected_limit = (LogLimit(clock, 1, LOG_INTERVAL_S) for _ in range(2))
         self._publish_limit, self._foreign_limit = (LogLimit(clock, 1, UNAUTHENTICATED_PERIOD_S) for _ in range(2))
         self.connected = False
 
@@ -183,10 +183,10 @@ class _Server:
                             self._publish_limit, logging.WARNING, LogEvent.BUS_PUBLISH_REJECTED, message, error=refused
                         )
                 except (RedisError, OSError, TimeoutError):
-                    await asyncio.sleep(RETRY_S)
+                    await asyncio.sleep(RETRY_INTERVAL_S)
                 except Exception:
                     log.exception(LogEvent.BUS_PUBLISH_FAILED, "publishing to the bus at %(bus)s failed", bus=self.name)
-                    await asyncio.sleep(RETRY_S)
+                    await asyncio.sleep(RETRY_INTERVAL_S)
 
     async def receive(self) -> None:
         """Receive frames for ever, on one subscription after the other."""
@@ -204,7 +204,7 @@ class _Server:
                 log.exception(LogEvent.BUS_LISTEN_FAILED, "listening to the bus at %(bus)s failed", bus=self.name)
             finally:
                 self.connected = False
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(RETRY_INTERVAL_S)
 
     async def _subscribe(self) -> None:
         connection = self._client.connection_pool.make_connection()
@@ -224,7 +224,7 @@ class _Server:
         loop, parser = asyncio.get_running_loop(), MessageParser(MAX_FRAME_BYTES)
         while True:
             try:
-                async with asyncio.timeout(PROBE_S):
+                async with asyncio.timeout(PROBE_INTERVAL_S):
                     data = await stream.read(READ_BYTES)
                 if not data:
                     raise ConnectionError("the server closed the connection")
@@ -286,7 +286,7 @@ class _Server:
             number = secrets.token_bytes(8)
             self._probed[number] = asyncio.get_running_loop().time()
             self.publish(self._probe, number)
-            await asyncio.sleep(PROBE_S)
+            await asyncio.sleep(PROBE_INTERVAL_S)
 
     def _log_limited(self, limit: LogLimit, level: int, event: LogEvent, message: str, **fields: object) -> bool:
         """Log a line, if its limit admits one. Return whether it did."""
@@ -307,8 +307,8 @@ def _client(url: str) -> Any:
     """A client that connects when it is used. One by Sentinels asks them for the master at every connection. Raises
     CannotStart for an address with options that there are not."""
     limits: dict[str, Any] = {
-        "socket_connect_timeout": TIMEOUT_S,
-        "socket_timeout": TIMEOUT_S,
+        "socket_connect_timeout": REQUEST_TIMEOUT_S,
+        "socket_timeout": REQUEST_TIMEOUT_S,
         "retry": None,
         "protocol": 2,  # what `resp` parses; and no HELLO, which an ACL would have to allow
     }

@@ -16,7 +16,7 @@ from registry.units import KIB
 if TYPE_CHECKING:
     import aiohttp
 
-CONNECT_S = 2.0
+CONNECT_TIMEOUT_S = 2.0
 CHUNK_BYTES = 256 * KIB
 
 
@@ -104,7 +104,7 @@ class HttpTransport:
             self._session = aiohttp.ClientSession(
                 # No limit: those who stream slowly would keep questions waiting, which then looks like a dead peer.
                 connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=30),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,

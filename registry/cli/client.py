@@ -14,7 +14,7 @@ import msgspec
 if TYPE_CHECKING:
     import aiohttp
 
-TIMEOUT_S = 10
+REQUEST_TIMEOUT_S = 10
 OWN = "/_concord/"
 INTERNAL = (
     "; where an instance has --listen-internal, status and administration are served there alone, so ask it at that "
@@ -37,17 +37,17 @@ class NoAnswer(Exception):
         self.status = status
 
 
-def ask(url: str, path: str, parameters: Mapping[str, str] | None = None, timeout_s: float = TIMEOUT_S) -> Any:
+def ask(url: str, path: str, parameters: Mapping[str, str] | None = None, timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
     """GET a path of an instance. Raises NoAnswer."""
     return asyncio.run(_ask("GET", url, path, parameters, None, timeout_s))
 
 
-def post(url: str, path: str, question: object, timeout_s: float = TIMEOUT_S) -> Any:
+def post(url: str, path: str, question: object, timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
     """POST a question as JSON. Raises NoAnswer."""
     return asyncio.run(_ask("POST", url, path, None, msgspec.json.encode(question), timeout_s))
 
 
-def act(url: str, path: str, question: object, secrets: Sequence[str], timeout_s: float = TIMEOUT_S) -> Any:
+def act(url: str, path: str, question: object, secrets: Sequence[str], timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
     """POST an administrative question as JSON, signed with the first of the cluster's secrets if there are any. Raises
     NoAnswer."""
     return asyncio.run(_act(url, path, msgspec.json.encode(question), secrets, timeout_s))

@@ -36,7 +36,7 @@ _Authorities = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 LOCAL = "http://127.0.0.1:5000"
-LONG_S = 600.0
+LONG_TIMEOUT_S = 600.0
 """Seconds to wait for an answer that reads the whole catalog or runs a collection."""
 Data = Annotated[Path, typer.Option(envvar="CONCORD_DATA", help="data directory")]
 CHECKING = (TextColumn("checking"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())

@@ -8,7 +8,7 @@ from crdt.trie import Prefix
 from registry.catalog.queries import KIND
 from registry.cli.client import NoAnswer, ask, post
 
-LOOK_AGAIN_S = 0.5
+RETRY_INTERVAL_S = 0.5
 
 
 class TagDifference(NamedTuple):
@@ -37,7 +37,7 @@ def compare_instances(first: str, second: str) -> Comparison:
     NoAnswer."""
     suspects = differing_documents(first, second)
     if suspects:
-        time.sleep(LOOK_AGAIN_S)
+        time.sleep(RETRY_INTERVAL_S)
         suspects &= differing_documents(first, second)
     repositories = [_repository(first, second, name) for name in sorted(suspects)]
     roots = [ask(url, "/_concord/digest")["root"] for url in (first, second)]

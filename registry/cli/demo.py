@@ -19,7 +19,7 @@ from pathlib import Path
 from registry.errors import CannotStart
 
 SITES = {"eu": 5001, "us": 5002, "ap": 5003}
-START_S = 30.0
+START_TIMEOUT_S = 30.0
 
 PASTE = """
 Three instances, three sites, one registry:
@@ -154,7 +154,7 @@ def _running(command: list[str], environment: dict[str, str], log: Path) -> Iter
 
 
 def _await_ready(site: str, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             last = log.read_text(errors="replace").strip().rpartition("\n")[2]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from registry.cli.client import ask
-from registry.cli.commands import LOCAL, LONG_S, Json, Url, app, asks_instances, out, print_json
+from registry.cli.commands import LOCAL, LONG_TIMEOUT_S, Json, Url, app, asks_instances, out, print_json
 from registry.cli.compare import compare_instances
 from registry.cli.replication import is_everywhere, replication_of
 from registry.cli.replication import show as show_replication
@@ -70,7 +70,7 @@ def digest(
     With --content, the exit status is 1 if needed content is not held, and 2 if no repository has the prefix.
     """
     if content is not None:
-        return _show_sums(ask(url, "/_concord/digest", {"content": content}, LONG_S), json)
+        return _show_sums(ask(url, "/_concord/digest", {"content": content}, LONG_TIMEOUT_S), json)
     answer = ask(url, "/_concord/digest", {"repository": repository} if repository is not None else None)
     if json:
         return print_json(answer)

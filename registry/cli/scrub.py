@@ -7,7 +7,7 @@ from typing import Any
 from registry.cli.client import NoAnswer, act, ask
 
 PATH = "/_concord/scrub"
-POLL_S = 0.5
+POLL_INTERVAL_S = 0.5
 
 
 def begin_scrub(url: str, secrets: Sequence[str]) -> Any:
@@ -26,7 +26,7 @@ def wait_for_scrub(url: str, begun: Any, progressed: Callable[[int], None]) -> A
         answer = ask(url, PATH)
         if answer["running"] is not None and answer["running"]["started_ms"] == started_ms:
             progressed(answer["running"]["bytes"])
-            time.sleep(POLL_S)
+            time.sleep(POLL_INTERVAL_S)
         elif answer["last"] is not None and answer["last"]["started_ms"] == started_ms:
             progressed(answer["last"]["bytes"])
             return answer

@@ -12,7 +12,7 @@ from registry.cli.logs import set_up_logging
 from registry.config import Config
 from registry.errors import CannotStart
 from registry.runtime.primary import WAYS_OUT, Sockets, Unsupervised, run_primary
-from registry.runtime.sockets import PREDECESSOR_S, listening, locked, raise_file_limit
+from registry.runtime.sockets import PREDECESSOR_TIMEOUT_S, listening, locked, raise_file_limit
 from registry.runtime.supervisor import Supervisor
 from registry.settings.environment import unknown_variables
 from registry.telemetry.event_log import EventLog
@@ -33,7 +33,7 @@ def serve(config: Config) -> None:
     with contextlib.ExitStack() as stack:
         public = stack.enter_context(listening(config.address))
         internal = stack.enter_context(listening(config.internal_address)) if config.internal_address else None
-        stack.enter_context(locked(config.data, PREDECESSOR_S))
+        stack.enter_context(locked(config.data, PREDECESSOR_TIMEOUT_S))
         _check_catalog(config.data)
         workers = config.workers or min(_cores(), MAX_WORKERS)
         if workers == 1:

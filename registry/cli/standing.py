@@ -10,7 +10,7 @@ from rich.table import Column, Table
 
 from registry.units import GIB, to_s
 
-CLOCK_S = 1.0
+WARN_OFFSET_S = 1.0
 """A clock that is further off is shown in bold: the instance warns of it."""
 
 
@@ -145,4 +145,4 @@ def _clock(offset_s: float | None) -> str:
     if offset_s is None:
         return "-"
     text = f"{offset_s:+.1f} s"
-    return f"[bold]{text}[/]" if abs(offset_s) > CLOCK_S else text
+    return f"[bold]{text}[/]" if abs(offset_s) > WARN_OFFSET_S else text

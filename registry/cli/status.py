@@ -15,7 +15,7 @@ from registry.cli import standing
 from registry.cli.client import NoAnswer, ask
 from registry.cluster.placement.collection_reasons import Reason
 
-PATIENCE_S = 2.0
+MIN_TIMEOUT_S = 2.0
 """Seconds to wait for one answer while watching, at least; an instance that hangs is then shown as such."""
 
 
@@ -42,7 +42,7 @@ def watch(console: Console, url: str, interval_s: float) -> None:
             while True:
                 begun = time.monotonic()
                 try:
-                    answer = ask(url, "/_concord/status", timeout_s=max(PATIENCE_S, interval_s))
+                    answer = ask(url, "/_concord/status", timeout_s=max(MIN_TIMEOUT_S, interval_s))
                     now = time.monotonic()
                     shown = show(answer, before, now)
                     before = Seen(answer, now)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from registry.cli.client import NoAnswer, act, ask
-from registry.cli.commands import CHECKING, LOCAL, LONG_S, Json, KeyFile, Url, app, asks_instances, print_json
+from registry.cli.commands import CHECKING, LOCAL, LONG_TIMEOUT_S, Json, KeyFile, Url, app, asks_instances, print_json
 from registry.cli.scrub import begin_scrub, wait_for_scrub
 from registry.cli.signing import cluster_secrets
 from registry.cli.standing import leaving
@@ -62,7 +62,7 @@ def gc(
     question: dict[str, Any] = {"dry_run": dry_run}
     if untagged_older_than is not None:
         question["untagged_older_than_s"] = _age_s(untagged_older_than)
-    answer = act(url, "/_concord/gc", question, cluster_secrets(config), LONG_S)
+    answer = act(url, "/_concord/gc", question, cluster_secrets(config), LONG_TIMEOUT_S)
     if json:
         return print_json(answer)
     _show_collection(answer, url)

@@ -16,7 +16,7 @@ log = EventLog("concord")
 
 CANCEL_INTERVAL_S = 0.5
 """A task is cancelled again after this time: longer than tasks take to end in order, and well below the time that an
-instance has for ending (`runtime.drain.ENDING_S`)."""
+instance has for ending (`runtime.drain.EXIT_TIMEOUT_S`)."""
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:

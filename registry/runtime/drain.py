@@ -2,10 +2,10 @@
 
 On a signal to end, the instance stops being ready at once. Uploads and requests under way go on for `drain_s` together.
 The instance listens while uploads are active, so that uploads that began here are finished here. After
-`BEGINS_UPLOADS_S` it begins no more uploads, since under constant pushes there would always be one; a balancer that
+`ACCEPT_UPLOADS_S` it begins no more uploads, since under constant pushes there would always be one; a balancer that
 ignores readiness then tries the next instance. Requests that do not end in time are aborted: an upload is answered 503
-and its bytes are kept, a response that has begun breaks off. The process ends at most `ENDING_S` later, so that it is
-not killed while it writes.
+and its bytes are kept, a response that has begun breaks off. The process ends at most `EXIT_TIMEOUT_S` later, so that
+it is not killed while it writes.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from registry.telemetry.events import LogEvent
 
 log = EventLog("concord")
 
-LOOK_S = 0.2
-BEGINS_UPLOADS_S = 5.0
+POLL_INTERVAL_S = 0.2
+ACCEPT_UPLOADS_S = 5.0
 """Time for which new uploads are still begun: until a balancer that probes every two seconds knows that this
 instance is not ready. Without it clients would see the 503. At most half of the drain."""
-ENDING_S = 3.0
+EXIT_TIMEOUT_S = 3.0
 """Time that the process takes to end after `drain_s`, at most: 1.4 s alone, and 2.1 s with workers, of which workers
 have 2 s after the listener has closed; the rest is for a slow machine."""
 
@@ -51,7 +51,7 @@ class Drain:
             "what stops this instance must wait %(ending_s)g s before it kills it",
             requests=self._instance.traffic.under_way,
             drain_s=drain_s,
-            ending_s=drain_s + ENDING_S,
+            ending_s=drain_s + EXIT_TIMEOUT_S,
             by=why,
         )
         self._waiting = asyncio.create_task(self._wait(drain_s))
@@ -60,10 +60,10 @@ class Drain:
         """Both waits share the time there is."""
         loop = asyncio.get_running_loop()
         until = loop.time() + drain_s
-        begins_until = until - drain_s + min(BEGINS_UPLOADS_S, drain_s / 2)
+        begins_until = until - drain_s + min(ACCEPT_UPLOADS_S, drain_s / 2)
         while loop.time() < until and self._instance.uploads.at_work:
             self._instance.drain.begins_uploads = loop.time() < begins_until
-            await asyncio.sleep(min(LOOK_S, until - loop.time()))
+            await asyncio.sleep(min(POLL_INTERVAL_S, until - loop.time()))
         for server in self._servers:
             server.finishes_until, server.drain_s = until, drain_s
         self._close()

@@ -16,11 +16,11 @@ from registry.telemetry.events import LogEvent
 
 log = EventLog("concord")
 
-KEEP_ALIVE_S = 90  # longer than the 60 to 75 s after which balancers close idle connections themselves
+KEEP_ALIVE_TIMEOUT_S = 90  # longer than the 60 to 75 s after which balancers close idle connections themselves
 LINGER_S = 0.3
 """Time for which connections are kept after the listener has closed: a request may be on its way on them."""
-LOOK_S = 0.01
-CUT_OFF_S = 0.5
+POLL_INTERVAL_S = 0.01
+ABORT_TIMEOUT_S = 0.5
 """Time that aborted requests have to answer their clients."""
 
 
@@ -61,7 +61,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_keep_alive=KEEP_ALIVE_TIMEOUT_S,
             )
         )
         self._protocol = protocol
@@ -133,7 +133,7 @@ class Server(uvicorn.Server):
             for task in under_way:
                 task.cancel(CUT_OFF)
             if under_way:
-                await asyncio.wait(under_way, timeout=CUT_OFF_S)
+                await asyncio.wait(under_way, timeout=ABORT_TIMEOUT_S)
 
     async def _linger(self) -> None:
         loop = asyncio.get_running_loop()
@@ -145,7 +145,7 @@ class Server(uvicorn.Server):
             is_used = self.server_state.connections or self._adopting
             if lingered_s >= self._handovers.accepted_for_s and (lingered_s >= LINGER_S or not is_used):
                 return
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
 
 
 def _accept_all_and_close(listening: socket.socket) -> list[socket.socket]:

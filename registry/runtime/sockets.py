@@ -14,16 +14,16 @@ from registry.errors import CannotStart
 
 LOCK = "lock"
 BACKLOG = 2048
-PREDECESSOR_S = 2.0
+PREDECESSOR_TIMEOUT_S = 2.0
 """Time that the processes of a killed predecessor may take to end: the last of them ends after the first."""
-LOOK_AGAIN_S = 0.05
+RETRY_INTERVAL_S = 0.05
 
 
 @contextlib.contextmanager
 def listening(address: tuple[str, int]) -> Iterator[socket.socket]:
     """A socket that listens; on `[::]` for IPv4 too, where the system can. Raises CannotStart."""
     host, port = address
-    deadline = time.monotonic() + PREDECESSOR_S
+    deadline = time.monotonic() + PREDECESSOR_TIMEOUT_S
     while True:
         try:
             opened = _listen(host.strip("[]"), port)
@@ -33,7 +33,7 @@ def listening(address: tuple[str, int]) -> Iterator[socket.socket]:
             if not in_use or time.monotonic() > deadline:
                 reason = "it is in use" if in_use else getattr(error, "strerror", None) or str(error)
                 raise CannotStart(f"cannot listen on {host}:{port}: {reason}") from None
-        time.sleep(LOOK_AGAIN_S)
+        time.sleep(RETRY_INTERVAL_S)
     with opened:
         yield opened
 
@@ -63,7 +63,7 @@ def locked(data: Path, patience_s: float = 0.0) -> Iterator[None]:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise CannotStart(f"the data directory {data} is in use by another process") from None
-        time.sleep(LOOK_AGAIN_S)
+        time.sleep(RETRY_INTERVAL_S)
     try:
         yield
     finally:

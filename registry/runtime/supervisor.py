@@ -32,11 +32,13 @@ from registry.telemetry.events import LogEvent
 log = EventLog("concord.workers")
 
 CANNOT_START = 2
-TICK_S = 0.05
+POLL_INTERVAL_S = 0.05
 SHORT_LIFE_S = 5.0
-MAX_PAUSE_S = 5.0
-END_S = 2.0
-NO_PRIMARY_S = 60.0
+MAX_BACKOFF_S = 5.0
+EXIT_TIMEOUT_S = 2.0
+"""Time that a child has to end by itself when the drain is over."""
+PRIMARY_TIMEOUT_S = 60.0
+"""Time for which a primary that cannot start is tried again, where the catalog exists."""
 _SIGNALS = {*FROM_OUTSIDE, signal.SIGCHLD, signal.SIGALRM}
 _PR_SET_PDEATHSIG = 1
 _STARTED, _ANSWERING, _CLOSING = b"S", b"A", b"C"
@@ -101,7 +103,7 @@ class Supervisor:
         while self._status is None or any(child.pid for child in self._workers):
             self._begin_due()
             # Not sigtimedwait: Python's makes signals up when we are stopped meanwhile, and go on.
-            signal.setitimer(signal.ITIMER_REAL, TICK_S if self._is_waiting() else MAX_PAUSE_S)
+            signal.setitimer(signal.ITIMER_REAL, POLL_INTERVAL_S if self._is_waiting() else MAX_BACKOFF_S)
             if signal.sigwait(_SIGNALS) in FROM_OUTSIDE:
                 self._end()
             self._read_reports()
@@ -173,7 +175,7 @@ class Supervisor:
         if self._ending_since is not None or self._status is not None:
             return
         lived_s = time.monotonic() - child.started_at
-        child.pause_s = 0.0 if lived_s > SHORT_LIFE_S else min(child.pause_s * 2 or TICK_S, MAX_PAUSE_S)
+        child.pause_s = 0.0 if lived_s > SHORT_LIFE_S else min(child.pause_s * 2 or POLL_INTERVAL_S, MAX_BACKOFF_S)
         child.due_at = time.monotonic() + child.pause_s
         self._deaths.count(PRIMARY if child is self._primary else WORKER)
         how, number = ("signal", -code) if code < 0 else ("status", code)
@@ -191,7 +193,7 @@ class Supervisor:
             return True
         now = time.monotonic()
         self._without_primary_since = self._without_primary_since or now
-        return code == CANNOT_START and (not self._has_catalog or now > self._without_primary_since + NO_PRIMARY_S)
+        return code == CANNOT_START and (not self._has_catalog or now > self._without_primary_since + PRIMARY_TIMEOUT_S)
 
     def _end(self) -> None:
         """End the primary in order, and all processes with it. A second call kills."""
@@ -205,7 +207,7 @@ class Supervisor:
     def _end_workers(self) -> None:
         """End the workers. They may finish responses for as long as the primary could."""
         since = self._ending_since = self._ending_since or time.monotonic()
-        until = max(since + self._config.drain_s, (self._closing_at or since) + END_S)
+        until = max(since + self._config.drain_s, (self._closing_at or since) + EXIT_TIMEOUT_S)
         at_once = self._kills_at_once or time.monotonic() > until
         for child in self._workers:
             if child.pid and (at_once or not child.end_requested):

@@ -22,11 +22,12 @@ from registry.runtime.server import NoHandovers, Server
 from registry.runtime.signals import END
 from registry.settings.trusted_proxies import TrustedProxies
 
-NOTES_EVERY_S = 1.0
-TRY_AGAIN_S = 0.01
-PRIMARY_WAIT_S = 10.0
+NOTES_INTERVAL_S = 1.0
+RETRY_INTERVAL_S = 0.01
+PRIMARY_TIMEOUT_S = 10.0
+"""Time that a connection waits for a primary that is restarting, before it is answered 503."""
 MAX_WAITING = 1000
-LOOK_AGAIN_S = 0.003
+LEASE_POLL_S = 0.003
 _NO_PRIMARY = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -57,7 +58,7 @@ async def _send_notes(reading: ReadOnlyApp, sender: Sender) -> None:
     """Report to the primary periodically. A report that could not be sent is sent the next time."""
     notes, reported_under_way = Notes(), 0
     while True:
-        await asyncio.sleep(NOTES_EVERY_S)
+        await asyncio.sleep(NOTES_INTERVAL_S)
         if notes == Notes():
             traffic = reading.traffic
             used = [reading.used.pop() for _ in range(min(len(reading.used), MAX_NOTES_PER_MESSAGE))]
@@ -85,9 +86,9 @@ class HandoverQueue:
         if self._sender.ended or len(self._queue) >= MAX_WAITING:
             protocol.refuse_without_primary()
             return
-        self._queue.append((protocol, loop.time() + PRIMARY_WAIT_S))
+        self._queue.append((protocol, loop.time() + PRIMARY_TIMEOUT_S))
         if self._timer is None:
-            self._timer = loop.call_later(TRY_AGAIN_S, self._try_again)
+            self._timer = loop.call_later(RETRY_INTERVAL_S, self._try_again)
 
     def request_lease(self) -> None:
         """Let the primary know that a read waits for the read lease."""
@@ -100,7 +101,7 @@ class HandoverQueue:
             protocol, until = self._queue[0]
             if not protocol.try_hand_over(self._sender):
                 if not self._sender.ended and loop.time() <= until:
-                    self._timer = loop.call_later(TRY_AGAIN_S, self._try_again)
+                    self._timer = loop.call_later(RETRY_INTERVAL_S, self._try_again)
                     return
                 protocol.refuse_without_primary()
             self._queue.popleft()
@@ -148,7 +149,7 @@ class WorkerProtocol(BoundedProtocol):
         elif self.loop.time() - self._lease_wait_since > READ_WAIT_S:
             self.refuse_without_primary()
         else:
-            self.loop.call_later(LOOK_AGAIN_S, self._await_lease)
+            self.loop.call_later(LEASE_POLL_S, self._await_lease)
 
     def on_message_begin(self) -> None:
         if not self._is_handing_over:
@@ -193,7 +194,7 @@ class WorkerProtocol(BoundedProtocol):
         self._clear_deadline()
         self._unset_keepalive_if_required()
         if self.transport.get_write_buffer_size():
-            self.loop.call_later(TRY_AGAIN_S, self._leave)
+            self.loop.call_later(RETRY_INTERVAL_S, self._leave)
         else:
             self._handover_queue.add(self)
 

@@ -1,10 +1,10 @@
 """The memory budget of manifests: one bound on their bytes over all requests, while they arrive and are committed.
 
 Layers are written to the disk as they arrive; a manifest is read into memory, up to 4 MiB of it. A request beyond the
-budget waits for room, and is refused with 429 after WAIT_S. Slow requests are served as long as there is room. When
-there is none, one request is preempted: of those whose clients have been slow for FAIR_S, the one that holds the most,
-so that a slow or silent client delays the others only for a moment. Where all requests wait for room, the one that
-holds least is preempted, since otherwise they would wait for each other (a deadlock).
+budget waits for room, and is refused with 429 after BUDGET_TIMEOUT_S. Slow requests are served as long as there is
+room. When there is none, one request is preempted: of those whose clients have been slow for MIN_RESERVATION_S, the one
+that holds the most, so that a slow or silent client delays the others only for a moment. Where all requests wait for
+room, the one that holds least is preempted, since otherwise they would wait for each other (a deadlock).
 """
 
 import asyncio
@@ -16,13 +16,15 @@ from registry.event_loop.now import now_s
 from registry.units import MIB
 
 MAX_BYTES = 64 * MIB
-WHOLE_S = 60.0
+RECEIVE_TIMEOUT_S = 60.0
 """The time in which a manifest must arrive."""
-FAIR_S = 2.0
+MIN_RESERVATION_S = 2.0
 """No request is preempted sooner."""
-WAIT_S = 10.0
-LOOK_S = 0.25
-PAUSE_S = 0.05
+BUDGET_TIMEOUT_S = 10.0
+"""Time that a request waits for memory before it is refused."""
+BUDGET_POLL_S = 0.25
+SEARCH_INTERVAL_S = 0.05
+"""Time between two searches for a request to preempt: each looks at all of them."""
 
 
 class ManifestMemoryBudget:
@@ -31,7 +33,7 @@ class ManifestMemoryBudget:
     def __init__(self) -> None:
         self._all: dict[MemoryReservation, None] = {}
         self._freed = asyncio.Event()
-        self._looked_at = self._unstuck_at = -LOOK_S
+        self._looked_at = self._unstuck_at = -BUDGET_POLL_S
         self.held_bytes = 0
 
     @asynccontextmanager
@@ -48,30 +50,32 @@ class ManifestMemoryBudget:
 
     async def wait_for_room(self, size: int, one: "MemoryReservation") -> None:
         """Return once there is room for so many more bytes. Raises TooManyManifests."""
-        until = now_s() + WAIT_S
+        until = now_s() + BUDGET_TIMEOUT_S
         while self.held_bytes + size > MAX_BYTES:
             if now_s() > until:
                 raise TooManyManifests("this instance is receiving as many manifests as it takes; push again", CLOSE)
             self._preempt_one(one)
             self._freed.clear()
             try:
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(BUDGET_POLL_S):
                     await self._freed.wait()
             except TimeoutError:
                 pass
 
     def _preempt_one(self, asker: "MemoryReservation") -> None:
-        if now_s() - self._looked_at < PAUSE_S:
+        if now_s() - self._looked_at < SEARCH_INTERVAL_S:
             return  # of many waiters, one is enough to check
         self._looked_at = now_s()
         if any(one.is_preempted for one in self._all):
             return  # one at a time: its bytes may be enough
         others = [one for one in self._all if one.is_preemptible and one is not asker]
-        slow = [one for one in others if one.awaited_s() >= FAIR_S]
-        stuck = [one for one in others if one.waiting_s() >= FAIR_S]
+        slow = [one for one in others if one.awaited_s() >= MIN_RESERVATION_S]
+        stuck = [one for one in others if one.waiting_s() >= MIN_RESERVATION_S]
         if slow:
             max(slow, key=lambda one: one.held_bytes).preempt()
-        elif stuck and now_s() - self._unstuck_at >= LOOK_S:  # what that frees has to be used before the next one goes
+        elif (
+            stuck and now_s() - self._unstuck_at >= BUDGET_POLL_S
+        ):  # what that frees has to be used before the next one goes
             self._unstuck_at = now_s()
             min(stuck, key=lambda one: one.held_bytes).preempt()
 
@@ -101,7 +105,7 @@ class MemoryReservation:
     async def whole(self, body: Awaitable[bytes]) -> bytes:
         """Return the body. Raises SizeInvalid where it is late, and TooManyManifests where it was preempted."""
         try:
-            async with asyncio.timeout(WHOLE_S) as self._timeout:
+            async with asyncio.timeout(RECEIVE_TIMEOUT_S) as self._timeout:
                 return await body
         except TimeoutError:
             if self.is_preempted:

@@ -18,7 +18,7 @@ from registry.units import MIB
 
 MAX_BYTES = 64 * MIB
 """Pieces for all threads of an executor, several times over."""
-LOOK_S = 0.05
+FLUSH_INTERVAL_S = 0.05
 """Seconds between two calls to all uploads to write their bytes, while others wait."""
 
 
@@ -84,4 +84,4 @@ class UploadMemory:
         if self._waiters:
             for holder in list(self._held):
                 holder.write_out()
-            self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_INTERVAL_S, self._look)

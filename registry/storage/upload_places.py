@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-PAUSE_S = 3.0
+IDLE_AFTER_S = 3.0
 """Between two requests of one upload clients pause for less. Uploads that are idle for longer are preempted first."""
 UNKNOWN_NETWORK = ""
 
@@ -90,7 +90,7 @@ class UploadPlaces:
     def next_to_preempt(self, now_s: float, may_be_preempted: Callable[[str, float], bool]) -> str | None:
         """Return the upload that gives way next, or None. `may_be_preempted` takes an upload and for how many seconds
         it has been idle."""
-        for least_idle_s in (PAUSE_S, 0.0):
+        for least_idle_s in (IDLE_AFTER_S, 0.0):
             for upload, idle_s in self._in_order(now_s, least_idle_s):
                 if may_be_preempted(upload, idle_s):
                     return upload

@@ -52,14 +52,16 @@ from registry.storage.upload_places import UploadPlaces
 from registry.storage.upload_session import Preempted, Session
 from registry.units import DAY_S, to_ms
 
-IDLE_MS = 60_000
-PAUSE_MS = 3_000
+CLOSE_AFTER_MS = 60_000
+"""Time without a request after which the file of an upload is closed."""
+IDLE_AFTER_MS = 3_000
+"""Clients pause for less between two requests of an upload."""
 EXPIRY_MS = to_ms(DAY_S)
-LOOKS_EXPIRED_S = 3600.0
+EXPIRY_CONFIRMED_S = 3600.0
 """For so long of its own time an instance has to find an upload too old: a wall clock that jumps makes all look so."""
-STALLED_S = 5.0
+STALL_TIMEOUT_S = 5.0
 """A request that has brought nothing for so long counts as idle when the table of uploads is full."""
-LOOK_AGAIN_S = 0.25
+SEARCH_INTERVAL_S = 0.25
 """When no upload may be preempted the table is searched again after this time: a search over 10,000 takes a few ms."""
 MAX_IDLE_FILES = 128
 
@@ -107,7 +109,7 @@ class Uploads:
     def at_work(self) -> bool:
         """Return whether a request of an upload is under way, or has just ended so that another will follow."""
         now_ms = self._clock.now_ms()
-        return any(one.is_at_work or now_ms - one.used_ms < PAUSE_MS for one in self._sessions.values())
+        return any(one.is_at_work or now_ms - one.used_ms < IDLE_AFTER_MS for one in self._sessions.values())
 
     def size(self, upload: str, repository: Repository) -> int:
         """Return how many bytes an upload has. Raises BlobUploadUnknown."""
@@ -183,7 +185,7 @@ class Uploads:
         """Close files of idle uploads, and remove uploads that have not grown for a day."""
         now_ms = self._clock.now_ms()
         for session in list(self._sessions.values()):
-            if now_ms - session.used_ms > IDLE_MS:
+            if now_ms - session.used_ms > CLOSE_AFTER_MS:
                 await self._forget_idle(session)
         for row in self._given_up(now_ms):
             await self._expire(row)
@@ -194,7 +196,7 @@ class Uploads:
         now_s = self._clock.steady_s()
         expired = expired_uploads(self._catalog.database, now_ms - EXPIRY_MS)
         self._expired_since = {row: self._expired_since.get(row, now_s) for row in expired}
-        return [row for row in expired if now_s - self._expired_since[row] >= LOOKS_EXPIRED_S]
+        return [row for row in expired if now_s - self._expired_since[row] >= EXPIRY_CONFIRMED_S]
 
     async def _expire(self, row: UploadRow) -> None:
         """Give up an upload that is still as `row` says. A request at work on it is not waited for: what that brings
@@ -234,7 +236,7 @@ class Uploads:
             found = self._places.next_to_preempt(now_s, self._may_be_preempted)
             if found is not None:
                 return found
-            self._none_before_s = now_s + LOOK_AGAIN_S
+            self._none_before_s = now_s + SEARCH_INTERVAL_S
         raise TooManyUploads(
             "this instance has as many uploads under way as it takes; push again in a while", {"uploads": self.count}
         )
@@ -245,7 +247,7 @@ class Uploads:
             return False
         if session is None or not session.is_at_work:
             return True
-        return session.is_preemptible and idle_s >= STALLED_S
+        return session.is_preemptible and idle_s >= STALL_TIMEOUT_S
 
     async def _preempt(self, upload: str) -> None:
         """End an upload so that another may take its place. Its client is answered 404, or 429 if a request is under

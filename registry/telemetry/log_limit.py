@@ -7,7 +7,7 @@ that no client can fill a disk or hide a line among a million.
 from registry.ports import Clock
 
 AT_ONCE = 20
-EVERY_S = 10.0
+PERIOD_S = 10.0
 UNAUTHENTICATED_PERIOD_S = 60.0
 """For what anybody can cause who is not a client: one line in so long says that it goes on, 1,440 lines a day."""
 
@@ -15,7 +15,7 @@ UNAUTHENTICATED_PERIOD_S = 60.0
 class LogLimit:
     """At most `at_once` lines in `every_s` for one kind of event."""
 
-    def __init__(self, clock: Clock, at_once: int = AT_ONCE, every_s: float = EVERY_S) -> None:
+    def __init__(self, clock: Clock, at_once: int = AT_ONCE, every_s: float = PERIOD_S) -> None:
         self._clock = clock
         self._at_once, self._every_s = at_once, every_s
         self._since = -every_s

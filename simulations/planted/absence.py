@@ -60,4 +60,4 @@ def gaps_not_seen() -> Bug:
         if self._enter(start):
             self._contiguous_seq = max(self._contiguous_seq, sequence)
 
-    return together(patch.object(Progress, "note", careless), patch.object(anti_entropy, "ROUND_S", 30.0))
+    return together(patch.object(Progress, "note", careless), patch.object(anti_entropy, "ROUND_INTERVAL_S", 30.0))

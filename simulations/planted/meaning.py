@@ -42,7 +42,7 @@ def miss_without_asking() -> Bug:
         patch.object(Cluster, "read_repair", nothing_async),
         patch.object(HeartbeatReactions, "_look_again", nothing),
         patch.object(HeartbeatReactions, "_meet", nothing),
-        patch.object(anti_entropy, "ROUND_S", 30.0),
+        patch.object(anti_entropy, "ROUND_INTERVAL_S", 30.0),
     )
 
 

@@ -218,7 +218,7 @@ async def test_messages_that_are_no_frames_are_counted_and_genuine_ones_come_bet
 async def test_what_nobody_takes_is_bounded_and_the_subscription_is_opened_anew(redis, monkeypatch, caplog):
     """A lag that stays would make every frame late for hours, and heartbeats of the dead come as if they lived."""
     monkeypatch.setattr("registry.adapters.bus.PROBE_TIMEOUT_S", 1.0)
-    monkeypatch.setattr("registry.adapters.bus.PROBE_S", 0.2)
+    monkeypatch.setattr("registry.adapters.bus.PROBE_INTERVAL_S", 0.2)
     monkeypatch.setattr("registry.adapters.bus.MAX_RECEIVED_BYTES", 100_000)
     bus = RedisBus([redis.url], ["c"], "eu", anything)
     frames = bus.listen()

@@ -13,7 +13,7 @@ import yaml
 
 from registry import __version__
 from registry.config import Config, load_config
-from registry.runtime.drain import ENDING_S
+from registry.runtime.drain import EXIT_TIMEOUT_S
 from tests.support.kustomize import build, containers
 
 ROOT = Path(__file__).parents[2]
@@ -276,7 +276,7 @@ def test_there_is_time_to_drain(objects):
     [container] = pod["containers"]
     sleep_s = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     [drain_s] = [int(entry["value"]) for entry in environment(objects) if entry["name"] == "CONCORD_DRAIN_S"]
-    assert sleep_s + drain_s + ENDING_S < pod["terminationGracePeriodSeconds"]
+    assert sleep_s + drain_s + EXIT_TIMEOUT_S < pod["terminationGracePeriodSeconds"]
 
 
 def test_pods_may_do_no_more_than_the_restricted_standard_allows(objects):

@@ -8,7 +8,7 @@ import yaml
 
 from registry import __version__
 from registry.config import Config, load_config
-from registry.runtime.drain import ENDING_S
+from registry.runtime.drain import EXIT_TIMEOUT_S
 
 ROOT = Path(__file__).parents[2]
 DOCKER_STOP_S = 10
@@ -23,7 +23,7 @@ def compose():
 
 def test_the_image_ends_by_itself_within_what_docker_stop_gives():
     [drain_s] = re.findall(r"^ +CONCORD_DRAIN_S=([0-9.]+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    assert 0 < float(drain_s) + ENDING_S < DOCKER_STOP_S
+    assert 0 < float(drain_s) + EXIT_TIMEOUT_S < DOCKER_STOP_S
 
 
 def test_the_compose_example_gives_time_to_drain_and_takes_its_settings(compose, monkeypatch):
@@ -32,12 +32,12 @@ def test_the_compose_example_gives_time_to_drain_and_takes_its_settings(compose,
     assert {name.removeprefix("CONCORD_").lower() for name in compose["environment"]} <= Config.model_fields.keys()
     drain_s = load_config({}, None).drain_s
     assert drain_s == Config.model_fields["drain_s"].default
-    assert drain_s + ENDING_S < int(compose["stop_grace_period"].removesuffix("s"))
+    assert drain_s + EXIT_TIMEOUT_S < int(compose["stop_grace_period"].removesuffix("s"))
     assert compose["image"] == f"concord-registry:{__version__}"
 
 
 def test_the_guide_gives_docker_time_to_drain():
     found = re.findall(r"--stop-timeout (\d+) --env CONCORD_DRAIN_S=(\d+)", GUIDE)
     assert len(found) == 2
-    assert all(int(drain_s) + ENDING_S < int(stop_s) for stop_s, drain_s in found)
-    assert f"{ENDING_S:g} s more" in GUIDE
+    assert all(int(drain_s) + EXIT_TIMEOUT_S < int(stop_s) for stop_s, drain_s in found)
+    assert f"{EXIT_TIMEOUT_S:g} s more" in GUIDE

@@ -169,7 +169,7 @@ def test_what_follows_a_download_that_is_not_read_is_not_taken_in(server):
 
 
 def test_who_reads_nothing_is_cut_off(tmp_path):
-    constants = {"registry.http.wire.protocol.UNREAD_S": 1.0}
+    constants = {"registry.http.wire.protocol.UNREAD_TIMEOUT_S": 1.0}
     with running_server(tmp_path / "data", constants=constants) as server:
         digest = server.client.push_blob("app", b"x" * (16 * 1024 * 1024))
         with socket.create_connection((server.host, server.port), timeout=30) as connection:

@@ -161,7 +161,7 @@ def test_a_refusal_waits_for_answers_that_take_their_time(tmp_path):
 
 @pytest.mark.slow
 def test_a_head_that_does_not_end_does_not_end_the_answers_before_it(tmp_path):
-    with waiting_for_copies(tmp_path, **{"registry.http.wire.protocol.HEAD_S": 0.5}) as connection:
+    with waiting_for_copies(tmp_path, **{"registry.http.wire.protocol.HEAD_TIMEOUT_S": 0.5}) as connection:
         connection.sendall(b"0\r\n\r\n" + MANIFEST[:20])
         assert statuses(connection) == [503]
 
@@ -253,7 +253,7 @@ def test_a_refused_head_is_answered_to_who_sends_a_manifest_first(server, host):
 
 @pytest.mark.slow
 def test_a_client_that_goes_on_sending_is_waited_for_so_long_only(tmp_path):
-    constants = {"registry.http.wire.closing.LINGER_S": 1.0}
+    constants = {"registry.http.wire.closing.LINGER_TIMEOUT_S": 1.0}
     with running_server(tmp_path / "data", constants=constants) as server, connected(server, 30) as connection:
         head = "PUT /v2/APP/manifests/v1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 999999999\r\n\r\n"
         connection.sendall(head.encode())
@@ -267,7 +267,7 @@ def test_a_client_that_goes_on_sending_is_waited_for_so_long_only(tmp_path):
 
 @pytest.mark.slow
 def test_a_client_that_neither_sends_nor_closes_is_waited_for_so_long_only(tmp_path):
-    constants = {"registry.http.wire.closing.SILENT_S": 0.5}
+    constants = {"registry.http.wire.closing.SILENCE_TIMEOUT_S": 0.5}
     with running_server(tmp_path / "data", constants=constants) as server, connected(server, 30) as connection:
         connection.sendall(b"GET /v2/ HTTP/1.1\r\n\r\n")
         assert statuses(connection) == [400]

@@ -16,7 +16,10 @@ IDLE_S = 1.0
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """An instance whose patience is shorter than usual."""
-    constants = {"registry.http.wire.request.BODY_IDLE_S": IDLE_S, "registry.http.wire.protocol.HEAD_S": IDLE_S}
+    constants = {
+        "registry.http.wire.request.BODY_IDLE_TIMEOUT_S": IDLE_S,
+        "registry.http.wire.protocol.HEAD_TIMEOUT_S": IDLE_S,
+    }
     with running_server(tmp_path_factory.mktemp("slow") / "data", constants=constants) as running:
         yield running
 

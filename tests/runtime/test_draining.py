@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from registry.runtime.drain import ENDING_S
+from registry.runtime.drain import EXIT_TIMEOUT_S
 from registry.telemetry.events import LogEvent
 from tests.support.client import sha256, with_digest
 from tests.support.logs import log_lines
@@ -20,7 +20,7 @@ HALF = len(CONTENT) // 2
 DRAIN_S = 1.5
 BUSY_S = 10.0
 """What a busy machine takes longer; an instance that does not end by itself never does."""
-BEFORE_KILL_S = DRAIN_S + ENDING_S + BUSY_S
+BEFORE_KILL_S = DRAIN_S + EXIT_TIMEOUT_S + BUSY_S
 
 
 @pytest.fixture(params=["1", "2"], ids=["one process", "with a worker"])
@@ -105,7 +105,7 @@ def test_what_can_end_in_time_does_while_something_else_cannot(server):
 
 def test_a_drain_under_constant_pushes_ends_when_those_that_were_under_way_have(tmp_path):
     """New uploads are refused after a moment, in the way that a balancer goes on from."""
-    constants = {"registry.runtime.drain.BEGINS_UPLOADS_S": 1.0}
+    constants = {"registry.runtime.drain.ACCEPT_UPLOADS_S": 1.0}
     with running_server(tmp_path / "data", drain_s="60", constants=constants) as server:
         locations = [server.client.begin_upload("app")]
         connections = [begin_patch(server, locations[0])]
@@ -144,11 +144,11 @@ def test_the_log_says_at_the_signal_how_long_the_end_may_take(server):
         begun = time.monotonic()
         told_to_end(server)
         (line,) = server.logged(LogEvent.DRAIN_STARTED)
-        assert (line["requests"], line["drain_s"], line["ending_s"]) == (1, DRAIN_S, DRAIN_S + ENDING_S)
+        assert (line["requests"], line["drain_s"], line["ending_s"]) == (1, DRAIN_S, DRAIN_S + EXIT_TIMEOUT_S)
         seconds_to_end(server, begun)
 
 
 def test_an_instance_without_requests_ends_at_once(server):
     begun = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
-    assert seconds_to_end(server, begun) < ENDING_S + BUSY_S
+    assert seconds_to_end(server, begun) < EXIT_TIMEOUT_S + BUSY_S

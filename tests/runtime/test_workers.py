@@ -203,7 +203,7 @@ def test_a_supervisor_that_was_stopped_and_goes_on_is_told_nothing_by_that(tmp_p
     """An instance of several processes ended when its supervisor was stopped and went on (SIGSTOP, SIGCONT, a
     debugger): Python's `sigtimedwait` then reports a signal that has not come (found by a profiler)."""
     pause_s = 0.2
-    constants = {"registry.runtime.supervisor.MAX_PAUSE_S": pause_s}
+    constants = {"registry.runtime.supervisor.MAX_BACKOFF_S": pause_s}
     with running_server(tmp_path / "data", workers="2", constants=constants) as server:
         wait_for_children(server, 2)
         for _ in range(5):

@@ -21,7 +21,7 @@ def budgeted(directory, *budgets_mib, **settings):
     cluster = Cluster(directory, [f"s{number}" for number in range(len(budgets_mib))], **settings)
     for server, budget in zip(cluster.servers, budgets_mib, strict=True):
         server.environment["CONCORD_DISK_BUDGET_GIB"] = str(budget / 1024)
-        server._constants = {"registry.cluster.placement.eviction.LOOK_S": 0.2}
+        server._constants = {"registry.cluster.placement.eviction.CHECK_INTERVAL_S": 0.2}
     try:
         yield cluster.start()
     finally:

@@ -106,7 +106,7 @@ def quiet(workers, tmp_path):
     """Three instances that tell each other of no change: what one lacks it has to ask for."""
     settings = {
         "workers": str(workers),
-        "constants": {"registry.cluster.replication.acknowledgements.PUSH_AFTER_S": 600.0},
+        "constants": {"registry.cluster.replication.acknowledgements.DIRECT_PUSH_AFTER_S": 600.0},
     }
     with running_cluster(tmp_path, ["eu", "eu", "eu"], with_redis=False, **settings) as cluster:
         cluster[0].client.push("app", "live", OLD)

@@ -160,7 +160,7 @@ def test_a_manifest_that_has_changed_in_the_catalog_is_fetched_again(tmp_path):
 
 def test_what_cannot_be_mended_now_is_when_somebody_has_it(tmp_path):
     content = random.Random("later").randbytes(3_000_000)
-    constants = {"registry.cluster.transfer.scrubber.LOOK_S": 0.5}
+    constants = {"registry.cluster.transfer.scrubber.CHECK_INTERVAL_S": 0.5}
     with linked_sites(tmp_path, [None, None], constants=constants, **ALWAYS) as (cluster, _):
         digest = cluster[0].client.push_blob("app", content)
         flip_a_bit(cluster[0], digest)

@@ -2,7 +2,7 @@
 
 import random
 
-from registry.storage.upload_places import PAUSE_S, UploadPlaces
+from registry.storage.upload_places import IDLE_AFTER_S, UploadPlaces
 
 A, B = "192.0.2.0/24", "198.51.100.0/24"
 
@@ -47,8 +47,8 @@ def test_preemption_spares_those_between_two_requests_as_long_as_others_are_idle
     places.use("b", 1, 0, B)
     for upload in ("a1", "a2"):
         places.use(upload, 1, 1, A)
-    assert places.next_to_preempt(PAUSE_S + 0.5, anything) == "b"
-    assert places.next_to_preempt(PAUSE_S - 0.5, anything) == "a1"
+    assert places.next_to_preempt(IDLE_AFTER_S + 0.5, anything) == "b"
+    assert places.next_to_preempt(IDLE_AFTER_S - 0.5, anything) == "a1"
 
 
 def test_an_upload_that_is_used_from_another_network_counts_there():

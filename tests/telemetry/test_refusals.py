@@ -3,7 +3,7 @@
 import pytest
 
 from registry.errors import DigestInvalid, DiskBudgetUsed, DiskFull, StorageFailed, TooManyUploads, WriteConcernTimeout
-from registry.telemetry.log_limit import AT_ONCE, EVERY_S
+from registry.telemetry.log_limit import AT_ONCE, PERIOD_S
 from registry.telemetry.refusals import Refusals
 from tests.support.seams import StillClock
 
@@ -16,7 +16,7 @@ def test_many_at_once_are_a_few_lines_and_the_others_are_counted(caplog):
     assert len(caplog.records) == AT_ONCE
     fields = {"repository": "app3", "status": 503, "reason": "storage-failed", "taken_bytes": 3}
     assert caplog.records[3].fields.items() >= fields.items() and "holders" not in caplog.records[3].fields
-    clock.at_ms += int(EVERY_S * 1000)
+    clock.at_ms += int(PERIOD_S * 1000)
     for _ in range(2):
         refusals.note("later", WriteConcernTimeout("too few"))
     assert [record.fields.get("left_out_before") for record in caplog.records[-2:]] == [7, None]

@@ -18,12 +18,12 @@ from registry.units import to_s
 
 SAMPLES = 8
 """Heartbeats that count: a clock that is set back is seen after so many, 16 s."""
-SUSPICIOUS_S = 0.5
-MEASURED_FOR_S = 60.0
+MEASURE_OFFSET_S = 0.5
+MEASUREMENT_VALID_S = 60.0
 """Seconds for which a measurement stays valid, from when the answer arrived."""
 MAX_ERROR_S = 0.25
 """Largest error of a measurement, in seconds. An answer that took more than twice as long is not used."""
-TOO_FAR_S = 1.0
+WARN_OFFSET_S = 1.0
 """Seconds of offset at which to warn: these clocks order concurrent pushes of a tag at two sites."""
 
 
@@ -69,12 +69,12 @@ class ClockOffsets:
     def is_too_far(self, member: Member) -> bool:
         """Return whether a member's clock is certainly more than a second off."""
         known, offset_s = self._members.get(member.instance), self.offset_s(member)
-        return known is not None and offset_s is not None and self._is_measured(known) and abs(offset_s) > TOO_FAR_S
+        return known is not None and offset_s is not None and self._is_measured(known) and abs(offset_s) > WARN_OFFSET_S
 
     def is_due(self, member: Member) -> bool:
         """Return whether a member is to be asked for its clock."""
         offset_s = self.offset_s(member)
-        return offset_s is not None and abs(offset_s) > SUSPICIOUS_S and not self._is_measured(self._of(member))
+        return offset_s is not None and abs(offset_s) > MEASURE_OFFSET_S and not self._is_measured(self._of(member))
 
     def forget(self, instances: set[str]) -> None:
         """Keep nothing of instances that are no members any more."""
@@ -88,4 +88,4 @@ class ClockOffsets:
         return known
 
     def _is_measured(self, known: _Clock) -> bool:
-        return known.measured_at is not None and self._clock.steady_s() - known.measured_at < MEASURED_FOR_S
+        return known.measured_at is not None and self._clock.steady_s() - known.measured_at < MEASUREMENT_VALID_S

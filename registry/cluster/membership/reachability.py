@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from registry.cluster.membership.heartbeats import OwnHeartbeat
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.membership.shared_addresses import SharedAddresses
-from registry.cluster.rpc.client import NO_CONTENT, TIMEOUT_S, PeerClient
+from registry.cluster.rpc.client import NO_CONTENT, REQUEST_TIMEOUT_S, PeerClient
 from registry.cluster.rpc.messages import Heartbeat, LocateRequest, LocateResponse, ReachRequest, ReachResponse
 from registry.event_loop.now import now_s
 from registry.ports import PeerUnreachable
@@ -32,7 +32,7 @@ from registry.telemetry.events import LogEvent
 log = EventLog("concord.members")
 
 ATTEMPT_TIMEOUT_S = 2.0
-"""Seconds for which a peer tries: as long as a connection may take (`registry.adapters.http`), below `TIMEOUT_S`."""
+"""Seconds for which a peer tries: as long as a connection may take (`adapters.http`), below `REQUEST_TIMEOUT_S`."""
 CHECK_INTERVAL_S = 10.0
 """Seconds between two checks while the address is reached. A check is two requests: an idle instance can afford it."""
 RETRY_S = 2.0
@@ -160,7 +160,7 @@ class Reachability:
 
     async def _ask_one(self, url: str, instance: str, question: ReachRequest) -> ReachResponse | None:
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 return await self._peers.ask_url(url, "/reach", question, ReachResponse, instance)
         except (PeerUnreachable, TimeoutError):
             return None

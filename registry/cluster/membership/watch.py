@@ -20,11 +20,11 @@ from registry.telemetry.events import LogEvent
 
 log = EventLog("concord.members")
 
-SPACE_S = 30.0
+SPACE_INTERVAL_S = 30.0
 """Seconds between two looks at the disk's room for heartbeats."""
 ACQUAINTED_S = 30.0
 """Seconds after which an instance has heard of all live members. Then a site without a known member is worth a line."""
-UNANSWERED_S = 5.0
+RESTART_GRACE_S = 5.0
 """Seconds for which a member without answers is taken for restarting, which is not worth a line."""
 
 Ask = Callable[[Member], Awaitable[Handshake]]
@@ -63,9 +63,9 @@ class Watch:
 
     async def run(self) -> None:
         """Compare all members every two seconds, for ever."""
-        space_at = -SPACE_S
+        space_at = -SPACE_INTERVAL_S
         while True:
-            if now_s() >= space_at + SPACE_S:
+            if now_s() >= space_at + SPACE_INTERVAL_S:
                 space_at = now_s()
                 await self._space.look()
             self.look()
@@ -152,7 +152,7 @@ class Watch:
 
     def _tell_answers(self, member: Member, told: _Told) -> None:
         since = member.failing_since
-        if member.live and since is not None and told.failing_since is None and now_s() - since > UNANSWERED_S:
+        if member.live and since is not None and told.failing_since is None and now_s() - since > RESTART_GRACE_S:
             told.failing_since = since
             log.warning(
                 LogEvent.MEMBER_REQUESTS_FAILED,

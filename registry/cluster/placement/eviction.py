@@ -33,12 +33,14 @@ from registry.telemetry.events import LogEvent
 
 log = EventLog("concord.evict")
 
-LOOK_S = 5.0
-MAX_PAUSE_S = 60.0
+CHECK_INTERVAL_S = 5.0
+"""Time between two looks at the budget: a disk fills by a few GiB in it at most."""
+MAX_BACKOFF_S = 60.0
+"""Longest time between two looks while nothing can be evicted."""
 HIGH = 0.9
 LOW = 0.8
 PAGE = 200
-ANSWER_S = 5.0
+REQUEST_TIMEOUT_S = 5.0
 MAX_NOTED = 100_000
 
 
@@ -97,7 +99,7 @@ class Evictor:
                 await self.once()
             except StorageFailed as error:
                 log.error(LogEvent.EVICTION_FAILED, "eviction failed: %(error)s", error=error)
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(CHECK_INTERVAL_S)
 
     async def once(self) -> None:
         """Store the times of reads, and evict down to the low watermark if there is more than the high one allows."""
@@ -122,7 +124,7 @@ class Evictor:
             last = (page[-1].used_ms, page[-1].digest)
         log.info(LogEvent.CONTENT_EVICTED, "%(bytes)d bytes were evicted", bytes=self.evicted_bytes - before)
         budget.is_exhausted = budget.taken_bytes > HIGH * budget.limit_bytes
-        self._pause_s = min(self._pause_s * 2 or LOOK_S, MAX_PAUSE_S) if budget.is_exhausted else 0.0
+        self._pause_s = min(self._pause_s * 2 or CHECK_INTERVAL_S, MAX_BACKOFF_S) if budget.is_exhausted else 0.0
         self._again_at = now_s() + self._pause_s
         if budget.is_exhausted:
             log.warning(
@@ -175,7 +177,7 @@ class Evictor:
             member = self._members.get(instance)
             if count < enough and member is not None and member.reachable:
                 try:
-                    count += await self._peers.keeps(member, digest, ANSWER_S)
+                    count += await self._peers.keeps(member, digest, REQUEST_TIMEOUT_S)
                 except PeerUnreachable:
                     continue
         return count

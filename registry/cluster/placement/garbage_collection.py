@@ -61,16 +61,17 @@ T = TypeVar("T")
 Links = Mapping[Digest, frozenset[bytes]]
 """Contents, and all links that the collecting instance knew before its first question, see `links_of`."""
 
-PIN_S = 3600.0
-MAX_PINS = 200_000
+CONTENT_LEASE_S = 3600.0
+MAX_CONTENT_LEASES = 200_000
 MAX_WATCHED = 1_000_000
 BATCH = 500
 PAGE = 1000
 LOOKED_AT_A_STEP = 64
 """Contents whose links and use are looked up before the loop turns: 1 to 2 ms where each has a few links."""
-ANSWER_S = 10.0
-MOMENT_S = 0.5
-LOOK_S = 0.01
+REQUEST_TIMEOUT_S = 10.0
+FRAMES_TIMEOUT_S = 0.5
+"""Time to wait for frames that are on their way, before a round of anti-entropy brings what is missing."""
+APPLIED_POLL_S = 0.01
 
 
 class Decision(NamedTuple):
@@ -151,8 +152,8 @@ class GarbageCollector:
         """Take a lease on content: a client was told that it exists, and may push a manifest that refers to it."""
         now = now_s()
         self._pins.pop(digest, None)
-        self._pins[digest] = now + PIN_S
-        while len(self._pins) > MAX_PINS or next(iter(self._pins.values())) < now:
+        self._pins[digest] = now + CONTENT_LEASE_S
+        while len(self._pins) > MAX_CONTENT_LEASES or next(iter(self._pins.values())) < now:
             del self._pins[next(iter(self._pins))]
 
     def linked(self, digests: Iterable[Digest]) -> None:
@@ -312,11 +313,11 @@ class GarbageCollector:
 
     async def _applied(self, member: Member, incarnation: int, changes: int) -> bool:
         """Return whether we have all changes of a member up to one, or have them in a moment."""
-        deadline = now_s() + MOMENT_S
+        deadline = now_s() + FRAMES_TIMEOUT_S
         while member.applied.contiguous_seq(incarnation) < changes:
             if now_s() > deadline:
                 return False
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(APPLIED_POLL_S)
         return True
 
     async def _release_all(self, links: Links) -> set[Digest]:
@@ -334,7 +335,7 @@ class GarbageCollector:
         if not member.live:
             raise Blocked(Code.MEMBER_SILENT, _who(member) | {"address": self._members.url(member)})
         try:
-            return await self._peers.ask(member, path, question, answer, ANSWER_S)
+            return await self._peers.ask(member, path, question, answer, REQUEST_TIMEOUT_S)
         except PeerUnreachable as error:
             detail = _who(member) | {"address": self._members.url(member), "error": str(error)}
             raise Blocked(Code.MEMBER_UNREACHABLE, detail) from None

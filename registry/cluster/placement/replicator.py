@@ -29,11 +29,13 @@ from registry.units import MIB
 log = EventLog("concord.copies")
 
 AT_ONCE = 4
-LOOK_S = 5.0
-GO_OVER_S = 600.0
+CHECK_INTERVAL_S = 5.0
+RESCAN_INTERVAL_S = 600.0
+"""Time after which all content is compared with the policy again, also where no member has come or gone."""
 RETRY_S = 30.0
 PAGE = 200
-PAUSE_S = 0.05
+MIN_PACE_S = 0.05
+"""Shortest pause between two contents, beside what the bandwidth asks for."""
 MAX_DUE = 100_000
 
 
@@ -71,7 +73,7 @@ class Replicator:
         """New links of large changes that are not processed yet, in pages."""
         self._choosing: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self._gone_over_at = -GO_OVER_S
+        self._gone_over_at = -RESCAN_INTERVAL_S
         self._gone_over_with: list[Candidate] = []
         self._again_at = math.inf
         """The time of the next walk over all links when membership does not change, in loop time."""
@@ -181,12 +183,12 @@ class Replicator:
             if (
                 now_s() >= self._again_at
                 or candidates != self._gone_over_with
-                or now_s() - self._gone_over_at >= GO_OVER_S
+                or now_s() - self._gone_over_at >= RESCAN_INTERVAL_S
             ):
                 self._again_at, self._gone_over_with = math.inf, candidates
                 await self._go_over()
                 self._gone_over_at = now_s()
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(CHECK_INTERVAL_S)
 
     async def _go_over(self) -> None:
         """Walk over all links and fetch what is assigned to this instance and missing, at the configured rate."""
@@ -203,7 +205,7 @@ class Replicator:
                         lacking += 1
                         soon = soon or self._members.may_recover()
             last = digests[-1]
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(MIN_PACE_S)
         self.lacking = lacking
         if lacking:
             self._try_again(soon)

@@ -34,10 +34,12 @@ from registry.ports import PeerUnreachable
 from registry.settings.policy import LOCAL, Policy, Rule
 
 MAX_REASON = 500
-SLICE_S = 4.0
-ANSWER_S = SLICE_S + 2.0
-SLOW_S = 5.0
-LOOK_AGAIN_S = 0.2
+LONG_POLL_S = 4.0
+"""A request for a replica is answered within this, and asked again: shorter than proxies wait for a response."""
+REQUEST_TIMEOUT_S = LONG_POLL_S + 2.0
+HEDGE_AFTER_S = 5.0
+"""Time without a replica after which other candidates are asked, too."""
+RETRY_INTERVAL_S = 0.2
 AT_ONCE = 4
 
 
@@ -144,7 +146,7 @@ class WriteConcern:
             while missing := group.needed - len(held_at):
                 for one in self._next(group, set(asking.values()), failed_at, held_at)[: missing + extra - len(asking)]:
                     asking[asyncio.create_task(self._ask(one, question))] = one
-                done, _ = await asyncio.wait(asking, timeout=SLOW_S) if asking else (await _a_moment(), None)
+                done, _ = await asyncio.wait(asking, timeout=HEDGE_AFTER_S) if asking else (await _a_moment(), None)
                 extra += not done
                 for task in done:
                     one, place = asking.pop(task), task.result()
@@ -166,7 +168,7 @@ class WriteConcern:
             member = self._members.get(one.instance)
             if member is None or one in asking or _place(member) in held_at:
                 continue
-            if member.reachable and now_s() - failed_at.get(one, -SLOW_S) >= LOOK_AGAIN_S:
+            if member.reachable and now_s() - failed_at.get(one, -HEDGE_AFTER_S) >= RETRY_INTERVAL_S:
                 free.append(one)
         return sorted(free, key=lambda one: failed_at.get(one, 0.0))
 
@@ -180,7 +182,7 @@ class WriteConcern:
         while True:
             try:
                 answer = await self._peers.ask(
-                    member, "/replicate-manifest", question, ReplicateManifestResponse, ANSWER_S
+                    member, "/replicate-manifest", question, ReplicateManifestResponse, REQUEST_TIMEOUT_S
                 )
             except PeerUnreachable:
                 return None
@@ -215,11 +217,11 @@ class WriteConcern:
     # Answering
 
     async def replicate_blob(self, digest: Digest, size: int, asker: str) -> ReplicateBlobResponse:
-        """Replicate one content here. Return within SLICE_S; a transfer that has begun goes on."""
+        """Replicate one content here. Return within LONG_POLL_S; a transfer that has begun goes on."""
         if not self._keeps:
             return ReplicateBlobResponse(False, reason="it keeps no copies: it is a proxy instance, or leaves too")
         try:
-            async with asyncio.timeout(SLICE_S):
+            async with asyncio.timeout(LONG_POLL_S):
                 if not self._queries.is_held(digest):
                     await self._transfers.bring(digest, size, asker)
             return ReplicateBlobResponse(True)
@@ -231,7 +233,7 @@ class WriteConcern:
     async def replicate_manifest(
         self, question: ReplicateManifestRequest, asker: Member | None
     ) -> ReplicateManifestResponse:
-        """Replicate everything that a manifest refers to. Return what is missing within SLICE_S; transfers go on."""
+        """Replicate all that a manifest refers to. Return what is missing within LONG_POLL_S; transfers go on."""
         if not self._keeps:
             return ReplicateManifestResponse(False)
         repository, digest = parse_repository(question.repository), parse_digest(question.digest)
@@ -241,7 +243,7 @@ class WriteConcern:
         if not self._queries.refers_to(repository, digest):
             return ReplicateManifestResponse(has_seen)  # seen first, and not there after that: it was deleted
         try:
-            async with asyncio.timeout(SLICE_S):
+            async with asyncio.timeout(LONG_POLL_S):
                 lacking = [part async for part in self._lacking(repository, digest)]
                 for at in range(0, len(lacking), AT_ONCE):
                     await asyncio.gather(*(self._take(repository, part) for part in lacking[at : at + AT_ONCE]))
@@ -288,5 +290,5 @@ def _place(member: Member) -> Place:
 
 
 async def _a_moment() -> set[asyncio.Task[Place | None]]:
-    await asyncio.sleep(LOOK_AGAIN_S)
+    await asyncio.sleep(RETRY_INTERVAL_S)
     return set()

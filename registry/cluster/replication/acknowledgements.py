@@ -24,19 +24,21 @@ from registry.cluster.membership.members import Member, Members
 from registry.cluster.replication.read_lease import LEASE_S, READ_WAIT_S
 from registry.event_loop.now import now_s
 
-PATIENCE_S = 0.05
-PUSH_AFTER_S = 0.025
+ACKNOWLEDGEMENT_TIMEOUT_S = 0.05
+"""A member on the same network acknowledges within a few milliseconds. One that takes longer has missed a change."""
+DIRECT_PUSH_AFTER_S = 0.025
 """Half of the patience: a direct push takes a few milliseconds."""
 LAPSE_S = LEASE_S * 1.05
 """Leases that were granted before an exclusion have ended after this, also where two clocks drift apart by 5 %."""
-KEEPS_STEP_S = 0.25
+SLOW_MEMBER_S = 0.25
 """A member that acknowledges each change within this is slow, and not hung: it is granted leases, and waited for."""
-EXCLUDED_AGAIN_S = 60.0
-MAX_PAUSE_S = READ_WAIT_S - 2.0
+BACKOFF_RESET_S = 60.0
+"""Time without an exclusion after which a member is readmitted at once again."""
+MAX_BACKOFF_S = READ_WAIT_S - 2.0
 """A member that is excluded again and again is readmitted later each time, since each exclusion costs writes a second.
 A read that waits at that member is answered rather than refused when it is readmitted within the time of the wait."""
 MAX_BATCH_CHANGES = 64
-OFF_BUS_S = 2.0
+BUS_BYPASS_S = 2.0
 """Seconds for which changes are pushed at once to a member that the bus missed. Then one change tries the bus again."""
 BUS = "the bus"
 
@@ -94,9 +96,9 @@ class Acknowledgements:
             missing.add(BUS)
         if missing <= self._behind:
             return
-        self._waits[sequence] = _Wait(commit, missing, loop.time() + PUSH_AFTER_S)
+        self._waits[sequence] = _Wait(commit, missing, loop.time() + DIRECT_PUSH_AFTER_S)
         self._sequence_of[commit] = sequence
-        loop.call_later(PATIENCE_S, self._miss, sequence, self._waits[sequence])
+        loop.call_later(ACKNOWLEDGEMENT_TIMEOUT_S, self._miss, sequence, self._waits[sequence])
         if self._off_bus_until and self._off_the_bus(loop.time()) & missing:
             self.push_is_due.set()
         if self._watching is None:
@@ -168,7 +170,7 @@ class Acknowledgements:
         if instance in self._lapsing:
             waited_s = now - self._oldest_s(instance, now)
             silent_s = now - self._acknowledged_s.get(instance, -math.inf)
-            if waited_s >= KEEPS_STEP_S or silent_s >= KEEPS_STEP_S:
+            if waited_s >= SLOW_MEMBER_S or silent_s >= SLOW_MEMBER_S:
                 return False
             self._lapse(instance)  # the lease that it gets now has to end, too
         return True
@@ -205,14 +207,14 @@ class Acknowledgements:
         oldest_s = self._oldest_s(instance, now)
         if oldest_s == now:
             self._lapsing.pop(instance).cancel()
-        elif now - oldest_s < KEEPS_STEP_S:
+        elif now - oldest_s < SLOW_MEMBER_S:
             self._lapse(instance)
 
     def _oldest_s(self, instance: str, now: float) -> float:
         """Return the loop time at which the oldest overdue change without a member's acknowledgement was published, or
         `now` without such a change."""
         overdue = (w.push_at_s for w in self._waits.values() if w.is_overdue and instance in w.missing)
-        return min((at_s - PUSH_AFTER_S for at_s in overdue), default=now)
+        return min((at_s - DIRECT_PUSH_AFTER_S for at_s in overdue), default=now)
 
     def _confirm(self, instance: str, sequence: int) -> None:
         wait = self._waits.get(sequence)
@@ -235,7 +237,7 @@ class Acknowledgements:
                 continue
             if loop.time() >= wait.push_at_s:
                 late = wait.missing - self._behind - {BUS}
-                self._off_bus_until |= dict.fromkeys(late, loop.time() + OFF_BUS_S)
+                self._off_bus_until |= dict.fromkeys(late, loop.time() + BUS_BYPASS_S)
                 if late:
                     self.push_is_due.set()
                 continue
@@ -266,7 +268,7 @@ class Acknowledgements:
             del self._waits[sequence]
             self._sequence_of.pop(wait.commit, None)
         else:
-            asyncio.get_running_loop().call_later(PATIENCE_S, self._forget, sequence, wait)
+            asyncio.get_running_loop().call_later(ACKNOWLEDGEMENT_TIMEOUT_S, self._forget, sequence, wait)
 
     def _lapse(self, instance: str) -> None:
         """Exclude a member when all leases that it has have ended."""
@@ -280,8 +282,8 @@ class Acknowledgements:
         del self._lapsing[instance]
         self._behind.add(instance)
         self.excluded += 1
-        last_s, pause_s = self._pauses.get(instance, (-EXCLUDED_AGAIN_S, 0.0))
-        pause_s = min(max(pause_s * 2, 1.0), MAX_PAUSE_S) if now - last_s < EXCLUDED_AGAIN_S else 0.0
+        last_s, pause_s = self._pauses.get(instance, (-BACKOFF_RESET_S, 0.0))
+        pause_s = min(max(pause_s * 2, 1.0), MAX_BACKOFF_S) if now - last_s < BACKOFF_RESET_S else 0.0
         self._pauses[instance] = now, pause_s
         self._returns[instance] = self._published, now + pause_s
         for wait in self._waits.values():

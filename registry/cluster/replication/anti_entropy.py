@@ -49,9 +49,9 @@ from registry.units import KIB
 
 log = EventLog("concord.sync")
 
-ROUND_S = 5.0
+ROUND_INTERVAL_S = 5.0
 MEMBERS_A_ROUND = 4
-AUDIT_S = 60.0
+AUDIT_INTERVAL_S = 60.0
 FRAME_DELIVERY_S = 0.3
 SLOW_ANSWER_S = 2.0
 FIRST_RETRY_S = 0.2
@@ -100,7 +100,7 @@ class AntiEntropy:
         while True:
             for member in self._of_this_round():
                 self.catch_up_soon(member)
-            await asyncio.sleep(ROUND_S)
+            await asyncio.sleep(ROUND_INTERVAL_S)
 
     def _of_this_round(self) -> list[Member]:
         ahead, differing = [], []
@@ -200,9 +200,13 @@ class AntiEntropy:
 
     def _audit_is_due(self, member: Member) -> bool:
         """Return whether a Merkle diff with a member is due, whose root differs although no change since the last sync
-        point explains that. Under load the roots of heartbeats always differ, so one is due once in `AUDIT_S` only."""
+        point explains that. Under load the roots of heartbeats always differ, so one is due once in
+        `AUDIT_INTERVAL_S` only."""
         now = now_s()
-        due = member.beat.root != self._catalog.replica.root() and now > self._audited.get(member.instance, 0) + AUDIT_S
+        due = (
+            member.beat.root != self._catalog.replica.root()
+            and now > self._audited.get(member.instance, 0) + AUDIT_INTERVAL_S
+        )
         if due:
             self._audited[member.instance] = now
         return due

@@ -31,13 +31,13 @@ from registry.telemetry.events import LogEvent
 
 log = EventLog("concord.bodies")
 
-ROUND_S = 5.0
+ROUND_INTERVAL_S = 5.0
 FETCHES_AT_ONCE = 16
 BATCH_SIZE = 200
 BATCH_TIMEOUT_S = 2.0  # within a round, so that others are asked where this one hangs
 MIN_BATCH = 8
 DEPOSIT_TRIES = 3
-DEPOSIT_S = 10.0
+DEPOSIT_TIMEOUT_S = 10.0
 
 
 class ManifestBodies:
@@ -70,7 +70,7 @@ class ManifestBodies:
         while True:
             self._tried.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(loop.time() + ROUND_S):
+                async with asyncio.timeout_at(loop.time() + ROUND_INTERVAL_S):
                     while True:
                         self._wake.clear()
                         await self._fetch_all()
@@ -178,7 +178,7 @@ class ManifestBodies:
 
     async def _receive(self, member: Member, digest: Digest) -> bytes:
         parts, size = [], 0
-        async with asyncio.timeout(DEPOSIT_S):
+        async with asyncio.timeout(DEPOSIT_TIMEOUT_S):
             async with self._peers.stream(member, f"/content/{digest}") as response:
                 if response.status != 200:
                     raise PeerUnreachable(f"{member.shown} answered {response.status}")
@@ -197,13 +197,13 @@ class ManifestBodies:
             writers = self._catalog.queries.writers_of([change.document])
             updates = UpdatesRequest([(change.document, change.delta)], writers, list(change.bodies))
             try:
-                answer = await self._peers.ask(member, "/updates", updates, UpdatesResponse, DEPOSIT_S)
+                answer = await self._peers.ask(member, "/updates", updates, UpdatesResponse, DEPOSIT_TIMEOUT_S)
                 if answer.missing_dependencies:
                     await self._anti_entropy.drive(
                         member, exchange_now(self._catalog.replica, [change.document], Report())
                     )
                     await self._peers.ask(
-                        member, "/updates", UpdatesRequest([], {}, updates.bodies), UpdatesResponse, DEPOSIT_S
+                        member, "/updates", UpdatesRequest([], {}, updates.bodies), UpdatesResponse, DEPOSIT_TIMEOUT_S
                     )
                 return True
             except (PeerUnreachable, CrdtError, StorageFailed) as error:

@@ -40,20 +40,20 @@ RENEW_BEFORE_S = 0.5
 REQUEST_TIMEOUT_S = 0.5
 MISSED_ANSWERS = 2
 """Number of unanswered requests in a row after which reads go on without a member: a second in all."""
-PROBE_S = 1.0
+PROBE_INTERVAL_S = 1.0
 """Seconds between two requests to a member that is out, also while no client reads: so the instance becomes ready again
 by itself."""
 RETRY_S = 0.05
-FRAMES_S = 0.03
+FRAMES_TIMEOUT_S = 0.03
 """Seconds to wait for frames that are on their way. After that the holder asks for what it lacks."""
 COMMIT_POLL_S = 0.003
 WAIT_POLL_S = 0.25
 """Seconds between two signs of a waiting read: a lease that no read has asked for in a second is not renewed."""
-TICK_S = 0.1
-IDLE_TICK_S = 0.25
-READY_S = 0.5
+RENEWAL_INTERVAL_S = 0.1
+IDLE_INTERVAL_S = 0.25
+UNREADY_AFTER_WAIT_S = 0.5
 """An instance whose reads have waited longer than this is not ready."""
-OUT_OF_STEP_S = 0.3
+UNREADY_AFTER_LAG_S = 0.3
 """An instance is not ready when a member has answered it for longer than this without its lease coming into use."""
 
 
@@ -163,10 +163,10 @@ class SiteLease:
     def is_in_step(self) -> bool:
         """True unless reads have waited too long, or a member has answered too long while its lease is not in use."""
         now = self._clock.steady_s()
-        if self._blocked_since_s is not None and now - self._blocked_since_s > READY_S:
+        if self._blocked_since_s is not None and now - self._blocked_since_s > UNREADY_AFTER_WAIT_S:
             return False
         since = (granter.out_of_step_since_s for granter in self._granters.values())
-        return not any(at is not None and now - at > OUT_OF_STEP_S for at in since)
+        return not any(at is not None and now - at > UNREADY_AFTER_LAG_S for at in since)
 
     def waits_for(self) -> list[str]:
         """Return the members whose leases reads wait for; none while no read waits."""
@@ -201,7 +201,7 @@ class SiteLease:
                 self._update()
                 is_wanted = self._lease.asked_ago_s < LEASE_S
                 try:
-                    async with asyncio.timeout(TICK_S if is_wanted else IDLE_TICK_S):
+                    async with asyncio.timeout(RENEWAL_INTERVAL_S if is_wanted else IDLE_INTERVAL_S):
                         await self._wake.wait()
                 except TimeoutError:
                     pass
@@ -222,7 +222,7 @@ class SiteLease:
             if (is_wanted and granter.until_s - now < RENEW_BEFORE_S) or granter.out_of_step_since_s is not None:
                 is_due = now >= granter.ask_at_s
             else:
-                is_due = not granter.in_use and now >= granter.ask_at_s + PROBE_S
+                is_due = not granter.in_use and now >= granter.ask_at_s + PROBE_INTERVAL_S
             if is_due and not granter.is_asked:
                 granter.asking = asyncio.create_task(self._ask(granter))
         self._extend(now)
@@ -317,7 +317,7 @@ class SiteLease:
 
     async def _has(self, member: Member, beat: Heartbeat, until_s: float) -> bool:
         """As `_has_all`, with a wait for what is on its way."""
-        patience_s = self._clock.steady_s() + FRAMES_S
+        patience_s = self._clock.steady_s() + FRAMES_TIMEOUT_S
         while (now := self._clock.steady_s()) < until_s and member.beat.incarnation == beat.incarnation:
             if self._has_all(member, beat):
                 return True

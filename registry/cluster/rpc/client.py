@@ -43,11 +43,12 @@ from registry.units import GIB, to_s
 T = TypeVar("T")
 
 PREFIX = "/_concord/peer"
-TIMEOUT_S = 5.0
-PROVEN_S = 5.0
+REQUEST_TIMEOUT_S = 5.0
+SESSION_PROVEN_S = 5.0
+"""For so long after an authentic answer a session is taken to be good, so that content is sent in it unasked."""
 NO_CONTENT = Digest("sha256:" + 64 * "0")
 MAX_ANSWER_BYTES = GIB  # a document of millions of facts comes in one piece
-RENEW_S = to_s(SESSION_MS) * 0.9  # by our own steady clock: the other side's may show another year
+SESSION_RENEWAL_S = to_s(SESSION_MS) * 0.9  # by our own steady clock: the other side's may show another year
 
 
 class PeerRefused(PeerUnreachable):
@@ -82,7 +83,7 @@ class PeerClient:
         self.acceptance = KeyAcceptance()
 
     async def ask(
-        self, member: Member, path: str, question: object, answer: type[T], timeout_s: float = TIMEOUT_S
+        self, member: Member, path: str, question: object, answer: type[T], timeout_s: float = REQUEST_TIMEOUT_S
     ) -> T:
         """POST a question to a member. Raises PeerUnreachable, or PeerRefused for an answer that is none."""
         url = self._members.url(member)
@@ -122,8 +123,8 @@ class PeerClient:
         url = self._members.url(member)
         text = b64encode(msgspec.msgpack.encode(question)).decode()
         headers = [("Concord-Parameters", text)]
-        if now_s() > self._answered_at.get(url, 0.0) + PROVEN_S:
-            await self.held_size(member, NO_CONTENT, TIMEOUT_S)  # renews a session that has become worthless
+        if now_s() > self._answered_at.get(url, 0.0) + SESSION_PROVEN_S:
+            await self.held_size(member, NO_CONTENT, REQUEST_TIMEOUT_S)  # renews a session that has become worthless
         with _noted(member):
             async with asyncio.timeout(timeout_s) as limit:
                 session = await self._session(url, member.instance, member.beat.incarnation)
@@ -159,7 +160,7 @@ class PeerClient:
         caller's to bound. Raises PeerUnreachable."""
         url = self._members.url(member)
         with _noted(member):
-            async with asyncio.timeout(TIMEOUT_S) as limit:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S) as limit:
                 session = await self._session(url, member.instance, member.beat.incarnation)
                 _, signed = self._sign(session, "GET", path, list(headers), b"")
                 async with self._transport.request("GET", url + PREFIX + path, signed) as response:
@@ -224,7 +225,7 @@ class PeerClient:
             # An instance that was removed goes on under another id, also while a session is being opened.
             while session is None or not is_usable or session.client != self._members.own_instance:
                 session, is_usable = await self._open(url, instance), True
-                self._sessions[at] = session, now + RENEW_S
+                self._sessions[at] = session, now + SESSION_RENEWAL_S
             return session
 
     async def _open(self, url: str, instance: str) -> Session:

@@ -18,9 +18,9 @@ from registry.oci.names import Digest
 from registry.ports import PeerUnreachable
 
 MISS_BOUND_S = 0.25
-ANSWER_S = 2.0
+REQUEST_TIMEOUT_S = 2.0
 HEDGE_S = 0.05
-LOOK_AGAIN_S = 0.25
+RETRY_INTERVAL_S = 0.25
 LIKELY_NEAR = 2
 LIKELY = 4
 MAX_REMEMBERED = 10_000
@@ -102,7 +102,7 @@ class Locator:
         Waits for all answers, and for members that may be restarting: a client that has just uploaded a blob asks
         whether it exists, and fails when it does not."""
         while (size := await self.size_anywhere(digest)) is None and self._members.may_recover():
-            await asyncio.sleep(LOOK_AGAIN_S)
+            await asyncio.sleep(RETRY_INTERVAL_S)
         return size
 
     async def damaged(self, digest: Digest) -> list[tuple[Member, int]]:
@@ -123,7 +123,7 @@ class Locator:
 
     async def _ask(self, member: Member, digest: Digest, damaged: bool = False) -> int | None:
         try:
-            return await self._peers.held_size(member, digest, ANSWER_S, damaged)
+            return await self._peers.held_size(member, digest, REQUEST_TIMEOUT_S, damaged)
         except PeerUnreachable:
             return None
 

@@ -41,11 +41,11 @@ from registry.units import MIB, to_ms, to_s
 
 log = EventLog("concord.scrub")
 
-LOOK_S = 60.0
+CHECK_INTERVAL_S = 60.0
 DEFAULT_MIB_S = 20.0
 BATCH = 64
 BODIES = 8
-BODIES_AFTER_S = 600.0
+FIRST_BODIES_CHECK_S = 600.0
 """The time after a start at which manifest bodies are verified for the first time."""
 REPAIRS_AT_ONCE = 4
 AT_ONCE = 2
@@ -53,7 +53,7 @@ AT_ONCE = 2
 MAX_SPANS = 16
 BURST_S = 0.25
 """At a low rate they are small: what is read in one go is not more than this time is worth."""
-NAP_S = 0.005
+MIN_SLEEP_S = 0.005
 """Shorter sleeps are saved up."""
 
 
@@ -92,7 +92,7 @@ class Scrubber:
         spans = int((config.scrub_mib_s or DEFAULT_MIB_S) * BURST_S / AT_ONCE)
         self._window_bytes = max(1, min(spans, MAX_SPANS)) * CHECK_SPAN_BYTES
         self._every_ms = to_ms(config.scrub_interval_s)
-        self._bodies_due_at = now_s() + BODIES_AFTER_S
+        self._bodies_due_at = now_s() + FIRST_BODIES_CHECK_S
         self._asked = asyncio.Event()
         self._repairs: set[asyncio.Task[None]] = set()
         self.running: Pass | None = None
@@ -126,7 +126,7 @@ class Scrubber:
             if self.running is None:
                 self._asked.clear()
                 try:
-                    async with asyncio.timeout(LOOK_S):
+                    async with asyncio.timeout(CHECK_INTERVAL_S):
                         await self._asked.wait()
                 except TimeoutError:
                     pass
@@ -271,5 +271,5 @@ class _Pace:
             tally.bytes += size
         now = now_s()
         self._free_at = max(self._free_at, now) + size / self._bytes_per_s
-        if self._free_at - now > NAP_S:
+        if self._free_at - now > MIN_SLEEP_S:
             await asyncio.sleep(self._free_at - now)

@@ -36,8 +36,10 @@ from registry.telemetry.events import LogEvent
 
 log = EventLog("concord.fetch")
 
-LOOK_AGAIN_S = 0.5
-STALL_S = 10.0
+HOLDERS_RETRY_S = 0.5
+"""Time between two searches for holders while there is none."""
+STALL_TIMEOUT_S = 10.0
+"""Silence after which another holder is read from."""
 FIRST_DISTRUST_S = 2.0
 MAX_DISTRUST_S = 60.0
 MAX_DISTRUSTED = 10_000
@@ -357,7 +359,7 @@ class Transfers:
                     f"{transfer.digest} cannot be had now: {self._locator.whereabouts(uploader)}",
                     {"digest": transfer.digest, "instance": uploader},
                 )
-            await asyncio.sleep(LOOK_AGAIN_S)
+            await asyncio.sleep(HOLDERS_RETRY_S)
         return sources
 
     def _differs(self, transfer: Transfer, size: int) -> SizeDiffers:
@@ -400,7 +402,7 @@ class Transfers:
                     return False
                 chunks = response.chunks().__aiter__()
                 while True:
-                    async with asyncio.timeout(STALL_S):
+                    async with asyncio.timeout(STALL_TIMEOUT_S):
                         chunk = await anext(chunks, None)
                     if chunk is None:
                         return ingest.size == end

@@ -33,7 +33,8 @@ MAX_PARTS = 2000  # a few milliseconds to look up
 MAX_LOOKED_UP = 100_000
 """Parts that are read over all levels, those that several manifests share once for each."""
 MAX_LISTED = 20
-ANSWER_S = 2.0
+REQUEST_TIMEOUT_S = 2.0
+"""A member that takes longer is shown as one that does not answer: a person is waiting."""
 
 
 class Parts(NamedTuple):
@@ -132,7 +133,7 @@ async def _ask(context: CatalogContext, member: Member, question: ReplicationReq
         return MemberAnswer(*about, None, "it is not heard")
     try:
         peers = context.peers
-        answer = await peers.ask(member, "/replication", question, ReplicationResponse, ANSWER_S)
+        answer = await peers.ask(member, "/replication", question, ReplicationResponse, REQUEST_TIMEOUT_S)
     except PeerUnreachable as error:
         return MemberAnswer(*about, None, str(error))
     return MemberAnswer(*about, answer, "")

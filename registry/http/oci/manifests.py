@@ -28,7 +28,7 @@ from registry.oci.manifest import MAX_MANIFEST_BYTES, Manifest, read_pushed
 from registry.oci.names import Digest, Repository, Tag, algorithm_of, digest_of, is_tag, parse_digest, parse_tag
 
 MAX_TAGS = 100
-RETRY_S = 0.5
+RETRY_INTERVAL_S = 0.5
 
 
 async def get(context: ManifestContext, request: Request, repository: Repository, reference: str) -> Response:
@@ -74,7 +74,7 @@ async def _body_from_peers(context: ManifestContext, repository: Repository, row
                 {"digest": row.digest, "instance": uploader},
                 code="MANIFEST_UNKNOWN",
             )
-        await asyncio.sleep(RETRY_S)
+        await asyncio.sleep(RETRY_INTERVAL_S)
 
 
 async def put(context: ManifestContext, request: Request, repository: Repository, reference: str) -> Response:

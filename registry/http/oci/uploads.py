@@ -39,7 +39,7 @@ from registry.storage.uploads import ClientGone
 
 OWNER_TIMEOUT_S = 30.0
 OWNER_RESTART_WAIT_S = 6.0
-RETRY_S = 0.25
+RETRY_INTERVAL_S = 0.25
 
 Method = Literal["PATCH", "PUT", "GET", "DELETE"]
 
@@ -172,7 +172,7 @@ async def _forward(
             may_answer = isinstance(error, SessionRefused) or (wanted.upload.has_bytes and owner.may_be_restarting)
             if body.is_sent or not may_answer or now_s() > until:
                 raise
-        await asyncio.sleep(RETRY_S)
+        await asyncio.sleep(RETRY_INTERVAL_S)
 
 
 def _owner_error(owner: Member | None) -> BlobUploadUnknown | UploadUnreachable:

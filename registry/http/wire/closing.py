@@ -17,9 +17,9 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-LINGER_S = 30.0
+LINGER_TIMEOUT_S = 30.0
 """Time a client has to send the rest of a body that nothing waits for: what it has where a connection goes on, too."""
-SILENT_S = 2.0
+SILENCE_TIMEOUT_S = 2.0
 """Silence after which a client is taken to send nothing more."""
 WITHOUT_BODY = (204, 304)
 
@@ -70,11 +70,11 @@ class _Discarding(asyncio.Protocol):
         self._connection: Any = transport.get_protocol()
         self._bytes_left = most_bytes
         self._is_silent = True
-        self._until_s = loop.time() + LINGER_S
+        self._until_s = loop.time() + LINGER_TIMEOUT_S
         transport.set_protocol(self)
         transport.write_eof()
         transport.resume_reading()
-        self._timer = loop.call_later(SILENT_S, self._look)
+        self._timer = loop.call_later(SILENCE_TIMEOUT_S, self._look)
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
@@ -82,7 +82,7 @@ class _Discarding(asyncio.Protocol):
             self._transport.close()
         else:
             self._is_silent = True
-            self._timer = loop.call_later(SILENT_S, self._look)
+            self._timer = loop.call_later(SILENCE_TIMEOUT_S, self._look)
 
     def data_received(self, data: bytes) -> None:
         self._is_silent = False

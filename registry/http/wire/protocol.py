@@ -37,12 +37,13 @@ from registry.http.wire.large_body import LargeBody
 from registry.units import KIB, MIB
 
 MAX_HEAD_BYTES = 64 * KIB
-HEAD_S = 30.0
+HEAD_TIMEOUT_S = 30.0
+"""Time in which the head of a request must arrive."""
 HEADS_AT_ONCE = 32
 MAX_PIPELINED = 8
 LARGE_BODY_BYTES = 256 * KIB
 MAX_LENGTH_DIGITS = 18
-UNREAD_S = 60.0
+UNREAD_TIMEOUT_S = 60.0
 """Time after which a client that reads nothing is disconnected."""
 LINGER_BYTES = 4 * MIB
 """Bytes that are read and discarded behind a refusal: the largest manifest, which clients send before they read."""
@@ -411,7 +412,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _set_deadline(self) -> None:
         self._clear_deadline()
-        self._deadline = self.loop.call_later(HEAD_S, self._refuse)
+        self._deadline = self.loop.call_later(HEAD_TIMEOUT_S, self._refuse)
 
     def _clear_deadline(self) -> None:
         if self._deadline is not None:
@@ -432,11 +433,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_read_timer(self) -> None:
         self._unread_bytes = self.transport.get_write_buffer_size()
-        self._read_timer = self.loop.call_later(UNREAD_S, self._check_reading)
+        self._read_timer = self.loop.call_later(UNREAD_TIMEOUT_S, self._check_reading)
 
     def _check_reading(self) -> None:
-        """Close the connection of a client that has read nothing for UNREAD_S, since its response fills memory. A slow
-        reader keeps its connection."""
+        """Close the connection of a client that has read nothing for UNREAD_TIMEOUT_S, since its response fills memory.
+        A slow reader keeps its connection."""
         if 0 < self._unread_bytes <= self.transport.get_write_buffer_size():
             self.transport.abort()
         else:

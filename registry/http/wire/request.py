@@ -10,7 +10,7 @@ from registry.errors import CLOSE, OciError, SizeInvalid, Unsupported
 from registry.oci.ranges import ByteRange
 from registry.storage.uploads import ClientGone
 
-BODY_IDLE_S = 60.0
+BODY_IDLE_TIMEOUT_S = 60.0
 MAX_COUNT = 10_000
 
 _NUMBER = re.compile(r"[0-9]{1,20}\Z")
@@ -31,7 +31,7 @@ async def body_stream(request: Request) -> AsyncIterator[bytes]:
     chunks = request.stream()
     try:
         while True:
-            async with asyncio.timeout(BODY_IDLE_S):
+            async with asyncio.timeout(BODY_IDLE_TIMEOUT_S):
                 chunk = await anext(chunks, None)
             if chunk is None:
                 return

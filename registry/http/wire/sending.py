@@ -22,10 +22,11 @@ MAX_BYTES = 64 * MIB
 COUNTED_BYTES = 64 * KIB
 PIECE_BYTES = 64 * KIB
 """Handed to the server at once, which then waits until most of it was read."""
-FAIR_S = 5.0
+MIN_RESPONSE_S = 5.0
 """No response is cut off before this time: 4 MiB in it are less than 10 Mbit/s."""
-WAIT_S = 10.0
-LOOK_S = 0.25
+BUDGET_TIMEOUT_S = 10.0
+"""Time that a response waits for memory before it is refused."""
+BUDGET_POLL_S = 0.25
 
 
 class _Answer:
@@ -58,21 +59,21 @@ class ResponseMemoryBudget:
     async def wait_for_room(self, size_bytes: int) -> None:
         """Return once there is room for an answer, which may be gone again in the next moment. Raises
         TooManyAnswers."""
-        until = now_s() + WAIT_S
+        until = now_s() + BUDGET_TIMEOUT_S
         while not self.has_room(size_bytes):
             if now_s() >= until:
                 raise TooManyAnswers("this instance is sending as much as it takes into memory; ask again")
             self._preempt_oldest()
             self._freed.clear()
             try:
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(BUDGET_POLL_S):
                     await self._freed.wait()
             except TimeoutError:
                 pass
 
     def _preempt_oldest(self) -> None:
         oldest = next(iter(self._answers), None)
-        if oldest is not None and not oldest.is_preempted and now_s() - oldest.begun >= FAIR_S:
+        if oldest is not None and not oldest.is_preempted and now_s() - oldest.begun >= MIN_RESPONSE_S:
             oldest.preempt(now_s())
 
     async def send(self, response: Response, scope: Scope, receive: Receive, send: Send) -> None:

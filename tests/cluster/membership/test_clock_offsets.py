@@ -2,7 +2,7 @@
 
 import pytest
 
-from registry.cluster.membership.clock_offsets import MEASURED_FOR_S, SAMPLES, ClockOffsets
+from registry.cluster.membership.clock_offsets import MEASUREMENT_VALID_S, SAMPLES, ClockOffsets
 from registry.cluster.membership.members import Members
 from registry.cluster.rpc.messages import Heartbeat
 from tests.support.stand_ins import RecordedMembership
@@ -104,7 +104,7 @@ async def test_a_clock_that_is_two_seconds_off_is_too_far_once_it_was_asked_for(
     assert not heard.offsets.is_too_far(heard.member)
     heard.ask(ahead_s, took_s=0.1)
     assert heard.offsets.is_too_far(heard.member)
-    heard.clock.wait(MEASURED_FOR_S)
+    heard.clock.wait(MEASUREMENT_VALID_S)
     assert heard.offsets.is_due(heard.member)
 
 

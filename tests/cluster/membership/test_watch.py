@@ -7,7 +7,7 @@ import pytest
 
 from registry.cluster.membership.clock_offsets import ClockOffsets
 from registry.cluster.membership.members import PRESUMED_DEAD_S, Members
-from registry.cluster.membership.watch import ACQUAINTED_S, UNANSWERED_S, Watch
+from registry.cluster.membership.watch import ACQUAINTED_S, RESTART_GRACE_S, Watch
 from registry.cluster.rpc.messages import Heartbeat
 from registry.settings.policy import Policy, parse_rule
 from registry.telemetry.events import LogEvent
@@ -74,7 +74,7 @@ async def test_a_member_that_is_restarted_quickly_is_one_line(watched):
     watched.hear()
     watched.look()
     watched.members.get(OTHER).failed("http://o:1 cannot be reached: connection refused")
-    watched.now += UNANSWERED_S - 1
+    watched.now += RESTART_GRACE_S - 1
     assert watched.look() == []
     watched.hear(incarnation=2)
     assert watched.look() == logged(LogEvent.MEMBER_RESTARTED)
@@ -85,11 +85,11 @@ async def test_a_member_that_is_heard_and_does_not_answer_is_a_line_with_the_rea
     watched.look()
     member = watched.members.get(OTHER)
     member.failed(reason := "http://o:1 cannot be reached: no route to host")
-    watched.now += UNANSWERED_S + 1
+    watched.now += RESTART_GRACE_S + 1
     watched.hear()
     assert watched.look() == logged(LogEvent.MEMBER_REQUESTS_FAILED, error=reason)
     member.answered()
-    assert watched.look() == logged(LogEvent.MEMBER_REQUESTS_RECOVERED, failing_s=pytest.approx(UNANSWERED_S + 1))
+    assert watched.look() == logged(LogEvent.MEMBER_REQUESTS_RECOVERED, failing_s=pytest.approx(RESTART_GRACE_S + 1))
 
 
 async def test_a_member_with_another_policy_is_a_warning_until_it_has_the_same(watched):

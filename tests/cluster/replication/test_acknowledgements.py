@@ -5,10 +5,10 @@ import pytest
 from registry.catalog.members import MemberRow
 from registry.cluster.membership.members import Members
 from registry.cluster.replication.acknowledgements import (
-    KEEPS_STEP_S,
+    ACKNOWLEDGEMENT_TIMEOUT_S,
+    DIRECT_PUSH_AFTER_S,
     LAPSE_S,
-    PATIENCE_S,
-    PUSH_AFTER_S,
+    SLOW_MEMBER_S,
     Acknowledgements,
 )
 from registry.cluster.replication.read_lease import READ_WAIT_S
@@ -47,11 +47,11 @@ async def test_a_member_that_misses_the_patience_is_waited_for_once(site):
     members, acknowledgements = site
     acknowledgements.published(10, 1)
     acknowledgements.confirmed(members.get(OTHER), [1], 1)
-    assert await waited_s(acknowledgements, 10) >= PATIENCE_S * 0.9
+    assert await waited_s(acknowledgements, 10) >= ACKNOWLEDGEMENT_TIMEOUT_S * 0.9
     assert acknowledgements.missed == 1
     acknowledgements.published(11, 2)
     acknowledgements.confirmed(members.get(OTHER), [2], 2)
-    assert await waited_s(acknowledgements, 11) < PATIENCE_S / 2
+    assert await waited_s(acknowledgements, 11) < ACKNOWLEDGEMENT_TIMEOUT_S / 2
 
 
 async def miss_one(site):
@@ -65,7 +65,7 @@ async def miss_one(site):
 async def is_waited_for(members, acknowledgements, sequence):
     acknowledgements.published(100 + sequence, sequence)
     acknowledgements.confirmed(members.get(OTHER), [sequence], sequence)
-    return await waited_s(acknowledgements, 100 + sequence) >= PATIENCE_S * 0.9
+    return await waited_s(acknowledgements, 100 + sequence) >= ACKNOWLEDGEMENT_TIMEOUT_S * 0.9
 
 
 async def test_it_is_waited_for_again_once_a_heartbeat_says_it_has_everything(site):
@@ -106,7 +106,7 @@ async def test_one_that_catches_up_after_that_is_not_given_up_on_again(site):
     acknowledgements.published(11, 2)
     acknowledgements.confirmed(members.get(OTHER), [2], applied=2)
     acknowledgements.caught_up(late, applied=2)
-    await asyncio.sleep(PATIENCE_S * 1.2)
+    await asyncio.sleep(ACKNOWLEDGEMENT_TIMEOUT_S * 1.2)
     assert acknowledgements.missed == 1
     assert await is_waited_for(members, acknowledgements, 3)
 
@@ -127,12 +127,12 @@ async def test_the_bus_is_waited_for_while_it_is_heard():
     acknowledgements.echoed(1)
     await asyncio.wait_for(waiting, 0.01)
     acknowledgements.published(11, 2)
-    assert await waited_s(acknowledgements, 11) >= PATIENCE_S * 0.9
+    assert await waited_s(acknowledgements, 11) >= ACKNOWLEDGEMENT_TIMEOUT_S * 0.9
     acknowledgements.published(12, 3)
     assert await waited_s(acknowledgements, 12) < 0.01, "a bus that hangs costs one write its patience"
     acknowledgements.echoed(None)
     acknowledgements.published(13, 4)
-    assert await waited_s(acknowledgements, 13) >= PATIENCE_S * 0.9
+    assert await waited_s(acknowledgements, 13) >= ACKNOWLEDGEMENT_TIMEOUT_S * 0.9
 
 
 # Exclusion
@@ -152,8 +152,8 @@ async def test_a_write_that_a_member_misses_waits_until_its_leases_have_lapsed(s
     acknowledgements.published(10, 1)
     acknowledgements.published(11, 2)
     acknowledgements.confirmed(members.get(OTHER), [1, 2], 2)
-    assert LAPSE_S <= await waited_s(acknowledgements, 10) < LAPSE_S + PATIENCE_S * 3
-    assert await waited_s(acknowledgements, 11) < PATIENCE_S, "an exclusion is waited for once"
+    assert LAPSE_S <= await waited_s(acknowledgements, 10) < LAPSE_S + ACKNOWLEDGEMENT_TIMEOUT_S * 3
+    assert await waited_s(acknowledgements, 11) < ACKNOWLEDGEMENT_TIMEOUT_S, "an exclusion is waited for once"
     assert (acknowledgements.missed, acknowledgements.excluded) == (1, 1)
 
 
@@ -162,7 +162,7 @@ async def test_a_member_that_acknowledges_late_is_not_excluded(site):
     acknowledgements.published(10, 1)
     acknowledgements.confirmed(members.get(OTHER), [1], 1)
     waiting = asyncio.create_task(acknowledgements.wait(10))
-    await asyncio.sleep(PATIENCE_S * 2)
+    await asyncio.sleep(ACKNOWLEDGEMENT_TIMEOUT_S * 2)
     assert not waiting.done()
     acknowledgements.confirmed(members.get(THIRD), [1], 1)
     await asyncio.wait_for(waiting, 0.01)
@@ -174,7 +174,7 @@ async def test_a_member_that_missed_the_patience_is_granted_no_lease(site):
     members, acknowledgements = site
     acknowledgements.published(10, 1)
     assert acknowledgements.may_hold_lease(members.get(THIRD), 0)
-    await asyncio.sleep(PATIENCE_S * 1.2)
+    await asyncio.sleep(ACKNOWLEDGEMENT_TIMEOUT_S * 1.2)
     assert not acknowledgements.may_hold_lease(members.get(THIRD), 0)
     assert acknowledgements.may_hold_lease(members.get(OTHER), 1)
 
@@ -183,7 +183,7 @@ async def test_a_lapse_that_was_called_off_does_not_end_a_later_one(site):
     members, acknowledgements = site
     acknowledgements.published(10, 1)
     acknowledgements.confirmed(members.get(OTHER), [1], 1)
-    await asyncio.sleep(PATIENCE_S * 1.2)
+    await asyncio.sleep(ACKNOWLEDGEMENT_TIMEOUT_S * 1.2)
     acknowledgements.confirmed(members.get(THIRD), [1], 1)
     await asyncio.sleep(LAPSE_S * 0.7)
     acknowledgements.published(11, 2)
@@ -197,7 +197,7 @@ async def test_a_member_that_keeps_step_again_and_hangs_at_once_holds_up_no_writ
     for sequence in (1, 2):
         acknowledgements.published(9 + sequence, sequence)
     acknowledgements.confirmed(members.get(OTHER), [1, 2], 2)
-    await asyncio.sleep(PATIENCE_S * 1.2)
+    await asyncio.sleep(ACKNOWLEDGEMENT_TIMEOUT_S * 1.2)
     acknowledgements.confirmed(members.get(THIRD), [1], 1)
     assert await asyncio.wait_for(waited_s(acknowledgements, 11), LAPSE_S * 2) >= LAPSE_S * 0.9
 
@@ -229,7 +229,7 @@ async def test_a_member_that_is_excluded_again_soon_returns_later(site):
 async def test_a_slow_member_that_keeps_step_is_granted_leases_and_not_excluded(site):
     """There is always a change that has missed the patience. It was refused leases for as long as clients pushed."""
     members, acknowledgements = site
-    late, lag_s, granted = members.get(THIRD), PATIENCE_S * 2.5, []
+    late, lag_s, granted = members.get(THIRD), ACKNOWLEDGEMENT_TIMEOUT_S * 2.5, []
     for sequence in range(1, 60):
         acknowledgements.published(10 + sequence, sequence)
         acknowledgements.confirmed(members.get(OTHER), [sequence], sequence)
@@ -245,11 +245,11 @@ async def test_a_lease_that_is_granted_to_a_slow_member_is_waited_for(site):
     late, loop = members.get(THIRD), asyncio.get_running_loop()
     acknowledgements.published(10, 1)
     acknowledgements.confirmed(members.get(OTHER), [1], 1)
-    await asyncio.sleep(PATIENCE_S * 1.2)
+    await asyncio.sleep(ACKNOWLEDGEMENT_TIMEOUT_S * 1.2)
     acknowledgements.confirmed(late, [1], 1)
     acknowledgements.published(11, 2)
     acknowledgements.confirmed(members.get(OTHER), [2], 2)
-    await asyncio.sleep(PATIENCE_S * 2)
+    await asyncio.sleep(ACKNOWLEDGEMENT_TIMEOUT_S * 2)
     granted_at = loop.time()
     assert acknowledgements.may_hold_lease(late, 1)
     await acknowledgements.wait(11)
@@ -269,7 +269,7 @@ async def test_a_member_that_takes_longer_than_a_slow_one_may_is_excluded_in_bou
         await asyncio.sleep(0.02)
     await asyncio.wait_for(waiting, 0.1)
     assert acknowledgements.excluded >= 1
-    assert loop.time() - begun < KEEPS_STEP_S + LAPSE_S + 2.0
+    assert loop.time() - begun < SLOW_MEMBER_S + LAPSE_S + 2.0
 
 
 async def test_a_change_whose_acknowledgement_was_lost_is_acknowledged_by_a_later_one(site):
@@ -278,7 +278,7 @@ async def test_a_change_whose_acknowledgement_was_lost_is_acknowledged_by_a_late
     acknowledgements.published(11, 2)
     acknowledgements.confirmed(members.get(OTHER), [1, 2], 2)
     acknowledgements.confirmed(members.get(THIRD), [2], 2)
-    assert await waited_s(acknowledgements, 10) < PATIENCE_S / 2
+    assert await waited_s(acknowledgements, 10) < ACKNOWLEDGEMENT_TIMEOUT_S / 2
 
 
 async def test_what_waits_when_changes_are_counted_anew_is_answered_when_leases_have_lapsed(site):
@@ -324,14 +324,14 @@ async def test_a_change_that_the_bus_has_not_delivered_in_time_is_due_to_be_push
     acknowledgements.published(10, 1)
     acknowledgements.confirmed(members.get(OTHER), [1], 1)
     assert acknowledgements.unacknowledged() == {}
-    await asyncio.wait_for(acknowledgements.push_is_due.wait(), PUSH_AFTER_S * 2)
+    await asyncio.wait_for(acknowledgements.push_is_due.wait(), DIRECT_PUSH_AFTER_S * 2)
     assert acknowledgements.unacknowledged() == {THIRD: [1]}
 
 
 async def test_changes_are_pushed_at_once_to_a_member_that_the_bus_does_not_reach(site):
     members, acknowledgements = site
     acknowledgements.published(10, 1)
-    await asyncio.sleep(PUSH_AFTER_S * 1.2)
+    await asyncio.sleep(DIRECT_PUSH_AFTER_S * 1.2)
     acknowledgements.confirmed(members.get(OTHER), [1], 1)
     acknowledgements.confirmed(members.get(THIRD), [1], 1)
     acknowledgements.push_is_due.clear()

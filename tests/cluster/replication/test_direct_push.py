@@ -1,7 +1,7 @@
 import asyncio
 
 from registry.cluster.membership.members import Members
-from registry.cluster.replication.acknowledgements import PUSH_AFTER_S, Acknowledgements
+from registry.cluster.replication.acknowledgements import DIRECT_PUSH_AFTER_S, Acknowledgements
 from registry.cluster.replication.direct_push import RETRY_S, DirectPush
 from registry.cluster.replication.recent_frames import RecentFrames
 from tests.cluster.membership.test_members import OTHER, OWN, beat
@@ -26,7 +26,7 @@ async def test_a_removed_member_with_a_change_due_does_not_keep_the_loop_busy():
     acknowledgements.published(commit=10, sequence=1)
     members.remove([OTHER])
     running = asyncio.create_task(pushing.run())
-    await asyncio.sleep(PUSH_AFTER_S + 4 * RETRY_S)
+    await asyncio.sleep(DIRECT_PUSH_AFTER_S + 4 * RETRY_S)
     running.cancel()
     pushing.close()
     assert 2 <= acknowledgements.rounds <= 10

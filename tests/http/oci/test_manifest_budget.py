@@ -6,7 +6,12 @@ import pytest
 
 from registry.errors import SizeInvalid, TooManyManifests
 from registry.storage import manifest_memory
-from registry.storage.manifest_memory import FAIR_S, WAIT_S, WHOLE_S, ManifestMemoryBudget
+from registry.storage.manifest_memory import (
+    BUDGET_TIMEOUT_S,
+    MIN_RESERVATION_S,
+    RECEIVE_TIMEOUT_S,
+    ManifestMemoryBudget,
+)
 from simulations.loop import VirtualLoop
 
 MAX = 1000
@@ -48,7 +53,7 @@ def test_who_stops_gives_way_to_others_after_a_moment(play):
     hogs = [receive(bound, [size, 1], pause_s=20) for size in (300, 600, 99)]
     *stopped, served = play(all_of(*hogs, receive(bound, [400], before_s=0.5)))
     assert [type(one) for one in stopped] == [float, TooManyManifests, float]
-    assert FAIR_S <= served < FAIR_S + 1
+    assert MIN_RESERVATION_S <= served < MIN_RESERVATION_S + 1
     assert "gave way" not in str(stopped[1]) and stopped[1].headers["Retry-After"]
     assert bound.held_bytes == 0
 
@@ -58,7 +63,7 @@ def test_the_slow_are_served_while_there_is_room(play):
 
 
 def test_who_takes_for_ever_is_not_waited_for(play):
-    (ended,) = play(all_of(receive(ManifestMemoryBudget(), [1] * 500, pause_s=WHOLE_S / 100)))
+    (ended,) = play(all_of(receive(ManifestMemoryBudget(), [1] * 500, pause_s=RECEIVE_TIMEOUT_S / 100)))
     assert isinstance(ended, SizeInvalid) and ended.headers["Connection"] == "close"
 
 
@@ -66,15 +71,17 @@ def test_requests_that_all_hold_a_part_do_not_wait_for_each_other_for_ever(play)
     bound = ManifestMemoryBudget()
     ends = play(all_of(*(receive(bound, [100] * 4, pause_s=0.01) for _ in range(10))))
     served = [one for one in ends if isinstance(one, float)]
-    assert len(served) >= 5 and max(served) < WAIT_S
+    assert len(served) >= 5 and max(served) < BUDGET_TIMEOUT_S
     assert {type(one) for one in ends} == {float, TooManyManifests}
     assert bound.held_bytes == 0
 
 
 def test_who_is_being_committed_is_not_broken_off_and_who_waits_too_long_is_refused(play):
     bound = ManifestMemoryBudget()
-    committed, refused = play(all_of(receive(bound, [MAX], then_s=3 * WAIT_S), receive(bound, [1], before_s=1)))
-    assert committed == 3 * WAIT_S
+    committed, refused = play(
+        all_of(receive(bound, [MAX], then_s=3 * BUDGET_TIMEOUT_S), receive(bound, [1], before_s=1))
+    )
+    assert committed == 3 * BUDGET_TIMEOUT_S
     assert isinstance(refused, TooManyManifests) and refused.code == "TOOMANYREQUESTS"
 
 

@@ -11,7 +11,7 @@ from registry.http.oci.answers import CutOff
 from registry.http.wire.exchange import Exchange
 from registry.telemetry.counters import Traffic
 from registry.telemetry.events import LogEvent
-from registry.telemetry.log_limit import AT_ONCE, EVERY_S, LogLimit
+from registry.telemetry.log_limit import AT_ONCE, PERIOD_S, LogLimit
 from tests.support.logs import recorded
 from tests.support.seams import StillClock
 
@@ -28,7 +28,7 @@ def test_counted_when_many_answers_are_cut_off_counts_all_and_logs_few(caplog):
     limit = LogLimit(clock)
     for number in range(5 * AT_ONCE + 1):
         if number == 5 * AT_ONCE:
-            clock.at_ms += int(EVERY_S * 1000)
+            clock.at_ms += int(PERIOD_S * 1000)
         exchange = Exchange(SCOPE, MagicMock(), MagicMock(), "an-id", clock)
         with pytest.raises(CutOff), exchange.counted(traffic, "blob", False, limit):
             raise CutOff("its client read it slowly")
