@@ -35,6 +35,7 @@ from registry.cluster.placement.write_concern import WriteConcern
 from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.anti_entropy import AntiEntropy
 from registry.cluster.replication.change_applier import ChangeApplier
+from registry.cluster.replication.diff_requests import DiffRequests
 from registry.cluster.replication.direct_push import DirectPush
 from registry.cluster.replication.document_advances import DocumentAdvances
 from registry.cluster.replication.frame_sender import FrameSender
@@ -122,7 +123,8 @@ class Cluster:
         self.bodies = ManifestBodies(catalog, self.peers, self.members, self.locator, self.anti_entropy)
         self.clones = CloneGuard(catalog, self.incarnation)
         outcomes = Counter[str]()
-        self.applier = ChangeApplier(catalog, self.members, self.frame_sender, self.anti_entropy, outcomes)
+        self.diff_requests = DiffRequests(catalog, self.members, self.anti_entropy, self.advances)
+        self.applier = ChangeApplier(catalog, self.members, self.frame_sender, self.diff_requests, outcomes)
         self.gossip = Gossip(
             self.bus, clock, self.keys, abilities, self.members, self.incarnation, self.clones, self.acknowledgements,
             self.applier, outcomes,
@@ -224,8 +226,8 @@ class Cluster:
             early.close()
         await end(self._tasks)
         for part in (
-            self.liveness, self.direct_push, self.discovery, self.anti_entropy, self.replicator, self.locator,
-            self.transfers, self.blob_reader, self.bodies,
+            self.liveness, self.direct_push, self.discovery, self.diff_requests, self.anti_entropy, self.replicator,
+            self.locator, self.transfers, self.blob_reader, self.bodies,
         ):  # fmt: skip
             part.close()
 

@@ -18,7 +18,7 @@ def waiting(instance: Instance, lost: Set[str]) -> dict[str, int]:
     counts = {
         "held frames": cluster.applier.held,
         "acknowledgements": len(cluster.acknowledgements._waits),
-        "documents due": len(cluster.anti_entropy._due),
+        "documents due": cluster.diff_requests.due,
         "transfers": len(cluster.transfers._transfers.keys() - lost),
         "bodies": len(cluster.bodies._fetching),
         "writes": len(instance.catalog.database._queue),

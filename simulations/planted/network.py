@@ -18,6 +18,7 @@ from registry.cluster.membership.incarnation import CloneGuard
 from registry.cluster.node import Cluster
 from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.anti_entropy import AntiEntropy
+from registry.cluster.replication.diff_requests import DiffRequests
 from registry.cluster.replication.gossip import Gossip
 from registry.cluster.replication.heartbeat_reactions import HeartbeatReactions
 from registry.cluster.rpc.client import PeerClient
@@ -106,7 +107,7 @@ def no_catching_up() -> AbstractContextManager[Any]:
 
     stack = contextlib.ExitStack()
     stack.enter_context(patch.object(AntiEntropy, "run", never))
-    stack.enter_context(patch.object(AntiEntropy, "request_diff", nothing))
+    stack.enter_context(patch.object(DiffRequests, "request_diff", nothing))
     stack.enter_context(patch.object(HeartbeatReactions, "_look_again", nothing))
     stack.enter_context(patch.object(HeartbeatReactions, "_meet", nothing))
     return stack

@@ -39,7 +39,11 @@ MEMBER_RESTART_S = 10.0
 
 
 class Member:
-    """One other instance."""
+    """One other instance.
+
+    A record with an attribute for each thing that is known of it: what it has announced, when it was heard, how it
+    answers.
+    """
 
     def __init__(self, instance: str) -> None:
         self.instance = instance

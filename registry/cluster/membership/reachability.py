@@ -50,7 +50,10 @@ LOG_INTERVAL_S = 60.0
 
 
 class Reachability:
-    """This instance's address as its peers find it. `run` checks it for ever."""
+    """This instance's address as its peers find it. `run` checks it for ever.
+
+    Has more than a dozen attributes: a verdict consists of what was found, by which peer, and since when.
+    """
 
     def __init__(
         self, members: Members, peers: PeerClient, own_heartbeat: OwnHeartbeat, addresses: Sequence[str]

@@ -45,7 +45,11 @@ MAX_NOTED = 100_000
 
 
 class Evictor:
-    """The eviction of one instance: keeps its content within its budget."""
+    """The eviction of one instance: keeps its content within its budget.
+
+    Has more than a dozen attributes: whether content may go is decided with the catalog, the members, the policy and
+    garbage collection at once.
+    """
 
     def __init__(
         self,

@@ -112,7 +112,11 @@ class Blocked(Exception):
 
 
 class GarbageCollector:
-    """The garbage collection of one instance, and its answers to that of other members."""
+    """The garbage collection of one instance, and its answers to that of other members.
+
+    Has more than a dozen attributes: a removal here and an answer to another member depend on the same leases and grace
+    periods, in one step.
+    """
 
     def __init__(
         self,

@@ -48,7 +48,10 @@ class Link(NamedTuple):
 
 
 class Replicator:
-    """The replicas of one instance. `keeps` is False for a proxy instance, which holds none."""
+    """The replicas of one instance. `keeps` is False for a proxy instance, which holds none.
+
+    Has more than a dozen attributes: the queue of new links and the walk over all links feed the same fetches.
+    """
 
     def __init__(
         self,

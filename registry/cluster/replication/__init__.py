@@ -14,6 +14,7 @@ acknowledgements  commit acknowledgements inside a site, and who is excluded for
 read_lease        until when the processes of an instance may answer reads
 site_lease        that lease, renewed by the members of the site for each other (Gray and Cheriton, 1989)
 document_advances  the event that a diff has brought a document forward
+diff_requests     diffs of documents of which a frame could not bring a change
 anti_entropy      comparing documents with a member by their Merkle tries, and exchanging what differs
 read_repair       asking members before a miss is answered (as Dynamo and Cassandra do on reads)
 manifest_bodies   bodies of manifests that no frame brought

@@ -58,7 +58,11 @@ class _Wait:
 
 
 class Acknowledgements:
-    """The commit acknowledgements of this instance's changes by its site, and the exclusions of members."""
+    """The commit acknowledgements of this instance's changes by its site, and the exclusions of members.
+
+    Has more than a dozen attributes: one state machine, in which an acknowledgement ends waits, puts exclusions off and
+    readmits members at once.
+    """
 
     def __init__(self, members: Members) -> None:
         self._members = members

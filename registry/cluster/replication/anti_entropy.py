@@ -3,15 +3,15 @@
 A round runs every five seconds, with every member that is known to have published more than this instance has, and in
 turn with up to four of the others whose state digest differs. It exchanges what changed at the member since the sync
 point, or walks both tries where there is none, as with a member that is new or has started anew. What gossip could not
-deliver is requested at once, one request for each document. And before a miss is answered, or a delete is made, members
-are asked what they know more of one document, all at once and within a short bound.
+deliver is requested at once (`diff_requests`). And before a miss is answered, or a delete is made, members are asked
+what they know more of one document, all at once and within a short bound.
 """
 
 import asyncio
 import logging
 from collections import Counter
 from collections.abc import Generator, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from crdt.catchup import (
     Apply,
@@ -26,7 +26,6 @@ from crdt.catchup import (
     Send,
     Step,
     catch_up,
-    exchange_now,
 )
 from crdt.errors import CrdtError, Malformed
 from crdt.vector import Vector, decode_vector, encode_vector
@@ -54,20 +53,8 @@ MEMBERS_A_ROUND = 4
 AUDIT_INTERVAL_S = 60.0
 FRAME_DELIVERY_S = 0.3
 SLOW_ANSWER_S = 2.0
-FIRST_RETRY_S = 0.2
-MAX_RETRY_S = 5.0
-MAX_RETRIES = 8
-MAX_DUE = 10_000
 APPLIED_AT_ONCE_BYTES = 32 * KIB
 """Diffs that share a commit; while they are applied, everything else waits."""
-
-
-class _Due(NamedTuple):
-    """A document of which a change has to come by a diff."""
-
-    document: str
-    near: bool
-    """True when the sender of the change is of the own site."""
 
 
 class AntiEntropy:
@@ -82,9 +69,6 @@ class AntiEntropy:
         self._bootstrap: asyncio.Task[bool] | None = None
         """The first round of an empty instance, which takes in everything from one member."""
         self._round = 0
-        self._due: dict[_Due, asyncio.Task[None]] = {}
-        self._due_again: dict[_Due, str] = {}
-        """Diffs that became due again while they were being requested, each with the instance to ask."""
         self._asking: dict[tuple[str, str], asyncio.Task[bool]] = {}
         self.read_repair = ReadRepair(self._learn)
         self._audited: dict[str, float] = {}
@@ -124,7 +108,7 @@ class AntiEntropy:
         return self._bootstrap is not None and not self._bootstrap.done()
 
     def close(self) -> None:
-        for task in [*self._running.values(), *self._due.values(), *self._asking.values()]:
+        for task in [*self._running.values(), *self._asking.values()]:
             task.cancel()
         self.read_repair.close()
 
@@ -177,7 +161,7 @@ class AntiEntropy:
             report = await self.drive(member, catch_up(self._catalog.replica, remembered))
             if remembered is not None and not report.exchanged and self._audit_is_due(member):
                 report = await self.drive(member, catch_up(self._catalog.replica, None))
-            await self._merge_fork(member, report.forked)
+            await self.merge_fork(member, report.forked)
             if member.beat.incarnation != incarnation:
                 # A clone may have answered, which lacks changes that this member has published.
                 raise PeerUnreachable("it has begun anew meanwhile")
@@ -211,7 +195,7 @@ class AntiEntropy:
             self._audited[member.instance] = now
         return due
 
-    async def _merge_fork(self, member: Member, forked: list[str]) -> None:
+    async def merge_fork(self, member: Member, forked: list[str]) -> None:
         """Bring together documents that a writer used twice has split."""
         for document in forked:
             self.rounds["forked"] += 1
@@ -299,46 +283,6 @@ class AntiEntropy:
             self._advances.announce(document, applied.vector)
 
     # One document
-
-    def request_diff(self, instance: str, document: str) -> None:
-        """A change of a document could not be applied from its frame: ask for a diff, one question at a time. The own
-        site is asked beside the others, since answers to its clients wait for that."""
-        sender = self._members.get(instance)
-        due = _Due(document, sender is not None and sender.beat.site == self._members.own_site)
-        if due in self._due:
-            self._due_again[due] = instance  # the answer that is on its way may have been given before this change
-        elif len(self._due) < MAX_DUE:
-            task = self._due[due] = asyncio.create_task(self._repair(instance, document))
-            task.add_done_callback(lambda task: self._repaired(due, task))
-
-    def _repaired(self, due: "_Due", task: "asyncio.Task[None]") -> None:
-        del self._due[due]
-        again = self._due_again.pop(due, None)
-        if again is not None and not task.cancelled():
-            self.request_diff(again, due.document)
-
-    async def _repair(self, instance: str, document: str) -> None:
-        """Exchange one document with the sender of a change, or with other members when the sender does not answer."""
-        pause = FIRST_RETRY_S
-        for _ in range(MAX_RETRIES):
-            sender = self._members.get(instance)
-            others = [member for member in self._members.reachable() if member is not sender]
-            for member in ([sender] if sender is not None and sender.reachable else []) + others[:2]:
-                try:
-                    report = await self.drive(member, exchange_now(self._catalog.replica, [document], Report()))
-                    await self._merge_fork(member, report.forked)
-                    self._advances.announce(document, self._catalog.replica.state(document).vector)
-                    return
-                except (PeerUnreachable, CrdtError, StorageFailed) as error:
-                    log.info(
-                        LogEvent.DIFF_REQUEST_FAILED,
-                        "no diff of %(document)s from %(member)s: %(error)s",
-                        document=document,
-                        member=member.shown,
-                        error=error,
-                    )
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, MAX_RETRY_S)
 
     async def pull_document(self, document: str, members: Iterable[Member]) -> None:
         """Ask members, all at once, what they know more of one document, and take in what comes within a bound.

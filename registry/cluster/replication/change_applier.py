@@ -32,7 +32,7 @@ HOLD_CHECK_S = 0.02
 MAX_AWAITING = 10_000
 
 
-class DiffRequests(Protocol):
+class DiffSource(Protocol):
     """The part that asks other instances for diffs."""
 
     def request_diff(self, instance: str, document: str) -> None:
@@ -54,7 +54,7 @@ class ChangeApplier:
     """Applies the changes that frames bring to one instance."""
 
     def __init__(
-        self, catalog: Catalog, members: Members, sender: FrameSender, diffs: DiffRequests, outcomes: Counter[str]
+        self, catalog: Catalog, members: Members, sender: FrameSender, diffs: DiffSource, outcomes: Counter[str]
     ) -> None:
         """`outcomes` counts frames by what became of them."""
         self._catalog = catalog

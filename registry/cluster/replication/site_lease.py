@@ -85,7 +85,10 @@ class _Granter:
 
 
 class SiteLease:
-    """Holds the read lease of this instance, and grants leases to the other members of its site."""
+    """Holds the read lease of this instance, and grants leases to the other members of its site.
+
+    Has more than a dozen attributes: a lease is valid by what members, clock and anti-entropy say at one moment.
+    """
 
     def __init__(
         self,

@@ -71,7 +71,10 @@ class Pass(msgspec.Struct):
 
 
 class Scrubber:
-    """The background scrub of one instance, and its results."""
+    """The background scrub of one instance, and its results.
+
+    Has more than a dozen attributes: three loops (due content, full passes, manifest bodies) share one pace.
+    """
 
     def __init__(
         self,

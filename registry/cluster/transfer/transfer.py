@@ -171,7 +171,11 @@ class Transfer:
 
 
 class Transfers:
-    """All transfers of one process."""
+    """All transfers of one process.
+
+    Has more than a dozen attributes: transfers into files and content that is passed through share the room on the
+    disk, the search for holders and the distrust of some.
+    """
 
     def __init__(
         self,
