@@ -15,18 +15,17 @@ from typing import NamedTuple
 import msgspec
 
 from crdt.errors import Malformed, Unauthentic
+from registry.cluster.rpc import sessions
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.messages import SessionRequest, SessionResponse
 from registry.cluster.rpc.sessions import (
     NONCE_SIZE,
     Session,
-    hash_of,
     is_mac,
     read_token,
     sign_answer,
     sign_opened,
     sign_opening,
-    sign_request,
     token_text,
 )
 from registry.errors import CannotStart
@@ -77,14 +76,7 @@ def read_session(key: ClusterKey, opening: Opening, mac: str | None, answer: byt
 
 def signed_headers(session: Session, path: str, body: bytes) -> dict[str, str]:
     """Return the headers that prove a POST."""
-    asker, body_hash = asker_name(), hash_of(body)
-    return {
-        "Concord-Session": session.token,
-        "Concord-Sequence": str(_SEQUENCE),
-        "Concord-Parameters": asker,
-        "Concord-Body": body_hash,
-        "Concord-MAC": sign_request(session, "POST", path, _SEQUENCE, asker, body_hash),
-    }
+    return sessions.signed_headers(session, "POST", path, _SEQUENCE, asker_name(), body)
 
 
 def is_authentic(session: Session, status: int, body: bytes, mac: str | None) -> bool:

@@ -156,7 +156,7 @@ def test_a_malformed_opening_is_refused(peer, question, refusals):
         {"Concord_Sequence": "x"},
         {"Concord_Sequence": "9" * 40},
         {"Concord_Sequence": "\u00b2"},
-        {"Concord_Question": "gA=="},
+        {"Concord_Parameters": "gA=="},
     ],
 )
 def test_a_forged_request_is_refused(peer, session, changed, refusals):
@@ -235,7 +235,7 @@ def test_an_update_before_which_something_is_missing_is_said_to_be_early(peer, s
     text = tag_fact("v1", sha256(b"x"), 1, 5).text()
     for raw in (encode_delta(5, 7, [text], []), encode_delta(6, 0, [], [(5, 2**30)])):
         answer = peer.ask(session, "/updates", m.UpdatesRequest([("repository/app", raw)], {}, []))
-        assert msgspec.msgpack.decode(answer.body, type=m.UpdatesResponse).early == ["repository/app"]
+        assert msgspec.msgpack.decode(answer.body, type=m.UpdatesResponse).missing_dependencies == ["repository/app"]
     assert refusals() == {}
 
 

@@ -49,7 +49,7 @@ def test_a_request_is_forwarded_once(site):
     refused = second.status()["peer_requests_refused"].get("unauthentic", 0)
     assert first.client.request("POST", SESSION, b"", for_second).status == 403
     assert second.status()["peer_requests_refused"]["unauthentic"] == refused + 1, "the second one has answered"
-    for_second["Concord-Passed-On"] = "1"
+    for_second["Concord-Forwarded"] = "1"
     refused = first.status()["peer_requests_refused"].get("unauthentic", 0)
     assert first.client.request("POST", SESSION, b"", for_second).status == 403
     assert first.status()["peer_requests_refused"]["unauthentic"] == refused + 1, "the first one has answered itself"

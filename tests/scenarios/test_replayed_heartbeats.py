@@ -10,7 +10,7 @@ import pytest
 
 from crdt.frame import HEARTBEAT
 from registry.catalog.catalog import PATH
-from registry.cluster.membership.liveness import SAVE_SEQUENCE_S
+from registry.cluster.membership.store import SAVE_SEQUENCE_S
 from registry.cluster.membership.members import HEARTBEAT_S
 from registry.cluster.rpc.keys import ClusterKey
 from tests.support.server import KEY, running_cluster, wait_until
@@ -93,7 +93,7 @@ def test_live_member_is_proven_at_once_after_a_restart(pair):
 
 
 def test_sequence_numbers_are_on_disk(tmp_path):
-    constants = {"registry.cluster.membership.liveness.SAVE_SEQUENCE_S": 1.0}
+    constants = {"registry.cluster.membership.store.SAVE_SEQUENCE_S": 1.0}
     with running_cluster(tmp_path, ["eu", "eu"], constants=constants) as pair:
         witness, victim = pair.servers
         gone = victim.status()["instance"]

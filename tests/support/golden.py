@@ -42,8 +42,8 @@ def record(path: str) -> bool:
     """Within an instance's process: note every question that it asks, and the answer, in a file."""
     exchange = PeerClient._exchange
 
-    async def recording(self, url, session, asked, headers, body, answer):
-        decoded = await exchange(self, url, session, asked, headers, body, answer)
+    async def recording(self, url, session, asked, parameters, body, answer):
+        decoded = await exchange(self, url, session, asked, parameters, body, answer)
         if isinstance(body, bytes):
             entry = {"path": asked, "question": body.hex(), "answer": msgspec.msgpack.encode(decoded).hex()}
             _append(path, json.dumps(entry))

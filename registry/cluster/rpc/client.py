@@ -25,13 +25,12 @@ from registry.cluster.rpc.sessions import (
     REFUSED,
     SESSION_MS,
     Session,
-    hash_of,
     is_mac,
     read_token,
     sign_answer,
     sign_opened,
     sign_opening,
-    sign_request,
+    signed_headers,
     token_text,
 )
 from registry.event_loop.now import now_s
@@ -104,10 +103,10 @@ class PeerClient:
         body = msgspec.msgpack.encode(question)
         session = await self._session(url, instance)
         try:
-            return await self._exchange(url, session, path, [], body, answer)
+            return await self._exchange(url, session, path, "", body, answer)
         except SessionRefused:
             session = await self._session(url, instance)
-            return await self._exchange(url, session, path, [], body, answer)
+            return await self._exchange(url, session, path, "", body, answer)
 
     async def ask_with_content(
         self,
@@ -121,22 +120,19 @@ class PeerClient:
         """POST a question about content, which is streamed after it. `timeout_s` bounds every silence but the content's
         own. Raises PeerUnreachable, and what `body` raises."""
         url = self._members.url(member)
-        text = b64encode(msgspec.msgpack.encode(question)).decode()
-        headers = [("Concord-Parameters", text)]
+        parameters = b64encode(msgspec.msgpack.encode(question)).decode()
         if now_s() > self._answered_at.get(url, 0.0) + SESSION_PROVEN_S:
             await self.held_size(member, NO_CONTENT, REQUEST_TIMEOUT_S)  # renews a session that has become worthless
         with _noted(member):
             async with asyncio.timeout(timeout_s) as limit:
                 session = await self._session(url, member.instance, member.beat.incarnation)
                 paced = _paced(body, limit, timeout_s)
-                decoded = await self._exchange(url, session, path, headers, paced, answer)
+                decoded = await self._exchange(url, session, path, parameters, paced, answer)
         member.answered()
         return decoded
 
-    async def _exchange(
-        self, url: str, session: Session, path: str, headers: list[tuple[str, str]], body: Body, answer: type[T]
-    ) -> T:
-        sequence, signed = self._sign(session, "POST", path, headers, body)
+    async def _exchange(self, url: str, session: Session, path: str, parameters: str, body: Body, answer: type[T]) -> T:
+        sequence, signed = self._sign(session, "POST", path, [], parameters, body)
         async with self._transport.request("POST", url + PREFIX + path, signed, body) as response:
             raw = await _read(response)
             if response.status == 401:
@@ -162,7 +158,7 @@ class PeerClient:
         with _noted(member):
             async with asyncio.timeout(REQUEST_TIMEOUT_S) as limit:
                 session = await self._session(url, member.instance, member.beat.incarnation)
-                _, signed = self._sign(session, "GET", path, list(headers), b"")
+                _, signed = self._sign(session, "GET", path, list(headers), "", b"")
                 async with self._transport.request("GET", url + PREFIX + path, signed) as response:
                     limit.reschedule(None)
                     member.answered()
@@ -194,22 +190,13 @@ class PeerClient:
         return await self.ask(member, "/locate", question, LocateResponse, timeout_s)
 
     def _sign(
-        self, session: Session, method: str, path: str, headers: list[tuple[str, str]], body: Body
+        self, session: Session, method: str, path: str, headers: list[tuple[str, str]], parameters: str, body: Body
     ) -> tuple[int, list[tuple[str, str]]]:
         """Return the request's number, and its headers with those that authenticate it."""
         self._sequence += 1
         whole = body if isinstance(body, bytes) else None
-        question, body_hash = dict(headers).get("Concord-Parameters", ""), hash_of(whole)
-        mac = sign_request(session, method, PREFIX + path, self._sequence, question, body_hash)
-        proof = [
-            ("Concord-For", session.server),
-            ("Concord-Session", session.token),
-            ("Concord-Sequence", str(self._sequence)),
-            ("Concord-Body", body_hash),
-            ("Concord-MAC", mac),
-            *forwarded_headers(),
-        ]
-        return self._sequence, proof + headers
+        signed = signed_headers(session, method, PREFIX + path, self._sequence, parameters, whole)
+        return self._sequence, [*signed.items(), *forwarded_headers(), *headers]
 
     def _forget(self, session: Session) -> None:
         self._sessions = {at: kept for at, kept in self._sessions.items() if kept[0] is not session}

@@ -97,6 +97,22 @@ def sign_request(session: Session, method: str, path: str, sequence: int, questi
     return _mac(session.key, b"request", *(part.encode() for part in said)).hex()
 
 
+def signed_headers(
+    session: Session, method: str, path: str, sequence: int, parameters: str, body: bytes | None
+) -> dict[str, str]:
+    """Return the headers that authenticate a request. `parameters` and `body` are as for `sign_request` and `hash_of`;
+    `path` is the whole path of the request."""
+    body_hash = hash_of(body)
+    headers = {
+        "Concord-For": session.server,
+        "Concord-Session": session.token,
+        "Concord-Sequence": str(sequence),
+        "Concord-Body": body_hash,
+        "Concord-MAC": sign_request(session, method, path, sequence, parameters, body_hash),
+    }
+    return headers | ({"Concord-Parameters": parameters} if parameters else {})
+
+
 def hash_of(body: bytes | None) -> str:
     """Return the hash of a request's body, or the mark of a streamed body (None), which its digest proves instead."""
     return STREAMED if body is None else blake3(body).hexdigest()
