@@ -10,8 +10,8 @@ import pytest
 
 from crdt.frame import HEARTBEAT
 from registry.catalog.catalog import PATH
-from registry.cluster.membership.store import SAVE_SEQUENCE_S
 from registry.cluster.membership.members import HEARTBEAT_S
+from registry.cluster.membership.store import SAVE_SEQUENCE_S
 from registry.cluster.rpc.keys import ClusterKey
 from tests.support.server import KEY, running_cluster, wait_until
 
