@@ -23,7 +23,7 @@ demo: $(VENV)/demo  ## run three instances at three sites, with a Redis between 
 test: $(if $(T),$(VENV)/dev,check)  ## run checks and all tests, or only T=PATH; what this machine lacks is skipped by name
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(T)
 
-test-fast: $(VENV)/dev  ## run the tests of single modules and of the HTTP API, in about 90 seconds
+test-fast: $(VENV)/dev  ## run the tests of single modules and of the HTTP API, in less than a minute
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow" $(FAST)
 
 check: $(VENV)/dev  ## check style, formatting and types

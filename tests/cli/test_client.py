@@ -12,6 +12,8 @@ from tests.cli.test_cli import answers, concord, refused
 from tests.support.client import Client
 from tests.support.server import Server, free_port, running_cluster, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def apart(tmp_path_factory):

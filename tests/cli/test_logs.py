@@ -14,6 +14,8 @@ from registry.telemetry.events import LogEvent
 from registry.telemetry.request_ids import CURRENT
 from tests.support.server import KEY, free_port, running_server, wait_until
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "a-password-of-redis"
 TOKEN = "c2VjcmV0LXRva2Vu"
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (INFO|WARNING|ERROR|DEBUG) +[a-z.]+: ")

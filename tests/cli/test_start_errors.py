@@ -9,6 +9,8 @@ from registry.telemetry.events import LogEvent
 from tests.cli.test_cli import concord
 from tests.support.server import free_port
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("words", "said"),

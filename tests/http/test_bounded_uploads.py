@@ -11,6 +11,8 @@ from registry.telemetry.events import LogEvent
 from tests.support.client import sha256, with_digest
 from tests.support.server import running_cluster, running_server, wait_until
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024 * 1024
 PIECE = random.Random(1).randbytes(MIB)
 

@@ -6,6 +6,8 @@ from tests.support import images
 from tests.support.client import sha256, with_digest
 from tests.support.server import running_server
 
+pytestmark = pytest.mark.slow
+
 NAMES = [
     "blobs",
     "manifests",

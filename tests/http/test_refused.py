@@ -11,6 +11,8 @@ from tests.support import images
 from tests.support.client import sha256
 from tests.support.server import running_server, wait_until
 
+pytestmark = pytest.mark.slow
+
 IMAGE = images.image("refused", layers=1, layer_bytes=200_000)
 MANIFEST = b"GET /v2/app/manifests/v1 HTTP/1.1\r\nHost: x\r\n\r\n"
 LAYER = f"GET /v2/app/blobs/{sha256(IMAGE.blobs[1])} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
@@ -159,7 +161,6 @@ def test_a_refusal_waits_for_answers_that_take_their_time(tmp_path):
         assert statuses(connection) == [503, 400]
 
 
-@pytest.mark.slow
 def test_a_head_that_does_not_end_does_not_end_the_answers_before_it(tmp_path):
     with waiting_for_copies(tmp_path, **{"registry.http.wire.protocol.HEAD_TIMEOUT_S": 0.5}) as connection:
         connection.sendall(b"0\r\n\r\n" + MANIFEST[:20])
@@ -251,7 +252,6 @@ def test_a_refused_head_is_answered_to_who_sends_a_manifest_first(server, host):
         assert statuses(connection) == [400]
 
 
-@pytest.mark.slow
 def test_a_client_that_goes_on_sending_is_waited_for_so_long_only(tmp_path):
     constants = {"registry.http.wire.closing.LINGER_TIMEOUT_S": 1.0}
     with running_server(tmp_path / "data", constants=constants) as server, connected(server, 30) as connection:
@@ -265,7 +265,6 @@ def test_a_client_that_goes_on_sending_is_waited_for_so_long_only(tmp_path):
         assert time.monotonic() - begun < 15
 
 
-@pytest.mark.slow
 def test_a_client_that_neither_sends_nor_closes_is_waited_for_so_long_only(tmp_path):
     constants = {"registry.http.wire.closing.SILENCE_TIMEOUT_S": 0.5}
     with running_server(tmp_path / "data", constants=constants) as server, connected(server, 30) as connection:

@@ -8,6 +8,8 @@ import pytest
 from registry.telemetry.events import LogEvent
 from tests.support.server import running_cluster, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_harmless_id_is_taken_over(client):
     assert client.get("/v2/", X_Request_Id="from-a_proxy.7").headers["X-Request-Id"] == "from-a_proxy.7"

@@ -14,6 +14,8 @@ from tests.support.client import Client, sha256
 from tests.support.processes import owner_of, standing_still, wait_for_children
 from tests.support.server import running_cluster, running_server, wait_until
 
+pytestmark = pytest.mark.slow
+
 CONTENT = random.Random(3).randbytes(3_000_000)
 SMALL = CONTENT[:10_000]
 

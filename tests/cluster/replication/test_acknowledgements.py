@@ -15,6 +15,8 @@ from registry.cluster.replication.read_lease import READ_WAIT_S
 from tests.cluster.membership.test_members import OTHER, OWN, THIRD, beat
 from tests.support.stand_ins import RecordedMembership
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def site():

@@ -14,6 +14,8 @@ from tests.support.reference import name_of, scraped
 from tests.support.seams import StillClock
 from tests.support.server import Server, running_cluster, running_server, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def samples(server):
     """Values by name and labels."""
