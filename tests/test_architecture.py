@@ -60,7 +60,8 @@ INDEXES = sorted(path for top in TOPS for path in (ROOT / top).rglob("__init__.p
 @pytest.mark.parametrize("index", INDEXES, ids=name)
 def test_an_index_names_every_module(index):
     modules = {path.stem for path in index.parent.glob("*.py")} - {"__init__", "__main__"}
-    assert {module for module in modules if not re.search(rf"\b{module}\b", index.read_text())} == set()
+    docstring = ast.get_docstring(ast.parse(index.read_text())) or ""
+    assert {module for module in modules if not re.search(rf"\b{module}\b", docstring)} == set()
 
 
 LAYERS = (

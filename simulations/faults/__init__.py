@@ -1,7 +1,15 @@
 """Every kind of fault, each drawn from a randomness of its own, so that leaving one out leaves the others as they are.
 
 A fault is a coroutine that does its harm, and undoes it after a while if it lasts; what it needs of a run is in
-`Stage`. Whatever it does is counted as fired when it strikes, not when it is planned.
+`FaultTarget`. Whatever it does is counted as fired when it strikes, not when it is planned.
+
+target      what faults strike, and report to
+deaths      processes and machines that die, hang, leave and join
+disks       disks that refuse, change bits, are put back, copied or destroyed
+links       HTTP between instances, and the bus
+clocks      wall clocks that are wrong
+members     instances that leave for good, are removed and come back, or come up from the backup of another one
+outsiders   key rotation, and outsiders who do not have the key
 """
 
 import errno

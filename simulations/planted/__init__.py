@@ -2,6 +2,20 @@
 
 Each replaces a function or takes away a protection for the time of a run; the registry itself knows nothing of it. With
 each stands what brings it to light: the faults, and within how many seeds.
+
+bug         a planted bug, and the hunt for it
+scenarios   short scenarios for bugs that drawn plans seldom bring to light
+commits     how operations are committed and acknowledged
+documents   documents and the view
+meaning     what pushes, deletes and lists mean
+disk        how content and uploads are kept
+network     requests and frames between instances
+leases      read leases, and waiting for the own site
+collection  copies and garbage collection
+absence     what brings instances together again
+members     making room, leaving, being removed, and starting from a backup
+keys        what keeps outsiders out, members in, and uploads going
+versions    what an instance does that does not understand a later version
 """
 
 from simulations.mixed_versions import mixed_versions
