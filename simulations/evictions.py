@@ -18,7 +18,7 @@ from simulations.process import PROCESS, outside_processes
 BUDGET_BYTES = 3000
 BUDGET_GIB = (BUDGET_BYTES + 0.5) / GIB
 REFUSED = "disk budget is used up"
-SHARES = (("LOOK_S", 0.5), ("MAX_PAUSE_S", 5.0), ("HIGH", 0.2), ("LOW", 0.15), ("PAGE", 2))
+SHARES = (("CHECK_INTERVAL_S", 0.5), ("MAX_BACKOFF_S", 5.0), ("HIGH", 0.2), ("LOW", 0.15), ("PAGE", 2))
 
 
 @contextlib.contextmanager
