@@ -4,7 +4,7 @@
     manifest reference   m, digest, media type, size, time, writer
     tag                  t, tag, digest, time, writer
     blob link            b, digest, size, time, writer
-    member forgotten     f, instance id, time, writer
+    member removed       f, instance id, time, writer
 
 Every fact of every kind ends with its time (16 hexadecimal digits, see `clock`) and its writer (hexadecimal). A fact of
 a kind this version does not know, or one whose fields it cannot read, is kept, digested and passed on like any other

@@ -2,7 +2,7 @@
 
     version      1 byte     an unknown one is refused
     kind         1 byte     an unknown one is authentic and ignored, so that a newer version may send more
-    cluster      8 bytes    which cluster key signed; another cluster's frames on a shared bus end here
+    cluster      8 bytes    which cluster key authenticates it; another cluster's frames on a shared bus end here
     sender       16 bytes   instance id
     incarnation  8 bytes    drawn when the sending process started; grows with every start
     sequence     8 bytes    counts the frames of that incarnation
@@ -58,10 +58,10 @@ class Frame(NamedTuple):
 
 
 def seal(frame: Frame, key: FrameKey) -> bytes:
-    """The frame as bytes, signed."""
+    """The frame as bytes, with its MAC."""
     head = _PREAMBLE.pack(VERSION, frame.kind, key.cluster, frame.sender, frame.incarnation, frame.sequence)
-    signed = head + (encode_fields(frame.fields) if frame.fields else NO_FIELDS) + frame.payload
-    return signed + blake3(signed, key=key.secret).digest()
+    authenticated = head + (encode_fields(frame.fields) if frame.fields else NO_FIELDS) + frame.payload
+    return authenticated + blake3(authenticated, key=key.secret).digest()
 
 
 def refusal(data: bytes, clusters: Collection[bytes]) -> str | None:
@@ -78,19 +78,19 @@ def refusal(data: bytes, clusters: Collection[bytes]) -> str | None:
 def unseal(data: bytes, keys: Sequence[FrameKey], understood: Collection[int] = ()) -> Frame:
     """Return the frame in `data`. `understood` are the header fields on which this version acts.
 
-    Raises Malformed for what is no frame, Unauthentic for what no key of ours signed, NotUnderstood for a frame with a
-    critical header field that is not understood.
+    Raises Malformed for what is no frame, Unauthentic for what no key of ours authenticates, NotUnderstood for a frame
+    with a critical header field that is not understood.
     """
     if not _SMALLEST <= len(data) <= MAX_FRAME_BYTES:
         raise Malformed("a frame of an impossible size")
     version, kind, cluster, sender, incarnation, sequence = _PREAMBLE.unpack_from(data)
     if version != VERSION:
         raise Malformed(f"a frame of version {version}")
-    signed, mac = data[:-MAC_SIZE], data[-MAC_SIZE:]
+    authenticated, mac = data[:-MAC_SIZE], data[-MAC_SIZE:]
     for key in keys:
-        if key.cluster == cluster and hmac.compare_digest(mac, blake3(signed, key=key.secret).digest()):
-            fields, at = decode_fields(signed, _PREAMBLE.size)
+        if key.cluster == cluster and hmac.compare_digest(mac, blake3(authenticated, key=key.secret).digest()):
+            fields, at = decode_fields(authenticated, _PREAMBLE.size)
             if fields:
                 require_understood(fields, understood)
-            return Frame(kind, sender, incarnation, sequence, signed[at:], fields)
-    raise Unauthentic("a frame that no key of this cluster signed")
+            return Frame(kind, sender, incarnation, sequence, authenticated[at:], fields)
+    raise Unauthentic("a frame that no key of this cluster authenticates")

@@ -151,7 +151,7 @@ def _peer(instance: Instance, access: AccessContext, uploads: UploadContext) -> 
 def _admin(instance: Instance, access: AccessContext, process_deaths: Callable[[], Mapping[str, int]]) -> AdminContext:
     catalog, cluster, clock = instance.catalog, instance.cluster, instance.clock
     return AdminContext(
-        acts=admin.ActsContext(access, instance.config, LogLimit(clock), instance.peer_requests),
+        actions=admin.ActionsContext(access, instance.config, LogLimit(clock), instance.peer_requests),
         collection=admin.CollectionContext(
             catalog.queries,
             catalog.database,

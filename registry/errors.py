@@ -40,7 +40,7 @@ from collections.abc import Mapping
 from typing import Any
 
 CLOSE = {"Connection": "close"}
-"""With an answer to a request whose body did not come: what follows on the connection would be taken for it."""
+"""With an answer to a request whose body did not come: later bytes of the connection would be taken for that body."""
 
 
 class OciError(Exception):

@@ -136,7 +136,8 @@ class Documents:
     ) -> Steps[Change]:
         """As `write`, for any number of facts; under the `writer` that `begin` returned, where the facts name it.
 
-        Raises NeedsUpgrade for a repository that is not understood, unless it `heals`, which changes no statement."""
+        Raises NeedsUpgrade for a repository that is not understood, unless it `heals` a fork, which re-asserts what is
+        there."""
         if name.startswith(KIND) and not heals:
             require_understood(tx, name)
         own = self.begin(tx) if writer is None else writer

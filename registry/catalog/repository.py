@@ -1,8 +1,8 @@
 """Pushes, deletes and mounts, as changes of a repository's document.
 
 A push by tag deletes the tag's observed facts and appends a new one, and does the same for everything the manifest
-stands on: its own reference, its children at all levels, and the links of their blobs. So a delete of any of those that
-is under way elsewhere, and has not seen this push, loses. One push is one operation and one update, never split.
+depends on: its own reference, its children at all levels, and the links of their blobs. So a delete of any of those
+that is under way elsewhere, and has not seen this push, loses. One push is one operation and one update, never split.
 """
 
 from collections.abc import Iterable, Sequence
@@ -40,8 +40,8 @@ def push_manifest(
 ) -> Steps[Change]:
     """Store a manifest and point tags at it, in bounded steps.
 
-    Raises ManifestBlobUnknown with every missing part, unless `sparse`, and ManifestInvalid for one that stands on more
-    parts than can be looked up in a moment.
+    Raises ManifestBlobUnknown with every missing part, unless `sparse`, and ManifestInvalid for one that depends on
+    more parts than can be looked up in a moment.
     """
     name = document_name(repository)
     document = documents.document_id(tx, name)
@@ -179,14 +179,14 @@ class _Observed:
         """Observe the facts about one key. Return whether there are any."""
         if (kind, key) not in self._latest:
             if len(self._latest) > MAX_PARTS:
-                raise ManifestInvalid(f"the manifest stands on more than {MAX_PARTS} parts, over all levels")
+                raise ManifestInvalid(f"the manifest depends on more than {MAX_PARTS} parts, over all levels")
             found = observed(self._tx, self._document, kind, key) if self._document is not None else []
             self._latest[kind, key] = found[-1] if found else None
             self.facts += found
         return self._latest[kind, key] is not None
 
     def add_parts(self, manifest: Manifest) -> Steps[list[dict[str, str]]]:
-        """Observe what a manifest stands on, at all levels, each manifest once. Return what is missing.
+        """Observe what a manifest depends on, at all levels, each manifest once. Return what is missing.
 
         Only what the manifest itself names can be missing: its children were complete when they were pushed, or were
         pushed to a registry that takes incomplete ones.

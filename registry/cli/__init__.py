@@ -10,7 +10,7 @@ start_errors reasons not to start, in the format of the log
 logs        what an instance says, as text or JSON
 demo        three instances and a Redis on this machine
 status      how an instance stands, once or followed
-standing    what a status says of names, room, policy and clocks
+status_text what a status says of names, room, policy and clocks
 replication where a tag is
 client      asking a running instance
 signing     administrative requests signed with the cluster key

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from registry.cli.client import NoAnswer, ask
-from registry.cli.standing import named
+from registry.cli.status_text import named
 
 FACTS = {"wins": "yes", "older": "another one", "none": "no"}
 

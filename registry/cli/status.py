@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 
-from registry.cli import standing
+from registry.cli import status_text
 from registry.cli.client import NoAnswer, ask
 from registry.cluster.placement.collection_reasons import Reason
 
@@ -29,7 +29,7 @@ class Seen(NamedTuple):
 def show(answer: dict[str, Any], before: Seen | None = None, now_s: float = 0.0) -> RenderableType:
     """A status; with an earlier one, rates since that."""
     capabilities = answer.get("capabilities", [])
-    members = standing.members(answer["members"], answer["time_ms"], capabilities)
+    members = status_text.members(answer["members"], answer["time_ms"], capabilities)
     return Group(*_lines(answer, before, now_s), members)
 
 
@@ -67,7 +67,7 @@ def _lines(answer: dict[str, Any], before: Seen | None, now_s: float) -> Iterato
     )
     if answer.get("capabilities"):
         yield f"capabilities {escape(', '.join(answer['capabilities']))}"
-    yield from standing.lines(answer)
+    yield from status_text.lines(answer)
     key = answer["cluster_key"]
     if key["refused_by"]:
         accepted = f"{key['accepted_by']} other instances accept it" if key["accepted_by"] else "no instance accepts it"

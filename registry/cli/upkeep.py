@@ -12,7 +12,7 @@ from registry.cli.client import NoAnswer, act, ask
 from registry.cli.commands import CHECKING, LOCAL, LONG_TIMEOUT_S, Json, KeyFile, Url, app, asks_instances, print_json
 from registry.cli.scrub import begin_scrub, wait_for_scrub
 from registry.cli.signing import cluster_secrets
-from registry.cli.standing import leaving
+from registry.cli.status_text import leaving
 from registry.cluster.placement.collection_reasons import Code, Reason
 
 

@@ -19,12 +19,13 @@ from registry.cluster.membership.discovery import Discovery
 from registry.cluster.membership.events import MembershipEvents
 from registry.cluster.membership.heartbeats import Heartbeats, OwnHeartbeat
 from registry.cluster.membership.incarnation import CloneGuard, Incarnation, StaleNotices
-from registry.cluster.membership.join import Join, Readiness
+from registry.cluster.membership.join import Join
 from registry.cluster.membership.lifecycle import Lifecycle
 from registry.cluster.membership.liveness import LivenessProbe
 from registry.cluster.membership.members import Members
 from registry.cluster.membership.membership_log import MembershipLog
 from registry.cluster.membership.reachability import Reachability
+from registry.cluster.membership.readiness import Readiness
 from registry.cluster.membership.removal import Removals
 from registry.cluster.membership.store import MemberStore
 from registry.cluster.membership.watch import Watch

@@ -12,15 +12,13 @@ from registry.cluster.rpc.client import PREFIX as PEERS
 from registry.cluster.transfer.transfer import TransferFailed
 from registry.disk_errors import storage_failure
 from registry.errors import ContentUnreachable, Ending, NothingHere, OciError, TooManyAnswers, Unsupported
-from registry.http.admin import acts as administration
-from registry.http.admin import collection, membership, metrics, own
-from registry.http.admin import tag_locations as replication
-from registry.http.admin.acts import Action
+from registry.http.admin import actions, collection, membership, metrics, status, tag_locations
+from registry.http.admin.actions import Action
 from registry.http.admin.context import AdminContext
 from registry.http.context import HttpContext
 from registry.http.oci.answers import CutOff, error_response
 from registry.http.oci.routes import PREFIX, TEMPLATES, Path, answer, parse_path
-from registry.http.peer import handlers as peers
+from registry.http.peer import handlers as peer_handlers
 from registry.http.wire.exchange import Exchange
 from registry.http.wire.fast_path import Headers
 from registry.http.wire.sending import ResponseMemoryBudget
@@ -33,21 +31,21 @@ from registry.telemetry.request_ids import RequestIds
 log = EventLog("concord.http")
 
 INTERNAL: dict[tuple[str, str], Callable[[AdminContext, Request], Awaitable[Response]]] = {
-    ("GET", "/healthz"): own.health,
-    ("GET", "/readyz"): own.readiness,
+    ("GET", "/healthz"): status.health,
+    ("GET", "/readyz"): status.readiness,
     ("GET", "/metrics"): metrics.metrics,
-    ("GET", "/_concord/status"): own.status,
-    ("GET", "/_concord/digest"): own.digest,
-    ("POST", "/_concord/digest"): own.compare,
-    ("GET", "/_concord/conflicts"): own.conflicts,
+    ("GET", "/_concord/status"): status.status,
+    ("GET", "/_concord/digest"): status.digest,
+    ("POST", "/_concord/digest"): status.compare,
+    ("GET", "/_concord/conflicts"): status.conflicts,
     ("GET", "/_concord/leave"): membership.leaving,
-    ("GET", "/_concord/scrub"): own.scrub,
+    ("GET", "/_concord/scrub"): status.scrub,
 }
 ADMIN_ACTIONS: dict[tuple[str, str], tuple[str, Action]] = {
     ("POST", "/_concord/gc"): ("gc", collection.collect),
     ("POST", "/_concord/forget"): ("forget", membership.forget),
     ("POST", "/_concord/leave"): ("leave", membership.leave),
-    ("POST", "/_concord/scrub"): ("scrub", own.begin_scrub),
+    ("POST", "/_concord/scrub"): ("scrub", status.begin_scrub),
 }
 """Actions that change an instance or cost it much, for authorized callers only: names for the log, and handlers."""
 API = PREFIX.encode()
@@ -166,19 +164,19 @@ class App:
                     await self._await_read_lease(request)
                 return await answer(self._context.oci, request, path)
         elif self._internal:
-            own, method = request.scope["path"], request.method
-            if own.startswith(PEERS):
-                return await peers.answer(self._context.peer, request)
+            internal_path, method = request.scope["path"], request.method
+            if internal_path.startswith(PEERS):
+                return await peer_handlers.answer(self._context.peer, request)
             method = "GET" if method == "HEAD" else method  # the server sends no body to HEAD
-            if own.startswith(replication.PREFIX) and method == "GET":
-                return await replication.replication(self._context.admin, request)
-            handler = INTERNAL.get((method, own))
+            if internal_path.startswith(tag_locations.PREFIX) and method == "GET":
+                return await tag_locations.replication(self._context.admin, request)
+            handler = INTERNAL.get((method, internal_path))
             if handler is not None:
                 return await handler(self._context.admin, request)
-            name, act = ADMIN_ACTIONS.get((request.method, own), ("", None))
+            name, act = ADMIN_ACTIONS.get((request.method, internal_path), ("", None))
             if act is not None:
                 admin = self._context.admin
-                return await administration.perform(admin, request, name, act, is_internal=not self._registry)
+                return await actions.perform(admin, request, name, act, is_internal=not self._registry)
         raise NothingHere
 
 
@@ -191,8 +189,8 @@ def _route(path: str) -> str:
     """Return the metrics label of a path outside the OCI API. There are few labels, whatever clients request."""
     if path.startswith(PEERS):
         return PEERS
-    if path.startswith(replication.PREFIX):
-        return replication.TEMPLATE
+    if path.startswith(tag_locations.PREFIX):
+        return tag_locations.TEMPLATE
     return path if path in INTERNAL_PATHS else "other"
 
 

@@ -1,4 +1,5 @@
-"""Parsing what an operator writes. Every error says what was wrong and what was expected.
+"""Parsing what an operator writes. The settings themselves are in `registry.config`. Every error says what was wrong
+and what was expected.
 
 addresses      HOST:PORT, URLs of instances, host names
 redis_address  addresses of Redis servers

@@ -8,9 +8,9 @@ jobs          blocking disk work, off the event loop
 ingest        receiving bytes into a file, hashed and written in the executor
 store         where content files are, publishing them crash-safely, reading them
 checked       verified reads
-quarantine    corrupt files, moved out of the way and kept for the operator
+quarantine    corrupt files, moved out of the way and kept for repairs
 space         the free space of the file system
-content_mark  the repository revision, kept beside the content
+content_mark  how many contents the catalog has had, kept beside the content
 backup_note   the note of the last backup
 leftovers     files without a row, left by a killed process
 uploads       resumable uploads (OCI distribution specification, "Pushing blobs")

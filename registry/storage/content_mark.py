@@ -7,8 +7,8 @@ start a new series of counts with a random name: a later copy of the first serie
 content.
 
 A count is appended after its commit and made durable only at the next start: a process that is killed loses nothing of
-it, and after a power cut it lacks the last seconds. A mark that lacks counts spares too few files, never serves wrong
-ones.
+it, and after a power cut it lacks the last seconds. If it lacks counts, too many
+unknown files may be removed; no wrong content is served.
 """
 
 import asyncio

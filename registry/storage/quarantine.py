@@ -1,4 +1,4 @@
-"""Quarantine: corrupt content files, moved out of the way and kept for the operator.
+"""Quarantine: corrupt content files, moved out of the way and kept for repairs.
 
     quarantine/<number>-<digest>    the newest has the highest number; the newest 16 files, of 1 GiB together, are kept
 

@@ -2,7 +2,7 @@
 
 An upload is a file and, once a request has added bytes to it, a row that says how many of them are durable and what
 their digest is; after a restart it goes on from there. Names are checked before they come here
-(`cluster.rpc.upload_tokens`): one that has neither a row nor ended is an upload without bytes.
+(`cluster.rpc.upload_tokens`): a name without a row that has not ended is an upload without bytes.
 
 How many there are at once is bounded (`upload_places`), and so are their bytes where the disk has a budget. Beginning
 one keeps nothing here, so those count that a request has brought bytes for, until they end, expire or are preempted.

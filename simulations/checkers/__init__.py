@@ -17,7 +17,7 @@ identities     every instance has an id and writers of its own, and none waits f
 lists          lists hold what the facts say
 read_your_writes
                a pull that begins after a write was answered at its site shows that write or a later one
-visibility     an answered write is visible at every ready instance of its site
+visibility     an answered write is visible at every instance of its site that holds a valid read lease
 misses         a tag that is there, or at one that can be asked, is not answered with 404
 convergence    after healing all agree: facts, views, digests, conflicts, content
 bounds         queues, tasks and peer requests stay bounded

@@ -27,7 +27,7 @@ from registry.cli.main import app as commands
 from registry.config import Config, PolicyRule
 from registry.http.admin import tag_locations as replication
 from registry.http.admin.metrics import InstanceCollector
-from registry.http.admin.standing import MaintenanceTimes
+from registry.http.admin.status_fields import MaintenanceTimes
 from registry.http.app import ADMIN_ACTIONS, INTERNAL
 from registry.http.oci.routes import HANDLERS, SUMMARIES, TEMPLATES
 from registry.instance import Instance

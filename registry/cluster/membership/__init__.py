@@ -12,6 +12,7 @@ heartbeats        the state of this instance, told to all members every two seco
 liveness          proof of life
 incarnation       the incarnation of this instance, clones, and notices to stale ones
 lifecycle         the stages of this instance
+readiness         the conditions under which balancers may send requests here
 join              catching up with the site after a start, and readiness
 removal           tombstones of members that are gone for good
 membership_log    one log line for each member that joins or is removed

@@ -5,7 +5,8 @@ An incarnation numbers what it sends: changes and heartbeats. Other instances be
 
 A clone is another process that runs as this instance, from a copied data directory. Each of the two begins a later
 incarnation than it hears of the other, so both are heard in turn, and both raise the alarm. An instance that was
-restored from an old directory does the same once: the others notify it of the later incarnation that they know.
+restored from an old directory does the same once: the others notify it of the later incarnation that they know. What
+the other process sends comes in as own frames of another incarnation (`gossip`), and in handshakes (`discovery`).
 """
 
 import asyncio

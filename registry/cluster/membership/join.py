@@ -12,11 +12,8 @@ from registry.cluster.membership.discovery import Discovery
 from registry.cluster.membership.lifecycle import Lifecycle
 from registry.cluster.membership.members import HEARTBEAT_S, Members
 from registry.cluster.membership.membership_log import MembershipLog
-from registry.cluster.membership.reachability import Reachability
 from registry.cluster.replication.anti_entropy import AntiEntropy
-from registry.cluster.replication.heartbeat_reactions import HeartbeatReactions
 from registry.cluster.replication.site_lease import SiteLease
-from registry.cluster.rpc.client import PeerClient
 from registry.event_loop.now import now_s
 
 JOIN_POLL_S = 0.1
@@ -93,28 +90,3 @@ class Join:
     def _answer_clients(self) -> None:
         self._lifecycle.answers_clients.set()
         self._site_lease.request_renewal()
-
-
-class Readiness:
-    """The conditions under which balancers may send requests to this instance: it shows what its site shows."""
-
-    def __init__(
-        self,
-        lifecycle: Lifecycle,
-        peers: PeerClient,
-        reachability: Reachability,
-        site_lease: SiteLease,
-        reactions: HeartbeatReactions,
-    ) -> None:
-        self._lifecycle = lifecycle
-        self._peers = peers
-        self._reachability = reachability
-        self._site_lease = site_lease
-        self._reactions = reactions
-
-    @property
-    def is_ready(self) -> bool:
-        if self._peers.acceptance.is_wrong or self._reachability.is_in_doubt:
-            return False
-        serves = self._lifecycle.has_joined and not self._lifecycle.is_leaving
-        return serves and self._site_lease.is_in_step and not self._reactions.lags_site()

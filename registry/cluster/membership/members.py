@@ -166,7 +166,7 @@ class Progress:
         self._out_of_order: set[int] = set()
 
     def contiguous_seq(self, incarnation: int) -> int:
-        """Return the number up to which all changes of incarnation `start` are applied."""
+        """Return the number up to which all changes of an incarnation are applied."""
         return self._contiguous_seq if incarnation == self.incarnation else 0
 
     def seen(self, incarnation: int, sequence: int) -> bool:

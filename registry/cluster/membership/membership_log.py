@@ -1,6 +1,6 @@
 """Log lines for members that join and members that are removed, one for each at every instance.
 
-Who asked for a removal is known at the instance that was asked (`http.admin.acts` logs it there); the others log
+Who asked for a removal is known at the instance that was asked (`http.admin.actions` logs it there); the others log
 which instance stated it. A member that joins has proved that it has the cluster key: its first heartbeat is authentic.
 """
 

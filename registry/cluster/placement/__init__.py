@@ -2,7 +2,7 @@
 
 Invariant: content that a manifest references is never removed from its last holder.
 
-rendezvous          replica candidates by rendezvous hashing (Thaler and Ravishankar, 1998)
+rendezvous          designated holders by rendezvous hashing (Thaler and Ravishankar, 1998)
 replicator          fetching what this instance is to hold
 write_concern       waiting until enough instances hold a push
 eviction            making room on a disk with a budget

@@ -13,7 +13,7 @@ acknowledged change. An exclusion costs the writes of about a second that second
 is waited for again once it has everything that had been published when it was excluded.
 
 Bounds: a bus that hangs costs one write 50 ms. A member that hangs costs the writes of one second at most 1.3 s. One
-that hangs again within a minute stays excluded for a second, and twice as long each time.
+that hangs again within a minute stays excluded for a second, and twice as long each time, 8 s at most.
 """
 
 import asyncio

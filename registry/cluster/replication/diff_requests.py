@@ -1,7 +1,7 @@
 """Requests for diffs of documents of which a frame could not bring a change.
 
-One question is under way for each document. The sender of the change is asked first, and other members where it does
-not answer; the pause between two attempts grows.
+For each document one request is under way at the own site, and one at others. The sender of the change is asked first,
+and other members where it does not answer; the pause between two attempts grows.
 """
 
 import asyncio

@@ -9,7 +9,8 @@ of these leases ends.
   them, and has caught up with this incarnation of the granter.
 - A member that leaves two requests unanswered goes *out*: reads go on without its lease, for as long as it does not
   answer. Before that, the holder catches up with the other members, which may have what it was not told.
-- A member that is out and answers again is caught up with first. Reads go on meanwhile, and the instance is not ready.
+- The holder first catches up with a member that was out and answers again. Reads go on meanwhile, and the instance is
+  not ready.
 - An instance that stood still itself has lost all leases, and asks every member of the site that it ever knew.
 - With no other member, an instance reads alone. A partition inside a site is not covered.
 

@@ -234,7 +234,7 @@ class ReferenceRequest(msgspec.Struct):
     digests: Annotated[list[Text], msgspec.Meta(max_length=1000)]
     incarnation: Count
     published_seq: Count
-    """Number of changes that the asker has published in the incarnation `start`."""
+    """Number of changes that the asker has published in `incarnation`."""
 
 
 class ReferenceResponse(msgspec.Struct):

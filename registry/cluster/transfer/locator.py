@@ -1,9 +1,10 @@
 """The locator: finding the holders of a content by asking members.
 
 No directory of holders is kept or replicated. The locator first asks the likely holders: the last one it found, the
-instance that the content was uploaded to, and the members that rank first for it (`rendezvous`), of this site and of
-others. It asks the rest when none of the likely ones holds the content, or when none answers for a moment (a hedged
-request). So a lookup costs a handful of questions however large the cluster is, and a dead member costs that moment.
+instance that the content was uploaded to, and the members that rank first for it (`rendezvous`): two of this site, and
+four over all sites. It asks the rest when none of the likely ones holds the content, or when none answers for a moment
+(a hedged request). So a lookup costs a handful of questions however large the cluster is, and a dead member costs that
+moment.
 """
 
 import asyncio

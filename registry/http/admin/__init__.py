@@ -1,10 +1,10 @@
 """The administrative API (`/_concord`), health and metrics.
 
-own            health, status, state digest, conflicts, scrubs
-standing       names, room, policy and clocks, as the status shows them
+status         health, readiness, status, state digest, conflicts, scrubs
+status_fields  names, room, policy and clocks, as the status shows them
 tag_locations  where a tag's fact and content are
 context        the collaborators of the handlers
-acts           who may ask for an administrative act, and a log line for each
+actions        who may ask for an administrative action, and a log line for each
 collection     garbage collection on demand
 membership     removing a member, and leaving
 metrics        metrics in the format of Prometheus

@@ -11,7 +11,7 @@ from registry.catalog.understanding import is_understood
 from registry.catalog.untagged import remove_untagged, untagged
 from registry.cluster.placement.garbage_collection import Decision
 from registry.errors import Unsupported
-from registry.http.admin.acts import Outcome
+from registry.http.admin.actions import Outcome
 from registry.http.admin.context import AdminContext, CollectionContext
 from registry.storage.leftovers import Swept
 from registry.units import to_ms

@@ -50,7 +50,7 @@ from registry.telemetry.log_limit import LogLimit
 from registry.telemetry.refusals import Refusals
 
 
-class Readiness(Protocol):
+class ReadySource(Protocol):
     """The readiness of an instance."""
 
     @property
@@ -59,8 +59,8 @@ class Readiness(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ActsContext:
-    """For the access to administrative acts."""
+class ActionsContext:
+    """For the access to administrative actions."""
 
     access: AccessContext
     config: Config
@@ -114,7 +114,7 @@ class ProcessContext:
     config: Config
     clock: Clock
     abilities: Abilities
-    readiness: Readiness
+    readiness: ReadySource
     deaths: Callable[[], Mapping[str, int]]
     """Returns the number of processes that died and were replaced, by role."""
     metrics: CollectorRegistry
@@ -177,7 +177,7 @@ class PlacementContext:
 class AdminContext:
     """For all handlers of this group."""
 
-    acts: ActsContext
+    actions: ActionsContext
     collection: CollectionContext
     leaving: LeavingContext
     catalog: CatalogContext

@@ -8,9 +8,9 @@ from starlette.responses import Response
 
 from registry.cluster.membership.members import Member
 from registry.errors import Unsupported
-from registry.http.admin.acts import Outcome
+from registry.http.admin.actions import Outcome
 from registry.http.admin.context import AdminContext, LeavingContext
-from registry.http.admin.standing import remaining
+from registry.http.admin.status_fields import remaining
 from registry.http.oci.answers import JsonResponse
 
 MIN_PREFIX_DIGITS = 8

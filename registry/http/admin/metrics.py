@@ -24,7 +24,7 @@ from starlette.responses import Response
 from registry import __version__
 from registry.catalog.understanding import MAX_LISTED, not_understood, not_understood_count
 from registry.http.admin.context import AdminContext, MembersContext, PlacementContext, ProcessContext
-from registry.http.admin.standing import MaintenanceTimes, last_seen_ms, maintenance_times
+from registry.http.admin.status_fields import MaintenanceTimes, last_seen_ms, maintenance_times
 from registry.telemetry.refusals import REASONS
 from registry.units import to_s
 

@@ -103,7 +103,7 @@ class FastPath:
         return b"%b%b: %b\r\n" % (found.head, RAW_HEADER, self._ids.of(headers).encode()), body
 
     def _find(self, method: str, target: bytes, headers: Headers) -> CachedResponse | None:
-        """HEAD of a blob is no question of this kind: it takes a pin."""
+        """HEAD of a blob takes the slow path, because it takes a lease of the content."""
         if method not in ("GET", "HEAD") or any(name in _NOT_PLAIN for name, _ in headers):
             return None
         if target == BASE:

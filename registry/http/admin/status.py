@@ -17,9 +17,9 @@ from registry.catalog.sums import content_sums
 from registry.catalog.understanding import not_understood, not_understood_count
 from registry.cluster.transfer.scrubber import Scrubber
 from registry.errors import NameUnknown, Unsupported
-from registry.http.admin.acts import Outcome
+from registry.http.admin.actions import Outcome
 from registry.http.admin.context import AdminContext, CatalogContext, MembersContext
-from registry.http.admin.standing import addresses, instance_state, maintenance_times, member_state, policy
+from registry.http.admin.status_fields import addresses, instance_state, maintenance_times, member_state, policy
 from registry.http.oci.answers import JsonResponse
 from registry.http.wire.request import small_body
 from registry.oci.names import Repository, Tag, parse_repository

@@ -1,4 +1,4 @@
-"""Administrative acts: who may ask for one, and a log line for each.
+"""Administrative actions: who may ask for one, and a log line for each.
 
 Until there are accounts, an act is carried out for
 
@@ -29,7 +29,7 @@ from crdt.errors import Malformed, Unauthentic
 from registry.cluster.rpc.sessions import sign_answer
 from registry.config import Config
 from registry.errors import Denied, OciError, Unsupported
-from registry.http.admin.context import ActsContext, AdminContext
+from registry.http.admin.context import ActionsContext, AdminContext
 from registry.http.oci.answers import JsonResponse
 from registry.http.peer.handlers import authenticate
 from registry.http.peer.questions import AuthenticatedRequest, RequestRefused
@@ -83,7 +83,7 @@ Action = Callable[[AdminContext, bytes], Awaitable[Outcome]]
 
 async def perform(admin: AdminContext, request: Request, name: str, act: Action, is_internal: bool) -> Response:
     """Carry an act out, or raise OciError. `is_internal` is set on the internal listener."""
-    context = admin.acts
+    context = admin.actions
     caller = Caller("", request.client.host if request.client else "", "none")
     try:
         refuse_other_sites(request.headers)
@@ -110,7 +110,7 @@ async def perform(admin: AdminContext, request: Request, name: str, act: Action,
     return response
 
 
-async def _signed(context: ActsContext, request: Request) -> AuthenticatedRequest | None:
+async def _signed(context: ActionsContext, request: Request) -> AuthenticatedRequest | None:
     """Return the authentic request, or None for one that is not signed. Raises Denied for a wrong signature."""
     if "concord-session" not in request.headers:
         return None
@@ -123,7 +123,11 @@ async def _signed(context: ActsContext, request: Request) -> AuthenticatedReques
 
 
 def _identify(
-    context: ActsContext, request: Request, authenticated: AuthenticatedRequest | None, client: str, is_internal: bool
+    context: ActionsContext,
+    request: Request,
+    authenticated: AuthenticatedRequest | None,
+    client: str,
+    is_internal: bool,
 ) -> Caller:
     """Return the caller. Raises Denied for a client that is not authorized."""
     if authenticated is not None:
@@ -146,7 +150,7 @@ def _identify(
     return Caller("unnamed", client, "loopback")
 
 
-def _is_local(context: ActsContext, request: Request, client: str) -> bool:
+def _is_local(context: ActionsContext, request: Request, client: str) -> bool:
     passed_on = any(name in FORWARDING or name.startswith(FORWARDED) for name in request.headers)
     if passed_on or not is_loopback(client) or not is_loopback(host_name(request.headers)):
         return False
@@ -163,7 +167,7 @@ def _too_long() -> OciError:
     return Unsupported(f"the request body is too long: expected at most {MAX_QUESTION_BYTES} bytes", 413)
 
 
-def _log_refusal(context: ActsContext, name: str, caller: Caller, error: OciError) -> None:
+def _log_refusal(context: ActionsContext, name: str, caller: Caller, error: OciError) -> None:
     left_out = context.rejection_limit.admit()
     if left_out is not None:
         fields = {"act": name, **caller.fields(), "status": error.status, **left_out}
