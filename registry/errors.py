@@ -28,7 +28,7 @@ instances. The codes are among the fourteen of the OCI distribution specificatio
       Denied                 403  DENIED
       StorageFailed          503  DENIED
         DiskFull             503
-        DiskBudgetUsed       503
+      DiskBudgetUsed         503  DENIED
       WriteConcernTimeout    503  DENIED
       Ending                 503  DENIED
       Leaving                503  DENIED
@@ -39,9 +39,6 @@ instances. The codes are among the fourteen of the OCI distribution specificatio
 from collections.abc import Mapping
 from typing import Any
 
-CLOSE = {"Connection": "close"}
-"""With an answer to a request whose body did not come: later bytes of the connection would be taken for that body."""
-
 
 class OciError(Exception):
     """A request that cannot be answered as asked."""
@@ -51,12 +48,18 @@ class OciError(Exception):
     reason = ""
     """A code in words, where the one of the specification says too little. Pushes are counted under it, and an answer
     has it in its `detail`."""
+    retry_after_s: int | None = None
+    """Seconds after which the client may try again with success."""
 
-    def __init__(self, message: str, detail: Any = None, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, message: str, detail: Any = None, breaks_off: bool = False) -> None:
+        """`breaks_off` says that the body of the request was not read to its end. The connection is closed after the
+        answer, since later bytes would be taken for that body."""
         super().__init__(message)
         self.message = message
         self.detail = detail
-        self.headers = dict(headers or {})
+        self.breaks_off = breaks_off
+        self.headers: dict[str, str] = {}
+        """Header fields that a handler adds to the answer."""
 
     @property
     def shown_detail(self) -> Any:
@@ -83,7 +86,8 @@ class ContentUnreachable(OciError):
     code = "BLOB_UNKNOWN"
 
     def __init__(self, message: str, detail: Any = None, retry_after_s: int = 5, code: str = code) -> None:
-        super().__init__(message, detail, {"Retry-After": str(retry_after_s)})
+        super().__init__(message, detail)
+        self.retry_after_s = retry_after_s
         self.code = code
 
 
@@ -106,9 +110,7 @@ class UploadUnreachable(OciError):
     status = 503
     code = "BLOB_UPLOAD_UNKNOWN"
     reason = "upload-unreachable"
-
-    def __init__(self, message: str, detail: Any = None) -> None:
-        super().__init__(message, detail, {"Retry-After": "2"})
+    retry_after_s = 2
 
 
 class DigestInvalid(OciError):
@@ -138,9 +140,7 @@ class TooManyUploads(OciError):
     status = 429
     code = "TOOMANYREQUESTS"
     reason = "too-many-uploads"
-
-    def __init__(self, message: str, detail: Any = None, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message, detail, {"Retry-After": "30", **(headers or {})})
+    retry_after_s = 30
 
 
 class TooManyManifests(OciError):
@@ -149,9 +149,7 @@ class TooManyManifests(OciError):
     status = 429
     code = "TOOMANYREQUESTS"
     reason = "too-many-manifests"
-
-    def __init__(self, message: str, headers: Mapping[str, str]) -> None:
-        super().__init__(message, None, {"Retry-After": "2", **headers})
+    retry_after_s = 2
 
 
 class TooManyAnswers(OciError):
@@ -159,9 +157,7 @@ class TooManyAnswers(OciError):
 
     status = 429
     code = "TOOMANYREQUESTS"
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, None, {"Retry-After": "2"})
+    retry_after_s = 2
 
 
 class ManifestUnknown(OciError):
@@ -179,8 +175,14 @@ class NameUnknown(OciError):
 
 
 class RangeInvalid(OciError):
+    """A range that lies outside of the content, which has `size` bytes."""
+
     status = 416
     code = "SIZE_INVALID"
+
+    def __init__(self, message: str, size: int, detail: Any = None) -> None:
+        super().__init__(message, detail)
+        self.size = size
 
 
 class SizeInvalid(OciError):
@@ -191,8 +193,9 @@ class Unsupported(OciError):
     def __init__(
         self, message: str, status: int = 400, headers: Mapping[str, str] | None = None, detail: Any = None
     ) -> None:
-        super().__init__(message, detail, headers)
+        super().__init__(message, detail)
         self.status = status
+        self.headers |= headers or {}
 
 
 class NothingHere(OciError):
@@ -218,9 +221,7 @@ class StorageFailed(OciError):
     status = 503
     code = "DENIED"
     reason = "storage-failed"
-
-    def __init__(self, message: str, detail: Any = None) -> None:
-        super().__init__(message, detail, {"Retry-After": "30"})
+    retry_after_s = 30
 
     def __str__(self) -> str:
         cause = self.detail.get("cause") if isinstance(self.detail, dict) else None
@@ -236,10 +237,13 @@ class DiskFull(StorageFailed):
         super().__init__("this instance's disk is full; push to another one, or again in a while", detail)
 
 
-class DiskBudgetUsed(StorageFailed):
-    """Content and uploads take all that the operator allows."""
+class DiskBudgetUsed(OciError):
+    """Content and uploads take all that the operator allows. The disk itself has not failed."""
 
+    status = 503
+    code = "DENIED"
     reason = "disk-budget"
+    retry_after_s = 30
 
     def __init__(self, detail: Any = None) -> None:
         super().__init__("this instance's disk budget is used up; push to another one, or again in a while", detail)
@@ -251,9 +255,7 @@ class WriteConcernTimeout(OciError):
     status = 503
     code = "DENIED"
     reason = "write-concern"
-
-    def __init__(self, message: str, detail: Any = None) -> None:
-        super().__init__(message, detail, {"Retry-After": "2"})
+    retry_after_s = 2
 
 
 class Leaving(OciError):
@@ -262,9 +264,7 @@ class Leaving(OciError):
     status = 503
     code = "DENIED"
     reason = "leaving"
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, None, {"Retry-After": "1"})
+    retry_after_s = 1
 
 
 class NotCurrent(OciError):
@@ -272,9 +272,7 @@ class NotCurrent(OciError):
 
     status = 503
     code = "DENIED"
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, None, {"Retry-After": "1"})
+    retry_after_s = 1
 
 
 class NeedsUpgrade(OciError):
@@ -283,9 +281,7 @@ class NeedsUpgrade(OciError):
     status = 503
     code = "DENIED"
     reason = "needs-upgrade"
-
-    def __init__(self, message: str, detail: Any = None) -> None:
-        super().__init__(message, detail, {"Retry-After": "30"})
+    retry_after_s = 30
 
 
 class Ending(OciError):
@@ -293,9 +289,10 @@ class Ending(OciError):
 
     status = 503
     code = "DENIED"
+    retry_after_s = 2
 
     def __init__(self) -> None:
-        super().__init__("this instance is ending; send the request again", None, {"Retry-After": "2", **CLOSE})
+        super().__init__("this instance is ending; send the request again", breaks_off=True)
 
 
 class CannotStart(Exception):

@@ -99,6 +99,27 @@ def test_nothing_in_the_cluster_imports_its_wiring(path):
     assert "registry.cluster.node" not in imports(path)
 
 
+HTTP_HEADER = re.compile(r"(?i)(content-[a-z]+|docker-[a-z-]+|oci-[a-z-]+|retry-after|connection|location|link|accept)")
+BELOW_HTTP = ("oci", "event_loop", "telemetry", "settings", "errors", "disk_errors", "catalog", "storage")
+
+
+def named_headers(source):
+    """Return the strings in a module that are names of HTTP header fields."""
+    constants = (node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant))
+    return [text for text in constants if isinstance(text, str) and HTTP_HEADER.fullmatch(text)]
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if name(p).startswith("registry/")], ids=name)
+def test_no_header_field_is_named_below_http(path):
+    """Errors say when to try again and whether the connection ends; `http` turns that into header fields."""
+    if path.relative_to(ROOT / "registry").parts[0].removesuffix(".py") in BELOW_HTTP:
+        assert named_headers(path.read_text()) == [], name(path)
+
+
+def test_names_of_header_fields_are_found():
+    assert named_headers('raise Error({"Retry-After": "2"})') == ["Retry-After"]
+
+
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_nothing_that_starts_threads_of_its_own_is_used(path):
     """anyio's threads hide in starlette's file responses and in synchronous endpoints."""

@@ -108,6 +108,4 @@ def _coalesced(ranges: list[ByteRange]) -> list[ByteRange]:
 
 
 def _invalid(header: str, size: int) -> RangeInvalid:
-    return RangeInvalid(
-        "the range lies outside of the content", {"range": header[:100]}, {"Content-Range": f"bytes */{size}"}
-    )
+    return RangeInvalid("the range lies outside of the content", size, {"range": header[:100]})

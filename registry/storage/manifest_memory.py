@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 
-from registry.errors import CLOSE, SizeInvalid, TooManyManifests
+from registry.errors import SizeInvalid, TooManyManifests
 from registry.event_loop.now import now_s
 from registry.units import MIB
 
@@ -53,7 +53,9 @@ class ManifestMemoryBudget:
         until = now_s() + BUDGET_TIMEOUT_S
         while self.held_bytes + size > MAX_BYTES:
             if now_s() > until:
-                raise TooManyManifests("this instance is receiving as many manifests as it takes; push again", CLOSE)
+                raise TooManyManifests(
+                    "this instance is receiving as many manifests as it takes; push again", breaks_off=True
+                )
             self._preempt_one(one)
             self._freed.clear()
             try:
@@ -109,8 +111,10 @@ class MemoryReservation:
                 return await body
         except TimeoutError:
             if self.is_preempted:
-                raise TooManyManifests("this manifest came slowly, and others waited for its place", CLOSE) from None
-            raise SizeInvalid("the manifest did not come in time", headers=CLOSE) from None
+                raise TooManyManifests(
+                    "this manifest came slowly, and others waited for its place", breaks_off=True
+                ) from None
+            raise SizeInvalid("the manifest did not come in time", breaks_off=True) from None
         finally:
             self._timeout = None
 

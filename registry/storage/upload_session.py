@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from registry.catalog.content import UploadRow
-from registry.errors import CLOSE, BlobUploadUnknown, StorageFailed, TooManyUploads
+from registry.errors import BlobUploadUnknown, StorageFailed, TooManyUploads
 from registry.event_loop.now import now_s
 from registry.oci.names import Digest, Repository
 from registry.ports import DiskFile
@@ -80,7 +80,7 @@ class Session:
             if not self._is_preempted:
                 raise
             message = "the upload came slowly, and others needed its place; push again"
-            raise Preempted(message, headers=CLOSE) from None
+            raise Preempted(message, breaks_off=True) from None
         finally:
             self._receiving, self._is_preempted = None, False
 

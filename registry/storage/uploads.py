@@ -33,6 +33,7 @@ from registry.errors import (
     BlobUploadUnknown,
     ChunkOutOfOrder,
     DigestInvalid,
+    DiskBudgetUsed,
     DiskFull,
     SizeInvalid,
     StorageFailed,
@@ -145,8 +146,8 @@ class Uploads:
         """Add a request's body, of a client in `network`. Return the new size, durable.
 
         Raises ChunkOutOfOrder, SizeInvalid and TooManyUploads, which change nothing unless the upload is preempted
-        itself, ClientGone, after which what arrived is kept, and StorageFailed, which ends the upload: what the disk
-        holds of it is unknown, or too much.
+        itself, ClientGone, after which what arrived is kept, StorageFailed, which ends the upload because it is unknown
+        what the disk holds of it, and DiskBudgetUsed, which ends it to free its bytes.
         """
         async with self._turn(upload, repository, network) as session:
             await self._receive(session, body, span)
@@ -293,7 +294,7 @@ class Uploads:
                 self._idle.pop(upload, None)
                 try:
                     yield session
-                except (StorageFailed, Preempted) as error:
+                except (StorageFailed, DiskBudgetUsed, Preempted) as error:
                     self.preempted += isinstance(error, Preempted)
                     await self._discard(session)
                     raise

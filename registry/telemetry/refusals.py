@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from registry.errors import OciError, StorageFailed, WriteConcernTimeout
+from registry.errors import DiskBudgetUsed, OciError, StorageFailed, WriteConcernTimeout
 from registry.ports import Clock
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
@@ -23,6 +23,10 @@ REASONS = (
     "needs-upgrade",
 )  # fmt: skip
 """Those that are for the operator to look into. Clients' own mistakes are counted by the codes of their answers."""
+
+
+ShownToOperators = WriteConcernTimeout | StorageFailed | DiskBudgetUsed
+"""Refusals that the operator has to learn of: clients alone see the answers."""
 
 
 class Refusals:
@@ -41,11 +45,11 @@ class Refusals:
         except OciError as error:
             if method in PUSHING:
                 self.counts[error.counted_as] += 1
-            if isinstance(error, WriteConcernTimeout | StorageFailed):
+            if isinstance(error, ShownToOperators):
                 self.note(repository, error)
             raise
 
-    def note(self, repository: str, error: WriteConcernTimeout | StorageFailed) -> None:
+    def note(self, repository: str, error: ShownToOperators) -> None:
         """Say that a push to a repository was answered with `error`."""
         left_out = self._limit.admit()
         if left_out is None:

@@ -364,7 +364,7 @@ async def test_an_upload_when_all_others_are_at_work_is_refused_and_no_longer_wh
         with pytest.raises(TooManyUploads):
             site.uploads.check_number()
     error = refused.value
-    assert (error.status, error.code, error.headers["Retry-After"]) == (429, "TOOMANYREQUESTS", "30")
+    assert (error.status, error.code, error.retry_after_s) == (429, "TOOMANYREQUESTS", 30)
     assert len(site.disk.names("uploads")) == MOST, "nothing was begun"
     site.clock.at_ms += 10_000
     progress.set()

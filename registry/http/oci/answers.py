@@ -9,7 +9,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from registry.errors import OciError
+from registry.errors import OciError, RangeInvalid
 
 
 class JsonResponse(Response):
@@ -26,7 +26,19 @@ def error_response(error: OciError) -> Response:
     entry = {"code": error.code, "message": error.message}
     if (detail := error.shown_detail) is not None:
         entry["detail"] = detail
-    return JsonResponse({"errors": [entry]}, error.status, error.headers)
+    return JsonResponse({"errors": [entry]}, error.status, error_headers(error))
+
+
+def error_headers(error: OciError) -> dict[str, str]:
+    """Return the header fields of an error (RFC 9110: Retry-After, Content-Range of a 416, Connection)."""
+    headers = dict(error.headers)
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, RangeInvalid):
+        headers["Content-Range"] = f"bytes */{error.size}"
+    if error.breaks_off:
+        headers["Connection"] = "close"
+    return headers
 
 
 def next_link(path: str, parameters: Mapping[str, str]) -> dict[str, str]:

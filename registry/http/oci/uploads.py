@@ -18,7 +18,6 @@ from registry.cluster.rpc.client import SessionRefused
 from registry.cluster.rpc.messages import ForwardedUploadRequest, ForwardedUploadResponse
 from registry.cluster.rpc.upload_tokens import RANDOM_SIZE, UploadId, new_upload_name, open_upload_id, seal_upload_id
 from registry.errors import (
-    CLOSE,
     BlobUploadInvalid,
     BlobUploadUnknown,
     ChunkOutOfOrder,
@@ -112,7 +111,7 @@ async def continue_upload(context: UploadContext, request: Request, repository: 
                 await body.read_beginning()
             return await _forward(context, owner, wanted, body, upload_id)
         except ClientGone:
-            raise BlobUploadInvalid("the body broke off", headers=CLOSE) from None
+            raise BlobUploadInvalid("the body broke off", breaks_off=True) from None
         except PeerUnreachable:
             if not is_adoptable or not body.is_repeatable:
                 raise _owner_error(owner) from None
@@ -149,7 +148,7 @@ async def handle_upload_request(context: UploadContext, wanted: UploadRequest) -
         raise Ending from None
     except ClientGone:
         # The client has closed the connection: only a load balancer in between can read this answer.
-        raise BlobUploadInvalid("the body broke off; what arrived is kept", headers=CLOSE) from None
+        raise BlobUploadInvalid("the body broke off; what arrived is kept", breaks_off=True) from None
 
 
 async def _forward(

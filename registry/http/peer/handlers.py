@@ -38,7 +38,7 @@ from registry.cluster.rpc.sessions import (
     sign_request,
 )
 from registry.cluster.rpc.upload_tokens import open_upload_id
-from registry.errors import BlobUploadUnknown, DigestInvalid, OciError, StorageFailed, Unsupported
+from registry.errors import BlobUploadUnknown, DigestInvalid, DiskBudgetUsed, OciError, StorageFailed, Unsupported
 from registry.http.oci.answers import StreamResponse, error_response
 from registry.http.oci.uploads import UploadRequest, handle_upload_request
 from registry.http.peer.context import AccessContext, ContentContext, PeerContext
@@ -92,7 +92,7 @@ async def answer(context: PeerContext, request: Request) -> Response:
 
 
 def _refusal(context: AccessContext, error: Exception) -> Response:
-    if isinstance(error, StorageFailed):
+    if isinstance(error, StorageFailed | DiskBudgetUsed):
         return Response(error.message, error.status)
     refused = error if isinstance(error, RequestRefused) else RequestRefused(400, "malformed")
     if isinstance(error, Unauthentic):

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.requests import ClientDisconnect, Request
 
-from registry.errors import CLOSE, OciError, SizeInvalid, Unsupported
+from registry.errors import OciError, SizeInvalid, Unsupported
 from registry.oci.ranges import ByteRange
 from registry.storage.uploads import ClientGone
 
@@ -68,7 +68,7 @@ async def small_body(
                 await take(len(chunk))
             body += chunk
     except ClientGone:
-        raise SizeInvalid("the body broke off", headers=CLOSE) from None
+        raise SizeInvalid("the body broke off", breaks_off=True) from None
     return bytes(body)
 
 
