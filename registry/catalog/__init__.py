@@ -6,6 +6,7 @@ database     two connections and the grouping of concurrent writes into one dura
 documents    documents: writing them, and taking in the updates of others
 tries        the hash tries behind the state digests, cached
 view         live facts: what documents mean, and the only thing reads touch
+manifest_walk the walk over everything that a manifest refers to
 replica      what other replicas ask of the documents
 compactor    replacing a document's long log by a snapshot
 repository   what a push, a delete or a mount changes

@@ -12,6 +12,7 @@ from crdt.change import Change
 from crdt.fact import BLOB, MANIFEST, TAG, Fact, blob_fact, manifest_fact, tag_fact
 from registry.catalog.database import Transaction
 from registry.catalog.documents import Documents
+from registry.catalog.manifest_walk import ManifestWalk
 from registry.catalog.queries import document_name
 from registry.catalog.view import Identity, LiveFact, observed, observed_tags_of
 from registry.catalog.wrong_sizes import compare_content
@@ -172,7 +173,6 @@ class _Observed:
         self._tx = tx
         self._document = document
         self._latest: dict[tuple[str, str], LiveFact | None] = {}
-        self._parts_read = 0
         self.facts: list[LiveFact] = []
 
     def add(self, kind: str, key: str) -> bool:
@@ -191,32 +191,34 @@ class _Observed:
         Only what the manifest itself names can be missing: its children were complete when they were pushed, or were
         pushed to a registry that takes incomplete ones.
         """
-        missing: list[str] = []
-        pending: list[str] = []
+        missing, children = list[str](), list[Digest]()
         for number, (kind, digest, required) in enumerate(manifest.parts(), 1):
             if not self.add(kind, digest):
                 missing += [digest] if required else []
             elif kind == MANIFEST:
-                pending.append(digest)
+                children.append(digest)
             if number % ROWS_PER_STEP == 0:
                 yield
-        while pending:
-            yield from self._add_parts_of(pending.pop(), pending)
+        yield from self._add_parts_of(children)
         return [{"digest": digest} for digest in dict.fromkeys(missing)]
 
-    def _add_parts_of(self, manifest: str, pending: list[str]) -> Steps[None]:
-        """Observe what a stored manifest refers to, as far as its body is here. Its body is not read."""
-        for kind, part in self._tx.rows("SELECT kind, digest FROM descriptors WHERE manifest = ?", (manifest,)):
-            is_new = (kind, part) not in self._latest
-            if is_new and part != UNREADABLE and self.add(kind, part) and kind == MANIFEST:
-                pending.append(part)
-            self._parts_read += 1
-            if self._parts_read % ROWS_PER_STEP == 0:
-                yield
-        if self._parts_read > MAX_PARTS_READ:
-            raise ManifestInvalid(
-                f"the manifests below this one refer to more than {MAX_PARTS_READ} parts, counted for each"
-            )
+    def _add_parts_of(self, manifests: list[Digest]) -> Steps[None]:
+        """Observe what stored manifests refer to, as far as their bodies are here."""
+        walk = ManifestWalk(manifests, self._stored_parts)
+        for manifest in walk:
+            for kind, part in walk.parts(manifest):
+                is_new = (kind, part) not in self._latest
+                if is_new and part != UNREADABLE and self.add(kind, part) and kind == MANIFEST:
+                    walk.descend(part)
+                if walk.may_pause:
+                    yield
+            if walk.parts_read > MAX_PARTS_READ:
+                raise ManifestInvalid(
+                    f"the manifests below this one refer to more than {MAX_PARTS_READ} parts, counted for each"
+                )
+
+    def _stored_parts(self, manifest: Digest) -> Iterable[tuple[str, Digest]]:
+        return self._tx.rows("SELECT kind, digest FROM descriptors WHERE manifest = ?", (manifest,))
 
     def repeated(self, time: int, writer: int, without: Digest) -> Steps[list[Fact]]:
         """Return the observed references and links, re-asserted: of several facts about one key, the latest."""

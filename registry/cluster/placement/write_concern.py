@@ -16,6 +16,7 @@ from typing import NamedTuple
 from crdt.change import Change
 from crdt.delta import own_span
 from crdt.fact import BLOB, MANIFEST
+from registry.catalog.manifest_walk import ManifestWalk
 from registry.catalog.queries import Queries, document_name
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.placement.rendezvous import Candidate, ranked
@@ -27,7 +28,6 @@ from registry.cluster.rpc.messages import ReplicateBlobResponse, ReplicateManife
 from registry.cluster.transfer.transfer import TransferFailed, Transfers
 from registry.errors import ContentUnreachable, StorageFailed, WriteConcernTimeout
 from registry.event_loop.now import now_s
-from registry.event_loop.steps import ROWS_PER_STEP
 from registry.oci.manifest import MAX_PARTS
 from registry.oci.names import Digest, Repository, parse_digest, parse_repository
 from registry.ports import PeerUnreachable
@@ -257,9 +257,10 @@ class WriteConcern:
     async def _lacking(self, repository: Repository, digest: Digest) -> AsyncIterator[Digest]:
         """Yield what a manifest refers to, over all levels, and is missing here: linked blobs without content, and
         manifests whose bodies cannot be fetched."""
-        pending, seen = [digest], {digest}
-        while pending and len(seen) <= MAX_PARTS:
-            current = pending.pop()
+        seen, walk = {digest}, ManifestWalk([digest], self._queries.parts_of)
+        for current in walk:
+            if len(seen) > MAX_PARTS:
+                return
             if not self._queries.refers_to(repository, current):
                 continue  # a part that was never pushed, which a sparse registry allows
             if not self._queries.has_body(current):
@@ -267,8 +268,8 @@ class WriteConcern:
             if not self._queries.has_body(current):
                 yield current
                 continue
-            for number, (kind, part, _) in enumerate(self._queries.parts_of(current), 1):
-                if number % ROWS_PER_STEP == 0:
+            for kind, part, _ in walk.parts(current):
+                if walk.may_pause:
                     await asyncio.sleep(0)
                 if part in seen:
                     continue
@@ -277,7 +278,7 @@ class WriteConcern:
                 if blob is not None and not blob.held:
                     yield part
                 elif kind == MANIFEST:
-                    pending.append(part)
+                    walk.descend(part)
 
     async def _take(self, repository: Repository, digest: Digest) -> None:
         row = self._queries.blob(repository, digest)

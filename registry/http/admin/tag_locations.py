@@ -16,11 +16,11 @@ from crdt.clock import COUNTER_BITS
 from crdt.fact import BLOB, MANIFEST
 from registry.catalog.content import lacking
 from registry.catalog.database import Database
+from registry.catalog.manifest_walk import ManifestWalk
 from registry.catalog.queries import Queries
 from registry.cluster.membership.members import Member
 from registry.cluster.rpc.messages import ReplicationRequest, ReplicationResponse
 from registry.errors import ManifestUnknown
-from registry.event_loop.steps import ROWS_PER_STEP
 from registry.http.admin.context import AdminContext, CatalogContext
 from registry.http.oci.answers import JsonResponse
 from registry.oci.names import Digest, parse_repository, parse_tag
@@ -100,21 +100,23 @@ async def replication(admin: AdminContext, request: Request) -> Response:
 async def parts_of(queries: Queries, digest: Digest) -> Parts:
     """Walk down from a manifest, as far as MAX_PARTS, in bounded steps. No body is read."""
     manifests, blobs, whole = {digest: None}, dict[str, None](), True
-    waiting, looked_up = [digest], 0
-    while waiting and len(manifests) + len(blobs) <= MAX_PARTS and looked_up <= MAX_LOOKED_UP:
-        current = waiting.pop()
-        parts = queries.parts_of(current)
-        whole &= queries.has_body(current) and all(part.digest != UNREADABLE for part in parts)
-        blobs |= {part.digest: None for part in parts if part.kind == BLOB and part.required}
-        found = [part.digest for part in parts if part.kind == MANIFEST and part.digest not in manifests]
-        manifests |= dict.fromkeys(found)
-        waiting += found
-        before, looked_up = looked_up, looked_up + len(parts) + 1
-        if looked_up // ROWS_PER_STEP > before // ROWS_PER_STEP:
-            await asyncio.sleep(0)
+    walk = ManifestWalk([digest], queries.parts_of)
+    for current in walk:
+        if len(manifests) + len(blobs) > MAX_PARTS or walk.parts_read > MAX_LOOKED_UP:
+            whole = False
+            break
+        whole &= queries.has_body(current)
+        for part in walk.parts(current):
+            whole &= part.digest != UNREADABLE
+            if part.kind == MANIFEST:
+                manifests[part.digest] = None
+                walk.descend(part.digest)
+            elif part.kind == BLOB and part.required:
+                blobs[part.digest] = None
+            if walk.may_pause:
+                await asyncio.sleep(0)
     kept = list[str](manifests)[:MAX_PARTS]
-    whole &= not waiting and len(manifests) + len(blobs) <= MAX_PARTS
-    return Parts(kept, list(blobs)[: MAX_PARTS - len(kept)], whole)
+    return Parts(kept, list(blobs)[: MAX_PARTS - len(kept)], whole and len(manifests) + len(blobs) <= MAX_PARTS)
 
 
 def local_answer(queries: Queries, database: Database, question: ReplicationRequest) -> ReplicationResponse:
