@@ -46,11 +46,11 @@ async def maintenance_times(context: PlacementContext) -> MaintenanceTimes:
 def addresses(context: MembersContext) -> dict[str, Any]:
     """Fields of the status about addresses: how peers find this instance's, and which are advertised more than once."""
     reachability, config = context.reachability, context.config
-    reached = None if not reachability.problem and reachability.reached_from is None else not reachability.problem
+    reachable = None if not reachability.problem and reachability.reached_from is None else not reachability.problem
     return {
         "address": {
             "advertise": config.own_url,
-            "reached": reached,
+            "reachable": reachable,
             "reached_from": reachability.reached_from,
             "problem": reachability.problem,
             "advertise_site": config.advertise_site,
