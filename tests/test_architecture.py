@@ -292,7 +292,7 @@ MANY_ATTRIBUTES = {
     "registry/http/wire/protocol.py:BoundedProtocol": "the state of one HTTP connection, beside that of its base class",
     "registry/instance.py:Instance": "the parts of an instance, which it starts and ends",
     "registry/runtime/supervisor.py:Supervisor": "the state of all processes and of their end",
-    "registry/storage/upload_session.py:Session": "the state of one upload, and what it is written with",
+    "registry/storage/upload_session.py:UploadSession": "the state of one upload, and what it is written with",
     "registry/storage/uploads.py:Uploads": "the table of uploads, and what each of them is written with",
 }
 """Classes that need more attributes, each with the reason."""

@@ -18,7 +18,7 @@ from blake3 import blake3
 from registry.catalog.queries import KIND
 from registry.cluster.rpc.keys import ClusterKey
 from registry.oci.names import Digest, algorithm_of
-from registry.storage.checks import Checks
+from registry.storage.checks import ContentHashes
 from registry.storage.store import READ_BYTES
 
 VERSION = 1
@@ -82,9 +82,9 @@ def is_right(file: BinaryIO | None, digest: Digest, size: int) -> bool:
     return checks is not None and checks.size == size and checks.digest() == digest
 
 
-def _checks_of(file: BinaryIO, digest: Digest) -> Checks | None:
+def _checks_of(file: BinaryIO, digest: Digest) -> ContentHashes | None:
     """None for what cannot be read."""
-    checks = Checks(algorithm_of(digest))
+    checks = ContentHashes(algorithm_of(digest))
     try:
         with file:
             while piece := file.read(READ_BYTES):

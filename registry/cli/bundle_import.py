@@ -35,7 +35,7 @@ from registry.cluster.rpc.keys import ClusterKey
 from registry.errors import CannotStart, NameInvalid, NeedsUpgrade
 from registry.oci.manifest import MAX_MANIFEST_BYTES
 from registry.oci.names import Digest, algorithm_of, is_digest, parse_repository
-from registry.storage.checks import Checks
+from registry.storage.checks import ContentHashes
 from registry.storage.store import content_path
 from registry.units import GIB
 
@@ -106,10 +106,10 @@ def _check_name(source: Path, name: str) -> None:
 
 def _staged(
     source: Path, files: Directory, bundle: Bundle, staging: Staging, held: frozenset[str]
-) -> dict[Digest, Checks]:
+) -> dict[Digest, ContentHashes]:
     """Copy what is right, each file read once. Return the checks of the contents that are not here yet. Raises
     CannotStart where anything is wrong."""
-    wrong, checks = [], dict[Digest, Checks]()
+    wrong, checks = [], dict[Digest, ContentHashes]()
     for document in bundle.documents:
         update = read_file(files, document.file, MAX_DOCUMENT_BYTES) if _FILE.fullmatch(document.file) else None
         if update is None or blake3(update).hexdigest() != document.hash or not _is_whole(update):
@@ -133,7 +133,9 @@ def _staged(
     return checks
 
 
-def _staged_content(files: Directory, name: str, size: int, staging: Staging, held: frozenset[str]) -> Checks | None:
+def _staged_content(
+    files: Directory, name: str, size: int, staging: Staging, held: frozenset[str]
+) -> ContentHashes | None:
     digest = Digest(name)
     if name in held:
         return hash_file(open_file(files, content_path(digest)), digest, size)
@@ -151,7 +153,9 @@ def _held(data: Path) -> frozenset[str]:
         catalog.close()
 
 
-async def _import(data: Path, bundle: Bundle, staging: Staging, checks: dict[Digest, Checks], reassert: bool) -> Moved:
+async def _import(
+    data: Path, bundle: Bundle, staging: Staging, checks: dict[Digest, ContentHashes], reassert: bool
+) -> Moved:
     clock = SystemClock()
     catalog = Catalog(SystemDisk(data), clock)
     await catalog.start()

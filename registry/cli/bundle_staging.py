@@ -16,7 +16,7 @@ from registry.adapters.disk import SystemDisk
 from registry.cli.target import Directory, Target
 from registry.errors import CannotStart
 from registry.oci.names import Digest, algorithm_of
-from registry.storage.checks import Checks
+from registry.storage.checks import ContentHashes
 from registry.storage.store import READ_BYTES, content_path
 
 STAGING = "import"
@@ -61,7 +61,7 @@ class Staging:
         with file:
             return file.read()
 
-    def keep_content(self, source: Directory, digest: Digest, size: int) -> Checks | None:
+    def keep_content(self, source: Directory, digest: Digest, size: int) -> ContentHashes | None:
         """Copy a content, durably, and hash what is copied; None where it is not the content of its digest."""
         path = content_path(digest)
         checks = hash_file(self._target.open(path), digest, size)
@@ -90,12 +90,12 @@ class Staging:
         shutil.rmtree(self._data / STAGING, ignore_errors=True)
 
 
-def hash_file(file: BinaryIO | None, digest: Digest, size: int, copy: BinaryIO | None = None) -> Checks | None:
+def hash_file(file: BinaryIO | None, digest: Digest, size: int, copy: BinaryIO | None = None) -> ContentHashes | None:
     """Hash what a file holds and write it to `copy`, reading it once and never beyond `size`. Return its checks; None
     where there is no file, it cannot be read, or has other bytes than those of the digest. Closes the file."""
     if file is None:
         return None
-    checks = Checks(algorithm_of(digest))
+    checks = ContentHashes(algorithm_of(digest))
     with file:
         while checks.size <= size and (piece := _read(file)):
             checks.update(piece)

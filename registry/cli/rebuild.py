@@ -20,7 +20,7 @@ from registry.catalog.content import add_content
 from registry.cli.catalog_file import instance_of, open_read_only
 from registry.errors import CannotStart
 from registry.oci.names import ALGORITHMS, Digest, is_digest
-from registry.storage.checks import Checks
+from registry.storage.checks import ContentHashes
 from registry.storage.store import READ_BYTES
 
 PART = "rebuilding"
@@ -110,9 +110,9 @@ async def _rebuild(data: Path, part: Path) -> tuple[int, int, list[str]]:
     return count, size_bytes, wrong
 
 
-def _checks_of(file: Path, algorithm: str) -> Checks | None:
+def _checks_of(file: Path, algorithm: str) -> ContentHashes | None:
     """None for what cannot be read."""
-    checks = Checks(algorithm)
+    checks = ContentHashes(algorithm)
     try:
         with file.open("rb", buffering=0) as content:
             while piece := content.read(READ_BYTES):

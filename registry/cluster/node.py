@@ -28,7 +28,7 @@ from registry.cluster.membership.reachability import Reachability
 from registry.cluster.membership.readiness import Readiness
 from registry.cluster.membership.removal import Removals
 from registry.cluster.membership.store import MemberStore
-from registry.cluster.membership.watch import Watch
+from registry.cluster.membership.watch import MemberWatch
 from registry.cluster.placement.eviction import Evictor
 from registry.cluster.placement.garbage_collection import GarbageCollector
 from registry.cluster.placement.replicator import Replicator
@@ -201,7 +201,7 @@ class Cluster:
 
     def _watch_members(self, config: Config, clock: Clock) -> None:
         self.offsets = ClockOffsets(clock)
-        self.watch = Watch(
+        self.watch = MemberWatch(
             self.members, self.policy, not config.proxy_instance, clock, self.offsets, self.space,
             self.discovery.exchange_handshake,
         )  # fmt: skip

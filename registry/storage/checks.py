@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CHECK_SPAN_BYTES = MIB
 
 
-class Checks:
+class ContentHashes:
     """The digest of a growing content, and of each of its MiBs. Can be copied, to go back to."""
 
     def __init__(self, algorithm: str = "sha256") -> None:
@@ -59,8 +59,8 @@ class Checks:
         full = b"".join(self._full)
         return full + self._partial.digest() if self.size % CHECK_SPAN_BYTES else full
 
-    def copy(self) -> "Checks":
-        twin = Checks(self.algorithm)
+    def copy(self) -> "ContentHashes":
+        twin = ContentHashes(self.algorithm)
         twin.size = self.size
         twin._whole = self._whole.copy()
         twin._full = list(self._full)

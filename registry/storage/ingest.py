@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from registry.errors import StorageFailed
 from registry.ports import Disk, DiskFile
-from registry.storage.checks import Checks
+from registry.storage.checks import ContentHashes
 from registry.storage.jobs import in_executor
 from registry.storage.upload_memory import UploadMemory
 from registry.units import MIB
@@ -28,7 +28,7 @@ class Mark(NamedTuple):
     """A point to go back to."""
 
     size: int
-    checks: Checks
+    checks: ContentHashes
 
 
 class Ingest:
@@ -38,7 +38,7 @@ class Ingest:
         self,
         disk: Disk,
         file: DiskFile,
-        checks: Checks,
+        checks: ContentHashes,
         on_written: Callable[[], None] | None = None,
         memory: UploadMemory | None = None,
     ) -> None:

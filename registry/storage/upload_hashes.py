@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from registry.oci.names import Digest
 from registry.ports import DiskFile
-from registry.storage.checks import Checks
+from registry.storage.checks import ContentHashes
 from registry.storage.jobs import in_executor
 from registry.units import MIB
 
@@ -76,10 +76,10 @@ class KeptHashes:
     """The states of uploads whose files are closed, by upload, those used last, within a bound."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, tuple[Checks, OtherHashes]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[ContentHashes, OtherHashes]] = OrderedDict()
         self._bytes = 0
 
-    def keep(self, upload: str, checks: Checks, others: OtherHashes) -> None:
+    def keep(self, upload: str, checks: ContentHashes, others: OtherHashes) -> None:
         """Keep a state until it is taken, or others need its room."""
         self.take(upload)
         self._kept[upload] = checks, others
@@ -87,7 +87,7 @@ class KeptHashes:
         while self._bytes > KEPT_BYTES:
             self.take(next(iter(self._kept)))
 
-    def take(self, upload: str) -> tuple[Checks, OtherHashes] | None:
+    def take(self, upload: str) -> tuple[ContentHashes, OtherHashes] | None:
         """Return an upload's state, and keep it no more."""
         found = self._kept.pop(upload, None)
         if found is not None:
@@ -95,5 +95,5 @@ class KeptHashes:
         return found
 
 
-def _cost(checks: Checks) -> int:
+def _cost(checks: ContentHashes) -> int:
     return STATE_BYTES + checks.size // (MIB) * MIB_BYTES

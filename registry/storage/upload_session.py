@@ -9,7 +9,7 @@ from registry.errors import BlobUploadUnknown, StorageFailed, TooManyUploads
 from registry.event_loop.now import now_s
 from registry.oci.names import Digest, Repository
 from registry.ports import DiskFile
-from registry.storage.checks import Checks
+from registry.storage.checks import ContentHashes
 from registry.storage.ingest import Ingest
 from registry.storage.jobs import in_executor
 from registry.storage.store import UPLOADS, BlobStore
@@ -21,7 +21,7 @@ class Preempted(TooManyUploads):
     """The request was too slow, and its upload has given its place to another one."""
 
 
-class Session:
+class UploadSession:
     """An upload with a request under way, or a recent one. Its file is opened when it is first needed."""
 
     def __init__(
@@ -143,15 +143,15 @@ class Session:
         file.truncate(row.size)
         return file
 
-    async def _checks(self, file: DiskFile) -> Checks:
+    async def _checks(self, file: DiskFile) -> ContentHashes:
         """The hashes of what was acknowledged. Raises StorageFailed where the file holds something else."""
         kept = self._kept.take(self.id)
         if self._row is None:
-            return Checks()
+            return ContentHashes()
         if kept is not None and _is_of(kept[0], self._row):
             checks, self._others = kept
             return checks
-        checks = Checks()
+        checks = ContentHashes()
         await self._hasher.hash(checks.update, file, 0, self._row.size)
         if not _is_of(checks, self._row):
             cause = "an upload's file does not hold what was acknowledged"
@@ -174,5 +174,5 @@ class Session:
                 self._kept.keep(self.id, ingest.checks, self._others)
 
 
-def _is_of(checks: Checks, row: UploadRow) -> bool:
+def _is_of(checks: ContentHashes, row: UploadRow) -> bool:
     return checks.size == row.size and checks.digest() == f"sha256:{row.sha256}"

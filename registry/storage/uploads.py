@@ -50,7 +50,7 @@ from registry.storage.store import UPLOADS, BlobStore
 from registry.storage.upload_hashes import Hasher, KeptHashes
 from registry.storage.upload_memory import UploadMemory
 from registry.storage.upload_places import UploadPlaces
-from registry.storage.upload_session import Preempted, Session
+from registry.storage.upload_session import Preempted, UploadSession
 from registry.units import DAY_S, to_ms
 
 CLOSE_AFTER_MS = 60_000
@@ -86,8 +86,8 @@ class Uploads:
         self._being_preempted: set[str] = set()
         self._none_before_s = 0.0
         """Until then, in steady seconds, no upload may be preempted: a search has just found none."""
-        self._sessions: dict[str, Session] = {}
-        self._idle: OrderedDict[str, Session] = OrderedDict()
+        self._sessions: dict[str, UploadSession] = {}
+        self._idle: OrderedDict[str, UploadSession] = OrderedDict()
         """Those with an open file on which no request is at work, as they were used last."""
         self._expired_since: dict[UploadRow, float] = {}
         """Since when, in steady seconds, uploads have looked too old as they are."""
@@ -210,7 +210,9 @@ class Uploads:
                 if find_upload(self._catalog.database, row.id) == row:
                     await self._discard(session)
 
-    async def _session(self, upload: str, repository: Repository, network: str | None, takes_place: bool) -> Session:
+    async def _session(
+        self, upload: str, repository: Repository, network: str | None, takes_place: bool
+    ) -> UploadSession:
         """Return an upload's session, begun if there is none. Raises BlobUploadUnknown and TooManyUploads."""
         while takes_place and upload not in self._places and self._places.is_full:
             self._found(upload, repository).check_repository(repository)  # else another would give way for nothing
@@ -224,11 +226,11 @@ class Uploads:
         self._use(session, network)
         return session
 
-    def _found(self, upload: str, repository: Repository) -> Session:
+    def _found(self, upload: str, repository: Repository) -> UploadSession:
         if upload_has_ended(self._catalog.database, upload):
             raise BlobUploadUnknown("this upload was finished, cancelled, or preempted by others")
         row = find_upload(self._catalog.database, upload)
-        return Session(self._store, self._hasher, self._kept, self.memory, upload, repository, row)
+        return UploadSession(self._store, self._hasher, self._kept, self.memory, upload, repository, row)
 
     def _next_to_preempt(self) -> str:
         """Return the upload that gives way next. Raises TooManyUploads where all are at work."""
@@ -271,7 +273,7 @@ class Uploads:
         finally:
             self._being_preempted.discard(upload)
 
-    def _use(self, session: Session, network: str | None = None) -> None:
+    def _use(self, session: UploadSession, network: str | None = None) -> None:
         """Record that an upload is used now, and how many bytes it has."""
         self._places.use(session.id, session.size, self._clock.steady_s(), network)
 
@@ -284,7 +286,7 @@ class Uploads:
     @asynccontextmanager
     async def _turn(
         self, upload: str, repository: Repository, network: str | None = None, takes_place: bool = True
-    ) -> AsyncIterator[Session]:
+    ) -> AsyncIterator[UploadSession]:
         """An upload for one request alone. Only here, what leaves it in an unknown state ends or forgets it."""
         while True:
             session = await self._session(upload, repository, network, takes_place)
@@ -318,7 +320,7 @@ class Uploads:
             _, session = self._idle.popitem(last=False)
             await self._forget_idle(session)
 
-    async def _receive(self, session: Session, body: AsyncIterator[bytes], span: ByteRange | None) -> Mark:
+    async def _receive(self, session: UploadSession, body: AsyncIterator[bytes], span: ByteRange | None) -> Mark:
         """Add a body and make it durable. Return where the upload stood before."""
         if span is not None and span.first != session.size:
             raise ChunkOutOfOrder("the chunk does not continue the upload", {"size": session.size})
@@ -339,7 +341,9 @@ class Uploads:
         await ingest.sync()
         return before
 
-    async def _copy(self, body: AsyncIterator[bytes], session: Session, ingest: Ingest, span: ByteRange | None) -> None:
+    async def _copy(
+        self, body: AsyncIterator[bytes], session: UploadSession, ingest: Ingest, span: ByteRange | None
+    ) -> None:
         end = ingest.size + span.length if span is not None else None
         async with session.preemptible():
             while True:
@@ -355,7 +359,7 @@ class Uploads:
         if end is not None and ingest.size != end:
             raise SizeInvalid("the body is shorter than its Content-Range")
 
-    async def _publish(self, session: Session, digest: Digest) -> Change:
+    async def _publish(self, session: UploadSession, digest: Digest) -> Change:
         size, checks = session.size, (await session.open()).checks.per_mib()
         now_ms = self._clock.now_ms()
 
@@ -371,7 +375,7 @@ class Uploads:
         self._budget.on_blob_added(size)
         return change
 
-    async def _save(self, session: Session) -> None:
+    async def _save(self, session: UploadSession) -> None:
         if not session.is_named:
             await in_executor(partial(self._store.disk.sync_directory, UPLOADS))  # else the file may be without a name
             session.is_named = True
@@ -381,21 +385,21 @@ class Uploads:
         await self._catalog.database.write(lambda tx: save_upload(tx, row))
         session.durable = row.size
 
-    async def _discard(self, session: Session) -> None:
+    async def _discard(self, session: UploadSession) -> None:
         """End an upload and remove its file: that first, since on a full disk nothing else can be written."""
         await self._end(session)
         await self._store.remove(session.path)
         now_ms = self._clock.now_ms()
         await self._catalog.database.write(lambda tx: end_upload(tx, session.id, now_ms))
 
-    async def _end(self, session: Session) -> None:
+    async def _end(self, session: UploadSession) -> None:
         """Close the file of an ended upload."""
         self._leave(session)
         self._places.drop(session.id)
         await session.close()
         self._kept.take(session.id)
 
-    async def _forget(self, session: Session) -> None:
+    async def _forget(self, session: UploadSession) -> None:
         """Close an upload's file. What is durable can go on; a file of which nothing was acknowledged goes, before
         anybody can begin it anew."""
         try:
@@ -409,11 +413,11 @@ class Uploads:
             else:
                 self._places.resize(session.id, session.durable)
 
-    def _leave(self, session: Session) -> None:
+    def _leave(self, session: UploadSession) -> None:
         self._sessions.pop(session.id, None)
         self._idle.pop(session.id, None)
 
-    async def _forget_idle(self, session: Session) -> None:
+    async def _forget_idle(self, session: UploadSession) -> None:
         """The same where no request is at work."""
         if not session.is_at_work:
             async with session.lock:

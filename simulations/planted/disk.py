@@ -7,7 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 from registry.catalog import schema
-from registry.storage.checks import Checks
+from registry.storage.checks import ContentHashes
 from registry.storage.ingest import Ingest
 from registry.storage.store import BlobStore, content_path
 from registry.storage.uploads import Uploads
@@ -60,21 +60,21 @@ def row_before_file() -> AbstractContextManager[Any]:
 
 def size_before_bytes() -> AbstractContextManager[Any]:
     """An upload's row counts bytes that are not durable, and it is not compared with the file."""
-    from registry.storage.upload_session import Session
+    from registry.storage.upload_session import UploadSession
 
-    open_file = Session._open_file
+    open_file = UploadSession._open_file
 
     def unchecked(self: Any) -> Any:
         return open_file(self) if self._row is None else self._store.disk.open(self.path, append=True)
 
     async def trusting(self: Any, file: Any) -> Any:
-        checks = Checks()
+        checks = ContentHashes()
         if self._row is not None:
             checks.update(file.pread(0, self._row.size).ljust(self._row.size, b"\0"))
         return checks
 
     stack = contextlib.ExitStack()
     stack.enter_context(content_not_synced())
-    stack.enter_context(patch.object(Session, "_open_file", unchecked))
-    stack.enter_context(patch.object(Session, "_checks", trusting))
+    stack.enter_context(patch.object(UploadSession, "_open_file", unchecked))
+    stack.enter_context(patch.object(UploadSession, "_checks", trusting))
     return stack

@@ -24,7 +24,7 @@ from registry.cluster.replication.heartbeat_reactions import HeartbeatReactions
 from registry.cluster.rpc.client import PeerClient
 from registry.cluster.transfer.blob_reader import BlobReader
 from registry.http.oci.read_only import ReadOnlyApp
-from registry.storage.checks import Checks
+from registry.storage.checks import ContentHashes
 from simulations.planted.bug import Bug, nothing, nothing_async
 
 
@@ -53,11 +53,11 @@ def digest_unchecked_on_fetch() -> AbstractContextManager[Any]:
 
         __hash__ = str.__hash__
 
-    class Careless(Checks):
+    class Careless(ContentHashes):
         def digest(self) -> Any:
             return Agreeing(super().digest())
 
-    return patch.object(fetch_module, "Checks", Careless)
+    return patch.object(fetch_module, "ContentHashes", Careless)
 
 
 def reads_unchecked() -> AbstractContextManager[Any]:

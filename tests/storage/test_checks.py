@@ -4,7 +4,7 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.storage.checks import CHECK_SPAN_BYTES, Checks
+from registry.storage.checks import CHECK_SPAN_BYTES, ContentHashes
 
 PIECES = st.lists(st.integers(0, 2 * CHECK_SPAN_BYTES), max_size=5)
 
@@ -12,7 +12,7 @@ PIECES = st.lists(st.integers(0, 2 * CHECK_SPAN_BYTES), max_size=5)
 @given(PIECES)
 def test_checks_do_not_depend_on_how_the_content_comes(sizes):
     content = bytes(sum(sizes))
-    checks = Checks()
+    checks = ContentHashes()
     at = 0
     for size in sizes:
         checks.update(content[at : at + size])
@@ -24,7 +24,7 @@ def test_checks_do_not_depend_on_how_the_content_comes(sizes):
 
 
 def test_a_copy_goes_its_own_way():
-    checks = Checks("sha512")
+    checks = ContentHashes("sha512")
     checks.update(b"one")
     twin = checks.copy()
     checks.update(b"two")

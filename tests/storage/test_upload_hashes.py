@@ -10,7 +10,7 @@ from registry.adapters.disk import SystemFile
 from registry.errors import DigestInvalid, StorageFailed
 from registry.oci.names import Digest
 from registry.storage import upload_hashes
-from registry.storage.checks import Checks
+from registry.storage.checks import ContentHashes
 from registry.storage.upload_hashes import KeptHashes, OtherHashes
 from tests.storage.test_uploads import APP, CONTENT, DIGEST, Site, body
 
@@ -125,6 +125,6 @@ def test_kept_hashes_are_bounded_and_the_last_ones_stay(monkeypatch):
     monkeypatch.setattr(upload_hashes, "KEPT_BYTES", 10 * upload_hashes.STATE_BYTES)
     kept = KeptHashes()
     for number in range(100):
-        kept.keep(f"u{number % 50}", Checks(), OtherHashes())
+        kept.keep(f"u{number % 50}", ContentHashes(), OtherHashes())
     assert [kept.take(f"u{number}") is not None for number in range(50)] == [False] * 40 + [True] * 10
     assert kept._bytes == 0 and not kept._kept

@@ -6,7 +6,7 @@ import pytest
 
 from registry.errors import StorageFailed
 from registry.storage import upload_memory
-from registry.storage.checks import Checks
+from registry.storage.checks import ContentHashes
 from registry.storage.ingest import PIECE_BYTES, Ingest
 from registry.storage.upload_memory import UploadMemory
 from simulations.loop import VirtualLoop
@@ -51,7 +51,7 @@ class Disk:
 
 
 def ingest_in(memory):
-    return Ingest(Disk(), File(), Checks(), memory=memory)
+    return Ingest(Disk(), File(), ContentHashes(), memory=memory)
 
 
 async def receive(memory, pieces, pause_s=0.0):

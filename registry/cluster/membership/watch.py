@@ -41,7 +41,7 @@ class _Told:
         self.clock_differs = False
 
 
-class Watch:
+class MemberWatch:
     """The task that looks at all members every two seconds."""
 
     def __init__(

@@ -7,7 +7,7 @@ so all of the content is received for it and the rest is discarded. Several read
 
 import asyncio
 
-from registry.storage.checks import Checks
+from registry.storage.checks import ContentHashes
 
 AHEAD = 8
 """Pieces received before the reader takes them."""
@@ -16,7 +16,7 @@ AHEAD = 8
 class PassThroughSink:
     """The target of a transfer in the place of an `Ingest`: bytes go to the reader instead of the disk."""
 
-    def __init__(self, checks: Checks) -> None:
+    def __init__(self, checks: ContentHashes) -> None:
         """Continue behind what is in `checks` already."""
         self.checks = checks
         self.size = checks.size

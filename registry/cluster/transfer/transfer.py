@@ -26,7 +26,7 @@ from registry.event_loop.now import now_s
 from registry.oci.names import Digest, algorithm_of, digest_of
 from registry.ports import Clock, DiskFile, PeerUnreachable
 from registry.storage.checked import Corrupt, VerifiedFile
-from registry.storage.checks import CHECK_SPAN_BYTES, Checks
+from registry.storage.checks import CHECK_SPAN_BYTES, ContentHashes
 from registry.storage.disk_budget import DiskBudget
 from registry.storage.ingest import RESERVE_BYTES, Ingest
 from registry.storage.jobs import in_executor
@@ -84,7 +84,7 @@ class Transfer:
         self.kept = False
         """True when the content is durable and in its place."""
         self.failure: Exception | None = None
-        self.received: Checks | None = None
+        self.received: ContentHashes | None = None
         """After a failure, the hashes of at least what may have been given out; None where that is nothing."""
         self._readers = 0
         self._moved = asyncio.Event()
@@ -145,13 +145,13 @@ class Transfer:
             self._readers -= 1
             await self.close_if_unused()
 
-    def hashes(self) -> Checks | None:
+    def hashes(self) -> ContentHashes | None:
         """Of what has been written, or came first and could not be."""
         if self.ingest is None:
             return None
         checks = self.ingest.checks.copy()
         if checks.size < len(self.head):
-            checks = Checks(algorithm_of(self.digest))
+            checks = ContentHashes(algorithm_of(self.digest))
             checks.update(self.head)
         return checks
 
@@ -232,7 +232,7 @@ class Transfers:
         return self._budget.has_room(due) and self._store.disk.free() >= RESERVE_BYTES + due
 
     async def through(
-        self, digest: Digest, size: int, uploader: str | None, offset: int, end: int, received: Checks | None
+        self, digest: Digest, size: int, uploader: str | None, offset: int, end: int, received: ContentHashes | None
     ) -> AsyncGenerator[bytes, None]:
         """A part of a content that has no room here, see `cluster.transfer.pass_through`. `received` are the hashes of
         what a transfer had before it failed. Raises ContentUnreachable; TransferFailed, also where the reader was
@@ -240,7 +240,7 @@ class Transfers:
         if received is not None and received.size > offset and received.digest() != digest:
             raise TransferFailed("bytes that were sent to the reader cannot be verified any more")
         goes_on = received is not None and received.size <= offset
-        passage = PassThroughSink(received.copy() if received and goes_on else Checks(algorithm_of(digest)))
+        passage = PassThroughSink(received.copy() if received and goes_on else ContentHashes(algorithm_of(digest)))
         transfer, at, kept = Transfer(digest, size, None), passage.size, b""
         transfer.holder_wait_s = self.holder_wait_s
         if self._passing >= MAX_PASSING:
@@ -292,7 +292,9 @@ class Transfers:
         path = f"{FETCHES}/{transfer.digest.replace(':', '-')}-{self._clock.entropy(4).hex()}"
         try:
             file = await in_executor(lambda: self._store.disk.create(path))
-            transfer.ingest = Ingest(self._store.disk, file, Checks(algorithm_of(transfer.digest)), transfer.moved)
+            transfer.ingest = Ingest(
+                self._store.disk, file, ContentHashes(algorithm_of(transfer.digest)), transfer.moved
+            )
             sources = await self._receive(transfer, transfer.ingest, uploader)
             await transfer.ingest.flush()
             if transfer.ingest.checks.digest() != transfer.digest:

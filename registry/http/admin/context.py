@@ -21,7 +21,7 @@ from registry.cluster.membership.lifecycle import Lifecycle
 from registry.cluster.membership.members import Members
 from registry.cluster.membership.reachability import Reachability
 from registry.cluster.membership.removal import Removals
-from registry.cluster.membership.watch import Watch
+from registry.cluster.membership.watch import MemberWatch
 from registry.cluster.placement.eviction import Evictor
 from registry.cluster.placement.garbage_collection import GarbageCollector
 from registry.cluster.placement.replicator import Replicator
@@ -136,7 +136,7 @@ class MembersContext:
     members: Members
     acceptance: KeyAcceptance
     reachability: Reachability
-    watch: Watch
+    watch: MemberWatch
     offsets: ClockOffsets
     delays: ReplicationDelays
 

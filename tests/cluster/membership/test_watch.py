@@ -7,7 +7,7 @@ import pytest
 
 from registry.cluster.membership.clock_offsets import ClockOffsets
 from registry.cluster.membership.members import PRESUMED_DEAD_S, Members
-from registry.cluster.membership.watch import ACQUAINTED_S, RESTART_GRACE_S, Watch
+from registry.cluster.membership.watch import ACQUAINTED_S, RESTART_GRACE_S, MemberWatch
 from registry.cluster.rpc.messages import Heartbeat
 from registry.settings.policy import Policy, parse_rule
 from registry.telemetry.events import LogEvent
@@ -35,7 +35,7 @@ class Watched:
         self._sequence = 0
 
     def begin(self, policy):
-        self.watch = Watch(self.members, policy, True, self.clock, self.offsets, None, None)
+        self.watch = MemberWatch(self.members, policy, True, self.clock, self.offsets, None, None)
 
     def hear(self, incarnation=1, **more):
         self._sequence += 1

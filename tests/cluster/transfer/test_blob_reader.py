@@ -12,7 +12,7 @@ from registry.errors import StorageFailed
 from registry.oci.names import digest_of
 from registry.oci.ranges import ByteRange
 from registry.storage.checked import Corrupt
-from registry.storage.checks import Checks
+from registry.storage.checks import ContentHashes
 from registry.storage.ingest import Ingest
 from tests.storage.test_quarantine import MIB, flip
 from tests.storage.test_uploads import APP, CONTENT, DIGEST, Site, body
@@ -111,7 +111,7 @@ async def test_an_answer_to_another_instance_breaks_off_where_damage_begins(site
 async def test_what_the_disk_has_failed_to_make_durable_is_not_read_back(site):
     """All of it had come and was right; after a sync that failed, the file may have something else."""
     transfer = Transfer(DIGEST, len(CONTENT), None)
-    transfer.ingest = Ingest(site.disk, site.disk.create("fetch"), Checks(), transfer.moved)
+    transfer.ingest = Ingest(site.disk, site.disk.create("fetch"), ContentHashes(), transfer.moved)
     await transfer.ingest.write(CONTENT)
     await transfer.ingest.flush()
     transfer.verified = True
@@ -124,7 +124,7 @@ async def test_what_the_disk_has_failed_to_make_durable_is_not_read_back(site):
 
 async def test_the_first_bytes_are_read_before_they_are_written(site):
     transfer = Transfer(DIGEST, len(CONTENT), None)
-    transfer.ingest = Ingest(site.disk, site.disk.create("fetch"), Checks(), transfer.moved)
+    transfer.ingest = Ingest(site.disk, site.disk.create("fetch"), ContentHashes(), transfer.moved)
     pieces = transfer.read(1, 50)
     waiting = asyncio.ensure_future(anext(pieces))
     await asyncio.sleep(0)
@@ -140,7 +140,7 @@ async def test_the_first_bytes_are_read_before_they_are_written(site):
 async def test_first_bytes_that_could_not_be_written_are_hashed(site):
     """They may have been given out: who goes on from another holder could come to a clean end behind wrong bytes."""
     transfer = Transfer(DIGEST, len(CONTENT), None)
-    transfer.ingest = Ingest(site.disk, site.disk.create("fetch"), Checks(), transfer.moved)
+    transfer.ingest = Ingest(site.disk, site.disk.create("fetch"), ContentHashes(), transfer.moved)
     transfer.begins(b"wrong bytes")
     hashes = transfer.hashes()
     assert hashes.size == len(b"wrong bytes")
@@ -152,7 +152,7 @@ async def test_what_was_read_back_while_a_sync_failed_is_not_given_out(site):
     """The failure was looked at before the read, and not after it."""
     transfer = Transfer(DIGEST, len(CONTENT), None)
     file = site.disk.create("fetch")
-    transfer.ingest = Ingest(site.disk, file, Checks(), transfer.moved)
+    transfer.ingest = Ingest(site.disk, file, ContentHashes(), transfer.moved)
     await transfer.ingest.write(CONTENT)
     await transfer.ingest.flush()
     transfer.verified = True
