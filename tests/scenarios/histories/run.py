@@ -11,7 +11,7 @@ from pathlib import Path
 from simulations.write_order import WRITES
 from tests.scenarios.histories.balancer import Balancer, is_ready_now
 from tests.scenarios.histories.clients import ClientThread, Pool, Recorder
-from tests.scenarios.histories.faults.stage import FaultTarget
+from tests.scenarios.histories.faults.target import FaultTarget
 from tests.scenarios.histories.history import History, Operation
 from tests.scenarios.histories.members import Members
 from tests.scenarios.histories.plan import Plan

@@ -2,7 +2,7 @@
 where there was nothing to strike.
 
 fired      what a fault returns
-stage      carries out a plan's faults, and counts those that fired
+target     carries out a plan's faults, and counts those that fired
 processes  kills and stops
 links      partitions, one-way cuts, and Redis servers stopped, paused and cut
 machines   clocks that are wrong, damaged files

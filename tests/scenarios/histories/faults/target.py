@@ -28,7 +28,7 @@ FAULTS: dict[str, Callable[[Members, random.Random], Fired | None]] = {
 }
 
 
-class Stage:
+class FaultTarget:
     """The parts of a run that faults strike."""
 
     def __init__(self, plan: Plan, members: Members, history: History) -> None:
