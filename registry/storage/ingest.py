@@ -1,12 +1,15 @@
 """Receiving bytes into a file.
 
-Pieces of about a MiB are hashed and written in the executor, both at once, while the next one is being received: one
-piece is under way, one gathers. What is written is durable only after `sync`; the disk begins with that earlier.
+Pieces of about a MiB are hashed and written in the executor while the next one is being received: one piece is under
+way, one gathers. A lone upload has each piece hashed twice and written by three threads at once. Where several uploads
+are under way, those keep the threads busy by themselves, and a piece is one job. What is written is durable only after
+`sync`; the disk begins with that earlier. The last piece is hashed, written and synced in one job.
 """
 
 import asyncio
 import errno
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, NamedTuple
 
 from registry.errors import StorageFailed
@@ -92,10 +95,11 @@ class Ingest:
         await self._settle()
 
     async def sync(self) -> None:
-        """Make all bytes durable."""
-        await self.flush()
+        """Hash and write what has gathered, and make all bytes durable."""
         await self._settle_sync()
-        await self._run(self.file.sync)
+        await self._settle()
+        self._begin(self._take(self._gathered_parts(), is_last=True))
+        await self._settle()
 
     def mark(self) -> Mark:
         """Where the file stands. Only after `flush`."""
@@ -176,22 +180,24 @@ class Ingest:
             except StorageFailed:
                 pass  # the write has raised it, or the bytes are about to be cut off
 
-    async def _take(self, parts: list[bytes | bytearray | memoryview]) -> None:
-        """Hash and write a piece. What could not be written counts as not hashed either."""
+    async def _take(self, parts: list[bytes | bytearray | memoryview], is_last: bool = False) -> None:
+        """Hash and write a piece, and sync the file after the last one. What could not be written counts as not hashed
+        either."""
+        before, checks = self.checks.copy(), self.checks
+
+        def in_one_job() -> None:
+            _each(parts, checks.update)
+            self._store(parts)
+            if is_last:
+                self.file.sync()
+
+        at_once = (partial(_each, parts, checks.update_digest), partial(_each, parts, checks.update_parts))
+        is_lone = self._memory is None or not self._memory.is_shared
+        jobs = (*at_once, partial(self._store, parts)) if is_lone and not is_last else (in_one_job,)
         try:
-            await self._hash_and_store(parts)
+            outcomes = await asyncio.gather(*map(in_executor, jobs), return_exceptions=True)
         finally:
             self._release(sum(map(len, parts)))
-
-    async def _hash_and_store(self, parts: list[bytes | bytearray | memoryview]) -> None:
-        before = self.checks.copy()
-        checks = self.checks
-        jobs = (
-            lambda: _each(parts, checks.update_digest),
-            lambda: _each(parts, checks.update_parts),
-            lambda: self._store(parts),
-        )
-        outcomes = await asyncio.gather(*map(in_executor, jobs), return_exceptions=True)
         if outcomes[-1] is not None:
             self.checks = before
         for failure in outcomes:
@@ -199,6 +205,8 @@ class Ingest:
                 raise failure
 
     def _store(self, parts: list[bytes | bytearray | memoryview]) -> None:
+        if not parts:
+            return
         if self._disk.free() < RESERVE_BYTES:
             raise OSError(errno.ENOSPC, "the last part of the disk is kept for the catalog")
         self.file.append(parts)

@@ -38,6 +38,11 @@ class UploadMemory:
         self._timer: asyncio.TimerHandle | None = None
         self.held_bytes = 0
 
+    @property
+    def is_shared(self) -> bool:
+        """Return whether several uploads have bytes in memory."""
+        return len(self._held) > 1
+
     async def wait_for_room(self) -> None:
         """Return once something may be received. Many may be let through at once, each for one piece."""
         while self.held_bytes >= MAX_BYTES:
