@@ -12,13 +12,13 @@ from unittest.mock import patch
 import crdt.catchup as catchup
 import crdt.trie as trie
 import registry.catalog.documents as documents
+import registry.catalog.manifest_walk as manifest_walk
 import registry.catalog.referrers as few_referrers
 import registry.catalog.replica as replica
 import registry.catalog.repository as repository
 import registry.catalog.view as view
 import registry.cluster.placement.garbage_collection as collect
 import registry.cluster.placement.replicator as copies
-import registry.cluster.placement.write_concern as secure
 import registry.cluster.replication.anti_entropy as anti_entropy
 import registry.cluster.replication.frame_sender as frame_sender
 import registry.cluster.transfer.blob_reader as contents
@@ -50,7 +50,7 @@ SMALL_LIMITS: tuple[tuple[Any, str, float], ...] = (
     (frame_sender, "MAX_DELTA_BYTES", 620),
     (frame_sender, "MAX_NEEDS", 4),
     (frame_sender, "BODY_ROOM_BYTES", 565),
-    *((module, "ROWS_PER_STEP", 1) for module in (steps, view, documents, repository, secure)),
+    *((module, "ROWS_PER_STEP", 1) for module in (steps, view, documents, repository, manifest_walk)),
     (documents, "HASHES_A_STEP", 2),
     (trie, "STEP_ENTRIES", 1),
     (replica, "SNAPSHOT_AFTER_COUNT", 8),
