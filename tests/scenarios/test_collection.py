@@ -96,7 +96,7 @@ def test_a_member_that_is_not_there_blocks_collection(pair):
 
 
 def test_a_dry_run_says_of_everything_what_would_become_of_it_and_why(tmp_path):
-    # The grace is longer than a command line takes to start on a busy machine, since one runs in that of the late upload.
+    # The grace is longer than a command line takes to start on a busy machine: one starts in that of the late upload.
     with running_cluster(tmp_path, ["eu", "us"], gc_grace_s="8", gc_interval_s="0") as cluster:
         eu, us = cluster.servers
         image = images.image("gone", layer_bytes=3000)
