@@ -8,8 +8,8 @@ WORKERS ?= $(shell expr $$(nproc) + 1)
 # What `make test` runs, by default all: files, directories, or one test (tests/http/test_tags.py::test_…).
 T ?=
 
-# What `make test-fast` runs: no clusters and no simulations, nor what is marked as slow.
-FAST := $(addprefix tests/,crdt oci settings telemetry event_loop catalog storage adapters cluster http cli) $(wildcard tests/test_*.py)
+# What `make test-fast` runs: no servers, clusters and simulations, nor what is marked as slow.
+FAST := $(addprefix tests/,crdt oci settings telemetry event_loop catalog storage cluster) $(wildcard tests/test_*.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast check format reference hooks bench lock clean
@@ -23,7 +23,7 @@ demo: $(VENV)/demo  ## run three instances at three sites, with a Redis between 
 test: $(if $(T),$(VENV)/dev,check)  ## run checks and all tests, or only T=PATH; what this machine lacks is skipped by name
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(T)
 
-test-fast: $(VENV)/dev  ## run the tests of single modules and of the HTTP API, in less than a minute
+test-fast: $(VENV)/dev  ## run the tests of single modules, in about 80 seconds
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow" $(FAST)
 
 check: $(VENV)/dev  ## check style, formatting and types
