@@ -32,8 +32,8 @@ class ManifestWalk(Generic[P]):
     def parts(self, manifest: Digest) -> Iterator[P]:
         """Yield the rows of what a manifest refers to."""
         for part in self._parts_of(manifest):
-            yield part
             self.parts_read += 1
+            yield part
 
     def descend(self, manifest: Digest) -> None:
         """Visit a manifest later, unless it is visited already."""
@@ -43,5 +43,5 @@ class ManifestWalk(Generic[P]):
 
     @property
     def may_pause(self) -> bool:
-        """Return whether a step of the event loop's share has been read."""
-        return self.parts_read % ROWS_PER_STEP == ROWS_PER_STEP - 1
+        """Return whether the last part ended a bounded step, after which the event loop should turn."""
+        return self.parts_read % ROWS_PER_STEP == 0
