@@ -60,9 +60,9 @@ class ContentHashes:
         return full + self._partial.digest() if self.size % CHECK_SPAN_BYTES else full
 
     def copy(self) -> "ContentHashes":
-        twin = ContentHashes(self.algorithm)
-        twin.size = self.size
-        twin._whole = self._whole.copy()
-        twin._full = list(self._full)
-        twin._partial = self._partial.copy()
-        return twin
+        copied = ContentHashes(self.algorithm)
+        copied.size = self.size
+        copied._whole = self._whole.copy()
+        copied._full = list(self._full)
+        copied._partial = self._partial.copy()
+        return copied

@@ -21,8 +21,7 @@ async def _begin(simulation: Simulation) -> Client:
 
 
 async def _push(work: Client, simulation: Simulation, repository: str) -> None:
-    while not await work.push(simulation.cluster.nodes[0], repository, "v1", ALL_IMAGES[0]):
-        pass  # clients cancel an upload now and then
+    await work.push_until_acknowledged(simulation.cluster.nodes[0], repository, "v1", ALL_IMAGES[0])
 
 
 async def pull_elsewhere(simulation: Simulation) -> None:

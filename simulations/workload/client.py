@@ -71,6 +71,12 @@ class Client:
         artifact = self.rng.choice(ALL_ARTIFACTS)
         await self.push(node, repository, digest_of(artifact.body), artifact)
 
+    async def push_until_acknowledged(self, node: Node, repository: str, reference: str, image: Image) -> None:
+        """Push again until it is acknowledged, since a client cancels an upload now and then."""
+        is_acknowledged = False
+        while not is_acknowledged:
+            is_acknowledged = await self.push(node, repository, reference, image)
+
     async def push(self, node: Node, repository: str, reference: str, image: Image) -> bool:
         """Push as clients do: blobs that are not there yet, then the manifest. Return whether it was acknowledged."""
         for blob in image.blobs:

@@ -22,9 +22,8 @@ def held(seed, **chosen):
 
 
 async def pushed(work, node, tag, image):
-    """Push until it is acknowledged: clients cancel an upload now and then."""
-    while not await work.push(node, "app", tag, image):
-        pass
+    """Push to the repository of the scenarios until it is acknowledged."""
+    await work.push_until_acknowledged(node, "app", tag, image)
 
 
 async def put_again(work, node, tag):

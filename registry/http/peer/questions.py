@@ -4,6 +4,7 @@ round in circles. `handlers` has authenticated the member before."""
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -25,6 +26,7 @@ from registry.units import KIB, MIB
 
 log = EventLog("concord.peers")
 
+C = TypeVar("C")
 T = TypeVar("T")
 
 MAX_DIFFS_BYTES = 16 * MIB
@@ -56,28 +58,30 @@ class AuthenticatedRequest(NamedTuple):
 Handler = Callable[[PeerContext, AuthenticatedRequest], Awaitable[Response]]
 
 
-def _about_documents(
-    question: type[T], respond: Callable[[DocumentContext, AuthenticatedRequest, T], Awaitable[object]]
+def _handler(
+    question: type[T],
+    respond: Callable[[C, AuthenticatedRequest, T], Awaitable[object]],
+    part: Callable[[PeerContext], C],
 ) -> Handler:
-    """A question as a request handler: decoded before, encoded after."""
+    """Return a question as a request handler: decoded before, encoded after, with its part of the context."""
 
     async def handle(context: PeerContext, request: AuthenticatedRequest) -> Response:
         decoded = msgspec.msgpack.decode(request.body or b"", type=question)
-        return Response(msgspec.msgpack.encode(await respond(context.documents, request, decoded)))
+        return Response(msgspec.msgpack.encode(await respond(part(context), request, decoded)))
 
     return handle
+
+
+def _about_documents(
+    question: type[T], respond: Callable[[DocumentContext, AuthenticatedRequest, T], Awaitable[object]]
+) -> Handler:
+    return _handler(question, respond, attrgetter("documents"))
 
 
 def _about_content(
     question: type[T], respond: Callable[[ContentContext, AuthenticatedRequest, T], Awaitable[object]]
 ) -> Handler:
-    """As `_about_documents`, for a question about content."""
-
-    async def handle(context: PeerContext, request: AuthenticatedRequest) -> Response:
-        decoded = msgspec.msgpack.decode(request.body or b"", type=question)
-        return Response(msgspec.msgpack.encode(await respond(context.content, request, decoded)))
-
-    return handle
+    return _handler(question, respond, attrgetter("content"))
 
 
 async def _handshake(context: DocumentContext, request: AuthenticatedRequest, question: m.Handshake) -> m.Handshake:
