@@ -236,7 +236,7 @@ def mixed(target: Target, root: Path, seconds: int) -> float:
 
 def processor(shape: str, target: Target, root: Path, seconds: int) -> float:
     """Return the server's processor time for each image of the pushes before."""
-    return sum(target.processor_ms.get(shape, []))
+    return sum(target.processor_ms.get(shape, [math.nan]))
 
 
 def primary(shape: str, target: Target, root: Path, seconds: int) -> float:

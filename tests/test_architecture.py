@@ -277,7 +277,7 @@ MAX_ATTRIBUTES = 12
 MANY_ATTRIBUTES = {
     "registry/adapters/bus.py:_Server": "one connection with its counts, its backlog and its two tasks",
     "registry/cluster/membership/members.py:Member": "a record of what is known of one instance",
-    "registry/cluster/membership/reachability.py:Reachability": "a verdict: what was found, by whom, since when",
+    "registry/cluster/membership/reachability.py:Reachability": "a check's result: problem, reporting member, times",
     "registry/cluster/node.py:Cluster": "the parts of the cluster node, which it wires, starts and ends",
     "registry/cluster/placement/eviction.py:Evictor": "a decision that depends on all that protects content",
     "registry/cluster/placement/garbage_collection.py:GarbageCollector": "removals and answers under the same leases",

@@ -49,7 +49,7 @@ def test_everything_is_everywhere_also_where_somebody_joins_later(tmp_path):
         wait_until(lambda: newcomer.status()["copies"]["fetched"] == len(image.blobs))
 
 
-def test_a_front_end_keeps_no_copies_and_serves_everything(tmp_path):
+def test_a_proxy_instance_keeps_no_copies_and_serves_everything(tmp_path):
     with running_cluster(tmp_path, ["eu", "us"], copies="everywhere") as cluster:
         front = joined(cluster, "eu", copies="everywhere", proxy_instance="true")
         image = images.image("front", layer_bytes=50_000)

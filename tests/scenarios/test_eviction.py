@@ -37,7 +37,7 @@ def get(server, digest):
     assert answer.status == 200 and sha256(answer.body) == digest
 
 
-def test_a_front_end_keeps_what_is_used_and_evicts_the_rest(tmp_path):
+def test_a_proxy_instance_keeps_what_is_used_and_evicts_the_rest(tmp_path):
     with budgeted(tmp_path, 0, 4) as cluster:
         origin, front = cluster.servers
         front.kill()
