@@ -29,7 +29,7 @@ from registry.cli.target import PART, Target, open_plain
 from registry.errors import CannotStart
 from registry.oci.names import ALGORITHMS, Digest, algorithm_of, is_digest
 from registry.storage.backup_note import FILE, BackupNote
-from registry.storage.content_mark import LINE
+from registry.storage.content_mark import SERIES
 from registry.storage.store import READ_BYTES, content_path
 
 RESTORING = "restoring"
@@ -185,7 +185,7 @@ def _rename(catalog: Path) -> None:
     with connection:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'instance'", (secrets.token_hex(16),))
         connection.execute("UPDATE meta SET value = ? WHERE key = 'secret'", (secrets.token_bytes(32),))
-        connection.execute("DELETE FROM meta WHERE key = ?", (LINE,))  # the new directory has no mark yet
+        connection.execute("DELETE FROM meta WHERE key = ?", (SERIES,))  # the new directory has no mark yet
         for table in ("uploads", "ended_uploads", "sync_points"):
             connection.execute(f"DELETE FROM {table}")
     connection.close()

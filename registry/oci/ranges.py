@@ -28,7 +28,7 @@ class ByteRange(NamedTuple):
         return self.first + self.length
 
 
-def parse_range(header: str | None, size: int) -> ByteRange | None:
+def parse_single_range(header: str | None, size: int) -> ByteRange | None:
     """Return the range of a content of `size` bytes that a request asks for; None where it is answered whole.
 
     That is so without the header, for units that are not bytes, and for several ranges at once. Raises RangeInvalid for

@@ -27,17 +27,17 @@ from registry.telemetry.request_ids import without_request
 log = EventLog("concord.leftovers")
 
 FILE = "content.mark"
-MOST_LINES = 1000
-"""Appended before the file is written anew: 50 KB."""
-LINE = "content line"
-"""Key of the catalog for the line that it belongs to."""
+MAX_LINES = 1000
+"""Number of lines after which the file is written anew, at 50 KB."""
+SERIES = "content line"
+"""Key of the catalog for the series that it belongs to."""
 _SET = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
 
 
-class Mark(NamedTuple):
-    """A line, and how many contents were added in it."""
+class StoredMark(NamedTuple):
+    """The mark as the file has it: a series of counts, and how many contents were added in it."""
 
-    line: str
+    series: str
     added: int
 
 
@@ -46,29 +46,29 @@ class ContentMark:
 
     def __init__(self, disk: Disk, database: Database) -> None:
         self._disk, self._database = disk, database
-        self._line = ""
+        self._series = ""
         self._added = self._written = 0
         self._appended = 0
         self._writing: asyncio.Task[None] | None = None
 
     async def fits(self) -> bool:
         """Return whether the catalog is as new as the mark says. Raises StorageFailed."""
-        marked, line = await in_executor(self._read), self._catalog_line()
-        if marked is None or line is None:
-            return marked is None and line is None  # neither, before the first start, and where a backup was restored
-        return line == marked.line and self._count() >= marked.added
+        stored, series = await in_executor(self._read), self._catalog_series()
+        if stored is None or series is None:
+            return stored is None and series is None  # neither, before the first start, and where a backup was restored
+        return series == stored.series and self._count() >= stored.added
 
-    async def begin(self, key: str, is_set: bool, in_line: bool) -> None:
-        """Go on in the catalog's line where it is `in_line`, else in another, and set or remove a key of the catalog
-        along with that. Raises StorageFailed."""
-        line = self._catalog_line() if in_line else None
-        if line is None:
-            self._line = self._database.row("SELECT LOWER(HEX(RANDOMBLOB(16)))")[0]
+    async def begin(self, key: str, is_set: bool, in_series: bool) -> None:
+        """Continue the catalog's series of counts where `in_series` is true, else start another. Set or remove a key of
+        the catalog in the same step. Raises StorageFailed."""
+        series = self._catalog_series() if in_series else None
+        if series is None:
+            self._series = self._database.row("SELECT LOWER(HEX(RANDOMBLOB(16)))")[0]
             if is_set:  # the file first: a key that is set has to find its mark
                 await self._write_anew()
-            await self._database.write(partial(_set, self._line, key, is_set))
+            await self._database.write(partial(_set, self._series, key, is_set))
         else:
-            self._line = line
+            self._series = series
         try:
             await self._write_anew()
         except StorageFailed as error:  # an instance on a full disk starts all the same
@@ -87,8 +87,8 @@ class ContentMark:
         self._added = self._written = self._count()
         await in_executor(partial(self._replace, self._added))
 
-    def _catalog_line(self) -> str | None:
-        row = self._database.row("SELECT value FROM meta WHERE key = ?", (LINE,))
+    def _catalog_series(self) -> str | None:
+        row = self._database.row("SELECT value FROM meta WHERE key = ?", (SERIES,))
         return row[0] if row is not None else None
 
     def _count(self) -> int:
@@ -97,7 +97,7 @@ class ContentMark:
 
     def note_added(self) -> None:
         """Note that contents were added, durably."""
-        if not self._line:
+        if not self._series:
             return  # this process does not keep the mark
         self._added = self._count()
         if self._writing is None or self._writing.done():
@@ -118,12 +118,12 @@ class ContentMark:
             self._written = added
 
     def _append(self, added: int) -> None:
-        if self._appended >= MOST_LINES:
+        if self._appended >= MAX_LINES:
             self._replace(added)
             return
         file = self._disk.open(FILE, append=True)
         try:
-            file.append([self._said(added)])
+            file.append([self._encoded(added)])
         finally:
             file.close()
         self._appended += 1
@@ -134,7 +134,7 @@ class ContentMark:
             self._disk.remove(part)
         file = self._disk.create(part)
         try:
-            file.append([self._said(added)])
+            file.append([self._encoded(added)])
             file.sync()
         finally:
             file.close()
@@ -142,25 +142,25 @@ class ContentMark:
         self._disk.sync_directory(".")
         self._appended = 0
 
-    def _said(self, added: int) -> bytes:
-        return f"{self._line} {added}\n".encode()
+    def _encoded(self, added: int) -> bytes:
+        return f"{self._series} {added}\n".encode()
 
-    def _read(self) -> Mark | None:
+    def _read(self) -> StoredMark | None:
         try:
             file = self._disk.open(FILE)
         except FileNotFoundError:
             return None
         try:
-            said = file.pread(0, file.size())
+            data = file.pread(0, file.size())
         finally:
             file.close()
-        lines = [words for one in said.split(b"\n") if len(words := one.split()) == 2 and words[1].isdigit()]
+        lines = [words for one in data.split(b"\n") if len(words := one.split()) == 2 and words[1].isdigit()]
         # One line at least was durable before the file had its name; others may be torn by a power cut.
-        return Mark(lines[0][0].decode(), max(int(added) for _, added in lines)) if lines else Mark("", 0)
+        return StoredMark(lines[0][0].decode(), max(int(added) for _, added in lines)) if lines else StoredMark("", 0)
 
 
-def _set(line: str, key: str, is_set: bool, tx: Transaction) -> None:
-    tx.execute(_SET, (LINE, line))
+def _set(series: str, key: str, is_set: bool, tx: Transaction) -> None:
+    tx.execute(_SET, (SERIES, series))
     if is_set:
         tx.execute(_SET, (key, 1))
     else:

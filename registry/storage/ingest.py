@@ -27,8 +27,8 @@ RESERVE_BYTES = 32 * MIB
 """Bytes that content leaves free: on a disk that is full to the last byte not even a delete could be recorded."""
 
 
-class Mark(NamedTuple):
-    """A point to go back to."""
+class RewindPoint(NamedTuple):
+    """A length to which an ingest can be rewound, with the hashes of the bytes up to it."""
 
     size: int
     checks: ContentHashes
@@ -101,18 +101,18 @@ class Ingest:
         self._begin(self._take(self._gathered_parts(), is_last=True))
         await self._settle()
 
-    def mark(self) -> Mark:
-        """Where the file stands. Only after `flush`."""
-        assert not self._parts and self._job is None, "a mark is taken after a flush"
-        return Mark(self.size, self.checks.copy())
+    def rewind_point(self) -> RewindPoint:
+        """Return the point that the file has reached. Only after `flush`."""
+        assert not self._parts and self._job is None, "a rewind point is taken after a flush"
+        return RewindPoint(self.size, self.checks.copy())
 
-    async def rewind(self, mark: Mark) -> None:
-        """Go back to a mark, giving up everything after it."""
+    async def rewind(self, point: RewindPoint) -> None:
+        """Go back to a point, and drop everything after it."""
         self._drop_gathered()
         await self._give_up()
-        await self._run(lambda: self.file.truncate(mark.size))
-        self.size, self.checks, self._written = mark.size, mark.checks.copy(), mark.size
-        self._synced = min(self._synced, mark.size)
+        await self._run(lambda: self.file.truncate(point.size))
+        self.size, self.checks, self._written = point.size, point.checks.copy(), point.size
+        self._synced = min(self._synced, point.size)
 
     async def close(self) -> None:
         """Close the file, once nothing is under way any more."""

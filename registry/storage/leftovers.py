@@ -75,8 +75,8 @@ class Leftovers:
                     "the catalog is older than the content beside it, or its mark is gone; content files that it does "
                     "not know are not used and not removed; concord rebuild takes them in if the catalog is moved away",
                 )
-        in_line = not is_new and knows_all == self._knows_all()
-        await self.mark.begin(_KNOWN, knows_all, in_line)
+        in_series = not is_new and knows_all == self._knows_all()
+        await self.mark.begin(_KNOWN, knows_all, in_series)
 
     def _knows_all(self) -> bool:
         return self._database.row("SELECT 1 FROM meta WHERE key = ?", (_KNOWN,)) is not None

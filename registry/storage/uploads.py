@@ -43,7 +43,7 @@ from registry.oci.names import Digest, Repository, algorithm_of
 from registry.oci.ranges import ByteRange
 from registry.ports import Clock
 from registry.storage.disk_budget import DiskBudget
-from registry.storage.ingest import RESERVE_BYTES, Ingest, Mark
+from registry.storage.ingest import RESERVE_BYTES, Ingest, RewindPoint
 from registry.storage.jobs import in_executor
 from registry.storage.resent import refusing_resent
 from registry.storage.store import UPLOADS, BlobStore
@@ -320,12 +320,12 @@ class Uploads:
             _, session = self._idle.popitem(last=False)
             await self._forget_idle(session)
 
-    async def _receive(self, session: UploadSession, body: AsyncIterator[bytes], span: ByteRange | None) -> Mark:
+    async def _receive(self, session: UploadSession, body: AsyncIterator[bytes], span: ByteRange | None) -> RewindPoint:
         """Add a body and make it durable. Return where the upload stood before."""
         if span is not None and span.first != session.size:
             raise ChunkOutOfOrder("the chunk does not continue the upload", {"size": session.size})
         ingest = await session.open()
-        before = ingest.mark()
+        before = ingest.rewind_point()
         if span is None and session.size:
             body = refusing_resent(body, ingest.file, session.size)
         try:
@@ -369,7 +369,7 @@ class Uploads:
             return link_blob(tx, self._catalog.documents, session.repository, digest, size, now_ms)
 
         async with self._store.changing(digest):
-            # Also where the content is here already: what was just verified is good, what is there may be damaged.
+            # Also where the content is here already: what was just verified is intact, what is there may be corrupt.
             await self._store.publish(session.path, digest)
             change = await self._catalog.database.write(commit)
         self._budget.on_blob_added(size)

@@ -174,7 +174,7 @@ async def stop(site):
 
 
 async def test_sweep_after_kills_and_with_the_newest_catalog_put_back_removes_what_was_left(site, monkeypatch):
-    monkeypatch.setattr(content_mark, "MOST_LINES", 3)
+    monkeypatch.setattr(content_mark, "MAX_LINES", 3)
     for number in range(10):
         content = b"%d" % number
         digest = Digest("sha256:" + hashlib.sha256(content).hexdigest())

@@ -119,9 +119,9 @@ def test_what_is_taken_back_closed_or_failed_is_counted_no_more(play):
     async def scenario():
         memory = UploadMemory()
         ingest = ingest_in(memory)
-        mark = ingest.mark()
+        point = ingest.rewind_point()
         await ingest.write(SOME)
-        await ingest.rewind(mark)
+        await ingest.rewind(point)
         assert memory.held_bytes == 0
         await ingest.write(SOME)
         ingest.write_out()
@@ -159,7 +159,7 @@ def test_what_is_written_early_while_another_piece_is_waited_for_stays_in_order(
         await asyncio.sleep(0)
         ingest._job.add_done_callback(write_early)
         await flushing
-        ingest.mark()
+        ingest.rewind_point()
         await ingest.write(b"c")
         await ingest.flush()
         return b"".join(appended)[-2:], memory.held_bytes

@@ -45,7 +45,7 @@ from registry.http.peer.context import AccessContext, ContentContext, PeerContex
 from registry.http.peer.questions import QUESTIONS, AuthenticatedRequest, RequestRefused
 from registry.http.wire.request import body_stream, number, small_body
 from registry.oci.names import Digest, parse_digest, parse_repository
-from registry.oci.ranges import ByteRange, parse_range
+from registry.oci.ranges import ByteRange, parse_single_range
 from registry.ports import PeerResponse, PeerUnreachable
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
@@ -197,7 +197,7 @@ async def _content(context: ContentContext, request: Request, digest: Digest) ->
     size = context.store.held_size(digest)
     if size is None:
         return Response("not here", 404)
-    part = parse_range(request.headers.get("range"), size) if size else None
+    part = parse_single_range(request.headers.get("range"), size) if size else None
     first, length = part if part else (0, size)
     pieces = await context.blob_reader.open_held(digest, ByteRange(first, length))
     if pieces is None:
@@ -209,7 +209,7 @@ async def _content(context: ContentContext, request: Request, digest: Digest) ->
 async def _quarantined_copy(context: ContentContext, request: Request, digest: Digest) -> Response:
     """Return a range of a quarantined copy if the checksums of that range match."""
     size = context.blob_reader.quarantined_size(digest)
-    part = parse_range(request.headers.get("range"), size) if size else None
+    part = parse_single_range(request.headers.get("range"), size) if size else None
     pieces = await context.blob_reader.open_quarantined(digest, ByteRange(*part)) if part else None
     if part is None or pieces is None:
         return Response("not here", 404)
