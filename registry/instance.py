@@ -124,12 +124,12 @@ class Instance:
         serves = self._maintenance is not None and not self.drain.draining and self.cluster.ready
         return serves and blocking_all(self.catalog.database) is None
 
-    def take_worker_notes(self, used: Iterable[Digest], damaged: Iterable[Corruption]) -> None:
+    def take_worker_notes(self, used: Iterable[Digest], corrupt: Iterable[Corruption]) -> None:
         """Apply the report of a worker: the blobs it has read, and the corruption it has met."""
         for digest in used:
             self.cluster.evictor.touch(digest)
-        for digest, offset in damaged:
-            repair = self.cluster.blob_reader.damaged(digest, Corrupt(offset, "a worker met it"))
+        for digest, offset in corrupt:
+            repair = self.cluster.blob_reader.quarantine_and_repair(digest, Corrupt(offset, "a worker met it"))
             task = asyncio.create_task(repair)
             self._repairs.add(task)
             task.add_done_callback(self._repairs.discard)

@@ -93,9 +93,9 @@ class ProcessGroup:
 
     def _note(self) -> None:
         """In the primary: learn what the worker has noted."""
-        self._instance.take_worker_notes(self._reading.used, self._reading.damaged)
+        self._instance.take_worker_notes(self._reading.used, self._reading.corrupt)
         self._reading.used.clear()
-        self._reading.damaged.clear()
+        self._reading.corrupt.clear()
 
     async def _hand_over(self, asked: Asked, scope: Scope, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()

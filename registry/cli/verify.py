@@ -116,5 +116,5 @@ class DataDirectory:
             return "the file is missing"
         except OSError as error:
             return f"the file cannot be read: {error.strerror}"
-        except Corrupt as damage:
-            return str(damage)
+        except Corrupt as corrupt:
+            return str(corrupt)

@@ -49,7 +49,7 @@ class Notes(msgspec.Struct):
     under_way: int = 0
     """The change of the number of requests under way since the last report."""
     used: list[Digest] = []
-    damaged: list[Corruption] = []
+    corrupt: list[Corruption] = []
 
 
 def channel() -> tuple[socket.socket, socket.socket]:

@@ -151,7 +151,7 @@ def _receiver(instance: Instance, receiving: socket.socket) -> Receiver:
         instance.traffic.add(notes.traffic)
         instance.traffic.cut_off += notes.cut_off
         instance.traffic.under_way += notes.under_way
-        instance.take_worker_notes(notes.used, notes.damaged)
+        instance.take_worker_notes(notes.used, notes.corrupt)
 
     return Receiver(receiving, note, instance.cluster.site_lease.request_renewal, instance.clock)
 

@@ -63,9 +63,9 @@ async def _send_notes(reading: ReadOnlyApp, sender: Sender) -> None:
             traffic = reading.traffic
             used = [reading.used.pop() for _ in range(min(len(reading.used), MAX_NOTES_PER_MESSAGE))]
             more = traffic.under_way - reported_under_way
-            notes = Notes(traffic.take(), traffic.cut_off, more, used, reading.damaged[:MAX_NOTES_PER_MESSAGE])
+            notes = Notes(traffic.take(), traffic.cut_off, more, used, reading.corrupt[:MAX_NOTES_PER_MESSAGE])
             traffic.cut_off, reported_under_way = 0, traffic.under_way
-            del reading.damaged[:MAX_NOTES_PER_MESSAGE]
+            del reading.corrupt[:MAX_NOTES_PER_MESSAGE]
         if notes != Notes() and sender.send_notes(notes):
             notes = Notes()
 

@@ -21,7 +21,7 @@ class BackupNote(msgspec.Struct):
     contents: int
     bytes: int
     missing: int
-    """Contents that were damaged or gone, and are not in the backup."""
+    """Contents that were corrupt or missing, and are not in the backup."""
     target: str
 
 

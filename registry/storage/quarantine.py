@@ -45,7 +45,7 @@ class Quarantine:
         self.found = 0
         """The number of contents found corrupt since the start."""
 
-    async def add(self, digest: Digest, damage: Corrupt) -> Quarantined | None:
+    async def add(self, digest: Digest, corrupt: Corrupt) -> Quarantined | None:
         """Quarantine content. Return None when it is intact after all, or quarantined already.
 
         Raises StorageFailed when the catalog cannot be written; the content counts as missing all the same.
@@ -56,13 +56,13 @@ class Quarantine:
                 self._store.pending_quarantine.pop(digest, None)
                 return None
             try:
-                quarantined_copy = await in_executor(partial(self._look_again, row, damage.offset))
+                quarantined_copy = await in_executor(partial(self._look_again, row, corrupt.offset))
             except Corrupt as gone:
                 return await self._take_away(row, None, gone)
             if quarantined_copy is None:
                 self._store.pending_quarantine.pop(digest, None)
                 return None
-            return await self._take_away(row, quarantined_copy, damage)
+            return await self._take_away(row, quarantined_copy, corrupt)
 
     def _look_again(self, row: ContentRow, offset: int) -> VerifiedFile | None:
         """Return the open file of corrupt content, None if it is intact. Raises Corrupt when there is no file."""
@@ -76,16 +76,16 @@ class Quarantine:
         checked.close()
         return None
 
-    async def _take_away(self, row: ContentRow, quarantined_copy: VerifiedFile | None, damage: Corrupt) -> Quarantined:
+    async def _take_away(self, row: ContentRow, quarantined_copy: VerifiedFile | None, corrupt: Corrupt) -> Quarantined:
         if row.digest not in self._store.pending_quarantine:
             self.found += 1
             log.error(
                 LogEvent.BLOB_CORRUPT,
                 "%(digest)s is corrupt, %(problem)s; it is quarantined",
                 digest=row.digest,
-                problem=damage,
+                problem=corrupt,
             )
-        self._store.pending_quarantine[row.digest] = damage.offset
+        self._store.pending_quarantine[row.digest] = corrupt.offset
         try:
             await self._database.write(lambda tx: drop_content(tx, row.digest))
         except BaseException:

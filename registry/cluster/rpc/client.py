@@ -166,12 +166,14 @@ class PeerClient:
                         self._forget(session)
                     yield response
 
-    async def held_size(self, member: Member, digest: Digest, timeout_s: float, damaged: bool = False) -> int | None:
-        """Return the size of a content that a member has on its disk, or None; with `damaged`, the size of its
+    async def held_size(
+        self, member: Member, digest: Digest, timeout_s: float, quarantined: bool = False
+    ) -> int | None:
+        """Return the size of a content that a member has on its disk, or None; with `quarantined`, the size of its
         quarantined copy. Raises PeerUnreachable."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        answer = await self._held(member, LocateRequest(digest, damaged), timeout_s)
+        answer = await self._held(member, LocateRequest(digest, quarantined), timeout_s)
         member.answers_in_s += (loop.time() - begun - member.answers_in_s) * 0.2
         return answer.size
 

@@ -90,8 +90,8 @@ class BlobReader:
                     async for piece in pieces:
                         yield piece
                         offset += len(piece)
-            except Corrupt as damage:
-                await self.damaged(digest, damage)
+            except Corrupt as corrupt:
+                await self.quarantine_and_repair(digest, corrupt)
                 continue
             except SizeDiffers as differs:
                 if differs.size == size:  # of a transfer that was begun for another link
@@ -123,11 +123,11 @@ class BlobReader:
         except Corrupt:
             return None
 
-    async def damaged(self, digest: Digest, damage: Corrupt) -> Transfer | None:
+    async def quarantine_and_repair(self, digest: Digest, corrupt: Corrupt) -> Transfer | None:
         """Quarantine content that was found corrupt, and begin its repair. Return None when it is intact after all,
         quarantined already, or when the catalog cannot be written."""
         try:
-            aside = await self.quarantine.add(digest, damage)
+            aside = await self.quarantine.add(digest, corrupt)
         except StorageFailed as error:
             log.error(
                 LogEvent.QUARANTINE_FAILED,
@@ -161,7 +161,7 @@ class BlobReader:
     async def quarantine_pending(self) -> None:
         """Quarantine corrupt content that could not be quarantined when it was found, unless it is intact by now."""
         for digest, offset in list(self._store.pending_quarantine.items())[:REPAIRS_AT_ONCE]:
-            await self.damaged(digest, Corrupt(offset, "it could not be quarantined before"))
+            await self.quarantine_and_repair(digest, Corrupt(offset, "it could not be quarantined before"))
 
     def retry_repairs(self) -> None:
         """Try again to repair what could not be repaired: a holder may have returned."""
@@ -199,8 +199,8 @@ class BlobReader:
             async with aclosing(pieces):
                 async for piece in pieces:
                     yield piece
-        except Corrupt as damage:
-            await self.damaged(digest, damage)
+        except Corrupt as corrupt:
+            await self.quarantine_and_repair(digest, corrupt)
             raise
 
     def _held(self, digest: Digest, part: ByteRange, size: int | None = None) -> Pieces | None:

@@ -106,10 +106,10 @@ class Locator:
             await asyncio.sleep(RETRY_INTERVAL_S)
         return size
 
-    async def damaged(self, digest: Digest) -> list[tuple[Member, int]]:
+    async def quarantined_holders(self, digest: Digest) -> list[tuple[Member, int]]:
         """Return reachable members with a quarantined copy, and its size: its intact parts can be read."""
         members = self._members.reachable()
-        sizes = await asyncio.gather(*(self._ask(member, digest, damaged=True) for member in members))
+        sizes = await asyncio.gather(*(self._ask(member, digest, quarantined=True) for member in members))
         return [(member, size) for member, size in zip(members, sizes, strict=True) if size is not None]
 
     def _ask_once(self, member: Member, digest: Digest) -> "asyncio.Task[int | None]":
@@ -122,9 +122,9 @@ class Locator:
             task.add_done_callback(lambda _: self._asking.pop(key, None))
         return task
 
-    async def _ask(self, member: Member, digest: Digest, damaged: bool = False) -> int | None:
+    async def _ask(self, member: Member, digest: Digest, quarantined: bool = False) -> int | None:
         try:
-            return await self._peers.held_size(member, digest, REQUEST_TIMEOUT_S, damaged)
+            return await self._peers.held_size(member, digest, REQUEST_TIMEOUT_S, quarantined)
         except PeerUnreachable:
             return None
 

@@ -173,8 +173,8 @@ class Scrubber:
             try:
                 await self._check(row, tallies)
                 right.append(row.digest)
-            except Corrupt as damage:
-                transfer = await self._blob_reader.damaged(row.digest, damage)
+            except Corrupt as corrupt:
+                transfer = await self._blob_reader.quarantine_and_repair(row.digest, corrupt)
                 if transfer is not None:
                     await self._repair(_is_repaired(transfer), tallies)
             except StorageFailed as error:

@@ -353,8 +353,9 @@ class Transfers:
                                 return sources
             if len(found) == 1 and transfer.size not in found and not ingest.size:
                 raise self._differs(transfer, found.pop())
-            for member, size in await self._locator.damaged(transfer.digest) if ingest.size == progress else []:
-                # Copies that are damaged at different places make a whole one, a MiB at a time.
+            quarantined = await self._locator.quarantined_holders(transfer.digest) if ingest.size == progress else []
+            for member, size in quarantined:
+                # Copies that are corrupt at different places make an intact one, a MiB at a time.
                 while size == transfer.size and await self._receive_from(member, transfer, ingest, "quarantined"):
                     if not await self._lacks(transfer, ingest):
                         return sources
@@ -381,7 +382,7 @@ class Transfers:
             await self.transfer(digest, differs.size, uploader).finished()
 
     async def _lacks(self, transfer: Transfer, ingest: Ingest | PassThroughSink) -> bool:
-        """Return whether there are bytes to receive, after what a damaged copy has of them."""
+        """Return whether there are bytes to receive, after the intact part of a quarantined copy is taken."""
         while (
             transfer.quarantined_copy is not None
             and ingest.size < transfer.size
@@ -396,8 +397,8 @@ class Transfers:
     async def _receive_from(
         self, member: Member, transfer: Transfer, ingest: Ingest | PassThroughSink, kind: str
     ) -> bool:
-        """Receive from one holder what is lacking next, to the end or to where a damaged copy may go on. Answers
-        whether all of that came."""
+        """Receive the next missing bytes from one holder, to the end or to where a quarantined copy may continue.
+        Return whether all of them came."""
         end = transfer.size
         if transfer.quarantined_copy is not None or kind == "quarantined":
             end = min(end, ingest.size - ingest.size % CHECK_SPAN_BYTES + CHECK_SPAN_BYTES)

@@ -67,10 +67,10 @@ class ReadOnlyApp:
         self.traffic = Traffic()
         self.used: set[Digest] = set()
         """Blobs that were read, for the primary's eviction."""
-        self.damaged: list[Corruption] = []
+        self.corrupt: list[Corruption] = []
         """Content that proved corrupt while it was sent, for the primary to repair."""
         self._fast_path = FastPath(
-            database, self._store, clock, verify_after_s, self.traffic, self._note_used, self._note_damage
+            database, self._store, clock, verify_after_s, self.traffic, self._note_used, self._note_corruption
         )
 
     def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
@@ -121,14 +121,14 @@ class ReadOnlyApp:
             async with aclosing(pieces):
                 async for piece in pieces:
                     yield piece
-        except Corrupt as damage:
-            self._note_damage(digest, damage.offset)
+        except Corrupt as corrupt:
+            self._note_corruption(digest, corrupt.offset)
             raise
 
-    def _note_damage(self, digest: Digest, offset: int = 0) -> None:
+    def _note_corruption(self, digest: Digest, offset: int = 0) -> None:
         """Record that content is corrupt. This process sends nothing of it any more."""
-        if digest not in self._store.pending_quarantine and len(self.damaged) < MAX_NOTED:
-            self.damaged.append(Corruption(digest, offset))
+        if digest not in self._store.pending_quarantine and len(self.corrupt) < MAX_NOTED:
+            self.corrupt.append(Corruption(digest, offset))
         self._store.pending_quarantine[digest] = offset
 
     def _note_used(self, digest: Digest) -> None:

@@ -21,7 +21,7 @@ class PeerClient:
     def __init__(self):
         self.asked, self.holders, self.silent = [], set(), set()
 
-    async def held_size(self, member, digest, timeout_s, damaged=False):
+    async def held_size(self, member, digest, timeout_s, quarantined=False):
         self.asked.append(member.instance)
         if member.instance in self.silent:
             await asyncio.sleep(timeout_s)
