@@ -30,8 +30,8 @@ def no_member_asked() -> Bug:
     )
 
 
-def pins_ignored() -> Bug:
-    return patch.object(GarbageCollector, "is_pinned", lambda self, digest: False)
+def content_leases_ignored() -> Bug:
+    return patch.object(GarbageCollector, "is_leased", lambda self, digest: False)
 
 
 def released_unseen() -> Bug:

@@ -384,7 +384,7 @@ def test_a_blob_is_kept_of_which_a_client_is_told_while_it_is_collected(monkeypa
     a collector's mark and its release was answered 404 when it pushed the manifest, because other members had dropped
     the link. The link is now re-asserted before the client is told, and a member that releases a blob drops only links
     that the collector knew of before it asked."""
-    image, ask_all, relied = ALL_IMAGES[0], GarbageCollector._ask_all, GarbageCollector.relied
+    image, ask_all, relied = ALL_IMAGES[0], GarbageCollector._ask_all, GarbageCollector.answer_references
 
     async def act(simulation: Simulation) -> None:
         await simulation.start()
@@ -423,7 +423,7 @@ def test_a_blob_is_kept_of_which_a_client_is_told_while_it_is_collected(monkeypa
             if turn:
                 await asyncio.sleep(GRACE_S + 1)
                 monkeypatch.setattr(GarbageCollector, "_ask_all", ask_and_tell)
-                monkeypatch.setattr(GarbageCollector, "relied", answer_late)
+                monkeypatch.setattr(GarbageCollector, "answer_references", answer_late)
             await operator.ask("collect", collecting, "POST", "/_concord/gc", b"{}")
         await asyncio.sleep(1)
         assert await put_again(work, place, "v1")

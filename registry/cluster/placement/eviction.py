@@ -138,7 +138,7 @@ class Evictor:
 
     async def _evict(self, one: UsedRow) -> bool:
         """Evict one content if that is safe. Return whether it was."""
-        if self._is_stopped or self._garbage_collector.is_pinned(one.digest):
+        if self._is_stopped or self._garbage_collector.is_leased(one.digest):
             return False
         self._deciding = one.digest
         if not await self._is_held_by_higher_ones(one.digest):

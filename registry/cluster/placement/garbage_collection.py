@@ -14,8 +14,8 @@ content only when
 
 A member that does not answer ends the pass, since clients may have pushed to it. A member that is gone for good must be
 removed first. A client that was told that a blob exists will not upload it, so the instance that told it takes a lease
-(a pin) on the content, and relies on what is pinned. A pin that is set after its instance has answered the mark would
-not keep others from dropping the link; then the link is re-asserted, and the new link is not dropped.
+on the content, and relies on what is leased. A lease that is taken after its instance has answered the mark would not
+keep others from dropping the link; then the link is re-asserted, and the new link is not dropped.
 """
 
 import asyncio
@@ -139,10 +139,12 @@ class GarbageCollector:
         self._every_s = every_s
         self._since: dict[Digest, float] = {}
         """The times, in loop time, from which on content has been unreferenced."""
-        self._pins: dict[Digest, float] = {}
-        self._asked: dict[Digest, set[Repository]] = {}
-        """Content on which this instance has answered not to rely, oldest answer first, with the repositories in which
-        its link was re-asserted since for a client that was told that it exists."""
+        self._leases: dict[Digest, float] = {}
+        """The ends of leases on content, in loop time, oldest lease first."""
+        self._pending_releases: dict[Digest, set[Repository]] = {}
+        """Content that others may be about to have released, since this instance has answered that it does not rely on
+        it, oldest answer first. The values are the repositories in which its link was re-asserted since then for a
+        client that was told that the content exists."""
         self._lock = asyncio.Lock()
         self.removed = 0
         self.removed_bytes = 0
@@ -152,13 +154,13 @@ class GarbageCollector:
 
     # Protection of content
 
-    def pin(self, digest: Digest) -> None:
+    def take_lease(self, digest: Digest) -> None:
         """Take a lease on content: a client was told that it exists, and may push a manifest that refers to it."""
         now = now_s()
-        self._pins.pop(digest, None)
-        self._pins[digest] = now + CONTENT_LEASE_S
-        while len(self._pins) > MAX_CONTENT_LEASES or next(iter(self._pins.values())) < now:
-            del self._pins[next(iter(self._pins))]
+        self._leases.pop(digest, None)
+        self._leases[digest] = now + CONTENT_LEASE_S
+        while len(self._leases) > MAX_CONTENT_LEASES or next(iter(self._leases.values())) < now:
+            del self._leases[next(iter(self._leases))]
 
     def linked(self, digests: Iterable[Digest]) -> None:
         """Restart the grace period of content to which links have been committed."""
@@ -167,15 +169,15 @@ class GarbageCollector:
 
     def release_pending(self, repository: Repository, digest: Digest) -> bool:
         """Return whether others may be about to drop a link, since this instance has answered not to rely on it."""
-        return digest in self._asked and repository not in self._asked[digest]
+        return digest in self._pending_releases and repository not in self._pending_releases[digest]
 
     def link_reasserted(self, repository: Repository, digest: Digest) -> None:
         """Record that a link was re-asserted which others may be about to drop."""
-        if digest in self._asked:
-            self._asked[digest].add(repository)
+        if digest in self._pending_releases:
+            self._pending_releases[digest].add(repository)
 
-    def is_pinned(self, digest: Digest) -> bool:
-        return self._pins.get(digest, 0.0) > now_s()
+    def is_leased(self, digest: Digest) -> bool:
+        return self._leases.get(digest, 0.0) > now_s()
 
     # A pass
 
@@ -266,7 +268,7 @@ class GarbageCollector:
             links[digest] = links_of(self._catalog.database, digest)
             if number % LOOKED_AT_A_STEP == 0:
                 await asyncio.sleep(0)
-        relied = dict.fromkeys(self._relied(digests), Reason(Code.REFERENCED_HERE))
+        relied = dict.fromkeys(self._relied_upon(digests), Reason(Code.REFERENCED_HERE))
         for member, digest in await self._ask_all(digests):
             relied[digest] = Reason(Code.REFERENCED_ELSEWHERE, _who(member))
         doomed = [digest for digest in digests if digest not in relied and digest in self._since]
@@ -297,8 +299,10 @@ class GarbageCollector:
         for member, answer in zip(members, answers, strict=True):
             if answer.problem:
                 raise Blocked(Code.MEMBER_BLOCKED, _who(member) | {"cause": answer.problem})
-        levels = (self._level(member, question, answer) for member, answer in zip(members, answers, strict=True))
-        if not all(await asyncio.gather(*levels)):
+        synchronizing = (
+            self._synchronize(member, question, answer) for member, answer in zip(members, answers, strict=True)
+        )
+        if not all(await asyncio.gather(*synchronizing)):
             raise Blocked(Code.UPDATES_MISSING)
         return [
             (member, Digest(digest))
@@ -306,9 +310,9 @@ class GarbageCollector:
             for digest in answer.referenced
         ]
 
-    async def _level(self, member: Member, question: ReferenceRequest, answer: ReferenceResponse) -> bool:
-        """Return whether this instance has all that a member had committed when it answered, and vice versa.
-        Mostly that is so, or the frames are on their way; otherwise the two exchange what they have."""
+    async def _synchronize(self, member: Member, question: ReferenceRequest, answer: ReferenceResponse) -> bool:
+        """Exchange with a member until this instance has all that the member had committed when it answered, and vice
+        versa. Mostly that is so, or the frames are on their way. Return whether it succeeded."""
         if answer.applied >= question.published_seq and await self._applied(
             member, answer.incarnation, answer.published_seq
         ):
@@ -378,12 +382,12 @@ class GarbageCollector:
 
     # Answering others
 
-    async def relied(self, asker: Member | None, question: ReferenceRequest) -> ReferenceResponse:
+    async def answer_references(self, asker: Member | None, question: ReferenceRequest) -> ReferenceResponse:
         """Return which of some contents this instance relies on."""
         if asker is not None:
             await self._applied(asker, question.incarnation, question.published_seq)
         applied = asker.applied.contiguous_seq(question.incarnation) if asker is not None else 0
-        relied, unknown = self._relied(map(parse_digest, question.digests)), ""
+        relied, unknown = self._relied_upon(map(parse_digest, question.digests)), ""
         try:
             self._check_all_is_known()
         except Blocked as error:
@@ -391,16 +395,16 @@ class GarbageCollector:
         own = self._incarnation
         return ReferenceResponse(list(relied), unknown, own.number, own.published_seq, applied)
 
-    def _relied(self, digests: Iterable[Digest]) -> list[Digest]:
+    def _relied_upon(self, digests: Iterable[Digest]) -> list[Digest]:
         relied: list[Digest] = []
         for digest in digests:
-            if self.is_pinned(digest) or is_referenced(self._catalog.database, digest):
+            if self.is_leased(digest) or is_referenced(self._catalog.database, digest):
                 relied.append(digest)
             else:
-                self._asked.pop(digest, None)
-                self._asked[digest] = set()
-        while len(self._asked) > MAX_WATCHED:
-            del self._asked[next(iter(self._asked))]
+                self._pending_releases.pop(digest, None)
+                self._pending_releases[digest] = set()
+        while len(self._pending_releases) > MAX_WATCHED:
+            del self._pending_releases[next(iter(self._pending_releases))]
         return relied
 
     async def release(self, links: Links) -> list[Digest]:
@@ -409,7 +413,7 @@ class GarbageCollector:
         def drop(tx: Transaction) -> Steps[list[Digest]]:
             free: list[Digest] = []
             for number, (digest, known) in enumerate(links.items(), 1):
-                if digest in self._asked and self._is_free(tx, digest, known):
+                if digest in self._pending_releases and self._is_free(tx, digest, known):
                     free.append(digest)
                 if number % LOOKED_AT_A_STEP == 0:
                     yield
@@ -420,7 +424,7 @@ class GarbageCollector:
 
     def _is_free(self, tx: Transaction, digest: Digest, links: frozenset[bytes]) -> bool:
         """Return whether nothing relies on a content, nor can have come to: it has no links but these."""
-        is_free = not self.is_pinned(digest) and not is_referenced(tx, digest) and links_of(tx, digest) <= links
+        is_free = not self.is_leased(digest) and not is_referenced(tx, digest) and links_of(tx, digest) <= links
         return is_free and any_not_understood(tx) is None
 
 

@@ -209,7 +209,7 @@ async def _secure(
 async def _relied(
     context: ContentContext, request: AuthenticatedRequest, question: m.ReferenceRequest
 ) -> m.ReferenceResponse:
-    return await context.garbage_collector.relied(context.members.get(request.session.client), question)
+    return await context.garbage_collector.answer_references(context.members.get(request.session.client), question)
 
 
 async def _release(

@@ -79,7 +79,7 @@ async def test_what_is_read_while_room_is_made_stays(monkeypatch):
     catalog = SimpleNamespace(database=SimpleNamespace(write=write))
     store = SimpleNamespace(changing=lambda digest: contextlib.nullcontext(), remove=removing)
     evict = Evictor(
-        budget(100), catalog, store, None, None, None, SimpleNamespace(is_pinned=lambda digest: False), AClock()
+        budget(100), catalog, store, None, None, None, SimpleNamespace(is_leased=lambda digest: False), AClock()
     )
     monkeypatch.setattr(evict, "_is_held_by_higher_ones", says_yes)
     monkeypatch.setattr(evict, "_repositories", lambda digest: [])
