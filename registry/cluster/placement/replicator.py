@@ -36,7 +36,7 @@ RETRY_S = 30.0
 PAGE = 200
 MIN_PACE_S = 0.05
 """Shortest pause between two contents, beside what the bandwidth asks for."""
-MAX_DUE = 100_000
+MAX_PENDING = 100_000
 
 
 class Link(NamedTuple):
@@ -71,18 +71,18 @@ class Replicator:
         self._locator = locator
         self._transfers = transfers
         self._mib_s = mib_s
-        self._due: OrderedDict[Digest, Link] = OrderedDict()
+        self._pending: OrderedDict[Digest, Link] = OrderedDict()
         self._linked: deque[tuple[Repository, list[Fact]]] = deque()
         """New links of large changes that are not processed yet, in pages."""
         self._choosing: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self._gone_over_at = -RESCAN_INTERVAL_S
-        self._gone_over_with: list[Candidate] = []
+        self._last_walk_at = -RESCAN_INTERVAL_S
+        self._last_walk_candidates: list[Candidate] = []
         self._again_at = math.inf
         """The time of the next walk over all links when membership does not change, in loop time."""
-        self.copied = 0
+        self.fetched = 0
         """Contents fetched because the policy assigns them to this instance."""
-        self.lacking = 0
+        self.missing = 0
         """Assigned contents that no holder could send, as of the last walk over all links."""
 
     def candidates(self) -> list[Candidate]:
@@ -97,7 +97,7 @@ class Replicator:
     def stop(self) -> None:
         """Fetch no more replicas, and count as a proxy from now on."""
         self._keeps = self._counts = False
-        self._due.clear()
+        self._pending.clear()
         self._linked.clear()
 
     def designated(self, repository: Repository, digest: Digest) -> list[Candidate]:
@@ -127,10 +127,10 @@ class Replicator:
         for fact in links:
             link = Link(Digest(fact.key), fact.size, fact.writer)
             if self._lacks(link.digest) and self._is_mine(repository, link.digest):
-                if len(self._due) >= MAX_DUE:
+                if len(self._pending) >= MAX_PENDING:
                     self._again_at = 0.0
                     return
-                self._due[link.digest] = link
+                self._pending[link.digest] = link
                 self._wake.set()
 
     def close(self) -> None:
@@ -138,25 +138,25 @@ class Replicator:
             self._choosing.cancel()
 
     @property
-    def due(self) -> int:
+    def pending(self) -> int:
         """Return how many contents are waiting to be fetched."""
-        return len(self._due)
+        return len(self._pending)
 
     async def run(self) -> None:
-        """Fetch what is due, and walk over all links at intervals, for ever."""
+        """Fetch what is pending, and walk over all links at intervals, for ever."""
         if not self._keeps:
             return
         async with asyncio.TaskGroup() as group:
             for _ in range(AT_ONCE):
-                group.create_task(self._fetch_due())
-            group.create_task(self._go_over_often())
+                group.create_task(self._fetch_pending())
+            group.create_task(self._walk_at_intervals())
 
-    async def _fetch_due(self) -> None:
+    async def _fetch_pending(self) -> None:
         while True:
-            while not self._due:
+            while not self._pending:
                 self._wake.clear()
                 await self._wake.wait()
-            _, link = self._due.popitem(last=False)
+            _, link = self._pending.popitem(last=False)
             if not await self._copy(link):
                 self._try_again(self._members.may_recover())
 
@@ -169,7 +169,7 @@ class Replicator:
             if await self._locator.size_anywhere(link.digest) is not None:
                 if self._lacks(link.digest):  # else it has come while others were asked
                     await self._transfers.bring(link.digest, link.size, uploader)
-                    self.copied += 1
+                    self.fetched += 1
                 return True
         except (ContentUnreachable, TransferFailed, StorageFailed) as error:
             log.warning(
@@ -180,22 +180,22 @@ class Replicator:
             )
         return False
 
-    async def _go_over_often(self) -> None:
+    async def _walk_at_intervals(self) -> None:
         while True:
             candidates = self.candidates()
             if (
                 now_s() >= self._again_at
-                or candidates != self._gone_over_with
-                or now_s() - self._gone_over_at >= RESCAN_INTERVAL_S
+                or candidates != self._last_walk_candidates
+                or now_s() - self._last_walk_at >= RESCAN_INTERVAL_S
             ):
-                self._again_at, self._gone_over_with = math.inf, candidates
-                await self._go_over()
-                self._gone_over_at = now_s()
+                self._again_at, self._last_walk_candidates = math.inf, candidates
+                await self._walk()
+                self._last_walk_at = now_s()
             await asyncio.sleep(CHECK_INTERVAL_S)
 
-    async def _go_over(self) -> None:
+    async def _walk(self) -> None:
         """Walk over all links and fetch what is assigned to this instance and missing, at the configured rate."""
-        lacking, soon, last = 0, False, ""
+        missing, soon, last = 0, False, ""
         while digests := await self._queries.links_not_held(last, PAGE):
             for digest in digests:
                 repositories = self._queries.links_of(digest)
@@ -205,12 +205,12 @@ class Replicator:
                     if await self._copy(Link(digest, size, writer)):
                         await asyncio.sleep(size / (self._mib_s * MIB))
                     else:
-                        lacking += 1
+                        missing += 1
                         soon = soon or self._members.may_recover()
             last = digests[-1]
             await asyncio.sleep(MIN_PACE_S)
-        self.lacking = lacking
-        if lacking:
+        self.missing = missing
+        if missing:
             self._try_again(soon)
 
     def _try_again(self, soon: bool) -> None:

@@ -96,7 +96,7 @@ class Scrubber:
         self._window_bytes = max(1, min(spans, MAX_SPANS)) * CHECK_SPAN_BYTES
         self._every_ms = to_ms(config.scrub_interval_s)
         self._bodies_due_at = now_s() + FIRST_BODIES_CHECK_S
-        self._asked = asyncio.Event()
+        self._requested = asyncio.Event()
         self._repairs: set[asyncio.Task[None]] = set()
         self.running: Pass | None = None
         """The full pass under way; None without one."""
@@ -111,7 +111,7 @@ class Scrubber:
         if self.running is not None:
             return False
         self.running = Pass(self._clock.now_ms(), total_bytes=content_bytes(self._catalog.database))
-        self._asked.set()
+        self._requested.set()
         return True
 
     def oldest_check_ms(self) -> int | None:
@@ -127,16 +127,16 @@ class Scrubber:
             elif self._in_background:
                 await self._check_due()
             if self.running is None:
-                self._asked.clear()
+                self._requested.clear()
                 try:
                     async with asyncio.timeout(CHECK_INTERVAL_S):
-                        await self._asked.wait()
+                        await self._requested.wait()
                 except TimeoutError:
                     pass
 
-    async def _full_pass(self, asked: Pass) -> None:
+    async def _full_pass(self, full: Pass) -> None:
         log.info(LogEvent.SCRUB_STARTED, "all content is being checked")
-        tallies = [self.all, asked]
+        tallies = [self.all, full]
         upto = last_content(self._catalog.database)  # what comes meanwhile is checked as it comes
         number, rows = content_between(self._catalog.database, 0, upto, BATCH)
         while rows:
@@ -145,14 +145,14 @@ class Scrubber:
         await self._check_bodies(tallies)
         while self._repairs:
             await asyncio.wait(self._repairs)
-        asked.ended_ms = self._clock.now_ms()
-        self.last, self.running = asked, None
+        full.ended_ms = self._clock.now_ms()
+        self.last, self.running = full, None
         log.info(
             LogEvent.SCRUB_FINISHED,
             "all content was checked: %(contents)d contents, %(corrupt)d corrupt, %(repaired)d repaired",
-            contents=asked.contents,
-            corrupt=asked.corrupt,
-            repaired=asked.repaired,
+            contents=full.contents,
+            corrupt=full.corrupt,
+            repaired=full.repaired,
         )
 
     async def _check_due(self) -> None:

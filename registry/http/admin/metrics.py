@@ -206,12 +206,12 @@ def _content(context: PlacementContext) -> Iterator[Metric]:
     """Copies, collection and damage."""
     copies, collect, contents = context.replicator, context.garbage_collector, context.blob_reader
     yield _gauge(
-        "copies_pending", "blobs that the policy assigns to this instance and that are being fetched", copies.due
+        "copies_pending", "blobs that the policy assigns to this instance and that are being fetched", copies.pending
     )
     yield _gauge(
-        "copies_missing", "blobs that the policy assigns to this instance and that no holder could send", copies.lacking
+        "copies_missing", "blobs that the policy assigns to this instance and that no holder could send", copies.missing
     )
-    yield _counter("copies_fetched", "blobs fetched because the policy assigns them to this instance", copies.copied)
+    yield _counter("copies_fetched", "blobs fetched because the policy assigns them to this instance", copies.fetched)
     evict = context.evictor
     yield _counter("evicted_blobs", "blobs evicted, which other instances hold", evict.evicted)
     yield _counter("evicted_bytes", "bytes of evicted blobs", evict.evicted_bytes)

@@ -91,9 +91,9 @@ async def status(admin: AdminContext, request: Request) -> Response:
                 "policy": policy(placement),
                 "policy_digest": placement.policy.digest,
                 "sites_without_instances": members.watch.empty_sites(),
-                "pending": placement.replicator.due,
-                "missing": placement.replicator.lacking,
-                "fetched": placement.replicator.copied,
+                "pending": placement.replicator.pending,
+                "missing": placement.replicator.missing,
+                "fetched": placement.replicator.fetched,
             },
             "evicted": {"blobs": placement.evictor.evicted, "bytes": placement.evictor.evicted_bytes},
             "collected": {
