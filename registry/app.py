@@ -51,7 +51,7 @@ def _oci(instance: Instance) -> OciContext:
         database=database,
         documents=documents,
         clock=clock,
-        sync=cluster,
+        replication=cluster,
         blob_reader=cluster.blob_reader,
         evictor=cluster.evictor,
         garbage_collector=cluster.garbage_collector,
@@ -63,7 +63,7 @@ def _oci(instance: Instance) -> OciContext:
         database=database,
         documents=documents,
         clock=clock,
-        sync=cluster,
+        replication=cluster,
         bodies=cluster.bodies,
         write_concern=cluster.write_concern,
         memory=ManifestMemoryBudget(),
@@ -74,7 +74,7 @@ def _oci(instance: Instance) -> OciContext:
     )
     uploads = UploadContext(
         blobs=blobs,
-        sync=cluster,
+        replication=cluster,
         catalog=catalog,
         clock=clock,
         uploads=instance.uploads,

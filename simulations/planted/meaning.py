@@ -102,7 +102,7 @@ def mount_not_waited_for() -> Bug:
     mount = blobs.mount_blob
 
     async def hasty(context: Any, *arguments: Any) -> Any:
-        with patch.object(context.sync, "await_acknowledgements", nothing_async):
+        with patch.object(context.replication, "await_acknowledgements", nothing_async):
             return await mount(context, *arguments)
 
     return patch.object(uploads, "mount_blob", hasty)

@@ -73,9 +73,9 @@ async def _protect(context: BlobContext, repository: Repository, digest: Digest)
     """Keep a blob that a client will rely on: a client that learns that a blob exists does not upload it. If this
     instance has agreed to release the blob, other members may be about to drop its link; the link is then
     re-asserted, so that it outlives them. Raises BlobUnknown if they were faster."""
-    collect = context.garbage_collector
-    collect.pin(digest)
-    if not collect.release_pending(repository, digest):
+    collector = context.garbage_collector
+    collector.take_lease(digest)
+    if not collector.release_pending(repository, digest):
         return
 
     def link(tx: Transaction) -> Change | None:
@@ -85,15 +85,15 @@ async def _protect(context: BlobContext, repository: Repository, digest: Digest)
         change = await context.database.write(link)
     if change is None:
         raise BlobUnknown("there is no such blob in this repository any more", {"digest": digest})
-    collect.link_reasserted(repository, digest)
-    await context.sync.await_acknowledgements(change)
+    collector.link_reasserted(repository, digest)
+    await context.replication.await_acknowledgements(change)
 
 
 async def find_blob(context: BlobContext, repository: Repository, digest: Digest) -> BlobRow:
     """A blob's link. Raises BlobUnknown when there is none, here or at anyone who may know more."""
     row = context.queries.blob(repository, digest)
     if row is None:
-        await context.sync.read_repair(repository)
+        await context.replication.read_repair(repository)
         row = context.queries.blob(repository, digest)
     if row is None:
         raise BlobUnknown("there is no such blob in this repository", {"digest": digest})
@@ -144,7 +144,7 @@ async def mount_blob(
     row = find()
     if row is None and source is not None:
         try:
-            await context.sync.read_repair(source)
+            await context.replication.read_repair(source)
         except NeedsUpgrade:
             return None
         row = find()
@@ -162,16 +162,16 @@ async def mount_blob(
 
     change = await context.database.write(link)
     if change is not None:
-        await context.sync.await_acknowledgements(change)
+        await context.replication.await_acknowledgements(change)
     return change
 
 
 async def delete(context: BlobContext, request: Request, repository: Repository, digest: Digest) -> Response:
     """DELETE of a blob: it can no longer be read in this repository. Content is collected elsewhere."""
-    await context.sync.sync_before_delete(repository)
+    await context.replication.sync_before_delete(repository)
 
     def unlink(tx: Transaction) -> Change:
         return delete_blob(tx, context.documents, repository, digest)
 
-    await context.sync.await_acknowledgements(await context.database.write(unlink))
+    await context.replication.await_acknowledgements(await context.database.write(unlink))
     return Response(status_code=202)

@@ -30,11 +30,11 @@ from registry.storage.uploads import Uploads
 from registry.telemetry.refusals import Refusals
 
 
-class RepositorySync(Protocol):
-    """The exchanges with other members that a request awaits before it is answered."""
+class RepositoryReplication(Protocol):
+    """The exchanges with other members that a request waits for before it is answered."""
 
     async def read_repair(self, repository: Repository) -> None:
-        """Ask who may know more of a repository, before a miss is answered. Raises NeedsUpgrade."""
+        """Ask the members that may know more of a repository, before a miss is answered. Raises NeedsUpgrade."""
 
     async def sync_before_delete(self, repository: Repository) -> None:
         """Fetch what reachable members know more, so that a delete deletes that too."""
@@ -49,7 +49,7 @@ class ListContext:
 
     queries: Queries
     database: Database
-    sync: RepositorySync
+    replication: RepositoryReplication
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class BlobContext:
     database: Database
     documents: Documents
     clock: Clock
-    sync: RepositorySync
+    replication: RepositoryReplication
     blob_reader: BlobReader
     evictor: Evictor
     garbage_collector: GarbageCollector
@@ -76,7 +76,7 @@ class ManifestContext:
     database: Database
     documents: Documents
     clock: Clock
-    sync: RepositorySync
+    replication: RepositoryReplication
     bodies: ManifestBodies
     write_concern: WriteConcern
     memory: ManifestMemoryBudget
@@ -94,7 +94,7 @@ class UploadContext:
 
     blobs: BlobContext
     """For mounts, which upload requests may ask for."""
-    sync: RepositorySync
+    replication: RepositoryReplication
     catalog: Catalog
     clock: Clock
     uploads: Uploads

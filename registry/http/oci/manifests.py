@@ -35,7 +35,7 @@ async def get(context: ManifestContext, request: Request, repository: Repository
     """GET and HEAD of a manifest by tag or digest. Accept does not change the answer."""
     row = _find(context, repository, reference)
     if row is None:
-        await context.sync.read_repair(repository)
+        await context.replication.read_repair(repository)
         row = _find(context, repository, reference)
     if row is None:
         raise ManifestUnknown("there is no such manifest", {"reference": reference[:200]})
@@ -92,7 +92,7 @@ async def put(context: ManifestContext, request: Request, repository: Repository
             )
         manifest = await run_in_steps(read_pushed(body, media_type(request)))
         change = await _push(context, repository, Pushed(computed, body, manifest, tags))
-    await context.sync.await_acknowledgements(change)
+    await context.replication.await_acknowledgements(change)
     del body  # holders are waited for now, and who waits keeps nothing of it in memory
     change = change._replace(bodies=())
     await context.write_concern.wait(repository, computed, change)
@@ -124,7 +124,7 @@ async def _push(context: ManifestContext, repository: Repository, pushed: Pushed
     try:
         return await context.database.write_in_steps(push)
     except ManifestBlobUnknown:
-        await context.sync.read_repair(repository)
+        await context.replication.read_repair(repository)
         return await context.database.write_in_steps(push)
 
 
@@ -143,7 +143,7 @@ async def delete(context: ManifestContext, request: Request, repository: Reposit
     digest: Digest | None = parse_digest(reference) if ":" in reference else None
     if digest is None and not is_tag(reference):
         raise ManifestInvalid("invalid tag or digest in the path", {"tag": reference[:200]})
-    await context.sync.sync_before_delete(repository)
+    await context.replication.sync_before_delete(repository)
     documents = context.documents
 
     def remove(tx: Transaction) -> Steps[Change]:
@@ -151,5 +151,5 @@ async def delete(context: ManifestContext, request: Request, repository: Reposit
             return (yield from delete_manifest(tx, documents, repository, digest))
         return delete_tag(tx, documents, repository, Tag(reference))
 
-    await context.sync.await_acknowledgements(await context.database.write_in_steps(remove))
+    await context.replication.await_acknowledgements(await context.database.write_in_steps(remove))
     return Response(status_code=202)

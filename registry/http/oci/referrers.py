@@ -45,7 +45,7 @@ async def list_referrers(context: ListContext, request: Request, repository: Rep
         raise Unsupported('invalid "last": expected the one of a link to a next page', 400)
     database = context.database
     if not context.queries.repository_exists(repository):
-        await context.sync.read_repair(repository)
+        await context.replication.read_repair(repository)
     question = Question(repository, subject, wanted, position)
     with database.one_step():
         page = _page(database.reading, question) if has_few_referrers(database, question) else None

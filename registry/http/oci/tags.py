@@ -20,7 +20,7 @@ async def list_tags(context: ListContext, request: Request, repository: Reposito
     """GET of a repository's tags: all of them, or `n` behind `last`."""
     queries = context.queries
     if not queries.repository_exists(repository):
-        await context.sync.read_repair(repository)
+        await context.replication.read_repair(repository)
         if not queries.repository_exists(repository):
             raise NameUnknown("there is no such repository", {"name": repository})
     return _listed(

@@ -135,7 +135,7 @@ async def handle_upload_request(context: UploadContext, wanted: UploadRequest) -
             change = await uploads.finish(
                 name, wanted.repository, wanted.digest, wanted.body, wanted.span, wanted.network
             )
-            await context.sync.await_acknowledgements(change)
+            await context.replication.await_acknowledgements(change)
             return _created_response(wanted.repository, wanted.digest)
         if wanted.method == "DELETE":
             await uploads.cancel(name, wanted.repository)
