@@ -2,8 +2,8 @@
 
 One that has been told by a neighbour's heartbeat of a change, and has gone without it for a while, is not ready; one
 that becomes ready after a start while nothing is lost, or answers a client before, has what its neighbours had when it
-started; and of another's changes none counts as applied that is not here: by that it confirms writes, and knows what to
-ask for.
+started; and of another's changes none counts as applied that is not here: by that it acknowledges writes, and knows
+what to ask for.
 """
 
 from collections import defaultdict

@@ -79,7 +79,9 @@ PLANTED = [
     Planted("digest unchecked on fetch", network.digest_unchecked_on_fetch, ("flipped-bit",), 40),
     Planted("reads unchecked", network.reads_unchecked, ("flipped-bit",), 20),
     Planted("site not waited for", network.site_not_waited_for, (), 15, ("eu", "eu")),
-    Planted("confirmed before commit", network.confirmed_before_commit, (), 15, ("eu", "eu"), (("executor_s", 0.03),)),
+    Planted(
+        "acknowledged before commit", network.acknowledged_before_commit, (), 15, ("eu", "eu"), (("executor_s", 0.03),)
+    ),
     Planted("readers check nothing", network.readers_check_nothing, ("flipped-bit",), 20),
     Planted("lookups that miss", network.lookups_that_miss, (), 20),
     Planted("no catching up", network.no_catching_up, ("loss", "absence"), 6),
@@ -112,7 +114,7 @@ PLANTED = [
     Planted("gaps not seen", absence.gaps_not_seen, (), 1, ("eu", "us"), scenario=scenarios.pull_after_a_gap),
     Planted("copies not waited for", collection.copies_not_waited_for, ("disk-destroyed",), 24, ("eu", "us"), _COPIED),
     Planted("no member asked", collection.no_member_asked, ("bus-cut",), 24, ("eu", "eu"), _COLLECTED),
-    Planted("pins ignored", collection.pins_ignored, (), 24, chosen=_COLLECTED),
+    Planted("content leases ignored", collection.content_leases_ignored, (), 24, chosen=_COLLECTED),
     Planted("released unseen", collection.released_unseen, (), 24, ("eu", "us"), _FAR),
     Planted("grace ignored", collection.grace_ignored, (), 4, chosen=_COLLECTED),
     Planted(

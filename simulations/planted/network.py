@@ -69,8 +69,8 @@ def site_not_waited_for() -> AbstractContextManager[Any]:
     return patch.object(Acknowledgements, "wait", nothing_async)
 
 
-def confirmed_before_commit() -> AbstractContextManager[Any]:
-    """Members confirm what they have received, not what they have committed."""
+def acknowledged_before_commit() -> AbstractContextManager[Any]:
+    """Members acknowledge what they have received, not what they have committed."""
     receive = Gossip._receive_change
 
     async def hasty(self: Gossip, frame: Any, sender: str) -> None:

@@ -215,7 +215,7 @@ def test_who_has_caught_up_just_now_is_not_expected_to_be_waited_for(since_s):
             await (going_on if frame.sequence == missed else asyncio.Event()).wait()
             await apply(frame, incoming)
 
-        applier._apply, applier._confirm = late, lambda: None
+        applier._apply, applier._send_acknowledgements = late, lambda: None
         second.instance.cluster.site_lease._extend = lambda now: None  # its lease lasts: clients may read there
         second.instance.lease.extend(float("inf"))
         while not await work.upload(first, "app", b"missed"):

@@ -141,24 +141,24 @@ class Acknowledgements:
 
     # Acknowledgements of members
 
-    def confirmed(self, member: Member, sequences: Collection[int], applied: int) -> None:
+    def acknowledged(self, member: Member, sequences: Collection[int], applied: int) -> None:
         """Note that a member of the own site has committed some changes, and all changes up to `applied`."""
         if sequences:
             self._acknowledged_s[member.instance] = now_s()
         for sequence in sequences:
-            self._confirm(member.instance, sequence)
+            self._acknowledge(member.instance, sequence)
         self.caught_up(member, applied)
 
     def echoed(self, sequence: int | None) -> None:
         """Note that an own frame has come back from the bus: a change, or a heartbeat (None)."""
         self._bus_is_heard = True
         if sequence is not None:
-            self._confirm(BUS, sequence)
+            self._acknowledge(BUS, sequence)
 
     def caught_up(self, member: Member, applied: int) -> None:
         """Note that a member of the own site has all changes up to `applied`."""
         for sequence in [sequence for sequence in self._waits if sequence <= applied]:
-            self._confirm(member.instance, sequence)
+            self._acknowledge(member.instance, sequence)
         if self._may_return(member.instance, applied):
             self._readmit(member.instance)
         if member.instance in self._lapsing:
@@ -220,7 +220,7 @@ class Acknowledgements:
         overdue = (w.push_at_s for w in self._waits.values() if w.is_overdue and instance in w.missing)
         return min((at_s - DIRECT_PUSH_AFTER_S for at_s in overdue), default=now)
 
-    def _confirm(self, instance: str, sequence: int) -> None:
+    def _acknowledge(self, instance: str, sequence: int) -> None:
         wait = self._waits.get(sequence)
         if wait is not None:
             wait.missing.discard(instance)

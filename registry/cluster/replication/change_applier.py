@@ -80,7 +80,7 @@ class ChangeApplier:
             while True:
                 await self._holding.wait()
                 await asyncio.sleep(HOLD_CHECK_S)
-                self._await_all(self._early.overdue(self._loop_ms()))
+                self._replace_by_diffs(self._early.overdue(self._loop_ms()))
                 if not self._early.items:
                     self._holding.clear()
         finally:
@@ -95,7 +95,7 @@ class ChangeApplier:
 
     def await_diff(self, frame: Frame, document: str, needs: Vector) -> None:
         """Expect a change by a diff, since its frame only announces it: it is here once the document covers `needs`."""
-        self._await(document, [_Awaited(frame, needs)])
+        self._await_diffs(document, [_Awaited(frame, needs)])
 
     async def _apply(self, frame: Frame, incoming: Incoming) -> None:
         try:
@@ -113,7 +113,7 @@ class ChangeApplier:
         except StorageFailed as error:
             self._outcomes["not stored"] += 1
             log.error(LogEvent.UPDATE_WRITE_FAILED, "a change could not be stored: %(error)s", error=error)
-            self._await(incoming.document, [_Awaited.by_diff(frame, incoming)])
+            self._await_diffs(incoming.document, [_Awaited.by_diff(frame, incoming)])
         except CrdtError as error:
             self._outcomes["refused"] += 1
             log.error(
@@ -133,13 +133,13 @@ class ChangeApplier:
             member.applied.note(frame.incarnation, frame.sequence)
             if member.beat.site == self._members.own_site and frame.incarnation == member.beat.incarnation:
                 if not self._to_acknowledge:
-                    asyncio.get_running_loop().call_soon(self._confirm)
+                    asyncio.get_running_loop().call_soon(self._send_acknowledgements)
                 self._to_acknowledge.setdefault(member.instance, (member, []))[1].append(frame.sequence)
 
-    def _confirm(self) -> None:
-        """Confirm all that was committed together in one message for each instance."""
-        confirming, self._to_acknowledge = self._to_acknowledge, {}
-        for member, sequences in confirming.values():
+    def _send_acknowledgements(self) -> None:
+        """Acknowledge all that was committed together, in one message to each instance."""
+        acknowledging, self._to_acknowledge = self._to_acknowledge, {}
+        for member, sequences in acknowledging.values():
             self._sender.acknowledge(member, sequences)
 
     def on_advanced(self, document: str, vector: Vector) -> None:
@@ -162,15 +162,15 @@ class ChangeApplier:
         self._holding.set()
         size = len(incoming.raw) + sum(map(len, incoming.bodies))
         dropped = self._early.hold(incoming.document, incoming.needs, (frame, incoming), size, self._loop_ms())
-        self._await_all(dropped)
+        self._replace_by_diffs(dropped)
 
-    def _await_all(self, dropped: dict[str, list[tuple[Frame, Incoming]]]) -> None:
+    def _replace_by_diffs(self, dropped: dict[str, list[tuple[Frame, Incoming]]]) -> None:
         for document, items in dropped.items():
             self._outcomes["overdue"] += 1
-            self._await(document, [_Awaited.by_diff(frame, incoming) for frame, incoming in items])
+            self._await_diffs(document, [_Awaited.by_diff(frame, incoming) for frame, incoming in items])
 
-    def _await(self, document: str, entries: list["_Awaited"]) -> None:
-        """These changes will come by a diff."""
+    def _await_diffs(self, document: str, entries: list["_Awaited"]) -> None:
+        """Ask for a diff of a document, which brings these changes."""
         if len(self._awaiting) < MAX_AWAITING:
             self._awaiting.setdefault(document, []).extend(entries)
         self._diffs.request_diff(entries[-1].frame.sender.hex(), document)

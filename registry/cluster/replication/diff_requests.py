@@ -65,16 +65,16 @@ class DiffRequests:
         if due in self._due:
             self._due_again[due] = instance  # the answer that is on its way may have been given before this change
         elif len(self._due) < MAX_DUE:
-            task = self._due[due] = asyncio.create_task(self._repair(instance, document))
-            task.add_done_callback(lambda task: self._repaired(due, task))
+            task = self._due[due] = asyncio.create_task(self._exchange_document(instance, document))
+            task.add_done_callback(lambda task: self._exchanged(due, task))
 
-    def _repaired(self, due: "_Due", task: "asyncio.Task[None]") -> None:
+    def _exchanged(self, due: _Due, task: "asyncio.Task[None]") -> None:
         del self._due[due]
         again = self._due_again.pop(due, None)
         if again is not None and not task.cancelled():
             self.request_diff(again, due.document)
 
-    async def _repair(self, instance: str, document: str) -> None:
+    async def _exchange_document(self, instance: str, document: str) -> None:
         """Exchange one document with the sender of a change, or with other members when the sender does not answer."""
         pause = FIRST_RETRY_S
         for _ in range(MAX_RETRIES):

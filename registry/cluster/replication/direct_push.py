@@ -98,7 +98,7 @@ class DirectPush:
                 frames.append(frame)
         answer = await self._peers.ask(member, "/frames", FramesRequest(frames), CommitAcknowledgement, PUSH_TIMEOUT_S)
         if answer.incarnation == self._incarnation.number:
-            self._acknowledgements.confirmed(member, answer.sequences, answer.applied)
+            self._acknowledgements.acknowledged(member, answer.sequences, answer.applied)
             self.pushed += len(answer.sequences)
         if not answer.sequences:
             await asyncio.sleep(RETRY_S)  # it cannot commit them now

@@ -88,7 +88,7 @@ class Gossip:
             elif frame.kind == HEARTBEAT:
                 return self._receive_heartbeat(frame, sender)
             elif frame.kind == ACKNOWLEDGEMENT:
-                self._receive_confirmation(frame, sender)
+                self._receive_acknowledgement(frame, sender)
             else:
                 self._count("unknown kind")
                 return False
@@ -151,16 +151,16 @@ class Gossip:
     def _count(self, outcome: str) -> None:
         self._outcomes[outcome] += 1
 
-    def _receive_confirmation(self, frame: Frame, sender: str) -> None:
-        said = msgspec.msgpack.decode(frame.payload, type=CommitAcknowledgement)
+    def _receive_acknowledgement(self, frame: Frame, sender: str) -> None:
+        acknowledgement = msgspec.msgpack.decode(frame.payload, type=CommitAcknowledgement)
         member = self._members.get(sender)
         if (
             member is not None
-            and said.instance == self._members.own_instance
-            and said.incarnation == self._incarnation.number
+            and acknowledgement.instance == self._members.own_instance
+            and acknowledgement.incarnation == self._incarnation.number
         ):
             self._count("acknowledgement")
-            self._acknowledgements.confirmed(member, said.sequences, said.applied)
+            self._acknowledgements.acknowledged(member, acknowledgement.sequences, acknowledgement.applied)
 
     async def _receive_change(self, frame: Frame, sender: str) -> bool:
         """Return whether it may bring anything: a frame that was recorded and sent again is to cost no transaction."""

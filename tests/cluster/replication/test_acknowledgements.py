@@ -37,10 +37,10 @@ async def test_a_write_waits_for_every_member_of_the_site(site):
     members, acknowledgements = site
     acknowledgements.published(commit=10, sequence=1)
     waiting = asyncio.create_task(acknowledgements.wait(10))
-    acknowledgements.confirmed(members.get(OTHER), [1], 1)
+    acknowledgements.acknowledged(members.get(OTHER), [1], 1)
     await asyncio.sleep(0)
     assert not waiting.done()
-    acknowledgements.confirmed(members.get(THIRD), [1], 1)
+    acknowledgements.acknowledged(members.get(THIRD), [1], 1)
     await asyncio.wait_for(waiting, 0.01)
     assert acknowledgements.missed == 0
 
@@ -48,25 +48,25 @@ async def test_a_write_waits_for_every_member_of_the_site(site):
 async def test_a_member_that_misses_the_patience_is_waited_for_once(site):
     members, acknowledgements = site
     acknowledgements.published(10, 1)
-    acknowledgements.confirmed(members.get(OTHER), [1], 1)
+    acknowledgements.acknowledged(members.get(OTHER), [1], 1)
     assert await waited_s(acknowledgements, 10) >= ACKNOWLEDGEMENT_TIMEOUT_S * 0.9
     assert acknowledgements.missed == 1
     acknowledgements.published(11, 2)
-    acknowledgements.confirmed(members.get(OTHER), [2], 2)
+    acknowledgements.acknowledged(members.get(OTHER), [2], 2)
     assert await waited_s(acknowledgements, 11) < ACKNOWLEDGEMENT_TIMEOUT_S / 2
 
 
 async def miss_one(site):
     members, acknowledgements = site
     acknowledgements.published(10, 1)
-    acknowledgements.confirmed(members.get(OTHER), [1], 1)
+    acknowledgements.acknowledged(members.get(OTHER), [1], 1)
     await acknowledgements.wait(10)
     return members, acknowledgements, members.get(THIRD)
 
 
 async def is_waited_for(members, acknowledgements, sequence):
     acknowledgements.published(100 + sequence, sequence)
-    acknowledgements.confirmed(members.get(OTHER), [sequence], sequence)
+    acknowledgements.acknowledged(members.get(OTHER), [sequence], sequence)
     return await waited_s(acknowledgements, 100 + sequence) >= ACKNOWLEDGEMENT_TIMEOUT_S * 0.9
 
 
@@ -82,9 +82,9 @@ async def test_it_is_waited_for_again_once_it_keeps_step_with_changes(site):
     members, acknowledgements, late = await miss_one(site)
     acknowledgements.published(11, 2)
     acknowledgements.published(12, 3)
-    acknowledgements.confirmed(late, [2], applied=0)
+    acknowledgements.acknowledged(late, [2], applied=0)
     assert not await is_waited_for(members, acknowledgements, 4), "it has not got the first one yet"
-    acknowledgements.confirmed(late, [3], applied=3)
+    acknowledgements.acknowledged(late, [3], applied=3)
     assert await is_waited_for(members, acknowledgements, 5)
 
 
@@ -94,11 +94,11 @@ async def test_one_that_catches_up_while_a_write_waits_is_waited_for_by_that_too
     members, acknowledgements, late = await miss_one(site)
     acknowledgements.published(11, 2)
     waiting = asyncio.create_task(acknowledgements.wait(11))
-    acknowledgements.confirmed(late, [1], applied=1)
-    acknowledgements.confirmed(members.get(OTHER), [2], applied=2)
+    acknowledgements.acknowledged(late, [1], applied=1)
+    acknowledgements.acknowledged(members.get(OTHER), [2], applied=2)
     await asyncio.sleep(0.001)
     assert not waiting.done()
-    acknowledgements.confirmed(late, [2], applied=2)
+    acknowledgements.acknowledged(late, [2], applied=2)
     await asyncio.wait_for(waiting, 0.01)
     assert acknowledgements.missed == 1
 
@@ -106,7 +106,7 @@ async def test_one_that_catches_up_while_a_write_waits_is_waited_for_by_that_too
 async def test_one_that_catches_up_after_that_is_not_given_up_on_again(site):
     members, acknowledgements, late = await miss_one(site)
     acknowledgements.published(11, 2)
-    acknowledgements.confirmed(members.get(OTHER), [2], applied=2)
+    acknowledgements.acknowledged(members.get(OTHER), [2], applied=2)
     acknowledgements.caught_up(late, applied=2)
     await asyncio.sleep(ACKNOWLEDGEMENT_TIMEOUT_S * 1.2)
     assert acknowledgements.missed == 1
@@ -144,7 +144,7 @@ async def excluded(site):
     """A member that has acknowledged nothing, after its leases have lapsed."""
     members, acknowledgements = site
     acknowledgements.published(10, 1)
-    acknowledgements.confirmed(members.get(OTHER), [1], 1)
+    acknowledgements.acknowledged(members.get(OTHER), [1], 1)
     await acknowledgements.wait(10)
     return members, acknowledgements, members.get(THIRD)
 
@@ -153,7 +153,7 @@ async def test_a_write_that_a_member_misses_waits_until_its_leases_have_lapsed(s
     members, acknowledgements = site
     acknowledgements.published(10, 1)
     acknowledgements.published(11, 2)
-    acknowledgements.confirmed(members.get(OTHER), [1, 2], 2)
+    acknowledgements.acknowledged(members.get(OTHER), [1, 2], 2)
     assert LAPSE_S <= await waited_s(acknowledgements, 10) < LAPSE_S + ACKNOWLEDGEMENT_TIMEOUT_S * 3
     assert await waited_s(acknowledgements, 11) < ACKNOWLEDGEMENT_TIMEOUT_S, "an exclusion is waited for once"
     assert (acknowledgements.missed, acknowledgements.excluded) == (1, 1)
@@ -162,11 +162,11 @@ async def test_a_write_that_a_member_misses_waits_until_its_leases_have_lapsed(s
 async def test_a_member_that_acknowledges_late_is_not_excluded(site):
     members, acknowledgements = site
     acknowledgements.published(10, 1)
-    acknowledgements.confirmed(members.get(OTHER), [1], 1)
+    acknowledgements.acknowledged(members.get(OTHER), [1], 1)
     waiting = asyncio.create_task(acknowledgements.wait(10))
     await asyncio.sleep(ACKNOWLEDGEMENT_TIMEOUT_S * 2)
     assert not waiting.done()
-    acknowledgements.confirmed(members.get(THIRD), [1], 1)
+    acknowledgements.acknowledged(members.get(THIRD), [1], 1)
     await asyncio.wait_for(waiting, 0.01)
     await asyncio.sleep(LAPSE_S)
     assert acknowledgements.excluded == 0
@@ -184,12 +184,12 @@ async def test_a_member_that_missed_the_patience_is_granted_no_lease(site):
 async def test_a_lapse_that_was_called_off_does_not_end_a_later_one(site):
     members, acknowledgements = site
     acknowledgements.published(10, 1)
-    acknowledgements.confirmed(members.get(OTHER), [1], 1)
+    acknowledgements.acknowledged(members.get(OTHER), [1], 1)
     await asyncio.sleep(ACKNOWLEDGEMENT_TIMEOUT_S * 1.2)
-    acknowledgements.confirmed(members.get(THIRD), [1], 1)
+    acknowledgements.acknowledged(members.get(THIRD), [1], 1)
     await asyncio.sleep(LAPSE_S * 0.7)
     acknowledgements.published(11, 2)
-    acknowledgements.confirmed(members.get(OTHER), [2], 2)
+    acknowledgements.acknowledged(members.get(OTHER), [2], 2)
     assert await waited_s(acknowledgements, 11) >= LAPSE_S
 
 
@@ -198,9 +198,9 @@ async def test_a_member_that_keeps_step_again_and_hangs_at_once_holds_up_no_writ
     members, acknowledgements = site
     for sequence in (1, 2):
         acknowledgements.published(9 + sequence, sequence)
-    acknowledgements.confirmed(members.get(OTHER), [1, 2], 2)
+    acknowledgements.acknowledged(members.get(OTHER), [1, 2], 2)
     await asyncio.sleep(ACKNOWLEDGEMENT_TIMEOUT_S * 1.2)
-    acknowledgements.confirmed(members.get(THIRD), [1], 1)
+    acknowledgements.acknowledged(members.get(THIRD), [1], 1)
     assert await asyncio.wait_for(waited_s(acknowledgements, 11), LAPSE_S * 2) >= LAPSE_S * 0.9
 
 
@@ -209,11 +209,11 @@ async def test_an_excluded_member_that_has_what_it_lacked_is_waited_for_again(si
     assert not acknowledgements.may_hold_lease(late, 0), "a member that cannot store anything would return each time"
     assert acknowledgements.may_hold_lease(late, 1)
     acknowledgements.published(11, 2)
-    acknowledgements.confirmed(members.get(OTHER), [2], 2)
+    acknowledgements.acknowledged(members.get(OTHER), [2], 2)
     waiting = asyncio.create_task(acknowledgements.wait(11))
     await asyncio.sleep(0.01)
     assert not waiting.done()
-    acknowledgements.confirmed(late, [2], 2)
+    acknowledgements.acknowledged(late, [2], 2)
     await asyncio.wait_for(waiting, 0.01)
 
 
@@ -221,7 +221,7 @@ async def test_a_member_that_is_excluded_again_soon_returns_later(site):
     members, acknowledgements, late = await excluded(site)
     assert acknowledgements.may_hold_lease(late, 1)
     acknowledgements.published(11, 2)
-    acknowledgements.confirmed(members.get(OTHER), [2], 2)
+    acknowledgements.acknowledged(members.get(OTHER), [2], 2)
     await acknowledgements.wait(11)
     assert not acknowledgements.may_hold_lease(late, 2)
     await asyncio.sleep(1.05)
@@ -234,8 +234,8 @@ async def test_a_slow_member_that_keeps_step_is_granted_leases_and_not_excluded(
     late, lag_s, granted = members.get(THIRD), ACKNOWLEDGEMENT_TIMEOUT_S * 2.5, []
     for sequence in range(1, 60):
         acknowledgements.published(10 + sequence, sequence)
-        acknowledgements.confirmed(members.get(OTHER), [sequence], sequence)
-        asyncio.get_running_loop().call_later(lag_s, acknowledgements.confirmed, late, [sequence], sequence)
+        acknowledgements.acknowledged(members.get(OTHER), [sequence], sequence)
+        asyncio.get_running_loop().call_later(lag_s, acknowledgements.acknowledged, late, [sequence], sequence)
         await asyncio.sleep(0.025)
         granted.append(acknowledgements.may_hold_lease(late, max(0, sequence - 6)))
     assert granted.count(True) > 45
@@ -246,11 +246,11 @@ async def test_a_lease_that_is_granted_to_a_slow_member_is_waited_for(site):
     members, acknowledgements = site
     late, loop = members.get(THIRD), asyncio.get_running_loop()
     acknowledgements.published(10, 1)
-    acknowledgements.confirmed(members.get(OTHER), [1], 1)
+    acknowledgements.acknowledged(members.get(OTHER), [1], 1)
     await asyncio.sleep(ACKNOWLEDGEMENT_TIMEOUT_S * 1.2)
-    acknowledgements.confirmed(late, [1], 1)
+    acknowledgements.acknowledged(late, [1], 1)
     acknowledgements.published(11, 2)
-    acknowledgements.confirmed(members.get(OTHER), [2], 2)
+    acknowledgements.acknowledged(members.get(OTHER), [2], 2)
     await asyncio.sleep(ACKNOWLEDGEMENT_TIMEOUT_S * 2)
     granted_at = loop.time()
     assert acknowledgements.may_hold_lease(late, 1)
@@ -264,8 +264,8 @@ async def test_a_member_that_takes_longer_than_a_slow_one_may_is_excluded_in_bou
     late, loop = members.get(THIRD), asyncio.get_running_loop()
     for sequence in range(1, 100):
         acknowledgements.published(10 + sequence, sequence)
-        acknowledgements.confirmed(members.get(OTHER), [sequence], sequence)
-        loop.call_later(0.8, acknowledgements.confirmed, late, [sequence], sequence)
+        acknowledgements.acknowledged(members.get(OTHER), [sequence], sequence)
+        loop.call_later(0.8, acknowledgements.acknowledged, late, [sequence], sequence)
         if sequence == 20:
             waiting, begun = asyncio.create_task(acknowledgements.wait(10 + sequence)), loop.time()
         await asyncio.sleep(0.02)
@@ -278,8 +278,8 @@ async def test_a_change_whose_acknowledgement_was_lost_is_acknowledged_by_a_late
     members, acknowledgements = site
     acknowledgements.published(10, 1)
     acknowledgements.published(11, 2)
-    acknowledgements.confirmed(members.get(OTHER), [1, 2], 2)
-    acknowledgements.confirmed(members.get(THIRD), [2], 2)
+    acknowledgements.acknowledged(members.get(OTHER), [1, 2], 2)
+    acknowledgements.acknowledged(members.get(THIRD), [2], 2)
     assert await waited_s(acknowledgements, 10) < ACKNOWLEDGEMENT_TIMEOUT_S / 2
 
 
@@ -324,7 +324,7 @@ async def test_reads_that_wait_at_a_member_that_is_excluded_again_and_again_are_
 async def test_a_change_that_the_bus_has_not_delivered_in_time_is_due_to_be_pushed(site):
     members, acknowledgements = site
     acknowledgements.published(10, 1)
-    acknowledgements.confirmed(members.get(OTHER), [1], 1)
+    acknowledgements.acknowledged(members.get(OTHER), [1], 1)
     assert acknowledgements.unacknowledged() == {}
     await asyncio.wait_for(acknowledgements.push_is_due.wait(), DIRECT_PUSH_AFTER_S * 2)
     assert acknowledgements.unacknowledged() == {THIRD: [1]}
@@ -334,8 +334,8 @@ async def test_changes_are_pushed_at_once_to_a_member_that_the_bus_does_not_reac
     members, acknowledgements = site
     acknowledgements.published(10, 1)
     await asyncio.sleep(DIRECT_PUSH_AFTER_S * 1.2)
-    acknowledgements.confirmed(members.get(OTHER), [1], 1)
-    acknowledgements.confirmed(members.get(THIRD), [1], 1)
+    acknowledgements.acknowledged(members.get(OTHER), [1], 1)
+    acknowledgements.acknowledged(members.get(THIRD), [1], 1)
     acknowledgements.push_is_due.clear()
     acknowledgements.published(11, 2)
     assert acknowledgements.push_is_due.is_set()

@@ -1,4 +1,4 @@
-"""What goes into a frame, what is only announced, and where confirmations go."""
+"""What goes into a frame, what is only announced, and where acknowledgements go."""
 
 import os
 from collections import Counter
@@ -68,7 +68,7 @@ def test_whatever_is_carried_fits():
 
 
 @pytest.mark.parametrize("called", ["eu", "old"])
-async def test_a_confirmation_goes_to_where_the_member_listens_whatever_it_calls_the_site(called):
+async def test_an_acknowledgement_goes_to_where_the_member_listens_whatever_it_calls_the_site(called):
     """While a site is renamed, its members listen under two names."""
     own, other, shared = "0" * 32, "1" * 32, "http://site:1"
     published = []
@@ -82,5 +82,5 @@ async def test_a_confirmation_goes_to_where_the_member_listens_whatever_it_calls
     beat = Heartbeat(called, "http://other:1", shared, "1", 1, 0, 0, bytes(16), {})
     assert members.receive_heartbeat(other, beat, 1, on_bus=False)
     applier._applied(Frame(CHANGE, bytes.fromhex(other), 1, 1, b""))
-    applier._confirm()
+    applier._send_acknowledgements()
     assert published == [called]
