@@ -2,12 +2,13 @@
 handlers what they use of it."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from prometheus_client.registry import CollectorRegistry
 
 from registry.capabilities import OWN, Abilities
 from registry.catalog.catalog import Catalog
+from registry.catalog.change_sink import CommitObserver
 from registry.catalog.compactor import Compactor
 from registry.catalog.understanding import blocking_all
 from registry.cluster.node import Cluster
@@ -53,10 +54,11 @@ class Instance:
         lease: ReadLease | None = None,
         in_place: bool = False,
         abilities: Abilities = OWN,
+        observers: Sequence[CommitObserver] = (),
     ) -> None:
         """Opens the catalog. `lease` is shared with the other processes, if there are any; `in_place` of a process that
-        has just died; `abilities` are those of this version, but in simulations of a later one. Raises CannotStart, and
-        what a damaged database raises."""
+        has just died; `abilities` are those of this version, but in simulations of a later one; `observers` are the
+        checkers of simulations. Raises CannotStart, and what a damaged database raises."""
         self.config = config
         self.clock = clock
         self.disk = disk
@@ -65,7 +67,7 @@ class Instance:
         self.lease = lease or ReadLease(clock.steady_s)
         self._in_place = in_place
         self.abilities = abilities
-        self.catalog = Catalog(disk, clock, abilities.kinds)
+        self.catalog = Catalog(disk, clock, abilities.kinds, observers)
         self.compactor = Compactor(self.catalog.replica, self.catalog.database)
         self.store = BlobStore(disk, self.catalog.database)
         self.leftovers = Leftovers(self.store, self.catalog.database)

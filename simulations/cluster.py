@@ -60,6 +60,8 @@ class SimulatedCluster:
         self.on_event: Callable[[str], None] = lambda line: None
         """Called with a line for each event that the trace counts."""
         self.on_frame: list[Callable[[Node], None]] = []
+        self.on_commit: list[Callable[[Node], None]] = []
+        """Called when a commit of an instance is durable, before anything follows from it."""
         self.on_born: list[Callable[[Node, Instance], None]] = []
         """Called with an instance before it starts."""
 

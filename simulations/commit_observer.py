@@ -4,12 +4,10 @@ It reads the catalogs of the instances directly, and concludes nothing from what
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from crdt.delta import decode_delta
 from registry.catalog.queries import KIND
 from registry.cluster.replication.acknowledgements import ACKNOWLEDGEMENT_TIMEOUT_S
-from registry.instance import Instance
 from simulations.checkers.suite import Checkers
 from simulations.cluster import SimulatedCluster
 from simulations.faults import FORGED_TAG
@@ -34,26 +32,7 @@ class CommitObserver:
         self._on_their_way: dict[tuple[str, int, int], tuple[float, dict[str, float]]] = {}
         self._arrived_s: dict[tuple[str, int, int], dict[str, float]] = {}
         """When each instance was first seen to have a fact."""
-        cluster.on_born.append(self._watch_writes)
-        cluster.on_frame.append(self.observe)
-
-    def _watch_writes(self, node: Node, instance: Instance) -> None:
-        database = instance.catalog.database
-        write = database.write
-
-        async def watched(operation: Any) -> Any:
-            result = await write(operation)
-            self.observe(node)
-            return result
-
-        database.write = watched  # type: ignore[method-assign]
-        store = instance.catalog.replica.store_snapshot
-
-        def looked_at_before(tx: Any, compaction: Any, data: bytes) -> None:
-            self.observe(node)  # the log is about to be forgotten
-            store(tx, compaction, data)
-
-        instance.catalog.replica.store_snapshot = looked_at_before  # type: ignore[method-assign]
+        cluster.on_commit.append(self.observe)
 
     def observe(self, node: Node) -> None:
         """Look at what an instance has committed since it was last observed, and have it checked."""

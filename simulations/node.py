@@ -132,7 +132,9 @@ class Node:
             bus.on_publish = lambda frame: cluster.frame_leaves(self, process, frame)
             transport = SimulatedTransport(cluster.network if connected else Network(cluster.packet_simulator), process)
             clock = SimulatedClock(self, process)
-            self.instance = Instance(self._config(), clock, self.disk, bus, transport, abilities=self.abilities)
+            self.instance = Instance(
+                self._config(), clock, self.disk, bus, transport, abilities=self.abilities, observers=[self]
+            )
             cluster.born(self, self.instance)
             await self.instance.start()
             self._leaving = cluster.loop.create_task(self._end_when_left(self.instance))
@@ -177,6 +179,11 @@ class Node:
             listen_internal="",
             **{"verify_after_s": 0.0} | self.cluster.settings,
         )
+
+    def on_commit(self) -> None:
+        """See `registry.catalog.change_sink.CommitObserver`."""
+        for call in self.cluster.on_commit:
+            call(self)
 
     def _disk_call(self, process: Process, call: str, name: str) -> None:
         process.check()

@@ -1,11 +1,12 @@
 """The whole catalog of one data directory, opened."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from crdt.catchup import State
 from crdt.clock import HybridClock
 from crdt.fact import KINDS, FactReader
 from crdt.vector import Vector
+from registry.catalog.change_sink import CommitObserver
 from registry.catalog.database import Database, Transaction
 from registry.catalog.documents import Applied, Documents, WriterReused
 from registry.catalog.forks import heal
@@ -37,12 +38,18 @@ class Catalog:
     one.
     """
 
-    def __init__(self, disk: Disk, clock: Clock, kinds: Mapping[str, FactReader] = KINDS) -> None:
-        """`kinds` are those of facts that this version understands."""
+    def __init__(
+        self,
+        disk: Disk,
+        clock: Clock,
+        kinds: Mapping[str, FactReader] = KINDS,
+        observers: Sequence[CommitObserver] = (),
+    ) -> None:
+        """`kinds` are those of facts that this version understands; `observers` see every commit."""
         self._clock = clock
         self.understanding = Understanding(kinds, clock)
         self.wrong_sizes = WrongSizes(lambda writer: self.queries.instance_of(writer))
-        self.database = Database(disk, PATH, self.wrong_sizes)
+        self.database = Database(disk, PATH, self.wrong_sizes, observers)
         self.instance_id = ""
         self.secret = b""
         self.incarnation = 0

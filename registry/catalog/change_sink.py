@@ -15,6 +15,8 @@ update by update:
 
 An error of the steps 1 to 3 is logged, and the steps after it run. The steps 4 and 5 raise nothing.
 
+Observers, if there are any, come before all steps: they see that a group is durable before anything follows from it.
+
 Two notes of the catalog to itself run among them: before the steps of an update, what it brings that is not understood
 (`understanding`), and after those of an operation, sizes that disagree (`wrong_sizes`).
 """
@@ -43,6 +45,14 @@ class ChangeSink(Protocol):
     def taken_in(self, latest: tuple[int, int], sender: str | None) -> None:
         """Handle an update from elsewhere, with time and writer of its newest fact, zeros for none. `sender` is the
         instance whose frame brought it; None for an update that a diff brought."""
+
+
+class CommitObserver(Protocol):
+    """Sees every commit of a database at the moment at which it is durable, and takes no part in what follows. The
+    checkers of simulations are one; a running instance has none."""
+
+    def on_commit(self) -> None:
+        """Look at what is committed now. An error is logged, and the steps go on."""
 
 
 class Unpublished:

@@ -11,7 +11,7 @@ before the next one. Other writes wait for it; reads, which see what is committe
 """
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import apsw
 
 from registry.catalog import schema
-from registry.catalog.change_sink import ChangeSink
+from registry.catalog.change_sink import ChangeSink, CommitObserver
 from registry.disk_errors import storage_failure
 from registry.event_loop.steps import Steps, run_in_steps
 from registry.ports import Disk
@@ -165,7 +165,9 @@ class Database(Reads):
 
     `write` raises StorageFailed when the disk does not take a commit."""
 
-    def __init__(self, disk: Disk, path: str, wrong_sizes: WrongSizeReport) -> None:
+    def __init__(
+        self, disk: Disk, path: str, wrong_sizes: WrongSizeReport, observers: Sequence[CommitObserver] = ()
+    ) -> None:
         self._writing = disk.connect(path)
         schema.configure(self._writing)
         schema.migrate(self._writing)
@@ -177,6 +179,7 @@ class Database(Reads):
         self._committing: asyncio.Task[None] | None = None
         self.on_failed_commit: list[Callable[[], None]] = []
         self._wrong_sizes = wrong_sizes
+        self._observations = [observer.on_commit for observer in observers]
         self._sink: ChangeSink | None = None
 
     def attach(self, sink: ChangeSink) -> None:
@@ -230,6 +233,7 @@ class Database(Reads):
             except Exception as error:
                 self._fail(group, transactions, error)
                 continue
+            _call_all(self._observations)
             for future, result in results:
                 if not future.done():
                     future.set_result(result)  # its waiter goes on after the calls below

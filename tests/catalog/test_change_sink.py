@@ -10,6 +10,7 @@ from registry.catalog.catalog import Catalog
 from registry.catalog.change_sink import ChangeSink, Unpublished
 from registry.catalog.content import add_content
 from registry.catalog.incoming import Incoming
+from registry.errors import StorageFailed
 from registry.oci.names import Digest
 from tests.support.client import sha256
 from tests.support.seams import StillClock, opened_catalog
@@ -81,6 +82,29 @@ async def test_a_commit_is_durable_when_its_steps_run(tmp_path):
     catalog = await opened_catalog(tmp_path, sink=Reading())
     await link(catalog)
     assert seen == [1]
+    await catalog.stop()
+
+
+async def test_an_observer_sees_each_durable_group_before_its_steps_and_no_failed_one(tmp_path):
+    steps, sink = [], RecordedSteps()
+
+    class Reading:
+        def on_commit(self):
+            steps.append(("observed", catalog.database.row("SELECT COUNT(*) FROM facts")[0], len(sink.steps)))
+            raise ValueError("an observer that fails keeps no step from running")
+
+    catalog = Catalog(SystemDisk(tmp_path), StillClock(), observers=[Reading()])
+    await catalog.start()
+    catalog.database.attach(sink)
+    steps.clear()  # the start makes commits of its own
+    change, facts = await link(catalog)
+    assert steps == [("observed", 1, 0)]
+    assert sink.steps == [("linked", NAME, facts), ("publish", change)]
+    catalog.database._writing.set_commit_hook(lambda: True)
+    with pytest.raises(StorageFailed):
+        await link(catalog)
+    assert len(steps) == 1
+    catalog.database._writing.set_commit_hook(None)
     await catalog.stop()
 
 
