@@ -33,7 +33,7 @@ from registry.cluster.rpc.client import PeerClient, PeerRefused
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.sessions import Session
 from registry.config import Config
-from registry.http.peer.questions import QUESTIONS, AuthenticatedRequest
+from registry.http.peer.procedures import PROCEDURES, AuthenticatedRequest
 from registry.storage.disk_budget import DiskBudget
 from registry.storage.upload_places import UploadPlaces
 from simulations.bus import RedisServers, SimulatedBus
@@ -127,7 +127,7 @@ class Questions(PeerClient):
         await travel(self._own, target, CONNECT_S)
         part = self._deployment.parts[target]
         session = NO_SESSION._replace(client=self._members.own_instance)
-        response = await QUESTIONS[path](
+        response = await PROCEDURES[path](
             cast(Any, SimpleNamespace(documents=part)), AuthenticatedRequest(session, 0, "", body)
         )
         await travel(target, self._own, CONNECT_S)

@@ -27,7 +27,7 @@ import registry.cluster.transfer.transfer as fetch
 import registry.event_loop.steps as steps
 import registry.http.oci.referrers as referrers
 import registry.http.oci.tags as tags
-import registry.http.peer.questions as questions
+import registry.http.peer.procedures as procedures
 import registry.http.wire.fast_path as direct
 import registry.instance as instance
 import registry.storage.checked as checked
@@ -59,7 +59,7 @@ SMALL_LIMITS: tuple[tuple[Any, str, float], ...] = (
     (replica, "LOADED_DOCUMENTS", 1),
     (catchup, "DIFFS_PER_QUESTION", 2),
     (catchup, "NAMES_PER_QUESTION", 1),
-    (questions, "MAX_DIFFS_BYTES", 700),
+    (procedures, "MAX_DIFFS_BYTES", 700),
     (anti_entropy, "AUDIT_INTERVAL_S", 2.0),
     (instance, "MAINTENANCE_INTERVAL_S", 2.0),
     (instance, "SWEEP_INTERVAL_S", 3.0),

@@ -14,7 +14,7 @@ import pytest
 from crdt.frame import ACKNOWLEDGEMENT, CHANGE, HEARTBEAT, Frame, seal, unseal
 from registry.cluster.rpc import messages as m
 from registry.cluster.rpc.keys import ClusterKey
-from registry.http.peer.questions import QUESTIONS
+from registry.http.peer.procedures import PROCEDURES
 from tests.cluster.test_hostile_peers import BEAT, Peer
 from tests.support.client import sha256, with_digest
 from tests.support.golden import GOLDEN, classes, required
@@ -125,7 +125,7 @@ def test_frames_of_every_release_are_taken_in(golden, bus):
 
 def test_questions_and_answers_of_every_release_are_understood(golden, bus):
     server, _ = bus
-    assert set(ANSWERS) == set(QUESTIONS)
+    assert set(ANSWERS) == set(PROCEDURES)
     (hello,) = [entry for entry in golden["exchanges"] if entry["path"] == "/handshake"]
     peer = Peer(server, instance=msgspec.msgpack.decode(bytes.fromhex(hello["question"]))["instance"])
     session = peer.open()

@@ -82,25 +82,25 @@ class PeerClient:
         self.acceptance = KeyAcceptance()
 
     async def ask(
-        self, member: Member, path: str, question: object, answer: type[T], timeout_s: float = REQUEST_TIMEOUT_S
+        self, member: Member, path: str, request: object, answer: type[T], timeout_s: float = REQUEST_TIMEOUT_S
     ) -> T:
-        """POST a question to a member. Raises PeerUnreachable, or PeerRefused for an answer that is none."""
+        """POST a request to a member. Raises PeerUnreachable, or PeerRefused for an answer that is none."""
         url = self._members.url(member)
-        asked_at = now_s()
-        member.asked_at.append(asked_at)
+        sent_at = now_s()
+        member.pending_since.append(sent_at)
         try:
             with _noted(member):
                 async with asyncio.timeout(timeout_s):
-                    decoded = await self.ask_url(url, path, question, answer, member.instance)
+                    decoded = await self.ask_url(url, path, request, answer, member.instance)
         finally:
-            member.asked_at.remove(asked_at)
+            member.pending_since.remove(sent_at)
         member.answered()
         return decoded
 
-    async def ask_url(self, url: str, path: str, question: object, answer: type[T], instance: str = "") -> T:
-        """POST a question to an address, and accept an answer of any member if `instance` is empty. The caller bounds
+    async def ask_url(self, url: str, path: str, request: object, answer: type[T], instance: str = "") -> T:
+        """POST a request to an address, and accept an answer of any member if `instance` is empty. The caller bounds
         the time."""
-        body = msgspec.msgpack.encode(question)
+        body = msgspec.msgpack.encode(request)
         session = await self._session(url, instance)
         try:
             return await self._exchange(url, session, path, "", body, answer)
@@ -112,15 +112,15 @@ class PeerClient:
         self,
         member: Member,
         path: str,
-        question: object,
+        request: object,
         body: AsyncIterator[bytes],
         answer: type[T],
         timeout_s: float,
     ) -> T:
-        """POST a question about content, which is streamed after it. `timeout_s` bounds every silence but the content's
+        """POST a request about content, which is streamed after it. `timeout_s` bounds every silence but the content's
         own. Raises PeerUnreachable, and what `body` raises."""
         url = self._members.url(member)
-        parameters = b64encode(msgspec.msgpack.encode(question)).decode()
+        parameters = b64encode(msgspec.msgpack.encode(request)).decode()
         if now_s() > self._answered_at.get(url, 0.0) + SESSION_PROVEN_S:
             await self.held_size(member, NO_CONTENT, REQUEST_TIMEOUT_S)  # renews a session that has become worthless
         with _noted(member):
@@ -188,8 +188,8 @@ class PeerClient:
         """Return whether a member stays in the cluster. Raises PeerUnreachable."""
         return (await self._held(member, LocateRequest(NO_CONTENT), timeout_s)).stays
 
-    async def _held(self, member: Member, question: LocateRequest, timeout_s: float) -> LocateResponse:
-        return await self.ask(member, "/locate", question, LocateResponse, timeout_s)
+    async def _held(self, member: Member, request: LocateRequest, timeout_s: float) -> LocateResponse:
+        return await self.ask(member, "/locate", request, LocateResponse, timeout_s)
 
     def _sign(
         self, session: Session, method: str, path: str, headers: list[tuple[str, str]], parameters: str, body: Body
@@ -219,8 +219,8 @@ class PeerClient:
 
     async def _open(self, url: str, instance: str) -> Session:
         nonce = self._clock.entropy(NONCE_SIZE)
-        question = SessionRequest(self._members.own_instance, nonce, __version__, self._capabilities)
-        body = msgspec.msgpack.encode(question)
+        request = SessionRequest(self._members.own_instance, nonce, __version__, self._capabilities)
+        body = msgspec.msgpack.encode(request)
         headers = [
             ("Concord-For", instance),
             ("Concord-MAC", sign_opening(self._keys[0], body)),
@@ -229,11 +229,11 @@ class PeerClient:
         ]
         async with self._transport.request("POST", url + PREFIX + "/session", headers, body) as response:
             raw = await _read(response)
-            said = response.headers.get("concord-mac")
+            mac = response.headers.get("concord-mac")
             if response.status == 403 and response.headers.get(REFUSED.lower()) == KEY_REFUSED:
                 self.acceptance.refused(url)
                 raise PeerRefused(f"{url} is not of this cluster: it refuses this instance's cluster key")
-            if response.status != 200 or not is_mac(said, sign_opened(self._keys[0], nonce, raw)):
+            if response.status != 200 or not is_mac(mac, sign_opened(self._keys[0], nonce, raw)):
                 raise PeerRefused(f"{url} is not of this cluster (it answered {response.status})")
         try:
             answer = msgspec.msgpack.decode(raw, type=SessionResponse)

@@ -89,5 +89,5 @@ class KeyAcceptance:
 
     def retain(self, urls: Iterable[str]) -> None:
         """Drop refusals of addresses that are asked no more, such as those of members that were removed."""
-        asked = set(urls)
-        self._refusing = {url: at for url, at in self._refusing.items() if url in asked}
+        current = set(urls)
+        self._refusing = {url: at for url, at in self._refusing.items() if url in current}

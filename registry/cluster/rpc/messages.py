@@ -249,11 +249,11 @@ class ReferenceResponse(msgspec.Struct):
 
 
 class ReleaseRequest(msgspec.Struct):
-    """Give these contents up, where nothing has come to rely on them since the last question."""
+    """Releases these contents, where nothing has come to rely on them since the last request."""
 
     digests: Annotated[list[Text], msgspec.Meta(max_length=1000)]
     links: list[list[bytes]] = []
-    """For each content, hashes of the links that the asker knew before its first question. Others prevent release."""
+    """For each content, hashes of the links that the asker knew before its first request. Others prevent release."""
 
     def read(self) -> dict[Digest, frozenset[bytes]]:
         """The links by content. Raises DigestInvalid."""
@@ -350,7 +350,7 @@ class ReplicationResponse(msgspec.Struct):
     fact: tuple[str, Count, Count] | None
     """The tag's winning fact at the answerer: digest, time and writer."""
     missing: list[str]
-    """The digests in question that are not on the answerer's disk."""
+    """The requested digests that are not on the answerer's disk."""
 
 
 class ForwardedUploadRequest(msgspec.Struct):

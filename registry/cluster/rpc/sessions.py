@@ -78,9 +78,9 @@ def token_text(token: bytes) -> str:
     return urlsafe_b64encode(token).decode()
 
 
-def is_mac(said: str | None, computed: str) -> bool:
+def is_mac(presented: str | None, computed: str) -> bool:
     """Return whether the MAC of a message equals the computed one, in constant time."""
-    return hmac.compare_digest((said or "").encode(), computed.encode())
+    return hmac.compare_digest((presented or "").encode(), computed.encode())
 
 
 def sign_opening(key: ClusterKey, body: bytes) -> str:
@@ -91,10 +91,10 @@ def sign_opened(key: ClusterKey, nonce: bytes, body: bytes) -> str:
     return _mac(key.sessions, b"opened", nonce, body).hex()
 
 
-def sign_request(session: Session, method: str, path: str, sequence: int, question: str, body_hash: str) -> str:
+def sign_request(session: Session, method: str, path: str, sequence: int, parameters: str, body_hash: str) -> str:
     """Return the MAC of a request. `body_hash` is by `hash_of`, so that it can be checked before the body is read."""
-    said = (method, path, str(sequence), question, body_hash)
-    return _mac(session.key, b"request", *(part.encode() for part in said)).hex()
+    signed = (method, path, str(sequence), parameters, body_hash)
+    return _mac(session.key, b"request", *(part.encode() for part in signed)).hex()
 
 
 def signed_headers(

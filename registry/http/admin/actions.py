@@ -32,7 +32,7 @@ from registry.errors import Denied, OciError, Unsupported
 from registry.http.admin.context import ActionsContext, AdminContext
 from registry.http.oci.answers import JsonResponse
 from registry.http.peer.handlers import authenticate
-from registry.http.peer.questions import AuthenticatedRequest, RequestRefused
+from registry.http.peer.procedures import AuthenticatedRequest, RequestRefused
 from registry.http.wire.browsers import (
     host_name,
     ip_of,
@@ -48,7 +48,7 @@ from registry.telemetry.events import LogEvent
 
 log = EventLog("concord.administration")
 
-MAX_QUESTION_BYTES = 4096
+MAX_REQUEST_BYTES = 4096
 MAX_NAME_CHARACTERS = 200
 HOW_TO_SIGN = "CONCORD_CLUSTER_KEY or --config of the command line"
 FORWARDING = frozenset({
@@ -93,9 +93,9 @@ async def perform(admin: AdminContext, request: Request, name: str, act: Action,
         body = (
             authenticated.body
             if authenticated is not None
-            else await small_body(request, MAX_QUESTION_BYTES, _too_long())
+            else await small_body(request, MAX_REQUEST_BYTES, _too_long())
         )
-        if body is None or len(body) > MAX_QUESTION_BYTES:
+        if body is None or len(body) > MAX_REQUEST_BYTES:
             raise _too_long()
         outcome = await act(admin, body)
     except OciError as error:
@@ -115,7 +115,7 @@ async def _signed(context: ActionsContext, request: Request) -> AuthenticatedReq
     if "concord-session" not in request.headers:
         return None
     try:
-        return await authenticate(context.access, request, request.scope["path"], MAX_QUESTION_BYTES)
+        return await authenticate(context.access, request, request.scope["path"], MAX_REQUEST_BYTES)
     except (RequestRefused, Malformed, Unauthentic) as error:
         reason = error.reason if isinstance(error, RequestRefused) else "unauthentic"
         context.peer_requests.refused[reason] += 1
@@ -131,7 +131,7 @@ def _identify(
 ) -> Caller:
     """Return the caller. Raises Denied for a client that is not authorized."""
     if authenticated is not None:
-        return Caller(authenticated.question[:MAX_NAME_CHARACTERS] or "unnamed", client, "cluster key")
+        return Caller(authenticated.parameters[:MAX_NAME_CHARACTERS] or "unnamed", client, "cluster key")
     if is_internal:
         refuse_other_hosts(request.headers, own_names(context.config))
         return Caller("unnamed", client, "internal listener")
@@ -164,7 +164,7 @@ def _wants_signature(config: Config) -> bool:
 
 
 def _too_long() -> OciError:
-    return Unsupported(f"the request body is too long: expected at most {MAX_QUESTION_BYTES} bytes", 413)
+    return Unsupported(f"the request body is too long: expected at most {MAX_REQUEST_BYTES} bytes", 413)
 
 
 def _log_refusal(context: ActionsContext, name: str, caller: Caller, error: OciError) -> None:

@@ -48,7 +48,7 @@ class AccessContext:
 
 @dataclass(frozen=True, slots=True)
 class DocumentContext:
-    """For questions about documents and members."""
+    """For procedures about documents and members."""
 
     catalog: Catalog
     replica: DocumentReplica
@@ -64,7 +64,7 @@ class DocumentContext:
 
 @dataclass(frozen=True, slots=True)
 class ContentContext:
-    """For content, and questions about it."""
+    """For content, and procedures about it."""
 
     queries: Queries
     store: BlobStore

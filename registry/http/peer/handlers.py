@@ -42,7 +42,7 @@ from registry.errors import BlobUploadUnknown, DigestInvalid, DiskBudgetUsed, Oc
 from registry.http.oci.answers import StreamResponse, error_response
 from registry.http.oci.uploads import UploadRequest, handle_upload_request
 from registry.http.peer.context import AccessContext, ContentContext, PeerContext
-from registry.http.peer.questions import QUESTIONS, AuthenticatedRequest, RequestRefused
+from registry.http.peer.procedures import PROCEDURES, AuthenticatedRequest, RequestRefused
 from registry.http.wire.request import body_stream, number, small_body
 from registry.oci.names import Digest, parse_digest, parse_repository
 from registry.oci.ranges import ByteRange, parse_single_range
@@ -56,7 +56,7 @@ log = EventLog("concord.peers")
 
 T = TypeVar("T")
 
-MAX_QUESTION_BYTES = GIB  # a document of millions of facts comes in one piece
+MAX_REQUEST_BYTES = GIB  # a document of millions of facts comes in one piece
 STREAMED_PATHS = ("/upload",)
 FORWARDED = "concord-forwarded"
 FORWARD_TIMEOUT_S = 30.0
@@ -76,7 +76,7 @@ async def answer(context: PeerContext, request: Request) -> Response:
             return await _forward(access, request, meant)
         if path == "/session":
             return await _open_session(access, request)
-        authenticated = await authenticate(access, request, path, MAX_QUESTION_BYTES)
+        authenticated = await authenticate(access, request, path, MAX_REQUEST_BYTES)
     except (RequestRefused, OciError, Malformed, Unauthentic, msgspec.DecodeError, ValueError) as error:
         return _refusal(access, error)
     access.requests.answered += 1
@@ -108,10 +108,10 @@ async def _respond(context: PeerContext, request: Request, path: str, authentica
         return await _quarantined_copy(context.content, request, parse_digest(path.removeprefix("/quarantined/")))
     if path in STREAMED_PATHS:
         return await _upload(context, request, authenticated)
-    question = QUESTIONS.get(path)
-    if question is None:
+    procedure = PROCEDURES.get(path)
+    if procedure is None:
         raise RequestRefused(404, "unknown question")
-    return await question(context, authenticated)
+    return await procedure(context, authenticated)
 
 
 def _check_path(path: str) -> None:
@@ -120,7 +120,7 @@ def _check_path(path: str) -> None:
     kind, _, rest = path[1:].partition("/")
     if kind in ("content", "quarantined"):
         parse_digest(rest)
-    elif path != "/session" and path not in STREAMED_PATHS and path not in QUESTIONS:
+    elif path != "/session" and path not in STREAMED_PATHS and path not in PROCEDURES:
         raise RequestRefused(404, "unknown question")
 
 
@@ -154,14 +154,14 @@ async def _open_session(context: AccessContext, request: Request) -> Response:
     mac = request.headers.get("concord-mac")
     for key in context.keys:
         if key.cluster == cluster and is_mac(mac, sign_opening(key, body)):
-            question = msgspec.msgpack.decode(body, type=m.SessionRequest)
+            opening = msgspec.msgpack.decode(body, type=m.SessionRequest)
             nonce = context.clock.entropy(NONCE_SIZE)
             own, now_ms = context.catalog.instance_id, context.clock.now_ms()
             incarnation = context.incarnation.number
-            token = new_token(key, question.instance, own, incarnation, question.nonce, nonce, now_ms)
+            token = new_token(key, opening.instance, own, incarnation, opening.nonce, nonce, now_ms)
             capabilities = list(context.capabilities)
             answer = msgspec.msgpack.encode(m.SessionResponse(own, token, __version__, capabilities))
-            return Response(answer, headers={"Concord-MAC": sign_opened(key, question.nonce, answer)})
+            return Response(answer, headers={"Concord-MAC": sign_opened(key, opening.nonce, answer)})
     context.acceptance.presented(request.client.host if request.client else "")
     raise RequestRefused(403, "unauthentic", {REFUSED: KEY_REFUSED})
 
@@ -175,18 +175,18 @@ async def authenticate(context: AccessContext, request: Request, path: str, limi
     own = context.catalog.instance_id, context.incarnation.number
     if (session.server, session.incarnation) != own or session.expires_ms < context.clock.now_ms() or sequence is None:
         raise RequestRefused(401, "expired")
-    question, body_hash = headers.get("concord-parameters", ""), headers.get("concord-body", "")
-    signed = sign_request(session, request.method, request.scope["path"], sequence, question, body_hash)
+    parameters, body_hash = headers.get("concord-parameters", ""), headers.get("concord-body", "")
+    signed = sign_request(session, request.method, request.scope["path"], sequence, parameters, body_hash)
     if not is_mac(headers.get("concord-mac"), signed) or (body_hash == STREAMED) != (path in STREAMED_PATHS):
         raise RequestRefused(403, "unauthentic")
     if not context.seen_requests.accept(session, sequence):
         raise RequestRefused(403, "replayed")
     if body_hash == STREAMED:
-        return AuthenticatedRequest(session, sequence, question, None)
+        return AuthenticatedRequest(session, sequence, parameters, None)
     body = await small_body(request, limit_bytes, Unsupported("the request body is too long", 413))
     if hash_of(body) != body_hash:
         raise RequestRefused(403, "unauthentic")
-    return AuthenticatedRequest(session, sequence, question, body)
+    return AuthenticatedRequest(session, sequence, parameters, body)
 
 
 async def _content(context: ContentContext, request: Request, digest: Digest) -> Response:
@@ -219,23 +219,21 @@ async def _quarantined_copy(context: ContentContext, request: Request, digest: D
 
 async def _upload(context: PeerContext, request: Request, authenticated: AuthenticatedRequest) -> Response:
     """Handle a request for an upload of this instance that arrived at another instance."""
-    uploads, question = (
-        context.uploads,
-        msgspec.msgpack.decode(_unpacked(authenticated.question), type=m.ForwardedUploadRequest),
-    )
+    uploads = context.uploads
+    forwarded = msgspec.msgpack.decode(_unpacked(authenticated.parameters), type=m.ForwardedUploadRequest)
     try:
-        repository = parse_repository(question.repository)
-        upload = open_upload_id(question.upload, repository, uploads.keys)
+        repository = parse_repository(forwarded.repository)
+        upload = open_upload_id(forwarded.upload, repository, uploads.keys)
         if upload.owner != uploads.catalog.instance_id:
             raise BlobUploadUnknown("this upload was begun at another instance")
         require_understood(context.database, document_name(repository))
-        digest = parse_digest(question.digest) if question.digest is not None else None
-        if question.method == "PUT" and digest is None:
+        digest = parse_digest(forwarded.digest) if forwarded.digest is not None else None
+        if forwarded.method == "PUT" and digest is None:
             raise DigestInvalid("the digest is missing")
-        span = ByteRange(*question.range) if question.range else None
-        body, network = body_stream(request), question.network
-        wanted = UploadRequest(question.method, repository, upload, digest, span, body, network)
-        with context.decommission.writing(), context.refusals.noting(repository, question.method):
+        span = ByteRange(*forwarded.range) if forwarded.range else None
+        body, network = body_stream(request), forwarded.network
+        wanted = UploadRequest(forwarded.method, repository, upload, digest, span, body, network)
+        with context.decommission.writing(), context.refusals.noting(repository, forwarded.method):
             response = await handle_upload_request(uploads, wanted)
     except OciError as error:
         response = error_response(error)
@@ -245,8 +243,8 @@ async def _upload(context: PeerContext, request: Request, authenticated: Authent
     )
 
 
-def _unpacked(question: str) -> bytes:
+def _unpacked(parameters: str) -> bytes:
     try:
-        return b64decode(question, validate=True)
+        return b64decode(parameters, validate=True)
     except ValueError:
         raise Malformed("invalid concord-parameters header: expected base64") from None

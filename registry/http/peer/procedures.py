@@ -1,5 +1,7 @@
-"""Handlers of requests between instances, each from committed state and this disk alone, so that requests cannot go
-round in circles. `handlers` has authenticated the member before."""
+"""The procedures that members can call, one for each type of request in `registry.cluster.rpc.messages`.
+
+A procedure answers from committed state and this disk alone, so that requests cannot go round in circles. `handlers`
+has authenticated the member before it calls a procedure."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -49,7 +51,7 @@ class AuthenticatedRequest(NamedTuple):
 
     session: Session
     sequence: int
-    question: str
+    parameters: str
     """The parameters of a request whose body is streamed; empty otherwise."""
     body: bytes | None
     """None for a streamed one, which has not been read."""
@@ -59,66 +61,73 @@ Handler = Callable[[PeerContext, AuthenticatedRequest], Awaitable[Response]]
 
 
 def _handler(
-    question: type[T],
+    request: type[T],
     respond: Callable[[C, AuthenticatedRequest, T], Awaitable[object]],
     part: Callable[[PeerContext], C],
 ) -> Handler:
-    """Return a question as a request handler: decoded before, encoded after, with its part of the context."""
+    """Return the handler of a procedure: it decodes the request, passes the part of the context on, and encodes the
+    response."""
 
-    async def handle(context: PeerContext, request: AuthenticatedRequest) -> Response:
-        decoded = msgspec.msgpack.decode(request.body or b"", type=question)
-        return Response(msgspec.msgpack.encode(await respond(part(context), request, decoded)))
+    async def handle(context: PeerContext, authenticated: AuthenticatedRequest) -> Response:
+        decoded = msgspec.msgpack.decode(authenticated.body or b"", type=request)
+        return Response(msgspec.msgpack.encode(await respond(part(context), authenticated, decoded)))
 
     return handle
 
 
 def _about_documents(
-    question: type[T], respond: Callable[[DocumentContext, AuthenticatedRequest, T], Awaitable[object]]
+    request: type[T], respond: Callable[[DocumentContext, AuthenticatedRequest, T], Awaitable[object]]
 ) -> Handler:
-    return _handler(question, respond, attrgetter("documents"))
+    return _handler(request, respond, attrgetter("documents"))
 
 
 def _about_content(
-    question: type[T], respond: Callable[[ContentContext, AuthenticatedRequest, T], Awaitable[object]]
+    request: type[T], respond: Callable[[ContentContext, AuthenticatedRequest, T], Awaitable[object]]
 ) -> Handler:
-    return _handler(question, respond, attrgetter("content"))
+    return _handler(request, respond, attrgetter("content"))
 
 
-async def _handshake(context: DocumentContext, request: AuthenticatedRequest, question: m.Handshake) -> m.Handshake:
-    if question.instance != request.session.client:
+async def _handshake(
+    context: DocumentContext, authenticated: AuthenticatedRequest, request: m.Handshake
+) -> m.Handshake:
+    if request.instance != authenticated.session.client:
         raise Malformed("a hello in another instance's name")
-    context.discovery.on_handshake(question)
-    return context.discovery.make_handshake(context.members.get(question.instance))
+    context.discovery.on_handshake(request)
+    return context.discovery.make_handshake(context.members.get(request.instance))
 
 
 async def _changes(
-    context: DocumentContext, request: AuthenticatedRequest, question: m.ChangesRequest
+    context: DocumentContext, authenticated: AuthenticatedRequest, request: m.ChangesRequest
 ) -> m.ChangesResponse:
-    return m.ChangesResponse(*context.replica.changes(question.since))
+    return m.ChangesResponse(*context.replica.changes(request.since))
 
 
 async def _summaries(
-    context: DocumentContext, request: AuthenticatedRequest, question: m.SummariesRequest
+    context: DocumentContext, authenticated: AuthenticatedRequest, request: m.SummariesRequest
 ) -> m.SummariesResponse:
-    return m.SummariesResponse.of(context.replica.summaries(question.read()))
+    return m.SummariesResponse.of(context.replica.summaries(request.read()))
 
 
-async def _names(context: DocumentContext, request: AuthenticatedRequest, question: m.NamesRequest) -> m.NamesResponse:
-    return m.NamesResponse(context.replica.names(question.keys))
+async def _names(
+    context: DocumentContext, authenticated: AuthenticatedRequest, request: m.NamesRequest
+) -> m.NamesResponse:
+    return m.NamesResponse(context.replica.names(request.keys))
 
 
 async def _fingerprints(
-    context: DocumentContext, request: AuthenticatedRequest, question: m.FingerprintsRequest
+    context: DocumentContext, authenticated: AuthenticatedRequest, request: m.FingerprintsRequest
 ) -> m.FingerprintsResponse:
     replica = context.replica
-    return m.FingerprintsResponse([replica.state(name).fingerprint() for name in question.names])
+    return m.FingerprintsResponse([replica.state(name).fingerprint() for name in request.names])
 
 
-async def _diffs(context: DocumentContext, request: AuthenticatedRequest, question: m.DiffsRequest) -> m.DiffsResponse:
+async def _diffs(
+    context: DocumentContext, authenticated: AuthenticatedRequest, request: m.DiffsRequest
+) -> m.DiffsResponse:
     """Return the diffs that the caller lacks. A diff that would make the answer too long is left for another
-    request; a diff that is too long on its own is sent all the same, since there is no other way to get it."""
+    authenticated; a diff that is too long on its own is sent all the same, since there is no other way to get it."""
     diffs, size = [], 0
-    for name, vector in question.documents:
+    for name, vector in request.documents:
         theirs = decode_vector(vector)
         ours = context.replica.state(name)
         if size > MAX_DIFFS_BYTES or all(theirs.get(writer, 0) >= clock for writer, clock in ours.vector.items()):
@@ -135,41 +144,45 @@ async def _diffs(context: DocumentContext, request: AuthenticatedRequest, questi
             update = b""
         size += len(update)
         diffs.append(m.DiffResponse.of(state, update))
-    names = [name for name, _ in question.documents]
+    names = [name for name, _ in request.documents]
     return m.DiffsResponse(diffs, context.queries.writers_of(names))
 
 
 async def _updates(
-    context: DocumentContext, request: AuthenticatedRequest, question: m.UpdatesRequest
+    context: DocumentContext, authenticated: AuthenticatedRequest, request: m.UpdatesRequest
 ) -> m.UpdatesResponse:
     """Apply updates that another instance finds missing here. Each update stands for itself."""
-    await context.database.write(lambda tx: note_writers(tx, question.writers))
+    await context.database.write(lambda tx: note_writers(tx, request.writers))
     early = []
-    for number, (_, update) in enumerate(question.documents, 1):
+    for number, (_, update) in enumerate(request.documents, 1):
         await decode_aside(update)  # nothing is applied where any is malformed
         if number % DECODED_A_STEP == 0:
             await asyncio.sleep(0)
-    for name, update in question.documents:
+    for name, update in request.documents:
         try:
             applied = await context.catalog.take_in(Incoming(name, update, await decode_aside(update), {}))
             context.advances.announce(name, applied.vector)
         except MissingDependencies:
             early.append(name)
-    for body in question.bodies:
+    for body in request.bodies:
         await context.database.write_in_steps(partial(store_missing_body, body=body))
     return m.UpdatesResponse(early)
 
 
-async def _facts(context: DocumentContext, request: AuthenticatedRequest, question: m.FactsRequest) -> m.FactsResponse:
-    state, facts = context.catalog.facts(question.name)
+async def _facts(
+    context: DocumentContext, authenticated: AuthenticatedRequest, request: m.FactsRequest
+) -> m.FactsResponse:
+    state, facts = context.catalog.facts(request.name)
     return m.FactsResponse(encode_vector(state.vector), state.digest, facts)
 
 
-async def _held(context: ContentContext, request: AuthenticatedRequest, question: m.LocateRequest) -> m.LocateResponse:
-    digest = parse_digest(question.digest)
-    if question.retain:
+async def _locate(
+    context: ContentContext, authenticated: AuthenticatedRequest, request: m.LocateRequest
+) -> m.LocateResponse:
+    digest = parse_digest(request.digest)
+    if request.retain:
         context.evictor.cancel_eviction(digest)
-    if question.quarantined:
+    if request.quarantined:
         return m.LocateResponse(context.blob_reader.quarantined_size(digest))
     size = context.store.held_size(digest)
     if size is None:
@@ -179,17 +192,17 @@ async def _held(context: ContentContext, request: AuthenticatedRequest, question
 
 
 async def _bodies(
-    context: ContentContext, request: AuthenticatedRequest, question: m.BodiesRequest
+    context: ContentContext, authenticated: AuthenticatedRequest, request: m.BodiesRequest
 ) -> m.BodiesResponse:
-    digests = [parse_digest(digest) for digest in question.digests]
+    digests = [parse_digest(digest) for digest in request.digests]
     return m.BodiesResponse([digest for digest in digests if context.queries.has_body(digest)])
 
 
 async def _manifests(
-    context: ContentContext, request: AuthenticatedRequest, question: m.ManifestsRequest
+    context: ContentContext, authenticated: AuthenticatedRequest, request: m.ManifestsRequest
 ) -> m.ManifestsResponse:
     bodies, size = list[bytes](), 0
-    for digest in map(parse_digest, question.digests):
+    for digest in map(parse_digest, request.digests):
         body = context.queries.body(digest)
         if body is None or await context.bodies.checked(digest, body) is None:
             continue
@@ -200,55 +213,59 @@ async def _manifests(
     return m.ManifestsResponse(bodies)
 
 
-async def _secure(
-    context: ContentContext, request: AuthenticatedRequest, question: m.ReplicateManifestRequest
+async def _replicate_manifest(
+    context: ContentContext, authenticated: AuthenticatedRequest, request: m.ReplicateManifestRequest
 ) -> m.ReplicateManifestResponse:
-    return await context.write_concern.replicate_manifest(question, context.members.get(request.session.client))
+    return await context.write_concern.replicate_manifest(request, context.members.get(authenticated.session.client))
 
 
-async def _relied(
-    context: ContentContext, request: AuthenticatedRequest, question: m.ReferenceRequest
+async def _references(
+    context: ContentContext, authenticated: AuthenticatedRequest, request: m.ReferenceRequest
 ) -> m.ReferenceResponse:
-    return await context.garbage_collector.answer_references(context.members.get(request.session.client), question)
+    return await context.garbage_collector.answer_references(context.members.get(authenticated.session.client), request)
 
 
 async def _release(
-    context: ContentContext, request: AuthenticatedRequest, question: m.ReleaseRequest
+    context: ContentContext, authenticated: AuthenticatedRequest, request: m.ReleaseRequest
 ) -> m.ReleaseResponse:
-    return m.ReleaseResponse(list(await context.garbage_collector.release(question.read())))
+    return m.ReleaseResponse(list(await context.garbage_collector.release(request.read())))
 
 
-async def _take(
-    context: ContentContext, request: AuthenticatedRequest, question: m.ReplicateBlobRequest
+async def _replicate_blob(
+    context: ContentContext, authenticated: AuthenticatedRequest, request: m.ReplicateBlobRequest
 ) -> m.ReplicateBlobResponse:
     return await context.write_concern.replicate_blob(
-        parse_digest(question.digest), question.size, request.session.client
+        parse_digest(request.digest), request.size, authenticated.session.client
     )
 
 
-async def _reach(context: DocumentContext, request: AuthenticatedRequest, question: m.ReachRequest) -> m.ReachResponse:
-    return await context.reachability.attempt(request.session.client, question)
+async def _reach(
+    context: DocumentContext, authenticated: AuthenticatedRequest, request: m.ReachRequest
+) -> m.ReachResponse:
+    return await context.reachability.attempt(authenticated.session.client, request)
 
 
 async def _replication(
-    context: DocumentContext, request: AuthenticatedRequest, question: m.ReplicationRequest
+    context: DocumentContext, authenticated: AuthenticatedRequest, request: m.ReplicationRequest
 ) -> m.ReplicationResponse:
-    if len(question.manifests) + len(question.blobs) > MAX_PARTS:
+    if len(request.manifests) + len(request.blobs) > MAX_PARTS:
         raise Malformed(f"too many digests in one request: expected at most {MAX_PARTS}")
-    return local_answer(context.queries, context.database, question)
+    return local_answer(context.queries, context.database, request)
 
 
-async def _lease(context: DocumentContext, request: AuthenticatedRequest, question: m.LeaseRequest) -> m.LeaseResponse:
-    return context.site_lease.grant(request.session.client, question)
+async def _lease(
+    context: DocumentContext, authenticated: AuthenticatedRequest, request: m.LeaseRequest
+) -> m.LeaseResponse:
+    return context.site_lease.grant(authenticated.session.client, request)
 
 
 async def _frames(
-    context: DocumentContext, request: AuthenticatedRequest, question: m.FramesRequest
+    context: DocumentContext, authenticated: AuthenticatedRequest, request: m.FramesRequest
 ) -> m.CommitAcknowledgement:
-    return await take_pushed(context.gossip, context.members, request.session.client, question.frames)
+    return await take_pushed(context.gossip, context.members, authenticated.session.client, request.frames)
 
 
-QUESTIONS: dict[str, Handler] = {
+PROCEDURES: dict[str, Handler] = {
     "/handshake": _about_documents(m.Handshake, _handshake),
     "/lease": _about_documents(m.LeaseRequest, _lease),
     "/frames": _about_documents(m.FramesRequest, _frames),
@@ -259,12 +276,12 @@ QUESTIONS: dict[str, Handler] = {
     "/diffs": _about_documents(m.DiffsRequest, _diffs),
     "/updates": _about_documents(m.UpdatesRequest, _updates),
     "/facts": _about_documents(m.FactsRequest, _facts),
-    "/locate": _about_content(m.LocateRequest, _held),
+    "/locate": _about_content(m.LocateRequest, _locate),
     "/bodies": _about_content(m.BodiesRequest, _bodies),
     "/manifests": _about_content(m.ManifestsRequest, _manifests),
-    "/replicate-manifest": _about_content(m.ReplicateManifestRequest, _secure),
-    "/replicate-blob": _about_content(m.ReplicateBlobRequest, _take),
-    "/references": _about_content(m.ReferenceRequest, _relied),
+    "/replicate-manifest": _about_content(m.ReplicateManifestRequest, _replicate_manifest),
+    "/replicate-blob": _about_content(m.ReplicateBlobRequest, _replicate_blob),
+    "/references": _about_content(m.ReferenceRequest, _references),
     "/release": _about_content(m.ReleaseRequest, _release),
     "/reach": _about_documents(m.ReachRequest, _reach),
     "/replication": _about_documents(m.ReplicationRequest, _replication),
