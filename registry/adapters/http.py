@@ -102,7 +102,7 @@ class HttpTransport:
 
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                # No limit: those who stream slowly would keep questions waiting, which then looks like a dead peer.
+                # No limit: those who stream slowly would keep requests waiting, which then looks like a dead peer.
                 connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=30),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
                 auto_decompress=False,

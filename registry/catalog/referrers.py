@@ -95,7 +95,7 @@ class Listed(NamedTuple):
     behind: Position
 
 
-class Question(NamedTuple):
+class ReferrersQuery(NamedTuple):
     """Whose referrers, of which artifact type if that matters, and from where on."""
 
     repository: Repository
@@ -104,16 +104,16 @@ class Question(NamedTuple):
     position: Position
 
 
-def has_few_referrers(database: Reads, question: Question) -> bool:
+def has_few_referrers(database: Reads, query: ReferrersQuery) -> bool:
     """Return whether looking them up takes no longer than a step."""
-    names = question.subject, _tag(question.subject), document_name(question.repository)
+    names = query.subject, _tag(query.subject), document_name(query.repository)
     return int(database.row(_COUNT, (*names, FEW + 1))[0]) <= FEW
 
 
-def walk_referrers(connection: apsw.Connection, question: Question) -> Iterator[Listed]:
+def walk_referrers(connection: apsw.Connection, query: ReferrersQuery) -> Iterator[Listed]:
     """Yield referrers from a position on, in the order of the list, as of one commit."""
-    name, position = document_name(question.repository), question.position
-    bindings = question.subject, _tag(question.subject), name, question.artifact_type
+    name, position = document_name(query.repository), query.position
+    bindings = query.subject, _tag(query.subject), name, query.artifact_type
     found: Any = connection.execute(_LIVE, bindings).fetchall()
     latest = found[0][0] if found else 0
     top = latest if position == BEGINNING else position.top

@@ -178,7 +178,7 @@ _SEQUENCES = "ALTER TABLE members ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0
 _NAMES = "ALTER TABLE members ADD COLUMN name TEXT NOT NULL DEFAULT '';"
 
 # What manifests refer to: each digest with the kind of facts that link it (b for blobs, m for manifests), and whether
-# it has to be in the registry. So neither a push of an index nor a question about one reads its children's bodies.
+# it has to be in the registry. So neither a push of an index nor a request about one reads its children's bodies.
 _DESCRIPTORS_BY_KIND = """
 DROP TABLE descriptors;
 CREATE TABLE descriptors (

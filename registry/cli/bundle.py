@@ -71,9 +71,9 @@ def moved(bundle: Bundle, new: int, wrong: list[Digest]) -> Moved:
     return Moved(repositories, len(bundle.bodies), len(bundle.contents), total, new, wrong)
 
 
-def mac_of(said: bytes, key: ClusterKey | None) -> str:
-    """Without a cluster's key it only tells accidents."""
-    return blake3(said, key=key.bundles).hexdigest() if key else blake3(said).hexdigest()
+def mac_of(encoded: bytes, key: ClusterKey | None) -> str:
+    """Return the MAC of an encoded list. Without a cluster's key it detects accidental changes only."""
+    return blake3(encoded, key=key.bundles).hexdigest() if key else blake3(encoded).hexdigest()
 
 
 def is_right(file: BinaryIO | None, digest: Digest, size: int) -> bool:

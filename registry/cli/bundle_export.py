@@ -77,9 +77,9 @@ def _export(
         else:
             target.put(path)
             new += 1
-    said = msgspec.json.encode(bundle)
-    target.write(LIST, said)
-    target.write(MAC, mac_of(said, keys[0] if keys else None).encode())
+    encoded = msgspec.json.encode(bundle)
+    target.write(LIST, encoded)
+    target.write(MAC, mac_of(encoded, keys[0] if keys else None).encode())
     return moved(bundle, new, wrong)
 
 

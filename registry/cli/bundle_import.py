@@ -72,16 +72,16 @@ def _listed(source: Path, files: Directory, keys: list[ClusterKey]) -> Bundle:
     """Read and authenticate a bundle's table of contents. Raises CannotStart."""
     if not source.is_dir():
         raise CannotStart(f"{source} is no bundle: there is no such directory")
-    said, mac = read_file(files, LIST, MAX_LIST_BYTES), read_file(files, MAC, MAX_MAC_BYTES)
-    for name, found in ((LIST, said), (MAC, mac)):
+    encoded, mac = read_file(files, LIST, MAX_LIST_BYTES), read_file(files, MAC, MAX_MAC_BYTES)
+    for name, found in ((LIST, encoded), (MAC, mac)):
         if found is None:
             raise CannotStart(f"{source} is no bundle: it has no {name}, or one that is no regular file")
-    assert said is not None and mac is not None, "else it was refused"
+    assert encoded is not None and mac is not None, "else it was refused"
     signers: list[ClusterKey | None] = [*keys] or [None]
-    if not any(hmac.compare_digest(mac, mac_of(said, key).encode()) for key in signers):
+    if not any(hmac.compare_digest(mac, mac_of(encoded, key).encode()) for key in signers):
         raise CannotStart(f"the bundle {source} was not made with this cluster's key, or was changed")
     try:
-        bundle = msgspec.json.decode(said, type=Bundle)
+        bundle = msgspec.json.decode(encoded, type=Bundle)
     except (msgspec.DecodeError, RecursionError) as error:
         raise CannotStart(f"the bundle {source} cannot be read: {error}") from None
     if bundle.version != VERSION:

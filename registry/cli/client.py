@@ -42,15 +42,15 @@ def ask(url: str, path: str, parameters: Mapping[str, str] | None = None, timeou
     return asyncio.run(_ask("GET", url, path, parameters, None, timeout_s))
 
 
-def post(url: str, path: str, question: object, timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
-    """POST a question as JSON. Raises NoAnswer."""
-    return asyncio.run(_ask("POST", url, path, None, msgspec.json.encode(question), timeout_s))
+def post(url: str, path: str, request: object, timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
+    """POST a request as JSON. Raises NoAnswer."""
+    return asyncio.run(_ask("POST", url, path, None, msgspec.json.encode(request), timeout_s))
 
 
-def act(url: str, path: str, question: object, secrets: Sequence[str], timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
-    """POST an administrative question as JSON, signed with the first of the cluster's secrets if there are any. Raises
+def act(url: str, path: str, request: object, secrets: Sequence[str], timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
+    """POST an administrative request as JSON, signed with the first of the cluster's secrets if there are any. Raises
     NoAnswer."""
-    return asyncio.run(_act(url, path, msgspec.json.encode(question), secrets, timeout_s))
+    return asyncio.run(_act(url, path, msgspec.json.encode(request), secrets, timeout_s))
 
 
 async def _ask(

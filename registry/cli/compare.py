@@ -61,10 +61,10 @@ def _summaries(url: str, places: list[Prefix], names: dict[bytes, str]) -> list[
     answer = post(url, "/_concord/digest", {"places": [(f"{place.bits:x}", place.depth) for place in places]})
     try:
         summaries = []
-        for said in answer["summaries"]:
-            entries = {bytes.fromhex(entry["entry"]): str(entry["document"]) for entry in said["entries"]}
+        for summary in answer["summaries"]:
+            entries = {bytes.fromhex(entry["entry"]): str(entry["document"]) for entry in summary["entries"]}
             names |= entries
-            summaries.append(Summary(tuple(bytes.fromhex(digest) for digest in said["digests"]), tuple(entries)))
+            summaries.append(Summary(tuple(bytes.fromhex(digest) for digest in summary["digests"]), tuple(entries)))
         return summaries
     except (KeyError, TypeError, ValueError):
         raise NoAnswer(f"{url} answered something that is no comparison") from None

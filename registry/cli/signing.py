@@ -47,13 +47,13 @@ class Opening(NamedTuple):
 def cluster_secrets(file: Path | None) -> list[str]:
     """Return the cluster's secrets from the environment, else from a configuration file, else none. Raises
     CannotStart."""
-    said: object = os.environ.get(VARIABLE, "")
-    if not said and file is not None:
+    value: object = os.environ.get(VARIABLE, "")
+    if not value and file is not None:
         try:
-            said = tomllib.loads(file.read_text()).get("cluster_key", "")
+            value = tomllib.loads(file.read_text()).get("cluster_key", "")
         except (OSError, ValueError) as error:
             raise CannotStart(f"{file} cannot be read: {error}") from None
-    listed = said.split(",") if isinstance(said, str) else said if isinstance(said, list) else []
+    listed = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
     return [str(secret).strip() for secret in listed if str(secret).strip()]
 
 

@@ -23,14 +23,14 @@ def wants_json(words: Sequence[str]) -> bool:
     """Return whether a command runs an instance whose log is JSON, by its words, the environment, or its file."""
     if words[:1] != ["serve"]:
         return False
-    said: object = _option(words, "--log-format") or os.environ.get(VARIABLE)
+    value: object = _option(words, "--log-format") or os.environ.get(VARIABLE)
     file = _option(words, "--config")
-    if said is None and file is not None:
+    if value is None and file is not None:
         try:
-            said = tomllib.loads(Path(file).read_text()).get("log_format")
+            value = tomllib.loads(Path(file).read_text()).get("log_format")
         except (OSError, ValueError):
             return False
-    return said == "json"
+    return value == "json"
 
 
 def _option(words: Sequence[str], name: str) -> str | None:

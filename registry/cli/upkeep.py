@@ -59,10 +59,10 @@ def gc(
     Unreferenced content is removed after its grace period (--gc-grace-s), and once no instance relies on it. Every
     member is asked, so each has to answer.
     """
-    question: dict[str, Any] = {"dry_run": dry_run}
+    request: dict[str, Any] = {"dry_run": dry_run}
     if untagged_older_than is not None:
-        question["untagged_older_than_s"] = _age_s(untagged_older_than)
-    answer = act(url, "/_concord/gc", question, cluster_secrets(config), LONG_TIMEOUT_S)
+        request["untagged_older_than_s"] = _age_s(untagged_older_than)
+    answer = act(url, "/_concord/gc", request, cluster_secrets(config), LONG_TIMEOUT_S)
     if json:
         return print_json(answer)
     _show_collection(answer, url)

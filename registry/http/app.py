@@ -134,8 +134,8 @@ class App:
                     log.error(LogEvent.STORAGE_FAILED, "storage failed: %(error)s", error=failure, **left_out)
                 return error_response(failure)
             if (left_out := self._bugs.admit()) is not None:
-                asked = {"method": request.method, "path": request.scope["path"]}
-                log.exception(LogEvent.REQUEST_FAILED, "a request failed: %(method)s %(path)s", **asked, **left_out)
+                failed = {"method": request.method, "path": request.scope["path"]}
+                log.exception(LogEvent.REQUEST_FAILED, "a request failed: %(method)s %(path)s", **failed, **left_out)
             return error_response(
                 Unsupported("internal error; the log of this instance has the details under this request id", 500)
             )

@@ -100,11 +100,11 @@ def parse_rule(repositories: str, copies: str | int | dict[str, int], acknowledg
     return Rule(repositories, wanted, before)
 
 
-def parse_copies(said: str | int | dict[str, int]) -> Copies:
-    """A number, `everywhere`, `on demand`, or numbers by site: a table, or words such as `eu=2,us=1`."""
-    if isinstance(said, dict):
-        return _by_site(said)
-    text = str(said).strip()
+def parse_copies(value: str | int | dict[str, int]) -> Copies:
+    """Parse a number, `everywhere`, `on demand`, or numbers by site: a table, or words such as `eu=2,us=1`."""
+    if isinstance(value, dict):
+        return _by_site(value)
+    text = str(value).strip()
     if "=" in text:
         pairs = [pair.partition("=") for pair in text.split(",")]
         if len({site.strip() for site, _, _ in pairs}) < len(pairs):
@@ -132,8 +132,8 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _parse_acknowledge(said: str | int) -> Acknowledge:
-    text = str(said).strip()
+def _parse_acknowledge(value: str | int) -> Acknowledge:
+    text = str(value).strip()
     if text == LOCAL:
         return Acknowledge()
     if text == EACH_SITE:

@@ -115,9 +115,9 @@ def _check_trusted(url: str) -> None:
 def shown(url: str) -> str:
     """An address without what may be secret in it."""
     if names_sentinels(url):
-        said = parse_sentinels(url)
-        hosts = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in said.hosts)
-        return f"{_scheme(url)}{','.join(hosts)}/{said.master}"
+        sentinels = parse_sentinels(url)
+        hosts = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in sentinels.hosts)
+        return f"{_scheme(url)}{','.join(hosts)}/{sentinels.master}"
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{parts.scheme}://{host}:{parts.port or 6379}" if host else parts.path
@@ -127,7 +127,7 @@ def passwords(url: str) -> set[str]:
     """Return the passwords in an address, raw and decoded, for removal from logs."""
     netloc, _, query = _parts(url)
     password = netloc.rpartition("@")[0].partition(":")[2]
-    return {password, unquote(password), *(said for name, said in parse_qsl(query) if name.endswith("password"))}
+    return {password, unquote(password), *(value for name, value in parse_qsl(query) if name.endswith("password"))}
 
 
 def parse_sentinels(url: str) -> Sentinels:

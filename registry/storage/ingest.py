@@ -148,9 +148,9 @@ class Ingest:
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         self._job = asyncio.ensure_future(work)
         if self._on_written is not None:
-            self._job.add_done_callback(lambda _: self._told_written())
+            self._job.add_done_callback(lambda _: self._notify_written())
 
-    def _told_written(self) -> None:
+    def _notify_written(self) -> None:
         if self._on_written is not None:
             self._on_written()
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crdt.fact import manifest_fact
-from registry.catalog.referrers import BEGINNING, Position, Question, walk_referrers
+from registry.catalog.referrers import BEGINNING, Position, ReferrersQuery, walk_referrers
 from registry.catalog.repository import Pushed, push_manifest
 from registry.oci.manifest import OCI_IMAGE, parse_manifest
 from registry.oci.names import digest_of
@@ -31,9 +31,9 @@ async def push(catalog, number):
 
 def page(catalog, position, size=2):
     """A page, and the position behind it; None at the end."""
-    question = Question("app", SUBJECT, None, position)
+    query = ReferrersQuery("app", SUBJECT, None, position)
     listed = []
-    for one in walk_referrers(catalog.database.reading, question):
+    for one in walk_referrers(catalog.database.reading, query):
         if len(listed) == size:
             return [entry.referrer.digest for entry in listed], listed[-1].behind
         listed.append(one)
@@ -83,9 +83,11 @@ async def test_a_manifest_without_its_body_is_listed_by_a_list_without_a_type(tm
     manifest = parse_manifest(listing, None)
     pushed = Pushed(digest_of(listing), listing, manifest, [SUBJECT.replace(":", "-")])
     await catalog.database.write_in_steps(lambda tx: push_manifest(tx, catalog.documents, "app", pushed, False, 1))
-    (found,) = walk_referrers(catalog.database.reading, Question("app", SUBJECT, None, BEGINNING))
+    (found,) = walk_referrers(catalog.database.reading, ReferrersQuery("app", SUBJECT, None, BEGINNING))
     assert found.referrer == (digest_of(child), OCI_IMAGE, len(child), None, None)
-    assert not list(walk_referrers(catalog.database.reading, Question("app", SUBJECT, "said/by-the-list", BEGINNING)))
+    assert not list(
+        walk_referrers(catalog.database.reading, ReferrersQuery("app", SUBJECT, "said/by-the-list", BEGINNING))
+    )
 
 
 @given(st.integers(-1, 2**63 - 1), *[st.integers(0, 2**63 - 1)] * 2, st.sampled_from(["", SUBJECT]))

@@ -3,7 +3,7 @@
 A heartbeat carries its sender's wall clock. When it arrives, the sender's clock shows at least that time, so the
 difference to the own clock is a lower bound of the offset. The highest bound of several heartbeats is too low by the
 shortest time that one of them took. That needs no message of its own. When the bound exceeds half a second, the member
-is asked each minute: the middle of a short question and its answer bounds the error on both sides (Cristian,
+is asked each minute: the middle of a short request and its answer bounds the error on both sides (Cristian,
 "Probabilistic clock synchronization", 1989), so that a slow bus is not taken for a wrong clock.
 
 Samples are differences to a steady clock, so a jump of the own wall clock makes none of them wrong.
@@ -50,8 +50,8 @@ class ClockOffsets:
         if member.beat.now_ms:
             self._of(member).heard.append(to_s(member.beat.now_ms) - self._clock.steady_s())
 
-    def asked(self, member: Member, begun_s: float, answer: Heartbeat) -> None:
-        """Note the clock of an answer to a question that was asked at `begun_s` of the steady clock."""
+    def on_answer(self, member: Member, begun_s: float, answer: Heartbeat) -> None:
+        """Note the clock of an answer to a request that was sent at `begun_s` of the steady clock."""
         now = self._clock.steady_s()
         if answer.now_ms and now - begun_s <= 2 * MAX_ERROR_S:
             known = self._of(member)

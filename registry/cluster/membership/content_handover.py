@@ -114,13 +114,13 @@ class ContentHandover:
 
     async def _is_kept(self, digest: Digest) -> bool:
         """Return whether a member that stays holds a content."""
-        asked = [asyncio.create_task(self._keeps(member, digest)) for member in self._members.reachable()]
+        requests = [asyncio.create_task(self._keeps(member, digest)) for member in self._members.reachable()]
         try:
-            for answer in asyncio.as_completed(asked):
+            for answer in asyncio.as_completed(requests):
                 if await answer:
                     return True
         finally:
-            for task in asked:
+            for task in requests:
                 task.cancel()
         return False
 
@@ -142,20 +142,20 @@ class ContentHandover:
                 return True
         return False
 
-    async def _is_taken(self, member: Member, question: ReplicateBlobRequest) -> bool:
+    async def _is_taken(self, member: Member, request: ReplicateBlobRequest) -> bool:
         try:
             while True:
                 answer = await self._peers.ask(
-                    member, "/replicate-blob", question, ReplicateBlobResponse, REQUEST_TIMEOUT_S
+                    member, "/replicate-blob", request, ReplicateBlobResponse, REQUEST_TIMEOUT_S
                 )
                 if answer.held:
                     self.refused_by.pop(member.instance, None)
                     return True
                 if not answer.in_progress:
-                    self._refused(member, question.digest, answer.reason or "it does not say why")
+                    self._refused(member, request.digest, answer.reason or "it does not say why")
                     return False
         except PeerUnreachable as error:
-            self._refused(member, question.digest, str(error))
+            self._refused(member, request.digest, str(error))
             return False
 
     def _refused(self, member: Member, what: str, reason: str) -> None:

@@ -60,14 +60,14 @@ class Member:
         self.applied = Progress()
         self.sync_point: SyncPoint | None = None
         """Its commit number up to which we have everything, for one of its starts."""
-        self.asked_at: list[float] = []
-        """Loop times of the questions that it has not answered yet."""
+        self.pending_since: list[float] = []
+        """Loop times of the requests that it has not answered yet."""
         self.claimed_at: float | None = None
         """Loop time of its last heartbeat that was no proof of life."""
         self.proven_incarnation = 0
         """The incarnation that has answered a request: heartbeats on the bus keep that one live, and no other."""
         self.answers_in_s = 0.0
-        """Seconds that it takes to answer a short question, smoothed."""
+        """Seconds that it takes to answer a short request, smoothed."""
         self._backoff_s = 0.0
         self._avoid_until = 0.0
         self.failing_since: float | None = None
@@ -104,7 +104,7 @@ class Member:
     @property
     def prompt(self) -> bool:
         """True while it can be expected to answer at once: it answered the last request, and none waits for long."""
-        return self.live and not self.suspect and all(now_s() - asked_at < PROMPT_S for asked_at in self.asked_at)
+        return self.live and not self.suspect and all(now_s() - sent_at < PROMPT_S for sent_at in self.pending_since)
 
     @property
     def suspect(self) -> bool:

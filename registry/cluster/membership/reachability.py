@@ -44,7 +44,7 @@ FORGET_S = 10.0
 """Seconds without any peer's answer after which the verdict lapses, and the instance is ready as if it were alone."""
 FIRST_CHECK_S = 5.0
 """Seconds for which an instance that starts and finds peers waits for their first answer before it is ready."""
-MAX_ASKED = 8
+MAX_PEERS_PER_CHECK = 8
 """Number of peers asked in one check, when the first one does not reach this instance."""
 LOG_INTERVAL_S = 60.0
 
@@ -106,7 +106,7 @@ class Reachability:
         """Have one peer try the address; where it does not reach this instance, others too. One of another site that
         comes through `--advertise-site` is asked beside them."""
         beat = self._own_heartbeat.make()
-        question = ReachRequest(beat.site, beat.advertise, beat.advertise_site)
+        request = ReachRequest(beat.site, beat.advertise, beat.advertise_site)
         members = self._rotated(self._members.reachable())
         near = [member for member in members if not self._comes_through_site(member, beat)]
         far = [member for member in members if self._comes_through_site(member, beat)]
@@ -114,20 +114,20 @@ class Reachability:
         known = {self._members.url(member) for member in self._members.all()}
         places += [(url, "") for url in self._addresses if url not in known]
         verdicts, site_verdicts = await asyncio.gather(
-            self._ask(places[:1], question), self._ask([(self._members.url(m), m.instance) for m in far[:1]], question)
+            self._ask(places[:1], request), self._ask([(self._members.url(m), m.instance) for m in far[:1]], request)
         )
         if not any(verdict.reached and not verdict.via_site for verdict in verdicts):
-            verdicts += await self._ask(places[1:MAX_ASKED], question)
+            verdicts += await self._ask(places[1:MAX_PEERS_PER_CHECK], request)
         self._is_checked = self._is_checked or bool(places)
         verdicts += site_verdicts
         self._note(beat.advertise, [verdict for verdict in verdicts if not verdict.via_site])
         self._note_site(beat.advertise_site, [verdict for verdict in verdicts if verdict.via_site])
 
-    async def attempt(self, instance: str, question: ReachRequest) -> ReachResponse:
+    async def attempt(self, instance: str, request: ReachRequest) -> ReachResponse:
         """Try another instance's address for it, as this one would for content. Members alone can ask for that."""
         own = self._members.own_instance
-        via_site = question.site != self._members.own_site and bool(question.advertise_site)
-        url = question.advertise_site if via_site else question.advertise
+        via_site = request.site != self._members.own_site and bool(request.advertise_site)
+        url = request.advertise_site if via_site else request.advertise
         try:
             async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
                 await self._peers.ask_url(url, "/locate", LocateRequest(NO_CONTENT), LocateResponse, instance)
@@ -156,15 +156,15 @@ class Reachability:
     def _comes_through_site(self, member: Member, beat: Heartbeat) -> bool:
         return bool(beat.advertise_site) and member.beat.site != beat.site
 
-    async def _ask(self, places: list[tuple[str, str]], question: ReachRequest) -> list[ReachResponse]:
+    async def _ask(self, places: list[tuple[str, str]], request: ReachRequest) -> list[ReachResponse]:
         """Return what those say that answer, but for this instance itself: a list of peers may hold it too."""
-        asked = await asyncio.gather(*(self._ask_one(url, instance, question) for url, instance in places))
-        return [answer for answer in asked if answer is not None and answer.instance != self._members.own_instance]
+        answers = await asyncio.gather(*(self._ask_one(url, instance, request) for url, instance in places))
+        return [answer for answer in answers if answer is not None and answer.instance != self._members.own_instance]
 
-    async def _ask_one(self, url: str, instance: str, question: ReachRequest) -> ReachResponse | None:
+    async def _ask_one(self, url: str, instance: str, request: ReachRequest) -> ReachResponse | None:
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                return await self._peers.ask_url(url, "/reach", question, ReachResponse, instance)
+                return await self._peers.ask_url(url, "/reach", request, ReachResponse, instance)
         except (PeerUnreachable, TimeoutError):
             return None
 

@@ -30,7 +30,7 @@ RESTART_GRACE_S = 5.0
 Ask = Callable[[Member], Awaitable[Handshake]]
 
 
-class _Told:
+class _Logged:
     """The state of one member as it was logged last."""
 
     def __init__(self, incarnation: int) -> None:
@@ -59,7 +59,7 @@ class MemberWatch:
         self._offsets = offsets
         self._space = space
         self._ask = ask
-        self._told: dict[str, _Told] = {}
+        self._logged: dict[str, _Logged] = {}
 
     async def run(self) -> None:
         """Compare all members every two seconds, for ever."""
@@ -83,28 +83,28 @@ class MemberWatch:
         return sorted(self._policy.sites - self._own_sites - {one.site for one in self._members.replica_candidates()})
 
     def look(self) -> None:
-        """Tell what has changed since the last look."""
+        """Log what has changed since the last call."""
         members = self._members.all()
-        gone = self._told.keys() - {member.instance for member in members}
+        gone = self._logged.keys() - {member.instance for member in members}
         for instance in gone:
-            del self._told[instance]
+            del self._logged[instance]
         self._offsets.forget(gone)
         if now_s() >= self._began + ACQUAINTED_S:
-            self._tell_sites()
+            self._log_sites()
         for member in members:
             if member.heard_at is not None:  # one that is known from the disk alone may have been away for long
-                told = self._told.get(member.instance)
-                if told is None:
-                    told = self._told[member.instance] = _Told(member.beat.incarnation)
+                logged = self._logged.get(member.instance)
+                if logged is None:
+                    logged = self._logged[member.instance] = _Logged(member.beat.incarnation)
                     log.info(
                         LogEvent.MEMBER_SEEN,
                         "%(member)s is heard, at site %(site)s",
                         member=member.shown,
                         site=member.beat.site or "-",
                     )
-                self._look_at(member, told)
+                self._log_changes(member, logged)
 
-    def _tell_sites(self) -> None:
+    def _log_sites(self) -> None:
         empty = set(self.empty_sites())
         for site in sorted(empty - self._empty_sites):
             log.warning(
@@ -120,18 +120,18 @@ class MemberWatch:
             )
         self._empty_sites = empty
 
-    def _look_at(self, member: Member, told: _Told) -> None:
-        self._tell_life(member, told)
-        self._tell_answers(member, told)
+    def _log_changes(self, member: Member, logged: _Logged) -> None:
+        self._log_life(member, logged)
+        self._log_answers(member, logged)
         if member.live:
-            self._tell_policy(member, told)
-            self._tell_clock(member, told)
+            self._log_policy(member, logged)
+            self._log_clock(member, logged)
 
-    def _tell_life(self, member: Member, told: _Told) -> None:
+    def _log_life(self, member: Member, logged: _Logged) -> None:
         heard_at = member.heard_at or 0.0
         if not member.live:
-            if told.silent_since is None:
-                told.silent_since = heard_at
+            if logged.silent_since is None:
+                logged.silent_since = heard_at
                 log.warning(
                     LogEvent.MEMBER_PRESUMED_DEAD,
                     "%(member)s has been silent for %(silent_s).0f s and is presumed dead",
@@ -139,65 +139,65 @@ class MemberWatch:
                     silent_s=now_s() - heard_at,
                 )
             return
-        if told.silent_since is not None:
+        if logged.silent_since is not None:
             log.warning(
                 LogEvent.MEMBER_RECOVERED,
                 "%(member)s is back after %(silent_s).0f s",
                 member=member.shown,
-                silent_s=heard_at - told.silent_since,
+                silent_s=heard_at - logged.silent_since,
             )
-        elif told.incarnation != member.beat.incarnation:
+        elif logged.incarnation != member.beat.incarnation:
             log.info(LogEvent.MEMBER_RESTARTED, "%(member)s was restarted and is back", member=member.shown)
-        told.silent_since, told.incarnation = None, member.beat.incarnation
+        logged.silent_since, logged.incarnation = None, member.beat.incarnation
 
-    def _tell_answers(self, member: Member, told: _Told) -> None:
+    def _log_answers(self, member: Member, logged: _Logged) -> None:
         since = member.failing_since
-        if member.live and since is not None and told.failing_since is None and now_s() - since > RESTART_GRACE_S:
-            told.failing_since = since
+        if member.live and since is not None and logged.failing_since is None and now_s() - since > RESTART_GRACE_S:
+            logged.failing_since = since
             log.warning(
                 LogEvent.MEMBER_REQUESTS_FAILED,
                 "%(member)s is heard and does not answer requests: %(error)s",
                 member=member.shown,
                 error=member.last_failure,
             )
-        elif since is None and told.failing_since is not None:
+        elif since is None and logged.failing_since is not None:
             log.warning(
                 LogEvent.MEMBER_REQUESTS_RECOVERED,
                 "%(member)s answers again after %(failing_s).0f s",
                 member=member.shown,
-                failing_s=now_s() - told.failing_since,
+                failing_s=now_s() - logged.failing_since,
             )
-            told.failing_since = None
+            logged.failing_since = None
 
-    def _tell_policy(self, member: Member, told: _Told) -> None:
+    def _log_policy(self, member: Member, logged: _Logged) -> None:
         differs = self.policy_matches(member) is False
-        if differs and not told.policy_differs:
+        if differs and not logged.policy_differs:
             log.warning(
                 LogEvent.POLICY_MISMATCH_DETECTED,
                 "%(member)s has another policy than this instance: each decides by its own what it holds, "
                 "so content may be at fewer places than either asks for; concord status shows both",
                 member=member.shown,
             )
-        elif told.policy_differs and not differs:
+        elif logged.policy_differs and not differs:
             log.warning(LogEvent.POLICY_MISMATCH_RESOLVED, "%(member)s has the same policy again", member=member.shown)
-        told.policy_differs = differs
+        logged.policy_differs = differs
 
-    def _tell_clock(self, member: Member, told: _Told) -> None:
+    def _log_clock(self, member: Member, logged: _Logged) -> None:
         differs, offset_s = self._offsets.is_too_far(member), self._offsets.offset_s(member) or 0.0
-        if differs and not told.clock_differs:
+        if differs and not logged.clock_differs:
             log.warning(
                 LogEvent.CLOCK_SKEW_DETECTED,
                 "the clock of %(member)s differs from this instance's by %(offset_s)+.1f s",
                 member=member.shown,
                 offset_s=offset_s,
             )
-        elif told.clock_differs and not differs:
+        elif logged.clock_differs and not differs:
             log.warning(
                 LogEvent.CLOCK_SKEW_RESOLVED,
                 "the clock of %(member)s is within a second of this instance's again",
                 member=member.shown,
             )
-        told.clock_differs = differs
+        logged.clock_differs = differs
 
     async def _measure(self, member: Member) -> None:
         begun_s = self._clock.steady_s()
@@ -211,4 +211,4 @@ class MemberWatch:
                 error=error,
             )
             return
-        self._offsets.asked(member, begun_s, answer.heartbeat)
+        self._offsets.on_answer(member, begun_s, answer.heartbeat)

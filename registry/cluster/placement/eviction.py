@@ -6,7 +6,7 @@ asks for, at least one, have just confirmed that they hold it. Each of those mus
 instance. Because ranks are a total order, two instances can never rely on each other's replica, even when they evict
 at the same time and cannot reach each other.
 
-An instance that is being decommissioned relies on the replicas of others, and stops confirming its own. Its question
+An instance that is being decommissioned relies on the replicas of others, and stops confirming its own. Its request
 cancels an eviction of the same content that is being decided (`cancel_eviction`), and it evicts nothing itself.
 
 The bytes of uploads under way count too. An upload for which there is no room is refused.

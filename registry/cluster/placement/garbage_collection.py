@@ -9,7 +9,7 @@ content only when
    committed by then is applied here;
  - release: every known member has then dropped its links in the transaction in which it checked once more, so that no
    push there can rely on the content without uploading it again. It drops only links that the collecting instance knew
-   before the first question: a client may have read a newer link at a member since that was asked;
+   before its first request: a client may have read a newer link at a member since that was sent;
  - all of this still holds here in the transaction that drops the row.
 
 A member that does not answer ends the pass, since clients may have pushed to it. A member that is gone for good must be
@@ -59,7 +59,7 @@ log = EventLog("concord.collect")
 T = TypeVar("T")
 
 Links = Mapping[Digest, frozenset[bytes]]
-"""Contents, and all links that the collecting instance knew before its first question, see `links_of`."""
+"""Contents, and all links that the collecting instance knew before its first request, see `links_of`."""
 
 CONTENT_LEASE_S = 3600.0
 MAX_CONTENT_LEASES = 200_000
@@ -292,15 +292,15 @@ class GarbageCollector:
     async def _ask_all(self, digests: list[Digest]) -> list[tuple[Member, Digest]]:
         """Return which members rely on which content. Raises Blocked unless all answered and their facts are here."""
         members = self._members.all()
-        question = ReferenceRequest(list(digests), self._incarnation.number, self._incarnation.published_seq)
+        request = ReferenceRequest(list(digests), self._incarnation.number, self._incarnation.published_seq)
         answers = await asyncio.gather(
-            *(self._ask(member, "/references", question, ReferenceResponse) for member in members)
+            *(self._ask(member, "/references", request, ReferenceResponse) for member in members)
         )
         for member, answer in zip(members, answers, strict=True):
             if answer.problem:
                 raise Blocked(Code.MEMBER_BLOCKED, _who(member) | {"cause": answer.problem})
         synchronizing = (
-            self._synchronize(member, question, answer) for member, answer in zip(members, answers, strict=True)
+            self._synchronize(member, request, answer) for member, answer in zip(members, answers, strict=True)
         )
         if not all(await asyncio.gather(*synchronizing)):
             raise Blocked(Code.UPDATES_MISSING)
@@ -310,10 +310,10 @@ class GarbageCollector:
             for digest in answer.referenced
         ]
 
-    async def _synchronize(self, member: Member, question: ReferenceRequest, answer: ReferenceResponse) -> bool:
+    async def _synchronize(self, member: Member, request: ReferenceRequest, answer: ReferenceResponse) -> bool:
         """Exchange with a member until this instance has all that the member had committed when it answered, and vice
         versa. Mostly that is so, or the frames are on their way. Return whether it succeeded."""
-        if answer.applied >= question.published_seq and await self._applied(
+        if answer.applied >= request.published_seq and await self._applied(
             member, answer.incarnation, answer.published_seq
         ):
             return True
@@ -334,16 +334,16 @@ class GarbageCollector:
         if not links:
             return released
         members = self._members.all()
-        question = ReleaseRequest(list(links), [sorted(known) for known in links.values()])
-        for answer in await asyncio.gather(*(self._ask(m, "/release", question, ReleaseResponse) for m in members)):
+        request = ReleaseRequest(list(links), [sorted(known) for known in links.values()])
+        for answer in await asyncio.gather(*(self._ask(m, "/release", request, ReleaseResponse) for m in members)):
             released &= set(map(Digest, answer.released))
         return released
 
-    async def _ask(self, member: Member, path: str, question: object, answer: type[T]) -> T:
+    async def _ask(self, member: Member, path: str, request: object, answer: type[T]) -> T:
         if not member.live:
             raise Blocked(Code.MEMBER_SILENT, _who(member) | {"address": self._members.url(member)})
         try:
-            return await self._peers.ask(member, path, question, answer, REQUEST_TIMEOUT_S)
+            return await self._peers.ask(member, path, request, answer, REQUEST_TIMEOUT_S)
         except PeerUnreachable as error:
             detail = _who(member) | {"address": self._members.url(member), "error": str(error)}
             raise Blocked(Code.MEMBER_UNREACHABLE, detail) from None
@@ -382,12 +382,12 @@ class GarbageCollector:
 
     # Answering others
 
-    async def answer_references(self, asker: Member | None, question: ReferenceRequest) -> ReferenceResponse:
+    async def answer_references(self, asker: Member | None, request: ReferenceRequest) -> ReferenceResponse:
         """Return which of some contents this instance relies on."""
         if asker is not None:
-            await self._applied(asker, question.incarnation, question.published_seq)
-        applied = asker.applied.contiguous_seq(question.incarnation) if asker is not None else 0
-        relied, unknown = self._relied_upon(map(parse_digest, question.digests)), ""
+            await self._applied(asker, request.incarnation, request.published_seq)
+        applied = asker.applied.contiguous_seq(request.incarnation) if asker is not None else 0
+        relied, unknown = self._relied_upon(map(parse_digest, request.digests)), ""
         try:
             self._check_all_is_known()
         except Blocked as error:

@@ -101,8 +101,8 @@ class WriteConcern:
             return
         reached: list[Candidate] = [self._own] if self._keeps else []
         first, length = own_span(push.delta)
-        question = ReplicateManifestRequest(repository, digest, push.writer, first + length)
-        tasks = [asyncio.create_task(self._reach(group, question, reached)) for group in groups]
+        request = ReplicateManifestRequest(repository, digest, push.writer, first + length)
+        tasks = [asyncio.create_task(self._reach(group, request, reached)) for group in groups]
         try:
             async with asyncio.timeout(self._patience_s):
                 await asyncio.gather(*tasks)
@@ -136,7 +136,7 @@ class WriteConcern:
         first = [one for one in self._replicator.designated(repository, digest) if one != self._own]
         return first + [one for one in self._others(digest) if one not in first]
 
-    async def _reach(self, group: Group, question: ReplicateManifestRequest, reached: list[Candidate]) -> None:
+    async def _reach(self, group: Group, request: ReplicateManifestRequest, reached: list[Candidate]) -> None:
         """Ask as many candidates as are needed, and one more whenever that takes long, until enough hold the push."""
         asking: dict[asyncio.Task[Place | None], Candidate] = {}
         failed_at: dict[Candidate, float] = {}
@@ -145,7 +145,7 @@ class WriteConcern:
         try:
             while missing := group.needed - len(held_at):
                 for one in self._next(group, set(asking.values()), failed_at, held_at)[: missing + extra - len(asking)]:
-                    asking[asyncio.create_task(self._ask(one, question))] = one
+                    asking[asyncio.create_task(self._ask(one, request))] = one
                 done, _ = await asyncio.wait(asking, timeout=HEDGE_AFTER_S) if asking else (await _a_moment(), None)
                 extra += not done
                 for task in done:
@@ -172,7 +172,7 @@ class WriteConcern:
                 free.append(one)
         return sorted(free, key=lambda one: failed_at.get(one, 0.0))
 
-    async def _ask(self, one: Candidate, question: ReplicateManifestRequest) -> Place | None:
+    async def _ask(self, one: Candidate, request: ReplicateManifestRequest) -> Place | None:
         """Ask a candidate until it holds everything. Return its place; None when it does not answer, or cannot."""
         member = self._members.get(one.instance)
         if member is None:
@@ -182,7 +182,7 @@ class WriteConcern:
         while True:
             try:
                 answer = await self._peers.ask(
-                    member, "/replicate-manifest", question, ReplicateManifestResponse, REQUEST_TIMEOUT_S
+                    member, "/replicate-manifest", request, ReplicateManifestResponse, REQUEST_TIMEOUT_S
                 )
             except PeerUnreachable:
                 return None
@@ -231,15 +231,15 @@ class WriteConcern:
             return ReplicateBlobResponse(False, reason=str(error)[:MAX_REASON])
 
     async def replicate_manifest(
-        self, question: ReplicateManifestRequest, asker: Member | None
+        self, request: ReplicateManifestRequest, asker: Member | None
     ) -> ReplicateManifestResponse:
         """Replicate all that a manifest refers to. Return what is missing within LONG_POLL_S; transfers go on."""
         if not self._keeps:
             return ReplicateManifestResponse(False)
-        repository, digest = parse_repository(question.repository), parse_digest(question.digest)
+        repository, digest = parse_repository(request.repository), parse_digest(request.digest)
         if not self._queries.refers_to(repository, digest) and asker is not None:
             await self._anti_entropy.pull_document(document_name(repository), [asker])
-        has_seen = question.clock > 0 and self._queries.has_seen(repository, question.writer, question.clock)
+        has_seen = request.clock > 0 and self._queries.has_seen(repository, request.writer, request.clock)
         if not self._queries.refers_to(repository, digest):
             return ReplicateManifestResponse(has_seen)  # seen first, and not there after that: it was deleted
         try:

@@ -239,8 +239,8 @@ class AntiEntropy:
             case AskNames(keys):
                 return (await ask(member, "/names", m.NamesRequest(keys), m.NamesResponse)).names
             case AskFingerprints(names):
-                question = m.FingerprintsRequest(names)
-                return (await ask(member, "/fingerprints", question, m.FingerprintsResponse)).fingerprints
+                request = m.FingerprintsRequest(names)
+                return (await ask(member, "/fingerprints", request, m.FingerprintsResponse)).fingerprints
             case AskDiffs(vectors):
                 return await self._diffs(member, vectors, timeout_s=30.0)
             case Apply(updates):
@@ -253,8 +253,8 @@ class AntiEntropy:
         return None
 
     async def _diffs(self, member: Member, vectors: list[tuple[str, Vector]], timeout_s: float) -> list[Diff]:
-        question = m.DiffsRequest([(name, encode_vector(vector)) for name, vector in vectors])
-        answer = await self._peers.ask(member, "/diffs", question, m.DiffsResponse, timeout_s)
+        request = m.DiffsRequest([(name, encode_vector(vector)) for name, vector in vectors])
+        answer = await self._peers.ask(member, "/diffs", request, m.DiffsResponse, timeout_s)
         if answer.writers:
             await self._catalog.database.write(lambda tx: note_writers(tx, answer.writers))
         return [diff.read() for diff in answer.diffs]
@@ -287,11 +287,11 @@ class AntiEntropy:
     async def pull_document(self, document: str, members: Iterable[Member]) -> None:
         """Ask members, all at once, what they know more of one document, and take in what comes within a bound.
 
-        A member that is known to be unreachable, or has not answered an earlier question yet, is not waited for.
+        A member that is known to be unreachable, or has not answered an earlier request yet, is not waited for.
         """
-        asked = [self._asking_once(member, document) for member in members if member.prompt]
-        if asked:
-            await asyncio.wait(asked, timeout=MISS_BOUND_S)
+        pending = [self._asking_once(member, document) for member in members if member.prompt]
+        if pending:
+            await asyncio.wait(pending, timeout=MISS_BOUND_S)
 
     def _asking_once(self, member: Member, document: str) -> "asyncio.Task[bool]":
         key = (member.instance, document)

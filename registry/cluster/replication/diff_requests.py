@@ -58,7 +58,7 @@ class DiffRequests:
             task.cancel()
 
     def request_diff(self, instance: str, document: str) -> None:
-        """A change of a document could not be applied from its frame: ask for a diff, one question at a time. The own
+        """A change of a document could not be applied from its frame: ask for a diff, one request at a time. The own
         site is asked beside the others, since answers to its clients wait for that."""
         sender = self._members.get(instance)
         due = _Due(document, sender is not None and sender.beat.site == self._members.own_site)

@@ -1,6 +1,6 @@
 """Manifest bodies that facts refer to and no frame brought.
 
-They are fetched at once, many with one question when many are missing, so that every instance can serve every tag when
+They are fetched at once, many with one request when many are missing, so that every instance can serve every tag when
 the instance that took the push is gone. Bodies that no member gives are looked for again in rounds. In the other
 direction, a body that no frame can carry is sent to a member before the push is answered.
 """
@@ -87,7 +87,7 @@ class ManifestBodies:
             await asyncio.gather(*(self.fetch(digest) for digest in wanted[at : at + FETCHES_AT_ONCE]))
 
     async def _fetch_batch(self, digests: list[Digest]) -> None:
-        """Fetch many bodies with few questions, each from the instance that the manifest was pushed to, or from the
+        """Fetch many bodies with few requests, each from the instance that the manifest was pushed to, or from the
         nearest where that one cannot be asked. What does not come is left to be fetched one by one."""
         nearest = next(iter(self._members.reachable()), None)
         asking: dict[str, tuple[Member, list[Digest]]] = {}
@@ -111,9 +111,9 @@ class ManifestBodies:
     async def _take_batch(self, member: Member, digests: list[Digest]) -> bool:
         """Keep what a member gives of some bodies. Answers whether that was any. Raises TimeoutError, and does not note
         on the member that it was slow: one body it may give in time."""
-        url, question = self._members.url(member), ManifestsRequest([*digests])
+        url, request = self._members.url(member), ManifestsRequest([*digests])
         async with asyncio.timeout(BATCH_TIMEOUT_S):
-            answer = await self._peers.ask_url(url, "/manifests", question, ManifestsResponse, member.instance)
+            answer = await self._peers.ask_url(url, "/manifests", request, ManifestsResponse, member.instance)
         keep = (partial(store_missing_body, body=body) for body in answer.bodies)
         return any(await asyncio.gather(*map(self._catalog.database.write_in_steps, keep)))
 

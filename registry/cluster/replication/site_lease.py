@@ -77,7 +77,7 @@ class _Granter:
         self.asking: asyncio.Task[None] | None = None
 
     @property
-    def is_asked(self) -> bool:
+    def has_request_under_way(self) -> bool:
         return self.asking is not None and not self.asking.done()
 
     @property
@@ -179,14 +179,14 @@ class SiteLease:
 
     # Granting
 
-    def grant(self, instance: str, question: LeaseRequest) -> LeaseResponse:
+    def grant(self, instance: str, request: LeaseRequest) -> LeaseResponse:
         """Grant or refuse a read lease to a member of the site that asks for one."""
         beat = self._own_heartbeat.make()
-        incarnation, applied = question.applied
+        incarnation, applied = request.applied
         member = self._members.get(instance)
         granted = False
         is_near = member is not None and member.beat.site == self._members.own_site  # else it introduces itself first
-        if member is not None and is_near and question.incarnation != member.proven_incarnation:
+        if member is not None and is_near and request.incarnation != member.proven_incarnation:
             self._liveness.request(member)  # writes would not wait for it
         elif member is not None and is_near:
             member.touch()
@@ -227,7 +227,7 @@ class SiteLease:
                 is_due = now >= granter.ask_at_s
             else:
                 is_due = not granter.in_use and now >= granter.ask_at_s + PROBE_INTERVAL_S
-            if is_due and not granter.is_asked:
+            if is_due and not granter.has_request_under_way:
                 granter.asking = asyncio.create_task(self._ask(granter))
         self._extend(now)
         if self._lease.is_valid:
@@ -271,13 +271,13 @@ class SiteLease:
     async def _ask(self, granter: _Granter) -> None:
         """Ask for a lease, and take it into use."""
         member = granter.member
-        asked_s = self._clock.steady_s()
+        sent_s = self._clock.steady_s()
         known = member.beat.incarnation
-        question = LeaseRequest(self._incarnation.number, (known, member.applied.contiguous_seq(known)))
+        request = LeaseRequest(self._incarnation.number, (known, member.applied.contiguous_seq(known)))
         try:
-            answer = await self._peers.ask(member, "/lease", question, LeaseResponse, REQUEST_TIMEOUT_S)
+            answer = await self._peers.ask(member, "/lease", request, LeaseResponse, REQUEST_TIMEOUT_S)
         except PeerUnreachable:
-            self._not_answered(granter, asked_s)
+            self._not_answered(granter, sent_s)
             return
         finally:
             granter.ask_at_s = self._clock.steady_s() + RETRY_S
@@ -285,27 +285,27 @@ class SiteLease:
         granter.missed = 0
         await self._introductions.meet(answer.site_members)
         self._members.receive_heartbeat(member.instance, answer.heartbeat, answer.sequence, on_bus=False)
-        has_lapsed = granter.until_s < asked_s
+        has_lapsed = granter.until_s < sent_s
         if answer.heartbeat.joining:
             # It acknowledges nothing yet. What its last incarnation did is here, if the lease of that has not lapsed.
             granter.out_of_step_since_s = None
             has_all = member.applied.contiguous_seq(answer.heartbeat.incarnation) >= answer.heartbeat.published_seq
             if answer.granted and has_all and not (granter.was_in_use and has_lapsed):
-                granter.until_s = asked_s + LEASE_S
+                granter.until_s = sent_s + LEASE_S
             return
         beat = answer.heartbeat
         if granter.in_use or has_lapsed:
-            has_all = await self._has(member, beat, asked_s + LEASE_S)
+            has_all = await self._has(member, beat, sent_s + LEASE_S)
         else:
             has_all = self._has_all(member, beat)  # reads go on meanwhile
         if answer.granted and has_all:
             granter.in_use, granter.was_in_use, granter.out_of_step_since_s = True, True, None
-            granter.until_s = asked_s + LEASE_S
+            granter.until_s = sent_s + LEASE_S
             return
         if not granter.in_use:
-            granter.out_of_step_since_s = granter.out_of_step_since_s or asked_s
+            granter.out_of_step_since_s = granter.out_of_step_since_s or sent_s
             if not has_lapsed:
-                granter.until_s = asked_s + LEASE_S
+                granter.until_s = sent_s + LEASE_S
         self._anti_entropy.catch_up_soon(member).add_done_callback(lambda _: self._wake.set())
 
     @staticmethod
@@ -331,13 +331,13 @@ class SiteLease:
                 return False
         return False
 
-    def _not_answered(self, granter: _Granter, asked_s: float) -> None:
+    def _not_answered(self, granter: _Granter, sent_s: float) -> None:
         granter.missed += 1
         granter.out_of_step_since_s = None
-        if granter.missed >= MISSED_ANSWERS or (not granter.in_use and granter.until_s >= asked_s):
+        if granter.missed >= MISSED_ANSWERS or (not granter.in_use and granter.until_s >= sent_s):
             if granter.in_use:
                 self._take_out(granter)
-            granter.until_s = asked_s + LEASE_S
+            granter.until_s = sent_s + LEASE_S
 
     def _take_out(self, granter: _Granter) -> None:
         """Let reads go on without a member, once what it may have told the others is here."""

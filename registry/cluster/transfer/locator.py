@@ -3,7 +3,7 @@
 No directory of holders is kept or replicated. The locator first asks the likely holders: the last one it found, the
 instance that the content was uploaded to, and the members that rank first for it (`rendezvous`): two of this site, and
 four over all sites. It asks the rest when none of the likely ones holds the content, or when none answers for a moment
-(a hedged request). So a lookup costs a handful of questions however large the cluster is, and a dead member costs that
+(a hedged request). So a lookup costs a handful of requests however large the cluster is, and a dead member costs that
 moment.
 """
 
@@ -36,7 +36,7 @@ class Locator:
         self._asking: dict[tuple[str, Digest], asyncio.Task[int | None]] = {}
         self._had: OrderedDict[Digest, str] = OrderedDict()
         """The member that had a content when it was looked for last."""
-        self.questions = 0
+        self.requests = 0
 
     async def holders(
         self, digest: Digest, members: Iterable[Member] | None = None, uploader: str | None = None
@@ -46,22 +46,22 @@ class Locator:
         asking = list(self._members.reachable() if members is None else members)
         likely = self._likely(digest, asking, uploader)
         others = [member for member in asking if member not in likely]
-        asked = {self._ask_once(member, digest): member for member in likely}
-        pending = set(asked)
+        member_of = {self._ask_once(member, digest): member for member in likely}
+        pending = set(member_of)
         while pending or others:
             done, pending = (
                 await asyncio.wait(pending, timeout=HEDGE_S if others else None, return_when=asyncio.FIRST_COMPLETED)
                 if pending
                 else (set(), pending)
             )
-            for task in sorted(done, key=lambda task: self._distance(asked[task])):
+            for task in sorted(done, key=lambda task: self._distance(member_of[task])):
                 size = task.result()
                 if size is not None:
-                    self._remember(digest, asked[task])
-                    yield asked[task], size
+                    self._remember(digest, member_of[task])
+                    yield member_of[task], size
             if others and not (done and pending):
                 more = {self._ask_once(member, digest): member for member in others}
-                asked, pending, others = asked | more, pending | set(more), []
+                member_of, pending, others = member_of | more, pending | set(more), []
 
     def _likely(self, digest: Digest, members: list[Member], uploader: str | None) -> list[Member]:
         by_id = {member.instance: member for member in members}
@@ -113,11 +113,11 @@ class Locator:
         return [(member, size) for member, size in zip(members, sizes, strict=True) if size is not None]
 
     def _ask_once(self, member: Member, digest: Digest) -> "asyncio.Task[int | None]":
-        """Return the task of a question, shared by all that wait for it. It outlives waiters that give up."""
+        """Return the task of a request, shared by all that wait for it. It outlives waiters that give up."""
         key = (member.instance, digest)
         task = self._asking.get(key)
         if task is None:
-            self.questions += 1
+            self.requests += 1
             task = self._asking[key] = asyncio.create_task(self._ask(member, digest))
             task.add_done_callback(lambda _: self._asking.pop(key, None))
         return task

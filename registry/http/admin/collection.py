@@ -21,7 +21,7 @@ PAGE = 1000
 AT_ONCE = 100
 
 
-class Question(msgspec.Struct, forbid_unknown_fields=True):
+class CollectionRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The parameters of a collection. `dry_run` changes nothing."""
 
     dry_run: bool = False
@@ -33,18 +33,18 @@ async def collect(admin: AdminContext, body: bytes) -> Outcome:
     `untagged_older_than_s`: untagged manifests of that age are deleted first."""
     context = admin.collection
     try:
-        question = msgspec.json.decode(body or b"{}", type=Question)
+        wanted = msgspec.json.decode(body or b"{}", type=CollectionRequest)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Unsupported(f"malformed request body: {error}", 400) from None
-    age_s = question.untagged_older_than_s
+    age_s = wanted.untagged_older_than_s
     if age_s is not None and not 0 <= age_s < 1e10:
         raise Unsupported("invalid untagged_older_than_s: expected a number of seconds from 0 to 1e10", 400)
-    removed = await _untagged(context, age_s, question.dry_run) if age_s is not None else {}
-    swept = Swept(0, 0) if question.dry_run else await context.leftovers.sweep()
-    report = await context.garbage_collector.once(question.dry_run)
+    removed = await _untagged(context, age_s, wanted.dry_run) if age_s is not None else {}
+    swept = Swept(0, 0) if wanted.dry_run else await context.leftovers.sweep()
+    report = await context.garbage_collector.once(wanted.dry_run)
     return Outcome(
         {
-            "dry_run": question.dry_run,
+            "dry_run": wanted.dry_run,
             "untagged": removed,
             "blocked": report.blocked.answer() if report.blocked else None,
             "removed": report.removed,
@@ -58,7 +58,7 @@ async def collect(admin: AdminContext, body: bytes) -> Outcome:
             "decisions": [_shown(one) for one in report.decisions[:MAX_DECISIONS]],
         },
         {
-            "dry_run": question.dry_run,
+            "dry_run": wanted.dry_run,
             "untagged": sum(map(len, removed.values())),
             "removed": report.removed,
             "removed_bytes": report.removed_bytes,

@@ -30,16 +30,16 @@ async def forget(admin: AdminContext, body: bytes) -> Outcome:
     that."""
     context = admin.leaving
     try:
-        question = msgspec.json.decode(body, type=RemoveMemberRequest)
+        wanted = msgspec.json.decode(body, type=RemoveMemberRequest)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Unsupported(f"malformed request body: {error}", 400) from None
     members = context.members
-    found = _named(members.all(), question.instance)
+    found = _named(members.all(), wanted.instance)
     if len(found) != 1:
         what = "several instances have" if found else "no other instance is known that has"
         reason = "member-ambiguous" if found else "member-unknown"
         raise Unsupported(
-            f"{what} the name {question.instance[:70]!r}, or an id that is that or begins with that "
+            f"{what} the name {wanted.instance[:70]!r}, or an id that is that or begins with that "
             f"({MIN_PREFIX_DIGITS} digits at least)",
             404,
             detail={"reason": reason},

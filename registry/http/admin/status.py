@@ -30,7 +30,7 @@ CONFLICTS_A_STEP = 64
 """Conflicts whose facts are read before the loop turns: 2 ms of processor time where each has a few."""
 MAX_NAMED = 10
 """Documents that the answer on readiness names."""
-MAX_QUESTION_BYTES = 64 * KIB
+MAX_REQUEST_BYTES = 64 * KIB
 
 
 async def health(admin: AdminContext, request: Request) -> Response:
@@ -182,7 +182,7 @@ def _digest(context: CatalogContext, query: Mapping[str, str]) -> dict[str, Any]
     return answer
 
 
-class PlacesQuestion(msgspec.Struct):
+class PlacesRequest(msgspec.Struct):
     """Places in the trie over all documents: bits as hexadecimal digits, and depth."""
 
     places: list[tuple[str, int]]
@@ -194,13 +194,13 @@ async def compare(admin: AdminContext, request: Request) -> Response:
     context = admin.catalog
     body = await small_body(
         request,
-        MAX_QUESTION_BYTES,
-        Unsupported(f"the request body is too long: expected at most {MAX_QUESTION_BYTES} bytes", 413),
+        MAX_REQUEST_BYTES,
+        Unsupported(f"the request body is too long: expected at most {MAX_REQUEST_BYTES} bytes", 413),
     )
     replica = context.replica
     try:
-        question = msgspec.json.decode(body, type=PlacesQuestion)
-        summaries = replica.summaries([Prefix(int(bits, 16), depth) for bits, depth in question.places])
+        wanted = msgspec.json.decode(body, type=PlacesRequest)
+        summaries = replica.summaries([Prefix(int(bits, 16), depth) for bits, depth in wanted.places])
     except (msgspec.DecodeError, ValueError, RecursionError, Malformed) as error:
         raise Unsupported(f"malformed request body: {error}", 400) from None
     return JsonResponse(

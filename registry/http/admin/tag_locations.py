@@ -63,21 +63,21 @@ async def replication(admin: AdminContext, request: Request) -> Response:
     repository, tag = parse_repository(name), parse_tag(reference)
     facts = context.queries.facts_of_tag(repository, tag)
     parts = await parts_of(context.queries, facts[0].digest) if facts else Parts([], [], False)
-    question = ReplicationRequest(repository, tag, parts.manifests, parts.blobs)
+    query = ReplicationRequest(repository, tag, parts.manifests, parts.blobs)
     own = MemberAnswer(
         context.catalog.instance_id,
         context.config.site,
         context.config.own_url,
-        local_answer(context.queries, context.database, question),
+        local_answer(context.queries, context.database, query),
         "",
     )
-    asked = await asyncio.gather(*(_ask(context, member, question) for member in context.members.all()))
-    standings = [own, *asked]
+    answers = await asyncio.gather(*(_ask(context, member, query) for member in context.members.all()))
+    standings = [own, *answers]
     winner = max((s.answer.fact for s in standings if s.answer and s.answer.fact), key=_rank, default=None)
     if winner is None:
         raise ManifestUnknown("no instance that answers has this tag", {"tag": tag})
     if not facts or winner[0] != facts[0].digest:
-        parts = Parts([], [], False)  # what was asked about is another manifest's
+        parts = Parts([], [], False)  # these are the parts of another manifest
     digest, time, writer = winner
     return JsonResponse(
         {
@@ -119,23 +119,23 @@ async def parts_of(queries: Queries, digest: Digest) -> Parts:
     return Parts(kept, list(blobs)[: MAX_PARTS - len(kept)], whole and len(manifests) + len(blobs) <= MAX_PARTS)
 
 
-def local_answer(queries: Queries, database: Database, question: ReplicationRequest) -> ReplicationResponse:
+def local_answer(queries: Queries, database: Database, query: ReplicationRequest) -> ReplicationResponse:
     """Return the part of a tag that this instance has. Raises OciError for invalid names."""
-    repository, tag = parse_repository(question.repository), parse_tag(question.tag)
+    repository, tag = parse_repository(query.repository), parse_tag(query.tag)
     with database.one_step():
         facts = queries.facts_of_tag(repository, tag)
-        absent = lacking(database, question.manifests, question.blobs)
+        absent = lacking(database, query.manifests, query.blobs)
     return ReplicationResponse((*facts[0],) if facts else None, absent)
 
 
-async def _ask(context: CatalogContext, member: Member, question: ReplicationRequest) -> MemberAnswer:
+async def _ask(context: CatalogContext, member: Member, query: ReplicationRequest) -> MemberAnswer:
     """Ask one member. A member that is presumed dead is not asked."""
     about = (member.instance, member.beat.site, context.members.url(member))
     if not member.live:
         return MemberAnswer(*about, None, "it is not heard")
     try:
         peers = context.peers
-        answer = await peers.ask(member, "/replication", question, ReplicationResponse, REQUEST_TIMEOUT_S)
+        answer = await peers.ask(member, "/replication", query, ReplicationResponse, REQUEST_TIMEOUT_S)
     except PeerUnreachable as error:
         return MemberAnswer(*about, None, str(error))
     return MemberAnswer(*about, answer, "")

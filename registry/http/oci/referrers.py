@@ -13,8 +13,8 @@ from registry.catalog.referrers import (
     BEGINNING,
     Listed,
     Position,
-    Question,
     Referrer,
+    ReferrersQuery,
     has_few_referrers,
     walk_referrers,
 )
@@ -46,11 +46,11 @@ async def list_referrers(context: ListContext, request: Request, repository: Rep
     database = context.database
     if not context.queries.repository_exists(repository):
         await context.replication.read_repair(repository)
-    question = Question(repository, subject, wanted, position)
+    query = ReferrersQuery(repository, subject, wanted, position)
     with database.one_step():
-        page = _page(database.reading, question) if has_few_referrers(database, question) else None
+        page = _page(database.reading, query) if has_few_referrers(database, query) else None
     if page is None:
-        page = await database.read_aside(lambda connection: _page(connection, question))
+        page = await database.read_aside(lambda connection: _page(connection, query))
     headers = {"Content-Type": OCI_INDEX}
     if wanted is not None:
         headers["OCI-Filters-Applied"] = "artifactType"
@@ -60,12 +60,12 @@ async def list_referrers(context: ListContext, request: Request, repository: Rep
     return Response(_HEAD + b",".join(page.entries) + _TAIL, headers=headers)
 
 
-def _page(connection: apsw.Connection, question: Question) -> Page:
+def _page(connection: apsw.Connection, query: ReferrersQuery) -> Page:
     """Read as many entries as a page holds, at least one where there are any."""
     size = len(_HEAD) + len(_TAIL)
     entries: list[bytes] = []
     before: Listed | None = None
-    for listed in walk_referrers(connection, question):
+    for listed in walk_referrers(connection, query):
         entry = _descriptor(listed.referrer)
         size += len(entry) + 1
         if before is not None and size > PAGE_BYTES:

@@ -25,8 +25,8 @@ class RepeatableBody:
         """True if `pieces` can be called once more."""
 
     async def read_beginning(self) -> None:
-        """Raises ClientGone. What came before that is dropped: sent now, it would arrive behind the client's question
-        how much there is."""
+        """Raises ClientGone. What came before that is dropped: sent now, it would arrive after the client's
+        request for the size of the upload."""
         while len(self._beginning) < REPEATABLE_BYTES and (piece := await anext(self._rest, None)) is not None:
             self._beginning += piece
         self._is_whole = len(self._beginning) < REPEATABLE_BYTES

@@ -156,14 +156,14 @@ async def _forward(
 ) -> Response:
     """Let the owner answer. Bytes stream through; the owner checks them against the digest. One that is restarting is
     waited for as long as nothing of the body was sent. Raises PeerUnreachable and ClientGone."""
-    question = ForwardedUploadRequest(
+    forwarded = ForwardedUploadRequest(
         wanted.method, wanted.repository, upload_id, wanted.digest, wanted.span, wanted.network
     )
     until = now_s() + OWNER_RESTART_WAIT_S
     while True:
         try:
             answer = await context.peers.ask_with_content(
-                owner, "/upload", question, body.pieces(), ForwardedUploadResponse, OWNER_TIMEOUT_S
+                owner, "/upload", forwarded, body.pieces(), ForwardedUploadResponse, OWNER_TIMEOUT_S
             )
             return Response(answer.content, answer.status, answer.headers)
         except PeerUnreachable as error:

@@ -57,7 +57,7 @@ class Heard:
         self.clock.wait(took_s / 2)
         answer = Heartbeat("eu", "", "", "1", 1, 0, 0, bytes(16), {}, now_ms=self.clock.now_ms() + int(ahead_s * 1000))
         self.clock.wait(took_s / 2)
-        self.offsets.asked(self.member, begun, answer)
+        self.offsets.on_answer(self.member, begun, answer)
 
 
 @pytest.fixture

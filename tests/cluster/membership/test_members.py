@@ -119,7 +119,7 @@ async def test_whom_only_the_disk_knows_may_come_until_we_have_been_up_for_ten_s
 async def test_a_member_with_an_unanswered_question_is_not_expected_to_be_prompt(members, monkeypatch):
     loop = Loop(monkeypatch)
     member = members.receive_heartbeat(OTHER, beat(), 1, on_bus=False)
-    member.asked_at.append(loop.now)
+    member.pending_since.append(loop.now)
     assert member.prompt
     loop.now += 0.3
     assert not member.prompt

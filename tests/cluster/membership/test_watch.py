@@ -107,7 +107,7 @@ async def test_a_clock_that_is_more_than_a_second_off_is_a_warning_until_it_is_r
     steps = [(5000, [5.0]), (0, []), (-3000, [-3.0])]
     for incarnation, (ahead_ms, detected) in enumerate(steps, 1):
         member = watched.hear(incarnation=incarnation, now_ms=watched.clock.now_ms() + ahead_ms)
-        watched.offsets.asked(member, watched.clock.steady_s(), member.beat)
+        watched.offsets.on_answer(member, watched.clock.steady_s(), member.beat)
         lines = watched.look()
         found = [round(fields["offset_s"], 1) for event, fields in lines if event == str(LogEvent.CLOCK_SKEW_DETECTED)]
         assert found == detected

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from registry.cluster.replication.read_repair import DOCUMENTS_AT_ONCE, QUESTIONS_AT_ONCE, REMEMBERED_S, ReadRepair
+from registry.cluster.replication.read_repair import DOCUMENTS_AT_ONCE, REMEMBERED_S, REQUESTS_AT_ONCE, ReadRepair
 from registry.cluster.transfer.locator import MISS_BOUND_S
 from simulations.loop import VirtualLoop
 from tests.http.admin.test_metrics import value
@@ -87,9 +87,9 @@ def test_misses_of_many_documents_share_questions_of_which_few_are_under_way(pla
     repair = ReadRepair(peers.learn)
     play(misses(repair, documents, every_s=0.0001))
     assert sorted(one for _, asked in peers.asked for one in asked) == sorted(documents), "each is asked about once"
-    assert peers.at_once == QUESTIONS_AT_ONCE
+    assert peers.at_once == REQUESTS_AT_ONCE
     assert max(len(asked) for _, asked in peers.asked) <= DOCUMENTS_AT_ONCE
-    assert len(peers.asked) <= 0.5 / ANSWER_S * QUESTIONS_AT_ONCE + QUESTIONS_AT_ONCE
+    assert len(peers.asked) <= 0.5 / ANSWER_S * REQUESTS_AT_ONCE + REQUESTS_AT_ONCE
     (asked,) = repair._members.values()
     assert not asked.pending and not asked.gathering and not asked.under_way
 
