@@ -15,7 +15,7 @@ its document as if the fact were not there (as with critical extensions of X.509
 keeps and passes on the fact all the same. The flag is part of the text, and so of every delta, snapshot, diff, bundle,
 backup and digest.
 
-Which of several live facts of one tag wins is decided by (time, writer as a number), the highest, everywhere the same.
+Of several live facts about one tag, the one with the highest (time, writer as a number) wins, at every instance.
 """
 
 import re

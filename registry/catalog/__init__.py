@@ -13,6 +13,7 @@ repository   what a push, a delete or a mount changes
 reassert     undoing deletes: asserting anew what an older copy says
 incoming     taking in what other instances send
 forks        healing a document that a writer used twice has split
+winner       which of several facts about one key decides
 queries      what pulls and lists read
 understanding documents with critical facts that this version does not understand, and serving nothing of them
 referrers    what refers to a manifest, newest first

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import apsw
 
 from registry.catalog.database import Reads
+from registry.catalog.winner import winner_first
 from registry.oci.manifest import PartRow
 from registry.oci.names import Digest, Repository, Tag
 
@@ -49,12 +50,6 @@ class TagFact(NamedTuple):
     digest: Digest
     time: int
     writer: int
-
-
-def winner_first(table: str) -> str:
-    """Return the SQL order that puts the winner of several live facts first: the newest by hybrid logical clock, and of
-    equally new ones that of the larger writer. All instances choose the same (`crdt.fact`)."""
-    return f"{table}.time DESC, {table}.writer DESC"
 
 
 _BY_TAG = f"""

@@ -12,6 +12,7 @@ from crdt.fact import BLOB, MANIFEST, TAG, Fact
 from registry.catalog.database import Transaction
 from registry.catalog.documents import Documents
 from registry.catalog.view import Identity, observed
+from registry.catalog.winner import winner_key
 from registry.event_loop.steps import ROWS_PER_STEP, Steps
 
 Key = tuple[str, str]
@@ -29,14 +30,14 @@ class Older(NamedTuple):
 
 def compare(tx: Transaction, documents: Documents, name: str, facts: Sequence[Fact]) -> Steps[Older]:
     """Compare an older copy's facts with those here, in bounded steps."""
-    latest: dict[Key, Fact] = {}
+    winners: dict[Key, Fact] = {}
     for fact in facts:
         if fact.kind in (TAG, MANIFEST, BLOB):
-            before = latest.get((fact.kind, fact.key))
-            if before is None or (before.time, before.writer) < (fact.time, fact.writer):
-                latest[fact.kind, fact.key] = fact
+            before = winners.get((fact.kind, fact.key))
+            if before is None or winner_key(before) < winner_key(fact):
+                winners[fact.kind, fact.key] = fact
     document, older = documents.document_id(tx, name), Older([], [])
-    for number, ((kind, key), fact) in enumerate(latest.items(), 1):
+    for number, ((kind, key), fact) in enumerate(winners.items(), 1):
         live = observed(tx, document, kind, key) if document is not None else []
         if not live:
             older.absent.append(fact)

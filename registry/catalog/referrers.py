@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, Self
 import apsw
 
 from registry.catalog.database import Reads
-from registry.catalog.queries import document_name, winner_first
+from registry.catalog.queries import document_name
+from registry.catalog.winner import winner_first
 from registry.oci.names import Digest, Repository, Tag, is_digest
 
 FEW = 256

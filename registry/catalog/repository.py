@@ -172,18 +172,18 @@ class _Observed:
     def __init__(self, tx: Transaction, document: int | None) -> None:
         self._tx = tx
         self._document = document
-        self._latest: dict[tuple[str, str], LiveFact | None] = {}
+        self._winners: dict[tuple[str, str], LiveFact | None] = {}
         self.facts: list[LiveFact] = []
 
     def add(self, kind: str, key: str) -> bool:
         """Observe the facts about one key. Return whether there are any."""
-        if (kind, key) not in self._latest:
-            if len(self._latest) > MAX_PARTS:
+        if (kind, key) not in self._winners:
+            if len(self._winners) > MAX_PARTS:
                 raise ManifestInvalid(f"the manifest depends on more than {MAX_PARTS} parts, over all levels")
             found = observed(self._tx, self._document, kind, key) if self._document is not None else []
-            self._latest[kind, key] = found[-1] if found else None
+            self._winners[kind, key] = found[0] if found else None
             self.facts += found
-        return self._latest[kind, key] is not None
+        return self._winners[kind, key] is not None
 
     def add_parts(self, manifest: Manifest) -> Steps[list[dict[str, str]]]:
         """Observe what a manifest depends on, at all levels, each manifest once. Return what is missing.
@@ -207,7 +207,7 @@ class _Observed:
         walk = ManifestWalk(manifests, self._stored_parts)
         for manifest in walk:
             for kind, part in walk.parts(manifest):
-                is_new = (kind, part) not in self._latest
+                is_new = (kind, part) not in self._winners
                 if is_new and part != UNREADABLE and self.add(kind, part) and kind == MANIFEST:
                     walk.descend(part)
                 if walk.may_pause:
@@ -221,9 +221,9 @@ class _Observed:
         return self._tx.rows("SELECT kind, digest FROM descriptors WHERE manifest = ?", (manifest,))
 
     def repeated(self, time: int, writer: int, without: Digest) -> Steps[list[Fact]]:
-        """Return the observed references and links, re-asserted: of several facts about one key, the latest."""
+        """Return the observed references and links, re-asserted: of several facts about one key, the winner."""
         again: list[Fact] = []
-        for number, ((kind, key), fact) in enumerate(self._latest.items(), 1):
+        for number, ((kind, key), fact) in enumerate(self._winners.items(), 1):
             if number % ROWS_PER_STEP == 0:
                 yield
             if fact is None:

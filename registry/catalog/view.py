@@ -6,6 +6,7 @@ from typing import NamedTuple
 from crdt.delta import Delta
 from crdt.fact import BLOB, CRITICAL, MANIFEST, OTHER, TAG, Fact, FactReader, fact_hash, parse_fact
 from registry.catalog.database import Transaction
+from registry.catalog.winner import winner_first
 from registry.catalog.wrong_sizes import compare_fact
 from registry.event_loop.steps import ROWS_PER_STEP, Steps
 
@@ -51,8 +52,8 @@ class Effect(NamedTuple):
 
 
 def observed(tx: Transaction, document: int, kind: str, key: str) -> list[LiveFact]:
-    """The live facts of one kind about one key, the winner last."""
-    sql = f"SELECT {COLUMNS} FROM facts WHERE document = ? AND kind = ? AND key = ? ORDER BY time, writer"
+    """Return the live facts of one kind about one key, the winner first."""
+    sql = f"SELECT {COLUMNS} FROM facts WHERE document = ? AND kind = ? AND key = ? ORDER BY {winner_first()}"
     return [LiveFact(*row) for row in tx.execute(sql, (document, kind, key))]
 
 

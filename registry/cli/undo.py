@@ -13,15 +13,16 @@ from registry.catalog.catalog import Catalog
 from registry.catalog.content import held_size
 from registry.catalog.queries import KIND
 from registry.catalog.reassert import compare, reassert
+from registry.catalog.winner import winner_first
 from registry.cli.catalog_file import open_read_only
 from registry.cli.client import ask
 from registry.cli.compare import tag_facts
 from registry.oci.names import Digest
 
 MAX_NAMED = 50
-_TAGS = """
+_TAGS = f"""
 SELECT d.name, d.digest, f.key, f.digest FROM facts f JOIN documents d ON d.id = f.document
-WHERE f.kind = 't' ORDER BY d.name, f.key, f.time, f.writer
+WHERE f.kind = 't' ORDER BY d.name, f.key, {winner_first("f")}
 """
 
 
@@ -88,7 +89,7 @@ def since_backup(data: Path, url: str) -> Since:
     digests: dict[str, str] = {}
     for document, digest, tag, manifest in rows:
         name = document.removeprefix(KIND)
-        repositories.setdefault(name, {})[tag] = manifest  # the last one wins
+        repositories.setdefault(name, {}).setdefault(tag, manifest)  # the winner comes first
         digests[name] = digest.hex()
     theirs, since = _repository_digests(url), Since([], [])
     for name, tags in repositories.items():

@@ -12,6 +12,7 @@ import registry.http.oci.tags as tags
 import registry.http.oci.uploads as uploads
 from crdt.clock import HybridClock
 from crdt.delta import decode_delta
+from registry.catalog.winner import winner_first
 from registry.cluster.node import Cluster
 from registry.cluster.replication import anti_entropy
 from registry.cluster.replication.heartbeat_reactions import HeartbeatReactions
@@ -24,7 +25,7 @@ from simulations.planted.bug import Bug, nothing, nothing_async, together
 def delete_of_the_winner_alone() -> Bug:
     """A delete ends the winning fact, and leaves those it won over."""
     observed = repository._observed_in
-    return patch.object(repository, "_observed_in", lambda *arguments: observed(*arguments)[-1:])
+    return patch.object(repository, "_observed_in", lambda *arguments: observed(*arguments)[:1])
 
 
 def delete_without_asking() -> Bug:
@@ -69,7 +70,7 @@ def push_beside_the_older() -> Bug:
 
 
 def lowest_time_wins() -> Bug:
-    turned = queries._BY_TAG.replace("t.time DESC, t.writer DESC", "t.time, t.writer")
+    turned = queries._BY_TAG.replace(winner_first("t"), "t.time, t.writer")
     return patch.object(queries, "_BY_TAG", turned)
 
 

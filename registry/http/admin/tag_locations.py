@@ -17,7 +17,8 @@ from crdt.fact import BLOB, MANIFEST
 from registry.catalog.content import lacking
 from registry.catalog.database import Database
 from registry.catalog.manifest_walk import ManifestWalk
-from registry.catalog.queries import Queries
+from registry.catalog.queries import Queries, TagFact
+from registry.catalog.winner import winner_key
 from registry.cluster.membership.members import Member
 from registry.cluster.rpc.messages import ReplicationRequest, ReplicationResponse
 from registry.errors import ManifestUnknown
@@ -73,10 +74,11 @@ async def replication(admin: AdminContext, request: Request) -> Response:
     )
     answers = await asyncio.gather(*(_ask(context, member, query) for member in context.members.all()))
     standings = [own, *answers]
-    winner = max((s.answer.fact for s in standings if s.answer and s.answer.fact), key=_rank, default=None)
+    winners = (_fact_of(standing.answer) for standing in standings)
+    winner = max(filter(None, winners), key=winner_key, default=None)
     if winner is None:
         raise ManifestUnknown("no instance that answers has this tag", {"tag": tag})
-    if not facts or winner[0] != facts[0].digest:
+    if not facts or winner.digest != facts[0].digest:
         parts = Parts([], [], False)  # these are the parts of another manifest
     digest, time, writer = winner
     return JsonResponse(
@@ -141,12 +143,15 @@ async def _ask(context: CatalogContext, member: Member, query: ReplicationReques
     return MemberAnswer(*about, answer, "")
 
 
-def _rank(fact: tuple[str, int, int]) -> tuple[int, int]:
-    """Return the sort key by which the winning fact is the greatest (`crdt.fact`)."""
-    return fact[1:]
+def _fact_of(answer: ReplicationResponse | None) -> TagFact | None:
+    """Return the fact that wins at the instance that answered."""
+    if answer is None or answer.fact is None:
+        return None
+    digest, time, writer = answer.fact
+    return TagFact(Digest(digest), time, writer)
 
 
-def _shown(standing: MemberAnswer, winner: tuple[str, int, int], parts: Parts) -> dict[str, Any]:
+def _shown(standing: MemberAnswer, winner: TagFact, parts: Parts) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "instance": standing.instance,
         "site": standing.site,
@@ -159,8 +164,8 @@ def _shown(standing: MemberAnswer, winner: tuple[str, int, int], parts: Parts) -
     absent = set(standing.answer.missing)
     listed = [digest for digest in (*parts.manifests, *parts.blobs) if digest in absent]
     return shown | {
-        "fact": _fact_state(standing.answer.fact, winner),
-        "manifest": winner[0] not in absent if parts.manifests else None,
+        "fact": _fact_state(_fact_of(standing.answer), winner),
+        "manifest": winner.digest not in absent if parts.manifests else None,
         "manifests_held": _held(parts.manifests, absent),
         "blobs_held": _held(parts.blobs, absent),
         "missing": listed[:MAX_LISTED],
@@ -168,7 +173,7 @@ def _shown(standing: MemberAnswer, winner: tuple[str, int, int], parts: Parts) -
     }
 
 
-def _fact_state(fact: tuple[str, int, int] | None, winner: tuple[str, int, int]) -> str:
+def _fact_state(fact: TagFact | None, winner: TagFact) -> str:
     if fact is None:
         return "none"
     return "wins" if fact == winner else "older"
