@@ -128,6 +128,10 @@ class Report:
     """The peer's commit number that has been reached, 0 when it was not caught up by commit numbers."""
     exchanged: list[str] = field(default_factory=list)
     forked: list[str] = field(default_factory=list)
+    pages: int = 0
+    """The number of answers that listed the changed documents."""
+    left_out: int = 0
+    """The number of updates that the peer left out of an answer that would have become too long."""
 
 
 Steps = Generator[Step, Any, Any]
@@ -144,6 +148,7 @@ def catch_up(replica: Replica, since: int | None) -> Generator[Step, Any, Report
         changes: Changes = yield AskChanges(since)
         yield from exchange(replica, changes.names, report)
         since, more = changes.commit, changes.more
+        report.pages += 1
     report.commit = since
     return report
 
@@ -200,6 +205,7 @@ def exchange_now(replica: Replica, names: Iterable[str], report: Report) -> Gene
         left_out = yield from _exchange_page(replica, page, report)
         _expect(len(left_out) < len(page))
         large += left_out
+        report.left_out += len(left_out)
         if not pending:
             pending, large = large[:1], large[1:]  # alone, so that nothing else waits for it or fails with it
     return report

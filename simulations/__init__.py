@@ -37,9 +37,9 @@ A run:
     write_order       what is certain about the order of writes, seen from outside
     lost_content      content that a fault has destroyed, and that may be missing
     small_limits      limits of the registry, lowered so that small runs reach them
+    log_events        what instances log, for what cannot be seen at their seams
     coverage_marks    rarely taken paths of the registry that a run has reached
     evictions         disks with budgets of a few kilobytes
-    decommissions     what decommissioning instances have asked, and when
     restored_backup   another instance, started from a backup
     shrink            the search for a smaller plan that still fails
     pool              many runs on all cores

@@ -7,7 +7,7 @@ nothing of what depends on it; and once they are upgraded they serve all of it.
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -16,11 +16,12 @@ from registry.capabilities import OWN
 from registry.errors import StorageFailed
 from registry.instance import Instance
 from registry.ports import PeerUnreachable
+from registry.telemetry.events import LogEvent
 from simulations.checkers import convergence
 from simulations.later_version import CAPABILITY, DOCUMENT, LATER, REPOSITORY, later_fact
 from simulations.node import Node
 from simulations.phases import until_violation
-from simulations.process import in_process, outside_processes
+from simulations.process import in_process
 from simulations.simulation import CONVERGENCE_S, Simulation
 from simulations.workload.client import Answer
 from simulations.workload.images import ALL_IMAGES, digest_of
@@ -49,7 +50,7 @@ class MixedVersions:
         self._later = simulation.cluster.nodes[-1]
         self._make_later(self._later)
         self._client = simulation.workload.client("client-later", "later", lambda: [self._later])
-        simulation.cluster.on_born.append(self._watch_frames)
+        simulation.log_events.listen(LogEvent.FRAME_APPLIED, self._check_frame)
 
     @staticmethod
     def _make_later(node: Node) -> None:
@@ -134,20 +135,11 @@ class MixedVersions:
 
     # What is judged
 
-    def _watch_frames(self, node: Node, instance: Instance) -> None:
+    def _check_frame(self, name: str, fields: Mapping[str, Any]) -> None:
         """No instance applies a frame that it was not to apply."""
-        take_in = instance.catalog.take_in
-
-        async def watched(incoming: Any, sender: str | None = None) -> Any:
-            if sender is not None and incoming.document == DOCUMENT and node.abilities is OWN:
-                outside_processes(
-                    lambda: self._violations.report(
-                        f"{node.name} has applied a frame with a critical field unknown to it"
-                    )
-                )
-            return await take_in(incoming, sender)
-
-        instance.catalog.take_in = watched  # type: ignore[method-assign]
+        is_too_old = any(node.name == name and node.abilities is OWN for node in self._nodes)
+        if fields["document"] == DOCUMENT and is_too_old:
+            self._violations.report(f"{name} has applied a frame with a critical field unknown to it")
 
     def _marks(self, node: Node, document: str) -> set[Identity]:
         """The live facts of a document that an instance must understand and does not; read from their texts."""
@@ -184,7 +176,7 @@ class MixedVersions:
         after = self._marks(node, document) | self._marks(node, ACCESS)
         if answer is None or node.process is not process:
             return None
-        self._simulation.reached[REFUSED if REFUSAL in answer.body else ANSWERED] += 1
+        self._simulation.marks.reached[REFUSED if REFUSAL in answer.body else ANSWERED] += 1
         told = f"{node.name} answers {method} {path} with {answer.status}"
         if before & after and answer.status != 503:
             self._violations.report(f"{told}, and does not understand what that depends on")

@@ -60,6 +60,8 @@ class Node:
         self.process: Process | None = None
         self.worker: Process | None = None
         """The process beside the primary, which ends with it."""
+        self.process_groups: list[ProcessGroup] = []
+        """One for each start that has come so far as to serve."""
         self.instance: Instance | None = None
         self.started = False
         """True once this start has come so far as to serve."""
@@ -162,7 +164,8 @@ class Node:
             Reads(self.disk, PATH), self.disk, instance.clock, instance.lease, instance.config.verify_after_s, False
         )
         self.worker = process.part("worker")
-        return ProcessGroup(instance, reading, process, self.worker)
+        self.process_groups.append(ProcessGroup(instance, reading, process, self.worker))
+        return self.process_groups[-1]
 
     def _config(self) -> Config:
         return Config.model_construct(

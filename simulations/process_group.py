@@ -34,6 +34,8 @@ class ProcessGroup:
         self._primary = primary
         self._worker = worker
         self._connections = 0
+        self.streamed = 0
+        """Blobs that the worker has begun to send."""
 
     def accepting(self) -> Process:
         """The process that takes the next connection."""
@@ -69,6 +71,7 @@ class ProcessGroup:
             if direct is not None:
                 await _send_directly(direct, send)
             elif stream is not None:
+                self.streamed += 1
                 await self._reading.serve(stream, scope, receive, send)
             return direct is not None or stream is not None
         finally:

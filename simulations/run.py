@@ -9,15 +9,13 @@ import contextlib
 import functools
 import gc
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from registry.telemetry.events import LogEvent
-from simulations import decommissions, evictions, phases
-from simulations.coverage_marks import counted
+from simulations import evictions, phases
 from simulations.guard import guarded
 from simulations.plan import Outcome, Plan
-from simulations.process import ProcessDied, outside_processes
+from simulations.process import ProcessDied
 from simulations.simulation import Simulation
 from simulations.small_limits import small_limits
 
@@ -41,15 +39,12 @@ def run(plan: Plan, scenario: Scenario = phases.play, on_event: Callable[[str], 
     try:
         with contextlib.ExitStack() as stack:
             for setting in (
-                _logged(simulation),
+                simulation.log_events.received(),
                 guarded(),
                 small_limits("small" in plan.conditions),
-                counted(simulation.reached),
+                evictions.eager("evict" in plan.conditions),
             ):
                 stack.enter_context(setting)
-            stack.enter_context(decommissions.watched(simulation.checkers.holders.asked))
-            if "evict" in plan.conditions:
-                stack.enter_context(evictions.watched(functools.partial(_evicted, simulation)))
             try:
                 loop.run_until_complete(scenario(simulation))
             except Exception as error:  # the other seeds go on
@@ -69,42 +64,7 @@ def _set_aside() -> None:
     gc.freeze()
 
 
-def _evicted(simulation: Simulation, name: str, digest: str, begun_s: float) -> None:
-    simulation.violations.check(simulation.checkers.holders.check_evicted, name, digest, begun_s)
-
-
 def _unhandled(simulation: Simulation, context: dict[str, Any]) -> None:
     error = context.get("exception")
     if error is not None and not isinstance(error, ProcessDied):
         simulation.violations.report(f"an unhandled exception: {error!r}")
-
-
-class _Exceptions(logging.Handler):
-    """An exception that the registry did not expect is logged by it; here it ends the run. So does content that arrives
-    damaged, where no disk has damaged it."""
-
-    def __init__(self, simulation: Simulation) -> None:
-        super().__init__(logging.ERROR)
-        self._violations = simulation.violations
-        self._lost = simulation.checkers.lost
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if vars(record).get("event") == str(LogEvent.WRONG_BYTES_RECEIVED):
-            digest = str(vars(record)["fields"]["digest"])
-            if digest not in self._lost.digests:
-                what = f"{digest} has arrived corrupt, and nothing has corrupted it"
-                outside_processes(lambda: self._violations.report(what))
-        if record.exc_info is not None and record.exc_info[1] is not None:
-            outside_processes(lambda: self._violations.report(f"{record.getMessage()}: {record.exc_info[1]!r}"))  # type: ignore[index]
-
-
-@contextlib.contextmanager
-def _logged(simulation: Simulation) -> Iterator[None]:
-    """Keep log records from all other handlers: a record that is kept would keep its cluster in memory."""
-    log = logging.getLogger("concord")
-    before = log.propagate, log.handlers
-    log.propagate, log.handlers = False, [_Exceptions(simulation)]
-    try:
-        yield
-    finally:
-        log.propagate, log.handlers = before

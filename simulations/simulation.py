@@ -9,6 +9,8 @@
 | `disturbances` | which faults are active, and whether the run is calm |
 | `lifecycle` | starts, restores, losses and removals of instances |
 | `commits`, `requests` | the observers that call the checkers |
+| `log_events` | what instances log, for what cannot be seen at their seams |
+| `marks` | the rarely taken paths that were reached |
 
 A scenario is a coroutine that gets a simulation:
 
@@ -30,9 +32,10 @@ makes the checks that hold once a cluster is calm. The other checkers judge ever
 
 import asyncio
 import random
-from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
+from registry.telemetry.events import LogEvent
 from simulations import final_checks
 from simulations.checkers.suite import Checkers
 from simulations.cluster import SimulatedCluster
@@ -42,6 +45,7 @@ from simulations.disturbances import Disturbances
 from simulations.evictions import BUDGET_GIB
 from simulations.faults import BUS_CUT, FAULTS
 from simulations.lifecycle import Lifecycle
+from simulations.log_events import LogEvents
 from simulations.node import Node
 from simulations.plan import Outcome, Plan
 from simulations.reachability import Reachability
@@ -80,12 +84,11 @@ class Simulation:
         self.plan = plan
         self.convergence_s = 0.0
         """The duration of the last `converge`."""
-        self.reached: Counter[str] = Counter()
-        """Coverage marks that are counted from outside, see `coverage_marks`."""
         self.cluster = cluster = _make_cluster(plan)
-        self._marks = CoverageMarks(cluster)
         self.disturbances = Disturbances(lambda: cluster.loop.now)
         self.violations = Violations(lambda: cluster.loop.now)
+        self.log_events = LogEvents(self.violations.report)
+        self.marks = CoverageMarks(cluster, self.log_events)
         reachability = Reachability(cluster, self.disturbances)
         copies = 2 if "two-copies" in plan.conditions else 1
         self.checkers = Checkers(cluster, copies, GRACE_S, reachability.asked_by, self.disturbances.is_parted)
@@ -100,8 +103,27 @@ class Simulation:
         cluster.network.on_changed = self.violations.report
         # A holder that seems to send wrong bytes is not asked for a while.
         cluster.network.on_flip = self.checkers.lost.digests.add
+        self._listen_for_content()
         if cluster.redis.absent:
             self.disturbances.begin(BUS_CUT)
+
+    def _listen_for_content(self) -> None:
+        """Tell the checkers what instances log of content."""
+        check, holders, lost = self.violations.check, self.checkers.holders, self.checkers.lost
+
+        def evicted(name: str, fields: Mapping[str, Any]) -> None:
+            check(holders.check_evicted, name, fields["digest"], self.now_s - fields["decided_in_s"])
+
+        def asked(name: str, fields: Mapping[str, Any]) -> None:
+            holders.asked(name, fields["digest"], self.now_s)
+
+        def corrupt(name: str, fields: Mapping[str, Any]) -> None:
+            if fields["digest"] not in lost.digests:
+                self.violations.report(f"{fields['digest']} has arrived corrupt, and nothing has corrupted it")
+
+        self.log_events.listen(LogEvent.REPLICA_EVICTED, evicted)
+        self.log_events.listen(LogEvent.DECOMMISSION_HOLDERS_REQUESTED, asked)
+        self.log_events.listen(LogEvent.WRONG_BYTES_RECEIVED, corrupt)
 
     @property
     def nodes(self) -> list[Node]:
@@ -170,7 +192,7 @@ class Simulation:
             self.requests.count,
             self.convergence_s,
             self.commits.delays_s,
-            self.reached + self._marks.count(),
+            self.marks.count(),
         )
 
 

@@ -58,3 +58,9 @@ class Compactor:
             )
             return
         await self._database.write(lambda tx: self._replica.store_snapshot(tx, compaction, data))
+        log.debug(
+            LogEvent.DOCUMENT_COMPACTED,
+            "a snapshot of %(bytes)d bytes replaces the log of %(document)s",
+            document=document,
+            bytes=len(data),
+        )

@@ -51,6 +51,7 @@ class LogEvent(Enum):
     DOCUMENT_UNBLOCKED = "A document holds no critical facts any more that this version does not understand."
     BLOCKED_DOCUMENTS_COUNTED = "At the start, more documents are blocked than are logged one by one."
     FACTS_REREAD = "Facts that an earlier version did not understand were read again after an upgrade."
+    DOCUMENT_COMPACTED = "A snapshot has replaced the log of a document."
     SNAPSHOT_FAILED = "A document could not be compacted into a snapshot."
 
     # Content on disk
@@ -67,6 +68,7 @@ class LogEvent(Enum):
     SCRUB_STARTED = "A check of all content was requested and starts."
     SCRUB_FINISHED = "A check of all content that was requested has ended."
     CONTENT_EVICTED = "Replicas were removed to stay within the disk budget."
+    REPLICA_EVICTED = "One replica was removed to stay within the disk budget."
     EVICTION_EXHAUSTED = "The content exceeds the disk budget, and no further replica may be removed."
     EVICTION_FAILED = "An eviction failed."
     GARBAGE_COLLECTION_FINISHED = "A scheduled garbage collection removed content."
@@ -85,6 +87,7 @@ class LogEvent(Enum):
     JOIN_COMPLETED = "This instance has joined its cluster, or goes on without the others."
     REMOVED_INSTANCE_RENAMED = "This instance was removed from the cluster and goes on under a new id."
     INSTANCE_DECOMMISSIONED = "This instance has left the cluster for good."
+    DECOMMISSION_HOLDERS_REQUESTED = "An instance that leaves asks the other members whether they hold a content."
     DECOMMISSION_HANDOFF_REJECTED = "A member did not take content or documents of an instance that leaves."
     INCARNATION_WRITE_FAILED = "A new incarnation could not be stored."
     CLONE_DETECTED = "Another process runs under this instance's id."
@@ -116,10 +119,14 @@ class LogEvent(Enum):
     BUS_LISTEN_FAILED = "Listening to a Redis met an exception that the code does not expect."
     BUS_MESSAGES_REJECTED = "Messages on a Redis channel are no frames of this cluster."
     FRAME_REJECTED = "A gossip frame is malformed or not authentic."
+    FRAME_APPLIED = "The change in a gossip frame of another instance was committed."
     UPDATE_REJECTED = "An update of another instance is invalid."
     UPDATE_WRITE_FAILED = "An update of another instance could not be stored."
+    UPDATE_DEPOSITED = "An update that no frame can carry was put at a member."
     UPDATE_DEPOSIT_FAILED = "An update that no frame can carry could not be put at a member."
     SITE_PUSH_FAILED = "Updates could not be sent directly to a member of the same site."
+    DOCUMENTS_EXCHANGED = "Documents that differed were exchanged with a member."
+    AUDIT_STARTED = "A member's state digest differs without a known change, and all documents are compared."
     ANTI_ENTROPY_FAILED = "A round of anti-entropy with a member failed."
     MERKLE_DIFF_FAILED = "A Merkle diff with a member failed."
     DIFF_REQUEST_FAILED = "A member did not give the diff of a document."
@@ -134,6 +141,7 @@ class LogEvent(Enum):
     WRONG_BYTES_RECEIVED = "A member gave bytes that do not match the digest."
     TRANSFER_INTERRUPTED = "A transfer of content from a member broke off."
     LINK_SIZE_MISMATCHED = "A blob link states a size that differs from the content's."
+    WRITE_CONCERN_REACHED = "As many holders as the policy demands have a push."
     REPLICA_FETCH_FAILED = "A replica that this instance is to hold could not be fetched."
 
     def __str__(self) -> str:

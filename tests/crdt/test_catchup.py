@@ -131,12 +131,13 @@ def test_updates_that_an_answer_left_out_are_asked_for_again():
         other.write(name, [fact(other, 1)])
     steps = catch_up(one, None)
     said = None
-    with pytest.raises(StopIteration):
+    with pytest.raises(StopIteration) as ended:
         while True:
             step = steps.send(said)
             said = answer(other, one, step)
             if isinstance(step, AskDiffs):  # an answer that holds one update at a time
                 said = [said[0], *(diff._replace(update=b"") for diff in said[1:])]
+    assert ended.value.value.left_out == len(NAMES) - 1
     assert one.root_trie().digest == other.root_trie().digest
 
 
@@ -157,5 +158,5 @@ def test_operations_that_left_nothing_behind_are_caught_up_with_too():
     one.write(name, [fact(one, 1)])
     one.write(name, [], one.texts(name))
     assert one.state(name).digest == other.state(name).digest
-    bring_together(other, one, since=0)
+    assert bring_together(other, one, since=0).pages == 1
     assert other.state(name) == one.state(name)

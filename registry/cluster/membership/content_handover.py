@@ -114,6 +114,7 @@ class ContentHandover:
 
     async def _is_kept(self, digest: Digest) -> bool:
         """Return whether a member that stays holds a content."""
+        log.debug(LogEvent.DECOMMISSION_HOLDERS_REQUESTED, "asking who else holds %(digest)s", digest=digest)
         requests = [asyncio.create_task(self._keeps(member, digest)) for member in self._members.reachable()]
         try:
             for answer in asyncio.as_completed(requests):

@@ -140,7 +140,7 @@ class Evictor:
         """Evict one content if that is safe. Return whether it was."""
         if self._is_stopped or self._garbage_collector.is_leased(one.digest):
             return False
-        self._deciding = one.digest
+        self._deciding, begun_s = one.digest, now_s()
         if not await self._is_held_by_higher_ones(one.digest):
             return False
         async with self._store.changing(one.digest):
@@ -149,6 +149,13 @@ class Evictor:
             await self._store.remove(content_path(one.digest))
         self.evicted += 1
         self.evicted_bytes += one.size
+        log.debug(
+            LogEvent.REPLICA_EVICTED,
+            "evicted %(digest)s, %(bytes)d bytes, after %(decided_in_s).3f s",
+            digest=one.digest,
+            bytes=one.size,
+            decided_in_s=now_s() - begun_s,
+        )
         return True
 
     def _drop(self, tx: Transaction, digest: Digest) -> bool:

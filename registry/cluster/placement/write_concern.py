@@ -32,6 +32,10 @@ from registry.oci.manifest import MAX_PARTS
 from registry.oci.names import Digest, Repository, parse_digest, parse_repository
 from registry.ports import PeerUnreachable
 from registry.settings.policy import LOCAL, Policy, Rule
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+
+log = EventLog("concord.write_concern")
 
 MAX_REASON = 500
 LONG_POLL_S = 4.0
@@ -111,6 +115,13 @@ class WriteConcern:
         finally:
             for task in tasks:
                 task.cancel()
+        log.debug(
+            LogEvent.WRITE_CONCERN_REACHED,
+            "%(holders)d instances hold %(digest)s of %(repository)s",
+            holders=len(reached),
+            digest=digest,
+            repository=repository,
+        )
 
     def _sites(self, rule: Rule, others: list[Candidate]) -> list[str]:
         """Return the sites that `each-site` means: those that the policy names, else all there are."""

@@ -160,6 +160,7 @@ class AntiEntropy:
         try:
             report = await self.drive(member, catch_up(self._catalog.replica, remembered))
             if remembered is not None and not report.exchanged and self._audit_is_due(member):
+                log.debug(LogEvent.AUDIT_STARTED, "comparing everything with %(member)s", member=member.shown)
                 report = await self.drive(member, catch_up(self._catalog.replica, None))
             await self.merge_fork(member, report.forked)
             if member.beat.incarnation != incarnation:
@@ -225,6 +226,14 @@ class AntiEntropy:
                 answer = await self._carry_out(member, steps.send(answer))
         except StopIteration as done:
             report: Report = done.value
+            log.debug(
+                LogEvent.DOCUMENTS_EXCHANGED,
+                "exchanged %(documents)d documents with %(member)s, %(pages)d pages of names, %(left_out)d left out",
+                documents=len(report.exchanged),
+                member=member.shown,
+                pages=report.pages,
+                left_out=report.left_out,
+            )
             return report
         finally:
             steps.close()

@@ -124,6 +124,12 @@ class ChangeApplier:
             )
         else:
             self._outcomes["applied" if applied.fresh else "duplicate"] += 1
+            log.debug(
+                LogEvent.FRAME_APPLIED,
+                "applied a change of %(document)s by %(sender)s",
+                document=incoming.document,
+                sender=frame.sender.hex(),
+            )
             self._applied(frame)
             self.on_advanced(incoming.document, applied.vector)
 

@@ -205,6 +205,12 @@ class ManifestBodies:
                     await self._peers.ask(
                         member, "/updates", UpdatesRequest([], {}, updates.bodies), UpdatesResponse, DEPOSIT_TIMEOUT_S
                     )
+                log.debug(
+                    LogEvent.UPDATE_DEPOSITED,
+                    "left a change of %(document)s at %(member)s",
+                    document=change.document,
+                    member=member.shown,
+                )
                 return True
             except (PeerUnreachable, CrdtError, StorageFailed) as error:
                 log.warning(
