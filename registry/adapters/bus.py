@@ -54,10 +54,11 @@ MAX_RECEIVED_BYTES = 32 * MIB
 disconnects it."""
 READ_BYTES = 64 * KIB
 READING_SHARE = 0.2
-"""Of the event loop, for all servers together. Reading takes some 2 µs for a short message, so genuine traffic stays
-far below it."""
+"""Share of the event loop for all servers together. Reading takes some 2 µs for a short message, so genuine traffic
+stays far below it."""
 LOG_INTERVAL_S = 10.0
-"""A Redis that is restarted says so at once; one that cuts subscribers off twice a second, every ten seconds."""
+"""Interval between two log lines about one server: a restart is logged at once, and a server that disconnects
+subscribers all the time is logged every ten seconds."""
 
 Refusal = Callable[[bytes], str | None]
 """Return why a message is no frame of this cluster, judged by its first bytes alone; None for a possible frame."""
@@ -164,7 +165,7 @@ class _Server:
         self._filled.set()
 
     async def send(self) -> None:
-        """Publish what is queued, for ever. What fails is lost; the others find out by themselves."""
+        """Publish queued frames, for ever. A frame that fails is lost; anti-entropy brings its change."""
         while True:
             await self._filled.wait()
             self._filled.clear()
@@ -238,7 +239,7 @@ class _Server:
             now_s = time.perf_counter()
             rest_s = self._share.charge(now_s - begun_s, now_s)
             await self._received.put(frames)
-            await asyncio.sleep(rest_s)  # also where that is nothing: reading does not wait while there is something
+            await asyncio.sleep(rest_s)  # also where `rest_s` is 0: `read` returns at once while data is buffered
 
     def _select_frames(self, parser: MessageParser, data: bytes) -> list[bytes]:
         """Return the frames in received data. Other messages are counted, and own probes are handled."""
@@ -270,7 +271,7 @@ class _Server:
     def _on_probe_returned(self, number: bytes) -> None:
         """Handle a probe that has come back."""
         if number not in self._probed:
-            return  # anybody may publish there
+            return  # any client of the server may publish there
         for earlier in list(self._probed):
             del self._probed[earlier]
             if earlier == number:
@@ -304,13 +305,13 @@ def _shortened(error: Exception) -> str:
 
 
 def _client(url: str) -> Any:
-    """A client that connects when it is used. One by Sentinels asks them for the master at every connection. Raises
-    CannotStart for an address with options that there are not."""
+    """Return a client that connects at its first use. With Sentinels, it asks them for the master at every connection.
+    Raises CannotStart for an address with unknown options."""
     limits: dict[str, Any] = {
         "socket_connect_timeout": REQUEST_TIMEOUT_S,
         "socket_timeout": REQUEST_TIMEOUT_S,
         "retry": None,
-        "protocol": 2,  # what `resp` parses; and no HELLO, which an ACL would have to allow
+        "protocol": 2,  # RESP2, which `resp` parses; it sends no HELLO, which an ACL would have to allow
     }
     if is_encrypted(url):
         limits["ssl_check_hostname"] = True  # older versions of the library look at the signature alone

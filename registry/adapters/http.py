@@ -1,6 +1,6 @@
 """HTTP to other instances, with aiohttp.
 
-That is loaded when it is needed: it takes a tenth of a second, and an instance that is alone never asks anybody.
+aiohttp is loaded at its first use: that takes a tenth of a second, and an instance that is alone sends no request.
 """
 
 import asyncio
@@ -76,7 +76,7 @@ class HttpTransport:
                 data=source,
                 allow_redirects=False,
                 skip_auto_headers=("User-Agent",),
-                # The source is asked for nothing before the other end reads: it may not give it twice.
+                # Nothing is read from the source before the other end reads: it may not be repeatable.
                 expect100=isinstance(source, _Source),
             )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
@@ -97,12 +97,12 @@ class HttpTransport:
             await asyncio.sleep(0)  # aiohttp closes its connections on the next turn of the loop
 
     def open(self) -> "aiohttp.ClientSession":
-        """Load what is needed. The loop waits for it."""
+        """Load aiohttp. The event loop waits for it."""
         import aiohttp
 
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                # No limit: those who stream slowly would keep requests waiting, which then looks like a dead peer.
+                # No limit: slow streams would keep requests waiting, and the peer would look dead.
                 connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=30),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
                 auto_decompress=False,
@@ -114,13 +114,13 @@ class HttpTransport:
 
 
 def _origin(url: str) -> str:
-    """An address without its path, also where it is none."""
+    """Return an address without its path; a text that is no address is cut in the same way."""
     return "/".join(url.split("/", 3)[:3])
 
 
 def _reason(error: Exception) -> str:
-    """Return the reason of a failed request in words that an operator can act on. A restarting instance is no
-    exception."""
+    """Return the reason of a failed request in words that an operator can act on. An instance that restarts is an
+    ordinary case."""
     import aiohttp
 
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error

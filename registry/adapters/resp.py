@@ -4,9 +4,9 @@
     *3 $9 subscribe $<length> <channel> :<count>              a subscription that stands
     -<text>                                                   an error
 
-Anybody who may publish decides how long a payload is, and Redis takes 512 MB. So a payload beyond the bound is passed
-over as it comes and never in memory, and nothing is made of a message but its two parts. The library's own parser keeps
-a payload whole, and takes ten times as long for a short one.
+Any client that may publish decides how long a payload is, and Redis takes 512 MB. So a payload beyond the bound is
+passed over as it comes and never in memory, and nothing is made of a message but its two parts. The library's own
+parser keeps a payload whole, and takes ten times as long for a short one.
 """
 
 import re
@@ -15,7 +15,7 @@ _MESSAGE = re.compile(rb"\*3\r\n\$7\r\nmessage\r\n\$[0-9]{1,4}\r\n([^\r\n]{1,100
 _SUBSCRIBED = re.compile(rb"\*3\r\n\$9\r\nsubscribe\r\n\$[0-9]{1,4}\r\n[^\r\n]{1,1000}\r\n:[0-9]{1,10}\r\n")
 _ERROR = re.compile(rb"-([^\r\n]{0,1000})\r\n")
 MAX_HEAD_BYTES = 1100
-"""The longest beginning of a message that any of the above matches."""
+"""The longest prefix of a message that one of the expressions above matches."""
 _END = len(b"\r\n")
 
 
@@ -24,7 +24,7 @@ class NoSubscription(Exception):
 
 
 class MessageParser:
-    """Takes what comes on one connection, in pieces of any size."""
+    """Parses the data of one connection, which arrives in pieces of any size."""
 
     def __init__(self, max_payload_bytes: int) -> None:
         self._max_payload_bytes = max_payload_bytes
@@ -34,7 +34,8 @@ class MessageParser:
         """The number of messages whose payload exceeded the bound."""
 
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
-        """Take in a piece. Return the messages that are whole now, as channel and payload. Raises NoSubscription."""
+        """Parse one more piece. Return the messages that it completes, as channel and payload. Raises
+        NoSubscription."""
         if self._unparsed:
             data = self._unparsed + data
         messages, at = [], 0
@@ -65,7 +66,7 @@ class MessageParser:
 
     @staticmethod
     def _other(data: bytes, at: int) -> int | None:
-        """Where what is no message ends; None where more of it has yet to come."""
+        """Return where data that is no message ends; None where its end has not arrived yet."""
         subscribed = _SUBSCRIBED.match(data, at)
         if subscribed is not None:
             return subscribed.end()

@@ -45,7 +45,7 @@ class Catalog:
         kinds: Mapping[str, FactReader] = KINDS,
         observers: Sequence[CommitObserver] = (),
     ) -> None:
-        """`kinds` are those of facts that this version understands; `observers` see every commit."""
+        """`kinds` are the kinds of facts that this version understands; `observers` see every commit."""
         self._clock = clock
         self.understanding = Understanding(kinds, clock)
         self.wrong_sizes = WrongSizes(lambda writer: self.queries.instance_of(writer))
@@ -124,8 +124,9 @@ class Catalog:
     def retire_writer(self) -> None:
         """Write under a fresh writer from now on.
 
-        After a commit that failed, it is unknown what the disk holds of it, and after another process was seen using
-        ours, who has which entry: the clocks must not be used again.
+        Called after a commit that failed, since it is unknown what the disk holds of it, and after another process has
+        used our writer, since it is unknown which entries that process wrote. In both cases no clock of the old writer
+        may be used again.
         """
         self.documents.retire_writer(self._draw_writer())
 
@@ -174,7 +175,8 @@ class Catalog:
 
 
 def _begin(tx: Transaction, instance: str, secret: bytes, clock: Clock) -> tuple[str, bytes, int]:
-    """The instance's id and secret, drawn when it is new, and the number of this start, greater than all before."""
+    """Return the instance's id and secret, drawn when it is new, and the number of this start, greater than all
+    before."""
     tx.execute(
         "INSERT OR IGNORE INTO meta (key, value) VALUES ('instance', ?), ('secret', ?), ('incarnation', 0)",
         (instance, secret),
@@ -185,10 +187,10 @@ def _begin(tx: Transaction, instance: str, secret: bytes, clock: Clock) -> tuple
 
 
 def _next_incarnation(tx: Transaction, above: int, clock: Clock) -> int:
-    """A start that is later than all before, and written down.
+    """Return the number of a start, later than all before, and store it.
 
-    Its last bits are drawn: a directory that was put back may count the same way once more, and two starts must never
-    have the same number, or what is said under one would pass for what was said under the other.
+    Its last bits are random: a restored directory may count the same way once more, and two starts must never have the
+    same number, or messages of one would pass for messages of the other.
     """
     (last,) = tx.row("SELECT value FROM meta WHERE key = 'incarnation'")
     drawn = int.from_bytes(clock.entropy(DRAWN_BITS // 8), "big")

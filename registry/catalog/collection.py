@@ -1,7 +1,7 @@
-"""Which content nothing refers to, and giving it up.
+"""Finding unreferenced content, and removing its rows and links.
 
-Content is in use while a live manifest, of any repository, names it. What is not may still be linked: an upload whose
-manifest is on its way, or what a deleted manifest left behind. Manifest bodies are in use while a live fact names them.
+Content is in use while a live manifest, of any repository, names it. Content that is not in use may still be linked:
+its manifest may be on its way, or was deleted. Manifest bodies are in use while a live fact names them.
 """
 
 from collections.abc import Iterable
@@ -50,11 +50,11 @@ class UnreferencedContent(NamedTuple):
     size: int
 
 
-# A page of these walks all content or bodies where few are of the kind, so they are read aside.
+# A page may walk all content or bodies where few match, so these queries are read aside.
 
 
 async def unreferenced_content(database: Reads, after: str, limit: int) -> list[UnreferencedContent]:
-    """Up to `limit`, behind the digest `after`, in order."""
+    """Return up to `limit`, after the digest `after`, in order."""
     rows = await database.rows_aside(_UNUSED, (after, limit))
     return [UnreferencedContent(Digest(digest), size) for digest, size in rows]
 
@@ -114,7 +114,7 @@ def drop_links(tx: Transaction, documents: Documents, digests: Iterable[Digest])
 
 
 def drop_bodies(tx: Transaction, digests: Iterable[Digest]) -> Steps[int]:
-    """Forget manifests' bodies, but for those that a live fact names by now. Return how many."""
+    """Delete manifest bodies, except those that a live fact refers to by now. Return how many were deleted."""
     count = 0
     for number, digest in enumerate(digests):
         if number:

@@ -42,7 +42,7 @@ class Compactor:
             try:
                 await self.compact(document)
             except StorageFailed:
-                self.request(document)  # behind the others
+                self.request(document)  # after the others
                 raise
 
     async def compact(self, document: str) -> None:

@@ -21,7 +21,7 @@ class ContentRow(NamedTuple):
     digest: Digest
     size: int
     chunk_digests: bytes
-    """The BLAKE3 digests of each MiB, one behind the other."""
+    """The BLAKE3 digests of each MiB, concatenated."""
     checked_ms: int
 
 
@@ -40,12 +40,12 @@ class UploadRow(NamedTuple):
     repository: Repository
     size: int
     sha256: str
-    """Of those `size` bytes, hexadecimal."""
+    """The hexadecimal digest of those `size` bytes."""
     updated_ms: int
 
 
 def add_content(tx: Transaction, digest: Digest, size: int, chunk_digests: bytes, now_ms: int) -> None:
-    """A content file is in its place, verified and durable."""
+    """Record a content file that is in its place, verified and durable."""
     compare_content(tx, BLOB, digest, size)
     tx.execute(
         "INSERT OR REPLACE INTO content (digest, size, chunk_digests, checked_ms, used_ms) VALUES (?1, ?2, ?3, ?4, ?4)",
@@ -56,13 +56,13 @@ def add_content(tx: Transaction, digest: Digest, size: int, chunk_digests: bytes
 
 
 def note_used(tx: Transaction, used: Mapping[Digest, int]) -> None:
-    """When contents were read, in wall milliseconds."""
+    """Record when contents were read, in wall milliseconds."""
     for digest, at_ms in used.items():
         tx.execute("UPDATE content SET used_ms = ? WHERE digest = ?", (at_ms, digest))
 
 
 def least_used(database: Reads, after: tuple[int, str], limit: int) -> list[UsedRow]:
-    """Content in the order of its last use, behind a time and a digest."""
+    """Return content in the order of its last use, after a time and a digest."""
     sql = "SELECT digest, size, used_ms FROM content WHERE (used_ms, digest) > (?, ?) ORDER BY used_ms, digest LIMIT ?"
     return [UsedRow(*row) for row in database.rows(sql, (*after, limit))]
 
@@ -118,7 +118,7 @@ def last_content(database: Reads) -> int:
 
 
 def content_between(database: Reads, number: int, upto: int, limit: int) -> tuple[int, list[ContentRow]]:
-    """Content in the order in which it came, behind the `number` that was answered before; 0 begins."""
+    """Return content in the order in which it came, after the `number` that the last call returned; 0 begins."""
     sql = (
         "SELECT rowid, digest, size, chunk_digests, checked_ms FROM content "
         "WHERE rowid > ? AND rowid <= ? ORDER BY rowid LIMIT ?"
@@ -128,13 +128,13 @@ def content_between(database: Reads, number: int, upto: int, limit: int) -> tupl
 
 
 def note_checked(tx: Transaction, digests: Iterable[Digest], now_ms: int) -> None:
-    """Every MiB of these contents has been compared with what it was when it came."""
+    """Record that every MiB of these contents matches its digest of when it came."""
     for digest in digests:
         tx.execute("UPDATE content SET checked_ms = ? WHERE digest = ?", (now_ms, digest))
 
 
 def oldest_check_ms(database: Reads) -> int | None:
-    """When the content that was not checked for the longest time was."""
+    """Return the time of the oldest check among all content."""
     found: int | None = database.row("SELECT MIN(checked_ms) FROM content")[0]
     return found
 
@@ -171,7 +171,7 @@ def all_uploads(database: Reads) -> dict[str, int]:
 
 
 def end_upload(tx: Transaction, upload_id: str, now_ms: int) -> None:
-    """Forget an upload, and remember that its id is used up."""
+    """Delete an upload's row, and record that its id is used up."""
     tx.execute("DELETE FROM uploads WHERE id = ?", (upload_id,))
     tx.execute("INSERT OR IGNORE INTO ended_uploads (id, ended_ms) VALUES (?, ?)", (upload_id, now_ms))
 
@@ -181,7 +181,7 @@ def upload_has_ended(database: Reads, upload_id: str) -> bool:
 
 
 def expired_uploads(database: Reads, before_ms: int) -> list[UploadRow]:
-    """Uploads that nothing was added to since."""
+    """Return the uploads to which nothing was added since a time."""
     sql = "SELECT id, repository, size, sha256, updated_ms FROM uploads WHERE updated_ms < ?"
     return [UploadRow(*row) for row in database.rows(sql, (before_ms,))]
 
@@ -191,5 +191,5 @@ def forget_ended_uploads(tx: Transaction, before_ms: int) -> None:
 
 
 def drop_content(tx: Transaction, digest: Digest) -> None:
-    """A content file is not in its place any more."""
+    """Record that a content file is not in its place any more."""
     tx.execute("DELETE FROM content WHERE digest = ?", (digest,))

@@ -1,7 +1,7 @@
 """One SQLite database: a connection that reads, one that writes, and group commit.
 
 Writes are plain functions that get a transaction. Those that are waiting are run one after the other in one SQLite
-transaction, each under a savepoint of its own so that one that raises takes only itself back, and are made durable by
+transaction, each under a savepoint of its own, so that one that raises is rolled back alone, and are made durable by
 one commit. Only the commit, which waits for the disk, runs in a thread; while it does, the next group gathers. No lock
 is held over the commit, and no write returns before it has succeeded. The thread is for commits alone: every write
 waits for them, and in the shared executor they would queue behind the hashing of uploads.
@@ -36,8 +36,8 @@ BUSY_TIMEOUT_MS = 5_000
 OPERATIONS_A_STEP = 16
 """Operations of a group that run before the loop turns: a usual push takes 0.3 ms."""
 _IN_MEMORY = 2
-"""Where SQLite keeps what takes a single statement back: small, and else in the system's temporary directory, which may
-be full, or read-only as in a container, while the data directory is not."""
+"""Where SQLite keeps the journal of a single statement: in memory, since it is small. Otherwise it is in the system's
+temporary directory, which may be full, or read-only as in a container, while the data directory is not."""
 
 
 class WrongSize(NamedTuple):
@@ -69,7 +69,7 @@ class Transaction:
 
     @property
     def sink(self) -> ChangeSink:
-        """The steps that follow the commit. Raises RuntimeError before a sink is attached, which takes the operation
+        """The steps that follow the commit. Raises RuntimeError before a sink is attached, which rolls the operation
         back."""
         if self._sink is None:
             raise RuntimeError("the database has no sink for what follows a commit: attach one before the first write")
@@ -117,7 +117,7 @@ class Reads:
         self.reading.pragma("query_only", True)
 
     def close_reading(self) -> None:
-        """Read no more."""
+        """Close the connection."""
         self.reading.close()
 
     def row(self, sql: str, bindings: tuple[Any, ...] = ()) -> Any:
@@ -271,7 +271,7 @@ class Database(Reads):
         results.append((future, result))
 
     def _fail(self, group: list[_Waiting], transactions: list[Transaction], error: Exception) -> None:
-        """Take a whole group back. A commit that failed is never tried again as if it could be good."""
+        """Roll a whole group back. A failed commit is never retried as if it could still succeed."""
         if self._writing.in_transaction:
             self._writing.execute("ROLLBACK")
         for transaction in transactions:
@@ -284,7 +284,7 @@ class Database(Reads):
 
 
 def _call_all(calls: list[Callable[[], None]]) -> None:
-    """Call all. A call that fails is a bug, and must not keep the others from being called."""
+    """Call all hooks. A hook that raises is a bug, and must not keep the others from being called."""
     for call in calls:
         try:
             call()

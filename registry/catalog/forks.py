@@ -2,8 +2,8 @@
 
 Two replicas then have different entries under the same (writer, clock), or one has deleted what the other has not, at
 equal state vectors: no diff can tell them apart. So the facts themselves are compared. Every entry that is not the same
-on both sides is deleted by its identity, and what either side had there is said again under this process's own writer.
-Nothing that anybody saw is lost; what contradicts itself shows as a conflict.
+on both sides is deleted by its identity, and what either side had there is asserted again under this process's own
+writer. No fact is lost; facts that contradict each other show as a conflict.
 """
 
 from collections.abc import Iterable

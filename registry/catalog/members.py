@@ -43,7 +43,7 @@ def save_members(tx: Transaction, members: Iterable[MemberRow]) -> None:
 
 
 def drop_members(tx: Transaction, instances: Iterable[str]) -> None:
-    """Keep nothing of members that are gone for good."""
+    """Delete the rows of members that are gone for good."""
     for instance in instances:
         tx.execute("DELETE FROM members WHERE instance = ?", (instance,))
         tx.execute("DELETE FROM sync_points WHERE instance = ?", (instance,))

@@ -163,7 +163,7 @@ class Queries:
         return self._database.row("SELECT 1 FROM content WHERE digest = ?", (digest,)) is not None
 
     async def links_not_held(self, after: str, limit: int) -> list[Digest]:
-        """Up to `limit` linked blobs, behind the digest `after`, in order, whose content is not on this disk."""
+        """Return up to `limit` linked blobs, after the digest `after`, in order, whose content is not on this disk."""
         sql = (
             "SELECT DISTINCT f.key FROM facts f WHERE f.kind = 'b' AND f.key > ? "
             "AND NOT EXISTS (SELECT 1 FROM content c WHERE c.digest = f.key) ORDER BY f.key LIMIT ?"
@@ -190,11 +190,11 @@ class Queries:
         return self._database.row(sql, (first, first + "\U0010ffff")) is not None
 
     def tags(self, repository: Repository, after: str, limit: int) -> list[Tag]:
-        """Up to `limit` tags behind `after`, in byte order."""
+        """Return up to `limit` tags after `after`, in byte order."""
         return [Tag(tag) for (tag,) in self._database.rows(_TAGS, (KIND + repository, after, limit))]
 
     def repositories(self, after: str, limit: int) -> list[Repository]:
-        """Up to `limit` repositories that hold anything, behind `after`, in byte order."""
+        """Return up to `limit` repositories that hold anything, after `after`, in byte order."""
         sql = "SELECT name FROM documents WHERE facts > 0 AND name > ? AND name < ? ORDER BY name LIMIT ?"
         rows = self._database.rows(sql, (KIND + after, KIND[:-1] + "0", limit))
         return [Repository(name.removeprefix(KIND)) for (name,) in rows]
@@ -207,7 +207,7 @@ class Queries:
         return self._database.row("SELECT 1 FROM manifests WHERE digest = ?", (digest,)) is not None
 
     def bodies_behind(self, number: int, limit: int) -> list[tuple[int, Digest, bytes]]:
-        """Manifest bodies in the order in which they came, each with its number, behind a number; 0 begins."""
+        """Return manifest bodies in the order in which they came, each with its number, after a number; 0 begins."""
         sql = "SELECT rowid, digest, body FROM manifests WHERE rowid > ? ORDER BY rowid LIMIT ?"
         return [(row[0], Digest(row[1]), row[2]) for row in self._database.rows(sql, (number, limit))]
 

@@ -90,14 +90,14 @@ BEGINNING = Position(-1, LATEST, LATEST, "")
 
 
 class Listed(NamedTuple):
-    """A referrer, and the position behind it."""
+    """A referrer, and the position after it."""
 
     referrer: Referrer
     behind: Position
 
 
 class ReferrersQuery(NamedTuple):
-    """Whose referrers, of which artifact type if that matters, and from where on."""
+    """A query for the referrers of a manifest: all or those of one artifact type, from a position on."""
 
     repository: Repository
     subject: Digest

@@ -23,8 +23,8 @@ from registry.oci.names import Digest, Repository, Tag, algorithm_of, digest_of
 from registry.oci.stored_manifest import UNREADABLE
 
 MAX_PARTS_READ = 100_000
-"""Parts that are looked at for one push over all levels, those that several manifests share once for each: what nested
-indexes share could else be multiplied without bound. 0.2 s of processor time, in steps."""
+"""Bound on the parts that one push looks at over all levels. A part that several manifests share counts for each of
+them: otherwise nested indexes could multiply the work without bound. 0.2 s of processor time, in steps."""
 
 
 class Pushed(NamedTuple):
@@ -82,7 +82,8 @@ def store_body(tx: Transaction, digest: Digest, body: bytes, manifest: Manifest)
 
 
 def drop_wrong_body(tx: Transaction, digest: Digest) -> bool:
-    """Drop a manifest's body that is not the one of its digest, and want it again. Return whether it was wrong."""
+    """Delete a manifest's body that does not match its digest, and note that it is missing. Return whether it was
+    deleted."""
     row = tx.row("SELECT body FROM manifests WHERE digest = ?", (digest,))
     if row is None or digest_of(row[0], algorithm_of(digest)) == digest:
         return False

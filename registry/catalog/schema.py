@@ -174,7 +174,7 @@ CREATE INDEX facts_of_manifests ON facts (key) WHERE kind = 'm';
 # The number of the last heartbeat of each member, so that recorded ones are stale after a restart, too.
 _SEQUENCES = "ALTER TABLE members ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0;"
 
-# What the operators of members call them, so that one that is gone can still be told by its name.
+# What the operators of members call them, so that a member that is gone can still be identified by its name.
 _NAMES = "ALTER TABLE members ADD COLUMN name TEXT NOT NULL DEFAULT '';"
 
 # What manifests refer to: each digest with the kind of facts that link it (b for blobs, m for manifests), and whether

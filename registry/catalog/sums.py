@@ -1,8 +1,9 @@
 """Two sums of the whole content: what the manifests need, and what the disk holds.
 
-Both are digests of the sorted list of digests, so two that are equal are of the same content, at one instance or at
-two. Needed is every live manifest of the repositories whose names begin as was asked, and everything it names that is
-in the registry. Held is what is on this disk of what is linked or referred to there; without a beginning, everything.
+Both are digests of the sorted list of digests, so equal sums mean the same content, at one instance or at two. The
+needed content is every live manifest of the repositories whose names have the requested prefix, and everything in the
+registry that such a manifest refers to. The held content is what is on this disk of the content that these repositories
+link or refer to; with an empty prefix, all content on this disk.
 """
 
 from collections.abc import Iterable
@@ -55,7 +56,7 @@ class Sums(NamedTuple):
 
 
 def content_sums(connection: apsw.Connection, prefix: str, limit: int) -> Sums:
-    """Of the repositories whose names begin with `prefix`; lists of what differs are cut at `limit`."""
+    """Return the sums of the repositories whose names begin with `prefix`; lists of what differs are cut at `limit`."""
     first = KIND + prefix
     bounds = (first, first + "\U0010ffff")
     rows: Any = connection.execute(_NEEDED, bounds)

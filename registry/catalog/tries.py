@@ -1,8 +1,8 @@
 """The tries behind the state digests, cached in memory.
 
 A cached trie belongs to a document as of one commit number; where the number in the catalog is another one, another
-process has written, and the trie is built again from the view. A transaction that is taken back drops what it put here,
-since its commit numbers will be used again. So the cache may be dropped at any time.
+process has written, and the trie is built again from the view. A transaction that is rolled back drops what it put
+here, since its commit numbers will be used again. So the cache may be dropped at any time.
 """
 
 from collections import OrderedDict

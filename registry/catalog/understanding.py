@@ -32,7 +32,7 @@ MAX_LISTED = 100
 MAX_LOGGED_AT_START = 20
 MAX_KINDS = 10
 _BEHIND = KIND[:-1] + chr(ord(KIND[-1]) + 1)
-"""The first name behind those of repositories."""
+"""The first name after those of repositories."""
 _UNDERSTOOD = "fact kinds"
 """Key of the catalog for the kinds of facts by which its rows were read, separated by spaces."""
 
@@ -60,7 +60,7 @@ class NotUnderstood(NamedTuple):
 
     document: str
     kinds: list[str]
-    """Of some of those facts."""
+    """The kinds of some of those facts."""
 
 
 def require_understood(source: Reads | Transaction, document: str) -> None:
@@ -71,7 +71,7 @@ def require_understood(source: Reads | Transaction, document: str) -> None:
 
 
 def require_understood_behind(source: Reads, after: str, upto: str = "") -> None:
-    """Raise NeedsUpgrade where a list of repositories, of those behind one up to another, would name one that is not
+    """Raise NeedsUpgrade where a list of repositories, those after one up to another, would name one that is not
     understood. Without `upto` the list goes to the end."""
     last = document_name(Repository(upto)) if upto else _BEHIND
     row = source.row(_BLOCKING_ALL) or source.row(_IN_RANGE, (KIND + after, last))
@@ -128,7 +128,7 @@ class Understanding:
         self._limit = LogLimit(clock)
 
     def changed(self, document: str, is_understood: bool) -> None:
-        """Say that a document is not understood any more, or is again, once that is durable."""
+        """Log that a document is not understood any more, or is again, once that is durable."""
         left_out = self._limit.admit()
         if left_out is None:
             return
@@ -160,7 +160,7 @@ class Understanding:
         return done
 
     def report(self, source: Reads) -> None:
-        """Say at a start which documents are not understood."""
+        """Log at the start which documents are not understood."""
         for document, kinds in not_understood(source, MAX_LOGGED_AT_START):
             scope = _scope(document)
             message = f"{_CONSEQUENCE} (kinds %(kinds)s)"

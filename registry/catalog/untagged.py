@@ -1,7 +1,7 @@
 """Untagged manifests: without a tag, and no part or companion of a manifest that is kept.
 
-Kept are tagged manifests and young ones, and whatever belongs to a kept one: the children of an index, the subject it
-is about, and its referrers, over all levels.
+Tagged manifests and recent ones are kept, and so is everything that belongs to a manifest that is kept: the children of
+an index, the subject it is about, and its referrers, over all levels.
 """
 
 from typing import Any, NamedTuple

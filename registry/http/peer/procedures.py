@@ -91,7 +91,7 @@ async def _handshake(
     context: DocumentContext, authenticated: AuthenticatedRequest, request: m.Handshake
 ) -> m.Handshake:
     if request.instance != authenticated.session.client:
-        raise Malformed("a hello in another instance's name")
+        raise Malformed("a handshake in another instance's name")
     context.discovery.on_handshake(request)
     return context.discovery.make_handshake(context.members.get(request.instance))
 
@@ -124,8 +124,8 @@ async def _fingerprints(
 async def _diffs(
     context: DocumentContext, authenticated: AuthenticatedRequest, request: m.DiffsRequest
 ) -> m.DiffsResponse:
-    """Return the diffs that the caller lacks. A diff that would make the answer too long is left for another
-    authenticated; a diff that is too long on its own is sent all the same, since there is no other way to get it."""
+    """Return the diffs that the caller lacks. A diff that would make the answer too long is left for another request; a
+    diff that is too long on its own is sent all the same, since there is no other way to get it."""
     diffs, size = [], 0
     for name, vector in request.documents:
         theirs = decode_vector(vector)
