@@ -5,8 +5,9 @@ catalog knows. Content never changes, so it is linked where that is possible and
 backup into the same directory adds what is new and removes what is gone. The catalog takes its place last: a backup
 that was broken off leaves the one before it whole.
 
-A restored directory is another instance. The one that the backup was made of may still run, or what it did since may
-be known to others: what is said under its name must not be said twice. All it has merges with what others know.
+A restored directory becomes another instance. The original may still run, or other members may know what it did since
+the backup, so its instance id and its writer must not be used twice. Everything in the backup merges with what the
+others have.
 """
 
 import errno
@@ -98,7 +99,7 @@ def _check_is_backup_of(instance: str, target: Path) -> None:
 
 
 def restore(source: Path, data: Path) -> Done:
-    """Make a data directory of a backup, with every content checked. Goes on where one was broken off."""
+    """Make a data directory of a backup, with every content checked. Continue one that was broken off."""
     if not (source / PATH).is_file():
         raise CannotStart(f"{source} is no backup: it has no {PATH}")
     if data.exists() and any(data.iterdir()) and not (data / RESTORING).exists():
@@ -134,7 +135,7 @@ def _is_there(source: Path, target: Target, content: Content) -> bool:
 
 
 def _copy_catalog(source: Path, target: Path) -> None:
-    """As of one moment: the whole in one step, which in WAL mode keeps no writer waiting."""
+    """Copy the catalog as of one moment: in one step, which in WAL mode blocks no writer."""
     file = open_plain(source)
     if file is None:
         raise CannotStart(f"{source} is no catalog: a link, or no regular file")
@@ -158,7 +159,7 @@ def _copy_catalog(source: Path, target: Path) -> None:
 
 
 def _opened(catalog: Path) -> apsw.Connection:
-    """A catalog to write, whose name is no link."""
+    """Open a catalog for writing, whose path is no link."""
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_NOFOLLOW
     return apsw.Connection(str(catalog.parent.resolve() / catalog.name), flags=flags)
 
@@ -192,7 +193,7 @@ def _rename(catalog: Path) -> None:
 
 
 def _put(part: Path, place: Path) -> None:
-    """Have a catalog take its place, durably, and with nothing of the one before."""
+    """Move a catalog to its place, durably, and remove the write-ahead log of the one before."""
     _sync(part)
     for suffix in ("-wal", "-shm"):
         place.with_name(place.name + suffix).unlink(missing_ok=True)
@@ -201,7 +202,7 @@ def _put(part: Path, place: Path) -> None:
 
 
 def _bring(source: Path, target: Target, copy: bool, content: Content) -> bool:
-    """Link or copy a content file, durably. False when it is not there, or not whole."""
+    """Link or copy a content file, durably. Return False when it is missing or incomplete."""
     if _size(source) != content.size:
         return False
     path = content_path(content.digest)
@@ -219,7 +220,7 @@ def _bring(source: Path, target: Target, copy: bool, content: Content) -> bool:
 
 
 def _link(source: Path, target: Target, path: str) -> bool:
-    """False where the file system cannot."""
+    """Link a content file. Return False where the file system cannot."""
     try:
         target.link(source, path)
     except OSError as error:

@@ -84,7 +84,7 @@ def _export(
 
 
 def _copy(source: Directory, target: Target, path: str) -> bool:
-    """False when it is not there, or no regular file."""
+    """Return False when the file is missing, or is no regular file."""
     reading = source.open(path)
     if reading is None:
         return False

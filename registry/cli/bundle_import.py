@@ -1,9 +1,9 @@
 """Taking a bundle into a data directory that no instance runs on.
 
-Everything is verified before anything is taken in, and what is taken in is what was verified: each file is read once,
-into a copy (see `bundle_staging`). What a bundle says merges with what is there as if it had come from another
-instance. But a bundle brings repositories: it has no say about the cluster and its members. Documents of kinds that
-this version does not know are kept and passed on, as everywhere, and mean nothing to it.
+Everything is verified before anything is imported, and exactly the verified bytes are imported: each file is read once,
+into a copy (see `bundle_staging`). The facts of a bundle merge with those of the catalog as if they had come from
+another instance. But a bundle brings repositories alone: it changes nothing about the cluster and its members.
+Documents of kinds that this version does not know are kept and passed on, as everywhere, and mean nothing to it.
 """
 
 import asyncio
@@ -107,7 +107,7 @@ def _check_name(source: Path, name: str) -> None:
 def _staged(
     source: Path, files: Directory, bundle: Bundle, staging: Staging, held: frozenset[str]
 ) -> dict[Digest, ContentHashes]:
-    """Copy what is right, each file read once. Return the checks of the contents that are not here yet. Raises
+    """Copy what is intact, each file read once. Return the checks of the contents that are not here yet. Raises
     CannotStart where anything is wrong."""
     wrong, checks = [], dict[Digest, ContentHashes]()
     for document in bundle.documents:

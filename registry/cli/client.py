@@ -24,13 +24,14 @@ JSON = {"Content-Type": "application/json"}
 
 
 class Trust:
-    """Who may sign the certificates of instances, or of proxies in front of them, beside those the system trusts."""
+    """Variable with the certificate authorities to trust for instances, and for proxies in front of them, beside those
+    that the system trusts."""
 
     authorities: Path | None = None
 
 
 class NoAnswer(Exception):
-    """An instance that cannot be asked, in words for the person who did."""
+    """An instance gave no usable answer; the text is for the person who ran the command."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -136,7 +137,7 @@ def _read(address: str, path: str, status: int, content: bytes) -> Any:
 
 
 def _is_elsewhere(content: bytes) -> bool:
-    """Return whether a 404 says that there is no such path, rather than something of what is behind it."""
+    """Return whether a 404 says that there is no such path, rather than that a resource is missing."""
     try:
         return bool(msgspec.json.decode(content)["errors"][0]["detail"]["reason"] == "nothing-here")
     except (msgspec.DecodeError, KeyError, IndexError, TypeError):

@@ -33,8 +33,8 @@ class Comparison(NamedTuple):
 
 
 def compare_instances(first: str, second: str) -> Comparison:
-    """Walk both tries, look again after a moment at what differs, since something is always on its way. Raises
-    NoAnswer."""
+    """Walk both tries, and compare what differs once more after a moment, since some changes are always on their way.
+    Raises NoAnswer."""
     suspects = differing_documents(first, second)
     if suspects:
         time.sleep(RETRY_INTERVAL_S)
@@ -104,5 +104,5 @@ def tag_facts(url: str, repository: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def _plain(fact: dict[str, Any]) -> dict[str, Any]:
-    """A fact without what only one side may know about it."""
+    """Return a fact without the fields that only one side may know."""
     return {key: fact[key] for key in ("digest", "time", "writer")}

@@ -94,7 +94,7 @@ def _interrupt(signum: int, frame: object) -> None:
 
 
 def _check_ports_are_free() -> None:
-    """An earlier demo that still runs would answer in the place of this one."""
+    """Raise CannotStart where a port is in use: an earlier demo that still runs would answer instead of this one."""
     for port in SITES.values():
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -168,7 +168,7 @@ def _await_ready(site: str, port: int, process: subprocess.Popen[bytes], log: Pa
 
 
 def _watch(processes: dict[str, subprocess.Popen[bytes]], root: Path) -> None:
-    """Say when one of them ends; the others go on, as they should."""
+    """Report each instance that ends; the others go on."""
     ended: set[str] = set()
     with contextlib.suppress(KeyboardInterrupt):
         while len(ended) < len(processes):

@@ -52,7 +52,7 @@ def secrets_of(config: Config) -> list[str]:
 
 
 class _Formatter(logging.Formatter):
-    """Takes a record apart, and cuts secrets out of what comes of it."""
+    """Splits a record into its parts, and removes secrets from each of them."""
 
     def __init__(self, secrets: list[str]) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ def _printable(text: str) -> str:
 
 
 class _Expected(logging.Filter):
-    """Leaves out what clients cause and we have said already."""
+    """Drops records of errors that clients cause and that are logged elsewhere."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         cut_off = record.exc_info is not None and record.exc_info[0] is CutOff

@@ -18,7 +18,7 @@ from registry.config import Config, load_config
 from registry.errors import CannotStart
 
 _USAGE_ERRORS = typer.BadParameter.__bases__
-"""The base of all of them, of which the library makes no name public."""
+"""The base class of all usage errors, for which the library has no public name."""
 
 
 def run() -> None:
@@ -41,7 +41,7 @@ def run() -> None:
 
 
 def _run_plainly() -> NoReturn:
-    """Without the library's own way of showing that a command is misspelt. Raises CannotStart for that."""
+    """Run a command without the library's own display of usage errors. Raises CannotStart for a usage error."""
     try:
         status = app(standalone_mode=False)
     except Exception as error:

@@ -21,7 +21,8 @@ from registry.telemetry.events import LogEvent
 log = EventLog("concord.config")
 
 MAX_WORKERS = 8
-"""By default no more than these, however many cores there are: beyond, the owner is what is waited for."""
+"""The default is at most this many processes, however many cores there are: with more, requests wait for the
+primary."""
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -56,7 +57,7 @@ def _run_alone(config: Config, sockets: Sockets) -> None:
 
 
 def _warn(config: Config) -> None:
-    """Log the settings that have no effect: each is a mistake of its author."""
+    """Log the settings that have no effect: each is a mistake."""
     for variable in unknown_variables(os.environ, Config.model_fields):
         message = "the variable %(variable)s is no setting" + ("; did you mean %(meant)s?" if variable.meant else "")
         log.warning(LogEvent.UNKNOWN_SETTING_IGNORED, message, variable=variable.name, meant=variable.meant)
@@ -82,6 +83,6 @@ def _cores() -> int:
 
 
 def _check_catalog(data: Path) -> None:
-    """An empty catalog beside content would look like a registry that has lost everything."""
+    """Refuse content without a catalog: an empty catalog would look like a registry that has lost everything."""
     if not (data / PATH).exists() and any(data.glob("blobs/*/??/*")):
         raise CannotStart(f"{data} has content and no {PATH}: the catalog is lost; {WAYS_OUT}", "catalog-lost")

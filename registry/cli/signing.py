@@ -1,8 +1,8 @@
-"""Signing administrative requests with the cluster key, as instances sign what they ask each other.
+"""Signing administrative requests with the cluster key, as instances sign their requests to each other.
 
-A session is opened with the instance that answers (`registry.cluster.rpc.sessions`), so a request that was recorded is
-worth nothing at another instance, after a restart, or a second time; no clocks are compared. The name of the person who
-asks is signed too, and stands in the instance's log.
+A session is opened with the instance that answers (`registry.cluster.rpc.sessions`), so a recorded request is rejected
+at another instance, after a restart, and at its second use; no clocks are compared. The name of the person who asks is
+signed too, and stands in the instance's log.
 """
 
 import getpass

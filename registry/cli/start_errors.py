@@ -1,6 +1,6 @@
 """Reasons not to start, in the format of the log: whatever reads JSON lines reads them, too.
 
-The format is a setting itself, and settings may be what is wrong; so it is looked for where settings come from, without
+The format is a setting itself, and the settings may be invalid. So it is read from where settings come from, without
 checking the others. Text is one line that begins with `concord:`, as for all commands.
 """
 
@@ -45,7 +45,7 @@ def _option(words: Sequence[str], name: str) -> str | None:
 
 
 def refuse(message: str, as_json: bool, reason: str = "") -> NoReturn:
-    """Say why there is no start, and end."""
+    """Report why the process does not start, and exit."""
     if as_json:
         record = make_record(LogEvent.START_FAILED, "%(problem)s", problem=message, reason=reason)
         print(JsonFormatter([]).format(record), file=sys.stderr)

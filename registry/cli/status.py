@@ -103,7 +103,7 @@ def _addresses(answer: dict[str, Any]) -> Iterator[str]:
 
 
 def _rates(before: dict[str, Any], answer: dict[str, Any], seconds: float) -> str:
-    """An instance that has begun anew counts from zero."""
+    """An instance that was restarted counts from zero."""
     requests = max(answer["requests"] - before["requests"], 0) / seconds
     frames = max(sum(answer["frames"].values()) - sum(before["frames"].values()), 0) / seconds
     return f"{requests:.1f} requests and {frames:.1f} frames a second"

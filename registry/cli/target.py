@@ -85,7 +85,7 @@ class Directory:
             raise
 
     def open(self, path: str) -> BinaryIO | None:
-        """A file, to be read; None where there is none. Links and what is no file count as nothing."""
+        """Open a file to read; return None where there is none. Anything but a regular file counts as missing."""
         try:
             with self._place(path) as place:
                 return open_plain(place.name, place.directory)
@@ -93,7 +93,7 @@ class Directory:
             return None
 
     def stat(self, path: str) -> os.stat_result | None:
-        """Of a file; None where there is none."""
+        """Return the status of a file; None where there is none."""
         file = self.open(path)
         if file is None:
             return None
@@ -113,7 +113,7 @@ class Target(Directory):
     """A directory to write into."""
 
     def __init__(self, directory: Path) -> None:
-        """Makes it where it is not there."""
+        """Create the directory where it is missing."""
         directory.mkdir(parents=True, exist_ok=True)
         super().__init__(directory)
 
@@ -131,14 +131,14 @@ class Target(Directory):
             os.link(source, place.part, dst_dir_fd=place.directory)
 
     def put(self, path: str, durably: bool = False) -> None:
-        """Have what is on its way to `path` take its place."""
+        """Rename the temporary file of `path` to its place."""
         with self._place(path) as place:
             os.rename(place.part, place.name, src_dir_fd=place.directory, dst_dir_fd=place.directory)
             if durably:
                 os.fsync(place.directory)
 
     def drop(self, path: str) -> None:
-        """Remove what is on its way to `path`."""
+        """Remove the temporary file of `path`."""
         self.remove(path + PART)
 
     def remove(self, path: str) -> None:

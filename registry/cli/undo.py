@@ -44,7 +44,7 @@ class Since(NamedTuple):
 
 
 class Undo:
-    """One import's part in this: it knows what was live before the bundle was taken in, and after."""
+    """The comparison of one import: which facts of a bundle were live before it was imported, and after."""
 
     def __init__(self, catalog: Catalog, reasserts: bool) -> None:
         self._catalog = catalog
@@ -55,13 +55,13 @@ class Undo:
         self.since = Since([], [])
 
     async def before(self, document: str, delta: Delta) -> None:
-        """Note what of a repository is not here before the bundle's document is taken in."""
+        """Note which facts of a repository are not live here before the bundle's document is imported."""
         self._older = [parse_fact(entry.text) for entry in delta.added] if document.startswith(KIND) else []
         self._before = (await self._compare(document)).absent if self._reasserts else []
 
     async def after(self, document: str) -> None:
-        """Note what is not here all the same once it was taken in, and assert it anew if that is asked for; what came
-        with the bundle is asserted anew as well, since others may know that it was deleted."""
+        """Note which facts are not live although the document was imported, and re-assert them if that is requested.
+        Facts that the import made live are re-asserted too, since other instances may know that they were deleted."""
         older = await self._compare(document)
         self.since.add(document, older.absent, older.moved)
         if self._before:
@@ -74,7 +74,7 @@ class Undo:
         return await self._catalog.database.write_in_steps(lambda tx: compare(tx, documents, document, older))
 
     def lacking(self) -> list[Digest]:
-        """Contents of what was asserted anew that are neither in the bundle nor here."""
+        """Return the contents of re-asserted facts that are neither in the bundle nor here."""
         return sorted(digest for digest in self._blobs if held_size(self._catalog.database, digest) is None)
 
 

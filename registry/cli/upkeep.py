@@ -69,7 +69,7 @@ def gc(
 
 
 def _show_collection(answer: dict[str, Any], url: str) -> None:
-    """Each content with what becomes of it and why; then what stands against more, and the sums."""
+    """Print each content with its outcome and the reason; then why no more can be removed, and the sums."""
     done = "would be " if answer["dry_run"] else ""
     for repository, digests in answer["untagged"].items():
         for digest in digests:

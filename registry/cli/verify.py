@@ -25,7 +25,7 @@ from registry.storage.checks import CHECK_SPAN_BYTES
 from registry.storage.store import READ_BYTES, content_path
 
 WINDOW_BYTES = 32 * CHECK_SPAN_BYTES
-"""So much of one content is checked in one go, so that a large one keeps all cores busy."""
+"""Bytes of one content that one job checks, so that a large content keeps all cores busy."""
 
 
 class Checked(NamedTuple):

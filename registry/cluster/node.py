@@ -246,12 +246,13 @@ class Cluster:
         await self.acknowledgements.wait(change.commit)
 
     async def read_repair(self, repository: Repository) -> None:
-        """Before a miss is answered: ask who may know more of a repository. What is missing may be here after that,
-        by an answer or by a frame that came meanwhile. Raises NeedsUpgrade where that is not understood."""
+        """Ask the members that may know more of a repository, before a miss is answered. What was missing may be here
+        after that, by an answer or by a frame that came meanwhile. Raises NeedsUpgrade where the repository is not
+        understood."""
         document, candidates = document_name(repository), self.anti_entropy.read_repair_candidates()
         await self.anti_entropy.read_repair.before_miss(document, candidates)
         require_understood(self._catalog.database, document)
 
     async def sync_before_delete(self, repository: Repository) -> None:
-        """Before a delete: fetch what reachable members know more, so that it deletes that too."""
+        """Fetch what reachable members know more of a repository, so that a delete deletes that too."""
         await self.anti_entropy.pull_document(document_name(repository), self.members.reachable())

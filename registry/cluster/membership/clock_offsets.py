@@ -77,7 +77,7 @@ class ClockOffsets:
         return offset_s is not None and abs(offset_s) > MEASURE_OFFSET_S and not self._is_measured(self._of(member))
 
     def forget(self, instances: set[str]) -> None:
-        """Keep nothing of instances that are no members any more."""
+        """Drop the samples of instances that are no longer members."""
         for instance in instances & self._members.keys():
             del self._members[instance]
 

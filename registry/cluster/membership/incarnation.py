@@ -52,7 +52,7 @@ class Incarnation:
         return self._heartbeat_seq
 
     def begin(self, number: int) -> None:
-        """Go on under another incarnation, as a process does that has just begun."""
+        """Continue under another incarnation, as a process does that has just started."""
         self.number, self.published_seq, self._heartbeat_seq = number, 0, 0
         self._recent_frames.clear()
         self._acknowledgements.begin_incarnation()

@@ -1,4 +1,4 @@
-"""Hellos to members that another member names, sent at once.
+"""Handshakes with members that another member names, sent at once.
 
 Two instances that have never met do not wait for each other's acknowledgements, so one site is one registry only among
 members that know each other. A newcomer therefore meets all members that the members it has met name, before it answers
@@ -13,7 +13,7 @@ from typing import Protocol
 from registry.cluster.membership.members import Member, Members
 
 MAX_PENDING = 100
-"""Hellos under way. More addresses than that are met in the rounds of introduction."""
+"""Handshakes under way. Further addresses wait for the rounds of discovery."""
 
 
 class SayHello(Protocol):
@@ -32,7 +32,7 @@ class Introductions:
         self._send_handshake = send_handshake
         self._pending: dict[str, asyncio.Task[None]] = {}
         self._met: set[str] = set()
-        """Addresses to which a handshake was sent. What comes of it later is for the rounds of introduction."""
+        """Addresses to which a handshake was sent. Later attempts are for the rounds of discovery."""
 
     @property
     def pending(self) -> bool:

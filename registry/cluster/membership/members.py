@@ -215,7 +215,7 @@ class Members:
         self._listener = listener
 
     def load(self, rows: Iterable[MemberRow], sync_point: dict[str, SyncPoint]) -> None:
-        """Take up what the disk knows."""
+        """Add the members that the disk has."""
         for row in rows:
             member = self._members.setdefault(row.instance, Member(row.instance))
             place = (row.site, row.advertise, row.advertise_site, row.version)
@@ -273,7 +273,7 @@ class Members:
         member.beat = msgspec.structs.replace(beat, site=self.own_site) if is_renamed else beat
 
     def remove(self, instances: Iterable[str]) -> None:
-        """Know some instances no more, and never again."""
+        """Remove instances, for good."""
         self.removed |= set(instances)
         for instance in instances:
             self._members.pop(instance, None)

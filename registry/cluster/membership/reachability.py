@@ -143,7 +143,7 @@ class Reachability:
             self._wake.set()
 
     def _rotated(self, members: list[Member]) -> list[Member]:
-        """Begin with another one each time, so that one peer's trouble is not taken for this instance's."""
+        """Begin with another peer each time, so that a fault of one peer is not taken for a fault of this instance."""
         self._rounds += 1
         first = self._rounds % len(members) if members else 0
         return members[first:] + members[:first]
@@ -157,7 +157,7 @@ class Reachability:
         return bool(beat.advertise_site) and member.beat.site != beat.site
 
     async def _ask(self, places: list[tuple[str, str]], request: ReachRequest) -> list[ReachResponse]:
-        """Return what those say that answer, but for this instance itself: a list of peers may hold it too."""
+        """Return the answers of other instances. This instance may be in a list of peers too, and is left out."""
         answers = await asyncio.gather(*(self._ask_one(url, instance, request) for url, instance in places))
         return [answer for answer in answers if answer is not None and answer.instance != self._members.own_instance]
 

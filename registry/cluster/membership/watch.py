@@ -74,7 +74,7 @@ class MemberWatch:
             await asyncio.sleep(HEARTBEAT_S)
 
     def policy_matches(self, member: Member) -> bool | None:
-        """Return whether a member has the same policy; None where it has not said which it has."""
+        """Return whether a member has the same policy; None where it has not announced one."""
         return member.beat.policy == self._policy.digest if member.beat.policy else None
 
     def empty_sites(self) -> list[str]:

@@ -6,8 +6,9 @@ asks for, at least one, have just confirmed that they hold it. Each of those mus
 instance. Because ranks are a total order, two instances can never rely on each other's replica, even when they evict
 at the same time and cannot reach each other.
 
-An instance that is being decommissioned relies on the replicas of others, and stops confirming its own. Its request
-cancels an eviction of the same content that is being decided (`cancel_eviction`), and it evicts nothing itself.
+An instance that is being decommissioned relies on the replicas of others, and no longer confirms that it holds its own.
+Its request cancels an eviction of the same content that is being decided (`cancel_eviction`), and it evicts nothing
+itself.
 
 The bytes of uploads under way count too. An upload for which there is no room is refused.
 """
@@ -169,7 +170,7 @@ class Evictor:
     async def _is_held_by_higher_ones(self, digest: Digest) -> bool:
         repositories = self._repositories(digest)
         if not repositories or self._is_to_hold(repositories, digest):
-            return False  # what is not linked is for collection
+            return False  # garbage collection removes what is not linked
         needed = max(len(self._replicator.designated(repository, digest)) for repository in repositories)
         order = ranked(digest, [*self._members.replica_candidates(), self._members.own])
         higher = order[: order.index(self._members.own)] if not self._replicator.is_proxy else order

@@ -39,7 +39,8 @@ log = EventLog("concord.write_concern")
 
 MAX_REASON = 500
 LONG_POLL_S = 4.0
-"""A request for a replica is answered within this, and asked again: shorter than proxies wait for a response."""
+"""A request for a replica is answered within this time, and then repeated. It is shorter than proxies wait for a
+response."""
 REQUEST_TIMEOUT_S = LONG_POLL_S + 2.0
 HEDGE_AFTER_S = 5.0
 """Time without a replica after which other candidates are asked, too."""
@@ -73,7 +74,7 @@ class WriteConcern:
         bodies: ManifestBodies,
         transfers: Transfers,
         replicator: Replicator,
-        patience_s: float,
+        timeout_s: float,
     ) -> None:
         self._policy = policy
         self._keeps = keeps
@@ -84,7 +85,7 @@ class WriteConcern:
         self._bodies = bodies
         self._transfers = transfers
         self._replicator = replicator
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
 
     def stop(self) -> None:
         """Stop being a holder: this instance is being decommissioned."""
@@ -108,7 +109,7 @@ class WriteConcern:
         request = ReplicateManifestRequest(repository, digest, push.writer, first + length)
         tasks = [asyncio.create_task(self._reach(group, request, reached)) for group in groups]
         try:
-            async with asyncio.timeout(self._patience_s):
+            async with asyncio.timeout(self._timeout_s):
                 await asyncio.gather(*tasks)
         except TimeoutError:
             raise self._timed_out(rule, sites, reached) from None
@@ -148,7 +149,7 @@ class WriteConcern:
         return first + [one for one in self._others(digest) if one not in first]
 
     async def _reach(self, group: Group, request: ReplicateManifestRequest, reached: list[Candidate]) -> None:
-        """Ask as many candidates as are needed, and one more whenever that takes long, until enough hold the push."""
+        """Ask as many candidates as needed, and one more whenever they take long, until enough hold the push."""
         asking: dict[asyncio.Task[Place | None], Candidate] = {}
         failed_at: dict[Candidate, float] = {}
         held_at: set[Place] = set()

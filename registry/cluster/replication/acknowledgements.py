@@ -1,4 +1,4 @@
-"""Commit acknowledgements inside a site: when the answer to a write may leave.
+"""Commit acknowledgements inside a site: when the answer to a write may be sent.
 
 Instances of one site may stand behind a plain load balancer, and clients read back on another connection what they just
 wrote. So the answer to a write waits until every live member of the site has committed the change. Usually that takes
@@ -8,9 +8,9 @@ have been told, and it does not matter to them if we die the moment after the an
 A change that the bus has not brought to a member within 25 ms is pushed to it directly (`direct_push`). A member that
 misses 50 ms is *lapsing*: it is granted a read lease (`site_lease`) only as long as it is slow and not hung, which
 means that it acknowledges each change within 250 ms. Each such lease puts the next step off. Once its last lease has
-ended, the member is *excluded*, and the answers that wait for it leave. So it answers no client from rows that lack an
-acknowledged change. An exclusion costs the writes of about a second that second, and later writes nothing. The member
-is waited for again once it has everything that had been published when it was excluded.
+ended, the member is *excluded*, and the answers that wait for it are sent. So it answers no client from rows that lack
+an acknowledged change. An exclusion costs the writes of about a second that second, and later writes nothing. The
+member is waited for again once it has everything that had been published when it was excluded.
 
 Bounds: a bus that hangs costs one write 50 ms. A member that hangs costs the writes of one second at most 1.3 s. One
 that hangs again within a minute stays excluded for a second, and twice as long each time, 8 s at most.
@@ -27,7 +27,7 @@ from registry.event_loop.now import now_s
 ACKNOWLEDGEMENT_TIMEOUT_S = 0.05
 """A member on the same network acknowledges within a few milliseconds. One that takes longer has missed a change."""
 DIRECT_PUSH_AFTER_S = 0.025
-"""Half of the patience: a direct push takes a few milliseconds."""
+"""Half of `ACKNOWLEDGEMENT_TIMEOUT_S`: a direct push takes a few milliseconds."""
 LAPSE_S = LEASE_S * 1.05
 """Leases that were granted before an exclusion have ended after this, also where two clocks drift apart by 5 %."""
 SLOW_MEMBER_S = 0.25
@@ -53,7 +53,7 @@ class _Wait:
         self.missing = missing
         self.push_at_s = push_at_s
         self.is_overdue = False
-        """True once the patience is over. From then on each missing member has to be lapsing or excluded."""
+        """True after `ACKNOWLEDGEMENT_TIMEOUT_S`. From then on each missing member has to be lapsing or excluded."""
         self.done = asyncio.Event()
 
 
@@ -69,7 +69,7 @@ class Acknowledgements:
         self._waits: dict[int, _Wait] = {}
         self._sequence_of: dict[int, int] = {}
         self._lapsing: dict[str, asyncio.TimerHandle] = {}
-        """Members that missed the patience, whose leases have not lapsed yet."""
+        """Members that did not acknowledge in time, and whose leases have not lapsed yet."""
         self._behind: set[str] = set()
         """Excluded members, which are not waited for."""
         self._returns: dict[str, tuple[int, float]] = {}
@@ -87,7 +87,7 @@ class Acknowledgements:
         """Set when `unacknowledged` names members to push changes to."""
         self._watching: asyncio.TimerHandle | None = None
         self.missed = 0
-        """Number of times that a member, or the bus, missed the patience."""
+        """Number of times that a member, or the bus, did not acknowledge in time."""
         self.excluded = 0
         """Number of exclusions of members."""
 
@@ -249,7 +249,7 @@ class Acknowledgements:
             return
 
     def _miss(self, sequence: int, wait: _Wait) -> None:
-        """A change has waited for as long as is usual."""
+        """Handle a change for which `ACKNOWLEDGEMENT_TIMEOUT_S` is over."""
         if self._waits.get(sequence) is not wait:
             return  # of another incarnation
         late = wait.missing - self._behind
@@ -265,7 +265,7 @@ class Acknowledgements:
         self._forget(sequence, wait)
 
     def _forget(self, sequence: int, wait: _Wait) -> None:
-        """Keep a change as long as it is waited for."""
+        """Drop a change that nothing waits for; look again later at one that is still waited for."""
         if self._waits.get(sequence) is not wait:
             return
         if wait.done.is_set():
@@ -275,13 +275,13 @@ class Acknowledgements:
             asyncio.get_running_loop().call_later(ACKNOWLEDGEMENT_TIMEOUT_S, self._forget, sequence, wait)
 
     def _lapse(self, instance: str) -> None:
-        """Exclude a member when all leases that it has have ended."""
+        """Schedule the exclusion of a member for when all its leases have ended."""
         if instance in self._lapsing:
             self._lapsing[instance].cancel()
         self._lapsing[instance] = asyncio.get_running_loop().call_later(LAPSE_S, self._exclude, instance)
 
     def _exclude(self, instance: str) -> None:
-        """The leases of a member that missed the patience have lapsed."""
+        """Exclude a member whose leases have lapsed since it did not acknowledge in time."""
         now = now_s()
         del self._lapsing[instance]
         self._behind.add(instance)

@@ -115,9 +115,9 @@ class AntiEntropy:
     # With one member
 
     def catch_up_soon(self, member: Member) -> "asyncio.Task[bool]":
-        """Catch up with a member, unless that is under way. The task answers whether it succeeded."""
+        """Catch up with a member, unless that is under way. The result of the task is True if it succeeded."""
         if self._bootstrap is not None and self.is_bootstrapping:
-            return self._bootstrap  # the same from another one would be in vain
+            return self._bootstrap  # fetching the same from a second member would be wasted
         running = self._running.get(member.instance)
         if running is None or running.done():
             running = self._running[member.instance] = asyncio.create_task(self._catch_up(member))
@@ -133,7 +133,7 @@ class AntiEntropy:
         return await self.catch_up_soon(member)
 
     async def merkle_diff(self, member: Member) -> bool:
-        """Compare everything with a member, whatever is remembered of it, and exchange what differs, in both
+        """Compare everything with a member, regardless of its sync point, and exchange what differs, in both
         directions. Return whether that succeeded."""
         try:
             await self.drive(member, catch_up(self._catalog.replica, None))
@@ -197,7 +197,7 @@ class AntiEntropy:
         return due
 
     async def merge_fork(self, member: Member, forked: list[str]) -> None:
-        """Bring together documents that a writer used twice has split."""
+        """Merge documents that a writer used twice has split."""
         for document in forked:
             self.rounds["forked"] += 1
             log.error(
@@ -269,8 +269,8 @@ class AntiEntropy:
         return [diff.read() for diff in answer.diffs]
 
     async def _apply_all(self, member: Member, updates: list[tuple[str, bytes]]) -> None:
-        """Apply a member's diffs, some with each commit. Raises what the first raises that fails; nothing behind the
-        commit that it was to be part of is applied."""
+        """Apply a member's diffs, some with each commit. Raises the first failure; diffs after the commit that failed
+        are not applied."""
         while updates:
             size, several = 0, 0
             while several < len(updates) and size < APPLIED_AT_ONCE_BYTES:

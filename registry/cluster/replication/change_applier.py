@@ -149,7 +149,7 @@ class ChangeApplier:
             self._sender.acknowledge(member, sequences)
 
     def on_advanced(self, document: str, vector: Vector) -> None:
-        """A document has reached `vector`, by a frame or by a diff: apply what was held for that."""
+        """Apply the changes that were held until a document reached `vector`, by a frame or by a diff."""
         for frame, incoming in self._early.release(document, vector):
             self._spawn(self._apply(frame, incoming))
         awaited = self._awaiting.pop(document, [])

@@ -58,8 +58,8 @@ class DiffRequests:
             task.cancel()
 
     def request_diff(self, instance: str, document: str) -> None:
-        """A change of a document could not be applied from its frame: ask for a diff, one request at a time. The own
-        site is asked beside the others, since answers to its clients wait for that."""
+        """Request a diff of a document, since a change could not be applied from its frame. One request is under way at
+        a time. The own site is asked in parallel to the others, since answers to its clients wait for that."""
         sender = self._members.get(instance)
         due = _Due(document, sender is not None and sender.beat.site == self._members.own_site)
         if due in self._due:

@@ -1,8 +1,8 @@
 """Changes pushed to the members of the own site by requests, where the bus does not deliver them in time.
 
-The bus is the fast way, and not the only one: without it the same frames go straight to each member of the site. One
-request to a member is under way at a time, and what is published meanwhile goes together with the next one.
-`acknowledgements` says what is due.
+The bus is the fast path, and not the only one: without it the same frames are sent to each member of the site directly.
+One request to a member is under way at a time, and what is published meanwhile goes together with the next one.
+`acknowledgements` determines what is due.
 """
 
 import asyncio

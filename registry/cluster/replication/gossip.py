@@ -77,7 +77,7 @@ class Gossip:
         return self._outcomes + self._bus.refused
 
     async def receive(self, data: bytes) -> bool:
-        """Take in one frame. Whatever it holds, this does not raise. Return whether it brought anything."""
+        """Take in one frame. Raises nothing, whatever the frame holds. Return whether it brought anything new."""
         try:
             frame = unseal(data, self._keys, self._understood)
             sender = frame.sender.hex()
@@ -163,7 +163,8 @@ class Gossip:
             self._acknowledgements.acknowledged(member, acknowledgement.sequences, acknowledgement.applied)
 
     async def _receive_change(self, frame: Frame, sender: str) -> bool:
-        """Return whether it may bring anything: a frame that was recorded and sent again is to cost no transaction."""
+        """Return whether it may bring anything: a frame that was recorded and sent again must not cost a
+        transaction."""
         member = self._members.get(sender)
         if member is not None and member.applied.seen(frame.incarnation, frame.sequence):
             self._count("duplicate")

@@ -1,4 +1,4 @@
-"""Taking frames from the bus without letting strangers take the event loop.
+"""Taking frames from the bus without letting strangers occupy the event loop.
 
 Redis has no authority: every client that can publish there can send any number of frames that are forged, or recorded
 and sent again. Each costs at least the check of its MAC. So frames that bring nothing get a bounded share of the loop's
@@ -33,7 +33,8 @@ class Intake:
         self._strangers = 0
 
     async def run(self, receive: Callable[[bytes], Awaitable[bool]]) -> None:
-        """Hand over each frame, for ever. `receive` answers whether it brought anything, and waits only if it did."""
+        """Hand over each frame, for ever. `receive` returns whether the frame brought anything, and waits only if it
+        did."""
         turn_at = self._clock.steady_s()
         async for data in self._bus.listen():
             begun_at = self._clock.steady_s()

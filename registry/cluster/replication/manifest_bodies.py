@@ -109,8 +109,8 @@ class ManifestBodies:
                 )
 
     async def _take_batch(self, member: Member, digests: list[Digest]) -> bool:
-        """Keep what a member gives of some bodies. Answers whether that was any. Raises TimeoutError, and does not note
-        on the member that it was slow: one body it may give in time."""
+        """Keep those of some bodies that a member sends. Return whether it sent any. Raises TimeoutError, but does not
+        mark the member as slow: it may send a single body in time."""
         url, request = self._members.url(member), ManifestsRequest([*digests])
         async with asyncio.timeout(BATCH_TIMEOUT_S):
             answer = await self._peers.ask_url(url, "/manifests", request, ManifestsResponse, member.instance)
@@ -122,7 +122,7 @@ class ManifestBodies:
             task.cancel()
 
     async def checked(self, digest: Digest, body: bytes) -> bytes | None:
-        """A body from the catalog, if it is the one of its digest; else None, and it is wanted again. Raises
+        """Return a body from the catalog if it matches its digest; else None, and the body is fetched again. Raises
         StorageFailed."""
         if digest_of(body, algorithm_of(digest)) == digest:
             return body
@@ -190,7 +190,7 @@ class ManifestBodies:
         return b"".join(parts)
 
     async def deposit(self, change: Change) -> bool:
-        """Put what no frame carries at one live member. Answers whether it is safe elsewhere, or was in the frame."""
+        """Store what no frame carries at one live member. Return whether it is safe elsewhere, or was in the frame."""
         if fits_a_frame(change):
             return True
         for member in self._members.reachable()[:DEPOSIT_TRIES]:

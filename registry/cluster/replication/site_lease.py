@@ -88,7 +88,7 @@ class _Granter:
 class SiteLease:
     """Holds the read lease of this instance, and grants leases to the other members of its site.
 
-    Has more than a dozen attributes: a lease is valid by what members, clock and anti-entropy say at one moment.
+    Has more than a dozen attributes: whether a lease is valid depends on members, clock and anti-entropy at one moment.
     """
 
     def __init__(
@@ -249,12 +249,13 @@ class SiteLease:
             self._lease.extend(float("inf"))
 
     def _note_members(self, now: float) -> None:
-        """Know the members of the site that live; after this process stood still, all that it ever knew."""
+        """Update the granters: the live members of the site, or after this process stood still, all that it ever
+        knew."""
         stood_still = now - self._ticked_s > LEASE_S
         self._ticked_s = now
         if stood_still:
             for known in self._granters.values():
-                known.missed = 0  # what it did not answer then says nothing
+                known.missed = 0  # requests that it left unanswered in that time prove nothing
         for member in self._members.all() if stood_still else self._members.of_own_site():
             granter = self._granters.get(member.instance)
             if member.beat.site == self._members.own_site and (granter is None or granter.member is not member):
@@ -321,11 +322,11 @@ class SiteLease:
 
     async def _has(self, member: Member, beat: Heartbeat, until_s: float) -> bool:
         """As `_has_all`, with a wait for what is on its way."""
-        patience_s = self._clock.steady_s() + FRAMES_TIMEOUT_S
+        deadline_s = self._clock.steady_s() + FRAMES_TIMEOUT_S
         while (now := self._clock.steady_s()) < until_s and member.beat.incarnation == beat.incarnation:
             if self._has_all(member, beat):
                 return True
-            if self._knows_incarnation(member, beat) and now < patience_s:
+            if self._knows_incarnation(member, beat) and now < deadline_s:
                 await asyncio.sleep(COMMIT_POLL_S)
             elif not await self._anti_entropy.catch_up_soon(member):
                 return False
@@ -340,7 +341,7 @@ class SiteLease:
             granter.until_s = sent_s + LEASE_S
 
     def _take_out(self, granter: _Granter) -> None:
-        """Let reads go on without a member, once what it may have told the others is here."""
+        """Let reads go on without a member, once this instance has what that member may have sent to the others."""
         granter.in_use = False
         if self._resyncing is not None:
             self._resyncing.cancel()

@@ -44,14 +44,14 @@ T = TypeVar("T")
 PREFIX = "/_concord/peer"
 REQUEST_TIMEOUT_S = 5.0
 SESSION_PROVEN_S = 5.0
-"""For so long after an authentic answer a session is taken to be good, so that content is sent in it unasked."""
+"""Time after an authentic answer for which a session counts as valid, so that content is sent in it without a probe."""
 NO_CONTENT = Digest("sha256:" + 64 * "0")
 MAX_ANSWER_BYTES = GIB  # a document of millions of facts comes in one piece
-SESSION_RENEWAL_S = to_s(SESSION_MS) * 0.9  # by our own steady clock: the other side's may show another year
+SESSION_RENEWAL_S = to_s(SESSION_MS) * 0.9  # by our own steady clock: the other side's wall clock may be wrong
 
 
 class PeerRefused(PeerUnreachable):
-    """A peer answered, but not what was asked for."""
+    """A peer answered, but the answer is a refusal or malformed."""
 
 
 class SessionRefused(PeerRefused):
@@ -273,7 +273,7 @@ async def _read(response: PeerResponse) -> bytes:
 
 
 async def _paced(body: AsyncIterator[bytes], limit: asyncio.Timeout, timeout_s: float) -> AsyncIterator[bytes]:
-    """A body whose sender may take its time, while the receiver may not."""
+    """Yield a body. The time limit is suspended while its source is waited for, and applies while the receiver is."""
     loop = asyncio.get_running_loop()
     limit.reschedule(None)
     async for chunk in body:

@@ -1,6 +1,6 @@
 """The messages between instances, as types.
 
-On the wire they are MessagePack maps; unknown fields are ignored, so that a newer version may say more.
+On the wire they are MessagePack maps; unknown fields are ignored, so that a newer version may add fields.
 """
 
 from itertools import zip_longest
@@ -199,7 +199,7 @@ class UpdatesRequest(msgspec.Struct):
 
 
 class ReplicateManifestRequest(msgspec.Struct):
-    """Take all content of a manifest, and say when it is durable here."""
+    """Asks the receiver to replicate all content of a manifest. The answer tells when it is durable there."""
 
     repository: Text
     digest: Text
@@ -215,7 +215,7 @@ class ReplicateManifestResponse(msgspec.Struct):
 
 
 class ReplicateBlobRequest(msgspec.Struct):
-    """Take a content over from the asker, who is leaving."""
+    """Asks the receiver to take a content over from the asker, which is leaving."""
 
     digest: Text
     size: Count
@@ -276,14 +276,14 @@ class BodiesResponse(msgspec.Struct):
 
 
 class ManifestsRequest(msgspec.Struct):
-    """Give these manifests' bodies, as many of them as one answer holds."""
+    """Asks for these manifests' bodies, as many of them as one answer holds."""
 
     digests: Annotated[list[Text], msgspec.Meta(max_length=1000)]
 
 
 class ManifestsResponse(msgspec.Struct):
     bodies: list[bytes]
-    """Those that are here and in order. The asker tells by their digests which they are."""
+    """The bodies that are here and match their digests. The asker identifies them by their digests."""
 
 
 class UpdatesResponse(msgspec.Struct):
@@ -306,7 +306,7 @@ class FactsResponse(msgspec.Struct):
 class LocateRequest(msgspec.Struct):
     digest: str
     quarantined: bool = False
-    """True to ask for a quarantined copy, for the parts of it that are right."""
+    """True to ask for a quarantined copy, for its intact parts."""
     retain: bool = False
     """True when the asker is about to leave, and gives up its replica if the answerer has one."""
 

@@ -2,10 +2,10 @@
 
 A session is opened with a nonce from each side. Its token holds both and an expiry under a MAC of the cluster's key,
 and the session's own key is derived from the token, so that any process of the answering side can check a request
-without having seen the session before. The token names that side and its start, so that what was recorded is worth
-nothing at another instance or after a restart. Every request carries a number and a MAC over method, path, number and
-its body's hash; every answer that is not content carries a MAC over the request's number, the status and the body.
-Content is proved by its digest instead. This keeps outsiders out; it does not protect members from each other.
+without having seen the session before. The token names that side and its start, so that a recorded request is rejected
+at another instance and after a restart. Every request carries a number and a MAC over method, path, number and its
+body's hash; every answer that is not content carries a MAC over the request's number, the status and the body. Content
+is proved by its digest instead. This keeps outsiders out; it does not protect members from each other.
 """
 
 import hmac
@@ -138,7 +138,7 @@ class SeenRequests:
         self._windows: OrderedDict[str, tuple[int, set[int]]] = OrderedDict()
 
     def accept(self, session: Session, sequence: int) -> bool:
-        """Note a request's number. False when it was seen already, or is too old to tell."""
+        """Note a request's number. Return False when it was seen already, or is too old to tell."""
         highest, seen = self._windows.pop(session.token, (0, set()))
         fresh = sequence > highest - WINDOW and sequence not in seen
         if fresh:
