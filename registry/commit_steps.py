@@ -24,12 +24,12 @@ class CommitSteps:
         self._mark = mark
 
     def linked(self, document: str, links: list[Fact]) -> None:
-        """Tell garbage collection of linked content, then have replicas of it made."""
+        """Notify garbage collection of linked content, then schedule its replication."""
         self._garbage_collector.linked(Digest(fact.key) for fact in links)
         self._replicator.linked(document, links)
 
     def log_grew(self, document: str) -> None:
-        """Have the document compacted by the next upkeep."""
+        """Schedule the compaction of the document."""
         self._compactor.request(document)
 
     def publish(self, change: Change) -> None:
@@ -37,11 +37,11 @@ class CommitSteps:
         self._frame_sender.publish(change)
 
     def content_added(self) -> None:
-        """Move the mark beside the content."""
+        """Advance the content mark."""
         self._mark.note_added()
 
     def taken_in(self, latest: tuple[int, int], sender: str | None) -> None:
-        """Have missing manifest bodies fetched, since a frame may have had no room for one, and measure the age of the
+        """Fetch missing manifest bodies, since a frame may have had no room for one, and measure the age of the
         change."""
         self._bodies.wake()
         time, writer = latest

@@ -24,7 +24,7 @@ Listed = Annotated[list[str], NoDecode]
 
 
 class PolicyRule(BaseModel, extra="forbid"):
-    """One `[[policy]]` table. What it leaves out is as the settings say."""
+    """One `[[policy]]` table. Settings apply to what it leaves out."""
 
     repositories: str = Field(
         description="Repositories that the rule is for. `*` stands for any characters, slashes included."
@@ -169,8 +169,8 @@ class Config(BaseSettings):
     @field_validator("peer", "name", "cluster_key", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: Any, info: ValidationInfo) -> Any:
-        """Split at commas, also within the elements of a list, such as a repeated option has them. Keys in a file's
-        list are whole: a secret may hold a comma."""
+        """Split at commas, also within the elements of a list, which a repeated option gives. Keys in a file's list are
+        whole: a secret may hold a comma."""
         if isinstance(value, list) and info.field_name != "cluster_key":
             return [part for one in value for part in (_parts(one) if isinstance(one, str) else [one])]
         return _parts(value) if isinstance(value, str) else value
@@ -264,7 +264,7 @@ class Config(BaseSettings):
 
     @property
     def rules(self) -> Policy:
-        """Raises ValueError for rules that cannot be meant."""
+        """Raises ValueError for rules that contradict themselves."""
         for rule in self.policy:
             if rule.copies is not None and rule.sites is not None:
                 raise ValueError(f"the rule for {rule.repositories} has copies and sites: say one of them")
@@ -299,8 +299,8 @@ class Config(BaseSettings):
 
 
 def load_config(options: dict[str, Any], file: Path | None, check: bool = True) -> Config:
-    """The settings from options, environment and file. Raises CannotStart, in one line, for what is not right; without
-    `check`, not for what does not go together."""
+    """Return the settings from options, environment and file. Raises CannotStart, with a message of one line, for an
+    invalid setting; and with `check`, for settings that contradict each other."""
 
     class Loaded(Config):
         model_config = SettingsConfigDict(toml_file=file)

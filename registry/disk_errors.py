@@ -1,7 +1,7 @@
-"""A disk that is full, told from one that fails, and told once a minute.
+"""Disk errors: a full disk is distinguished from a failing one, and logged once a minute.
 
-Whatever writes meets a full disk, many times a second: clients that push, changes of other instances, copies, upkeep.
-One line a minute says so; the pushes that it costs are counted.
+On a full disk, every write fails, many times a second: pushes, changes of other instances, copies, upkeep. One line a
+minute is logged; the pushes that fail are counted.
 """
 
 import errno
@@ -21,7 +21,8 @@ def is_full(error: BaseException) -> bool:
 
 
 def storage_failure(message: str, error: Exception) -> StorageFailed:
-    """Return what a client is told of an error of the disk or of SQLite: `message`, unless the disk is full."""
+    """Return the error that a client receives for an error of the disk or of SQLite: `message`, unless the disk is
+    full."""
     if is_full(error):
         return DiskFull()
     cause = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"

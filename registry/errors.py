@@ -46,10 +46,10 @@ class OciError(Exception):
     status = 400
     code = "UNSUPPORTED"
     reason = ""
-    """A code in words, where the one of the specification says too little. Pushes are counted under it, and an answer
-    has it in its `detail`."""
+    """A code of its own, where the code of the specification is too general. Refused pushes are counted by it, and an
+    answer has it in its `detail`."""
     retry_after_s: int | None = None
-    """Seconds after which the client may try again with success."""
+    """Seconds after which a new attempt of the client may succeed."""
 
     def __init__(self, message: str, detail: Any = None, breaks_off: bool = False) -> None:
         """`breaks_off` says that the body of the request was not read to its end. The connection is closed after the
@@ -70,7 +70,7 @@ class OciError(Exception):
 
     @property
     def counted_as(self) -> str:
-        """Its reason, or its code in the same spelling. There are few, and they stay."""
+        """The reason, or the code in the same spelling. There are few of them, and they are stable."""
         return self.reason or self.code.lower().replace("_", "-")
 
 
@@ -80,7 +80,8 @@ class BlobUnknown(OciError):
 
 
 class ContentUnreachable(OciError):
-    """Content that exists, whose holders cannot be reached now. Says where it is and when to ask again."""
+    """Content that exists, but whose holders cannot be reached now. The error says where it is and when to try
+    again."""
 
     status = 503
     code = "BLOB_UNKNOWN"
@@ -238,7 +239,7 @@ class DiskFull(StorageFailed):
 
 
 class DiskBudgetUsed(OciError):
-    """Content and uploads take all that the operator allows. The disk itself has not failed."""
+    """Content and uploads take all the space that the operator allows. The disk itself has not failed."""
 
     status = 503
     code = "DENIED"
@@ -250,7 +251,8 @@ class DiskBudgetUsed(OciError):
 
 
 class WriteConcernTimeout(OciError):
-    """A push that is here, and not yet at as many holders as its policy asks for. Pushing again waits again."""
+    """A push that is stored here, but has not reached as many holders as its policy requires. Pushing again waits
+    again."""
 
     status = 503
     code = "DENIED"
@@ -259,7 +261,7 @@ class WriteConcernTimeout(OciError):
 
 
 class Leaving(OciError):
-    """This instance is about to be gone for good, and takes no more writes."""
+    """This instance is about to leave for good, and takes no more writes."""
 
     status = 503
     code = "DENIED"
@@ -296,8 +298,7 @@ class Ending(OciError):
 
 
 class CannotStart(Exception):
-    """A reason not to start, in one line for the operator; `reason` is its code, for those that something depends
-    on."""
+    """A reason not to start, in one line for the operator. `reason` is its code, where code depends on it."""
 
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)

@@ -1,5 +1,5 @@
-"""One running registry, put together: catalog, content, uploads and the part in the cluster. `registry.app` gives the
-handlers what they use of it."""
+"""One running registry: builds catalog, content, uploads and the cluster node. `registry.app` gives the handlers the
+parts that they use."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -58,7 +58,7 @@ class Instance:
     ) -> None:
         """Opens the catalog. `lease` is shared with the other processes, if there are any; `in_place` of a process that
         has just died; `abilities` are those of this version, but in simulations of a later one; `observers` are the
-        checkers of simulations. Raises CannotStart, and what a damaged database raises."""
+        checkers of simulations. Raises CannotStart, and what a corrupt database raises."""
         self.config = config
         self.clock = clock
         self.disk = disk

@@ -1,9 +1,9 @@
 """The four seams through which all I/O goes.
 
-Production puts the real things of `registry.adapters` behind them; a simulation puts a virtual network, disk and clock
-there and runs the same registry. Everything that can be wrong on its own (group commit, crash-safe publication,
-hashing, growing files, retries, timeouts) lives above the seams. Timers are asyncio's own. Blocking calls of Disk and
-DiskFile are made in the loop's executor wherever they may take long.
+In production, `registry.adapters` implements them; a simulation implements a virtual network, disk and clock, and runs
+the same registry. Everything that can have bugs of its own (group commit, crash-safe publication, hashing, growing
+files, retries, timeouts) lives above the seams. Timers are asyncio's own. Blocking calls of Disk and DiskFile are made
+in the loop's executor wherever they may take long.
 """
 
 from collections import Counter
@@ -28,7 +28,7 @@ class Clock(Protocol):
 
 
 class Bus(Protocol):
-    """A channel on which every instance hears every frame, or does not: nothing is promised."""
+    """A channel that delivers frames to every instance, without any guarantee."""
 
     refused: Counter[str]
     """Messages that were dropped by their first bytes, by reason."""
@@ -40,7 +40,7 @@ class Bus(Protocol):
         """The servers it goes through, without their secrets, and whether each is heard."""
 
     def listen(self) -> AsyncIterator[bytes]:
-        """Frames as they come, our own among them. Reconnects by itself; what is lost meanwhile is lost silently."""
+        """Yield frames as they arrive, our own among them. Reconnects by itself; frames are lost silently meanwhile."""
 
 
 class PeerResponse(Protocol):
@@ -87,7 +87,7 @@ class DiskFile(Protocol):
     def truncate(self, size: int) -> None: ...
 
     def sync(self) -> None:
-        """Make the content durable. After a failure it must be taken for lost."""
+        """Make the content durable. After a failure it must be treated as lost."""
 
     def size(self) -> int: ...
 

@@ -51,7 +51,7 @@ ADMIN_ACTIONS: dict[tuple[str, str], tuple[str, Action]] = {
 API = PREFIX.encode()
 INTERNAL_PATHS = frozenset(path for _, path in (*INTERNAL, *ADMIN_ACTIONS))
 WITHOUT_LEASE = frozenset({"base", "uploads", "upload"})
-"""Resources of the API whose answers do not tell what the rows of documents hold."""
+"""Resources of the API whose answers do not depend on the rows of documents."""
 
 
 class App:

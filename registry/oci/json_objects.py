@@ -4,9 +4,9 @@ Readers disagree on two kinds of objects. Go matches keys without case, and the 
 of a key that is there twice, some take the first, some the last. An image with `Layers` beside `layers` would be
 checked, copied and collected by one list and pulled by the other. So both kinds are refused where a key is known.
 
-msgspec skips values at the speed of the memory and gives each as a slice of the body, but does not tell of a repeated
-key. The members are therefore walked once more: where the bytes behind a key are not its value, or something is left
-behind the last member, the key came twice.
+msgspec skips values at memory speed and returns each as a slice of the body, but does not report a repeated key. The
+members are therefore walked once more: where the bytes after a key are not its value, or bytes remain after the last
+member, a key is there twice.
 """
 
 import re
@@ -17,7 +17,7 @@ import msgspec
 from registry.errors import ManifestInvalid
 
 MAX_MEMBERS = 1000
-"""Members of one object that are walked, in a few milliseconds. No format comes near."""
+"""Bound on the members of one object that are walked, in a few milliseconds. No format has nearly as many."""
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _elements = msgspec.json.Decoder(list[msgspec.Raw])

@@ -114,7 +114,8 @@ def parse_manifest(body: bytes, content_type: str | None) -> Manifest:
 
 
 def read_pushed(body: bytes, content_type: str | None) -> Steps[Manifest]:
-    """Read a body that was pushed as `content_type` (without parameters; None when it was not said), in bounded steps.
+    """Read a body that was pushed as `content_type` (without parameters; None where the header is missing), in bounded
+    steps.
 
     Raises ManifestInvalid.
     """

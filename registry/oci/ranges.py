@@ -8,11 +8,11 @@ from typing import NamedTuple
 from registry.errors import RangeInvalid
 
 MAX_RANGES = 1024
-"""As many as podman asks for in one request. More are ignored, and the content is sent whole: what each costs beside
-its bytes is bounded with them."""
+"""As many as podman sends in one request. With more ranges, the content is sent whole, which bounds the cost of each
+range beside its bytes."""
 MAX_UNORDERED = 16
-"""So many may come in another order than that of the content, which is a sign of a broken client or an attack (section
-14.2)."""
+"""Largest number of ranges that may be in another order than that of the content. Many such ranges are a sign of a
+broken client or an attack (section 14.2)."""
 
 _RANGE = re.compile(r"(\d{0,19})-(\d{0,19})\Z", re.ASCII)
 
@@ -47,9 +47,9 @@ def parse_ranges(header: str | None, size: int) -> list[ByteRange] | None:
     """Return the parts of a content of `size` bytes that a request asks for, in its order; None where the content is
     answered whole.
 
-    Ranges that overlap become one, so that no byte is sent twice. Others stay apart, even where one begins behind
-    another: podman counts the parts. Ranges outside of the content are left out. Raises RangeInvalid where a range is
-    malformed, or none is left.
+    Ranges that overlap become one, so that no byte is sent twice. Others stay apart, even where one begins at the end
+    of another: podman counts the parts. Ranges outside of the content are left out. Raises RangeInvalid where a range
+    is malformed, or none is left.
     """
     listed = _listed(header)
     if header is None or listed is None:

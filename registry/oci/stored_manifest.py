@@ -17,7 +17,7 @@ from registry.oci.manifest import MANIFESTS, Descriptor, Manifest, read_pushed
 from registry.oci.names import Digest, is_digest
 
 UNREADABLE = "?"
-"""Stands among the parts of a manifest that cannot be read: it may refer to anything."""
+"""Stands for the parts of a manifest that cannot be read: it may refer to anything."""
 
 
 class _Object(list[tuple[str, Any]]):
@@ -25,7 +25,7 @@ class _Object(list[tuple[str, Any]]):
 
 
 class _Unreadable(Exception):
-    """Something is not of the shape that it has in any version that is known."""
+    """A value has a shape that no known version gives it."""
 
 
 def read_stored(body: bytes, media_type: str | None) -> Steps[Manifest]:

@@ -48,8 +48,8 @@ def _listen(host: str, port: int) -> socket.socket:
 
 @contextlib.contextmanager
 def locked(data: Path, patience_s: float = 0.0) -> Iterator[None]:
-    """Hold the data directory for this process and those it forks. The kernel lets go when the last of them ends,
-    however it does. Raises CannotStart."""
+    """Hold the data directory for this process and those it forks. The kernel releases the lock when the last of them
+    ends, whatever ends it. Raises CannotStart."""
     try:
         data.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -71,6 +71,6 @@ def locked(data: Path, patience_s: float = 0.0) -> Iterator[None]:
 
 
 def raise_file_limit() -> None:
-    """Connections and files may be as many as the system lets this user have, not as few as a shell begins with."""
+    """Raise the limit of open files to what the system allows this user. The limit of a shell is lower."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 PREFIX = "CONCORD_"
 OF_COMMANDS = frozenset({"CONCORD_URL", "CONCORD_CA"})
-"""Variables that only commands read that ask a running instance."""
+"""Variables that only commands read which send requests to a running instance."""
 
 _OF_KUBERNETES = re.compile(
     r"CONCORD_(?:[A-Z0-9_]+_)?(?:SERVICE_(?:HOST|PORT(?:_[A-Z0-9_]+)?)|PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_[A-Z]+)?)?)\Z"

@@ -19,7 +19,7 @@ LOCAL = "local"
 EACH_SITE = "each-site"
 MAX_COPIES = 1000
 DIGEST_BYTES = 8
-"""Long enough that two policies that differ by mistake never look alike; nothing is proved by it."""
+"""Long enough that policies that differ by mistake have different digests. It is no protection against forgery."""
 
 _SITE = re.compile(r"[a-zA-Z0-9._-]{1,63}\Z")
 
@@ -91,7 +91,7 @@ class Policy:
 
 
 def parse_rule(repositories: str, copies: str | int | dict[str, int], acknowledge: str | int) -> Rule:
-    """Raises ValueError for what cannot be meant or cannot be met."""
+    """Raises ValueError for a rule that contradicts itself or cannot be met."""
     wanted, before = parse_copies(copies), _parse_acknowledge(acknowledge)
     if before.number > 1 and not wanted.everywhere and before.number > wanted.least:
         raise ValueError(f"acknowledge {before} asks for more holders than the {wanted} copies that are kept")

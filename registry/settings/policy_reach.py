@@ -63,7 +63,7 @@ class _Pattern:
         return (token.letters for token in self._tokens)
 
     def _closed(self, positions: Sequence[int]) -> Positions:
-        """Positions, and those behind their stars, which may stand for nothing."""
+        """Return positions together with those after their stars, since a star may match nothing."""
         closed = set(positions)
         for at in sorted(closed):
             while at < self._end and self._tokens[at].repeats:
@@ -119,7 +119,7 @@ class _Search:
         return False
 
     def _step(self, number: int, state: _State, letter: str) -> _State | None:
-        """The next state; None where no name that is looked for lies behind it."""
+        """Return the next state; None where it leads to no name that is searched for."""
         grammar = _grammar_step(state.grammar, letter)
         if grammar is None:
             return None

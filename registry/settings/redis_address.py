@@ -6,8 +6,8 @@
     redis+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]…]/NAME[/DB][?sentinel_password=…]
     rediss+sentinel://…                             with TLS to all of them; ?ssl_ca_certs=FILE here too
 
-The last two name Sentinels, which are asked where the master NAME is, anew at every connection; user and password are
-those of the master. redis-py has no such form of its own.
+The last two name Sentinels, which are asked for the master NAME at every connection; user and password are those of the
+master. redis-py has no such form of its own.
 """
 
 import re
@@ -67,7 +67,7 @@ def check_address(url: str) -> None:
 
 
 def _check_whole(url: str) -> None:
-    """Refuse an address that a password has cut in two: what stands behind its # or ? is read as something else."""
+    """Refuse an address that a password has cut in two: the text after its # or ? would be read as something else."""
     _, path, query = _parts(url)
     if "#" in url or "@" in path or any("@" in pair.partition("=")[0] for pair in query.split("&")):
         raise InvalidAddress("form", f"a Redis address has an unexpected # or @; {PERCENT_ENCODE}")
@@ -113,7 +113,7 @@ def _check_trusted(url: str) -> None:
 
 
 def shown(url: str) -> str:
-    """An address without what may be secret in it."""
+    """Return an address without its secrets."""
     if names_sentinels(url):
         sentinels = parse_sentinels(url)
         hosts = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in sentinels.hosts)

@@ -42,7 +42,7 @@ class TrustedProxies:
         self._networks = networks
 
     def resolve(self, scope: MutableMapping[str, Any]) -> None:
-        """Put the client's address and scheme into a request's ASGI scope, where a trusted proxy has said them."""
+        """Put the client's address and scheme into a request's ASGI scope, where a trusted proxy has sent them."""
         client = scope.get("client")
         if not self._networks or not client or not self._is_trusted(_parse(client[0])):
             return
@@ -51,7 +51,7 @@ class TrustedProxies:
         for hop in reversed(hops[-MAX_HOPS:]):
             address = _parse(hop)
             if address is None:
-                break  # what stands before it is not from a trusted proxy
+                break  # the addresses before it are not from a trusted proxy
             scope["client"] = (str(address), 0)
             if not self._is_trusted(address):
                 break

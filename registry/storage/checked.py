@@ -1,7 +1,7 @@
 """Verified reads: content is compared with its digests before any byte of it leaves.
 
-A disk gives back other bytes than it was given, or none, sooner or later. So each MiB is read whole, compared with the
-BLAKE3 digest that was taken when it came, and only then passed on: the very bytes that were compared.
+Sooner or later a disk returns other bytes than were written, or none. So each MiB is read whole, compared with the
+BLAKE3 digest that was computed when it came, and only then passed on: the very bytes that were compared.
 """
 
 from collections.abc import AsyncGenerator

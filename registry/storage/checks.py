@@ -19,7 +19,7 @@ CHECK_SPAN_BYTES = MIB
 
 
 class ContentHashes:
-    """The digest of a growing content, and of each of its MiBs. Can be copied, to go back to."""
+    """The digest of a growing content, and of each of its MiBs. It can be copied, so that an ingest can be rewound."""
 
     def __init__(self, algorithm: str = "sha256") -> None:
         self.algorithm = algorithm
@@ -38,7 +38,7 @@ class ContentHashes:
         self._whole.update(data)
 
     def update_parts(self, data: bytes | bytearray | memoryview) -> None:
-        """The other half."""
+        """The half of `update` that hashes each MiB, for another thread."""
         view = memoryview(data)
         at = 0
         while at < len(view):

@@ -1,14 +1,14 @@
-"""A mark beside the content that says how far the catalog had come.
+"""A mark beside the content that records how many contents the catalog has had.
 
-A catalog that is put back from a copy, or has lost its write-ahead log, is older than the content beside it and cannot
-know that by itself. So the catalog counts the contents that were added to it, and a file that no copy of the catalog
-contains keeps the highest count. A catalog whose count is lower is an older one. After that is found, both
+A catalog that was restored from a copy, or has lost its write-ahead log, is older than the content beside it, and
+cannot detect that by itself. So the catalog counts the contents that were added to it, and a file that no copy of the
+catalog contains keeps the highest count. A catalog whose count is lower is an older one. Once that is detected, both
 start a new series of counts with a random name: a later copy of the first series may have a higher count and still lack
 content.
 
 A count is appended after its commit and made durable only at the next start: a process that is killed loses nothing of
-it, and after a power cut it lacks the last seconds. If it lacks counts, too many
-unknown files may be removed; no wrong content is served.
+it, and after a power cut it lacks the last seconds. If it lacks counts, unknown files may be removed that should be
+kept; no wrong content is served.
 """
 
 import asyncio

@@ -1,16 +1,16 @@
 """Content files without a row in the catalog: what a process that was killed leaves behind.
 
-A file comes to its place before its row is committed, and goes after its row is gone, so a kill in between leaves one
-that nothing counts, serves or collects. A sweep compares the files with the rows and removes such files.
+A file is moved to its place before its row is committed, and removed after its row is deleted. A kill in between leaves
+a file that nothing counts, serves or collects. A sweep compares the files with the rows and removes such files.
 
 It is safe beside everything else. Files come and go under `BlobStore.changing` alone, which the sweep holds while it
-looks once more, in a write of its own: that runs behind every commit that a request, cancelled since, has left in the
+looks once more, in a write of its own: that runs after every commit that a request, cancelled since, has left in the
 queue. Workers read by rows. What a failed commit leaves is not removed by this process, since its row may be found by
 the next start.
 
 A catalog that is new in a directory with content, because the old one was lost, knows none of the files; they are what
-`concord rebuild` takes in. One that was put back from a copy does not know the newest, see `content_mark`. So files are
-removed only where the catalog has known all of them from its beginning, and never many at once.
+`concord rebuild` takes in. A catalog that was restored from a copy does not know the newest files, see `content_mark`.
+So files are removed only where the catalog has known all of them from its beginning, and never many at once.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ log = EventLog("concord.leftovers")
 DIRECTORIES_AT_ONCE = 16
 """Listed by one job: of a million files some sixty thousand names, a few tens of milliseconds."""
 FEW = 1000
-"""So many files are removed whatever else there is; more only where there is more content than that."""
+"""A sweep removes up to this many files in any case, and more only where there is more content than that."""
 MAX_FOUND = 100_000
 _KNOWN = "knows all content files"
 _ROWS = "SELECT digest FROM content WHERE digest >= ? AND digest < ?"
@@ -164,5 +164,5 @@ def _is_held(digest: Digest, tx: Transaction) -> bool:
 
 def _rows(algorithm: str, first: int, connection: apsw.Connection) -> set[Digest]:
     last = first + DIRECTORIES_AT_ONCE - 1
-    bounds = f"{algorithm}:{first:02x}", f"{algorithm}:{last:02x}g"  # g is behind every hexadecimal digit
+    bounds = f"{algorithm}:{first:02x}", f"{algorithm}:{last:02x}g"  # g sorts after every hexadecimal digit
     return {Digest(str(digest)) for (digest,) in connection.execute(_ROWS, bounds)}

@@ -132,6 +132,6 @@ class MemoryReservation:
         return now_s() - self._since - self._waited_s - self.waiting_s()
 
     def preempt(self) -> None:
-        assert self._timeout is not None, "only what is still on its way gives way"
+        assert self._timeout is not None, "only a manifest that is still arriving is preempted"
         self.is_preempted = True
         self._timeout.reschedule(now_s())

@@ -1,9 +1,9 @@
 """Detection of a stream that is sent again from its beginning.
 
 A client whose connection breaks may repeat its request as it was. Without Content-Range nothing says that the body is
-not the continuation of what is there, so that appending it fails at the very end, when the digest is compared. But the
-body gives itself away: it begins as the upload does. It is compared as far as 64 KiB. A body shorter than that and than
-the upload cannot be all of the stream again, and is appended.
+not the continuation of what is there, so that appending it fails at the very end, when the digest is compared. But such
+a body can be recognized: it begins as the upload does. It is compared as far as 64 KiB. A body shorter than that and
+than the upload cannot be all of the stream again, and is appended.
 
 An honest continuation may begin so by chance, the more easily the fewer bytes are there. So an upload of less than
 4 KiB is not compared, nor one that begins with one byte over and over, as images of disks do. Content that repeats a
@@ -25,7 +25,7 @@ COMPARED_BYTES = 64 * KIB
 
 
 LEAST_COMPARED_BYTES = 4096
-"""Longer than what streams of one kind have in common: headers of formats, blocks of a tar archive."""
+"""Longer than the bytes that streams of one kind have in common: headers of formats, blocks of a tar archive."""
 
 
 async def refusing_resent(body: AsyncIterator[bytes], file: DiskFile, size: int) -> AsyncIterator[bytes]:

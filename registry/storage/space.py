@@ -13,7 +13,8 @@ class DiskSpace:
         self.free_bytes = self.total_bytes = 0
 
     async def look(self) -> None:
-        """Look now. A disk that does not answer leaves the figures as they are: its failures are noticed elsewhere."""
+        """Update the figures. They stay as they are where the disk does not answer: its failures are noticed
+        elsewhere."""
         try:
             self.free_bytes, self.total_bytes = await in_executor(lambda: (self._disk.free(), self._disk.total()))
         except OSError:

@@ -82,7 +82,8 @@ class BlobStore:
             raise
 
     def changing(self, digest: Digest) -> asyncio.Lock:
-        """Held while a content's file and its row change together, so that of two who do each sees all of the other."""
+        """Hold the lock under which a content's file and its row change together, so that of two such changes each sees
+        the other as a whole."""
         lock = self._changing.get(digest)
         if lock is None:
             lock = self._changing[digest] = asyncio.Lock()

@@ -76,7 +76,7 @@ class UploadMemory:
         self._wake()
 
     def _wake(self) -> None:
-        """Let the next one look again, if there is room; it wakes the one behind it once it has taken its part."""
+        """Wake the next waiter if there is room; it wakes the one after it once it has taken its part."""
         while self._waiters and self.held_bytes < MAX_BYTES:
             waiter = self._waiters.popleft()
             if not waiter.done():
@@ -84,7 +84,7 @@ class UploadMemory:
                 return
 
     def _look(self) -> None:
-        """Have all write what they have, now and again, as long as others wait."""
+        """Have all uploads write their bytes, at intervals, as long as others wait."""
         self._timer = None
         if self._waiters:
             for holder in list(self._held):

@@ -1,9 +1,9 @@
-"""The bounded table of uploads under way, and which of them give way when it is full.
+"""The bounded table of uploads under way, and which of them is preempted when it is full.
 
 An upload takes a place with its first byte and keeps it until it ends. A client that begins many and goes away would
-keep everybody else from pushing until its uploads expire, a day later. So a full table preempts: the upload that has
-been idle for longest, of the client network that has the most places. A client whose network has few loses none to one
-that has many.
+keep all others from pushing until its uploads expire, a day later. So a full table preempts: the upload that has been
+idle for longest, of the client network that has the most places. A client whose network has few loses none to one that
+has many.
 
 An upload is idle since its last byte or request. One with a request under way may be preempted too, once that request
 has brought nothing for a while: else as many connections as there are places would do the same harm, a byte a minute.
@@ -88,8 +88,8 @@ class UploadPlaces:
                 self.use(upload, size_bytes, now_s)
 
     def next_to_preempt(self, now_s: float, may_be_preempted: Callable[[str, float], bool]) -> str | None:
-        """Return the upload that gives way next, or None. `may_be_preempted` takes an upload and for how many seconds
-        it has been idle."""
+        """Return the upload to preempt next, or None. `may_be_preempted` takes an upload and for how many seconds it
+        has been idle."""
         for least_idle_s in (IDLE_AFTER_S, 0.0):
             for upload, idle_s in self._in_order(now_s, least_idle_s):
                 if may_be_preempted(upload, idle_s):

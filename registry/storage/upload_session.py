@@ -18,7 +18,7 @@ from registry.storage.upload_memory import UploadMemory
 
 
 class Preempted(TooManyUploads):
-    """The request was too slow, and its upload has given its place to another one."""
+    """The request was too slow, and its upload was preempted."""
 
 
 class UploadSession:
@@ -90,7 +90,7 @@ class UploadSession:
         return self._receiving is not None
 
     def preempt(self) -> None:
-        """Break off the request that receives a body."""
+        """Cancel the request that receives a body."""
         assert self._receiving is not None, "only a body that is on its way is broken off"
         self._is_preempted = True
         self._receiving.reschedule(now_s())

@@ -59,7 +59,7 @@ IDLE_AFTER_MS = 3_000
 """Clients pause for less between two requests of an upload."""
 EXPIRY_MS = to_ms(DAY_S)
 EXPIRY_CONFIRMED_S = 3600.0
-"""For so long of its own time an instance has to find an upload too old: a wall clock that jumps makes all look so."""
+"""Time for which an upload must look too old before it is removed: a wall clock that jumps makes all look so."""
 STALL_TIMEOUT_S = 5.0
 """A request that has brought nothing for so long counts as idle when the table of uploads is full."""
 SEARCH_INTERVAL_S = 0.25
@@ -88,11 +88,11 @@ class Uploads:
         """Until then, in steady seconds, no upload may be preempted: a search has just found none."""
         self._sessions: dict[str, UploadSession] = {}
         self._idle: OrderedDict[str, UploadSession] = OrderedDict()
-        """Those with an open file on which no request is at work, as they were used last."""
+        """Sessions with an open file and no request at work, in the order of their last use."""
         self._expired_since: dict[UploadRow, float] = {}
         """Since when, in steady seconds, uploads have looked too old as they are."""
         self.preempted = 0
-        """Uploads that have given way since the start."""
+        """Uploads that were preempted since the start."""
 
     def prepare(self) -> None:
         """Remove files of uploads of which nothing was ever acknowledged, and count the others."""
@@ -215,7 +215,7 @@ class Uploads:
     ) -> UploadSession:
         """Return an upload's session, begun if there is none. Raises BlobUploadUnknown and TooManyUploads."""
         while takes_place and upload not in self._places and self._places.is_full:
-            self._found(upload, repository).check_repository(repository)  # else another would give way for nothing
+            self._found(upload, repository).check_repository(repository)  # else another would be preempted for nothing
             await self._preempt(self._next_to_preempt())
         session = self._sessions.get(upload)
         if session is None:
@@ -233,7 +233,7 @@ class Uploads:
         return UploadSession(self._store, self._hasher, self._kept, self.memory, upload, repository, row)
 
     def _next_to_preempt(self) -> str:
-        """Return the upload that gives way next. Raises TooManyUploads where all are at work."""
+        """Return the upload to preempt next. Raises TooManyUploads where all have a request at work."""
         now_s = self._clock.steady_s()
         if now_s >= self._none_before_s:
             found = self._places.next_to_preempt(now_s, self._may_be_preempted)
@@ -400,8 +400,8 @@ class Uploads:
         self._kept.take(session.id)
 
     async def _forget(self, session: UploadSession) -> None:
-        """Close an upload's file. What is durable can go on; a file of which nothing was acknowledged goes, before
-        anybody can begin it anew."""
+        """Close an upload's file. What is durable can go on; a file of which nothing was acknowledged is removed,
+        before a request can begin it anew."""
         try:
             await session.close()
             if session.durable is None:

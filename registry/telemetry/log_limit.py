@@ -9,7 +9,7 @@ from registry.ports import Clock
 AT_ONCE = 20
 PERIOD_S = 10.0
 UNAUTHENTICATED_PERIOD_S = 60.0
-"""For what anybody can cause who is not a client: one line in so long says that it goes on, 1,440 lines a day."""
+"""Interval for events that any stranger can cause: one line in this time shows that they go on, 1,440 lines a day."""
 
 
 class LogLimit:

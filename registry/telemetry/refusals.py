@@ -1,5 +1,5 @@
-"""Counting refused pushes by reason, and saying in the log which were refused with 503, for the policy's sake or the
-disk's: only clients see the answers, and the operator has to learn of them too.
+"""Counting refused pushes by reason, and logging those that were refused with 503, because of the policy or the disk:
+only clients see the answers, and the operator has to learn of them too.
 
 One line each, with the repository and, as every line has, the request's id. When many are refused at once, some of them
 stand for the others: a client that tries again and again must not fill the log.
@@ -22,7 +22,7 @@ REASONS = (
     "disk-full", "disk-budget", "storage-failed", "write-concern", "too-many-uploads", "too-many-manifests", "leaving",
     "needs-upgrade",
 )  # fmt: skip
-"""Those that are for the operator to look into. Clients' own mistakes are counted by the codes of their answers."""
+"""Refusals that an operator has to look into. Mistakes of clients are counted by the codes of their answers."""
 
 
 ShownToOperators = WriteConcernTimeout | StorageFailed | DiskBudgetUsed
@@ -50,7 +50,7 @@ class Refusals:
             raise
 
     def note(self, repository: str, error: ShownToOperators) -> None:
-        """Say that a push to a repository was answered with `error`."""
+        """Log that a push to a repository was answered with `error`."""
         left_out = self._limit.admit()
         if left_out is None:
             return

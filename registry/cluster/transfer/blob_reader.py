@@ -29,7 +29,7 @@ log = EventLog("concord.contents")
 Pieces = AsyncGenerator[bytes | bytearray, None]
 
 WHOLE_BYTES = 256 * KIB
-"""Content up to this size is waited for as a whole, so that one that turns out bad is a clean error."""
+"""Content up to this size is received as a whole before the answer begins, so that corrupt content is a clean error."""
 TRIES = 4
 NOTE_AGAIN_MS = to_ms(HOUR_S)
 MAX_UNREPAIRED = 10_000
@@ -65,7 +65,7 @@ class BlobReader:
         here. Raises ContentUnreachable, TransferFailed, StorageFailed; SizeDiffers, before the first piece,
         where the content has another size.
 
-        Several tries, since corrupt content is repaired meanwhile and then read here.
+        It tries several times, since corrupt content is repaired meanwhile and then read here.
         """
         offset, end = part.first, part.first + part.length
         transfer: Transfer | None = None

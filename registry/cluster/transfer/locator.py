@@ -35,7 +35,7 @@ class Locator:
         self._members = members
         self._asking: dict[tuple[str, Digest], asyncio.Task[int | None]] = {}
         self._had: OrderedDict[Digest, str] = OrderedDict()
-        """The member that had a content when it was looked for last."""
+        """The member that held a content at its last lookup."""
         self.requests = 0
 
     async def holders(

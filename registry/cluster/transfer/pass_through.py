@@ -17,7 +17,7 @@ class PassThroughSink:
     """The target of a transfer in the place of an `Ingest`: bytes go to the reader instead of the disk."""
 
     def __init__(self, checks: ContentHashes) -> None:
-        """Continue behind what is in `checks` already."""
+        """Continue after the bytes that `checks` already covers."""
         self.checks = checks
         self.size = checks.size
         self._pieces: asyncio.Queue[bytes] = asyncio.Queue(AHEAD)

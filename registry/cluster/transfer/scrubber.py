@@ -52,9 +52,9 @@ AT_ONCE = 2
 """Number of parts of a content that are read and compared at once."""
 MAX_SPANS = 16
 BURST_S = 0.25
-"""At a low rate they are small: what is read in one go is not more than this time is worth."""
+"""Bound on the bytes read at once, as a time: at a low rate the pieces are small."""
 MIN_SLEEP_S = 0.005
-"""Shorter sleeps are saved up."""
+"""Shorter sleeps are added up until they reach this."""
 
 
 class Pass(msgspec.Struct):

@@ -77,7 +77,7 @@ class Transfer:
         self.holder_wait_s = 0.0
         """Seconds for which the transfer waits for a holder."""
         self.head = b""
-        """The first bytes that came, for readers who are waiting, while they are written."""
+        """The first bytes received, for waiting readers, until they are written."""
         self.ingest: Ingest | None = None
         self.verified = False
         """True when all bytes have arrived and match the digest."""
@@ -101,7 +101,7 @@ class Transfer:
         self.moved()
 
     def moved(self) -> None:
-        """Wake the readers: more can be read, or it is over."""
+        """Wake the readers: more can be read, or the transfer is over."""
         if self.ingest is not None and self.ingest.written >= len(self.head):
             self.head = b""
         self._moved.set()
@@ -146,7 +146,7 @@ class Transfer:
             await self.close_if_unused()
 
     def hashes(self) -> ContentHashes | None:
-        """Of what has been written, or came first and could not be."""
+        """Return bytes that are written, or the first bytes, which may not be."""
         if self.ingest is None:
             return None
         checks = self.ingest.checks.copy()

@@ -7,13 +7,13 @@ Until there are accounts, an act is carried out for
  - a client of the internal listener (`--listen-internal`), which is on a private network;
  - a client on this host, over a loopback address, where the instance has no cluster key or listens there alone.
 
-A relay on this host makes every client look like one on this host. So a request counts as local only where nothing says
-that it was passed on: no header of a proxy, an address that is none of `--trusted-proxies`, and a `Host` that names the
-loopback network. That tells proxies that say what they do, and browsers. The client writes `Host`, so a relay that adds
-no header (a TCP relay, a TLS terminator, `ssh -R`) cannot be told from a local client. Therefore an instance of a
-cluster that listens on other than the loopback network demands the signature of local clients too; one that listens on
-the loopback network, for want of another way to it, does not, and needs `--listen-internal` or `--trusted-proxies`
-where there is a relay.
+A relay on this host makes every client look like one on this host. So a request counts as local only where nothing
+shows that it was forwarded: no header of a proxy, an address that is none of `--trusted-proxies`, and a `Host` that
+names the loopback network. That detects browsers, and proxies that declare themselves. The client writes `Host`, so a
+relay that adds no header (a TCP relay, a TLS terminator, `ssh -R`) cannot be distinguished from a local client.
+Therefore an instance of a cluster that listens on other than the loopback network demands the signature of local
+clients too; one that listens on the loopback network, for want of another way to it, does not, and needs
+`--listen-internal` or `--trusted-proxies` where there is a relay.
 
 A request that a web page makes a browser send is refused first (`browsers`), whatever its address or signature. `Host`
 is not checked where the request is signed, since no page has the key.
@@ -54,7 +54,7 @@ HOW_TO_SIGN = "CONCORD_CLUSTER_KEY or --config of the command line"
 FORWARDING = frozenset({
     "cf-connecting-ip", "forwarded", "true-client-ip", "via", "x-client-ip", "x-envoy-external-address", "x-real-ip",
 })  # fmt: skip
-"""Headers by which proxies say that they pass a request on, beside those that begin with `FORWARDED`."""
+"""Headers by which proxies declare that they forward a request, beside those that begin with `FORWARDED`."""
 FORWARDED = "x-forwarded-"
 
 
@@ -159,7 +159,8 @@ def _is_local(context: ActionsContext, request: Request, client: str) -> bool:
 
 
 def _wants_signature(config: Config) -> bool:
-    """Return whether clients on the instance's own host sign: where they can, and need not come by a relay."""
+    """Return whether clients on the instance's own host must sign: where there is a key, and they may come through a
+    relay."""
     return bool(config.cluster_key) and not is_loopback(config.address[0].strip("[]"))
 
 

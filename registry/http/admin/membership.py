@@ -14,8 +14,8 @@ from registry.http.admin.status_fields import remaining
 from registry.http.oci.answers import JsonResponse
 
 MIN_PREFIX_DIGITS = 8
-"""Hexadecimal digits of an id that stand for it. A mistyped name, such as `be`, is then no beginning of an id, as a
-removal cannot be undone."""
+"""Least number of hexadecimal digits of an id that identify a member. A removal cannot be undone, so a mistyped name,
+such as `be`, must not match the beginning of an id."""
 
 
 class RemoveMemberRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -52,8 +52,8 @@ async def forget(admin: AdminContext, body: bytes) -> Outcome:
 
 
 def _named(members: list[Member], wanted: str) -> list[Member]:
-    """Return the members that a person means: those of that very id or name; only where there is none, those whose id
-    begins so."""
+    """Return the members that match a text: those with exactly that id or name; only where there is none, those whose
+    id begins with it."""
     exact = [member for member in members if wanted and wanted in (member.instance, member.beat.name)]
     if exact or len(wanted) < MIN_PREFIX_DIGITS:
         return exact

@@ -37,7 +37,7 @@ INITIAL_VALUES: dict[str, dict[str, int]] = {
     "pushes_refused": dict.fromkeys(REASONS, 0),
     "refused": dict.fromkeys(("malformed", "replayed", "unauthentic"), 0),
 }
-"""Shown before they happen: of a counter that is not there yet, Prometheus does not see the first step."""
+"""Labels shown with 0 from the start: Prometheus does not see the first increase of a counter that was absent."""
 DELAY = "replication delay: seconds from a change's stamp at its sender, just before its commit, to its commit here"
 SKEW = "; includes the difference of two wall clocks"
 
@@ -203,7 +203,7 @@ def _between_instances(admin: AdminContext) -> Iterator[Metric]:
 
 
 def _content(context: PlacementContext) -> Iterator[Metric]:
-    """Copies, collection and damage."""
+    """Yield the metrics of copies, collection and corrupt content."""
     copies, collect, contents = context.replicator, context.garbage_collector, context.blob_reader
     yield _gauge(
         "copies_pending", "blobs that the policy assigns to this instance and that are being fetched", copies.pending

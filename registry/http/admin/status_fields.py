@@ -63,7 +63,7 @@ def addresses(context: MembersContext) -> dict[str, Any]:
 
 
 def policy(context: PlacementContext) -> list[dict[str, str]]:
-    """The rules in their order. `never_applies` says why one of them can be for no repository."""
+    """Return the rules in their order. `never_applies` is the reason why a rule matches no repository."""
     rules = context.policy
     without_effect = context.rules_without_effect
     return [

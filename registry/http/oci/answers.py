@@ -13,7 +13,7 @@ from registry.errors import OciError, RangeInvalid
 
 
 class JsonResponse(Response):
-    """Anything as JSON."""
+    """A response with a value as JSON."""
 
     media_type = "application/json"
 
@@ -56,11 +56,12 @@ def list_page(
 
 
 class CutOff(Exception):
-    """An answer that has begun cannot be ended well: the connection must break, so that the client notices."""
+    """An answer that has begun cannot be completed: the connection must break, so that the client notices."""
 
 
 class StreamResponse(Response):
-    """A body in pieces. One that fails in the middle is cut off, never ended cleanly; a client that leaves ends it."""
+    """A body in pieces. A body that fails in the middle is cut off, never ended cleanly. It ends when the client
+    disconnects."""
 
     def __init__(self, pieces: AsyncIterator[bytes | bytearray], status_code: int, headers: Mapping[str, str]) -> None:
         super().__init__(b"", status_code, {"Content-Length": "0", **headers})

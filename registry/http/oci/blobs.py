@@ -71,8 +71,8 @@ async def _get(context: BlobContext, request: Request, digest: Digest, row: Blob
 
 async def _protect(context: BlobContext, repository: Repository, digest: Digest) -> None:
     """Keep a blob that a client will rely on: a client that learns that a blob exists does not upload it. If this
-    instance has agreed to release the blob, other members may be about to drop its link; the link is then
-    re-asserted, so that it outlives them. Raises BlobUnknown if they were faster."""
+    instance has agreed to release the blob, other members may be about to drop its link; the link is then re-asserted,
+    so that a concurrent drop does not delete it. Raises BlobUnknown if the link is dropped already."""
     collector = context.garbage_collector
     collector.take_lease(digest)
     if not collector.release_pending(repository, digest):
@@ -90,7 +90,7 @@ async def _protect(context: BlobContext, repository: Repository, digest: Digest)
 
 
 async def find_blob(context: BlobContext, repository: Repository, digest: Digest) -> BlobRow:
-    """A blob's link. Raises BlobUnknown when there is none, here or at anyone who may know more."""
+    """Return a blob's link. Raises BlobUnknown when neither this instance nor a member that may know more has one."""
     row = context.queries.blob(repository, digest)
     if row is None:
         await context.replication.read_repair(repository)
@@ -101,7 +101,7 @@ async def find_blob(context: BlobContext, repository: Repository, digest: Digest
 
 
 async def _content(context: BlobContext, digest: Digest, row: BlobRow, selected: RangeResponse) -> Response:
-    """A part of a blob's content, from this disk or from wherever it is."""
+    """Return a part of a blob's content, from this disk or from a holder."""
     context.evictor.touch(digest)
     if selected.multipart is not None:
         if row.held or is_ascending(selected.multipart.ranges):
@@ -133,7 +133,7 @@ async def _parts(
 async def mount_blob(
     context: BlobContext, repository: Repository, digest: Digest, source: Repository | None
 ) -> Change | None:
-    """Link a blob that another repository has. None when that cannot be done, and the client has to upload."""
+    """Link a blob that another repository has. Return None when that is impossible and the client has to upload it."""
     queries, database = context.queries, context.database
     if source is not None and not is_understood(database, document_name(source)):
         return None
@@ -157,7 +157,7 @@ async def mount_blob(
 
     def link(tx: Transaction) -> Change | None:
         if not is_linked(tx, digest):
-            return None  # it was given up while holders were asked
+            return None  # it was released while holders were asked
         return link_blob(tx, context.documents, repository, digest, size, now)
 
     change = await context.database.write(link)

@@ -58,8 +58,8 @@ def _find(context: ManifestContext, repository: Repository, reference: str) -> M
 
 
 async def _body_from_peers(context: ManifestContext, repository: Repository, row: ManifestRow) -> bytes:
-    """A body that is on its way here. Wait for a member that has it. Raises ContentUnreachable; ManifestUnknown when
-    the manifest is deleted meanwhile."""
+    """Return a body that is on its way here. Waits for a member that has it. Raises ContentUnreachable; ManifestUnknown
+    when the manifest is deleted meanwhile."""
     deadline = now_s() + context.holder_wait_s
     while True:
         body = await context.bodies.fetch(row.digest)
@@ -93,7 +93,7 @@ async def put(context: ManifestContext, request: Request, repository: Repository
         manifest = await run_in_steps(read_pushed(body, media_type(request)))
         change = await _push(context, repository, Pushed(computed, body, manifest, tags))
     await context.replication.await_acknowledgements(change)
-    del body  # holders are waited for now, and who waits keeps nothing of it in memory
+    del body  # from here on the push waits for holders, and keeps no body in memory meanwhile
     change = change._replace(bodies=())
     await context.write_concern.wait(repository, computed, change)
     headers = {"Location": f"/v2/{repository}/manifests/{reference}", "Docker-Content-Digest": computed}
@@ -129,7 +129,7 @@ async def _push(context: ManifestContext, repository: Repository, pushed: Pushed
 
 
 async def _fetch_children(context: ManifestContext, repository: Repository, manifest: Manifest) -> None:
-    """An index is pushed together with all its children stand on, so the bodies of its children have to be here."""
+    """A push of an index also re-asserts what its children refer to, so the bodies of its children have to be here."""
     for at in range(0, len(manifest.children), ROWS_PER_STEP):
         page = [part.digest for part in manifest.children[at : at + ROWS_PER_STEP]]
         for digest in context.queries.without_body(repository, page):

@@ -16,7 +16,7 @@ GAP_BYTES = 256 * KIB
 """The most that is read and dropped between two ranges. A MiB, which is checked as a whole, is read four times at
 most."""
 BOUNDARY_SIZE = 16
-"""Bytes of chance in a boundary, so that no content can be made to hold it."""
+"""Random bytes in a boundary, so that no content can be crafted to contain it."""
 
 Pieces = AsyncGenerator[bytes | bytearray, None]
 
@@ -37,7 +37,7 @@ class Multipart(NamedTuple):
         ).encode()
 
     def end(self) -> bytes:
-        """Return the closing delimiter behind the last part."""
+        """Return the closing delimiter after the last part."""
         return f"\r\n--{self.boundary}--\r\n".encode()
 
     def length(self) -> int:
@@ -79,5 +79,5 @@ async def assembled(multipart: Multipart, gap_bytes: int, read: Callable[[ByteRa
                     yield piece[max(part.first - at, 0) : part.end - at]
                     done += part.end <= end
                 at, parts = end, parts[done:]
-        await asyncio.sleep(0)  # cached content is read without waiting, and others are to have their turn
+        await asyncio.sleep(0)  # cached content is read without waiting, so other tasks need a turn
     yield multipart.end()

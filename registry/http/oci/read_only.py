@@ -98,7 +98,7 @@ class ReadOnlyApp:
         if row is None or found is None or is_due(found[1], self._clock.now_ms(), self._verify_after_ms):
             return None
         if digest in self._store.pending_quarantine:
-            return None  # the primary was told, and sees to it
+            return None  # the primary is notified and repairs it
         selected = evaluate_conditions(HeaderView(raw=list(headers)), digest, row.size, self._clock.entropy)
         if selected is None:
             return None
@@ -126,7 +126,7 @@ class ReadOnlyApp:
             raise
 
     def _note_corruption(self, digest: Digest, offset: int = 0) -> None:
-        """Record that content is corrupt. This process sends nothing of it any more."""
+        """Record that content is corrupt. This process sends none of it from now on."""
         if digest not in self._store.pending_quarantine and len(self.corrupt) < MAX_NOTED:
             self.corrupt.append(Corruption(digest, offset))
         self._store.pending_quarantine[digest] = offset

@@ -37,7 +37,7 @@ class Page(msgspec.Struct):
 
 
 async def list_referrers(context: ListContext, request: Request, repository: Repository, subject: Digest) -> Response:
-    """GET of a manifest's referrers, those of one artifactType if that is asked for."""
+    """GET of a manifest's referrers, filtered by artifactType if the request names one."""
     wanted = request.query_params.get("artifactType")
     last = request.query_params.get("last")
     position = BEGINNING if last is None else Position.parse(last)

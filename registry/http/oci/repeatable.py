@@ -1,4 +1,4 @@
-"""A body that goes on to another instance, and may have to go again."""
+"""Request bodies that are forwarded to another instance, and may have to be sent again."""
 
 from collections.abc import AsyncIterator
 
@@ -16,23 +16,23 @@ class RepeatableBody:
 
     def __init__(self, body: AsyncIterator[bytes]) -> None:
         self._beginning = bytearray()
-        """Not a list of pieces: one that comes byte by byte would take many times its size."""
+        """Not a list of pieces: a body that arrives byte by byte would take many times its size."""
         self._rest = body
         self._is_whole = True
         self.is_sent = False
-        """True if any of it was."""
+        """True if any of the body was sent."""
         self.is_repeatable = True
         """True if `pieces` can be called once more."""
 
     async def read_beginning(self) -> None:
-        """Raises ClientGone. What came before that is dropped: sent now, it would arrive after the client's
-        request for the size of the upload."""
+        """Read the beginning of the body. Raises ClientGone, after which what was read is dropped: sent now, it would
+        arrive after the client's request for the size of the upload."""
         while len(self._beginning) < REPEATABLE_BYTES and (piece := await anext(self._rest, None)) is not None:
             self._beginning += piece
         self._is_whole = len(self._beginning) < REPEATABLE_BYTES
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """All of it. Raises ClientGone where the client left."""
+        """Yield the whole body. Raises ClientGone where the client disconnects."""
         if self._beginning:
             self.is_sent = True
             yield bytes(self._beginning)

@@ -38,7 +38,7 @@ TEMPLATES = {
 
 
 class Path(NamedTuple):
-    """A path of the API, taken apart."""
+    """A parsed path of the API."""
 
     resource: str
     """base, catalog, tags, referrers, manifest, blob, uploads or upload; empty where the API has no such path."""
@@ -47,7 +47,7 @@ class Path(NamedTuple):
 
 
 def parse_path(path: str) -> Path:
-    """Take a path apart. Names and references are not looked at."""
+    """Parse a path. Names and references are not checked."""
     rest = path.removeprefix(PREFIX) if path != "/v2" else ""
     if not rest:
         return Path("base", "", "")

@@ -17,7 +17,7 @@ PAGE = 1000
 
 
 async def list_tags(context: ListContext, request: Request, repository: Repository) -> Response:
-    """GET of a repository's tags: all of them, or `n` behind `last`."""
+    """GET of a repository's tags: all of them, or `n` after `last`."""
     queries = context.queries
     if not queries.repository_exists(repository):
         await context.replication.read_repair(repository)

@@ -82,8 +82,8 @@ async def begin(context: UploadContext, request: Request, repository: Repository
 
 async def _mount(context: UploadContext, repository: Repository, digest: Digest, source: str) -> bool:
     """Mount a blob, and return False where it has to be uploaded (OCI distribution specification, "Mounting a blob from
-    another repository"). That holds for a source that no repository here can have: clients also name what they know
-    of other registries, whose names have another grammar."""
+    another repository"). That includes a source with an invalid name: clients also send names of other registries,
+    which have another grammar."""
     try:
         repository_of_source = parse_repository(source) if source else None
     except NameInvalid:
@@ -154,8 +154,9 @@ async def handle_upload_request(context: UploadContext, wanted: UploadRequest) -
 async def _forward(
     context: UploadContext, owner: Member, wanted: UploadRequest, body: RepeatableBody, upload_id: str
 ) -> Response:
-    """Let the owner answer. Bytes stream through; the owner checks them against the digest. One that is restarting is
-    waited for as long as nothing of the body was sent. Raises PeerUnreachable and ClientGone."""
+    """Forward a request to the owner, and return its answer. The body is streamed; the owner checks it against the
+    digest. An owner that is restarting is waited for as long as nothing of the body was sent. Raises PeerUnreachable
+    and ClientGone."""
     forwarded = ForwardedUploadRequest(
         wanted.method, wanted.repository, upload_id, wanted.digest, wanted.span, wanted.network
     )

@@ -125,7 +125,8 @@ def _check_path(path: str) -> None:
 
 
 async def _forward(context: AccessContext, request: Request, meant: Member) -> Response:
-    """Forward a request to the member it is meant for. Those two check request, answer and MACs."""
+    """Forward a request to the member it is meant for. The sender and that member check the request, the answer and
+    their MACs."""
     headers = [(name, value) for name, value in request.headers.items() if name.startswith(("concord-", "range"))]
     headers += [(FORWARDED, "1"), *forwarded_headers()]
     url = meant.beat.advertise + request.scope["path"]

@@ -33,11 +33,11 @@ T = TypeVar("T")
 
 MAX_DIFFS_BYTES = 16 * MIB
 DECODED_A_STEP = 16
-MAX_BODIES_BYTES = 256 * KIB  # a slow line is to get through some
+MAX_BODIES_BYTES = 256 * KIB  # so that a slow line transfers some
 
 
 class RequestRefused(Exception):
-    """A request that is not from a member, or makes no sense."""
+    """A request that is not from a member, or is malformed."""
 
     def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(reason)

@@ -4,7 +4,7 @@ A browser inside a private network reaches what its user reaches. A page of any 
 there, without a preflight and without reading the answers; a page whose own name is then resolved to another address
 (DNS rebinding) can send and read anything, as if it were of the same site. Four headers tell:
 
- - `Sec-Fetch-Site` says whether a page of another site is behind the request (Fetch Metadata);
+ - `Sec-Fetch-Site` says whether a page of another site caused the request (Fetch Metadata);
  - `Origin` says which one, also where the first is missing because the page came over plain HTTP (RFC 6454);
  - `Content-Type` is one of three form types for what needs no preflight, so JSON alone is taken;
  - `Host` is the name under which a rebound page was loaded: an address, or a name that the instance goes by, cannot be
@@ -28,7 +28,7 @@ OWN_SITES = frozenset({"same-origin", "none"})
 
 
 def refuse_other_sites(headers: Headers) -> None:
-    """Raise Denied for a request behind which there is a page of another origin."""
+    """Raise Denied for a request that a page of another origin has caused."""
     if any(site.strip().lower() not in OWN_SITES for site in headers.getlist("sec-fetch-site")):
         raise Denied("a web page of another site made a browser send this (Sec-Fetch-Site)", {"reason": "cross-site"})
     host = headers.get("host", "").strip().lower()

@@ -18,9 +18,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 LINGER_TIMEOUT_S = 30.0
-"""Time a client has to send the rest of a body that nothing waits for: what it has where a connection goes on, too."""
+"""Time that a client has to send the rest of a body that nothing waits for: the same as on a connection that stays
+open."""
 SILENCE_TIMEOUT_S = 2.0
-"""Silence after which a client is taken to send nothing more."""
+"""Silence after which a client is expected to send nothing more."""
 WITHOUT_BODY = (204, 304)
 
 
@@ -32,7 +33,7 @@ class LingeringTransport(asyncio.Transport):
         self._transport = transport
         self._has_unread = has_unread
         self._is_lingering = False
-        # What is called for each answer goes past this class.
+        # The methods that are called for each answer bypass this class.
         self.write = transport.write  # type: ignore[method-assign]
         self.get_write_buffer_size = transport.get_write_buffer_size  # type: ignore[method-assign]
         self.pause_reading = transport.pause_reading  # type: ignore[method-assign]
@@ -48,21 +49,21 @@ class LingeringTransport(asyncio.Transport):
         return self._is_lingering or self._transport.is_closing()
 
     def close(self) -> None:
-        """Close behind what was written."""
+        """Close after what was written."""
         if self._has_unread():
             self.linger(sys.maxsize)
         else:
             self._transport.close()
 
     def linger(self, most_bytes: int) -> None:
-        """Close behind what was written, once the client has closed or `most_bytes` more have come."""
+        """Close after what was written, once the client has closed or `most_bytes` more have come."""
         if not self.is_closing():
             self._is_lingering = True
             _Discarding(self._transport, most_bytes)
 
 
 class _Discarding(asyncio.Protocol):
-    """Stands in the place of a connection that lingers."""
+    """The protocol of a connection that lingers, in place of its own."""
 
     def __init__(self, transport: asyncio.Transport, most_bytes: int) -> None:
         loop = asyncio.get_running_loop()
@@ -102,7 +103,7 @@ class _Discarding(asyncio.Protocol):
 
 
 def ending_with_the_connection(app: ASGIApp, cycle: RequestResponseCycle) -> ASGIApp:
-    """Return `app`, with answers of unknown length as HTTP/1.0 has them."""
+    """Return `app` with answers of unknown length framed as in HTTP/1.0."""
 
     async def run(scope: Scope, receive: Receive, send: Send) -> None:
         is_open = False

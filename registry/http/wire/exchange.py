@@ -63,7 +63,8 @@ class Exchange:
 
     @contextmanager
     def counted(self, traffic: Traffic, route: str, is_logged: bool, cut_off: LogLimit) -> Iterator[None]:
-        """While it is served. `cut_off` bounds the lines about answers that were cut off, which clients can cause."""
+        """Count the request while it is served. `cut_off` bounds the log lines about answers that were cut off, which
+        clients can cause."""
         CURRENT.set(self._id)  # every request is served in a task of its own
         traffic.under_way += 1
         try:
@@ -81,7 +82,7 @@ class Exchange:
                 self.log()
 
     def log(self) -> None:
-        """Say it, without the query, which may hold what is not for logs."""
+        """Log the request, without its query, which may hold secrets."""
         client = self._scope.get("client")
         fields = {
             "status": self._status,

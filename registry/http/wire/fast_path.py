@@ -56,7 +56,7 @@ class CachedResponse(NamedTuple):
     document: str
     changed: int
     blob: Digest | None
-    """The blob it holds, whose use is to be noted; None for a manifest."""
+    """The blob in the response, whose use must be noted; None for a manifest."""
     checked_ms: int = 0
     """The time of the blob's last check. A manifest is checked when it is cached."""
 
@@ -95,7 +95,7 @@ class FastPath:
         try:
             found = self._find(method, target, headers)
         except (apsw.Error, OSError):
-            return None  # the route meets the same, and says so
+            return None  # the route meets the same error, and answers with it
         if found is None:
             return None
         body = b"" if method == "HEAD" else found.body
@@ -147,7 +147,7 @@ class FastPath:
                 else:
                     found = None
         except OciError:
-            return None  # the route says what is wrong
+            return None  # the route answers with the error
         if found is not None:
             self._cache(target, found)
         return found
@@ -194,7 +194,7 @@ class FastPath:
         return CachedResponse(TEMPLATES[resource], on_the_wire(headers), body, document, changed, None)
 
     def _read(self, digest: Digest, size: int) -> bytes | None:
-        """A file, if that needs no waiting."""
+        """Return the bytes of a file if that needs no waiting."""
         try:
             file = self._store.open(digest)
             try:
@@ -229,7 +229,7 @@ _BASE_ANSWER = CachedResponse(TEMPLATES["base"], on_the_wire(_BASE_HEADERS), b"{
 
 
 def plain_path(target: bytes) -> Path | None:
-    """A path of the API as it stands on the wire, taken apart; None for one with a query, or anything encoded."""
+    """Parse a path of the API as it is on the wire. Return None for a path with a query, or with anything encoded."""
     if not target.startswith(PREFIX.encode()) or not _PLAIN.match(target):
         return None
     return parse_path(target.decode("ascii"))

@@ -1,4 +1,4 @@
-"""Request heads: what RFC 9110 and RFC 9112 leave to a server once a parser has taken a head apart."""
+"""Request heads: the checks of RFC 9110 and RFC 9112 that remain after a parser has parsed a head."""
 
 import re
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ MAX_PORT = 65535
 
 
 class Refusal(NamedTuple):
-    """An answer that the application has no part in, after which a connection ends."""
+    """A refusal that is sent without the application, and after which a connection ends."""
 
     status: int
     reason: str

@@ -20,7 +20,7 @@ MAX_LENT_BYTES = 64 * MIB
 
 
 class _Buffer(bytearray):
-    """Memory that counts as long as anybody has a view of it."""
+    """Memory that counts as long as a view of it exists."""
 
     lent_bytes = 0
 
@@ -63,7 +63,7 @@ class BodyListener(Protocol):
     """The connection that a large body stands in for."""
 
     def on_body_received(self) -> None:
-        """Some of it is here."""
+        """Handle the arrival of some of the body."""
 
     def connection_lost(self, exc: Exception | None) -> None: ...
 
@@ -77,7 +77,7 @@ class LargeBody(asyncio.BufferedProtocol):
 
     def __init__(self, length: int, connection: BodyListener) -> None:
         self.remaining_bytes = length
-        """Bytes that are not here yet."""
+        """Bytes that have not arrived yet."""
         self._connection = connection
         self._piece = memoryview(b"")
         self._filled = 0
@@ -86,12 +86,12 @@ class LargeBody(asyncio.BufferedProtocol):
 
     @property
     def has_data(self) -> bool:
-        """True if something has come that was not taken."""
+        """True if bytes have arrived that were not taken."""
         return bool(self._full or self._filled)
 
     @property
     def has_full_buffer(self) -> bool:
-        """True if no more is to come before some of it is taken."""
+        """True if no more may be received before some of it is taken."""
         return bool(self._full)
 
     def take(self) -> memoryview | bytes:
@@ -104,19 +104,19 @@ class LargeBody(asyncio.BufferedProtocol):
         else:
             piece = self._piece[: self._filled]
             if len(piece) < len(self._piece) / 2:
-                piece = bytes(piece)  # many who send slowly would hold much for little
+                piece = bytes(piece)  # many slow senders would otherwise hold much memory for few bytes
             self._piece, self._filled = memoryview(b""), 0
-        # Who takes as fast as it comes is given more at once; who sends little does not hold much.
+        # A body that is taken as fast as it arrives gets larger buffers; a slow one holds little memory.
         self._next_bytes = min(max(2 * len(piece), INITIAL_BUFFER_BYTES), MAX_BUFFER_BYTES)
         return piece
 
     def drop(self) -> None:
-        """Forget what has come."""
+        """Discard the bytes that have arrived."""
         self._full.clear()
         self._piece, self._filled = memoryview(b""), 0
 
     def put(self, beginning: bytes | bytearray) -> None:
-        """Take in what had come with the head, which may not be more than is to come."""
+        """Add the bytes that arrived with the head, which must not exceed the length of the body."""
         while beginning:
             room = self.get_buffer(-1)
             size = min(len(room), len(beginning))
@@ -149,7 +149,7 @@ class LargeBody(asyncio.BufferedProtocol):
 
 
 def _is_unused(buffer: bytearray) -> bool:
-    """True if no view of it is left: with one its size cannot be changed."""
+    """Return whether no view of a buffer is left: while one exists, its size cannot be changed."""
     try:
         buffer.append(0)
     except BufferError:

@@ -12,7 +12,7 @@ some pipelined requests, other connections have a turn.
 
 Invariant: responses leave in the order of their requests. A refusal waits for the responses to earlier requests, which
 may have been carried out: otherwise a client would read the refusal as the response to one of them. A refusal that
-would stand within a response, or behind the response to the same request, is not sent.
+would stand within a response, or after the response to the same request, is not sent.
 
 A request that the fast path can answer (`http.wire.fast_path`) is answered where its head ends. That costs a third of a
 task, a scope and messages.
@@ -46,7 +46,7 @@ MAX_LENGTH_DIGITS = 18
 UNREAD_TIMEOUT_S = 60.0
 """Time after which a client that reads nothing is disconnected."""
 LINGER_BYTES = 4 * MIB
-"""Bytes that are read and discarded behind a refusal: the largest manifest, which clients send before they read."""
+"""Bytes that are read and discarded after a refusal: the largest manifest, which clients send before they read."""
 
 _HEAD_END = b"\r\n\r\n"
 _OK = b"HTTP/1.1 200 OK\r\n"
@@ -82,7 +82,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _head_piece = b""
     """The piece that the parser receives, unless it begins within a body. It ends where a head ends, if one does."""
     _large_body: LargeBody | None = None
-    """The body that is coming past the parser."""
+    """The body that bypasses the parser."""
     _closes_after_response = False
     """True if the connection ends with the answer to the present request, or to the next one."""
     _unread_bytes = 0
@@ -157,7 +157,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._in_message or self._in_head:
             strays = end - len(self._pending.lstrip(b"\r\n")) if not self._in_message else 0
             if strays:
-                end = strays  # alone: what ends a head is looked for behind them
+                end = strays  # alone: the end of a head is searched after them
             else:
                 found = (self._tail + self._pending).find(_HEAD_END)
                 if found >= 0:
@@ -200,7 +200,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 return
 
     def _begin_large_body(self, body: LargeBody) -> None:
-        """Let a body go past the parser."""
+        """Have a body bypass the parser."""
         self.transport.set_protocol(body)
         beginning = self._pending[: body.remaining_bytes]
         del self._pending[: body.remaining_bytes]
@@ -261,12 +261,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if refusal is not None:
             self._refuse(refusal, has_body=method != b"HEAD")
             return
-        if len(self.pipeline) >= MAX_PIPELINED:  # behind a body whose end only the parser finds
+        if len(self.pipeline) >= MAX_PIPELINED:  # after a body whose end only the parser finds
             self._refuse()  # a client repeats what was not answered (RFC 9112, section 9.3.2)
             return
         self._in_head = False
         if version == "1.0":
-            self.expect_100_continue = False  # it knows no interim answers
+            self.expect_100_continue = False  # HTTP/1.0 knows no interim answers
         self._answered = self._answer_by_fast_path()
         if not self._answered:
             self._call_application()
@@ -287,8 +287,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
 
     def _large_length(self) -> int:
-        """Return the length of the body if it can bypass the parser, else 0. It cannot if the parser has a part of
-        it already, because its head came behind another body."""
+        """Return the length of the body if it can bypass the parser, else 0. It cannot if the parser has a part of it
+        already, because its head came after another body."""
         if not (self._tail + self._head_piece[-len(_HEAD_END) :]).endswith(_HEAD_END):
             return 0
         length = next((value for name, value in self.headers if name == b"content-length"), b"")
@@ -341,7 +341,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.loop.call_soon(self._resume)
 
     def close_after_response(self) -> None:
-        """Close the connection behind the answer to the present request, or to the next one."""
+        """Close the connection after the answer to the present request, or to the next one."""
         self._closes_after_response = True
         if not self._is_idle():
             self.cycle.keep_alive = False
@@ -366,7 +366,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return cast(LingeringTransport, self.transport)
 
     def _refuse(self, refusal: Refusal | None = None, has_body: bool = True) -> None:
-        """Take nothing more, and end the connection behind the answers to earlier requests. The refusal, if there is
+        """Read no further requests, and end the connection after the answers to earlier ones. The refusal, if there is
         one, is the last answer."""
         if self._refused:
             return
@@ -382,7 +382,7 @@ class BoundedProtocol(HttpToolsProtocol):
             (self.pipeline[0][0] if self.pipeline else cast(Any, self._current)).keep_alive = False
 
     def _abandon_current(self) -> bool:
-        """Give up the request of whose body the parser has a part. False where it has an answer, or some of one."""
+        """Abort the request of whose body the parser has a part. Return False where an answer to it has begun."""
         cycle = self.cycle
         if self.pipeline and self.pipeline[0][0] is cycle:
             self.pipeline.popleft()  # it was not begun
@@ -419,7 +419,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._deadline.cancel()
             self._deadline = None
 
-    # Who reads nothing
+    # Clients that read nothing
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -22,12 +22,12 @@ CUT_OFF = "cut-off"
 
 
 class CutOffByEnd(ClientGone):
-    """This instance ends, and the rest of a body is not waited for."""
+    """This instance is ending, so the rest of a body is not received."""
 
 
 async def body_stream(request: Request) -> AsyncIterator[bytes]:
-    """The body as it comes. Raises ClientGone when the client leaves, or sends nothing for a minute, before its end,
-    and CutOffByEnd."""
+    """Yield the body as it arrives. Raises ClientGone when the client leaves, or sends nothing for a minute, before its
+    end, and CutOffByEnd."""
     chunks = request.stream()
     try:
         while True:
@@ -46,16 +46,16 @@ async def body_stream(request: Request) -> AsyncIterator[bytes]:
 
 
 def number(text: str) -> int | None:
-    """A number in decimal digits, not too many of them, or None; not whatever else Unicode counts as a digit."""
+    """Return the number that ASCII decimal digits spell, if there are not too many of them; else None."""
     return int(text) if _NUMBER.match(text) else None
 
 
 async def small_body(
     request: Request, limit_bytes: int, too_large: OciError, take: Callable[[int], Awaitable[None]] | None = None
 ) -> bytes:
-    """The whole body. Raises `too_large` for one above the limit, and SizeInvalid for one that breaks off.
+    """Return the whole body. Raises `too_large` for one above the limit, and SizeInvalid for one that breaks off.
 
-    `take` is told of so many bytes before they are kept, and may wait.
+    `take` is called with the number of bytes before they are kept, and may wait.
     """
     if (number(request.headers.get("content-length", "")) or 0) > limit_bytes:
         raise too_large
@@ -73,7 +73,7 @@ async def small_body(
 
 
 def content_range(request: Request) -> ByteRange | None:
-    """The bytes a chunk says it brings: `first-last`. Raises SizeInvalid where header and length contradict."""
+    """Return the range of a chunk by its header: `first-last`. Raises SizeInvalid where it contradicts the length."""
     header = request.headers.get("content-range")
     if header is None:
         return None

@@ -21,7 +21,7 @@ from registry.units import KIB, MIB
 MAX_BYTES = 64 * MIB
 COUNTED_BYTES = 64 * KIB
 PIECE_BYTES = 64 * KIB
-"""Handed to the server at once, which then waits until most of it was read."""
+"""Bytes that are passed to the server at once. It then waits until most of them were read."""
 MIN_RESPONSE_S = 5.0
 """No response is cut off before this time: 4 MiB in it are less than 10 Mbit/s."""
 BUDGET_TIMEOUT_S = 10.0
