@@ -8,6 +8,7 @@ The simulated machines:
 
     loop              an event loop on virtual time
     process           one process of an instance: it runs, is paused, is killed
+    options           the configuration of simulated instances
     process_group     an instance's primary, and a worker beside it
     node              the place of one instance over all its starts: disk, clock, registry
     cluster           all nodes, the network and the bus on one loop
@@ -52,6 +53,7 @@ Other runs:
     planted/          bugs put in from outside, which the checkers must find
     replica           a replica in memory, of crdt/ alone
     documents         runs of replicas alone, thousands of them
-    scale             hundreds of instances and a million tags, without the HTTP layer
+    scaled_instance   one instance of many, over a catalog in memory
+    scale             hundreds of instances and a million tags, without clients and content
     shared_catalog    catalogs in memory that share equal states, for `scale`
 """

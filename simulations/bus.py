@@ -21,6 +21,8 @@ class RedisServers:
         self._listeners: dict[str, list[tuple[Process, frozenset[str], asyncio.Queue[bytes]]]] = {n: [] for n in names}
         self._last_due: dict[tuple[str, str], float] = {}
         self.last_frame = b""
+        self.on_publish: list[Callable[[bytes, int], None]] = []
+        """Called with every frame that is published, and the number of its subscribers."""
 
     def stall(self) -> None:
         """Have all servers deliver nothing until `resume`."""
@@ -32,6 +34,8 @@ class RedisServers:
     def publish(self, process: Process, channel: str, frame: bytes) -> None:
         packet_simulator, loop = self._packet_simulator, asyncio.get_running_loop()
         self.last_frame = frame
+        for call in self.on_publish:
+            call(frame, sum(channel in channels for name in self.names for _, channels, _ in self._listeners[name]))
         for server in self.names:
             if self.absent or server in self.stalled:
                 packet_simulator.count("stalled Redis")

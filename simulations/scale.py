@@ -1,4 +1,5 @@
-"""Very many instances and tags: the registry's own gossip and catching up, without HTTP, SQLite and content.
+"""Very many instances and tags: the registry's own gossip, anti-entropy and requests between instances, without SQLite,
+clients and content.
 
     python -m simulations.scale --instances 200 --sites 10 --repositories 20000 --tags 1000000
 
@@ -15,43 +16,25 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Annotated, Any, NamedTuple, TypeVar, cast
+from typing import Annotated, Any, NamedTuple
 
-import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from crdt.fact import blob_fact, manifest_fact, tag_fact
+from crdt.fact import manifest_fact, tag_fact
 from crdt.frame import ACKNOWLEDGEMENT, CHANGE, HEARTBEAT
 from crdt.vector import Vector
-from registry.catalog.catalog import Catalog
-from registry.cluster.node import Cluster
-from registry.cluster.replication.read_lease import ReadLease
-from registry.cluster.rpc.client import PeerClient, PeerRefused
-from registry.cluster.rpc.keys import ClusterKey
-from registry.cluster.rpc.sessions import Session
-from registry.config import Config
-from registry.http.peer.procedures import PROCEDURES, AuthenticatedRequest
-from registry.storage.disk_budget import DiskBudget
-from registry.storage.upload_places import UploadPlaces
-from simulations.bus import RedisServers, SimulatedBus
+from simulations.bus import RedisServers
 from simulations.loop import VirtualLoop
-from simulations.network import CONNECT_S, Network, SimulatedTransport
+from simulations.network import Network
 from simulations.packet_simulator import PacketSimulator
-from simulations.process import Process
+from simulations.scaled_instance import BODY, MEDIA_TYPE, ScaledInstance
 from simulations.shared_catalog import Base, SharedCatalog, States, base
 
-T = TypeVar("T")
-
-KEY = ClusterKey("the simulated cluster's secret")
 REDIS = "redis"
-MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
-BODY = b"m" * 1500
 KINDS = {CHANGE: "changes", HEARTBEAT: "heartbeats", ACKNOWLEDGEMENT: "acknowledgements"}
 EVERYWHERE_S = 120.0
-NO_SESSION = Session("", "", "", 0, b"", 0)
 
 
 @dataclass(frozen=True)
@@ -82,21 +65,6 @@ class Traffic:
         self.bytes[kind] += size * times
 
 
-class CountedServers(RedisServers):
-    """Counts what is published and what is delivered."""
-
-    def __init__(self, packet_simulator: PacketSimulator, traffic: "Deployment") -> None:
-        super().__init__(packet_simulator, [REDIS])
-        self._deployment = traffic
-
-    def publish(self, process: Process, channel: str, frame: bytes) -> None:
-        kind = KINDS[frame[1]]
-        listeners = sum(channel in channels for _, channels, _ in self._listeners[REDIS])
-        self._deployment.traffic.note(f"{kind} published", len(frame))
-        self._deployment.traffic.note(f"{kind} delivered", len(frame), listeners)
-        super().publish(process, channel, frame)
-
-
 class SteadyClock:
     """See `registry.ports.Clock`."""
 
@@ -111,78 +79,6 @@ class SteadyClock:
 
     def entropy(self, size: int) -> bytes:
         return self._rng.randbytes(size)
-
-
-class Questions(PeerClient):
-    """Questions between instances, carried by hand to the instance that answers them."""
-
-    def __init__(self, deployment: "Deployment", part: "Part", transport: SimulatedTransport, clock: SteadyClock):
-        super().__init__(transport, part.members, clock, [KEY])
-        self._deployment, self._own = deployment, part.name
-
-    async def ask_url(self, url: str, path: str, question: object, answer: type[T], instance: str = "") -> T:
-        target = url.removeprefix("http://")
-        body = msgspec.msgpack.encode(question)
-        travel = self._deployment.network.travel
-        await travel(self._own, target, CONNECT_S)
-        part = self._deployment.parts[target]
-        session = NO_SESSION._replace(client=self._members.own_instance)
-        response = await PROCEDURES[path](
-            cast(Any, SimpleNamespace(documents=part)), AuthenticatedRequest(session, 0, "", body)
-        )
-        await travel(target, self._own, CONNECT_S)
-        self._deployment.traffic.note(path, len(body) + len(response.body))
-        if response.status_code != 200:
-            raise PeerRefused(f"answered {response.status_code}")
-        return msgspec.msgpack.decode(bytes(response.body), type=answer)
-
-
-class Part(Cluster):
-    """One instance: its gossip, its members, its catching up."""
-
-    def __init__(self, deployment: "Deployment", number: int, site: str, common: Base) -> None:
-        self.name = f"i{number}"
-        rng = random.Random(f"{deployment.size.seed} {self.name}")
-        process = Process(self.name, 1)
-        clock = SteadyClock(deployment.loop, rng)
-        self.catalog = SharedCatalog(deployment.states, common, rng.randbytes(16).hex(), rng.getrandbits(53))
-        config = Config.model_construct(
-            listen=f"{self.name}:80", site=site, redis=[REDIS], advertise=f"http://{self.name}", advertise_site="",
-            peer=[], holder_wait_s=5.0,
-        )  # fmt: skip
-        transport = SimulatedTransport(deployment.network, process)
-        bus = SimulatedBus(deployment.redis, process, [KEY.cluster], site)
-        catalog = cast(Catalog, self.catalog)
-        super().__init__(
-            config,
-            catalog,
-            cast(Any, SimpleNamespace(disk=None)),
-            DiskBudget(0, UploadPlaces(0)),
-            clock,
-            bus,
-            transport,
-            [KEY],
-            ReadLease(clock.steady_s),
-        )
-        self.replica, self.queries, self.database = catalog.replica, catalog.queries, catalog.database
-        self.peers = self.anti_entropy._peers = self.discovery._peers = Questions(deployment, self, transport, clock)
-        self.catalog.attach(self.frame_sender.publish)
-        self.catalog.on_reached = lambda *reached: deployment.reached(self, *reached)
-
-    def start(self) -> None:
-        for work in (self.gossip.run, self.applier.run, self.anti_entropy.run, self.heartbeats.run, self.join.run):
-            self._tasks.append(asyncio.create_task(work()))
-
-    def push(self, repository: str, tag: str, number: int) -> None:
-        """Write what a push of a tag with one layer writes."""
-        held, writer, digest = self.catalog.replica.held(repository), self.catalog.writer, f"sha256:{number:064x}"
-        ended = [identity for identity, text in held.facts.items() if text.startswith(f"t\0{tag}\0")]
-        facts = (
-            tag_fact(tag, digest, number, writer),
-            manifest_fact(digest, MEDIA_TYPE, len(BODY), number, writer),
-            blob_fact(digest, 1_000_000, number, writer),
-        )
-        self.catalog.write(repository, [fact.text() for fact in facts], ended, (BODY,))
 
 
 class Push(NamedTuple):
@@ -220,10 +116,11 @@ class Deployment:
         self.packet_simulator = PacketSimulator(random.Random(f"{size.seed} weather"))
         self.packet_simulator.between_sites_s = size.between_sites_s
         self.network = Network(self.packet_simulator)
-        self.redis = CountedServers(self.packet_simulator, self)
+        self.redis = RedisServers(self.packet_simulator, [REDIS])
+        self.redis.on_publish.append(self._note_frame)
         self.states = States()
         self.common = base(_documents(size))
-        self.parts: dict[str, Part] = {}
+        self.instances: dict[str, ScaledInstance] = {}
         self.traffic = Traffic()
         self._on_their_way: dict[tuple[str, int], list[Push]] = {}
         self._delays_s: list[float] = []
@@ -252,14 +149,26 @@ class Deployment:
         return phase
 
     def _frames(self) -> Counter[str]:
-        return sum((part.gossip.frames for part in self.parts.values()), Counter[str]())
+        return sum((one.cluster.gossip.frames for one in self.instances.values()), Counter[str]())
 
-    def _add(self, site: str, common: Base) -> Part:
-        part = Part(self, len(self.parts), site, common)
-        self.parts[part.name] = part
-        self.packet_simulator.site_of[part.name] = site
-        part.start()
-        return part
+    def _note_frame(self, frame: bytes, subscribers: int) -> None:
+        kind = KINDS[frame[1]]
+        self.traffic.note(f"{kind} published", len(frame))
+        self.traffic.note(f"{kind} delivered", len(frame), subscribers)
+
+    def _note_request(self, path: str, size: int) -> None:
+        self.traffic.note(path, size)
+
+    def _add(self, site: str, common: Base) -> None:
+        name = f"i{len(self.instances)}"
+        rng = random.Random(f"{self.size.seed} {name}")
+        catalog = SharedCatalog(self.states, common, rng.randbytes(16).hex(), rng.getrandbits(53))
+        catalog.on_reached = lambda *reached: self.reached(catalog, *reached)
+        clock = SteadyClock(self.loop, rng)
+        one = ScaledInstance(name, site, catalog, clock, self.network, self.redis, self._note_request)
+        self.instances[name] = one
+        self.packet_simulator.site_of[name] = site
+        one.start()
 
     async def _start(self) -> None:
         self.packet_simulator.site_of[REDIS] = "s0"
@@ -272,16 +181,16 @@ class Deployment:
         self.packet_simulator.loss = self.size.loss
         end = self.loop.now + duration_s
         while self.loop.now < end:
-            part = self.parts[self._rng.choice(list(self.parts))]
+            one = self.instances[self._rng.choice(list(self.instances))]
             repository = f"repository/r{self._rng.randrange(self.size.repositories)}"
             self._pushed += 1
-            part.push(repository, f"v{self._rng.randrange(100)}", self._pushed)
+            one.push(repository, f"v{self._rng.randrange(100)}", self._pushed)
             await asyncio.sleep(self._rng.expovariate(self.size.pushes_per_s))
         self.packet_simulator.loss = 0.0
 
     async def _cut(self, duration_s: float) -> None:
-        away = {name for name, part in self.parts.items() if self.packet_simulator.site_of[name] == "s1"}
-        places = [*self.parts, REDIS]
+        away = {name for name in self.instances if self.packet_simulator.site_of[name] == "s1"}
+        places = [*self.instances, REDIS]
         pairs = [(one, other) for one in places for other in places if (one in away) != (other in away)]
         for pair in pairs:
             self.packet_simulator.block(*pair)
@@ -294,21 +203,21 @@ class Deployment:
 
     async def _agree(self) -> float:
         begun = self.loop.now
-        while len({part.catalog.replica.root() for part in self.parts.values()}) > 1:
+        while len({one.catalog.replica.root() for one in self.instances.values()}) > 1:
             if self.loop.now > begun + EVERYWHERE_S:
                 raise TimeoutError(f"instances differ after {EVERYWHERE_S} virtual s")
             await asyncio.sleep(0.05)
         return self.loop.now - begun
 
-    def reached(self, part: Part, name: str, before: Vector, after: Vector) -> None:
+    def reached(self, catalog: SharedCatalog, name: str, before: Vector, after: Vector) -> None:
         """An instance has committed something of a document."""
         for writer, upto in after.items():
             known = before.get(writer, 0)
             if upto == known:
                 continue
             pushes = self._on_their_way.setdefault((name, writer), [])
-            if writer == part.catalog.writer:
-                pushes.append(Push(upto, self.loop.now, [len(self.parts) - 1]))
+            if writer == catalog.writer:
+                pushes.append(Push(upto, self.loop.now, [len(self.instances) - 1]))
                 continue
             for push in [push for push in pushes if known < push.upto <= upto]:
                 push.lacking[0] -= 1
@@ -352,7 +261,7 @@ def main(
     deployment = Deployment(size)
     console.print(f"{repositories} repositories, {tags} tags: {time.monotonic() - begun:.0f} s, {resident_mb():.0f} MB")
     for phase in deployment.play():
-        show(console, phase, len(deployment.parts))
+        show(console, phase, len(deployment.instances))
     console.print(f"{resident_mb():.0f} MB resident in the end, in {time.monotonic() - begun:.0f} s")
 
 

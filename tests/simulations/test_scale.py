@@ -13,8 +13,8 @@ SIZE = Size(instances=24, sites=4, repositories=300, tags=6000, pushes_per_s=20,
 def played():
     deployment = Deployment(SIZE)
     yield {phase.name: phase for phase in deployment.play()}, deployment
-    for part in deployment.parts.values():
-        deployment.loop.run_until_complete(part.close())
+    for one in deployment.instances.values():
+        deployment.loop.run_until_complete(one.close())
     asyncio.set_event_loop(None)
 
 
