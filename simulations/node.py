@@ -18,6 +18,7 @@ from registry.http.oci.read_only import ReadOnlyApp
 from registry.instance import Instance
 from simulations.bus import RedisServers, SimulatedBus
 from simulations.network import Network, SimulatedTransport
+from simulations.options import make_config
 from simulations.process import Process, ProcessDied, in_process, outside_processes
 from simulations.process_group import ProcessGroup
 from simulations.storage import DiskImage, SimulatedDisk
@@ -168,7 +169,7 @@ class Node:
         return self.process_groups[-1]
 
     def _config(self) -> Config:
-        return Config.model_construct(
+        return make_config(
             listen="127.0.0.1:80",  # operators are on its host, and sign nothing
             site=self.site,
             redis=["simulated"],
