@@ -100,6 +100,12 @@ class Config(BaseSettings):
     proxy_instance: bool = Field(
         False, description="Run as a proxy instance: keep no copies here, only fetch content and serve it."
     )
+    fetch_whole: Literal["assigned", "reused", "always"] = Field(
+        "reused",
+        description="When the whole blob follows a range of a blob that another instance holds, in the background: "
+        "`assigned`: if the policy assigns it to this instance; `reused`: also once ranges of it have moved half "
+        "as many bytes again as it has; `always`.",
+    )
     disk_budget_gib: float = Field(
         0.0,
         ge=0,

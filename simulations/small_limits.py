@@ -22,6 +22,8 @@ import registry.cluster.placement.replicator as copies
 import registry.cluster.replication.anti_entropy as anti_entropy
 import registry.cluster.replication.frame_sender as frame_sender
 import registry.cluster.transfer.blob_reader as contents
+import registry.cluster.transfer.range_fetch as range_fetch
+import registry.cluster.transfer.range_reader as range_reader
 import registry.cluster.transfer.scrubber as scrub
 import registry.cluster.transfer.transfer as fetch
 import registry.event_loop.steps as steps
@@ -38,8 +40,9 @@ import registry.storage.store as store
 import registry.storage.upload_hashes as upload_hashes
 import registry.storage.upload_memory as upload_memory
 
+SPANS = (checks, checked, quarantine, scrub, fetch, range_fetch, range_reader)
 SMALL_LIMITS: tuple[tuple[Any, str, float], ...] = (
-    *((module, "CHECK_SPAN_BYTES", 128) for module in (checks, checked, quarantine, scrub, fetch)),
+    *((module, "CHECK_SPAN_BYTES", 128) for module in SPANS),
     (contents, "WHOLE_BYTES", 40),
     (store, "READ_BYTES", 128),
     (upload_hashes, "STEP_BYTES", 128),

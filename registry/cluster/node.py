@@ -50,9 +50,13 @@ from registry.cluster.replication.site_lease import SiteLease
 from registry.cluster.rpc.client import PeerClient
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.transfer.blob_reader import BlobReader
+from registry.cluster.transfer.distrust import Distrust
 from registry.cluster.transfer.locator import Locator
+from registry.cluster.transfer.range_fetch import Holders
+from registry.cluster.transfer.range_reader import RangeReader
 from registry.cluster.transfer.scrubber import Scrubber
 from registry.cluster.transfer.transfer import Transfers
+from registry.cluster.transfer.whole_policy import WholePolicy
 from registry.config import Config
 from registry.event_loop.ending import end
 from registry.event_loop.supervised import run_supervised
@@ -165,9 +169,11 @@ class Cluster:
     ) -> None:
         """Build what keeps content: transfers, replicas, eviction, garbage collection, scrubbing."""
         keeps = not config.proxy_instance
+        distrust = Distrust()
         self.transfers = Transfers(
-            store, budget, catalog.database, self.peers, self.members, self.locator, clock, config.holder_wait_s
-        )
+            store, budget, catalog.database, self.peers, self.members, self.locator, distrust, clock,
+            config.holder_wait_s,
+        )  # fmt: skip
         self.replicator = Replicator(
             self.policy, keeps, catalog.queries, self.members, self.locator, self.transfers, config.copy_mib_s
         )
@@ -182,7 +188,9 @@ class Cluster:
         self.evictor = Evictor(
             budget, catalog, store, self.members, self.peers, self.replicator, self.garbage_collector, clock
         )
-        self.blob_reader = BlobReader(catalog, store, self.transfers, clock, config.verify_after_s)
+        holders = Holders(self.peers, self.members, self.locator, distrust, config.holder_wait_s)
+        self.ranges = RangeReader(holders, store, WholePolicy(config.fetch_whole, self.replicator.is_assigned))
+        self.blob_reader = BlobReader(catalog, store, self.transfers, self.ranges, clock, config.verify_after_s)
         self.scrubber = Scrubber(config, catalog, store, self.blob_reader, self.bodies, clock)
 
     def _build_stages(self, config: Config, catalog: Catalog) -> None:
@@ -228,7 +236,7 @@ class Cluster:
         await end(self._tasks)
         for part in (
             self.liveness, self.direct_push, self.discovery, self.diff_requests, self.anti_entropy, self.replicator,
-            self.locator, self.transfers, self.blob_reader, self.bodies,
+            self.locator, self.transfers, self.ranges, self.blob_reader, self.bodies,
         ):  # fmt: skip
             part.close()
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator
 from functools import partial
 from weakref import WeakValueDictionary
 
-from registry.catalog.content import held_size
+from registry.catalog.content import ContentRow, find_content, held_size
 from registry.catalog.database import Reads
 from registry.errors import StorageFailed
 from registry.oci.names import ALGORITHMS, Digest
@@ -65,6 +65,10 @@ class BlobStore:
     def held_size(self, digest: Digest) -> int | None:
         """The size of content that is on this disk, or None."""
         return None if digest in self.pending_quarantine else held_size(self._database, digest)
+
+    def row(self, digest: Digest) -> ContentRow | None:
+        """Return the row of content that is on this disk, or None."""
+        return None if digest in self.pending_quarantine else find_content(self._database, digest)
 
     def mark_suspect(self, digest: Digest) -> None:
         """Mark content as suspect: it counts as missing until it has been checked."""

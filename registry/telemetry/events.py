@@ -139,6 +139,7 @@ class LogEvent(Enum):
     MANIFEST_BODY_CORRUPT = "A stored manifest body does not match its digest; it is fetched again."
     MANIFEST_BODY_REMOVAL_FAILED = "A corrupt manifest body could not be removed."
     WRONG_BYTES_RECEIVED = "A member gave bytes that do not match the digest."
+    CHUNK_DIGESTS_DIFFER = "Two holders state different digests of the MiBs of a blob; it is fetched whole."
     TRANSFER_INTERRUPTED = "A transfer of content from a member broke off."
     LINK_SIZE_MISMATCHED = "A blob link states a size that differs from the content's."
     WRITE_CONCERN_REACHED = "As many holders as the policy demands have a push."

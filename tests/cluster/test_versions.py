@@ -35,6 +35,7 @@ ANSWERS = {
     "/updates": (m.UpdatesRequest, m.UpdatesResponse),
     "/facts": (m.FactsRequest, m.FactsResponse),
     "/locate": (m.LocateRequest, m.LocateResponse),
+    "/chunk-digests": (m.ChunkDigestsRequest, m.ChunkDigestsResponse),
     "/bodies": (m.BodiesRequest, m.BodiesResponse),
     "/manifests": (m.ManifestsRequest, m.ManifestsResponse),
     "/replicate-manifest": (m.ReplicateManifestRequest, m.ReplicateManifestResponse),

@@ -103,6 +103,14 @@ class Replicator:
     def designated(self, repository: Repository, digest: Digest) -> list[Candidate]:
         return designated(self._policy.of(repository).copies, digest, self.candidates())
 
+    def is_assigned(self, digest: Digest) -> bool:
+        """Return whether the policy assigns a content to this instance, in any repository that links it."""
+        if not self._keeps:
+            return False
+        asked_for = {self._policy.of(repository).copies for repository, _ in self._queries.links_of(digest)}
+        candidates = self.candidates()
+        return any(self._members.own in designated(copies, digest, candidates) for copies in asked_for)
+
     def linked(self, document: str, links: list[Fact]) -> None:
         """Schedule what newly committed links assign to this instance."""
         if not self._keeps or not document.startswith(KIND):

@@ -18,7 +18,14 @@ from registry.capabilities import OWN, Abilities
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.rpc.key_acceptance import KeyAcceptance
 from registry.cluster.rpc.keys import ClusterKey
-from registry.cluster.rpc.messages import LocateRequest, LocateResponse, SessionRequest, SessionResponse
+from registry.cluster.rpc.messages import (
+    ChunkDigestsRequest,
+    ChunkDigestsResponse,
+    LocateRequest,
+    LocateResponse,
+    SessionRequest,
+    SessionResponse,
+)
 from registry.cluster.rpc.sessions import (
     KEY_REFUSED,
     NONCE_SIZE,
@@ -183,6 +190,10 @@ class PeerClient:
         with it: this instance is about to leave. Raises PeerUnreachable."""
         answer = await self._held(member, LocateRequest(digest, retain=retain), timeout_s)
         return answer.size is not None and answer.stays
+
+    async def chunk_digests(self, member: Member, digest: Digest, timeout_s: float) -> ChunkDigestsResponse:
+        """Return what a member states of the MiBs of a content. Raises PeerUnreachable."""
+        return await self.ask(member, "/chunk-digests", ChunkDigestsRequest(digest), ChunkDigestsResponse, timeout_s)
 
     async def stays(self, member: Member, timeout_s: float) -> bool:
         """Return whether a member stays in the cluster. Raises PeerUnreachable."""

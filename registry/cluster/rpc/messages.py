@@ -318,6 +318,19 @@ class LocateResponse(msgspec.Struct):
     stays: bool = True
 
 
+class ChunkDigestsRequest(msgspec.Struct):
+    """Asks for the BLAKE3 digests of each MiB of a content on the answerer's disk, to check ranges of it by."""
+
+    digest: str
+
+
+class ChunkDigestsResponse(msgspec.Struct):
+    size: Count | None
+    """None where the content is not there."""
+    chunk_digests: bytes = b""
+    """32 bytes for each MiB, taken when the whole content was compared with its digest."""
+
+
 class ReachRequest(msgspec.Struct):
     """Asks the answerer to reach the asker at the address that it advertises, see `reachability`."""
 

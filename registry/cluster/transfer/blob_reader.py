@@ -7,11 +7,13 @@ repaired copy, at the byte that it has reached.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from registry.catalog.catalog import Catalog
 from registry.catalog.content import ContentRow, content_checked, find_content, is_due, note_checked
+from registry.cluster.transfer.range_fetch import WholeNeeded
+from registry.cluster.transfer.range_reader import RangeReader
 from registry.cluster.transfer.transfer import SizeDiffers, Transfer, TransferFailed, Transfers
 from registry.errors import ContentUnreachable, StorageFailed
 from registry.oci.names import Digest
@@ -31,6 +33,8 @@ Pieces = AsyncGenerator[bytes | bytearray, None]
 WHOLE_BYTES = 256 * KIB
 """Content up to this size is received as a whole before the answer begins, so that corrupt content is a clean error."""
 TRIES = 4
+NEAR_FACTOR = 2
+"""A range is read from a transfer under way that has at most so many times its bytes to receive until its end."""
 NOTE_AGAIN_MS = to_ms(HOUR_S)
 MAX_UNREPAIRED = 10_000
 REPAIRS_AT_ONCE = 64
@@ -40,11 +44,18 @@ class BlobReader:
     """Reads content, and repairs what is corrupt."""
 
     def __init__(
-        self, catalog: Catalog, store: BlobStore, transfers: Transfers, clock: Clock, verify_after_s: float
+        self,
+        catalog: Catalog,
+        store: BlobStore,
+        transfers: Transfers,
+        ranges: RangeReader,
+        clock: Clock,
+        verify_after_s: float,
     ) -> None:
         self._catalog = catalog
         self._store = store
         self._transfers = transfers
+        self.ranges = ranges
         self._clock = clock
         self._verify_after_ms = to_ms(verify_after_s)
         self.quarantine = Quarantine(store, catalog.database)
@@ -60,22 +71,27 @@ class BlobReader:
         for task in self._watching:
             task.cancel()
 
-    async def read(self, digest: Digest, size: int, writer: int, part: ByteRange) -> Pieces:
+    async def read(
+        self, digest: Digest, size: int, writer: int, part: ByteRange, following: Sequence[ByteRange] = ()
+    ) -> Pieces:
         """Yield a range of a content that `writer` has linked, wherever it is; passed through where it has no room
-        here. Raises ContentUnreachable, TransferFailed, StorageFailed; SizeDiffers, before the first piece,
-        where the content has another size.
+        here. The ranges of `following` are read next. Raises ContentUnreachable, TransferFailed, StorageFailed;
+        SizeDiffers, before the first piece, where the content has another size.
 
         It tries several times, since corrupt content is repaired meanwhile and then read here.
         """
         offset, end = part.first, part.first + part.length
         transfer: Transfer | None = None
-        no_room, received = False, None
+        no_room, received, by_ranges = False, None, True
         for _ in range(TRIES):
             try:
                 pieces = self._held(digest, ByteRange(offset, end - offset), size)
                 if pieces is None:
                     uploader = self._catalog.queries.instance_of(writer)
-                    if no_room or not self._transfers.fits(digest, size):
+                    rest = ByteRange(offset, end - offset)
+                    if by_ranges and self._reads_ranges(digest, size, part, rest):
+                        pieces = self._read_range(digest, size, uploader, rest, following)
+                    elif no_room or not self._transfers.fits(digest, size):
                         pieces = self._transfers.through(digest, size, uploader, offset, end, received)
                     else:
                         transfer = self._transfers.transfer(digest, size, uploader)
@@ -90,6 +106,9 @@ class BlobReader:
                     async for piece in pieces:
                         yield piece
                         offset += len(piece)
+            except WholeNeeded:
+                by_ranges = False
+                continue
             except Corrupt as corrupt:
                 await self.quarantine_and_repair(digest, corrupt)
                 continue
@@ -109,6 +128,35 @@ class BlobReader:
             if offset == end:
                 return
         raise TransferFailed("the content was found corrupt here again after every repair")
+
+    def _reads_ranges(self, digest: Digest, size: int, part: ByteRange, rest: ByteRange) -> bool:
+        """Return whether the rest of a range is to be read from the MiBs that it is in; not where a transfer of the
+        whole is under way that has about as much to receive until its end."""
+        if not self.ranges.serves(digest, size, part):
+            return False
+        transfer = self._transfers.under_way(digest)
+        return transfer is None or rest.end - transfer.readable > NEAR_FACTOR * rest.length
+
+    async def _read_range(
+        self, digest: Digest, size: int, uploader: str | None, part: ByteRange, following: Sequence[ByteRange]
+    ) -> Pieces:
+        """Yield a range of content that is elsewhere; the whole follows in the background where it is due."""
+        try:
+            async with aclosing(self.ranges.read(digest, size, uploader, part, following)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        finally:
+            if self.ranges.whole.is_due(digest, size) and self._transfers.fits(digest, size):
+                self._transfers.transfer(digest, size, uploader)
+
+    async def may_read_ranges(self, digest: Digest, size: int, writer: int, parts: Sequence[ByteRange]) -> bool:
+        """Return whether ranges of a content cost about what they hold, in any order: it is on this disk, or holders
+        tell how to check parts of it. Raises ContentUnreachable."""
+        if self._store.held_size(digest) is not None:
+            return True
+        if not all(self.ranges.serves(digest, size, part) for part in parts):
+            return False
+        return await self.ranges.is_possible(digest, size, self._catalog.queries.instance_of(writer))
 
     async def open(self, digest: Digest, size: int, writer: int, part: ByteRange) -> Pieces:
         """Return what `read` yields, with the first piece read, so that failures there show before the answer begins.

@@ -9,20 +9,18 @@ others. Where a quarantined copy exists, its intact MiBs are taken from it, and 
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import NamedTuple
 
 from registry.catalog.content import add_content
 from registry.catalog.database import Database
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.rpc.client import PeerClient
+from registry.cluster.transfer.distrust import Distrust
 from registry.cluster.transfer.locator import Locator
 from registry.cluster.transfer.pass_through import PassThroughSink
 from registry.errors import ContentUnreachable, StorageFailed
-from registry.event_loop.now import now_s
 from registry.oci.names import Digest, algorithm_of, digest_of
 from registry.ports import Clock, DiskFile, PeerUnreachable
 from registry.storage.checked import Corrupt, VerifiedFile
@@ -40,18 +38,8 @@ HOLDERS_RETRY_S = 0.5
 """Time between two searches for holders while there is none."""
 STALL_TIMEOUT_S = 10.0
 """Silence after which another holder is read from."""
-FIRST_DISTRUST_S = 2.0
-MAX_DISTRUST_S = 60.0
-MAX_DISTRUSTED = 10_000
 MAX_PASSING = 16
 """Contents passed through at once: each costs a transfer of its own, and its reader may be gone."""
-
-
-class _Distrust(NamedTuple):
-    """The loop time until which a holder that sent wrong bytes is left out, and the length of that pause."""
-
-    until: float
-    pause_s: float
 
 
 class TransferFailed(Exception):
@@ -185,6 +173,7 @@ class Transfers:
         peers: PeerClient,
         members: Members,
         locator: Locator,
+        distrust: Distrust,
         clock: Clock,
         holder_wait_s: float,
     ) -> None:
@@ -197,7 +186,7 @@ class Transfers:
         self._clock = clock
         self._transfers: dict[Digest, Transfer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._distrusted: OrderedDict[tuple[str, Digest], _Distrust] = OrderedDict()
+        self._distrust = distrust
         self.holder_wait_s = holder_wait_s
         self.fetched_bytes = 0
         self._passing = 0
@@ -220,6 +209,10 @@ class Transfers:
         if quarantined_copy is not None:
             quarantined_copy.close()
         return transfer
+
+    def under_way(self, digest: Digest) -> Transfer | None:
+        """Return the transfer of a content that is under way; None without one."""
+        return self._transfers.get(digest)
 
     def fits(self, digest: Digest, size: int) -> bool:
         """Return whether there is room for a content, beside what transfers under way will still write.
@@ -269,9 +262,9 @@ class Transfers:
         try:
             sources = await self._receive(transfer, passage, uploader)
             if passage.checks.digest() != transfer.digest:
-                self._distrust(sources, transfer.digest)
+                self._distrust.note_wrong_bytes(sources, transfer.digest)
                 raise TransferFailed("the received content has another digest")
-            self._trust(transfer.digest, sources)
+            self._distrust.note_right_bytes(sources, transfer.digest)
         except Exception:
             await passage.end()
             raise
@@ -298,9 +291,9 @@ class Transfers:
             sources = await self._receive(transfer, transfer.ingest, uploader)
             await transfer.ingest.flush()
             if transfer.ingest.checks.digest() != transfer.digest:
-                self._distrust(sources, transfer.digest)
+                self._distrust.note_wrong_bytes(sources, transfer.digest)
                 raise TransferFailed("the content that was received has another digest")
-            self._trust(transfer.digest, sources)
+            self._distrust.note_right_bytes(sources, transfer.digest)
             transfer.verified = True
             transfer.moved()
             await self._keep(transfer, transfer.ingest, path)
@@ -343,7 +336,7 @@ class Transfers:
             found: set[int] = set()
             async with aclosing(self._locator.holders(transfer.digest, uploader=uploader)) as holders:
                 async for member, size in holders:
-                    if self._is_distrusted(member, transfer.digest):
+                    if self._distrust.includes(member, transfer.digest):
                         continue
                     found.add(size)
                     if size == transfer.size:
@@ -414,7 +407,7 @@ class Transfers:
                     if chunk is None:
                         return ingest.size == end
                     if ingest.size + len(chunk) > end:
-                        self._distrust([member], transfer.digest)
+                        self._distrust.note_wrong_bytes([member], transfer.digest)
                         return False
                     if ingest.size == 0 and ingest is transfer.ingest:
                         transfer.begins(chunk)
@@ -429,28 +422,3 @@ class Transfers:
                 error=error,
             )
             return False
-
-    def _distrust(self, members: list[Member], digest: Digest) -> None:
-        """Leave out holders that sent wrong bytes, for a moment that doubles each time: a bit that changed on the way
-        does not change again, and there may be no other holder."""
-        for member in members:
-            log.error(
-                LogEvent.WRONG_BYTES_RECEIVED,
-                "%(member)s sent wrong bytes for %(digest)s",
-                member=member.shown,
-                digest=digest,
-            )
-            last = self._distrusted.pop((member.instance, digest), None)
-            pause_s = min(2 * last.pause_s, MAX_DISTRUST_S) if last else FIRST_DISTRUST_S
-            self._distrusted[member.instance, digest] = _Distrust(now_s() + pause_s, pause_s)
-        while len(self._distrusted) > MAX_DISTRUSTED:
-            self._distrusted.popitem(last=False)
-
-    def _is_distrusted(self, member: Member, digest: Digest) -> bool:
-        last = self._distrusted.get((member.instance, digest))
-        return last is not None and now_s() < last.until
-
-    def _trust(self, digest: Digest, members: list[Member]) -> None:
-        """End the distrust of holders that sent the right bytes."""
-        for member in members:
-            self._distrusted.pop((member.instance, digest), None)

@@ -175,10 +175,18 @@ def _between_instances(admin: AdminContext) -> Iterator[Metric]:
     yield _gauge("read_lease_valid", "1 while this instance may answer reads", replication.lease.is_valid)
     yield _counter("read_lease_waits", "reads that waited for the read lease", lease.waited)
     yield _counter("read_lease_refusals", "reads that were refused for lack of the read lease", lease.refused)
-    yield _counter("fetched_bytes", "bytes of content fetched from other instances", placement.transfers.fetched_bytes)
+    ranges = placement.blob_reader.ranges
+    fetched_bytes = placement.transfers.fetched_bytes + ranges.fetched_bytes
+    yield _counter("fetched_bytes", "bytes of content fetched from other instances", fetched_bytes)
     yield _counter("peer_requests", "requests of other instances that were answered", process.peer_requests.answered)
     through = "content, or ranges of it, passed through from a holder because it had no room here"
     yield _counter("pass_throughs", through, placement.transfers.passed_through)
+    yield _counter("range_fetches", "ranges of content that were read from MiBs at other instances", ranges.answered)
+    moved = "bytes of MiBs fetched from other instances for ranges, which concord_fetched_bytes_total includes"
+    yield _counter("range_fetched_bytes", moved, ranges.fetched_bytes)
+    yield _counter("range_corrupt_mibs", "MiBs fetched for ranges that did not have their digest", ranges.corrupt)
+    replaced = "times that a range went on at another holder, because one broke off, fell silent or was slow"
+    yield _counter("range_holders_replaced", replaced, ranges.replaced)
     key = members.acceptance
     yield _gauge(
         "cluster_key_wrong", "1 while an instance refuses the cluster key and no member accepts it", key.is_wrong

@@ -113,7 +113,7 @@ async def status(admin: AdminContext, request: Request) -> Response:
             "content_quarantined": placement.quarantine.found,
             "content_repaired": placement.blob_reader.repaired,
             "requests": process.traffic.total(),
-            "fetched_bytes": placement.transfers.fetched_bytes,
+            "fetched_bytes": placement.transfers.fetched_bytes + placement.blob_reader.ranges.fetched_bytes,
             "peer_requests": process.peer_requests.answered,
             "peer_requests_refused": dict(process.peer_requests.refused),
         }

@@ -17,6 +17,7 @@ from registry.catalog.queries import BlobRow, document_name
 from registry.catalog.repository import delete_blob, link_blob, reassert_link
 from registry.catalog.understanding import is_understood
 from registry.cluster.transfer.blob_reader import WHOLE_BYTES, with_first_piece
+from registry.cluster.transfer.range_reader import AHEAD_MIBS
 from registry.cluster.transfer.transfer import SizeDiffers
 from registry.errors import BlobUnknown, ContentUnreachable, NeedsUpgrade, RangeInvalid
 from registry.http.oci.answers import StreamResponse
@@ -30,7 +31,7 @@ from registry.http.oci.conditions import (
     whole_blob,
 )
 from registry.http.oci.context import BlobContext
-from registry.http.oci.multipart import GAP_BYTES, Multipart, Pieces, assembled
+from registry.http.oci.multipart import GAP_BYTES, Multipart, Pieces, assembled, runs
 from registry.oci.names import Digest, Repository
 from registry.oci.ranges import ByteRange, is_ascending
 
@@ -104,8 +105,11 @@ async def _content(context: BlobContext, digest: Digest, row: BlobRow, selected:
     """Return a part of a blob's content, from this disk or from a holder."""
     context.evictor.touch(digest)
     if selected.multipart is not None:
-        if row.held or is_ascending(selected.multipart.ranges):
-            return await _parts(context, digest, row, selected, selected.multipart)
+        spans = [run.span for run in runs(selected.multipart.ranges, GAP_BYTES)]
+        if await context.blob_reader.may_read_ranges(digest, row.size, row.writer, spans):
+            return await _parts(context, digest, row, selected, selected.multipart, GAP_BYTES)
+        if is_ascending(selected.multipart.ranges):
+            return await _parts(context, digest, row, selected, selected.multipart, row.size)
         selected = whole_blob(digest, row.size)
     contents, part = context.blob_reader, ByteRange(selected.first, selected.length)
     if selected.length <= WHOLE_BYTES:
@@ -115,16 +119,17 @@ async def _content(context: BlobContext, digest: Digest, row: BlobRow, selected:
 
 
 async def _parts(
-    context: BlobContext, digest: Digest, row: BlobRow, selected: RangeResponse, multipart: Multipart
+    context: BlobContext, digest: Digest, row: BlobRow, selected: RangeResponse, multipart: Multipart, gap_bytes: int
 ) -> Response:
-    """Several parts of a blob's content. What is not on this disk is read in one run, since content that has no room
-    here comes whole from its holder for each read."""
-    contents = context.blob_reader
+    """Several parts of a blob's content. `gap_bytes` is the most that is read and dropped between two of them: all of
+    it where each read would fetch the whole content from its holder."""
+    spans = [run.span for run in runs(multipart.ranges, gap_bytes)]
+    following = {span: spans[number : number + AHEAD_MIBS] for number, span in enumerate(spans, 1)}
 
     def read(span: ByteRange) -> Pieces:
-        return contents.read(digest, row.size, row.writer, ByteRange(span.first, span.length))
+        return context.blob_reader.read(digest, row.size, row.writer, span, following[span])
 
-    pieces = assembled(multipart, GAP_BYTES if row.held else row.size, read)
+    pieces = assembled(multipart, gap_bytes, read)
     if row.held and selected.length <= WHOLE_BYTES:
         return Response(b"".join([piece async for piece in pieces]), selected.status, selected.headers)
     return StreamResponse(await with_first_piece(pieces), selected.status, selected.headers)

@@ -191,6 +191,13 @@ async def _locate(
     return m.LocateResponse(size, not context.decommission.under_way)
 
 
+async def _chunk_digests(
+    context: ContentContext, authenticated: AuthenticatedRequest, request: m.ChunkDigestsRequest
+) -> m.ChunkDigestsResponse:
+    row = context.store.row(parse_digest(request.digest))
+    return m.ChunkDigestsResponse(None) if row is None else m.ChunkDigestsResponse(row.size, row.chunk_digests)
+
+
 async def _bodies(
     context: ContentContext, authenticated: AuthenticatedRequest, request: m.BodiesRequest
 ) -> m.BodiesResponse:
@@ -277,6 +284,7 @@ PROCEDURES: dict[str, Handler] = {
     "/updates": _about_documents(m.UpdatesRequest, _updates),
     "/facts": _about_documents(m.FactsRequest, _facts),
     "/locate": _about_content(m.LocateRequest, _locate),
+    "/chunk-digests": _about_content(m.ChunkDigestsRequest, _chunk_digests),
     "/bodies": _about_content(m.BodiesRequest, _bodies),
     "/manifests": _about_content(m.ManifestsRequest, _manifests),
     "/replicate-manifest": _about_content(m.ReplicateManifestRequest, _replicate_manifest),

@@ -29,7 +29,7 @@ async def site(tmp_path):
 
 
 def contents(site, verify_after_s=3600.0):
-    return BlobReader(site.catalog, site.store, None, site.clock, verify_after_s)
+    return BlobReader(site.catalog, site.store, None, None, site.clock, verify_after_s)
 
 
 async def read(contents, part=WHOLE):
