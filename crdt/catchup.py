@@ -23,8 +23,8 @@ from crdt.errors import Malformed
 from crdt.trie import DIGEST_SIZE, Prefix
 from crdt.vector import Vector, covers, encode_vector
 
-DIFFS_PER_QUESTION = 64
-NAMES_PER_QUESTION = 1000
+DIFFS_PER_REQUEST = 64
+NAMES_PER_REQUEST = 1000
 
 
 class State(NamedTuple):
@@ -167,8 +167,8 @@ def differing_by_audit(replica: Replica) -> Generator[Step, Any, list[str]]:
     ours = {entry[:DIGEST_SIZE] for entry in ours_only}
     unnamed = sorted({entry[:DIGEST_SIZE] for entry in theirs_only} - ours)
     names: list[str] = replica.names(sorted(ours))
-    for at in range(0, len(unnamed), NAMES_PER_QUESTION):
-        names += yield AskNames(unnamed[at : at + NAMES_PER_QUESTION])
+    for at in range(0, len(unnamed), NAMES_PER_REQUEST):
+        names += yield AskNames(unnamed[at : at + NAMES_PER_REQUEST])
     return names
 
 
@@ -183,12 +183,12 @@ def exchange(replica: Replica, names: Iterable[str], report: Report) -> Steps:
 
 def _differing(replica: Replica, names: list[str]) -> Generator[Step, Any, list[str]]:
     differing = []
-    for at in range(0, len(names), NAMES_PER_QUESTION):
-        page = names[at : at + NAMES_PER_QUESTION]
+    for at in range(0, len(names), NAMES_PER_REQUEST):
+        page = names[at : at + NAMES_PER_REQUEST]
         prints: list[bytes] = yield AskFingerprints(page)
         _expect(len(prints) == len(page))
         differing += [
-            name for name, said in zip(page, prints, strict=True) if replica.state(name).fingerprint() != said
+            name for name, theirs in zip(page, prints, strict=True) if replica.state(name).fingerprint() != theirs
         ]
     return differing
 
@@ -201,7 +201,7 @@ def exchange_now(replica: Replica, names: Iterable[str], report: Report) -> Gene
     """
     pending, large = list(names), list[str]()
     while pending:
-        page, pending = pending[:DIFFS_PER_QUESTION], pending[DIFFS_PER_QUESTION:]
+        page, pending = pending[:DIFFS_PER_REQUEST], pending[DIFFS_PER_REQUEST:]
         left_out = yield from _exchange_page(replica, page, report)
         _expect(len(left_out) < len(page))
         large += left_out

@@ -66,7 +66,7 @@ class Catalog:
         writer = self._draw_writer()
         self.documents = Documents(TrieCache(), HybridClock(), self.instance_id, writer, self.understanding)
         self.database.on_failed_commit.append(self.retire_writer)
-        await self._compare_with_the_last_end()
+        await self._compare_with_last_shutdown()
         await self._read_again()
 
     async def _read_again(self) -> None:
@@ -79,7 +79,7 @@ class Catalog:
                 log.info(LogEvent.FACTS_REREAD, message, understood=done.understood, facts=done.facts)
         understanding.report(self.database)
 
-    async def _compare_with_the_last_end(self) -> None:
+    async def _compare_with_last_shutdown(self) -> None:
         """Compare the state digest with the one that the last orderly end has noted, if there is one."""
         row = self.database.row("SELECT value FROM meta WHERE key = 'stopped at'")
         if row is None:

@@ -206,7 +206,7 @@ class Queries:
     def has_body(self, digest: Digest) -> bool:
         return self._database.row("SELECT 1 FROM manifests WHERE digest = ?", (digest,)) is not None
 
-    def bodies_behind(self, number: int, limit: int) -> list[tuple[int, Digest, bytes]]:
+    def bodies_after(self, number: int, limit: int) -> list[tuple[int, Digest, bytes]]:
         """Return manifest bodies in the order in which they came, each with its number, after a number; 0 begins."""
         sql = "SELECT rowid, digest, body FROM manifests WHERE rowid > ? ORDER BY rowid LIMIT ?"
         return [(row[0], Digest(row[1]), row[2]) for row in self._database.rows(sql, (number, limit))]

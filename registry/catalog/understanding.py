@@ -31,19 +31,19 @@ log = EventLog("concord.catalog")
 MAX_LISTED = 100
 MAX_LOGGED_AT_START = 20
 MAX_KINDS = 10
-_BEHIND = KIND[:-1] + chr(ord(KIND[-1]) + 1)
+_AFTER_REPOSITORIES = KIND[:-1] + chr(ord(KIND[-1]) + 1)
 """The first name after those of repositories."""
 _UNDERSTOOD = "fact kinds"
 """Key of the catalog for the kinds of facts by which its rows were read, separated by spaces."""
 
 NO_OTHER_BLOCKS = f"""
 NOT EXISTS (SELECT 1 FROM documents WHERE not_understood > 0 AND name < '{KIND}')
-AND NOT EXISTS (SELECT 1 FROM documents WHERE not_understood > 0 AND name >= '{_BEHIND}')
+AND NOT EXISTS (SELECT 1 FROM documents WHERE not_understood > 0 AND name >= '{_AFTER_REPOSITORIES}')
 """
 """SQL: all documents are understood on which every repository depends."""
 _BLOCKING_ALL = f"""
 SELECT name FROM documents WHERE not_understood > 0 AND name < '{KIND}'
-UNION ALL SELECT name FROM documents WHERE not_understood > 0 AND name >= '{_BEHIND}' LIMIT 1
+UNION ALL SELECT name FROM documents WHERE not_understood > 0 AND name >= '{_AFTER_REPOSITORIES}' LIMIT 1
 """
 _BLOCKING = f"SELECT name FROM documents WHERE name = ? AND not_understood > 0 UNION ALL {_BLOCKING_ALL}"
 _IN_RANGE = "SELECT name FROM documents WHERE not_understood > 0 AND name > ? AND name <= ? ORDER BY name LIMIT 1"
@@ -70,10 +70,10 @@ def require_understood(source: Reads | Transaction, document: str) -> None:
         raise _refusal(source, row[0])
 
 
-def require_understood_behind(source: Reads, after: str, upto: str = "") -> None:
+def require_understood_after(source: Reads, after: str, upto: str = "") -> None:
     """Raise NeedsUpgrade where a list of repositories, those after one up to another, would name one that is not
     understood. Without `upto` the list goes to the end."""
-    last = document_name(Repository(upto)) if upto else _BEHIND
+    last = document_name(Repository(upto)) if upto else _AFTER_REPOSITORIES
     row = source.row(_BLOCKING_ALL) or source.row(_IN_RANGE, (KIND + after, last))
     if row is not None:
         raise _refusal(source, row[0])

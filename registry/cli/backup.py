@@ -63,7 +63,7 @@ def backup(source: Path, directory: Path, copy: bool = False) -> Done:
     for content in known:
         place = source / content_path(content.digest)
         if not _is_there(place, target, content):
-            if _bring(place, target, copy, content):
+            if _link_or_copy(place, target, copy, content):
                 new += 1
             else:
                 missing.append(content.digest)
@@ -112,7 +112,7 @@ def restore(source: Path, data: Path) -> Done:
         place, path = source / content_path(content.digest), content_path(content.digest)
         if not _is_right(target.open(path), content):
             target.remove(path)
-            if _bring(place, target, True, content):
+            if _link_or_copy(place, target, True, content):
                 new += 1
             else:
                 missing.append(content.digest)
@@ -201,7 +201,7 @@ def _put(part: Path, place: Path) -> None:
     _sync(place.parent)
 
 
-def _bring(source: Path, target: Target, copy: bool, content: Content) -> bool:
+def _link_or_copy(source: Path, target: Target, copy: bool, content: Content) -> bool:
     """Link or copy a content file, durably. Return False when it is missing or incomplete."""
     if _size(source) != content.size:
         return False

@@ -50,7 +50,7 @@ def rebuild(data: Path) -> Rebuilt:
     part.mkdir()
     count, size_bytes, wrong = asyncio.run(_rebuild(data, part))
     before = _owner_before(data)
-    aside = _put_aside(data)
+    aside = _move_aside(data)
     (part / PATH).rename(data / PATH)
     SystemDisk(data).sync_directory(".")
     shutil.rmtree(part)
@@ -73,7 +73,7 @@ def _is_whole(data: Path) -> bool:
         return False
 
 
-def _put_aside(data: Path) -> Path | None:
+def _move_aside(data: Path) -> Path | None:
     """Rename the present catalog, from which an expert may still recover data. Return its new path; None for none."""
     if not (data / PATH).exists():
         return None

@@ -56,15 +56,15 @@ class Quarantine:
                 self._store.pending_quarantine.pop(digest, None)
                 return None
             try:
-                quarantined_copy = await in_executor(partial(self._look_again, row, corrupt.offset))
+                quarantined_copy = await in_executor(partial(self._check_again, row, corrupt.offset))
             except Corrupt as gone:
-                return await self._take_away(row, None, gone)
+                return await self._move_aside(row, None, gone)
             if quarantined_copy is None:
                 self._store.pending_quarantine.pop(digest, None)
                 return None
-            return await self._take_away(row, quarantined_copy, corrupt)
+            return await self._move_aside(row, quarantined_copy, corrupt)
 
-    def _look_again(self, row: ContentRow, offset: int) -> VerifiedFile | None:
+    def _check_again(self, row: ContentRow, offset: int) -> VerifiedFile | None:
         """Return the open file of corrupt content, None if it is intact. Raises Corrupt when there is no file."""
         checked = VerifiedFile(self._store.open(row.digest), row)
         try:
@@ -76,7 +76,9 @@ class Quarantine:
         checked.close()
         return None
 
-    async def _take_away(self, row: ContentRow, quarantined_copy: VerifiedFile | None, corrupt: Corrupt) -> Quarantined:
+    async def _move_aside(
+        self, row: ContentRow, quarantined_copy: VerifiedFile | None, corrupt: Corrupt
+    ) -> Quarantined:
         if row.digest not in self._store.pending_quarantine:
             self.found += 1
             log.error(

@@ -41,8 +41,8 @@ def miss_without_asking() -> Bug:
     """Nor does a heartbeat that tells of more lead to a question, and rounds of anti-entropy are rare."""
     return together(
         patch.object(Cluster, "read_repair", nothing_async),
-        patch.object(HeartbeatReactions, "_look_again", nothing),
-        patch.object(HeartbeatReactions, "_meet", nothing),
+        patch.object(HeartbeatReactions, "_catch_up_if_missing", nothing),
+        patch.object(HeartbeatReactions, "_catch_up_at_once", nothing),
         patch.object(anti_entropy, "ROUND_INTERVAL_S", 30.0),
     )
 

@@ -52,7 +52,7 @@ def own_copy_evicted() -> Bug:
 
 
 def nothing_handed_over() -> Bug:
-    return patch.object(ContentHandover, "hand_over_all", nothing_async)
+    return patch.object(ContentHandover, "hand_over_content", nothing_async)
 
 
 def writes_while_leaving() -> Bug:
@@ -77,7 +77,7 @@ def leavers_relied_on() -> Bug:
 
 def no_member_told() -> Bug:
     """A decommissioned instance relies on its frames alone."""
-    return patch.object(ContentHandover, "tell", nothing_async)
+    return patch.object(ContentHandover, "hand_over_documents", nothing_async)
 
 
 def old_id_kept() -> Bug:

@@ -108,8 +108,8 @@ def no_catching_up() -> AbstractContextManager[Any]:
     stack = contextlib.ExitStack()
     stack.enter_context(patch.object(AntiEntropy, "run", never))
     stack.enter_context(patch.object(DiffRequests, "request_diff", nothing))
-    stack.enter_context(patch.object(HeartbeatReactions, "_look_again", nothing))
-    stack.enter_context(patch.object(HeartbeatReactions, "_meet", nothing))
+    stack.enter_context(patch.object(HeartbeatReactions, "_catch_up_if_missing", nothing))
+    stack.enter_context(patch.object(HeartbeatReactions, "_catch_up_at_once", nothing))
     return stack
 
 

@@ -22,7 +22,7 @@ from registry.catalog.understanding import (
     is_understood,
     not_understood,
     require_understood,
-    require_understood_behind,
+    require_understood_after,
 )
 from registry.errors import CannotStart, NeedsUpgrade
 from registry.oci.names import Repository
@@ -214,10 +214,10 @@ async def test_lists_that_would_name_a_repository_that_is_not_understood_are_ref
     await mark(new, "repository/m")
     await exchange(new, old, "repository/m")
     for after, upto in (("", "a"), ("m", "z"), ("m", "")):
-        require_understood_behind(old.database, after, upto)
+        require_understood_after(old.database, after, upto)
     for after, upto in (("", ""), ("", "m"), ("a", "z"), ("a", "m")):
         with pytest.raises(NeedsUpgrade, match="repository/m"):
-            require_understood_behind(old.database, after, upto)
+            require_understood_after(old.database, after, upto)
 
 
 async def test_after_an_upgrade_the_facts_are_read_again_and_everything_is_served(tmp_path, new):

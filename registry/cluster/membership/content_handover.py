@@ -55,7 +55,7 @@ class ContentHandover:
         self.refused_by: dict[str, str] = {}
         """Instances that took no content when they were last asked, each with the reason."""
 
-    async def hand_over_all(self) -> None:
+    async def hand_over_content(self) -> None:
         """Return once other members hold all linked content that is held here."""
         while True:
             await self._pass()
@@ -63,12 +63,12 @@ class ContentHandover:
                 return
             await asyncio.sleep(RETRY_S)
 
-    async def tell(self) -> None:
+    async def hand_over_documents(self) -> None:
         """Return once a member that stays has all documents and manifest bodies that are here."""
-        while not await self._tell():
+        while not await self._hand_over_documents_once():
             await asyncio.sleep(RETRY_S)
 
-    async def _tell(self) -> bool:
+    async def _hand_over_documents_once(self) -> bool:
         """Bring all documents and manifest bodies to one member that stays. Return whether that succeeded."""
         for one in self._members.replica_candidates():
             member = self._members.get(one.instance)

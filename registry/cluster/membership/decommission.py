@@ -80,7 +80,7 @@ class Decommission:
         self._heartbeats.publish()
         await self.hand_over()
         await self._removals.remove(self._members.own_instance)
-        await self._handover.tell()
+        await self._handover.hand_over_documents()
         self._lifecycle.has_left = True
         await asyncio.sleep(LINGER_S)
         log.warning(LogEvent.INSTANCE_DECOMMISSIONED, "this instance has left the cluster for good")
@@ -101,14 +101,14 @@ class Decommission:
 
     async def hand_over(self) -> None:
         """Return once other members hold all linked content that is held here, and one has all facts that are here."""
-        await self._handover.hand_over_all()
+        await self._handover.hand_over_content()
         self._refuses_writes = True
         until = now_s() + WRITES_TIMEOUT_S
         while self._writes and now_s() < until:
             await asyncio.sleep(WRITES_POLL_S)
         self._is_over = True
-        await self._handover.hand_over_all()
-        await self._handover.tell()
+        await self._handover.hand_over_content()
+        await self._handover.hand_over_documents()
 
     @property
     def waits_for(self) -> str:

@@ -12,7 +12,7 @@ the other process sends comes in as own frames of another incarnation (`gossip`)
 import asyncio
 
 from registry.catalog.catalog import Catalog
-from registry.cluster.membership.introductions import SayHello
+from registry.cluster.membership.introductions import SendHandshake
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.recent_frames import RecentFrames
@@ -93,7 +93,7 @@ class CloneGuard:
 class StaleNotices:
     """Handshakes with instances that use an id or an incarnation which is over: the answer tells them."""
 
-    def __init__(self, members: Members, send_handshake: SayHello) -> None:
+    def __init__(self, members: Members, send_handshake: SendHandshake) -> None:
         self._members = members
         self._send_handshake = send_handshake
         self._notified_at: dict[str, float] = {}

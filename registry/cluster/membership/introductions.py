@@ -16,7 +16,7 @@ MAX_PENDING = 100
 """Handshakes under way. Further addresses wait for the rounds of discovery."""
 
 
-class SayHello(Protocol):
+class SendHandshake(Protocol):
     """Introduces this instance at an address. Bounds its own time, and raises nothing."""
 
     async def __call__(self, url: str, to: Member | None = None) -> None:
@@ -26,7 +26,7 @@ class SayHello(Protocol):
 class Introductions:
     """The handshakes that one process has under way."""
 
-    def __init__(self, members: Members, own_url: str, send_handshake: SayHello) -> None:
+    def __init__(self, members: Members, own_url: str, send_handshake: SendHandshake) -> None:
         self._members = members
         self._own_url = own_url
         self._send_handshake = send_handshake

@@ -29,7 +29,9 @@ class Code(StrEnum):
     UPDATES_MISSING = "updates_missing"
 
 
-_TOLD = "has told a client within the last hour that it exists, and the client may now push a manifest that names it"
+_HAS_LEASE = (
+    "has told a client within the last hour that it exists, and the client may now push a manifest that names it"
+)
 _SILENT = (
     "and what was pushed to it is not known; start it again, or if it is gone for good: concord forget {url} {short}"
 )
@@ -39,8 +41,8 @@ _TEXTS: Mapping[str, str] = {
         "no manifest names it, but one that does may be on its way; unless it comes, this is removed after another "
         "{remaining} (gc_grace_s)"
     ),
-    Code.REFERENCED_HERE: f"this instance relies on it: a manifest names it by now, or it {_TOLD}",
-    Code.REFERENCED_ELSEWHERE: f"{{member}} relies on it: a manifest there names it, or that instance {_TOLD}",
+    Code.REFERENCED_HERE: f"this instance relies on it: a manifest names it by now, or it {_HAS_LEASE}",
+    Code.REFERENCED_ELSEWHERE: f"{{member}} relies on it: a manifest there names it, or that instance {_HAS_LEASE}",
     Code.REUSED: "it has come into use again in this moment",
     Code.BLOCKED: "nothing can be removed now",
     Code.MANIFEST_MISSING: (

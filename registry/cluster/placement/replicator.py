@@ -176,7 +176,7 @@ class Replicator:
         try:
             if await self._locator.size_anywhere(link.digest) is not None:
                 if self._lacks(link.digest):  # else it has come while others were asked
-                    await self._transfers.bring(link.digest, link.size, uploader)
+                    await self._transfers.ensure_held(link.digest, link.size, uploader)
                     self.fetched += 1
                 return True
         except (ContentUnreachable, TransferFailed, StorageFailed) as error:

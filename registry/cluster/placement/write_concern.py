@@ -235,7 +235,7 @@ class WriteConcern:
         try:
             async with asyncio.timeout(LONG_POLL_S):
                 if not self._queries.is_held(digest):
-                    await self._transfers.bring(digest, size, asker)
+                    await self._transfers.ensure_held(digest, size, asker)
             return ReplicateBlobResponse(True)
         except TimeoutError:
             return ReplicateBlobResponse(False, True)
@@ -295,7 +295,7 @@ class WriteConcern:
     async def _take(self, repository: Repository, digest: Digest) -> None:
         row = self._queries.blob(repository, digest)
         if row is not None and not row.held:
-            await self._transfers.bring(digest, row.size, self._queries.instance_of(row.writer))
+            await self._transfers.ensure_held(digest, row.size, self._queries.instance_of(row.writer))
 
 
 def _place(member: Member) -> Place:

@@ -70,7 +70,7 @@ class Acknowledgements:
         self._sequence_of: dict[int, int] = {}
         self._lapsing: dict[str, asyncio.TimerHandle] = {}
         """Members that did not acknowledge in time, and whose leases have not lapsed yet."""
-        self._behind: set[str] = set()
+        self._excluded: set[str] = set()
         """Excluded members, which are not waited for."""
         self._returns: dict[str, tuple[int, float]] = {}
         """For excluded members: the change up to which they need everything to return, and the earliest loop time."""
@@ -98,7 +98,7 @@ class Acknowledgements:
         missing = self._possible_readers(loop.time())
         if self._bus_is_heard:
             missing.add(BUS)
-        if missing <= self._behind:
+        if missing <= self._excluded:
             return
         self._waits[sequence] = _Wait(commit, missing, loop.time() + DIRECT_PUSH_AFTER_S)
         self._sequence_of[commit] = sequence
@@ -135,7 +135,7 @@ class Acknowledgements:
         for lapse in self._lapsing.values():
             lapse.cancel()
         self._lapsing.clear()
-        self._behind.clear()
+        self._excluded.clear()
         self._returns.clear()
         self._published = 0
 
@@ -169,7 +169,7 @@ class Acknowledgements:
         a grant on, every write waits for the member."""
         instance, now = member.instance, now_s()
         self.caught_up(member, applied)
-        if instance in self._behind:
+        if instance in self._excluded:
             return False
         if instance in self._lapsing:
             waited_s = now - self._oldest_s(instance, now)
@@ -186,7 +186,7 @@ class Acknowledgements:
         for sequence, wait in self._waits.items():
             if now >= wait.push_at_s:
                 late |= wait.missing
-            for instance in sorted((wait.missing & late) - self._behind - {BUS}):
+            for instance in sorted((wait.missing & late) - self._excluded - {BUS}):
                 changes = due.setdefault(instance, [])
                 if len(changes) < MAX_BATCH_CHANGES:
                     changes.append(sequence)
@@ -195,11 +195,11 @@ class Acknowledgements:
     def _may_return(self, instance: str, applied: int) -> bool:
         needed, not_before_s = self._returns.get(instance, (0, 0.0))
         is_due = now_s() >= not_before_s
-        return instance in self._behind and applied >= needed and is_due
+        return instance in self._excluded and applied >= needed and is_due
 
     def _readmit(self, instance: str) -> None:
         """Wait for an excluded member again, but not with overdue changes: it commits those before it answers reads."""
-        self._behind.discard(instance)
+        self._excluded.discard(instance)
         for wait in self._waits.values():
             if wait.is_overdue:
                 wait.missing.discard(instance)
@@ -227,7 +227,7 @@ class Acknowledgements:
             self._release(wait)
 
     def _release(self, wait: _Wait) -> None:
-        if wait.missing <= self._behind:
+        if wait.missing <= self._excluded:
             wait.done.set()
 
     # Missing acknowledgements
@@ -240,7 +240,7 @@ class Acknowledgements:
             if wait.done.is_set():
                 continue
             if loop.time() >= wait.push_at_s:
-                late = wait.missing - self._behind - {BUS}
+                late = wait.missing - self._excluded - {BUS}
                 self._off_bus_until |= dict.fromkeys(late, loop.time() + BUS_BYPASS_S)
                 if late:
                     self.push_is_due.set()
@@ -252,7 +252,7 @@ class Acknowledgements:
         """Handle a change for which `ACKNOWLEDGEMENT_TIMEOUT_S` is over."""
         if self._waits.get(sequence) is not wait:
             return  # of another incarnation
-        late = wait.missing - self._behind
+        late = wait.missing - self._excluded
         if BUS in late:
             self._bus_is_heard = False
             wait.missing.discard(BUS)
@@ -284,7 +284,7 @@ class Acknowledgements:
         """Exclude a member whose leases have lapsed since it did not acknowledge in time."""
         now = now_s()
         del self._lapsing[instance]
-        self._behind.add(instance)
+        self._excluded.add(instance)
         self.excluded += 1
         last_s, pause_s = self._pauses.get(instance, (-BACKOFF_RESET_S, 0.0))
         pause_s = min(max(pause_s * 2, 1.0), MAX_BACKOFF_S) if now - last_s < BACKOFF_RESET_S else 0.0

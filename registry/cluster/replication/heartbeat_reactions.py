@@ -49,11 +49,11 @@ class HeartbeatReactions:
             self._acknowledgements.caught_up(member, applied)
         if member.is_new:
             self._heartbeats.greet()
-            loop.call_later(FRAME_DELIVERY_S, self._meet, member)
+            loop.call_later(FRAME_DELIVERY_S, self._catch_up_at_once, member)
             self._site_lease.request_renewal()
         if member.ahead:
             self._ahead_since.setdefault(member.instance, loop.time())
-            loop.call_later(FRAME_DELIVERY_S, self._look_again, member, beat)
+            loop.call_later(FRAME_DELIVERY_S, self._catch_up_if_missing, member, beat)
         else:
             self._ahead_since.pop(member.instance, None)
 
@@ -66,12 +66,12 @@ class HeartbeatReactions:
                 return True
         return False
 
-    def _meet(self, member: Member) -> None:
+    def _catch_up_at_once(self, member: Member) -> None:
         """Catch up with a member that has begun anew, or is back after a silence, without waiting for a round."""
         if member.reachable and self._anti_entropy.differs(member):
             self._anti_entropy.catch_up_soon(member)
 
-    def _look_again(self, member: Member, beat: Heartbeat) -> None:
+    def _catch_up_if_missing(self, member: Member, beat: Heartbeat) -> None:
         """Catch up with a member whose frames have not brought the changes that its heartbeat named: they were lost."""
         if not member.ahead:
             self._ahead_since.pop(member.instance, None)

@@ -34,7 +34,7 @@ class Locator:
         self._peers = peers
         self._members = members
         self._asking: dict[tuple[str, Digest], asyncio.Task[int | None]] = {}
-        self._had: OrderedDict[Digest, str] = OrderedDict()
+        self._last_holders: OrderedDict[Digest, str] = OrderedDict()
         """The member that held a content at its last lookup."""
         self.requests = 0
 
@@ -67,17 +67,17 @@ class Locator:
         by_id = {member.instance: member for member in members}
         order = ranked(digest, (Candidate(member.instance, member.beat.site) for member in members))
         near = [one for one in order if one.site == self._members.own_site][:LIKELY_NEAR]
-        first = [self._had.get(digest), uploader, *(one.instance for one in (*near, *spread(order)[:LIKELY]))]
+        first = [self._last_holders.get(digest), uploader, *(one.instance for one in (*near, *spread(order)[:LIKELY]))]
         return [by_id[one] for one in dict.fromkeys(first) if one in by_id]
 
     def _distance(self, member: Member) -> tuple[bool, float]:
         return member.beat.site != self._members.own_site, member.answers_in_s
 
     def _remember(self, digest: Digest, member: Member) -> None:
-        self._had.pop(digest, None)
-        self._had[digest] = member.instance
-        if len(self._had) > MAX_REMEMBERED:
-            self._had.popitem(last=False)
+        self._last_holders.pop(digest, None)
+        self._last_holders[digest] = member.instance
+        if len(self._last_holders) > MAX_REMEMBERED:
+            self._last_holders.popitem(last=False)
 
     async def size_anywhere(self, digest: Digest) -> int | None:
         """Return the size of a content at any reachable holder; None where there is none."""

@@ -216,7 +216,7 @@ class Scrubber:
         """Compare the bodies of manifests with their digests, a few at a time."""
         self._bodies_due_at = now_s() + to_s(self._every_ms)
         number = 0
-        while bodies := self._catalog.queries.bodies_behind(number, BODIES):
+        while bodies := self._catalog.queries.bodies_after(number, BODIES):
             number = bodies[-1][0]
             for _, digest, body in bodies:
                 try:

@@ -367,7 +367,7 @@ class Transfers:
         log.error(LogEvent.LINK_SIZE_MISMATCHED, "a link states a wrong size: %(problem)s", problem=differs)
         return differs
 
-    async def bring(self, digest: Digest, size: int, uploader: str | None) -> None:
+    async def ensure_held(self, digest: Digest, size: int, uploader: str | None) -> None:
         """Return once a content is here, whatever size its link states. Raises what ended the transfer."""
         try:
             await self.transfer(digest, size, uploader).finished()

@@ -6,7 +6,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from registry.catalog.understanding import require_understood_behind
+from registry.catalog.understanding import require_understood_after
 from registry.errors import NameUnknown
 from registry.http.oci.answers import StreamResponse, list_page
 from registry.http.oci.context import ListContext
@@ -40,11 +40,11 @@ async def list_repositories(context: ListContext, request: Request) -> Response:
     def page(after: str, limit: int) -> list[str]:
         with database.one_step():
             names = queries.repositories(after, limit)
-            require_understood_behind(database, after, names[-1] if len(names) == limit else "")
+            require_understood_after(database, after, names[-1] if len(names) == limit else "")
         return list(names)
 
     if "n" not in request.query_params:  # refused as a whole, before its first page is sent
-        require_understood_behind(database, request.query_params.get("last", ""))
+        require_understood_after(database, request.query_params.get("last", ""))
     return _listed(request, "/v2/_catalog", {}, "repositories", page)
 
 

@@ -313,7 +313,7 @@ async def test_reads_that_wait_at_a_member_that_is_excluded_again_and_again_are_
     for _ in range(8):
         acknowledgements._lapse(THIRD)
         acknowledgements._exclude(THIRD)
-        acknowledgements._behind.discard(THIRD)
+        acknowledgements._excluded.discard(THIRD)
     _, not_before_s = acknowledgements._returns[THIRD]
     assert 1.0 < not_before_s - loop.time() <= READ_WAIT_S - 1.0
 
