@@ -3,11 +3,9 @@
 import random
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
-from unittest.mock import patch
 
 from registry.catalog.catalog import PATH
-from registry.cli import backup as command
+from registry.cli.backup import backup, restore
 from simulations.storage import DiskImage
 
 
@@ -17,10 +15,8 @@ def restore_backup(disk: DiskImage, scratch: Path, rng: random.Random) -> DiskIm
         place = scratch / "data" / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
-    chance = SimpleNamespace(token_hex=lambda size: rng.randbytes(size).hex(), token_bytes=rng.randbytes)
-    with patch.object(command, "secrets", chance):
-        command.backup(scratch / "data", scratch / "backup")
-        command.restore(scratch / "backup", scratch / "again")
+    backup(scratch / "data", scratch / "backup")
+    restore(scratch / "backup", scratch / "again", rng.randbytes)
     again = scratch / "again"
     names = sorted(str(path.relative_to(again)) for path in again.rglob("*") if path.is_file())
     files = {name: (again / name).read_bytes() for name in names}

@@ -16,7 +16,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -98,8 +98,9 @@ def _check_is_backup_of(instance: str, target: Path) -> None:
         raise CannotStart(f"{target} is a backup of another instance; each needs a directory of its own")
 
 
-def restore(source: Path, data: Path) -> Done:
-    """Make a data directory of a backup, with every content checked. Continue one that was broken off."""
+def restore(source: Path, data: Path, entropy: Callable[[int], bytes] = secrets.token_bytes) -> Done:
+    """Make a data directory of a backup, with every content checked. Continue one that was broken off. The
+    new id and secret are drawn from `entropy`."""
     if not (source / PATH).is_file():
         raise CannotStart(f"{source} is no backup: it has no {PATH}")
     if data.exists() and any(data.iterdir()) and not (data / RESTORING).exists():
@@ -117,7 +118,7 @@ def restore(source: Path, data: Path) -> Done:
             else:
                 missing.append(content.digest)
     _leave_out(part, missing)
-    _rename(part)
+    _rename(part, entropy)
     _put(part, data / PATH)
     target.remove(RESTORING)
     return Done(len(known) - len(missing), sum(c.size for c in known if c.digest not in set(missing)), new, missing)
@@ -181,11 +182,11 @@ def _leave_out(catalog: Path, missing: list[Digest]) -> None:
     connection.close()
 
 
-def _rename(catalog: Path) -> None:
+def _rename(catalog: Path, entropy: Callable[[int], bytes]) -> None:
     connection = _opened(catalog)
     with connection:
-        connection.execute("UPDATE meta SET value = ? WHERE key = 'instance'", (secrets.token_hex(16),))
-        connection.execute("UPDATE meta SET value = ? WHERE key = 'secret'", (secrets.token_bytes(32),))
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'instance'", (entropy(16).hex(),))
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'secret'", (entropy(32),))
         connection.execute("DELETE FROM meta WHERE key = ?", (SERIES,))  # the new directory has no mark yet
         for table in ("uploads", "ended_uploads", "sync_points"):
             connection.execute(f"DELETE FROM {table}")
