@@ -22,6 +22,8 @@ COUNTERS: tuple[tuple[str, Callable[[Cluster], int]], ...] = (
     ("change announced", lambda cluster: cluster.gossip.frames["announced"]),
     ("content collected", lambda cluster: cluster.garbage_collector.removed),
     ("content evicted", lambda cluster: cluster.evictor.evicted),
+    ("range read from holders", lambda cluster: cluster.ranges.answered),
+    ("range went on at another holder", lambda cluster: cluster.ranges.replaced),
 )
 """Marks that the registry counts itself, for its metrics."""
 EVENTS: tuple[tuple[str, LogEvent, Callable[[Fields], bool]], ...] = (

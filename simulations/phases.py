@@ -50,14 +50,23 @@ async def all_phases(simulation: Simulation) -> None:
     plan, workload = simulation.plan, simulation.workload
     await simulation.start()
     upload, going_on = workload.begin_long_upload()
-    busy = _load_under_faults(simulation), workload.collect("busy", plan.fault_s), workload.run_pipelines()
+    busy = (
+        _load_under_faults(simulation),
+        workload.collect("busy", plan.fault_s),
+        workload.run_pipelines(),
+        workload.pull_cold_ranges("busy", plan.fault_s),
+    )
     await asyncio.gather(*busy, *map(simulation.strike, plan.faults))
     await simulation.heal()
     await simulation.converge()
     going_on.cancel()
     await asyncio.gather(going_on, return_exceptions=True)
     await asyncio.sleep(CALM_S + 0.1)
-    await asyncio.gather(workload.load(plan.calm_operations, "calm"), workload.collect("calm", 3 * GRACE_S))
+    await asyncio.gather(
+        workload.load(plan.calm_operations, "calm"),
+        workload.collect("calm", 3 * GRACE_S),
+        workload.pull_cold_ranges("calm", 3 * GRACE_S),
+    )
     await upload.finish(simulation.nodes[0])
     await asyncio.sleep(1.0)
     if "lose-one" in plan.conditions and len(simulation.nodes) > 1:

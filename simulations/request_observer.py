@@ -169,4 +169,4 @@ class RequestObserver:
 
 
 def _is_blob_pull(operation: Operation) -> bool:
-    return operation.kind == "pull blob"
+    return operation.kind in ("pull blob", "pull range")

@@ -4,6 +4,7 @@
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 
 from simulations.checkers import Violation
 from simulations.history import Operation
@@ -31,6 +32,7 @@ ALLOWED = {
     "delete blob": {202, 404},
     "pull manifest": {200, 404},
     "pull blob": {200, 404},
+    "pull range": {200, 206, 404},
     "head blob": {200, 404},
     "tags": {200, 404},
     "catalog": {200},
@@ -76,3 +78,21 @@ def check_body(digest: str, body: bytes) -> None:
     algorithm, _, encoded = digest.partition(":")
     if hashlib.new(algorithm, body).hexdigest() != encoded:
         raise Violation(f"wrong content was served for {digest}")
+
+
+def check_ranges(content: bytes, ranges: Sequence[tuple[int, int]], headers: Mapping[str, str], body: bytes) -> None:
+    """Ranges that were asked for, by their first and last bytes, hold the bytes of the content (RFC 9110, 14.6)."""
+    bounds = [f"bytes {first}-{last}/{len(content)}" for first, last in ranges]
+    if len(ranges) == 1:
+        ((first, last),) = ranges
+        expected = content[first : last + 1]
+        if headers.get("content-range") != bounds[0]:
+            raise Violation(f"Content-Range is {headers.get('content-range')}")
+    else:
+        boundary = headers["content-type"].partition("boundary=")[2]
+        head = f"\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\nContent-Range: {{}}\r\n\r\n"
+        parts = zip(bounds, ranges, strict=True)
+        expected = b"".join(head.format(bound).encode() + content[first : last + 1] for bound, (first, last) in parts)
+        expected += f"\r\n--{boundary}--\r\n".encode()
+    if body != expected:
+        raise Violation(f"wrong bytes: {len(body)} of {len(expected)}")

@@ -10,6 +10,7 @@ documents   documents and the view
 meaning     what pushes, deletes and lists mean
 disk        how content and uploads are kept
 network     requests and frames between instances
+ranges      ranges of content that is elsewhere
 leases      read leases, and waiting for the own site
 collection  copies and garbage collection
 absence     what brings instances together again
@@ -30,6 +31,7 @@ from simulations.planted import (
     meaning,
     members,
     network,
+    ranges,
     scenarios,
     versions,
 )
@@ -103,6 +105,8 @@ PLANTED = [
     Planted("list without its last", meaning.list_without_its_last, (), 2),
     Planted("referrers lost", meaning.referrers_lost, (), 6),
     Planted("range one too far", network.range_one_too_far, ("reset-in-body",), 12, chosen=_BROKEN),
+    Planted("MiB unchecked", ranges.mib_unchecked, ("flipped-bit",), 12, chosen=_SMALL),
+    Planted("range off by one", ranges.range_off_by_one, (), 3, chosen=_SMALL),
     Planted("snapshot of too much", documents.snapshot_of_too_much, (), 12, chosen=(*_SMALL, ("executor_s", 0.015))),
     Planted("body not deposited", absence.body_not_deposited, (), 12, ("eu", "us"), _LOST),
     Planted("no introduction", absence.no_introduction, (), 2, chosen=(("conditions", ("no-bus",)),)),

@@ -5,6 +5,7 @@ mix                what clients do, and how often
 images             what clients push
 malformed_uploads  clients that make mistakes
 long_upload        one upload that goes on through a whole run
+cold_ranges        clients that pull ranges of content that other instances hold
 pipeline           clients that push a tag and pull it at once elsewhere, beside faults by which instances lag
 final_reads        the end of a run: everything is listed and pulled at every instance
 """

@@ -9,6 +9,7 @@ from simulations.faults import LAG_FAULTS
 from simulations.node import Node
 from simulations.plan import Plan
 from simulations.workload.client import Client, RequestRecorder
+from simulations.workload.cold_ranges import ColdRanges
 from simulations.workload.long_upload import LongUpload, keep_on, may_be_lost
 from simulations.workload.mix import run_mix
 from simulations.workload.pipeline import Pipeline
@@ -45,6 +46,15 @@ class Workload:
         pipelines = [Pipeline(self.client, f"pipeline {site}", site) for site in sorted(set(self._plan.sites))]
         until = self._cluster.loop.now + self._plan.fault_s
         await asyncio.gather(*(pipeline.run_until(until) for pipeline in pipelines))
+
+    async def pull_cold_ranges(self, phase: str, seconds: float) -> None:
+        """Pull ranges of content that is elsewhere, for so long; only where a content has more than one MiB."""
+        name, until = f"cold ranges {phase}", self._cluster.loop.now + seconds
+        rng = random.Random(f"{self._plan.seed} {name}")
+        cold = ColdRanges(self.client(name), rng, self._report)
+        while "small" in self._plan.conditions and self._cluster.loop.now < until:
+            await cold.one_blob()
+            await asyncio.sleep(rng.random())
 
     async def collect(self, phase: str, seconds: float) -> None:
         """Have unreferenced content collected, at one instance or another, for so long."""
