@@ -1,6 +1,7 @@
 """The rules of layout and prose: which module may import which, what goes around the seams, how docstrings begin."""
 
 import ast
+import functools
 import re
 import sys
 import tokenize
@@ -22,8 +23,17 @@ BEHIND_SEAMS = {"aiohttp", "redis", "socket", "threading", "subprocess", "secret
 EDGES = ("registry/adapters/", "registry/runtime/", "registry/cli/", "registry/__main__.py")
 
 
+read = functools.cache(Path.read_text)
+
+
+@functools.cache
+def nodes(text):
+    """Return the syntax tree of a module as a list. Every rule walks every module."""
+    return [*ast.walk(ast.parse(text))]
+
+
 def imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(read(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -34,23 +44,27 @@ def name(path):
     return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if name(p).startswith("crdt/")], ids=name)
-def test_crdt_is_pure(path):
+def files_of(*places):
+    return [path for path in FILES if name(path).startswith(places)]
+
+
+def imported_by(paths):
+    return [(path, module) for path in paths for module in imports(path)]
+
+
+def test_crdt_is_pure():
     """The standard library, pycrdt and blake3; and nothing of the first that has a clock, chance or the outside in
     it."""
-    for module in imports(path):
-        top = module.partition(".")[0]
-        assert top in OUTSIDE_CRDT or top in sys.stdlib_module_names, f"{name(path)} imports {module}"
-        assert top not in AMBIENT_MODULES, f"{name(path)} imports {module}"
+    allowed = OUTSIDE_CRDT | sys.stdlib_module_names - AMBIENT_MODULES
+    imported = imported_by(files_of("crdt/"))
+    assert [f"{name(path)} imports {m}" for path, m in imported if m.partition(".")[0] not in allowed] == []
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if not name(p).startswith(EDGES)], ids=name)
-def test_only_the_edges_go_around_the_seams(path):
-    for module in imports(path):
-        assert module.partition(".")[0] not in BEHIND_SEAMS, f"{name(path)} imports {module}"
-        assert not module.startswith(("registry.adapters", "registry.runtime", "registry.cli")), (
-            f"{name(path)} imports {module}"
-        )
+def test_only_the_edges_go_around_the_seams():
+    edges = ("registry.adapters", "registry.runtime", "registry.cli")
+    imported = imported_by(path for path in FILES if not name(path).startswith(EDGES))
+    around = [(path, m) for path, m in imported if m.partition(".")[0] in BEHIND_SEAMS or m.startswith(edges)]
+    assert [f"{name(path)} imports {module}" for path, module in around] == []
 
 
 TOPS = ("crdt", "registry", "simulations", "tests/support")
@@ -80,23 +94,23 @@ LAYERS = (
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if name(p).startswith("registry/")], ids=name)
-def test_no_import_runs_upwards(path):
-    room = path.relative_to(ROOT / "registry").parts[0].removesuffix(".py")
-    if room == "__init__":
-        return
-    for module in imports(path):
-        if module.startswith("registry.") and module != "registry.__version__":
-            imported = module.split(".")[1]
-            assert LAYER_OF[imported] <= LAYER_OF[room], f"{name(path)} imports {module}, of a higher layer"
+def room_of(path):
+    return path.relative_to(ROOT / "registry").parts[0].removesuffix(".py")
+
+
+def test_no_import_runs_upwards():
+    imported = imported_by(path for path in files_of("registry/") if room_of(path) != "__init__")
+    rooms = [(path, m) for path, m in imported if m.startswith("registry.") and m != "registry.__version__"]
+    upwards = [(path, m) for path, m in rooms if LAYER_OF[m.split(".")[1]] > LAYER_OF[room_of(path)]]
+    assert [f"{name(path)} imports {module}, of a higher layer" for path, module in upwards] == []
 
 
 ROOMS_OF_THE_CLUSTER = sorted(path for path in (ROOT / "registry/cluster").rglob("*.py") if path.name != "node.py")
 
 
-@pytest.mark.parametrize("path", ROOMS_OF_THE_CLUSTER, ids=name)
-def test_nothing_in_the_cluster_imports_its_wiring(path):
-    assert "registry.cluster.node" not in imports(path)
+def test_nothing_in_the_cluster_imports_its_wiring():
+    imported = imported_by(ROOMS_OF_THE_CLUSTER)
+    assert [name(path) for path, module in imported if module == "registry.cluster.node"] == []
 
 
 HTTP_HEADER = re.compile(r"(?i)(content-[a-z]+|docker-[a-z-]+|oci-[a-z-]+|retry-after|connection|location|link|accept)")
@@ -105,41 +119,43 @@ BELOW_HTTP = ("oci", "event_loop", "telemetry", "settings", "errors", "disk_erro
 
 def named_headers(source):
     """Return the strings in a module that are names of HTTP header fields."""
-    constants = (node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant))
+    constants = (node.value for node in nodes(source) if isinstance(node, ast.Constant))
     return [text for text in constants if isinstance(text, str) and HTTP_HEADER.fullmatch(text)]
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if name(p).startswith("registry/")], ids=name)
-def test_no_header_field_is_named_below_http(path):
+def test_no_header_field_is_named_below_http():
     """Errors say when to try again and whether the connection ends; `http` turns that into header fields."""
-    if path.relative_to(ROOT / "registry").parts[0].removesuffix(".py") in BELOW_HTTP:
-        assert named_headers(path.read_text()) == [], name(path)
+    below = [path for path in files_of("registry/") if room_of(path) in BELOW_HTTP]
+    assert [(name(path), header) for path in below for header in named_headers(read(path))] == []
 
 
 def test_names_of_header_fields_are_found():
     assert named_headers('raise Error({"Retry-After": "2"})') == ["Retry-After"]
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_nothing_that_starts_threads_of_its_own_is_used(path):
+def test_nothing_that_starts_threads_of_its_own_is_used():
     """anyio's threads hide in starlette's file responses and in synchronous endpoints."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Name, ast.Attribute)):
-            used = node.id if isinstance(node, ast.Name) else node.attr
-            assert used not in {"FileResponse", "run_in_threadpool", "to_thread", "BackgroundTask"}, name(path)
+    starting = {"FileResponse", "run_in_threadpool", "to_thread", "BackgroundTask"}
+    used = [(path, getattr(node, "id", getattr(node, "attr", ""))) for path in FILES for node in nodes(read(path))]
+    assert [f"{name(path)} uses {one}" for path, one in used if one in starting] == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_files_and_functions_stay_small_and_say_what_they_are_for(path):
-    text = path.read_text()
-    tree = ast.parse(text)
-    assert ast.get_docstring(tree), f"{name(path)} has no head comment"
-    assert text.count("\n") <= 500, f"{name(path)} has more than 500 lines"
-    for node in ast.walk(tree):
+def size_faults(path):
+    """Yield what a module lacks or has too much of: a head comment, lines, lines of a function."""
+    text = read(path)
+    if not ast.get_docstring(nodes(text)[0]):
+        yield f"{name(path)} has no head comment"
+    if text.count("\n") > 500:
+        yield f"{name(path)} has more than 500 lines"
+    for node in nodes(text):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             length = (node.end_lineno or 0) - node.lineno + 1
-            assert length <= 70, f"{name(path)}: {node.name} has {length} lines"
+            if length > 70:
+                yield f"{name(path)}: {node.name} has {length} lines"
+
+
+def test_files_and_functions_stay_small_and_say_what_they_are_for():
+    assert [fault for path in FILES for fault in size_faults(path)] == []
 
 
 OPENINGS = re.compile(r"(Answers|Whether|What|How|See the module)\b")
@@ -152,7 +168,7 @@ def opening_faults(path):
     """Return the lines of docstrings, also those of attributes, that begin with one of the openings."""
     return [
         f"{name(path)}:{node.lineno}: {node.value.value.strip().splitlines()[0]}"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(read(path))
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
         if OPENINGS.match(node.value.value.strip())
     ]
@@ -162,7 +178,7 @@ def word_faults(path):
     """Return the lines of strings, docstrings among them, and of comments that hold a banned word."""
     texts = [
         (node.lineno, node.value)
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(read(path))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
     with path.open("rb") as file:
@@ -174,15 +190,13 @@ def word_faults(path):
     return [f"{name(path)}:{line}: {found[0]}" for line, text in texts for found in BANNED_WORDS.finditer(text)]
 
 
-@pytest.mark.parametrize("path", PROSE, ids=name)
-def test_docstrings_begin_with_what_they_say(path):
-    faults = opening_faults(path)
+def test_docstrings_begin_with_what_they_say():
+    faults = [fault for path in PROSE for fault in opening_faults(path)]
     assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("path", PROSE, ids=name)
-def test_prose_has_no_banned_words(path):
-    faults = word_faults(path)
+def test_prose_has_no_banned_words():
+    faults = [fault for path in PROSE for fault in word_faults(path)]
     assert not faults, "\n".join(faults)
 
 
@@ -203,10 +217,9 @@ def returns_a_constant(node):
 def no_op_defaults(text):
     """Yield line and name of each default that is a callback which does nothing: of parameters, of attributes, and of
     dataclass fields. An attribute for a callback may have no default at all, None included."""
-    tree = ast.parse(text)
     idle = {
         node.name: returns_a_constant(node.body)
-        for node in ast.walk(tree)
+        for node in nodes(text)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
     }
 
@@ -220,7 +233,7 @@ def no_op_defaults(text):
         is_none = isinstance(value, ast.Constant) and value.value is None
         return is_none or isinstance(value, ast.Lambda) or (isinstance(value, ast.Name) and value.id in names)
 
-    for node in ast.walk(tree):
+    for node in nodes(text):
         if isinstance(node, ast.arguments):
             arguments = [*node.posonlyargs, *node.args]
             pairs = [*zip(arguments[len(arguments) - len(node.defaults) :], node.defaults, strict=True)]
@@ -237,12 +250,11 @@ def no_op_defaults(text):
                     yield value.lineno, ast.unparse(targets[0]).rpartition(".")[2]
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if name(p).startswith("registry/")], ids=name)
-def test_no_callback_does_nothing_by_default(path):
+def test_no_callback_does_nothing_by_default():
     """A forgotten one would mean a disk without a bound, or a commit that is never published. Collaborators are
     required arguments; what is to do nothing is an object that says so, and is given explicitly."""
-    found = {slot: line for line, slot in no_op_defaults(path.read_text())}
-    assert not found, f"{name(path)}: {found}"
+    defaults = [(path, *default) for path in files_of("registry/") for default in no_op_defaults(read(path))]
+    assert [f"{name(path)}:{line}: {slot}" for path, line, slot in defaults] == []
 
 
 @pytest.mark.parametrize(
@@ -301,7 +313,7 @@ MANY_ATTRIBUTES = {
 def attribute_counts(text):
     """Return the number of attributes of each class: its fields, and what its methods set."""
     counts = {}
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes(text):
         if isinstance(node, ast.ClassDef):
             fields = {
                 one.target.id
@@ -322,7 +334,7 @@ def test_no_object_has_more_than_a_dozen_attributes():
     found = {
         f"{name(path)}:{kind}"
         for path in FILES
-        for kind, count in attribute_counts(path.read_text()).items()
+        for kind, count in attribute_counts(read(path)).items()
         if count > MAX_ATTRIBUTES
     }
     assert found == MANY_ATTRIBUTES.keys()
@@ -339,7 +351,7 @@ def test_attributes_are_counted_wherever_they_are_set():
 def reaches_through(text):
     """Yield line and text of each expression that reaches through a collaborator of a context: `context.cluster.x.y()`
     knows how two objects are joined; a context that has `x` itself leaves that to the composition root."""
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes(text):
         chain = re.fullmatch(r"(?:self\._)?(context|instance|admin)((?:\.\w+)+)", ast.unparse(node).partition("(")[0])
         if isinstance(node, ast.Attribute) and chain and chain[2].count(".") > 2:
             yield node.lineno, ast.unparse(node)
@@ -347,17 +359,17 @@ def reaches_through(text):
 
 def service_locators(text):
     """Yield the names of fields of contexts through which a handler would find everything."""
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes(text):
         if isinstance(node, ast.ClassDef) and node.name.endswith("Context"):
             for one in node.body:
                 if isinstance(one, ast.AnnAssign) and ast.unparse(one.annotation) in {"Instance", "Cluster"}:
                     yield ast.unparse(one.target)
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if name(p).startswith("registry/http/")], ids=name)
-def test_handlers_do_not_reach_through_their_context(path):
-    assert [*reaches_through(path.read_text())] == []
-    assert [*service_locators(path.read_text())] == []
+def test_handlers_do_not_reach_through_their_context():
+    texts = [(name(path), read(path)) for path in files_of("registry/http/")]
+    assert [(path, *one) for path, text in texts for one in reaches_through(text)] == []
+    assert [(path, one) for path, text in texts for one in service_locators(text)] == []
 
 
 @pytest.mark.parametrize(
@@ -384,7 +396,7 @@ def private_names(package):
     """Return the private names that the modules of a package define or use as attributes."""
     names = set()
     for path in (ROOT / package).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(read(path)):
             used = node.attr if isinstance(node, ast.Attribute) else getattr(node, "name", None)
             if isinstance(used, str) and used.startswith("_"):
                 names.add(used)
@@ -398,7 +410,7 @@ def test_scenarios_use_nothing_private_of_the_simulator():
     faults = [
         f"{name(path)}:{node.lineno}: {node.attr}"
         for path in sorted((ROOT / "tests/simulations").glob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(read(path))
         if isinstance(node, ast.Attribute) and node.attr in private
     ]
     assert not faults, "\n".join(faults)
