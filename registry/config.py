@@ -295,7 +295,7 @@ class Config(BaseSettings):
 
     @property
     def own_url(self) -> str:
-        """Where the other instances of the site reach this one."""
+        """The URL at which the other instances of the site reach this one."""
         host, port = self.address
         return self.advertise or f"http://{host}:{port}"
 

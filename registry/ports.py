@@ -79,10 +79,10 @@ class DiskFile(Protocol):
         """Write all parts at the end."""
 
     def pread(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes at `offset`; fewer only at the end of the file."""
+        """Return up to `size` bytes at `offset`; fewer only at the end of the file."""
 
     def pread_nowait(self, offset: int, size: int) -> bytes | bytearray | None:
-        """As pread, or None where that would wait for the device."""
+        """Return what `pread` does, or None where that would wait for the device."""
 
     def truncate(self, size: int) -> None: ...
 

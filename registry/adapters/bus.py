@@ -262,8 +262,8 @@ class _Server:
                 self._foreign_limit,
                 logging.WARNING,
                 LogEvent.BUS_MESSAGES_REJECTED,
-                "refused messages on the bus at %(bus)s, %(messages)d in all, that are no frames of this cluster: "
-                "who may publish there is for the Redis to restrict (ACL)",
+                "refused messages on the bus at %(bus)s, %(messages)d in all, that are not frames of this cluster: "
+                "restrict who may publish there by an ACL of the Redis",
                 messages=sum(self._refused.values()),
             )
         return frames

@@ -144,7 +144,7 @@ def content_bytes(database: Reads) -> int:
 
 
 def lacking(database: Reads, manifests: Sequence[str], blobs: Sequence[str]) -> list[str]:
-    """Of these digests of manifests and blobs, those whose bodies and content files are not on this disk."""
+    """Return those of some digests of manifests and blobs whose bodies and content files are not on this disk."""
     return [
         digest
         for table, digests in (("manifests", manifests), ("content", blobs))

@@ -156,7 +156,7 @@ class Reads:
         return await asyncio.get_running_loop().run_in_executor(None, read)
 
     async def rows_aside(self, sql: str, bindings: tuple[Any, ...] = ()) -> list[Any]:
-        """As `rows`, for a query that may walk all there is, see `read_aside`."""
+        """Return the rows of a query that may walk a whole table, see `read_aside`."""
         return await self.read_aside(lambda connection: connection.execute(sql, bindings).fetchall())
 
 
@@ -206,7 +206,7 @@ class Database(Reads):
         return await future
 
     async def write_in_steps(self, operation: Operation[Steps[T]]) -> T:
-        """As `write`, for an operation in bounded steps: the loop turns between two steps."""
+        """Run an operation in bounded steps, as `write` does: the loop turns between two steps."""
         result: Any = await self.write(operation)
         return result  # type: ignore[no-any-return]  # `_run` replaces the generator by what it returns
 

@@ -134,7 +134,8 @@ class Documents:
         writer: int | None = None,
         heals: bool = False,
     ) -> Steps[Change]:
-        """As `write`, for any number of facts; under the `writer` that `begin` returned, where the facts name it.
+        """Write any number of facts, as `write` does; under the `writer` that `begin` returned, where the facts name
+        it.
 
         Raises NeedsUpgrade for a repository that is not understood, unless it `heals` a fork, which re-asserts what is
         there."""

@@ -29,7 +29,7 @@ class ManifestRow(NamedTuple):
     digest: Digest
     media_type: str
     size: int
-    """Of the body where it is here; else what the fact says."""
+    """The size of the body where it is here; else the size that the fact states."""
     writer: int
     body: bytes | None
 
@@ -38,7 +38,7 @@ class BlobRow(NamedTuple):
     """A live blob link."""
 
     size: int
-    """Of the content where it is on this disk; else what the link says."""
+    """The size of the content where it is on this disk; else the size that the link states."""
     writer: int
     held: bool
     """True when the content is on this disk."""
@@ -171,7 +171,7 @@ class Queries:
         return [Digest(key) for (key,) in await self._database.rows_aside(sql, (after, limit))]
 
     def links_of(self, digest: Digest) -> list[tuple[Repository, tuple[int, int]]]:
-        """Where a blob is linked: repositories, each with the size and the writer."""
+        """Return the repositories in which a blob is linked, each with the size and the writer of the link."""
         sql = (
             "SELECT d.name, f.size, f.writer FROM facts f CROSS JOIN documents d ON d.id = f.document "
             "WHERE f.kind = 'b' AND f.key = ?"

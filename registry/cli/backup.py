@@ -102,7 +102,7 @@ def restore(source: Path, data: Path, entropy: Callable[[int], bytes] = secrets.
     """Make a data directory of a backup, with every content checked. Continue one that was broken off. The
     new id and secret are drawn from `entropy`."""
     if not (source / PATH).is_file():
-        raise CannotStart(f"{source} is no backup: it has no {PATH}")
+        raise CannotStart(f"{source} is not a backup: it has no {PATH}")
     if data.exists() and any(data.iterdir()) and not (data / RESTORING).exists():
         raise CannotStart(f"{data} is not empty")
     target, part = Target(data), data / (PATH + PART)

@@ -40,10 +40,10 @@ from registry.storage.store import content_path
 from registry.units import GIB
 
 MAX_LIST_BYTES = GIB
-"""Of `bundle.json`: some 100 bytes for each content, so that ten million fit."""
+"""Bound on `bundle.json`: some 100 bytes for each content, so that ten million fit."""
 MAX_MAC_BYTES = 1024
 MAX_DOCUMENT_BYTES = GIB
-"""As much as one document may have on its way between instances."""
+"""Bound on a document: the same as for one that is sent between instances."""
 _OTHER_KIND = re.compile(r"[a-z][a-z0-9-]{0,62}/[\x21-\x7e]{1,255}")
 """Documents of kinds that a newer version may have."""
 _FILE = re.compile(r"documents/[0-9]{1,9}|bodies/[0-9a-f]{64,128}")
@@ -71,11 +71,11 @@ def import_bundle(source: Path, data: Path, keys: list[ClusterKey], reassert: bo
 def _listed(source: Path, files: Directory, keys: list[ClusterKey]) -> Bundle:
     """Read and authenticate a bundle's table of contents. Raises CannotStart."""
     if not source.is_dir():
-        raise CannotStart(f"{source} is no bundle: there is no such directory")
+        raise CannotStart(f"{source} is not a bundle: there is no such directory")
     encoded, mac = read_file(files, LIST, MAX_LIST_BYTES), read_file(files, MAC, MAX_MAC_BYTES)
     for name, found in ((LIST, encoded), (MAC, mac)):
         if found is None:
-            raise CannotStart(f"{source} is no bundle: it has no {name}, or one that is no regular file")
+            raise CannotStart(f"{source} is not a bundle: it has no {name}, or one that is not a regular file")
     assert encoded is not None and mac is not None, "else it was refused"
     signers: list[ClusterKey | None] = [*keys] or [None]
     if not any(hmac.compare_digest(mac, mac_of(encoded, key).encode()) for key in signers):
@@ -94,14 +94,16 @@ def _listed(source: Path, files: Directory, keys: list[ClusterKey]) -> Bundle:
 def _check_name(source: Path, name: str) -> None:
     """Raises CannotStart for a document that no bundle may bring."""
     if name.startswith(membership.KIND):
-        raise CannotStart(f"the bundle {source} brings {name[:100]!r}, which belongs to the cluster; no bundle may")
+        raise CannotStart(
+            f"the bundle {source} has the document {name[:100]!r}, which belongs to the cluster and cannot be imported"
+        )
     try:
         if name.startswith(queries.KIND):
             parse_repository(name.removeprefix(queries.KIND))
         elif not _OTHER_KIND.fullmatch(name):
             raise NameInvalid("this is no document")
     except NameInvalid:
-        raise CannotStart(f"the bundle {source} brings {name[:100]!r}, which is no name of a document") from None
+        raise CannotStart(f"the bundle {source} has a document with the invalid name {name[:100]!r}") from None
 
 
 def _staged(

@@ -16,7 +16,7 @@ def open_read_only(data: Path) -> apsw.Connection:
     """The catalog of a data directory. Raises CannotStart where there is none, or none that this version can read."""
     catalog = data / PATH
     if not catalog.is_file():
-        raise CannotStart(f"{data} is no data directory of Concord: it has no {PATH}")
+        raise CannotStart(f"{data} is not a data directory of Concord: it has no {PATH}")
     try:
         connection = apsw.Connection(f"{catalog.absolute().as_uri()}?mode=ro", flags=READ_ONLY)
         version = connection.pragma("user_version")

@@ -67,7 +67,7 @@ def _summaries(url: str, places: list[Prefix], names: dict[bytes, str]) -> list[
             summaries.append(Summary(tuple(bytes.fromhex(digest) for digest in summary["digests"]), tuple(entries)))
         return summaries
     except (KeyError, TypeError, ValueError):
-        raise NoAnswer(f"{url} answered something that is no comparison") from None
+        raise NoAnswer(f"{url} gave a malformed answer: expected summaries of a comparison") from None
 
 
 def _repository(first: str, second: str, document: str) -> RepositoryDifference:

@@ -145,7 +145,7 @@ def conflicts(url: Url = LOCAL, json: Json = False) -> None:
 
 
 def _when(fact: dict[str, Any]) -> str:
-    """When and where a tag was pushed, as far as that is known."""
+    """Describe when and where a tag was pushed, as far as that is known."""
     at = datetime.fromtimestamp(to_s(fact["time_ms"]), UTC).isoformat(" ", "seconds").removesuffix("+00:00")
     name = f"{fact['name']}, " if fact["name"] else ""
     return f"{at} UTC at {name}{fact['site'] or 'instance ' + (fact['instance'] or 'unknown')[:12]}"

@@ -42,7 +42,7 @@ class Rebuilt(NamedTuple):
 def rebuild(data: Path) -> Rebuilt:
     """Raises CannotStart where there is nothing to rebuild from, or no need to."""
     if not (data / "blobs").is_dir():
-        raise CannotStart(f"{data} is no data directory of Concord: it has no content")
+        raise CannotStart(f"{data} is not a data directory of Concord: it has no content")
     if _is_whole(data):
         raise CannotStart(f"the catalog {data / PATH} is whole; to have a new one all the same, move it away")
     part = data / PART

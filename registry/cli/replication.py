@@ -16,7 +16,7 @@ def replication_of(image: str, url: str) -> dict[str, Any]:
     """Return the replication state of REPOSITORY:TAG. Raises NoAnswer."""
     repository, colon, tag = image.rpartition(":")
     if not colon or not repository or not tag or "/" in tag:
-        raise NoAnswer(f"{image!r} is no REPOSITORY:TAG")
+        raise NoAnswer(f"invalid image {image!r}: expected REPOSITORY:TAG")
     answer: dict[str, Any] = ask(url, f"/_concord/replication/{repository}/{tag}")
     return answer
 

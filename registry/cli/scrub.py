@@ -14,7 +14,7 @@ def begin_scrub(url: str, secrets: Sequence[str]) -> Any:
     """Ask for a full pass. Raises NoAnswer."""
     answer = act(url, PATH, None, secrets)
     if not isinstance(answer, dict) or not {"begun", "running"} <= answer.keys():
-        raise NoAnswer(f"{url} answered something that is no check of content")
+        raise NoAnswer(f"{url} gave a malformed answer: expected the progress of a scrub")
     return answer
 
 

@@ -77,7 +77,7 @@ def _lines(answer: dict[str, Any], before: Seen | None, now_s: float) -> Iterato
         yield f"reads [bold]wait[/bold] for {escape(', '.join(waits_for))} of the same site"
     copies, collected = answer["copies"], answer["collected"]
     if copies["pending"] or copies["missing"]:
-        yield f"{copies['pending']} copies on their way here, {copies['missing']} that could not be had"
+        yield f"{copies['pending']} copies on their way here, {copies['missing']} that no holder could send"
     if collected["blocked"]:
         blocked = Reason(collected["blocked"]["reason"], collected["blocked"]["detail"])
         yield f"collection is [bold]blocked[/bold]: {escape(blocked.describe())}"

@@ -57,7 +57,7 @@ def _empty_sites(answer: dict[str, Any]) -> Iterator[str]:
 
 
 def _last(last: dict[str, Any], now_ms: int) -> str:
-    """When upkeep was done, and the last backup made."""
+    """Describe when upkeep and the last backup were done."""
     backup = last["backup"]
     damaged = f", [bold]{backup['missing']} contents missing in it[/]" if backup and backup["missing"] else ""
     parts = [

@@ -132,5 +132,5 @@ def _age_s(text: str) -> float:
     """Seconds. Raises BadParameter."""
     match = re.fullmatch(r"([0-9]{1,9})([smhdw])", text)
     if match is None:
-        raise typer.BadParameter(f"{text!r} is no age: a number and one of s, m, h, d, w")
+        raise typer.BadParameter(f"invalid age {text!r}: expected a number and one of s, m, h, d, w, such as 30d")
     return int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[match[2]]

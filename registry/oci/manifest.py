@@ -205,7 +205,7 @@ def _descriptor(descriptor: _Descriptor) -> Descriptor:
     if not is_digest(descriptor.digest):
         raise ManifestInvalid("the manifest has a malformed digest", {"digest": descriptor.digest[:200]})
     if not 0 <= descriptor.size < 2**63:
-        raise ManifestInvalid("the manifest has an impossible size", {"digest": descriptor.digest})
+        raise ManifestInvalid("the manifest has a descriptor with an invalid size", {"digest": descriptor.digest})
     return Descriptor(Digest(descriptor.digest), descriptor.size, True)
 
 

@@ -25,7 +25,8 @@ _SITE = re.compile(r"[a-zA-Z0-9._-]{1,63}\Z")
 
 
 class Copies(NamedTuple):
-    """Where content is held: at so many instances, at all, or at so many of each named site."""
+    """The copies of content: at a number of instances, at all of them, or at a number of instances of each named
+    site."""
 
     number: int = 0
     everywhere: bool = False
@@ -118,16 +119,19 @@ def parse_copies(value: str | int | dict[str, int]) -> Copies:
 def _by_site(sites: dict[str, int]) -> Copies:
     for site, number in sites.items():
         if not _SITE.match(site) or not 0 < number <= MAX_COPIES:
-            raise ValueError(f"{site!r}: {number} is no number of copies at a site")
+            raise ValueError(
+                f"invalid copies by site {site}={number}: expected a site and a number from 1 to {MAX_COPIES}"
+            )
     if not sites:
-        raise ValueError("copies by site name no site")
+        raise ValueError("invalid copies by site: expected at least one site")
     return Copies(sites=tuple(sorted(sites.items())))
 
 
 def _number(text: str) -> int:
     if not re.fullmatch(r"\s*[0-9]{1,4}\s*", text) or not 0 < int(text) <= MAX_COPIES:
         raise ValueError(
-            f"{text.strip()!r} is no number of copies (1 to {MAX_COPIES}, everywhere, on demand, eu=2,us=1)"
+            f"invalid copies {text.strip()!r}: expected a number from 1 to {MAX_COPIES}, `everywhere`, `on demand`, "
+            "or numbers by site such as eu=2,us=1"
         )
     return int(text)
 

@@ -87,9 +87,9 @@ class _State(NamedTuple):
 
     grammar: int
     positions: Positions
-    """Of the pattern that is looked at."""
+    """The reached positions of the pattern that is examined."""
     others: tuple[tuple[int, Positions], ...]
-    """Of the patterns before it that can still match, by their numbers."""
+    """The reached positions of the patterns before it that can still match, by their numbers."""
 
 
 class _Search:

@@ -93,7 +93,7 @@ class MemoryReservation:
         self.is_preempted = False
         self._waited_s = 0.0
         self._waits_since: float | None = None
-        """Since when it waits for room; its client is not slow then."""
+        """The time since which it waits for room, in which its client does not count as slow."""
 
     async def take(self, size: int) -> None:
         """Count bytes that have arrived, and wait for room for them. Raises TooManyManifests."""

@@ -33,7 +33,7 @@ class Quarantined:
         self.row = row
         self.quarantined_copy = quarantined_copy
         self.path = path
-        """Where the file is now; None where there was none, or it could not be moved."""
+        """The present path of the file; None where there was none, or it could not be moved."""
 
 
 class Quarantine:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 STEP_BYTES = 4 * MIB
 """Hashed by one job, some ten milliseconds: jobs of others wait for no more than that."""
 STEPS_AT_ONCE = 2
-"""Of all uploads together, so that the other threads of the executor are left to those that receive."""
+"""Number of such jobs of all uploads together, so that other threads of the executor are free for receiving."""
 KEPT_BYTES = 32 * MIB
 STATE_BYTES, MIB_BYTES = 4096, 80
 """Bytes of memory that count for a hash state, and for each MiB of its upload."""

@@ -90,7 +90,7 @@ class Uploads:
         self._idle: OrderedDict[str, UploadSession] = OrderedDict()
         """Sessions with an open file and no request at work, in the order of their last use."""
         self._expired_since: dict[UploadRow, float] = {}
-        """Since when, in steady seconds, uploads have looked too old as they are."""
+        """The time, in steady seconds, since which an upload in its present state has looked too old."""
         self.preempted = 0
         """Uploads that were preempted since the start."""
 

@@ -302,7 +302,7 @@ def test_scrub_has_an_instance_check_itself_and_ends_with_a_finding(tmp_path):
 
 
 def test_verify_of_no_data_directory_is_one_line(tmp_path):
-    refused(concord("verify", "--data", tmp_path), "no data directory")
+    refused(concord("verify", "--data", tmp_path), "not a data directory")
 
 
 def test_sparse_by_option_and_by_environment(tmp_path):

@@ -59,7 +59,7 @@ _TEXTS: Mapping[str, str] = {
     Code.MEMBER_SILENT: f"{{member}} ({{address}}) has not been heard of, {_SILENT}",
     Code.MEMBER_UNREACHABLE: f"{{member}} ({{address}}) does not answer ({{error}}), {_SILENT}",
     Code.MEMBER_BLOCKED: "{member} cannot say what it relies on; it says: {cause}",
-    Code.UPDATES_MISSING: "what was pushed to other instances could not be had from them yet; try again",
+    Code.UPDATES_MISSING: "changes of other instances could not be fetched from them yet; try again",
 }
 
 

@@ -186,7 +186,7 @@ class ManifestBodies:
                     parts.append(chunk)
                     size += len(chunk)
                     if size > MAX_MANIFEST_BYTES:
-                        raise PeerUnreachable(f"{member.shown} sent more than it said")
+                        raise PeerUnreachable(f"{member.shown} sent more bytes than it announced")
         return b"".join(parts)
 
     async def deposit(self, change: Change) -> bool:
@@ -215,7 +215,7 @@ class ManifestBodies:
             except (PeerUnreachable, CrdtError, StorageFailed) as error:
                 log.warning(
                     LogEvent.UPDATE_DEPOSIT_FAILED,
-                    "could not leave a change at %(member)s: %(error)s",
+                    "a change could not be stored at %(member)s: %(error)s",
                     member=member.shown,
                     error=error,
                 )

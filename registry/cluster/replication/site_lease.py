@@ -321,7 +321,7 @@ class SiteLease:
         )
 
     async def _has(self, member: Member, beat: Heartbeat, until_s: float) -> bool:
-        """As `_has_all`, with a wait for what is on its way."""
+        """Return what `_has_all` does, after a wait for changes that are on their way."""
         deadline_s = self._clock.steady_s() + FRAMES_TIMEOUT_S
         while (now := self._clock.steady_s()) < until_s and member.beat.incarnation == beat.incarnation:
             if self._has_all(member, beat):

@@ -168,7 +168,7 @@ class RangeFetch:
         if is_needed and has_waited:
             whereabouts = self._holders.locator.whereabouts(self._uploader)
             detail = {"digest": self.digest, "instance": self._uploader}
-            self._fail(ContentUnreachable(f"{self.digest} cannot be had now: {whereabouts}", detail))
+            self._fail(ContentUnreachable(f"{self.digest} cannot be fetched now: {whereabouts}", detail))
             return
         await self._wait(HOLDERS_RETRY_S)
 

@@ -356,7 +356,7 @@ class Transfers:
                 progress, progressed_at = ingest.size, loop.time()
             elif not self._members.all() or loop.time() - progressed_at >= transfer.holder_wait_s:
                 raise ContentUnreachable(
-                    f"{transfer.digest} cannot be had now: {self._locator.whereabouts(uploader)}",
+                    f"{transfer.digest} cannot be fetched now: {self._locator.whereabouts(uploader)}",
                     {"digest": transfer.digest, "instance": uploader},
                 )
             await asyncio.sleep(HOLDERS_RETRY_S)

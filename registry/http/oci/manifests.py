@@ -70,7 +70,7 @@ async def _body_from_peers(context: ManifestContext, repository: Repository, row
         if now_s() > deadline or not context.members.all():
             uploader = context.queries.instance_of(row.writer)
             raise ContentUnreachable(
-                f"{row.digest} cannot be had now: {context.locator.whereabouts(uploader)}",
+                f"{row.digest} cannot be fetched now: {context.locator.whereabouts(uploader)}",
                 {"digest": row.digest, "instance": uploader},
                 code="MANIFEST_UNKNOWN",
             )

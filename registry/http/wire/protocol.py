@@ -152,7 +152,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return self._is_idle()
 
     def _next_piece(self) -> bytes:
-        """Up to the end of a head; of a body all there is."""
+        """Return the data up to the end of a head; within a body, all of it."""
         end = len(self._pending)
         if not self._in_message or self._in_head:
             strays = end - len(self._pending.lstrip(b"\r\n")) if not self._in_message else 0
