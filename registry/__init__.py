@@ -17,6 +17,7 @@ catalog     SQLite: update log, documents, and the view that reads are answered 
 storage     content and uploads on disk
 cluster     membership, replication, placement and transfer between instances
 http        the OCI distribution API, the administrative API, and the API between instances
+shared_state the memory that the processes of one instance share
 commit_steps what follows a commit in a running instance, in its order
 instance    one running registry: its parts, their start and their end
 app         the composition root of what is served: gives each group of handlers the parts that it uses

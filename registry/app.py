@@ -5,23 +5,33 @@ from collections.abc import Callable, Mapping
 from registry.http.admin import context as admin
 from registry.http.admin.context import AdminContext
 from registry.http.context import HttpContext
-from registry.http.oci.context import BlobContext, ListContext, ManifestContext, OciContext, UploadContext
+from registry.http.oci.context import (
+    BlobContext,
+    ListContext,
+    ManifestContext,
+    OciContext,
+    OwnUploadContext,
+    UploadContext,
+)
 from registry.http.peer.context import AccessContext, ContentContext, DocumentContext, PeerContext
 from registry.http.wire.fast_path import FastPath
+from registry.http.wire.process_relay import ProcessRelay
 from registry.instance import Instance
 from registry.settings.trusted_proxies import TrustedProxies
 from registry.storage.manifest_memory import ManifestMemoryBudget
 from registry.telemetry.log_limit import LogLimit
 
 
-def http_context(instance: Instance, process_deaths: Callable[[], Mapping[str, int]]) -> HttpContext:
+def http_context(
+    instance: Instance, process_deaths: Callable[[], Mapping[str, int]], relay: ProcessRelay
+) -> HttpContext:
     """Return the collaborators of the application over a started instance. `process_deaths` returns the number of
-    processes that died and were replaced, by role."""
+    processes that died and were replaced, by role; `relay` is the way to those that serve."""
     cluster, config = instance.cluster, instance.config
-    oci, access = _oci(instance), _access(instance)
+    oci, access = _oci(instance, relay), _access(instance)
     return HttpContext(
         oci=oci,
-        peer=_peer(instance, access, oci.uploads),
+        peer=_peer(instance, access, oci.uploads.own),
         admin=_admin(instance, access, process_deaths),
         fast_path=FastPath(
             instance.catalog.database,
@@ -43,7 +53,7 @@ def http_context(instance: Instance, process_deaths: Callable[[], Mapping[str, i
     )
 
 
-def _oci(instance: Instance) -> OciContext:
+def _oci(instance: Instance, relay: ProcessRelay) -> OciContext:
     catalog, cluster, clock = instance.catalog, instance.cluster, instance.clock
     queries, database, documents = catalog.queries, catalog.database, catalog.documents
     blobs = BlobContext(
@@ -72,18 +82,19 @@ def _oci(instance: Instance) -> OciContext:
         holder_wait_s=instance.config.holder_wait_s,
         sparse=instance.config.sparse,
     )
-    uploads = UploadContext(
-        blobs=blobs,
-        replication=cluster,
-        catalog=catalog,
-        clock=clock,
+    own_uploads = OwnUploadContext(
         uploads=instance.uploads,
+        clock=clock,
         budget=instance.budget,
         drain=instance.drain,
-        keys=[key.uploads for key in cluster.keys],
-        members=cluster.members,
-        peers=cluster.peers,
+        slot=instance.slot,
+        instance=lambda: catalog.instance_id,
+        keys=lambda: [key.uploads for key in cluster.keys],
+        database=database,
+        refusals=instance.refusals,
+        relay=relay,
     )
+    uploads = UploadContext(own=own_uploads, blobs=blobs, members=cluster.members, peers=cluster.peers)
     return OciContext(
         lists=ListContext(queries, database, cluster),
         blobs=blobs,
@@ -112,7 +123,7 @@ def _access(instance: Instance) -> AccessContext:
     )
 
 
-def _peer(instance: Instance, access: AccessContext, uploads: UploadContext) -> PeerContext:
+def _peer(instance: Instance, access: AccessContext, uploads: OwnUploadContext) -> PeerContext:
     catalog, cluster = instance.catalog, instance.cluster
     documents = DocumentContext(
         catalog=catalog,
@@ -205,7 +216,7 @@ def _process(instance: Instance, deaths: Callable[[], Mapping[str, int]]) -> adm
         metrics=instance.metrics,
         traffic=instance.traffic,
         refusals=instance.refusals,
-        uploads=instance.uploads,
+        usage=instance.shared.usage,
         peer_requests=instance.peer_requests,
         space=instance.cluster.space,
     )

@@ -34,6 +34,7 @@ instances. The codes are among the fourteen of the OCI distribution specificatio
       Leaving                503  DENIED
       NotCurrent             503  DENIED
       NeedsUpgrade           503  DENIED
+      ProcessUnreachable     503  DENIED
 """
 
 from collections.abc import Mapping
@@ -275,6 +276,17 @@ class NotCurrent(OciError):
     status = 503
     code = "DENIED"
     retry_after_s = 1
+
+
+class ProcessUnreachable(OciError):
+    """The process of this instance that has to take part does not answer: it has died, and has no successor yet."""
+
+    status = 503
+    code = "DENIED"
+    retry_after_s = 2
+
+    def __init__(self) -> None:
+        super().__init__("a process of this instance is restarting; send the request again", breaks_off=True)
 
 
 class NeedsUpgrade(OciError):

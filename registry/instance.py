@@ -6,28 +6,30 @@ from collections.abc import Iterable, Sequence
 
 from prometheus_client.registry import CollectorRegistry
 
+from crdt.change import Change
 from registry.capabilities import OWN, Abilities
 from registry.catalog.catalog import Catalog
 from registry.catalog.change_sink import CommitObserver
 from registry.catalog.compactor import Compactor
 from registry.catalog.understanding import blocking_all
 from registry.cluster.node import Cluster
-from registry.cluster.replication.read_lease import ReadLease
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.sessions import SeenRequests
 from registry.commit_steps import CommitSteps
 from registry.config import Config
 from registry.errors import StorageFailed
 from registry.event_loop.ending import end
-from registry.http.drain_state import DrainState
 from registry.oci.names import Digest
 from registry.ports import Bus, Clock, Disk, PeerTransport
+from registry.shared_state import SharedState
 from registry.storage.checked import Corrupt, Corruption
 from registry.storage.disk_budget import DiskBudget
 from registry.storage.leftovers import Leftovers
 from registry.storage.store import BlobStore
+from registry.storage.upload_commits import CatalogCommits
+from registry.storage.upload_homes import PRIMARY_SLOT
 from registry.storage.upload_places import UploadPlaces
-from registry.storage.uploads import Uploads
+from registry.storage.uploads import EXPIRY_MS, Uploads
 from registry.telemetry.counters import PeerRequests, Traffic
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
@@ -51,29 +53,36 @@ class Instance:
         disk: Disk,
         bus: Bus,
         transport: PeerTransport,
-        lease: ReadLease | None = None,
         in_place: bool = False,
         abilities: Abilities = OWN,
         observers: Sequence[CommitObserver] = (),
+        shared: SharedState | None = None,
     ) -> None:
-        """Opens the catalog. `lease` is shared with the other processes, if there are any; `in_place` of a process that
-        has just died; `abilities` are those of this version, but in simulations of a later one; `observers` are the
-        checkers of simulations. Raises CannotStart, and what a corrupt database raises."""
+        """Opens the catalog. `in_place` of a process that has just died; `abilities` are those of this version, but in
+        simulations of a later one; `observers` are the checkers of simulations; `shared` is the memory that the
+        processes of the instance share, if there are several. Raises CannotStart, and what a corrupt database
+        raises."""
         self.config = config
         self.clock = clock
         self.disk = disk
         self._bus = bus
         self.transport = transport
-        self.lease = lease or ReadLease(clock.steady_s)
+        self.shared = shared or SharedState.of(1, clock)
+        self.lease = self.shared.lease
         self._in_place = in_place
         self.abilities = abilities
         self.catalog = Catalog(disk, clock, abilities.kinds, observers)
         self.compactor = Compactor(self.catalog.replica, self.catalog.database)
         self.store = BlobStore(disk, self.catalog.database)
         self.leftovers = Leftovers(self.store, self.catalog.database)
-        places = UploadPlaces(config.max_uploads)
-        self.budget = DiskBudget(int(config.disk_budget_gib * GIB), places)
-        self.uploads = Uploads(self.catalog, self.store, clock, places, self.budget)
+        self.slot = self.shared.slot(PRIMARY_SLOT)
+        usage = self.shared.usage.of(self.slot)
+        self.budget = DiskBudget(int(config.disk_budget_gib * GIB), self.shared.usage)
+        self.upload_commits = CatalogCommits(self.catalog, self.store, clock, self.budget, self._await_acknowledgements)
+        places = UploadPlaces(config.max_uploads, usage)
+        self.uploads = Uploads(
+            self.catalog.database, self.store, clock, places, self.budget, self.upload_commits, usage
+        )
         self.cluster: Cluster
         self.seen_requests = SeenRequests()
         self.traffic = Traffic()
@@ -81,7 +90,7 @@ class Instance:
         self.metrics = CollectorRegistry()
         """The metrics that the process adds. Not the library's global registry: many instances may run in a process."""
         self.peer_requests = PeerRequests()
-        self.drain = DrainState()
+        self.drain = self.shared.drain
         self._maintenance: asyncio.Task[None] | None = None
         self._sweep_due_s = 0.0
         """The time of the next sweep for files without rows, in steady seconds: soon after the start, then daily."""
@@ -126,6 +135,9 @@ class Instance:
         serves = self._maintenance is not None and not self.drain.draining and self.cluster.ready
         return serves and blocking_all(self.catalog.database) is None
 
+    async def _await_acknowledgements(self, change: Change) -> None:
+        await self.cluster.await_acknowledgements(change)
+
     def take_worker_notes(self, used: Iterable[Digest], corrupt: Iterable[Corruption]) -> None:
         """Apply the report of a worker: the blobs it has read, and the corruption it has met."""
         for digest in used:
@@ -144,6 +156,7 @@ class Instance:
             try:
                 await self.compactor.compact_due()
                 await self.uploads.tidy()
+                await self.upload_commits.forget_ended(self.clock.now_ms() - 2 * EXPIRY_MS)
                 if self.clock.steady_s() >= self._sweep_due_s:
                     self._sweep_due_s = self.clock.steady_s() + SWEEP_INTERVAL_S
                     await self.leftovers.sweep()

@@ -16,6 +16,7 @@ from registry.cluster.replication.read_lease import READ_WAIT_S
 from registry.http.app import App
 from registry.http.oci.read_only import ReadOnlyApp
 from registry.http.wire.fast_path import Headers
+from registry.http.wire.process_relay import NoOtherProcess
 from registry.instance import Instance
 from simulations.process import PROCESS, Process, in_process, outside_processes
 
@@ -29,7 +30,7 @@ class ProcessGroup:
 
     def __init__(self, instance: Instance, reading: ReadOnlyApp, primary: Process, worker: Process) -> None:
         self._instance = instance
-        self._app = App(http_context(instance, dict))
+        self._app = App(http_context(instance, dict, NoOtherProcess()))
         self._reading = reading
         self._primary = primary
         self._worker = worker

@@ -23,7 +23,7 @@ from registry.http.peer.context import AccessContext, DocumentContext, PeerConte
 from registry.http.peer.handlers import answer
 from registry.ports import Clock
 from registry.storage.disk_budget import DiskBudget
-from registry.storage.upload_places import UploadPlaces
+from registry.storage.shared_usage import SharedUsage
 from registry.telemetry.counters import PeerRequests
 from registry.telemetry.refusals import Refusals
 from simulations.bus import RedisServers, SimulatedBus
@@ -67,7 +67,7 @@ class ScaledInstance:
             config,
             cast(Catalog, catalog),
             cast(Any, SimpleNamespace(disk=None)),
-            DiskBudget(0, UploadPlaces(0)),
+            DiskBudget(0, SharedUsage()),
             clock,
             SimulatedBus(redis, process, [KEY.cluster], site),
             transport,

@@ -84,7 +84,7 @@ LAYERS = (
     ("storage",),
     ("cluster",),
     ("http",),
-    ("commit_steps", "instance"),
+    ("commit_steps", "shared_state", "instance"),
     ("app",),
     ("adapters",),
     ("runtime",),

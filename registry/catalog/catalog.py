@@ -1,13 +1,14 @@
 """The whole catalog of one data directory, opened."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from crdt.catchup import State
 from crdt.clock import HybridClock
 from crdt.fact import KINDS, FactReader
 from crdt.vector import Vector
 from registry.catalog.change_sink import CommitObserver
-from registry.catalog.database import Database, Transaction
+from registry.catalog.database import Database, Reads, Transaction
 from registry.catalog.documents import Applied, Documents, WriterReused
 from registry.catalog.forks import heal
 from registry.catalog.incoming import Incoming, bind_writer, take_in
@@ -172,6 +173,19 @@ class Catalog:
 
     def _draw_writer(self) -> int:
         return int.from_bytes(self._clock.entropy(8), "big") >> (64 - WRITER_BITS)
+
+
+class Identity(NamedTuple):
+    """The id of the instance and its secret, as the catalog has them."""
+
+    instance: str
+    secret: bytes
+
+
+def stored_identity(database: Reads) -> Identity:
+    """Return the identity of an instance that has been started."""
+    found = dict(database.rows("SELECT key, value FROM meta WHERE key IN ('instance', 'secret')"))
+    return Identity(found["instance"], found["secret"])
 
 
 def _begin(tx: Transaction, instance: str, secret: bytes, clock: Clock) -> tuple[str, bytes, int]:

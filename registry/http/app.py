@@ -3,28 +3,26 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import apsw
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from registry.cluster.rpc.client import PREFIX as PEERS
-from registry.cluster.transfer.transfer import TransferFailed
-from registry.disk_errors import storage_failure
-from registry.errors import ContentUnreachable, Ending, NothingHere, OciError, TooManyAnswers, Unsupported
+from registry.errors import NothingHere, TooManyAnswers
 from registry.http.admin import actions, collection, membership, metrics, status, tag_locations
 from registry.http.admin.actions import Action
 from registry.http.admin.context import AdminContext
 from registry.http.context import HttpContext
-from registry.http.oci.answers import CutOff, error_response
-from registry.http.oci.routes import PREFIX, TEMPLATES, Path, answer, parse_path
+from registry.http.failures import Failures, cut_off
+from registry.http.oci.answers import error_response
+from registry.http.oci.paths import PREFIX, TEMPLATES, Path, parse_path
+from registry.http.oci.routes import answer, relayed
 from registry.http.peer import handlers as peer_handlers
 from registry.http.wire.exchange import Exchange
 from registry.http.wire.fast_path import Headers
 from registry.http.wire.sending import ResponseMemoryBudget
 from registry.storage.uploads import ClientGone
 from registry.telemetry.event_log import EventLog
-from registry.telemetry.events import LogEvent
 from registry.telemetry.log_limit import LogLimit
 from registry.telemetry.request_ids import RequestIds
 
@@ -63,7 +61,7 @@ class App:
         self._internal = internal
         self._ids = RequestIds(context.clock)
         self._response_memory = ResponseMemoryBudget()
-        self._failures, self._bugs, self._cut_offs = (LogLimit(context.clock) for _ in range(3))
+        self._failures, self._cut_offs = Failures(context.clock), LogLimit(context.clock)
         self._fast_path = context.fast_path if registry and not context.logs_requests else None
         """None where each request is answered by the application."""
         self._lease = context.lease
@@ -82,6 +80,8 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "the server is told not to send anything else"
         context, path = self._context, _parse_api_path(scope["path"])
+        if path is not None and path.resource == "upload" and await relayed(context.oci, path, scope, receive, send):
+            return
         context.proxies.resolve(scope)
         request_id = self._ids.of(scope["headers"])
         exchange = Exchange(scope, receive, send, request_id, context.clock)
@@ -92,16 +92,7 @@ class App:
                 response = await self._answer_within_memory(Request(scope, exchange.receive), path)
                 await self._response_memory.send(response, scope, exchange.receive, exchange.send)
             except asyncio.CancelledError:
-                await self._cut_off(scope, exchange)
-
-    async def _cut_off(self, scope: Scope, exchange: Exchange) -> None:
-        """End a request that has not ended in the time that there was for draining. Raises CancelledError for one that
-        was cancelled for another reason, and CutOff."""
-        if not self._context.drain.draining:
-            raise
-        if exchange.is_answering:
-            raise CutOff("this instance has ended") from None
-        await error_response(Ending())(scope, exchange.receive, exchange.send)
+                await cut_off(context.drain, scope, exchange)
 
     async def _answer_within_memory(self, request: Request, path: Path | None) -> Response:
         """Return a response that fits into the memory budget. A response that has to wait is dropped and computed
@@ -119,26 +110,7 @@ class App:
         return response
 
     async def _answer(self, request: Request, path: Path | None) -> Response:
-        try:
-            return await self._handle(request, path)
-        except OciError as error:
-            return error_response(error)
-        except TransferFailed as error:
-            return error_response(ContentUnreachable(str(error)))
-        except ClientGone:
-            return Response(status_code=408)
-        except Exception as error:
-            if _is_disk_error(error):
-                failure = storage_failure("this instance's storage does not answer", error)
-                if (left_out := self._failures.admit()) is not None:
-                    log.error(LogEvent.STORAGE_FAILED, "storage failed: %(error)s", error=failure, **left_out)
-                return error_response(failure)
-            if (left_out := self._bugs.admit()) is not None:
-                failed = {"method": request.method, "path": request.scope["path"]}
-                log.exception(LogEvent.REQUEST_FAILED, "a request failed: %(method)s %(path)s", **failed, **left_out)
-            return error_response(
-                Unsupported("internal error; the log of this instance has the details under this request id", 500)
-            )
+        return await self._failures.answered(request, self._handle(request, path))
 
     async def _await_read_lease(self, request: Request) -> None:
         """Wait for the read lease: rows may lack what the site has acknowledged. Raises NotCurrent, and ClientGone
@@ -192,9 +164,3 @@ def _route(path: str) -> str:
     if path.startswith(tag_locations.PREFIX):
         return tag_locations.TEMPLATE
     return path if path in INTERNAL_PATHS else "other"
-
-
-def _is_disk_error(error: Exception) -> bool:
-    if isinstance(error, (TimeoutError, ConnectionError)):
-        return False  # these are OSErrors too, but of the network
-    return isinstance(error, (OSError, apsw.IOError, apsw.FullError, apsw.CorruptError))

@@ -35,6 +35,8 @@ class Drain:
         self._servers = servers
         self._on_closing = on_closing
         self._waiting: asyncio.Task[None] | None = None
+        self.finishes_until = 0.0
+        """The loop time until which requests may go on; in the past where nothing is waited for."""
 
     def begin(self, why: str) -> None:
         """Begin to drain, or end at once if a drain is under way. `why` names the cause in the log."""
@@ -65,7 +67,10 @@ class Drain:
             self._instance.drain.begins_uploads = loop.time() < begins_until
             await asyncio.sleep(min(POLL_INTERVAL_S, until - loop.time()))
         for server in self._servers:
-            server.finishes_until, server.drain_s = until, drain_s
+            server.finish_by(until, drain_s)
+        clock = self._instance.clock
+        self._instance.drain.finishes_until_s = clock.steady_s() + until - loop.time()
+        self.finishes_until = until
         self._close()
 
     def _close(self, force: bool = False) -> None:

@@ -19,16 +19,19 @@ from registry.adapters.disk import SystemDisk
 from registry.adapters.http import HttpTransport
 from registry.adapters.no_bus import SilentBus
 from registry.app import http_context
-from registry.cluster.replication.read_lease import ReadLease
 from registry.cluster.rpc.keys import ClusterKey
 from registry.config import Config
 from registry.errors import CannotStart, StorageFailed
 from registry.http.app import App
+from registry.http.wire.process_relay import NoOtherProcess
 from registry.instance import Instance
 from registry.ports import Bus
 from registry.runtime.drain import Drain
-from registry.runtime.handover import Notes, Receiver
-from registry.runtime.server import NoHandovers, Server
+from registry.runtime.links import Mailboxes
+from registry.runtime.relay import Relay
+from registry.runtime.server import Server
+from registry.runtime.worker_links import WorkerLinks
+from registry.shared_state import SharedState
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 
@@ -39,14 +42,18 @@ WAYS_OUT = "restore a backup elsewhere (concord restore), or have it rebuilt fro
 
 @dataclass(frozen=True)
 class Sockets:
-    """The sockets of a primary, and the read lease that it shares."""
+    """The listening sockets of a primary."""
 
     public: socket.socket
     internal: socket.socket | None
-    receiving: socket.socket | None = None
-    """The receiving end of the workers' channel; None without workers."""
-    lease: ReadLease | None = None
-    """The read lease that workers share; None without workers."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The mailboxes and the memory that a primary shares with the workers beside it."""
+
+    mailboxes: Mailboxes
+    shared: SharedState
 
 
 class SupervisorLink(Protocol):
@@ -87,23 +94,30 @@ def run_primary(
     sockets: Sockets,
     signals: tuple[signal.Signals, ...],
     supervisor: SupervisorLink,
+    workers: Workers | None = None,
     in_place: bool = False,
 ) -> int:
-    """Serve until a signal ends it. `in_place`: this primary replaces one that has just died. Return the exit
-    status. Raises CannotStart."""
-    uvloop.run(_serve(config, sockets, signals, supervisor, in_place))
+    """Serve until a signal ends it, beside `workers` if there are any. `in_place`: this primary replaces one that has
+    just died. Return the exit status. Raises CannotStart."""
+    uvloop.run(_serve(config, sockets, signals, supervisor, workers, in_place))
     return 0
 
 
 async def _serve(
-    config: Config, sockets: Sockets, signals: tuple[signal.Signals, ...], supervisor: SupervisorLink, in_place: bool
+    config: Config,
+    sockets: Sockets,
+    signals: tuple[signal.Signals, ...],
+    supervisor: SupervisorLink,
+    workers: Workers | None,
+    in_place: bool,
 ) -> None:
     transport = HttpTransport()
     if config.redis or config.peer:
         transport.open()  # now, while no request waits for the loop
     try:
+        shared = workers.shared if workers is not None else SharedState.of(1, SystemClock())
         instance = Instance(
-            config, SystemClock(), SystemDisk(config.data), _bus(config), transport, sockets.lease, in_place
+            config, SystemClock(), SystemDisk(config.data), _bus(config), transport, in_place, shared=shared
         )
         await instance.start()
     except (apsw.NotADBError, apsw.CorruptError) as error:
@@ -111,14 +125,13 @@ async def _serve(
     except (apsw.Error, OSError, StorageFailed) as error:
         raise CannotStart(f"the data directory {config.data} cannot be used: {error}") from None
     ProcessCollector(registry=instance.metrics)
-    receiver = _receiver(instance, sockets.receiving) if sockets.receiving is not None else None
-    context = http_context(instance, supervisor.deaths)
-    public = Server(App(context, internal=sockets.internal is None), receiver or NoHandovers())
-    servers = [(public, sockets.public)]
+    relay = Relay(workers.mailboxes) if workers is not None else NoOtherProcess()
+    context = http_context(instance, supervisor.deaths, relay)
+    app = App(context, internal=sockets.internal is None)
+    servers = [(Server(app), sockets.public)]
     if sockets.internal is not None:
-        servers.append((Server(App(context, registry=False), NoHandovers()), sockets.internal))
-    if receiver is not None:
-        receiver.start(public.adopt)
+        servers.append((Server(App(context, registry=False)), sockets.internal))
+    links = WorkerLinks(instance, app, workers.mailboxes) if workers is not None else None
     drain = Drain(instance, [server for server, _ in servers], supervisor.closing)
     for name in signals:
         asyncio.get_running_loop().add_signal_handler(name, drain.begin, "told to end by a signal")
@@ -129,6 +142,8 @@ async def _serve(
         asyncio.create_task(_drain_when_decommissioned(instance, drain)),
     ]
     await asyncio.gather(*(server.serve(sockets=[listening]) for server, listening in servers))
+    if links is not None:
+        await links.finish(drain.finishes_until)
     for task in watching:
         task.cancel()
     await instance.close()
@@ -144,16 +159,6 @@ async def _report_answering(instance: Instance, supervisor: SupervisorLink) -> N
 async def _drain_when_decommissioned(instance: Instance, drain: Drain) -> None:
     await instance.cluster.lifecycle.may_end.wait()
     drain.begin("it has left the cluster")
-
-
-def _receiver(instance: Instance, receiving: socket.socket) -> Receiver:
-    def note(notes: Notes) -> None:
-        instance.traffic.add(notes.traffic)
-        instance.traffic.cut_off += notes.cut_off
-        instance.traffic.under_way += notes.under_way
-        instance.take_worker_notes(notes.used, notes.corrupt)
-
-    return Receiver(receiving, note, instance.cluster.site_lease.request_renewal, instance.clock)
 
 
 def _log_addresses(config: Config, instance: Instance, sockets: Sockets) -> None:

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import uvicorn
 
@@ -24,36 +24,14 @@ ABORT_TIMEOUT_S = 0.5
 """Time that aborted requests have to answer their clients."""
 
 
-class HandoverSource(Protocol):
-    """A source of connections that other processes have accepted."""
-
-    accepted_for_s: float
-    """Time for which its connections are accepted after the server has stopped listening."""
-
-    def close(self) -> None:
-        """Hand over what has come, and nothing after it."""
-
-
-class NoHandovers:
-    """The source of a server that no other process hands connections to."""
-
-    accepted_for_s = 0.0
-
-    def close(self) -> None:
-        """Nothing can come."""
-
-
 class Server(uvicorn.Server):
-    """uvicorn's server without its signal handlers, since there may be two servers. It also serves connections that
-    other processes have accepted."""
+    """uvicorn's server without its signal handlers, since there may be two servers, and with an orderly end."""
 
-    def __init__(
-        self, app: Any, handovers: HandoverSource, protocol: Callable[..., BoundedProtocol] = BoundedProtocol
-    ) -> None:
+    def __init__(self, app: Any) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=protocol,  # type: ignore[arg-type]  # it is only called
+                http=BoundedProtocol,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
@@ -64,33 +42,34 @@ class Server(uvicorn.Server):
                 timeout_keep_alive=KEEP_ALIVE_TIMEOUT_S,
             )
         )
-        self._protocol = protocol
         self._adopting: set[asyncio.Task[None]] = set()
-        self._is_ending = False
-        self._handovers = handovers
-        self.finishes_until: float | None = None
-        """The loop time until which requests may go on once it is to end; None: as long as they take."""
-        self.drain_s = 0.0
-        """The length of the drain, for the log."""
+        self._finishes_until: float | None = None
+        self._drain_s = 0.0
+        self.has_lingered = asyncio.Event()
+        """Set when the server ends and no further request comes."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
-    def adopt(self, connection: socket.socket, data: bytes) -> None:
-        """Serve a connection on which `data` has come already."""
-        task = asyncio.create_task(self._adopt(connection, data))
+    def finish_by(self, until: float, drain_s: float) -> None:
+        """Cut requests off that are under way at that time of the loop, once the server is to end. Without this they
+        may take as long as they do. `drain_s` is the length of the drain, for the log."""
+        self._finishes_until, self._drain_s = until, drain_s
+
+    def _adopt(self, connection: socket.socket) -> None:
+        """Serve a connection that was accepted at the end."""
+        task = asyncio.create_task(self._connect(connection))
         self._adopting.add(task)
         task.add_done_callback(self._adopting.discard)
 
-    async def _adopt(self, connection: socket.socket, data: bytes) -> None:
+    async def _connect(self, connection: socket.socket) -> None:
         make = partial(
-            self._protocol,
+            BoundedProtocol,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
-            received=data,
-            closes_after_response=self._is_ending,
+            closes_after_response=True,
         )
         try:
             await asyncio.get_running_loop().connect_accepted_socket(make, connection)
@@ -100,7 +79,6 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End in order. uvicorn would reset connections that were not accepted yet, and close those that are idle,
         on which the next request may be on its way: its client could not know whether it was carried out."""
-        self._is_ending = True
         still_listening = [listening.dup() for listening in sockets or []]
         for server in self.servers:
             server.close()
@@ -108,19 +86,19 @@ class Server(uvicorn.Server):
             listening.close()
         for listening in still_listening:
             for accepted in _accept_all_and_close(listening):
-                self.adopt(accepted, b"")
+                self._adopt(accepted)
         await self._linger()
-        self._handovers.close()
         while self._adopting:
             await asyncio.gather(*self._adopting)
         await asyncio.sleep(0)  # what had come on them before is being answered
+        self.has_lingered.set()
         await super().shutdown(sockets)
 
     async def _wait_tasks_to_complete(self) -> None:
         """Cut requests off that do not end in time. uvicorn's own way logs a stack trace for each of them, and does not
         wait until they have answered."""
         try:
-            async with asyncio.timeout_at(self.finishes_until):
+            async with asyncio.timeout_at(self._finishes_until):
                 await super()._wait_tasks_to_complete()
         except TimeoutError:
             under_way = list(self.server_state.tasks)
@@ -128,7 +106,7 @@ class Server(uvicorn.Server):
                 LogEvent.REQUESTS_ABORTED,
                 "%(requests)d requests did not end within %(drain_s)g s and are cut off",
                 requests=len(under_way),
-                drain_s=self.drain_s,
+                drain_s=self._drain_s,
             )
             for task in under_way:
                 task.cancel(CUT_OFF)
@@ -141,9 +119,8 @@ class Server(uvicorn.Server):
         while not self.force_exit:
             for connection in list(self.server_state.connections):
                 cast(BoundedProtocol, connection).close_after_response()
-            lingered_s = loop.time() - begun
             is_used = self.server_state.connections or self._adopting
-            if lingered_s >= self._handovers.accepted_for_s and (lingered_s >= LINGER_S or not is_used):
+            if loop.time() - begun >= LINGER_S or not is_used:
                 return
             await asyncio.sleep(POLL_INTERVAL_S)
 

@@ -18,14 +18,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from registry.adapters.clock import SystemClock
-from registry.cluster.replication.read_lease import ReadLease
 from registry.config import Config
 from registry.errors import CannotStart
 from registry.runtime.deaths import PRIMARY, WORKER, Deaths
-from registry.runtime.handover import channel
-from registry.runtime.primary import Sockets, run_primary
+from registry.runtime.links import Mailboxes
+from registry.runtime.primary import Sockets, Workers, run_primary
 from registry.runtime.signals import END, FROM_OUTSIDE
-from registry.runtime.worker import run_worker
+from registry.runtime.worker import WorkerPlace, run_worker
+from registry.shared_state import SharedState
+from registry.storage.upload_homes import PRIMARY_SLOT
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 
@@ -50,6 +51,7 @@ class _Process:
 
     name: str
     run: Callable[[], int]
+    slot: int = PRIMARY_SLOT
     pid: int = 0
     started_at: float = 0.0
     pause_s: float = 0.0
@@ -73,17 +75,20 @@ class Supervisor:
 
     def __init__(self, config: Config, public: socket.socket, internal: socket.socket | None, count: int) -> None:
         self._config = config
-        self._receiving, self._sending = channel()
+        shared = SharedState.of(count, SystemClock())
+        self._workers_share = Workers(Mailboxes(count), shared)
         self._report_reader, self._report_writer = os.pipe()
         os.set_blocking(self._report_reader, False)
-        self._lease = ReadLease(SystemClock().steady_s)
-        self._sockets = Sockets(public, internal, self._receiving, self._lease)
+        self._sockets = Sockets(public, internal)
         self._deaths = Deaths()
         link = _PrimaryLink(self._report, self._deaths)
         self._primary = _Process(
-            "the primary", lambda: run_primary(config, self._sockets, (END,), link, in_place=self._has_answered)
+            "the primary",
+            lambda: run_primary(config, self._sockets, (END,), link, self._workers_share, self._has_answered),
         )
-        self._workers = [_Process("a worker", self._run_worker) for _ in range(count - 1)]
+        self._workers = [
+            _Process("a worker", partial(self._run_worker, number), slot=number) for number in range(1, count)
+        ]
         self._has_catalog = False
         self._has_answered = False
         """True once a primary has answered clients. Workers start then, since they ask no member what they may lack."""
@@ -147,11 +152,13 @@ class Supervisor:
             if listening is not None:
                 listening.close()
 
-    def _run_worker(self) -> int:
+    def _run_worker(self, slot: int) -> int:
         """In a worker."""
         if self._sockets.internal is not None:
             self._sockets.internal.close()
-        return run_worker(self._config, self._sockets.public, self._sending, self._lease)
+        share = self._workers_share
+        place = WorkerPlace(share.shared.slot(slot), self._sockets.public, share.mailboxes, share.shared)
+        return run_worker(self._config, place)
 
     def _reap(self) -> None:
         while True:
@@ -163,6 +170,7 @@ class Supervisor:
                 return
             for child in (self._primary, *self._workers):
                 if child.pid == pid:
+                    self._workers_share.shared.usage.clear(child.slot)
                     self._on_ended(child, os.waitstatus_to_exitcode(status))
                     child.pid = 0
 

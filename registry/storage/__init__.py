@@ -14,6 +14,9 @@ content_mark  how many contents the catalog has had, kept beside the content
 backup_note   the note of the last backup
 leftovers     files without a row, left by a killed process
 uploads       resumable uploads (OCI distribution specification, "Pushing blobs")
+upload_homes  the process of an instance that receives an upload
+upload_commits what an upload has the catalog record, by whichever process writes it
+shared_usage  the use of the disk by all processes of an instance, in memory that they share
 upload_session one upload in memory
 upload_memory  the bound on the bytes of all uploads in memory
 upload_hashes  hashing state, kept while files are closed, resumed in bounded steps

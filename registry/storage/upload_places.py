@@ -15,6 +15,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from registry.storage.shared_usage import OwnUsage
+
 IDLE_AFTER_S = 3.0
 """Between two requests of one upload clients pause for less. Uploads that are idle for longer are preempted first."""
 UNKNOWN_NETWORK = ""
@@ -28,16 +30,17 @@ class _Place:
 
 
 class UploadPlaces:
-    """Every upload that has a session or a row, with its bytes and its client's network. `most` is how many there may
-    be."""
+    """Every upload of this process that has a session or a row, with its bytes and its client's network. `most` is how
+    many there may be at all processes together."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, usage: OwnUsage) -> None:
         self._most = most
+        self._usage = usage
         self._places: dict[str, _Place] = {}
         self._networks: dict[str, OrderedDict[str, None]] = {}
         """By network, the uploads in the order of their last use."""
         self.held_bytes = 0
-        """Bytes of all uploads."""
+        """Bytes of all uploads here."""
 
     def __contains__(self, upload: str) -> bool:
         return upload in self._places
@@ -47,7 +50,7 @@ class UploadPlaces:
 
     @property
     def is_full(self) -> bool:
-        return len(self._places) >= self._most
+        return len(self._places) >= self._usage.room_for(self._most)
 
     def use(self, upload: str, size_bytes: int, now_s: float, network: str | None = None) -> None:
         """Record that an upload is used now and how many bytes it has. Without a `network` it stays in its own."""
@@ -68,6 +71,7 @@ class UploadPlaces:
         place = self._places[upload]
         self.held_bytes += size_bytes - place.size_bytes
         place.size_bytes = size_bytes
+        self._usage.set_uploads(len(self._places), self.held_bytes)
 
     def drop(self, upload: str) -> None:
         """Free the place of an upload that has ended. It may have none."""
@@ -75,6 +79,7 @@ class UploadPlaces:
         if place is not None:
             self.held_bytes -= place.size_bytes
             self._leave_network(upload, place.network)
+            self._usage.set_uploads(len(self._places), self.held_bytes)
 
     def recount(self, sizes: Mapping[str, int], now_s: float) -> None:
         """Correct the table: `sizes` has every upload with its bytes, those that are new here least recently used

@@ -6,6 +6,9 @@ their digest is; after a restart it goes on from there. Names are checked before
 
 How many there are at once is bounded (`upload_places`), and so are their bytes where the disk has a budget. Beginning
 one keeps nothing here, so those count that a request has brought bytes for, until they end, expire or are preempted.
+
+Each process of an instance has the uploads whose home it is (`upload_homes`), and has what it must record committed by
+the process that writes the catalog (`upload_commits`).
 """
 
 import asyncio
@@ -14,21 +17,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
-from crdt.change import Change
-from registry.catalog.catalog import Catalog
-from registry.catalog.content import (
-    UploadRow,
-    add_content,
-    all_uploads,
-    end_upload,
-    expired_uploads,
-    find_upload,
-    forget_ended_uploads,
-    save_upload,
-    upload_has_ended,
-)
-from registry.catalog.database import Transaction
-from registry.catalog.repository import link_blob
+from registry.catalog.content import UploadRow, all_uploads, expired_uploads, find_upload, upload_has_ended
+from registry.catalog.database import Reads
 from registry.errors import (
     BlobUploadUnknown,
     ChunkOutOfOrder,
@@ -46,7 +36,9 @@ from registry.storage.disk_budget import DiskBudget
 from registry.storage.ingest import RESERVE_BYTES, Ingest, RewindPoint
 from registry.storage.jobs import in_executor
 from registry.storage.resent import refusing_resent
+from registry.storage.shared_usage import OwnUsage
 from registry.storage.store import UPLOADS, BlobStore
+from registry.storage.upload_commits import Acknowledgement, FinishedUpload, UploadCommits
 from registry.storage.upload_hashes import Hasher, KeptHashes
 from registry.storage.upload_memory import UploadMemory
 from registry.storage.upload_places import UploadPlaces
@@ -72,12 +64,21 @@ class ClientGone(Exception):
 
 
 class Uploads:
-    """All uploads this instance owns. Requests for one upload take turns."""
+    """The uploads whose home this process is. Requests for one upload take turns."""
 
     def __init__(
-        self, catalog: Catalog, store: BlobStore, clock: Clock, places: UploadPlaces, budget: DiskBudget
+        self,
+        database: Reads,
+        store: BlobStore,
+        clock: Clock,
+        places: UploadPlaces,
+        budget: DiskBudget,
+        commits: UploadCommits,
+        usage: OwnUsage,
     ) -> None:
-        self._catalog = catalog
+        self._database = database
+        self._commits = commits
+        self._usage = usage
         self._store = store
         self._clock = clock
         self._hasher, self._kept, self.memory = Hasher(), KeptHashes(), UploadMemory()
@@ -91,42 +92,31 @@ class Uploads:
         """Sessions with an open file and no request at work, in the order of their last use."""
         self._expired_since: dict[UploadRow, float] = {}
         """The time, in steady seconds, since which an upload in its present state has looked too old."""
-        self.preempted = 0
-        """Uploads that were preempted since the start."""
+        self._at_work = 0
 
     def prepare(self) -> None:
         """Remove files of uploads of which nothing was ever acknowledged, and count the others."""
         disk = self._store.disk
         self._count_all()
         for name in disk.names(UPLOADS):
-            if find_upload(self._catalog.database, name) is None:
+            if self._is_home(name) and find_upload(self._database, name) is None:
                 disk.remove(f"{UPLOADS}/{name}")
 
     def has_bytes(self, upload: str) -> bool:
         """Return whether bytes were acknowledged of an upload that has not ended."""
-        return find_upload(self._catalog.database, upload) is not None
+        return find_upload(self._database, upload) is not None
 
     @property
     def at_work(self) -> bool:
-        """Return whether a request of an upload is under way, or has just ended so that another will follow."""
-        now_ms = self._clock.now_ms()
-        return any(one.is_at_work or now_ms - one.used_ms < IDLE_AFTER_MS for one in self._sessions.values())
+        """Return whether a request of an upload is under way at any process, or has just ended so that another will
+        follow."""
+        return self._usage.shared.uploads_at_work(self._clock.now_ms() - IDLE_AFTER_MS)
 
     def size(self, upload: str, repository: Repository) -> int:
         """Return how many bytes an upload has. Raises BlobUploadUnknown."""
         session = self._sessions.get(upload) or self._found(upload, repository)
         session.check_repository(repository)
         return session.size
-
-    @property
-    def count(self) -> int:
-        """Return how many uploads are under way."""
-        return len(self._places)
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of all uploads."""
-        return self._places.held_bytes
 
     def check_number(self) -> None:
         """Raise TooManyUploads while there may be no more and none may be preempted."""
@@ -163,7 +153,7 @@ class Uploads:
         body: AsyncIterator[bytes],
         span: ByteRange | None,
         network: str = "",
-    ) -> Change:
+    ) -> Acknowledgement:
         """Add a last body, check the whole against `digest`, publish it and link it to the repository.
 
         Raises DigestInvalid, after which the upload is as it was before this request, and all that `append` raises.
@@ -173,9 +163,11 @@ class Uploads:
             if await session.digest(algorithm_of(digest), before.size) != digest:
                 await (await session.open()).rewind(before)
                 raise DigestInvalid("the content has another digest", {"digest": digest})
-            change = await self._publish(session, digest)
+            checks = (await session.open()).checks.per_mib()
+            finished = FinishedUpload(session.id, session.repository, digest, session.size, checks)
+            acknowledgement = await self._commits.publish(finished)
             await self._end(session)
-            return change
+            return acknowledgement
 
     async def cancel(self, upload: str, repository: Repository) -> None:
         """Cancel an upload. Raises BlobUploadUnknown."""
@@ -191,13 +183,15 @@ class Uploads:
         for row in self._given_up(now_ms):
             await self._expire(row)
         self._count_all()
-        await self._catalog.database.write(lambda tx: forget_ended_uploads(tx, now_ms - 2 * EXPIRY_MS))
 
     def _given_up(self, now_ms: int) -> list[UploadRow]:
         now_s = self._clock.steady_s()
-        expired = expired_uploads(self._catalog.database, now_ms - EXPIRY_MS)
+        expired = [row for row in expired_uploads(self._database, now_ms - EXPIRY_MS) if self._is_home(row.id)]
         self._expired_since = {row: self._expired_since.get(row, now_s) for row in expired}
         return [row for row in expired if now_s - self._expired_since[row] >= EXPIRY_CONFIRMED_S]
+
+    def _is_home(self, upload: str) -> bool:
+        return self._usage.slot.is_home(upload)
 
     async def _expire(self, row: UploadRow) -> None:
         """Give up an upload that is still as `row` says. A request at work on it is not waited for: what that brings
@@ -207,7 +201,7 @@ class Uploads:
             return
         with suppress(BlobUploadUnknown):  # it has ended meanwhile
             async with self._turn(row.id, row.repository, takes_place=False) as session:
-                if find_upload(self._catalog.database, row.id) == row:
+                if find_upload(self._database, row.id) == row:
                     await self._discard(session)
 
     async def _session(
@@ -227,9 +221,9 @@ class Uploads:
         return session
 
     def _found(self, upload: str, repository: Repository) -> UploadSession:
-        if upload_has_ended(self._catalog.database, upload):
+        if upload_has_ended(self._database, upload):
             raise BlobUploadUnknown("this upload was finished, cancelled, or preempted by others")
-        row = find_upload(self._catalog.database, upload)
+        row = find_upload(self._database, upload)
         return UploadSession(self._store, self._hasher, self._kept, self.memory, upload, repository, row)
 
     def _next_to_preempt(self) -> str:
@@ -241,7 +235,8 @@ class Uploads:
                 return found
             self._none_before_s = now_s + SEARCH_INTERVAL_S
         raise TooManyUploads(
-            "this instance has as many uploads under way as it takes; push again in a while", {"uploads": self.count}
+            "this instance has as many uploads under way as it takes; push again in a while",
+            {"uploads": self._usage.shared.uploads},
         )
 
     def _may_be_preempted(self, upload: str, idle_s: float) -> bool:
@@ -262,14 +257,14 @@ class Uploads:
                 session.preempt()
                 async with session.lock:
                     return
-            row = find_upload(self._catalog.database, upload)
+            row = find_upload(self._database, upload)
             repository = session.repository if session is not None else row.repository if row is not None else None
             if repository is None:
                 self._places.drop(upload)
                 return
             with suppress(BlobUploadUnknown):  # it has ended meanwhile
                 await self.cancel(upload, repository)
-                self.preempted += 1
+                self._usage.count_preempted()
         finally:
             self._being_preempted.discard(upload)
 
@@ -279,7 +274,7 @@ class Uploads:
 
     def _count_all(self) -> None:
         """Count anew, since a request that was broken off may have ended its upload all the same."""
-        sizes = all_uploads(self._catalog.database)
+        sizes = {name: size for name, size in all_uploads(self._database).items() if self._is_home(name)}
         sizes |= {session.id: session.size for session in self._sessions.values()}
         self._places.recount(sizes, self._clock.steady_s())
 
@@ -288,6 +283,23 @@ class Uploads:
         self, upload: str, repository: Repository, network: str | None = None, takes_place: bool = True
     ) -> AsyncIterator[UploadSession]:
         """An upload for one request alone. Only here, what leaves it in an unknown state ends or forgets it."""
+        self._at_work += 1
+        self._publish_activity()
+        try:
+            async with self._own_turn(upload, repository, network, takes_place) as session:
+                yield session
+        finally:
+            self._at_work -= 1
+            self._publish_activity()
+
+    def _publish_activity(self) -> None:
+        last_idle = next(reversed(self._idle.values()), None)
+        self._usage.set_activity(self._at_work, last_idle.used_ms if last_idle is not None else 0)
+
+    @asynccontextmanager
+    async def _own_turn(
+        self, upload: str, repository: Repository, network: str | None, takes_place: bool
+    ) -> AsyncIterator[UploadSession]:
         while True:
             session = await self._session(upload, repository, network, takes_place)
             async with session.turn():
@@ -297,7 +309,8 @@ class Uploads:
                 try:
                     yield session
                 except (StorageFailed, DiskBudgetUsed, Preempted) as error:
-                    self.preempted += isinstance(error, Preempted)
+                    if isinstance(error, Preempted):
+                        self._usage.count_preempted()
                     await self._discard(session)
                     raise
                 except asyncio.CancelledError:
@@ -359,22 +372,6 @@ class Uploads:
         if end is not None and ingest.size != end:
             raise SizeInvalid("the body is shorter than its Content-Range")
 
-    async def _publish(self, session: UploadSession, digest: Digest) -> Change:
-        size, checks = session.size, (await session.open()).checks.per_mib()
-        now_ms = self._clock.now_ms()
-
-        def commit(tx: Transaction) -> Change:
-            add_content(tx, digest, size, checks, now_ms)
-            end_upload(tx, session.id, now_ms)
-            return link_blob(tx, self._catalog.documents, session.repository, digest, size, now_ms)
-
-        async with self._store.changing(digest):
-            # Also where the content is here already: what was just verified is intact, what is there may be corrupt.
-            await self._store.publish(session.path, digest)
-            change = await self._catalog.database.write(commit)
-        self._budget.on_blob_added(size)
-        return change
-
     async def _save(self, session: UploadSession) -> None:
         if not session.is_named:
             await in_executor(partial(self._store.disk.sync_directory, UPLOADS))  # else the file may be without a name
@@ -382,15 +379,14 @@ class Uploads:
         checks = (await session.open()).checks
         sha256 = checks.digest().partition(":")[2]
         row = UploadRow(session.id, session.repository, checks.size, sha256, self._clock.now_ms())
-        await self._catalog.database.write(lambda tx: save_upload(tx, row))
+        await self._commits.save(row)
         session.durable = row.size
 
     async def _discard(self, session: UploadSession) -> None:
         """End an upload and remove its file: that first, since on a full disk nothing else can be written."""
         await self._end(session)
         await self._store.remove(session.path)
-        now_ms = self._clock.now_ms()
-        await self._catalog.database.write(lambda tx: end_upload(tx, session.id, now_ms))
+        await self._commits.end(session.id)
 
     async def _end(self, session: UploadSession) -> None:
         """Close the file of an ended upload."""

@@ -10,7 +10,7 @@ from registry.catalog import schema
 from registry.storage.checks import ContentHashes
 from registry.storage.ingest import Ingest
 from registry.storage.store import BlobStore, content_path
-from registry.storage.uploads import Uploads
+from registry.storage.upload_commits import CatalogCommits, FinishedUpload
 
 
 def content_not_synced() -> AbstractContextManager[Any]:
@@ -41,21 +41,21 @@ def database_not_synced() -> Iterator[None]:
 
 def row_before_file() -> AbstractContextManager[Any]:
     """The catalog says that content is here before it is in its place."""
-    publish = Uploads._publish
+    publish = CatalogCommits.publish
 
-    async def hasty(self: Uploads, session: Any, digest: Any) -> Any:
+    async def hasty(self: CatalogCommits, upload: FinishedUpload) -> Any:
         store_publish, moves = self._store.publish, []
 
         async def later(path: str, digest: Any) -> None:
             moves.append((path, digest))
 
         with patch.object(self._store, "publish", later):
-            change = await publish(self, session, digest)
+            acknowledgement = await publish(self, upload)
         for path, at in moves:
             await store_publish(path, at)
-        return change
+        return acknowledgement
 
-    return patch.object(Uploads, "_publish", hasty)
+    return patch.object(CatalogCommits, "publish", hasty)
 
 
 def size_before_bytes() -> AbstractContextManager[Any]:

@@ -13,7 +13,7 @@ from collections import Counter
 
 import pytest
 
-from registry.http.oci.routes import parse_path
+from registry.http.oci.paths import parse_path
 from registry.oci.names import parse_repository
 from tests.support import images, nginx
 from tests.support.client import sha256

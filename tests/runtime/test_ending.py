@@ -1,16 +1,13 @@
 """What clients see of an instance that ends: an answer, or that nobody listens. A balancer asks another instance then,
 which it may not where a request was sent and nothing came back."""
 
-import asyncio
 import socket
 import threading
 import time
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 
-from registry.runtime.server import Server
 from tests.support.server import Server as Instance
 from tests.support.server import running_server
 
@@ -67,23 +64,3 @@ def ask_until_refused(server: Instance, kept: bool, seen: Counter[str]) -> None:
         if not kept or not is_answered or b"\r\nconnection: close\r\n" in answer:
             connection.close()
             connection = None
-
-
-class Direct:
-    """An application that answers at once."""
-
-    def direct(self, method, target, headers):
-        return b"content-length: 2\r\n", b"ok"
-
-
-async def test_what_readers_send_last_is_answered_and_ends_without_a_wait():
-    ours, theirs = socket.socketpair()
-    last = SimpleNamespace(accepted_for_s=0.0, close=lambda: server.adopt(theirs, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
-    server, grace_s = Server(Direct(), last), 20
-    server.finishes_until = asyncio.get_running_loop().time() + grace_s
-    server.should_exit = True
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        serving = asyncio.create_task(server.serve(sockets=[listening]))
-        await asyncio.wait_for(serving, grace_s / 2)
-    answer = ours.recv(1000).lower()
-    assert answer.startswith(b"http/1.1 200 ") and b"connection: close" in answer

@@ -11,16 +11,15 @@ from registry.catalog.catalog import Catalog
 from registry.errors import StorageFailed
 from registry.oci.names import Digest
 from registry.storage import content_mark, leftovers
-from registry.storage.disk_budget import DiskBudget
 from registry.storage.leftovers import Leftovers, Swept
+from registry.storage.shared_usage import SharedUsage
 from registry.storage.store import BlobStore, content_path
-from registry.storage.upload_places import UploadPlaces
-from registry.storage.uploads import Uploads
 from registry.telemetry.events import LogEvent
 from tests.storage.test_uploads import APP, CONTENT, DIGEST, MOST, body
 from tests.support.logs import recorded
 from tests.support.seams import StillClock, WatchedDisk
 from tests.support.stand_ins import MarkedOnly
+from tests.support.uploads import uploads_alone
 
 
 class Site:
@@ -37,8 +36,7 @@ class Site:
         await self.leftovers.begin()
         await self.catalog.start()
         self.catalog.database.attach(MarkedOnly(self.leftovers.mark))
-        places = UploadPlaces(MOST)
-        self.uploads = Uploads(self.catalog, self.store, self.clock, places, DiskBudget(0, places))
+        self.uploads = uploads_alone(self.catalog, self.store, self.clock, MOST, SharedUsage())
         return self
 
     def leave(self, content):

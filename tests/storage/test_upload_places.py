@@ -2,6 +2,8 @@
 
 import random
 
+from registry.storage.shared_usage import SharedUsage
+from registry.storage.upload_homes import ALONE
 from registry.storage.upload_places import IDLE_AFTER_S, UploadPlaces
 
 A, B = "192.0.2.0/24", "198.51.100.0/24"
@@ -12,7 +14,7 @@ def anything(upload, idle_s):
 
 
 def test_places_over_any_sequence_of_uses_keep_their_sums():
-    drawn, places, model = random.Random(1), UploadPlaces(100), {}
+    drawn, places, model = random.Random(1), UploadPlaces(100, SharedUsage().of(ALONE)), {}
     for step in range(5000):
         upload = f"u{drawn.randrange(60)}"
         if drawn.random() < 0.3:
@@ -32,7 +34,7 @@ def test_places_over_any_sequence_of_uses_keep_their_sums():
 
 
 def test_preemption_takes_from_the_network_with_the_most_what_is_idle_for_longest():
-    places = UploadPlaces(4)
+    places = UploadPlaces(4, SharedUsage().of(ALONE))
     for at_s, (upload, network) in enumerate([("b", B), ("a1", A), ("a2", A), ("a3", A)]):
         places.use(upload, 1, at_s, network)
     places.use("a1", 1, 9)
@@ -43,7 +45,7 @@ def test_preemption_takes_from_the_network_with_the_most_what_is_idle_for_longes
 
 
 def test_preemption_spares_those_between_two_requests_as_long_as_others_are_idle():
-    places = UploadPlaces(3)
+    places = UploadPlaces(3, SharedUsage().of(ALONE))
     places.use("b", 1, 0, B)
     for upload in ("a1", "a2"):
         places.use(upload, 1, 1, A)
@@ -52,7 +54,7 @@ def test_preemption_spares_those_between_two_requests_as_long_as_others_are_idle
 
 
 def test_an_upload_that_is_used_from_another_network_counts_there():
-    places = UploadPlaces(3)
+    places = UploadPlaces(3, SharedUsage().of(ALONE))
     for upload in ("u1", "u2", "u3"):
         places.use(upload, 1, 0)
     places.use("u1", 1, 1, A)

@@ -22,12 +22,12 @@ from registry.errors import (
 )
 from registry.oci.names import Digest, Repository
 from registry.oci.ranges import ByteRange
-from registry.storage.disk_budget import DiskBudget
 from registry.storage.ingest import RESERVE_BYTES
+from registry.storage.shared_usage import SharedUsage
 from registry.storage.store import BlobStore, content_path
-from registry.storage.upload_places import UploadPlaces
-from registry.storage.uploads import ClientGone, Uploads
+from registry.storage.uploads import ClientGone
 from tests.support.seams import StillClock, WatchedDisk
+from tests.support.uploads import uploads_alone
 
 APP = Repository("app")
 MOST = 20
@@ -59,9 +59,8 @@ class Site:
         self.catalog.database.attach(Unpublished())
         self.store = BlobStore(self.disk, self.catalog.database)
         self.store.prepare()
-        places = UploadPlaces(MOST)
-        self.budget = DiskBudget(0, places)
-        self.uploads = Uploads(self.catalog, self.store, self.clock, places, self.budget)
+        self.usage = SharedUsage()
+        self.uploads = uploads_alone(self.catalog, self.store, self.clock, MOST, self.usage)
         self.uploads.prepare()
         self.disk.calls.clear()
         self.catalog.database._writing.set_commit_hook(lambda: self.disk.note("commit", "") or False)
@@ -309,27 +308,27 @@ async def test_few_files_stay_open_however_many_uploads_were_begun(site, monkeyp
         site.clock.at_ms += 1
         await site.uploads.append(f"u{number:02}", APP, body(b"x"), None)
     assert sum(session.is_open for session in site.uploads._sessions.values()) <= 6
-    assert site.uploads.held_bytes == 20, "those that are closed are counted too"
+    assert site.usage.upload_bytes == 20, "those that are closed are counted too"
     assert await site.uploads.append("u00", APP, body(b"y"), None) == 2, "a closed one goes on"
 
 
 async def fill(site, name="u"):
     for number in range(MOST):
         await site.uploads.append(f"{name}{number}", APP, body(CONTENT[:1000]), None)
-    assert site.uploads.held_bytes == MOST * 1000
+    assert site.usage.upload_bytes == MOST * 1000
 
 
 async def test_uploads_when_there_are_as_many_as_there_may_be_preempt_the_one_idle_for_longest(site):
     await fill(site)
     await site.uploads.append("u0", APP, body(b"x"), None)
     await site.uploads.append("more", APP, body(CONTENT), None)
-    assert site.uploads.count == MOST and site.uploads.preempted == 1
+    assert site.usage.uploads == MOST and site.usage.preempted == 1
     assert len(site.disk.names("uploads")) == MOST, "the file of the other one is gone"
     with pytest.raises(BlobUploadUnknown):
         await site.uploads.append("u1", APP, body(b"x"), None)
     assert site.uploads.size("u0", APP) == 1001 and site.uploads.size("u2", APP) == 1000
     await site.uploads.finish("more", APP, DIGEST, body(), None)
-    assert site.uploads.held_bytes == (MOST - 1) * 1000 + 1
+    assert site.usage.upload_bytes == (MOST - 1) * 1000 + 1
 
 
 async def test_uploads_of_the_network_with_the_most_are_preempted_first(site):
@@ -356,7 +355,7 @@ async def test_an_upload_when_all_others_are_at_work_is_refused_and_no_longer_wh
     tasks = [
         asyncio.create_task(site.uploads.append(f"u{number}", APP, slow(number == 0), None)) for number in range(MOST)
     ]
-    while site.uploads.held_bytes < MOST * 1000:
+    while site.usage.upload_bytes < MOST * 1000:
         await asyncio.sleep(0)
     for _ in range(2):
         with pytest.raises(TooManyUploads) as refused:
@@ -368,13 +367,13 @@ async def test_an_upload_when_all_others_are_at_work_is_refused_and_no_longer_wh
     assert len(site.disk.names("uploads")) == MOST, "nothing was begun"
     site.clock.at_ms += 10_000
     progress.set()
-    while site.uploads.held_bytes < MOST * 1000 + len(CONTENT) - 1000:
+    while site.usage.upload_bytes < MOST * 1000 + len(CONTENT) - 1000:
         await asyncio.sleep(0)
     site.uploads.check_number()
     await site.uploads.finish("more", APP, DIGEST, body(CONTENT), None)
     with pytest.raises(TooManyUploads) as preempted:
         await tasks[1]
-    assert site.uploads.preempted == 1, "those at work are counted too"
+    assert site.usage.preempted == 1, "those at work are counted too"
     assert preempted.value.breaks_off
     stalled.set()
     assert await tasks[0] == len(CONTENT), "what makes progress is not preempted"
@@ -385,7 +384,7 @@ async def test_an_upload_when_all_others_are_at_work_is_refused_and_no_longer_wh
 async def test_many_new_uploads_at_once_preempt_one_each(site):
     await fill(site)
     await asyncio.gather(*(site.uploads.append(f"new{n}", APP, body(b"x"), None) for n in range(MOST // 2)))
-    assert site.uploads.count == MOST and site.uploads.preempted == MOST // 2
+    assert site.usage.uploads == MOST and site.usage.preempted == MOST // 2
     assert all(site.uploads.has_bytes(f"new{n}") for n in range(MOST // 2))
 
 
@@ -396,20 +395,20 @@ async def test_what_has_ended_or_is_of_another_repository_preempts_nothing(site)
     with pytest.raises(BlobUploadUnknown):
         await site.uploads.append("ended", APP, body(b"x"), None)
     await site.uploads.cancel("never begun", APP)
-    assert site.uploads.count == MOST and site.uploads.preempted == 0
+    assert site.usage.uploads == MOST and site.usage.preempted == 0
 
 
 async def test_uploads_are_counted_again_after_a_restart_and_end_when_they_expire(site, tmp_path):
     await fill(site)
     again = await Site(tmp_path / "data").open()
     again.clock.at_ms = site.clock.at_ms
-    assert again.uploads.held_bytes == MOST * 1000
+    assert again.usage.upload_bytes == MOST * 1000
     await again.uploads.append("more", APP, body(CONTENT), None)
-    assert again.uploads.count == MOST
+    assert again.usage.uploads == MOST
     for hours in (25, 1):
         again.clock.at_ms += hours * 3600 * 1000
         await again.uploads.tidy()
-    assert again.uploads.held_bytes == 0 and not again.disk.names("uploads")
+    assert again.usage.upload_bytes == 0 and not again.disk.names("uploads")
     await fill(again, "later")
 
 
@@ -417,7 +416,7 @@ async def test_asking_about_uploads_takes_no_place(site):
     await fill(site)
     for number in range(10):
         assert site.uploads.size(f"unheard-of-{number}", APP) == 0
-    assert site.uploads.count == MOST and site.uploads.preempted == 0
+    assert site.usage.uploads == MOST and site.usage.preempted == 0
 
 
 async def test_what_was_refused_or_broken_off_gives_its_place_back(site):
@@ -432,7 +431,7 @@ async def test_what_was_refused_or_broken_off_gives_its_place_back(site):
         with pytest.raises(StorageFailed):
             await site.uploads.append(f"failing-{number}", APP, body(CONTENT), None)
     site.disk.failing.clear()
-    assert site.uploads.held_bytes == 0
+    assert site.usage.upload_bytes == 0
     await fill(site)
 
 
@@ -445,7 +444,7 @@ async def test_a_request_that_brings_no_byte_keeps_nothing_and_no_place(site):
             await site.uploads.append(f"misplaced-{number}", APP, body(b"x"), ByteRange(5, 1))
         with pytest.raises(SizeInvalid):
             await site.uploads.append(f"short-{number}", APP, body(), ByteRange(0, 1))
-    assert site.uploads.count == 0 and not site.disk.names("uploads")
+    assert site.usage.uploads == 0 and not site.disk.names("uploads")
     assert site.catalog.database.row("SELECT COUNT(*) FROM uploads") == (0,)
     await site.uploads.finish("cut-0", APP, DIGEST, body(CONTENT), None)
     assert site.held()
@@ -454,19 +453,19 @@ async def test_a_request_that_brings_no_byte_keeps_nothing_and_no_place(site):
 async def test_a_client_that_leaves_keeps_the_place_of_what_it_brought(site):
     with pytest.raises(ClientGone):
         await site.uploads.append("u0", APP, body(CONTENT[:1000], gone=True), None)
-    assert site.uploads.held_bytes == 1000
+    assert site.usage.upload_bytes == 1000
     site.clock.at_ms += 100_000
     await site.uploads.tidy()
-    assert site.uploads.held_bytes == 1000, "closed, and still there"
+    assert site.usage.upload_bytes == 1000, "closed, and still there"
     await site.uploads.finish("u0", APP, DIGEST, body(CONTENT[1000:]), None)
-    assert site.uploads.held_bytes == 0
+    assert site.usage.upload_bytes == 0
 
 
 async def test_a_body_that_takes_the_last_room_ends_its_upload(site):
-    site.budget.limit_bytes = 1_000_000
+    site.uploads._budget.limit_bytes = 1_000_000
     with pytest.raises(DiskBudgetUsed):
         await site.uploads.append("u0", APP, body(*[CONTENT[:100_000]] * 20), None)
-    assert site.uploads.held_bytes == 0 and not site.disk.names("uploads")
+    assert site.usage.upload_bytes == 0 and not site.disk.names("uploads")
     await site.uploads.append("u1", APP, body(CONTENT[:100_000]), None)
 
 

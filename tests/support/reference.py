@@ -29,7 +29,9 @@ from registry.http.admin import tag_locations as replication
 from registry.http.admin.metrics import InstanceCollector
 from registry.http.admin.status_fields import MaintenanceTimes
 from registry.http.app import ADMIN_ACTIONS, INTERNAL
-from registry.http.oci.routes import HANDLERS, SUMMARIES, TEMPLATES
+from registry.http.oci.paths import TEMPLATES
+from registry.http.oci.routes import HANDLERS, SUMMARIES
+from registry.http.wire.process_relay import NoOtherProcess
 from registry.instance import Instance
 from registry.storage.backup_note import BackupNote
 from registry.telemetry.events import LogEvent
@@ -204,7 +206,7 @@ async def scraped() -> list[Metric]:
             done = MaintenanceTimes(0, 0, 0, BackupNote(0, 0, 0, 0, ""))
             return list(
                 InstanceCollector(
-                    http_context(instance, dict).admin, await instance.catalog.queries.counts(), done
+                    http_context(instance, dict, NoOtherProcess()).admin, await instance.catalog.queries.counts(), done
                 ).collect()
             )
         finally:

@@ -46,8 +46,15 @@ def open_upload_id(text: str, repository: Repository, keys: Sequence[bytes]) -> 
     mark, mac = rest[:1], rest[1:]
     if not any(hmac.compare_digest(mac.encode(), _mac(name, mark, repository, key).encode()) for key in keys):
         raise BlobUploadUnknown("there is no such upload")
-    owner, _ = _BODY.unpack(urlsafe_b64decode(name))
-    return UploadId(owner.hex(), name, mark == "b")
+    return UploadId(owner_of(name), name, mark == "b")
+
+
+def owner_of(name: str) -> str:
+    """Return the instance that an upload's name states. Raises ValueError for what is no such name."""
+    try:
+        return str(_BODY.unpack(urlsafe_b64decode(name))[0].hex())
+    except struct.error as error:
+        raise ValueError("no name of an upload") from error
 
 
 def _mac(name: str, mark: str, repository: Repository, key: bytes) -> str:

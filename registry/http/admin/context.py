@@ -43,8 +43,8 @@ from registry.ports import Bus, Clock, Disk
 from registry.settings.policy import Policy
 from registry.storage.leftovers import Leftovers
 from registry.storage.quarantine import Quarantine
+from registry.storage.shared_usage import SharedUsage
 from registry.storage.space import DiskSpace
-from registry.storage.uploads import Uploads
 from registry.telemetry.counters import PeerRequests, Traffic
 from registry.telemetry.log_limit import LogLimit
 from registry.telemetry.refusals import Refusals
@@ -121,7 +121,7 @@ class ProcessContext:
     """The metrics that the process adds."""
     traffic: Traffic
     refusals: Refusals
-    uploads: Uploads
+    usage: SharedUsage
     peer_requests: PeerRequests
     space: DiskSpace
 

@@ -107,10 +107,10 @@ def _state(admin: AdminContext, counts: Mapping[str, int]) -> Iterator[Metric]:
     yield _gauges("document_not_understood", first, "document", named)
     yield _gauge("content_blobs", "blobs on this disk", counts["blobs"])
     yield _gauge("content_bytes", "bytes of the blobs on this disk", counts["blob_bytes"])
-    yield _gauge("uploads", "uploads under way, as counted for --max-uploads", process.uploads.count)
+    yield _gauge("uploads", "uploads under way, as counted for --max-uploads", process.usage.uploads)
     preempted = "uploads that were preempted by new ones"
-    yield _counter("uploads_preempted", preempted, process.uploads.preempted)
-    yield _gauge("upload_bytes", "bytes of the uploads under way", process.uploads.held_bytes)
+    yield _counter("uploads_preempted", preempted, process.usage.preempted)
+    yield _gauge("upload_bytes", "bytes of the uploads under way", process.usage.upload_bytes)
 
 
 def _traffic(context: ProcessContext) -> Iterator[Metric]:
@@ -185,7 +185,7 @@ def _between_instances(admin: AdminContext) -> Iterator[Metric]:
     moved = "bytes of MiBs fetched from other instances for ranges, which concord_fetched_bytes_total includes"
     yield _counter("range_fetched_bytes", moved, ranges.fetched_bytes)
     yield _counter("range_corrupt_mibs", "MiBs fetched for ranges that did not have their digest", ranges.corrupt)
-    replaced = "times that a holder broke off, fell silent or was slow while it sent MiBs for ranges"
+    replaced = "times that a range went on at another holder, because one broke off, fell silent or was slow"
     yield _counter("range_holders_replaced", replaced, ranges.replaced)
     key = members.acceptance
     yield _gauge(

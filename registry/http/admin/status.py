@@ -76,7 +76,7 @@ async def status(admin: AdminContext, request: Request) -> Response:
             **counts,
             "not_understood": [found._asdict() for found in not_understood(catalog.database)],
             "not_understood_count": not_understood_count(catalog.database),
-            "uploads": process.uploads.count,
+            "uploads": process.usage.uploads,
             "cluster_key": {
                 "wrong": members.acceptance.is_wrong,
                 "accepted_by": members.acceptance.accepting,

@@ -1,7 +1,8 @@
 """The OCI distribution API (`/v2`).
 
 context          the collaborators of the handlers, by resource
-routes           the paths of the API (specification, "Endpoints")
+paths            the paths of the API, taken apart (specification, "Endpoints")
+routes           which handler answers a path and a method
 blobs            pulling, mounting and deleting blobs
 uploads          pushing blobs, at whichever instance a request arrives
 repeatable       an upload's body on its way to another instance, which may have to be sent again

@@ -3,13 +3,12 @@
 A handler is given the context of its resource and calls its collaborators directly. `registry.app` builds the contexts.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from crdt.change import Change
-from registry.catalog.catalog import Catalog
-from registry.catalog.database import Database
+from registry.catalog.database import Database, Reads
 from registry.catalog.documents import Documents
 from registry.catalog.queries import Queries
 from registry.cluster.membership.decommission import Decommission
@@ -22,10 +21,12 @@ from registry.cluster.rpc.client import PeerClient
 from registry.cluster.transfer.blob_reader import BlobReader
 from registry.cluster.transfer.locator import Locator
 from registry.http.drain_state import DrainState
+from registry.http.wire.process_relay import ProcessRelay
 from registry.oci.names import Repository
 from registry.ports import Clock
 from registry.storage.disk_budget import DiskBudget
 from registry.storage.manifest_memory import ManifestMemoryBudget
+from registry.storage.upload_homes import ProcessSlot
 from registry.storage.uploads import Uploads
 from registry.telemetry.refusals import Refusals
 
@@ -89,19 +90,31 @@ class ManifestContext:
 
 
 @dataclass(frozen=True, slots=True)
-class UploadContext:
-    """For uploads."""
+class OwnUploadContext:
+    """For uploads whose home this process is, the primary or a worker."""
 
-    blobs: BlobContext
-    """For mounts, which upload requests may ask for."""
-    replication: RepositoryReplication
-    catalog: Catalog
-    clock: Clock
     uploads: Uploads
+    clock: Clock
     budget: DiskBudget
     drain: DrainState
-    keys: Sequence[bytes]
-    """The keys that seal ids of uploads; the first seals new ones."""
+    slot: ProcessSlot
+    instance: Callable[[], str]
+    """Returns the id of this instance, which owns these uploads."""
+    keys: Callable[[], Sequence[bytes]]
+    """Returns the keys that seal ids of uploads; the first seals new ones."""
+    database: Reads
+    refusals: Refusals
+    relay: ProcessRelay
+    """The way to the homes of other uploads."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadContext:
+    """For uploads of any instance."""
+
+    own: OwnUploadContext
+    blobs: BlobContext
+    """For mounts, which upload requests may ask for."""
     members: Members
     peers: PeerClient
 

@@ -1,9 +1,9 @@
 """The requests that a worker answers: manifests and blobs that are on this disk and checked, and pages of tags.
 
 Several processes may serve one data directory. The primary runs the instance: it writes, gossips and keeps content. The
-workers answer reads from committed rows and content files, which are most requests, and hand every other connection
-over to the primary (`runtime.handover`). Invariant: this code waits for no other process and changes nothing. It
-records what the primary has to know, and the worker reports that periodically.
+workers answer reads from committed rows and content files, which are most requests (`http.worker_app`). Invariant: this
+code waits for no other process and changes nothing. It records what the primary has to know, and the worker reports
+that periodically.
 """
 
 from collections.abc import AsyncGenerator
@@ -23,7 +23,7 @@ from registry.errors import OciError
 from registry.http.oci.answers import StreamResponse
 from registry.http.oci.conditions import evaluate_conditions
 from registry.http.oci.multipart import GAP_BYTES, Pieces, assembled
-from registry.http.oci.routes import PREFIX, TEMPLATES
+from registry.http.oci.paths import PREFIX, TEMPLATES
 from registry.http.wire.exchange import Exchange
 from registry.http.wire.fast_path import FastPath, Headers, plain_path
 from registry.oci.names import Digest, parse_digest, parse_repository

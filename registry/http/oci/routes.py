@@ -1,75 +1,20 @@
-"""The paths of the OCI distribution API ("Endpoints").
-
-Repository names contain slashes, so a path is read from its end: what stands before `/manifests/…`, `/blobs/…`,
-`/blobs/uploads/…`, `/tags/list` or `/referrers/…` is the name, whatever it consists of.
-"""
+"""The routes of the OCI distribution API: which handler answers a path and a method, and what is checked before."""
 
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from registry.catalog.queries import KIND
+from registry.catalog.queries import KIND, document_name
 from registry.catalog.understanding import require_understood
 from registry.errors import NameUnknown, Unsupported
 from registry.http.oci import blobs, manifests, referrers, tags, uploads
 from registry.http.oci.answers import JsonResponse
-from registry.http.oci.context import OciContext
+from registry.http.oci.context import OciContext, OwnUploadContext
+from registry.http.oci.paths import API_VERSION, Path
 from registry.http.wire.browsers import refuse_posts_of_other_sites
 from registry.oci.names import parse_digest, parse_repository
-
-PREFIX = "/v2/"
-API_VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
-
-
-TEMPLATES = {
-    "base": "/v2/",
-    "catalog": "/v2/_catalog",
-    "tags": "/v2/<name>/tags/list",
-    "referrers": "/v2/<name>/referrers/<digest>",
-    "manifest": "/v2/<name>/manifests/<reference>",
-    "blob": "/v2/<name>/blobs/<digest>",
-    "uploads": "/v2/<name>/blobs/uploads/",
-    "upload": "/v2/<name>/blobs/uploads/<id>",
-    "": "other",
-}
-"""Path templates by resource, which label metrics."""
-
-
-class Path(NamedTuple):
-    """A parsed path of the API."""
-
-    resource: str
-    """base, catalog, tags, referrers, manifest, blob, uploads or upload; empty where the API has no such path."""
-    name: str
-    reference: str
-
-
-def parse_path(path: str) -> Path:
-    """Parse a path. Names and references are not checked."""
-    rest = path.removeprefix(PREFIX) if path != "/v2" else ""
-    if not rest:
-        return Path("base", "", "")
-    if rest == "_catalog":
-        return Path("catalog", "", "")
-    match rest.rsplit("/", 2):
-        case [name, "tags", "list"]:
-            return Path("tags", name, "")
-        case [name, "manifests", reference]:
-            return Path("manifest", name, reference)
-        case [name, "referrers", reference]:
-            return Path("referrers", name, reference)
-        case [name, "blobs", "uploads"]:
-            return Path("uploads", name, "")
-        case [name, "blobs", reference]:
-            return Path("blob", name, reference)
-        case [name, "uploads", ""] if name.endswith("/blobs"):
-            return Path("uploads", name.removesuffix("/blobs"), "")
-        case [name, "uploads", reference] if name.endswith("/blobs"):
-            return Path("upload", name.removesuffix("/blobs"), reference)
-    return Path("", "", "")
-
 
 Handler = Callable[[OciContext, Request, Path], Awaitable[Response]]
 
@@ -187,6 +132,23 @@ async def answer(context: OciContext, request: Request, path: Path) -> Response:
     with context.decommission.writing(), context.refusals.noting(path.name, request.method):
         _require_understood(context, path)
         return await handler(context, request, path)
+
+
+async def relayed(context: OciContext, path: Path, scope: Scope, receive: Receive, send: Send) -> bool:
+    """Relay a request for an upload to the process that is its home. Return False where this process is."""
+    return await uploads.relayed(context.uploads, path, scope, receive, send)
+
+
+async def answer_own_upload(context: OwnUploadContext, request: Request, path: Path) -> Response:
+    """Answer a request for an upload whose home this process is, which may be a worker. Raises OciError."""
+    if request.method == "POST":
+        refuse_posts_of_other_sites(request.headers)
+    with context.refusals.noting(path.name, request.method):
+        repository = parse_repository(path.name)
+        require_understood(context.database, document_name(repository))
+        if path.resource == "uploads":
+            return await uploads.begin_own(context, request, repository)
+        return await uploads.continue_own(context, request, repository, path.reference)
 
 
 def _require_understood(context: OciContext, path: Path) -> None:

@@ -4,6 +4,9 @@ The instance that began an upload owns it: it keeps the bytes, and the upload's 
 another instance is forwarded to the owner once, as a stream. If the owner does not answer, the instance that received
 the request adopts an upload without bytes. For an upload with bytes it waits a moment for an owner that is restarting,
 answers 503 while the owner may come back, and at last 404, on which clients begin again.
+
+Within an instance of several processes, one process is the home of an upload (`storage.upload_homes`). It handles the
+requests, and other processes relay them to it (`serving_slot`).
 """
 
 import asyncio
@@ -12,11 +15,19 @@ from typing import Literal, NamedTuple, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from registry.cluster.membership.members import Member
 from registry.cluster.rpc.client import SessionRefused
 from registry.cluster.rpc.messages import ForwardedUploadRequest, ForwardedUploadResponse
-from registry.cluster.rpc.upload_tokens import RANDOM_SIZE, UploadId, new_upload_name, open_upload_id, seal_upload_id
+from registry.cluster.rpc.upload_tokens import (
+    RANDOM_SIZE,
+    UploadId,
+    new_upload_name,
+    open_upload_id,
+    owner_of,
+    seal_upload_id,
+)
 from registry.errors import (
     BlobUploadInvalid,
     BlobUploadUnknown,
@@ -27,13 +38,15 @@ from registry.errors import (
 )
 from registry.event_loop.now import now_s
 from registry.http.oci.blobs import mount_blob
-from registry.http.oci.context import UploadContext
+from registry.http.oci.context import OwnUploadContext, UploadContext
+from registry.http.oci.paths import Path
 from registry.http.oci.repeatable import RepeatableBody
 from registry.http.wire.request import CutOffByEnd, body_stream, content_range, number
 from registry.oci.names import ALGORITHMS, Digest, Repository, parse_digest, parse_repository
 from registry.oci.ranges import ByteRange
 from registry.ports import PeerUnreachable
 from registry.settings.trusted_proxies import client_network
+from registry.storage.upload_homes import PRIMARY_SLOT
 from registry.storage.uploads import ClientGone
 
 OWNER_TIMEOUT_S = 30.0
@@ -63,7 +76,13 @@ async def begin(context: UploadContext, request: Request, repository: Repository
         digest = parse_digest(query["mount"])
         if await _mount(context, repository, digest, query.get("from", "")):
             return _created_response(repository, digest)
-    elif query.get("digest-algorithm", "sha256") not in ALGORITHMS:
+    return await begin_own(context.own, request, repository)
+
+
+async def begin_own(context: OwnUploadContext, request: Request, repository: Repository) -> Response:
+    """POST of a blob that is not mounted. This process becomes the upload's home."""
+    query = request.query_params
+    if "mount" not in query and query.get("digest-algorithm", "sha256") not in ALGORITHMS:
         raise BlobUploadInvalid(
             "unsupported digest-algorithm: expected one of the supported algorithms", {"supported": sorted(ALGORITHMS)}
         )
@@ -93,17 +112,12 @@ async def _mount(context: UploadContext, repository: Repository, digest: Digest,
 
 async def continue_upload(context: UploadContext, request: Request, repository: Repository, upload_id: str) -> Response:
     """PATCH, PUT, GET, HEAD and DELETE of an upload."""
-    upload = open_upload_id(upload_id, repository, context.keys)
-    digest = parse_digest(request.query_params.get("digest", "")) if request.method == "PUT" else None
-    has_body = request.method in ("PATCH", "PUT")
-    span = content_range(request) if has_body else None
-    method = cast(Method, "GET" if request.method == "HEAD" else request.method)
-    network = client_network(request.scope)
-    wanted = UploadRequest(method, repository, upload, digest, span, body_stream(request), network)
-    if upload.owner == context.catalog.instance_id:
-        return await handle_upload_request(context, wanted)
+    own, wanted = context.own, _parsed(context.own, request, repository, upload_id)
+    upload, has_body = wanted.upload, wanted.method in ("PATCH", "PUT")
+    if upload.owner == own.instance():
+        return await handle_upload_request(own, wanted)
     owner = context.members.get(upload.owner)
-    is_adoptable = not upload.has_bytes and (span is None or span.first == 0)
+    is_adoptable = not upload.has_bytes and (wanted.span is None or wanted.span.first == 0)
     if owner is not None and (owner.reachable or (upload.has_bytes and owner.may_be_restarting)):
         body = RepeatableBody(wanted.body)
         try:
@@ -117,11 +131,47 @@ async def continue_upload(context: UploadContext, request: Request, repository: 
                 raise _owner_error(owner) from None
             wanted = wanted._replace(body=body.pieces())
     if is_adoptable:
-        return await handle_upload_request(context, wanted._replace(upload=_new_upload(context)))
+        return await handle_upload_request(own, wanted._replace(upload=_new_upload(own)))
     raise _owner_error(owner)
 
 
-async def handle_upload_request(context: UploadContext, wanted: UploadRequest) -> Response:
+async def continue_own(context: OwnUploadContext, request: Request, repository: Repository, upload_id: str) -> Response:
+    """PATCH, PUT, GET, HEAD and DELETE of an upload whose home this process is."""
+    return await handle_upload_request(context, _parsed(context, request, repository, upload_id))
+
+
+def _parsed(context: OwnUploadContext, request: Request, repository: Repository, upload_id: str) -> UploadRequest:
+    upload = open_upload_id(upload_id, repository, context.keys())
+    digest = parse_digest(request.query_params.get("digest", "")) if request.method == "PUT" else None
+    span = content_range(request) if request.method in ("PATCH", "PUT") else None
+    method = cast(Method, "GET" if request.method == "HEAD" else request.method)
+    return UploadRequest(method, repository, upload, digest, span, body_stream(request), client_network(request.scope))
+
+
+def serving_slot(context: OwnUploadContext, path: Path, method: str, query: bytes) -> int:
+    """Return the slot of the process that handles a request for an upload, by its path. The primary handles what needs
+    other instances. Whether the id is valid is for that process to see."""
+    slot = context.slot
+    if path.resource == "uploads":
+        return slot.number if method == "POST" and b"mount=" not in query else PRIMARY_SLOT
+    try:
+        upload = path.reference.partition(".")[0]
+        return slot.home_of(upload) if owner_of(upload) == context.instance() else PRIMARY_SLOT
+    except ValueError:
+        return PRIMARY_SLOT
+
+
+async def relayed(context: UploadContext, path: Path, scope: Scope, receive: Receive, send: Send) -> bool:
+    """Relay a request for an upload to the process that is its home. Return False where this process is."""
+    own = context.own
+    slot = serving_slot(own, path, scope["method"], scope["query_string"])
+    if slot == own.slot.number:
+        return False
+    await own.relay.relay(slot, scope, receive, send)
+    return True
+
+
+async def handle_upload_request(context: OwnUploadContext, wanted: UploadRequest) -> Response:
     """Handle a request for an upload that this instance owns."""
     uploads, name = context.uploads, wanted.upload.name
     if wanted.upload.has_bytes and not uploads.has_bytes(name):
@@ -132,10 +182,10 @@ async def handle_upload_request(context: UploadContext, wanted: UploadRequest) -
             return _upload_response(context, wanted.repository, name, size, 202)
         if wanted.method == "PUT":
             assert wanted.digest is not None, "a PUT has a digest"
-            change = await uploads.finish(
+            acknowledged = await uploads.finish(
                 name, wanted.repository, wanted.digest, wanted.body, wanted.span, wanted.network
             )
-            await context.replication.await_acknowledgements(change)
+            await acknowledged()
             return _created_response(wanted.repository, wanted.digest)
         if wanted.method == "DELETE":
             await uploads.cancel(name, wanted.repository)
@@ -182,13 +232,13 @@ def _owner_error(owner: Member | None) -> BlobUploadUnknown | UploadUnreachable:
     return UploadUnreachable("the instance that has this upload's bytes does not answer", detail)
 
 
-def _new_upload(context: UploadContext) -> UploadId:
-    own = context.catalog.instance_id
-    return UploadId(own, new_upload_name(own, context.clock.entropy(RANDOM_SIZE)), False)
+def _new_upload(context: OwnUploadContext) -> UploadId:
+    own = context.instance()
+    return UploadId(own, new_upload_name(own, context.slot.at_home(context.clock.entropy(RANDOM_SIZE))), False)
 
 
-def _upload_headers(context: UploadContext, repository: Repository, name: str, size: int) -> dict[str, str]:
-    upload_id = seal_upload_id(name, size > 0, repository, context.keys[0])
+def _upload_headers(context: OwnUploadContext, repository: Repository, name: str, size: int) -> dict[str, str]:
+    upload_id = seal_upload_id(name, size > 0, repository, context.keys()[0])
     return {
         "Location": f"/v2/{repository}/blobs/uploads/{upload_id}",
         "Range": f"0-{max(size - 1, 0)}",
@@ -196,7 +246,7 @@ def _upload_headers(context: UploadContext, repository: Repository, name: str, s
     }
 
 
-def _upload_response(context: UploadContext, repository: Repository, name: str, size: int, status: int) -> Response:
+def _upload_response(context: OwnUploadContext, repository: Repository, name: str, size: int, status: int) -> Response:
     return Response(status_code=status, headers=_upload_headers(context, repository, name, size))
 
 

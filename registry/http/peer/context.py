@@ -23,7 +23,7 @@ from registry.cluster.rpc.key_acceptance import KeyAcceptance
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.sessions import SeenRequests
 from registry.cluster.transfer.blob_reader import BlobReader
-from registry.http.oci.context import UploadContext
+from registry.http.oci.context import OwnUploadContext
 from registry.ports import Clock, PeerTransport
 from registry.storage.store import BlobStore
 from registry.telemetry.counters import PeerRequests
@@ -84,7 +84,7 @@ class PeerContext:
     access: AccessContext
     documents: DocumentContext
     content: ContentContext
-    uploads: UploadContext
+    uploads: OwnUploadContext
     database: Database
     decommission: Decommission
     refusals: Refusals

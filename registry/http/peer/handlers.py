@@ -43,6 +43,7 @@ from registry.http.oci.answers import StreamResponse, error_response
 from registry.http.oci.uploads import UploadRequest, handle_upload_request
 from registry.http.peer.context import AccessContext, ContentContext, PeerContext
 from registry.http.peer.procedures import PROCEDURES, AuthenticatedRequest, RequestRefused
+from registry.http.peer.relayed_uploads import upload_response
 from registry.http.wire.request import body_stream, number, small_body
 from registry.oci.names import Digest, parse_digest, parse_repository
 from registry.oci.ranges import ByteRange, parse_single_range
@@ -224,8 +225,8 @@ async def _upload(context: PeerContext, request: Request, authenticated: Authent
     forwarded = msgspec.msgpack.decode(_unpacked(authenticated.parameters), type=m.ForwardedUploadRequest)
     try:
         repository = parse_repository(forwarded.repository)
-        upload = open_upload_id(forwarded.upload, repository, uploads.keys)
-        if upload.owner != uploads.catalog.instance_id:
+        upload = open_upload_id(forwarded.upload, repository, uploads.keys())
+        if upload.owner != uploads.instance():
             raise BlobUploadUnknown("this upload was begun at another instance")
         require_understood(context.database, document_name(repository))
         digest = parse_digest(forwarded.digest) if forwarded.digest is not None else None
@@ -235,7 +236,11 @@ async def _upload(context: PeerContext, request: Request, authenticated: Authent
         body, network = body_stream(request), forwarded.network
         wanted = UploadRequest(forwarded.method, repository, upload, digest, span, body, network)
         with context.decommission.writing(), context.refusals.noting(repository, forwarded.method):
-            response = await handle_upload_request(uploads, wanted)
+            home = uploads.slot.home_of(upload.name)
+            if home == uploads.slot.number:
+                response = await handle_upload_request(uploads, wanted)
+            else:
+                response = await upload_response(uploads.relay, home, wanted, forwarded.upload)
     except OciError as error:
         response = error_response(error)
     headers = {name: value for name, value in response.headers.items() if name != "content-length"}

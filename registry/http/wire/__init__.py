@@ -8,5 +8,6 @@ request     reading requests: bodies in time, headers, numbers
 exchange    one request and its answer, measured as they pass
 sending     one bound on answers in memory while they are sent
 fast_path   manifests, small blobs and pages of tags, answered without a task
+process_relay  the way to the other processes of this instance
 browsers    requests that a web page makes a browser send, refused
 """

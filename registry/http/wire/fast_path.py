@@ -23,7 +23,7 @@ from registry.catalog.understanding import NO_OTHER_BLOCKS, blocking_all
 from registry.errors import OciError
 from registry.http.oci.answers import list_page
 from registry.http.oci.conditions import blob_headers, content_headers
-from registry.http.oci.routes import API_VERSION, PREFIX, TEMPLATES, Path, parse_path
+from registry.http.oci.paths import API_VERSION, PREFIX, TEMPLATES, Path, parse_path
 from registry.oci.names import Digest, Repository, algorithm_of, digest_of, is_tag, parse_digest, parse_repository
 from registry.ports import Clock
 from registry.storage.checked import Corrupt

@@ -88,20 +88,16 @@ class BoundedProtocol(HttpToolsProtocol):
     _unread_bytes = 0
     _read_timer: asyncio.TimerHandle | None = None
 
-    def __init__(
-        self, *arguments: Any, received: bytes = b"", closes_after_response: bool = False, **named: Any
-    ) -> None:
-        """`received` arrived before the connection was handed over. `closes_after_response` allows one more request."""
+    def __init__(self, *arguments: Any, closes_after_response: bool = False, **named: Any) -> None:
+        """`closes_after_response` allows one more request."""
         super().__init__(*arguments, **named)
         self._closes_after_response = closes_after_response
-        self._pending = bytearray(received)
+        self._pending = bytearray()
         """Received bytes that the parser has not been given."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(LingeringTransport(transport, self._has_unread))
         self._set_deadline()
-        if self._pending:
-            self.loop.call_soon(self._resume)  # uvloop reads after this whatever is paused in it
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._clear_deadline()

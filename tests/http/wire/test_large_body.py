@@ -17,7 +17,8 @@ from registry.http.wire.large_body import (
     BufferPool,
     LargeBody,
 )
-from registry.runtime.server import NoHandovers, Server
+from registry.http.wire.protocol import BoundedProtocol
+from registry.runtime.server import Server
 
 
 class BodyListener:
@@ -131,10 +132,18 @@ class Counting:
 
 
 def loaded(app):
-    server = Server(app, NoHandovers())
+    server = Server(app)
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     return server
+
+
+async def accept(server, connection, data):
+    """Serve a connection on which `data` comes at once."""
+    settings = {"config": server.config, "server_state": server.server_state, "app_state": server.lifespan.state}
+    protocol = BoundedProtocol(**settings)
+    await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, connection)
+    protocol.data_received(data)
 
 
 async def test_nothing_is_kept_of_a_connection_that_is_reset():
@@ -144,7 +153,7 @@ async def test_nothing_is_kept_of_a_connection_that_is_reset():
         ours = socket.create_connection(listening.getsockname())
         theirs, _ = listening.accept()
     theirs.setblocking(False)
-    server.adopt(theirs, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await accept(server, theirs, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     reader, writer = await asyncio.open_connection(sock=ours)
     await reader.readuntil(b"\r\n\r\n")
     (connection,) = server.server_state.connections
@@ -175,7 +184,7 @@ async def flood(length):
         theirs, _ = listening.accept()
     theirs.setblocking(False)
     ours.setblocking(False)
-    server.adopt(theirs, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % length + bytes(200_000))
+    await accept(server, theirs, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % length + bytes(200_000))
     sent, silent = 0, 0
     while sent < most and silent < 20:
         try:
@@ -192,7 +201,10 @@ async def flood(length):
 async def test_a_body_that_has_come_whole_with_its_head_is_given_whole(behind):
     server = loaded(Counting())
     ours, theirs = socket.socketpair()
-    server.adopt(theirs, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n" + bytes(300_000) + behind)
+    theirs.setblocking(False)
+    await accept(
+        server, theirs, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n" + bytes(300_000) + behind
+    )
     reader, writer = await asyncio.open_connection(sock=ours)
     for expected in (b" 300000", b"      0") if behind else (b" 300000",):
         await reader.readuntil(b"\r\n\r\n")

@@ -1,0 +1,57 @@
+"""The paths of the OCI distribution API ("Endpoints").
+
+Repository names contain slashes, so a path is read from its end: what stands before `/manifests/…`, `/blobs/…`,
+`/blobs/uploads/…`, `/tags/list` or `/referrers/…` is the name, whatever it consists of.
+"""
+
+from typing import NamedTuple
+
+PREFIX = "/v2/"
+API_VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
+
+TEMPLATES = {
+    "base": "/v2/",
+    "catalog": "/v2/_catalog",
+    "tags": "/v2/<name>/tags/list",
+    "referrers": "/v2/<name>/referrers/<digest>",
+    "manifest": "/v2/<name>/manifests/<reference>",
+    "blob": "/v2/<name>/blobs/<digest>",
+    "uploads": "/v2/<name>/blobs/uploads/",
+    "upload": "/v2/<name>/blobs/uploads/<id>",
+    "": "other",
+}
+"""Path templates by resource, which label metrics."""
+
+
+class Path(NamedTuple):
+    """A parsed path of the API."""
+
+    resource: str
+    """base, catalog, tags, referrers, manifest, blob, uploads or upload; empty where the API has no such path."""
+    name: str
+    reference: str
+
+
+def parse_path(path: str) -> Path:
+    """Parse a path. Names and references are not checked."""
+    rest = path.removeprefix(PREFIX) if path != "/v2" else ""
+    if not rest:
+        return Path("base", "", "")
+    if rest == "_catalog":
+        return Path("catalog", "", "")
+    match rest.rsplit("/", 2):
+        case [name, "tags", "list"]:
+            return Path("tags", name, "")
+        case [name, "manifests", reference]:
+            return Path("manifest", name, reference)
+        case [name, "referrers", reference]:
+            return Path("referrers", name, reference)
+        case [name, "blobs", "uploads"]:
+            return Path("uploads", name, "")
+        case [name, "blobs", reference]:
+            return Path("blob", name, reference)
+        case [name, "uploads", ""] if name.endswith("/blobs"):
+            return Path("uploads", name.removesuffix("/blobs"), "")
+        case [name, "uploads", reference] if name.endswith("/blobs"):
+            return Path("upload", name.removesuffix("/blobs"), reference)
+    return Path("", "", "")

@@ -1,0 +1,138 @@
+"""The ASGI application of a worker: answers reads of what is here, and uploads, and relays every other request.
+
+Reads are answered from committed rows and content files (`http.oci.read_only`), under the read lease. Uploads are
+received here by the process that is their home; the primary commits them. Every other request is relayed to the
+primary, which answers it (`runtime.relay`).
+"""
+
+import asyncio
+from typing import Protocol
+
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from registry.cluster.replication.read_lease import READ_WAIT_S
+from registry.errors import NotCurrent, OciError
+from registry.event_loop.now import now_s
+from registry.http.app import API
+from registry.http.failures import Failures, cut_off
+from registry.http.oci.answers import CutOff, StreamResponse, error_response
+from registry.http.oci.context import OwnUploadContext
+from registry.http.oci.paths import PREFIX, TEMPLATES, Path, parse_path
+from registry.http.oci.read_only import ReadOnlyApp
+from registry.http.oci.routes import answer_own_upload
+from registry.http.oci.uploads import serving_slot
+from registry.http.wire.exchange import Exchange
+from registry.http.wire.fast_path import Headers
+from registry.ports import Clock
+from registry.settings.trusted_proxies import TrustedProxies
+from registry.storage.upload_homes import PRIMARY_SLOT
+from registry.telemetry.log_limit import LogLimit
+from registry.telemetry.request_ids import RequestIds
+
+LEASE_POLL_S = 0.003
+_UPLOAD_METHODS = {"uploads": ("POST",), "upload": ("PATCH", "PUT", "GET", "HEAD", "DELETE")}
+_BODY_HEADERS = (b"content-length", b"transfer-encoding")
+
+
+class LeaseRequests(Protocol):
+    """The way to ask the primary for the read lease."""
+
+    def request_lease(self) -> None:
+        """Let the primary know that a read waits for the read lease."""
+
+
+class WorkerApp:
+    """The application of one worker."""
+
+    def __init__(
+        self,
+        reading: ReadOnlyApp,
+        uploads: OwnUploadContext,
+        primary: LeaseRequests,
+        clock: Clock,
+        proxies: TrustedProxies,
+        logs_requests: bool,
+    ) -> None:
+        self._reading = reading
+        self._uploads = uploads
+        self._relay = uploads.relay
+        self._primary = primary
+        self._clock = clock
+        self._proxies = proxies
+        self._logs_requests = logs_requests
+        self._ids = RequestIds(clock)
+        self._failures, self._cut_offs = Failures(clock), LogLimit(clock)
+        self.needs_primary = 0
+        """The number of requests under way that the primary takes part in."""
+
+    def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
+        """Return a response by the fast path, as `App.direct` does."""
+        return self._reading.direct(method, target, headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._answer(scope, receive, send)
+        except OciError as error:  # of a relay, or for want of the lease: no answer has begun
+            await error_response(error)(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        stream = await self._stream(scope)
+        if stream is not None:
+            try:
+                await self._reading.serve(stream, scope, receive, send)
+            except asyncio.CancelledError:
+                if not self._uploads.drain.draining:
+                    raise
+                raise CutOff("this instance has ended") from None
+            return
+        path = parse_path(scope["path"]) if scope["path"].startswith(PREFIX) else None
+        self.needs_primary += 1
+        try:
+            if path is not None and scope["method"] in _UPLOAD_METHODS.get(path.resource, ()):
+                await self._upload(path, scope, receive, send)
+            else:
+                await self._relay.relay(PRIMARY_SLOT, scope, receive, send)
+        finally:
+            self.needs_primary -= 1
+
+    async def _stream(self, scope: Scope) -> StreamResponse | None:
+        """Return a response that sends content of this disk, under the read lease; None for any other request. Raises
+        NotCurrent."""
+        method, target, headers = scope["method"], scope["raw_path"], scope["headers"]
+        if method not in ("GET", "HEAD") or not target.startswith(API):
+            return None
+        await self._await_lease()
+        has_body = any(name in _BODY_HEADERS for name, _ in headers)
+        if has_body or scope["query_string"] or scope["http_version"] != "1.1":
+            return None
+        return self._reading.stream(method, target, headers)
+
+    async def _await_lease(self) -> None:
+        """Wait for the read lease. Raises NotCurrent."""
+        lease = self._reading.lease
+        if lease.allows_read():
+            return
+        until = now_s() + READ_WAIT_S
+        self._primary.request_lease()
+        while not lease.allows_read():
+            if now_s() > until:
+                raise NotCurrent("this instance cannot tell whether it is current: its primary process is busy")
+            await asyncio.sleep(LEASE_POLL_S)
+
+    async def _upload(self, path: Path, scope: Scope, receive: Receive, send: Send) -> None:
+        context, query = self._uploads, scope["query_string"]
+        slot = serving_slot(context, path, scope["method"], query)
+        if slot != context.slot.number or b"ns=" in query:
+            await self._relay.relay(slot if slot != context.slot.number else PRIMARY_SLOT, scope, receive, send)
+            return
+        self._proxies.resolve(scope)
+        exchange = Exchange(scope, receive, send, self._ids.of(scope["headers"]), self._clock)
+        request = Request(scope, exchange.receive)
+        traffic = self._reading.traffic
+        with exchange.counted(traffic, TEMPLATES[path.resource], self._logs_requests, self._cut_offs):
+            try:
+                response = await self._failures.answered(request, answer_own_upload(context, request, path))
+                await response(scope, exchange.receive, exchange.send)
+            except asyncio.CancelledError:
+                await cut_off(context.drain, scope, exchange)
