@@ -5,6 +5,7 @@ over the MiB that another one is slow with; the first to bring it wins. Without 
 """
 
 import asyncio
+from collections import Counter
 
 from registry.event_loop.now import now_s
 
@@ -86,25 +87,24 @@ class RangeSchedule:
         """Begin the next run of a holder, one of `holders`: at most a fair share of the MiBs that no other sends."""
         under_way = {mib for run in self._runs.values() for mib in run.missing}
         free = [mib for mib in self._awaited if mib not in under_way]
-        most = min(RUN_MIBS, -(-len(free) // max(holders, 1)))
-        mibs = free[:1]
-        for mib in free[1:most]:
-            if mib != mibs[-1] + 1:
-                break
-            mibs.append(mib)
-        return self._begin(holder, mibs) if mibs else None
+        return self._begin(holder, free[: min(RUN_MIBS, -(-len(free) // max(holders, 1)))])
 
     def second_run(self, holder: str) -> Run | None:
-        """Begin a run of the MiB that another holder is too slow with."""
+        """Begin a run of what another holder is too slow with, unless a third one is at it."""
         bound_s = max(SLOW_S, SLOWER * self._pace_s.get(holder, 0.0))
-        first = [run.missing[0] for run in self._runs.values() if run.missing]
+        senders = Counter(mib for run in self._runs.values() for mib in run.missing)
         for run in self._runs.values():
-            if run.missing and first.count(run.missing[0]) == 1 and run.is_slow(bound_s):
-                return self._begin(holder, run.missing[:1])
+            lacking = [mib for mib in run.missing if mib in self._awaited and senders[mib] == 1]
+            if lacking and run.is_slow(bound_s):
+                return self._begin(holder, lacking)
         return None
 
-    def _begin(self, holder: str, mibs: list[int]) -> Run:
-        run = self._runs[holder] = Run(mibs)
+    def _begin(self, holder: str, mibs: list[int]) -> Run | None:
+        """Begin a run of the first of these MiBs and of those that are adjacent to it."""
+        adjacent = [mib for number, mib in enumerate(mibs) if mib == mibs[0] + number]
+        if not adjacent:
+            return None
+        run = self._runs[holder] = Run(adjacent)
         return run
 
     def end(self, holder: str) -> None:
