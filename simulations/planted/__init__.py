@@ -106,6 +106,7 @@ PLANTED = [
     Planted("referrers lost", meaning.referrers_lost, (), 6),
     Planted("range one too far", network.range_one_too_far, ("reset-in-body",), 12, chosen=_BROKEN),
     Planted("MiB unchecked", ranges.mib_unchecked, ("flipped-bit",), 12, chosen=_SMALL),
+    Planted("range of what is not verified", ranges.range_of_what_is_not_verified, ("flipped-bit",), 40, chosen=_SMALL),
     Planted("range off by one", ranges.range_off_by_one, (), 3, chosen=_SMALL),
     Planted("snapshot of too much", documents.snapshot_of_too_much, (), 12, chosen=(*_SMALL, ("executor_s", 0.015))),
     Planted("body not deposited", absence.body_not_deposited, (), 12, ("eu", "us"), _LOST),

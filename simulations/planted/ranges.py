@@ -4,6 +4,7 @@ from unittest.mock import patch
 
 import registry.cluster.transfer.range_reader as range_reader_module
 from registry.cluster.transfer.chunk_digests import ChunkDigests
+from registry.cluster.transfer.transfer import Transfer
 from registry.oci.ranges import ByteRange
 from simulations.planted.bug import Bug
 
@@ -11,6 +12,11 @@ from simulations.planted.bug import Bug
 def mib_unchecked() -> Bug:
     """A MiB that a holder sent is passed on whatever it is."""
     return patch.object(ChunkDigests, "matches", lambda self, mib, data: True)
+
+
+def range_of_what_is_not_verified() -> Bug:
+    """A range that is read from a transfer of the whole ends before the digest of the whole matches."""
+    return patch.object(Transfer, "readable_of", lambda self, end: min(self.readable, end))
 
 
 def range_off_by_one() -> Bug:

@@ -34,7 +34,7 @@ WHOLE_BYTES = 256 * KIB
 """Content up to this size is received as a whole before the answer begins, so that corrupt content is a clean error."""
 TRIES = 4
 NEAR_FACTOR = 2
-"""A range is read from a transfer under way that has at most so many times its bytes to receive until its end."""
+"""A range is read from a transfer under way that has at most so many times its bytes to receive."""
 NOTE_AGAIN_MS = to_ms(HOUR_S)
 MAX_UNREPAIRED = 10_000
 REPAIRS_AT_ONCE = 64
@@ -131,11 +131,11 @@ class BlobReader:
 
     def _reads_ranges(self, digest: Digest, size: int, part: ByteRange, rest: ByteRange) -> bool:
         """Return whether the rest of a range is to be read from the MiBs that it is in; not where a transfer of the
-        whole is under way that has about as much to receive until its end."""
+        whole is under way that has about as much to receive: the range does not end before all of that is verified."""
         if not self.ranges.serves(digest, size, part):
             return False
         transfer = self._transfers.under_way(digest)
-        return transfer is None or rest.end - transfer.readable > NEAR_FACTOR * rest.length
+        return transfer is None or size - transfer.readable > NEAR_FACTOR * rest.length
 
     async def _read_range(
         self, digest: Digest, size: int, uploader: str | None, part: ByteRange, following: Sequence[ByteRange]

@@ -3,9 +3,10 @@
 However many clients wait for a content, it is fetched once, into a file of its own; readers are served from the file as
 it grows, and its first bytes from memory meanwhile. When a holder fails, the transfer continues with another holder
 from the same offset. Invariant: content that does not match its digest is never kept, and readers get the last byte
-only once the digest matches, so a reader of a bad transfer is cut off. Readers do not wait for the disk to make it
-durable, since no client was promised that it stays here. A client that disconnects does not end the transfer for the
-others. Where a quarantined copy exists, its intact MiBs are taken from it, and only the rest from holders.
+of their range only once the digest matches, so a reader of a bad transfer is cut off. Readers do not wait for the disk
+to make it durable, since no client was promised that it stays here. A client that disconnects does not end the
+transfer for the others. Where a quarantined copy exists, its intact MiBs are taken from it, and only the rest from
+holders.
 """
 
 import asyncio
@@ -83,6 +84,13 @@ class Transfer:
         written = self.ingest.written if self.ingest is not None else 0
         return self.size if self.verified else min(max(written, len(self.head)), max(self.size - 1, 0))
 
+    def readable_of(self, end: int) -> int:
+        """Return up to where a reader of bytes before `end` may read: not to its last byte before all is verified."""
+        return min(self.readable, end if self.verified else end - 1)
+
+    def _has_more(self, offset: int, end: int) -> bool:
+        return self.readable_of(end) > offset
+
     def begins(self, head: bytes) -> None:
         """Keep the first bytes for waiting readers."""
         self.head = head
@@ -116,12 +124,12 @@ class Transfer:
         try:
             end = min(offset + size, self.size)
             while offset < end:
-                await self.until(offset + 1)
+                await self._wait(partial(self._has_more, offset, end))
                 if self.kept:
                     return
                 if self.failure is not None or self.ingest is None:
                     raise self.failure or TransferFailed("the transfer is over")
-                wanted = min(end, self.readable) - offset
+                wanted = self.readable_of(end) - offset
                 piece: bytes | bytearray = self.head[offset : offset + wanted]
                 if not piece:
                     piece = await self._read_back(self.ingest.file, offset, min(wanted, READ_BYTES))

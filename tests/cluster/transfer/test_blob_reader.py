@@ -137,6 +137,29 @@ async def test_the_first_bytes_are_read_before_they_are_written(site):
     await pieces.aclose()
 
 
+@pytest.mark.parametrize("part", [ByteRange(0, 1), ByteRange(5, 30)])
+async def test_a_range_does_not_end_before_the_whole_is_verified(site, part):
+    """It would end cleanly, though the bytes may be wrong."""
+    transfer = Transfer(DIGEST, len(CONTENT), None)
+    transfer.ingest = Ingest(site.disk, site.disk.create("fetch"), ContentHashes(), transfer.moved)
+    await transfer.ingest.write(CONTENT)
+    await transfer.ingest.flush()
+    received = bytearray()
+
+    async def read():
+        async for piece in transfer.read(*part):
+            received.extend(piece)
+
+    task = asyncio.ensure_future(read())
+    await asyncio.sleep(0.05)
+    assert received == CONTENT[part.first : part.end - 1] and not task.done()
+    transfer.verified = True
+    transfer.moved()
+    await task
+    assert received == CONTENT[part.first : part.end]
+    await transfer.ingest.close()
+
+
 async def test_first_bytes_that_could_not_be_written_are_hashed(site):
     """They may have been given out: who goes on from another holder could come to a clean end behind wrong bytes."""
     transfer = Transfer(DIGEST, len(CONTENT), None)
