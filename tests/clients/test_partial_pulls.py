@@ -25,6 +25,8 @@ graphroot = "{directory}/storage"
 [storage.options]
 pull_options = {{enable_partial_images = "true", use_hard_links = "false", ostree_repos = ""}}
 """
+PEERS = "/_concord/peer"
+"""The route under which instances count what they send to each other."""
 FILES, FILE_BYTES = 30, 300_000
 """podman 4.3.1 fails to compress some other sizes (\"short write\")."""
 CHANGED, CHANGED_BYTES = (3, 11, 17, 26), 20_000
@@ -43,11 +45,11 @@ class Podman:
     def run(self, *words: str) -> str:
         return run(["podman", *words], env=self._environment)
 
-    def build(self, version: int, seed: int) -> str:
+    def build(self, version: int, seed: int, count: int = FILES) -> str:
         """Make a local image. Answers its name. Images of another seed share nothing: of a layer that a registry has
         already, podman forgets that it is chunked."""
         drawn = random.Random(seed)
-        files = [drawn.randbytes(FILE_BYTES) for _ in range(FILES)]
+        files = [drawn.randbytes(FILE_BYTES) for _ in range(count)]
         for number in CHANGED if version > 1 else ():
             files[number] = drawn.randbytes(CHANGED_BYTES)
         with tarfile.open(self._directory / "root.tar", "w") as tar:
@@ -93,10 +95,10 @@ def sites(tmp_path_factory):
         yield cluster
 
 
-def sent_bytes(server) -> float:
-    """Bytes of blobs that were sent to clients."""
-    said = server.client.get("/metrics").body.decode()
-    found = re.findall(r'^concord_sent_bytes_total\{.*route="/v2/<name>/blobs/<digest>".*\} (\S+)$', said, re.MULTILINE)
+def sent_bytes(server, route: str = "/v2/<name>/blobs/<digest>") -> float:
+    """Bytes of blobs that were sent to clients, or what was sent at another route."""
+    text = server.client.get("/metrics").body.decode()
+    found = re.findall(rf'^concord_sent_bytes_total\{{.*route="{route}".*\}} (\S+)$', text, re.MULTILINE)
     return sum(map(float, found))
 
 
@@ -116,3 +118,27 @@ def test_of_a_new_version_podman_is_sent_what_differs(podman, sites, repository,
     moved = sent_bytes(pulled_at) - before
     assert podman.digests(pulled) == expected
     assert CHANGED_BYTES * len(CHANGED) < moved < whole / 20, (moved, whole)
+
+
+MANY_FILES = 200
+
+
+def test_a_holder_sends_a_fraction_too(podman, sites, repository):
+    """The new version is at another instance alone, which sends the MiBs with what differs, and not the layer."""
+    eu, us = sites
+    images = [podman.build(version, seed=7, count=MANY_FILES) for version in (1, 2)]
+    expected = podman.digests(images[1])
+    for version, image in enumerate(images, 1):
+        podman.push(image, f"{eu.address}/{repository}:v{version}")
+    podman.run("rmi", "--all", "--force")
+    sites.wait_agreed()
+    before = sent_bytes(eu, PEERS)
+    podman.pull(f"{us.address}/{repository}:v1")
+    full = sent_bytes(eu, PEERS) - before
+    whole = sum(part["size"] for part in eu.client.get(f"/v2/{repository}/manifests/v2").json()["layers"])
+    assert full >= whole
+    before = sent_bytes(eu, PEERS)
+    pulled = podman.pull(f"{us.address}/{repository}:v2")
+    moved = sent_bytes(eu, PEERS) - before
+    assert podman.digests(pulled) == expected
+    assert CHANGED_BYTES * len(CHANGED) < moved < full / 5, (moved, full)
