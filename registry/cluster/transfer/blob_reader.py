@@ -72,24 +72,31 @@ class BlobReader:
             task.cancel()
 
     async def read(
-        self, digest: Digest, size: int, writer: int, part: ByteRange, following: Sequence[ByteRange] = ()
+        self,
+        digest: Digest,
+        size: int,
+        writer: int,
+        part: ByteRange,
+        following: Sequence[ByteRange] = (),
+        is_range: bool = False,
     ) -> Pieces:
         """Yield a range of a content that `writer` has linked, wherever it is; passed through where it has no room
-        here. The ranges of `following` are read next. Raises ContentUnreachable, TransferFailed, StorageFailed;
+        here. The ranges of `following` are read next; `is_range` of what a client has asked for as a range. Raises ContentUnreachable, TransferFailed, StorageFailed;
         SizeDiffers, before the first piece, where the content has another size.
 
         It tries several times, since corrupt content is repaired meanwhile and then read here.
         """
         offset, end = part.first, part.first + part.length
         transfer: Transfer | None = None
-        no_room, received, by_ranges = False, None, True
+        no_room, received = False, None
+        by_ranges = self.ranges.serves(digest, size, part, is_range)
         for _ in range(TRIES):
             try:
                 pieces = self._held(digest, ByteRange(offset, end - offset), size)
                 if pieces is None:
                     uploader = self._catalog.queries.instance_of(writer)
                     rest = ByteRange(offset, end - offset)
-                    if by_ranges and self._reads_ranges(digest, size, part, rest):
+                    if by_ranges and not self._is_nearly_here(digest, size, rest):
                         pieces = self._read_range(digest, size, uploader, rest, following)
                     elif no_room or not self._transfers.fits(digest, size):
                         pieces = self._transfers.through(digest, size, uploader, offset, end, received)
@@ -129,13 +136,11 @@ class BlobReader:
                 return
         raise TransferFailed("the content was found corrupt here again after every repair")
 
-    def _reads_ranges(self, digest: Digest, size: int, part: ByteRange, rest: ByteRange) -> bool:
-        """Return whether the rest of a range is to be read from the MiBs that it is in; not where a transfer of the
-        whole is under way that has about as much to receive: the range does not end before all of that is verified."""
-        if not self.ranges.serves(digest, size, part):
-            return False
+    def _is_nearly_here(self, digest: Digest, size: int, rest: ByteRange) -> bool:
+        """Return whether a transfer of the whole is under way that has about as much to receive as the rest of a range
+        has: the range does not end before all of it is verified."""
         transfer = self._transfers.under_way(digest)
-        return transfer is None or size - transfer.readable > NEAR_FACTOR * rest.length
+        return transfer is not None and size - transfer.readable <= NEAR_FACTOR * rest.length
 
     async def _read_range(
         self, digest: Digest, size: int, uploader: str | None, part: ByteRange, following: Sequence[ByteRange]
@@ -158,10 +163,10 @@ class BlobReader:
             return False
         return await self.ranges.is_possible(digest, size, self._catalog.queries.instance_of(writer))
 
-    async def open(self, digest: Digest, size: int, writer: int, part: ByteRange) -> Pieces:
+    async def open(self, digest: Digest, size: int, writer: int, part: ByteRange, is_range: bool = False) -> Pieces:
         """Return what `read` yields, with the first piece read, so that failures there show before the answer begins.
         Raises what `read` raises."""
-        return await with_first_piece(self.read(digest, size, writer, part))
+        return await with_first_piece(self.read(digest, size, writer, part, is_range=is_range))
 
     async def open_held(self, digest: Digest, part: ByteRange) -> Pieces | None:
         """Return a range of a content from this disk alone, its first piece read; None when it is

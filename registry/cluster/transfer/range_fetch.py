@@ -129,6 +129,8 @@ class RangeFetch:
     async def _find(self) -> None:
         """Bring in holders as they are needed, until the fetch ends or fails."""
         while self.failure is None:
+            while not self._is_needed:
+                await self._changed.wait()
             self._left_out.clear()
             found = self._holders.locator.holders(self.digest, uploader=self._uploader)
             async with aclosing(found) as holders:
@@ -139,6 +141,11 @@ class RangeFetch:
                         self._workers[member.instance] = asyncio.create_task(self._work(member))
                         await self._until_more_are_needed()
             await self._until_search_is_needed()
+
+    @property
+    def _is_needed(self) -> bool:
+        """True if a reader waits for a MiB, or for the digests of the MiBs."""
+        return not self._schedule.is_empty or not self.chunk_digests.size_bytes
 
     def _finder_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -163,9 +170,8 @@ class RangeFetch:
         if any(self._left_out.values()) or is_here or await self._holders.locator.quarantined_holders(self.digest):
             self._fail(WholeNeeded())
             return
-        is_needed = not self._schedule.is_empty or not self.chunk_digests.size_bytes
         has_waited = not self._holders.members.all() or self._schedule.idle_s >= self._holders.wait_s
-        if is_needed and has_waited:
+        if has_waited and self._is_needed:
             whereabouts = self._holders.locator.whereabouts(self._uploader)
             detail = {"digest": self.digest, "instance": self._uploader}
             self._fail(ContentUnreachable(f"{self.digest} cannot be fetched now: {whereabouts}", detail))

@@ -28,6 +28,8 @@ LINGER_S = 1.0
 """Time for which a fetch waits for another reader: the parts of one answer are read one after the other."""
 MAX_SIZE_BYTES = 64 * GIB
 """Larger content is transferred whole: its digests of MiBs take more than 2 MiB."""
+SHARED_BYTES = 64 * MIB
+"""From this size on, holders share also a range that is in all MiBs."""
 MAX_STATEMENTS_BYTES = 8 * MIB
 
 
@@ -50,17 +52,19 @@ class RangeReader:
         self.corrupt = 0
         """MiBs that did not have their digest."""
         self.replaced = 0
-        """Times that another holder took over, from one that broke off, fell silent, or was slow."""
+        """Times that a holder broke off, fell silent or was slow, so that its MiBs were asked of another one."""
 
     def close(self) -> None:
         for fetch in list(self._readers):
             self._end(fetch)
 
-    def serves(self, digest: Digest, size: int, part: ByteRange) -> bool:
-        """Return whether a range of a content is to be read from MiBs: not where it is in all of them."""
+    def serves(self, digest: Digest, size: int, part: ByteRange, is_range: bool = False) -> bool:
+        """Return whether a range of a content is to be read from MiBs: not where it is in all of them, unless the
+        content is large and its client has asked for a range (`is_range`)."""
         is_whole = part.first < CHECK_SPAN_BYTES and part.end > (size - 1) // CHECK_SPAN_BYTES * CHECK_SPAN_BYTES
         stated = self._statements.get((digest, size))
         is_disputed = stated is not None and stated.is_disputed
+        is_whole = is_whole and not (is_range and size >= SHARED_BYTES)
         return part.length > 0 and not is_whole and size <= MAX_SIZE_BYTES and not is_disputed
 
     async def is_possible(self, digest: Digest, size: int, uploader: str | None) -> bool:

@@ -185,7 +185,7 @@ def _between_instances(admin: AdminContext) -> Iterator[Metric]:
     moved = "bytes of MiBs fetched from other instances for ranges, which concord_fetched_bytes_total includes"
     yield _counter("range_fetched_bytes", moved, ranges.fetched_bytes)
     yield _counter("range_corrupt_mibs", "MiBs fetched for ranges that did not have their digest", ranges.corrupt)
-    replaced = "times that a range went on at another holder, because one broke off, fell silent or was slow"
+    replaced = "times that a holder broke off, fell silent or was slow while it sent MiBs for ranges"
     yield _counter("range_holders_replaced", replaced, ranges.replaced)
     key = members.acceptance
     yield _gauge(

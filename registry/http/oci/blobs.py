@@ -113,9 +113,10 @@ async def _content(context: BlobContext, digest: Digest, row: BlobRow, selected:
         selected = whole_blob(digest, row.size)
     contents, part = context.blob_reader, ByteRange(selected.first, selected.length)
     if selected.length <= WHOLE_BYTES:
-        pieces = [piece async for piece in contents.read(digest, row.size, row.writer, part)]
-        return Response(b"".join(pieces), selected.status, selected.headers)
-    return StreamResponse(await contents.open(digest, row.size, row.writer, part), selected.status, selected.headers)
+        body = b"".join([piece async for piece in contents.read(digest, row.size, row.writer, part)])
+        return Response(body, selected.status, selected.headers)
+    pieces = await contents.open(digest, row.size, row.writer, part, is_range=selected.status == 206)
+    return StreamResponse(pieces, selected.status, selected.headers)
 
 
 async def _parts(
