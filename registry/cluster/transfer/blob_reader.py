@@ -81,8 +81,9 @@ class BlobReader:
         is_range: bool = False,
     ) -> Pieces:
         """Yield a range of a content that `writer` has linked, wherever it is; passed through where it has no room
-        here. The ranges of `following` are read next; `is_range` of what a client has asked for as a range. Raises ContentUnreachable, TransferFailed, StorageFailed;
-        SizeDiffers, before the first piece, where the content has another size.
+        here. The ranges of `following` are read next; `is_range` is True if a client has asked for a range. Raises
+        ContentUnreachable, TransferFailed, StorageFailed; SizeDiffers, before the first piece, where the content has
+        another size.
 
         It tries several times, since corrupt content is repaired meanwhile and then read here.
         """
