@@ -14,7 +14,7 @@ from registry.cluster.rpc.client import PeerClient, PeerRefused
 from registry.cluster.transfer.chunk_digests import DIGEST_BYTES, ChunkDigests
 from registry.cluster.transfer.distrust import Distrust
 from registry.cluster.transfer.locator import Locator
-from registry.cluster.transfer.range_schedule import RangeSchedule, Run
+from registry.cluster.transfer.range_schedule import RangeSchedule, Run, Stream
 from registry.cluster.transfer.transfer import TransferFailed
 from registry.errors import ContentUnreachable
 from registry.oci.names import Digest
@@ -35,6 +35,8 @@ STALL_TIMEOUT_S = 10.0
 CHECK_INTERVAL_S = 0.5
 """Time between two looks for holders that are slow."""
 MAX_HOLDERS = 4
+STREAMS = 2
+"""Requests at once to one holder, so that one is under way while the next one travels there."""
 
 
 class WholeNeeded(Exception):
@@ -192,8 +194,14 @@ class RangeFetch:
         """Fetch from one holder until it fails or the fetch ends."""
         try:
             if self.chunk_digests.is_stated_by(member.instance) or await self._agrees(member):
-                while await self._take_part(member):
-                    pass
+                streams = [asyncio.create_task(self._read(member, number)) for number in range(STREAMS)]
+                try:
+                    ended, _ = await asyncio.wait(streams, return_when=asyncio.FIRST_COMPLETED)
+                    for task in ended:
+                        task.result()
+                finally:
+                    for task in streams:
+                        task.cancel()
         finally:
             self._left_out.setdefault(member.instance, False)
             self._workers.pop(member.instance, None)
@@ -225,17 +233,21 @@ class RangeFetch:
         self._notify()
         return True
 
-    async def _take_part(self, member: Member) -> bool:
-        """Fetch the next MiBs from a holder. Return whether it is to go on."""
-        run = self._schedule.next_run(member.instance, len(self._workers))
+    async def _read(self, member: Member, number: int) -> None:
+        while await self._take_part(member, (member.instance, number)):
+            pass
+
+    async def _take_part(self, member: Member, stream: Stream) -> bool:
+        """Fetch the next MiBs by a stream of a holder. Return whether it is to go on."""
+        run = self._schedule.next_run(stream, STREAMS * len(self._workers))
         if run is None:
-            run = self._schedule.second_run(member.instance)
+            run = self._schedule.second_run(stream)
             self._receiver.replaced += run is not None
         if run is None:
             await self._wait(CHECK_INTERVAL_S)
             return self.failure is None
         try:
-            return await self._receive(member, run)
+            return await self._receive(member, stream, run)
         except (PeerUnreachable, TimeoutError) as error:
             self._receiver.replaced += 1
             log.info(
@@ -247,9 +259,9 @@ class RangeFetch:
             )
             return False
         finally:
-            self._schedule.end(member.instance)
+            self._schedule.end(stream)
 
-    async def _receive(self, member: Member, run: Run) -> bool:
+    async def _receive(self, member: Member, stream: Stream, run: Run) -> bool:
         """Receive a run of MiBs from a holder. Return whether all of them came and were right."""
         first = run.missing[0] * CHECK_SPAN_BYTES
         end = min((run.missing[-1] + 1) * CHECK_SPAN_BYTES, self.size)
@@ -277,7 +289,7 @@ class RangeFetch:
                     self._receiver.corrupt += 1
                     self._holders.distrust.note_wrong_bytes([member], self.digest)
                     return False
-                if self._schedule.received(member.instance, run, data):
+                if self._schedule.received(stream, run, data):
                     self._receiver.take(self.digest, mib, data)
                     self._notify()
         return True

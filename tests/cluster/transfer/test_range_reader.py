@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from contextlib import aclosing, asynccontextmanager
 from types import SimpleNamespace
 
@@ -44,7 +45,7 @@ class Holder:
         self.size = SIZE
         self.asked = []
         self.sent_bytes = 0
-        self.pause_s = 0.0
+        self.pause_s = self.distance_s = 0.0
         self.breaks_after = None
         self.is_silent = False
 
@@ -90,6 +91,7 @@ class Cluster:
         holder = self.all[member.instance]
         first, last = map(int, headers[0][1].removeprefix("bytes=").split("-"))
         holder.asked.append((first, last))
+        await asyncio.sleep(holder.distance_s)
         yield SimpleNamespace(status=206, chunks=lambda: holder.chunks(first, last + 1))
 
 
@@ -155,6 +157,16 @@ async def test_two_holders_share_the_work():
     ranges.close()
 
 
+async def test_requests_to_a_distant_holder_overlap():
+    """Of 24 MiB in runs of 4, each of which takes 0.1 s to arrive, two are under way at once."""
+    holder = Holder("a")
+    holder.distance_s, begun = 0.1, time.monotonic()
+    ranges, _ = reader(holder)
+    assert await read(ranges, 1, SIZE - 2) == CONTENT[1:-1]
+    assert time.monotonic() - begun < 0.9 * 0.1 * len(holder.asked)
+    ranges.close()
+
+
 async def test_a_small_range_asks_one_holder():
     holders = [Holder("a"), Holder("b")]
     ranges, _ = reader(*holders)
@@ -195,7 +207,7 @@ async def test_a_corrupt_mib_of_the_only_holder_ends_the_answer_before_it():
     with pytest.raises(ContentUnreachable):
         async for piece in ranges.read(DIGEST, SIZE, None, ByteRange(MIB, 4 * MIB), ()):
             received += piece
-    assert received == CONTENT[MIB : 3 * MIB]
+    assert len(received) <= 2 * MIB and CONTENT[MIB:].startswith(received)
     ranges.close()
 
 
