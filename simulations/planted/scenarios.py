@@ -8,7 +8,8 @@ from unittest.mock import patch
 from simulations.checkers.readiness import LOOK_S
 from simulations.faults.members import leave_one
 from simulations.simulation import Simulation
-from simulations.workload.client import Client
+from simulations.workload.client import SCRATCH, Client
+from simulations.workload.cold_ranges import ColdRanges
 from simulations.workload.images import ALL_IMAGES
 
 TOLD_S = 6.5
@@ -45,6 +46,18 @@ async def pull_after_a_gap(simulation: Simulation) -> None:
     await _push(work, simulation, "lib")
     await asyncio.sleep(TOLD_S)
     await work.pull_manifest(cluster.nodes[1], "app", "v1")
+
+
+async def pull_range_of_wrong_bytes(simulation: Simulation) -> None:
+    """Pull a range that is in all MiBs of a blob from another site, while bits change on the way."""
+    first, second = simulation.cluster.nodes
+    work = await _begin(simulation)
+    blob = random.Random(0).randbytes(900)
+    await work.upload(first, SCRATCH, blob)
+    await asyncio.sleep(TOLD_S)
+    simulation.disturbances.note()
+    simulation.cluster.packet_simulator.flips = 1.0
+    await ColdRanges(work, random.Random(0), simulation.violations.report).pull(second, blob, [(1, 898)])
 
 
 async def leave_unheard(simulation: Simulation) -> None:

@@ -5,10 +5,11 @@ Every byte of every answer is compared with the blob.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from simulations.checkers import Violation
 from simulations.checkers.answers import check_ranges
+from simulations.node import Node
 from simulations.workload.client import SCRATCH, Client
 from simulations.workload.images import digest_of
 
@@ -32,16 +33,17 @@ class ColdRanges:
             if not await client.upload(rng.choice(client.places()), SCRATCH, blob):
                 return
         for _ in range(rng.randint(2, 5)):
-            await self._pull(blob)
+            await self.pull(rng.choice(client.places()), blob, self._draw(len(blob)))
         digest = digest_of(blob)
         path, node = f"/v2/{SCRATCH}/blobs/{digest}", rng.choice(client.places())
         await client.ask("delete blob", node, "DELETE", path, repository=SCRATCH, digest=digest)
 
-    async def _pull(self, blob: bytes) -> None:
-        ranges, digest = self._draw(len(blob)), digest_of(blob)
+    async def pull(self, node: Node, blob: bytes, ranges: Sequence[tuple[int, int]]) -> None:
+        """Pull ranges of a blob, by their first and last bytes."""
+        digest = digest_of(blob)
         header = "bytes=" + ",".join(f"{first}-{last}" for first, last in ranges)
         answer = await self._client.ask(
-            "pull range", self._rng.choice(self._client.places()), "GET", f"/v2/{SCRATCH}/blobs/{digest}",
+            "pull range", node, "GET", f"/v2/{SCRATCH}/blobs/{digest}",
             headers={"Range": header}, repository=SCRATCH, reference=header, digest=digest,
         )  # fmt: skip
         if answer is not None and answer.status == 206:
