@@ -15,6 +15,7 @@ from tests.support.server import Cluster, Server, running_cluster, running_serve
 
 settings.register_profile("laptop", deadline=None)
 settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("fast", max_examples=settings.default.max_examples // 5, deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "laptop")
 
 LONGEST = ("tests/deployment/test_image.py", "tests/clients/test_balanced_site.py", "tests/clients/test_chaos.py")

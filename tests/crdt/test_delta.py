@@ -23,7 +23,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(OPERATIONS, st.lists(st.integers(0, MAX_WRITER), min_size=3, max_size=3, unique=True))
 def test_encode_delta_is_byte_for_byte_what_pycrdt_makes(operations, writers):
     documents = [WritingDocument(writer) for writer in writers]
@@ -48,7 +48,6 @@ def test_encode_delta_is_byte_for_byte_what_pycrdt_makes(operations, writers):
         assert document.vector() == {writer: clock for writer, clock in clocks.items() if clock}
 
 
-@settings(deadline=None, max_examples=100)
 @given(OPERATIONS, st.integers(0, 25))
 def test_decode_delta_accepts_every_genuine_diff_and_reads_its_facts(operations, seen_operations):
     writers = [3, 2**40, MAX_WRITER]

@@ -127,7 +127,11 @@ class Replicas(RuleBasedStateMachine):
 
 
 TestReplicas = Replicas.TestCase
-TestReplicas.settings = settings(max_examples=60, stateful_step_count=30, suppress_health_check=list(HealthCheck))
+TestReplicas.settings = settings(
+    max_examples=settings.default.max_examples * 3 // 5,
+    stateful_step_count=30,
+    suppress_health_check=list(HealthCheck),
+)
 
 
 def test_decoding_says_what_a_delta_does():

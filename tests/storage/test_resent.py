@@ -26,8 +26,10 @@ class File:
 
 async def appended(content, there, piece_bytes):
     async def body():
-        for at in range(0, len(content), piece_bytes):
-            yield content[at : at + piece_bytes]
+        compared = min(len(content), COMPARED_BYTES + piece_bytes)
+        for at in range(0, compared, piece_bytes):
+            yield content[at : min(at + piece_bytes, compared)]
+        yield content[compared:]  # in one piece: it is passed on as it comes
 
     file = File(there, is_cached=piece_bytes > 1)
     return b"".join([bytes(piece) async for piece in refusing_resent(body(), file, len(there))])

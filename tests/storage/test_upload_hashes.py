@@ -20,7 +20,7 @@ STEP = 300_000
 
 
 class Reads:
-    """What is read of files, and how many read at once."""
+    """What is read of files, and how many read at once. What is cached is no read, on any file system."""
 
     def __init__(self, monkeypatch):
         self.sizes, self.at_once, self._now, self._lock = [], 0, 0, threading.Lock()
@@ -39,6 +39,7 @@ class Reads:
             return data
 
         monkeypatch.setattr(SystemFile, "pread", noted)
+        monkeypatch.setattr(SystemFile, "pread_nowait", pread)
 
     def taken(self):
         """What was read since the last time."""

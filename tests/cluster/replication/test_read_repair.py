@@ -102,6 +102,7 @@ def test_every_prompt_member_is_asked_and_no_other_and_a_slow_one_is_not_waited_
     assert longest == pytest.approx(MISS_BOUND_S)
 
 
+@pytest.mark.slow
 def test_a_client_that_asks_for_what_does_not_exist_costs_the_neighbours_little(tmp_path):
     with running_cluster(tmp_path, ["eu", "eu"]) as cluster:
         one, other = cluster.servers
