@@ -8,6 +8,7 @@ supervisor   starts and replaces processes, and ends them in order
 primary      the process that runs the instance
 drain        its end in order, within the time that a stop gives
 worker       the processes beside it that serve clients
+worker_service what they serve, without sockets
 deaths       how many of them have died, counted where it survives them
 links        stream sockets between the processes, opened by way of mailboxes that outlive them
 frames       frames on such a link

@@ -10,7 +10,6 @@ and not heard of: it sends that again, in the same order, to the primary or its 
 """
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -22,8 +21,8 @@ from registry.catalog.content import UploadRow
 from registry.errors import OciError, ProcessUnreachable, StorageFailed
 from registry.event_loop.now import now_s
 from registry.oci.names import Digest
-from registry.runtime.frames import FrameLink
-from registry.runtime.links import COMMITS, OPEN_TIMEOUT_S, Mailboxes
+from registry.runtime.frames import Link, LinkOpener
+from registry.runtime.links import COMMITS, OPEN_TIMEOUT_S
 from registry.storage.checked import Corruption
 from registry.storage.upload_commits import Acknowledgement, FinishedUpload, UploadCommits
 from registry.storage.upload_homes import PRIMARY_SLOT
@@ -115,7 +114,7 @@ class _Outbox:
     def __init__(self, kind: bytes) -> None:
         self._kind = kind
         self._waiting: list[Any] = []
-        self.link: FrameLink | None = None
+        self.link: Link | None = None
 
     def add(self, message: Any) -> None:
         """Send a message behind the present turn of the loop."""
@@ -137,8 +136,8 @@ class _Outbox:
 class PrimaryLink:
     """The worker's end: has the primary commit, and reports to it. `run` keeps the link."""
 
-    def __init__(self, mailboxes: Mailboxes) -> None:
-        self._mailboxes = mailboxes
+    def __init__(self, opener: LinkOpener) -> None:
+        self._opener = opener
         self._outbox = _Outbox(_BATCH)
         self._unanswered: dict[int, tuple[Commit | Notes, asyncio.Future[Answer]]] = {}
         self._number = 0
@@ -147,7 +146,7 @@ class PrimaryLink:
         """Keep a link to the primary, for ever, and send to a new one what the last one has not answered."""
         while True:
             try:
-                link = await FrameLink.over(await self._mailboxes.open(PRIMARY_SLOT, COMMITS))
+                link = await self._opener.connect(PRIMARY_SLOT, COMMITS)
             except ConnectionError:
                 await asyncio.sleep(RETRY_INTERVAL_S)
                 continue
@@ -247,9 +246,9 @@ class CommitServer:
         self._links: set[asyncio.Task[None]] = set()
         self._under_way: set[asyncio.Task[None]] = set()
 
-    def serve(self, connected: socket.socket) -> None:
+    def serve(self, arriving: Awaitable[Link]) -> None:
         """Take the messages that come on a link."""
-        task = asyncio.create_task(self._serve(connected))
+        task = asyncio.create_task(self._serve(arriving))
         self._links.add(task)
         task.add_done_callback(self._links.discard)
 
@@ -268,8 +267,8 @@ class CommitServer:
         if self._under_way:
             await asyncio.wait(self._under_way)
 
-    async def _serve(self, connected: socket.socket) -> None:
-        link = await FrameLink.over(connected)
+    async def _serve(self, arriving: Awaitable[Link]) -> None:
+        link = await arriving
         outbox = _Outbox(_ANSWERS)
         outbox.link = link
         try:

@@ -12,14 +12,13 @@ import array
 import asyncio
 import os
 import socket
-from collections.abc import Callable
 
 from registry.event_loop.now import now_s
 from registry.ports import Clock
+from registry.runtime.frames import BUFFER_BYTES, FrameLink, OnLink
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 from registry.telemetry.log_limit import UNAUTHENTICATED_PERIOD_S, LogLimit
-from registry.units import MIB
 
 log = EventLog("concord.workers")
 
@@ -29,8 +28,6 @@ OPEN_TIMEOUT_S = 10.0
 """Time that a request waits for a process that is restarting, before it is answered 503."""
 RETRY_INTERVAL_S = 0.01
 MAX_AT_ONCE = 64
-BUFFER_BYTES = MIB
-"""The kernel's buffer of a link, and the bytes that its reader takes ahead."""
 _DESCRIPTOR_SIZE = array.array("i").itemsize
 
 
@@ -43,6 +40,10 @@ class Mailboxes:
         self._sending = [sending for _, sending in pairs]
         for end in (*self.receiving, *self._sending):
             end.setblocking(False)
+
+    async def connect(self, slot: int, kind: bytes) -> FrameLink:
+        """Open a link to a process, for frames. Raises ConnectionError."""
+        return await FrameLink.over(await self.open(slot, kind))
 
     async def open(self, slot: int, kind: bytes) -> socket.socket:
         """Open a link to a process. Raises ConnectionError where its mailbox stays full, or is closed."""
@@ -79,10 +80,10 @@ class LinkListener:
     def __init__(self, receiving: socket.socket, clock: Clock) -> None:
         self._lost = LogLimit(clock, at_once=1, every_s=UNAUTHENTICATED_PERIOD_S)
         self._socket = receiving
-        self._on_link: Callable[[bytes, socket.socket], None]
+        self._on_link: OnLink
 
-    def start(self, on_link: Callable[[bytes, socket.socket], None]) -> None:
-        """Begin to take links. `on_link` is given the kind of each and the socket."""
+    def start(self, on_link: OnLink) -> None:
+        """Begin to take links."""
         self._on_link = on_link
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._receive)
 
@@ -118,5 +119,5 @@ class LinkListener:
                     **left_out,
                 )
         elif descriptors:
-            self._on_link(kind, socket.socket(fileno=descriptors[0]))
+            self._on_link(kind, FrameLink.over(socket.socket(fileno=descriptors[0])))
         return bool(kind)

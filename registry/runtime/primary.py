@@ -27,11 +27,12 @@ from registry.http.wire.process_relay import NoOtherProcess
 from registry.instance import Instance
 from registry.ports import Bus
 from registry.runtime.drain import Drain
-from registry.runtime.links import Mailboxes
+from registry.runtime.links import LinkListener, Mailboxes
 from registry.runtime.relay import Relay
 from registry.runtime.server import Server
 from registry.runtime.worker_links import WorkerLinks
 from registry.shared_state import SharedState
+from registry.storage.upload_homes import PRIMARY_SLOT
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 
@@ -131,7 +132,9 @@ async def _serve(
     servers = [(Server(app), sockets.public)]
     if sockets.internal is not None:
         servers.append((Server(App(context, registry=False)), sockets.internal))
-    links = WorkerLinks(instance, app, workers.mailboxes) if workers is not None else None
+    links = None
+    if workers is not None:
+        links = WorkerLinks(instance, app, LinkListener(workers.mailboxes.receiving[PRIMARY_SLOT], instance.clock))
     drain = Drain(instance, [server for server, _ in servers], supervisor.closing)
     for name in signals:
         asyncio.get_running_loop().add_signal_handler(name, drain.begin, "told to end by a signal")

@@ -19,8 +19,8 @@ Any other one may have been carried out: it is answered 503. An answer that has 
 """
 
 import asyncio
-import socket
 from collections import deque
+from collections.abc import Awaitable
 from contextlib import suppress
 
 import msgspec
@@ -30,8 +30,8 @@ from registry.errors import ProcessUnreachable
 from registry.event_loop.now import now_s
 from registry.http.oci.answers import CutOff
 from registry.http.wire.request import CUT_OFF
-from registry.runtime.frames import FrameLink
-from registry.runtime.links import OPEN_TIMEOUT_S, RELAY, Mailboxes
+from registry.runtime.frames import Link, LinkOpener
+from registry.runtime.links import OPEN_TIMEOUT_S, RELAY
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 from registry.units import KIB
@@ -76,9 +76,9 @@ _encode = msgspec.msgpack.Encoder().encode
 class Relay:
     """The links of this process to the others, and the requests that it relays (`http.wire.process_relay`)."""
 
-    def __init__(self, mailboxes: Mailboxes) -> None:
-        self._mailboxes = mailboxes
-        self._idle: dict[int, deque[FrameLink]] = {}
+    def __init__(self, opener: LinkOpener) -> None:
+        self._opener = opener
+        self._idle: dict[int, deque[Link]] = {}
 
     async def relay(self, slot: int, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the process in a slot answer a request. Raises ProcessUnreachable before the answer has begun, and
@@ -105,14 +105,14 @@ class Relay:
         else:
             link.abort()
 
-    async def _link(self, slot: int) -> FrameLink:
+    async def _link(self, slot: int) -> Link:
         idle = self._idle.get(slot)
         while idle:
             link = idle.pop()
             if not link.is_broken:
                 return link
             link.abort()
-        return await FrameLink.over(await self._mailboxes.open(slot, RELAY))
+        return await self._opener.connect(slot, RELAY)
 
     def close(self) -> None:
         """End the links that are idle."""
@@ -145,7 +145,7 @@ class _Relayed:
         """Return whether the link can carry another request: nothing more of this one is to come on it."""
         return self._is_sent and not self.is_gone
 
-    async def over(self, link: FrameLink) -> None:
+    async def over(self, link: Link) -> None:
         """Send the request over a link, and its answer to the client. Raises ConnectionError."""
         link.write(_HEAD, _encode(self._head()))
         sending = asyncio.create_task(self._send_body(link))
@@ -171,7 +171,7 @@ class _Relayed:
             self._has_body,
         )
 
-    async def _send_body(self, link: FrameLink) -> None:
+    async def _send_body(self, link: Link) -> None:
         """Send the body as it comes, and end the link when the client goes."""
         if self._has_body and self._waits_to_be_wanted:
             await self._wanted.wait()
@@ -192,7 +192,7 @@ class _Relayed:
                     self._is_sent = True
                     link.write(_BODY_END)
 
-    async def _pass_answer(self, link: FrameLink) -> None:
+    async def _pass_answer(self, link: Link) -> None:
         while True:
             kind, payload = await link.read()
             if kind == _DATA:
@@ -219,10 +219,10 @@ class RelayServer:
         self._links: dict[asyncio.Task[None], _Answering] = {}
         self._is_closing = False
 
-    def serve(self, connected: socket.socket) -> None:
+    def serve(self, arriving: Awaitable[Link]) -> None:
         """Answer the requests that come on a link."""
         answering = _Answering(self._app)
-        task = asyncio.create_task(answering.run(connected))
+        task = asyncio.create_task(answering.run(arriving))
         self._links[task] = answering
         task.add_done_callback(self._forget)
 
@@ -261,8 +261,8 @@ class _Answering:
         self.is_busy = False
         """True while a request is under way."""
 
-    async def run(self, connected: socket.socket) -> None:
-        link = await FrameLink.over(connected)
+    async def run(self, arriving: Awaitable[Link]) -> None:
+        link = await arriving
         try:
             with suppress(ConnectionError):
                 while True:
@@ -279,7 +279,7 @@ class _Answering:
             self.is_busy = False
             link.close()
 
-    async def _answer(self, link: FrameLink, head: RequestHead) -> None:
+    async def _answer(self, link: Link, head: RequestHead) -> None:
         scope: Scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -300,7 +300,7 @@ class _Answering:
 class _BodyReader:
     """The `receive` of a relayed request."""
 
-    def __init__(self, link: FrameLink, has_body: bool) -> None:
+    def __init__(self, link: Link, has_body: bool) -> None:
         self._link = link
         self._has_body = has_body
         self._is_over = False
@@ -329,7 +329,7 @@ class _BodyReader:
 class _AnswerWriter:
     """The `send` of a relayed request."""
 
-    def __init__(self, link: FrameLink) -> None:
+    def __init__(self, link: Link) -> None:
         self._link = link
         self._start: Message | None = None
 

@@ -1,15 +1,15 @@
 """The primary's end of the links to its workers: what they relay, what they commit, and what they report."""
 
-import socket
+from collections.abc import Awaitable
 from contextlib import AbstractContextManager
 
 from starlette.types import ASGIApp
 
 from registry.instance import Instance
 from registry.runtime.commit_link import CommitServer, Notes
-from registry.runtime.links import RELAY, LinkListener, Mailboxes
+from registry.runtime.frames import Link, LinkSource
+from registry.runtime.links import RELAY
 from registry.runtime.relay import CUT_OFF_TIMEOUT_S, RelayServer
-from registry.storage.upload_homes import PRIMARY_SLOT
 
 LAST_COMMITS_S = 0.5
 """Time for the commits of uploads that workers have cut off: what has arrived of them is kept."""
@@ -18,17 +18,17 @@ LAST_COMMITS_S = 0.5
 class WorkerLinks:
     """All links of workers to the primary of a started instance."""
 
-    def __init__(self, instance: Instance, app: ASGIApp, mailboxes: Mailboxes) -> None:
+    def __init__(self, instance: Instance, app: ASGIApp, source: LinkSource) -> None:
         """Begins to take links. `app` answers what is relayed."""
         self._instance = instance
         self._relayed = RelayServer(app)
         self._commits = CommitServer(
             instance.upload_commits, self, self._take_notes, instance.cluster.site_lease.request_renewal
         )
-        self._listener = LinkListener(mailboxes.receiving[PRIMARY_SLOT], instance.clock)
-        self._listener.start(self._on_link)
+        self._source = source
+        source.start(self._on_link)
 
-    def _on_link(self, kind: bytes, link: socket.socket) -> None:
+    def _on_link(self, kind: bytes, link: Awaitable[Link]) -> None:
         (self._relayed if kind == RELAY else self._commits).serve(link)
 
     def _take_notes(self, notes: Notes) -> None:
@@ -52,6 +52,6 @@ class WorkerLinks:
         then."""
         await self._relayed.finish(until)
         await self._commits.finish(until + CUT_OFF_TIMEOUT_S + LAST_COMMITS_S)
-        self._listener.close()
+        self._source.close()
         self._relayed.close()
         await self._commits.close()

@@ -1,0 +1,156 @@
+"""A worker without the sockets of its process: what it serves, and what crosses between it and its primary.
+
+It reads the catalog and writes content files. What the primary has to commit, answer or know crosses to it on links
+(`runtime.frames`). Simulations run this code over links of their own.
+"""
+
+import asyncio
+from contextlib import suppress
+
+from registry.catalog.catalog import PATH, stored_identity
+from registry.catalog.database import Reads
+from registry.cluster.rpc.keys import ClusterKey
+from registry.config import Config
+from registry.errors import ProcessUnreachable, StorageFailed
+from registry.http.oci.context import OwnUploadContext
+from registry.http.oci.read_only import ReadOnlyApp
+from registry.http.worker_app import WorkerApp
+from registry.instance import MAINTENANCE_INTERVAL_S
+from registry.ports import Clock, Disk
+from registry.runtime.commit_link import Notes, PrimaryLink, RemoteCommits
+from registry.runtime.frames import LinkOpener, LinkSource
+from registry.runtime.relay import Relay, RelayServer
+from registry.settings.trusted_proxies import TrustedProxies
+from registry.shared_state import SharedState
+from registry.storage.disk_budget import DiskBudget
+from registry.storage.store import BlobStore
+from registry.storage.upload_homes import ProcessSlot
+from registry.storage.upload_places import UploadPlaces
+from registry.storage.uploads import Uploads
+from registry.telemetry.event_log import EventLog
+from registry.telemetry.events import LogEvent
+from registry.telemetry.refusals import Refusals
+from registry.units import GIB
+
+log = EventLog("concord.workers")
+
+NOTES_INTERVAL_S = 1.0
+MAX_NOTED_AT_ONCE = 200
+"""The most entries of each kind in one report."""
+
+
+class WorkerService:
+    """A worker's application, its links and its background tasks. Call `start` before use and `close` after."""
+
+    def __init__(
+        self, config: Config, slot: ProcessSlot, shared: SharedState, disk: Disk, clock: Clock, opener: LinkOpener
+    ) -> None:
+        """Opens the catalog for reading."""
+        self._database, proxies = Reads(disk, PATH), TrustedProxies(config.proxies)
+        self.primary, self._relay = PrimaryLink(opener), Relay(opener)
+        self.reading = ReadOnlyApp(
+            self._database, disk, clock, shared.lease, config.verify_after_s, config.log_requests, proxies
+        )
+        store = BlobStore(disk, self._database)
+        self.uploads = _own_uploads(config, slot, shared, self._database, store, clock, self.primary, self._relay)
+        self.app = WorkerApp(self.reading, self.uploads, self.primary, clock, proxies, config.log_requests)
+        self._relayed = RelayServer(self.app)
+        self._source: LinkSource
+        self._linking: asyncio.Task[None]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, source: LinkSource) -> None:
+        """Take the links that other processes open, open those to the primary, and begin the background tasks."""
+        self._source = source
+        source.start(lambda _, link: self._relayed.serve(link))
+        self._linking = asyncio.create_task(self.primary.run())
+        self._tasks = [
+            self._linking,
+            asyncio.create_task(_send_notes(self.reading, self.uploads.refusals, self.primary)),
+            asyncio.create_task(_tidy(self.uploads.uploads)),
+        ]
+
+    @property
+    def needs_primary(self) -> bool:
+        """Return whether a request under way needs the primary, or is another process'."""
+        return self.app.needs_primary > 0 or self._relayed.is_busy
+
+    def release_primary(self) -> None:
+        """End the commit link: nothing here needs the primary any more."""
+        self._linking.cancel()
+
+    def close(self) -> None:
+        """End all links and tasks."""
+        self._source.close()
+        self._relayed.close()
+        self._relay.close()
+        for task in self._tasks:
+            task.cancel()
+        self._database.close_reading()
+
+
+def _own_uploads(
+    config: Config,
+    slot: ProcessSlot,
+    shared: SharedState,
+    database: Reads,
+    store: BlobStore,
+    clock: Clock,
+    primary: PrimaryLink,
+    relay: Relay,
+) -> OwnUploadContext:
+    usage = shared.usage.of(slot)
+    budget = DiskBudget(int(config.disk_budget_gib * GIB), shared.usage)
+    places = UploadPlaces(config.max_uploads, usage)
+    uploads = Uploads(database, store, clock, places, budget, RemoteCommits(primary), usage)
+    uploads.prepare()
+    secrets = [key.get_secret_value() for key in config.cluster_key]
+    keys = [ClusterKey(secret).uploads for secret in secrets]
+
+    def own_keys() -> list[bytes]:
+        return keys or [ClusterKey(stored_identity(database).secret.hex()).uploads]
+
+    return OwnUploadContext(
+        uploads=uploads,
+        clock=clock,
+        budget=budget,
+        drain=shared.drain,
+        slot=slot,
+        instance=lambda: stored_identity(database).instance,
+        keys=own_keys,
+        database=database,
+        refusals=Refusals(clock),
+        relay=relay,
+    )
+
+
+async def _send_notes(reading: ReadOnlyApp, refusals: Refusals, primary: PrimaryLink) -> None:
+    """Report to the primary periodically. A report that it has not taken is sent the next time."""
+    notes, reported_under_way = Notes(), 0
+    while True:
+        await asyncio.sleep(NOTES_INTERVAL_S)
+        if notes == Notes():
+            traffic = reading.traffic
+            used = [reading.used.pop() for _ in range(min(len(reading.used), MAX_NOTED_AT_ONCE))]
+            more = traffic.under_way - reported_under_way
+            corrupt, refused = reading.corrupt[:MAX_NOTED_AT_ONCE], dict(refusals.counts)
+            notes = Notes(traffic.take(), traffic.cut_off, more, used, corrupt, refused)
+            traffic.cut_off, reported_under_way = 0, traffic.under_way
+            del reading.corrupt[:MAX_NOTED_AT_ONCE]
+            refusals.counts.clear()
+        if notes != Notes():
+            with suppress(ProcessUnreachable):
+                await primary.send(notes)
+                notes = Notes()
+
+
+async def _tidy(uploads: Uploads) -> None:
+    """Tidy the uploads of this process, for ever."""
+    while True:
+        await asyncio.sleep(MAINTENANCE_INTERVAL_S)
+        try:
+            await uploads.tidy()
+        except (StorageFailed, ProcessUnreachable) as error:
+            log.error(LogEvent.MAINTENANCE_FAILED, "maintenance failed: %(error)s", error=error)
+        except Exception:
+            log.exception(LogEvent.MAINTENANCE_FAILED, "maintenance failed")
