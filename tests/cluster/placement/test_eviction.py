@@ -11,12 +11,12 @@ from registry.cluster.placement.eviction import Evictor
 from registry.cluster.placement.rendezvous import Candidate, designated
 from registry.settings.policy import Copies
 from registry.storage.disk_budget import DiskBudget
-from registry.storage.upload_places import UploadPlaces
+from registry.storage.shared_usage import SharedUsage
 from tests.support.client import sha256
 
 
 def budget(limit_bytes):
-    return DiskBudget(limit_bytes, UploadPlaces(1))
+    return DiskBudget(limit_bytes, SharedUsage())
 
 
 def instance(own, candidates, holders, copies):
