@@ -93,6 +93,7 @@ def _oci(instance: Instance, relay: ProcessRelay) -> OciContext:
         database=database,
         refusals=instance.refusals,
         relay=relay,
+        namespaces=instance.config.name,
     )
     uploads = UploadContext(own=own_uploads, blobs=blobs, members=cluster.members, peers=cluster.peers)
     return OciContext(

@@ -21,7 +21,7 @@ from registry.http.oci.context import OwnUploadContext
 from registry.http.oci.paths import PREFIX, TEMPLATES, Path, parse_path
 from registry.http.oci.read_only import ReadOnlyApp
 from registry.http.oci.routes import answer_own_upload
-from registry.http.oci.uploads import serving_slot
+from registry.http.oci.uploads import METHODS, serving_slot
 from registry.http.wire.exchange import Exchange
 from registry.http.wire.fast_path import Headers
 from registry.ports import Clock
@@ -31,7 +31,7 @@ from registry.telemetry.log_limit import LogLimit
 from registry.telemetry.request_ids import RequestIds
 
 LEASE_POLL_S = 0.003
-_UPLOAD_METHODS = {"uploads": ("POST",), "upload": ("PATCH", "PUT", "GET", "HEAD", "DELETE")}
+_UPLOAD_METHODS = {"uploads": frozenset({"POST"}), "upload": METHODS}
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 
@@ -123,8 +123,8 @@ class WorkerApp:
     async def _upload(self, path: Path, scope: Scope, receive: Receive, send: Send) -> None:
         context, query = self._uploads, scope["query_string"]
         slot = serving_slot(context, path, scope["method"], query)
-        if slot != context.slot.number or b"ns=" in query:
-            await self._relay.relay(slot if slot != context.slot.number else PRIMARY_SLOT, scope, receive, send)
+        if slot != context.slot.number:
+            await self._relay.relay(slot, scope, receive, send)
             return
         self._proxies.resolve(scope)
         exchange = Exchange(scope, receive, send, self._ids.of(scope["headers"]), self._clock)

@@ -43,6 +43,8 @@ SMALL_ANSWER_BYTES = 64 * KIB
 CUT_OFF_TIMEOUT_S = 0.5
 """Time that requests which are cut off have to answer their clients."""
 _HEAD, _BODY, _BODY_END, _WANTED, _ANSWER, _START, _DATA, _END = (bytes([code]) for code in b"HBEWASDF")
+RELAYED = "concord.relayed"
+"""In the scope of a request that another process has relayed."""
 _SAFE_METHODS = ("GET", "HEAD")
 
 Header = tuple[bytes, bytes]
@@ -83,6 +85,7 @@ class Relay:
     async def relay(self, slot: int, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the process in a slot answer a request. Raises ProcessUnreachable before the answer has begun, and
         CutOff after it."""
+        assert RELAYED not in scope, "a request is relayed once, so that none goes round in circles"
         until = now_s() + OPEN_TIMEOUT_S
         request = _Relayed(scope, receive, send)
         while True:
@@ -293,6 +296,7 @@ class _Answering:
             "query_string": head.query_string,
             "headers": head.headers,
             "client": head.client,
+            RELAYED: True,
         }
         await self._app(scope, _BodyReader(link, head.has_body).receive, _AnswerWriter(link).send)
 

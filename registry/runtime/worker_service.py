@@ -121,6 +121,7 @@ def _own_uploads(
         database=database,
         refusals=Refusals(clock),
         relay=relay,
+        namespaces=config.name,
     )
 
 

@@ -106,6 +106,8 @@ class OwnUploadContext:
     refusals: Refusals
     relay: ProcessRelay
     """The way to the homes of other uploads."""
+    namespaces: Collection[str]
+    """The names that the parameter `ns` of a request may have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The routes of the OCI distribution API: which handler answers a path and a method, and what is checked before."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -111,12 +111,7 @@ for _handlers in HANDLERS.values():
 
 async def answer(context: OciContext, request: Request, path: Path) -> Response:
     """Answer one request of the OCI API. Raises OciError."""
-    # Most requests have no query, and reading one takes longer than finding a path's handler.
-    namespace = request.query_params.get("ns") if request.scope["query_string"] else None
-    if namespace is not None and namespace.lower() not in context.namespaces:
-        raise NameUnknown(
-            f"unknown namespace (ns): this registry does not serve {namespace[:255]!r}", {"ns": namespace[:255]}
-        )
+    _check_namespace(request, context.namespaces)
     handlers = HANDLERS.get(path.resource)
     if handlers is None:
         raise Unsupported("the API has no such path", 404)
@@ -143,12 +138,23 @@ async def answer_own_upload(context: OwnUploadContext, request: Request, path: P
     """Answer a request for an upload whose home this process is, which may be a worker. Raises OciError."""
     if request.method == "POST":
         refuse_posts_of_other_sites(request.headers)
+    _check_namespace(request, context.namespaces)
     with context.refusals.noting(path.name, request.method):
         repository = parse_repository(path.name)
         require_understood(context.database, document_name(repository))
         if path.resource == "uploads":
             return await uploads.begin_own(context, request, repository)
         return await uploads.continue_own(context, request, repository, path.reference)
+
+
+def _check_namespace(request: Request, namespaces: Collection[str]) -> None:
+    """Raise NameUnknown where the parameter `ns` names a registry that is not served here."""
+    # Most requests have no query, and reading one takes longer than finding a path's handler.
+    namespace = request.query_params.get("ns") if request.scope["query_string"] else None
+    if namespace is not None and namespace.lower() not in namespaces:
+        raise NameUnknown(
+            f"unknown namespace (ns): this registry does not serve {namespace[:255]!r}", {"ns": namespace[:255]}
+        )
 
 
 def _require_understood(context: OciContext, path: Path) -> None:

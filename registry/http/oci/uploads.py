@@ -54,6 +54,8 @@ OWNER_RESTART_WAIT_S = 6.0
 RETRY_INTERVAL_S = 0.25
 
 Method = Literal["PATCH", "PUT", "GET", "DELETE"]
+METHODS = frozenset({"PATCH", "PUT", "GET", "HEAD", "DELETE"})
+"""The methods of a request for an upload that has been begun."""
 
 
 class UploadRequest(NamedTuple):
@@ -154,6 +156,8 @@ def serving_slot(context: OwnUploadContext, path: Path, method: str, query: byte
     slot = context.slot
     if path.resource == "uploads":
         return slot.number if method == "POST" and b"mount=" not in query else PRIMARY_SLOT
+    if method not in METHODS:
+        return PRIMARY_SLOT  # which refuses it
     try:
         upload = path.reference.partition(".")[0]
         return slot.home_of(upload) if owner_of(upload) == context.instance() else PRIMARY_SLOT

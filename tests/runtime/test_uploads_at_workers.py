@@ -1,0 +1,167 @@
+"""Uploads whose home is one process of several, while others stand still or die."""
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from registry.storage.upload_homes import ProcessSlot
+from registry.telemetry.events import LogEvent
+from tests.support.client import Client, sha256, with_digest
+from tests.support.processes import children, owner_of, standing_still, wait_for_children
+from tests.support.server import Server, running_server, wait_until
+
+CONTENT = os.urandom(2_500_000)
+PATIENT_S = 20
+
+
+@pytest.fixture
+def server(tmp_path):
+    with running_server(tmp_path / "data", workers="2") as running:
+        wait_for_children(running, 2)
+        yield running
+
+
+def worker_of(server: Server) -> int:
+    """Return the only worker."""
+    owner = owner_of(server)
+    (worker,) = (pid for pid in wait_for_children(server, 2) if pid != owner)
+    return worker
+
+
+def home_of(location: str, processes: int = 2) -> int:
+    return ProcessSlot(0, processes).home_of(location.rpartition("/")[2].partition(".")[0])
+
+
+def file_of(server: Server, location: str) -> Path:
+    return server.data / "uploads" / location.rpartition("/")[2].partition(".")[0]
+
+
+def begun_at(server: Server, slot: int, processes: int = 2) -> str:
+    """Begin an upload whose home is a slot."""
+
+    def begun() -> str:
+        location = server.client.begin_upload("app")
+        return location if home_of(location, processes) == slot else ""
+
+    return wait_until(begun, every_s=0)
+
+
+def connected(server: Server) -> socket.socket:
+    return socket.create_connection((server.host, server.port), timeout=PATIENT_S)
+
+
+def head(method: str, path: str, content: bytes) -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+
+
+@contextlib.contextmanager
+def half_sent(server: Server, location: str, content: bytes = CONTENT):
+    """Yield a connection on which half of the content is sent, and received by the upload's home."""
+    before = server.upload_bytes()
+    with connected(server) as connection:
+        connection.sendall(head("PATCH", location, content) + content[: len(content) // 2])
+        wait_until(lambda: server.upload_bytes() > before)
+        yield connection
+
+
+def received(connection: socket.socket) -> bytes:
+    with contextlib.suppress(ConnectionResetError):
+        return connection.recv(1 << 16)
+    return b""
+
+
+@pytest.mark.parametrize("home", [0, 1], ids=["home at the primary", "home at the worker"])
+def test_requests_that_no_home_answers_are_not_relayed_in_circles(server, home):
+    """Two processes relayed a request to each other until they had no descriptors left."""
+    location = begun_at(server, home)
+    for method, more, status in (
+        ("PATCH", "?ns=other.example", 404),
+        ("GET", "?ns=other.example", 404),
+        ("POST", "", 405),
+        ("OPTIONS", "", 405),
+        ("GET", "", 204),
+    ):
+        for _ in range(4):
+            answer = Client(server.host, server.port, PATIENT_S).request(method, location + more)
+            assert answer.status == status, (method, more, answer)
+
+
+@pytest.mark.parametrize("home", [0, 1], ids=["home at the primary", "home at the worker"])
+def test_a_process_that_dies_has_the_requests_for_its_uploads_answered_503(server, home):
+    answers = []
+    for _ in range(4):
+        location = begun_at(server, home)
+        with half_sent(server, location) as connection:
+            dies = (owner_of(server), worker_of(server))[home]
+            os.kill(dies, signal.SIGKILL)
+            answers.append(received(connection))
+        wait_until(lambda dead=dies: dead not in children(server))
+        wait_for_children(server, 2)
+        server.wait_ready()
+    for answer in answers:
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 503"), answer
+    assert not server.logged(LogEvent.REQUEST_FAILED)
+    assert "Traceback" not in server.log.read_text()
+    location = server.client.request("PATCH", begun_at(server, home), CONTENT).headers["Location"]
+    assert server.client.request("PUT", with_digest(location, sha256(CONTENT)), b"").status == 201
+
+
+def test_the_body_of_an_upload_is_received_while_the_primary_stands_still(server):
+    location = begun_at(server, 1)
+    primary = owner_of(server)
+    with standing_still(primary), connected(server) as connection:
+        connection.sendall(head("PUT", with_digest(location, sha256(CONTENT)), CONTENT) + CONTENT)
+        file = file_of(server, location)
+        wait_until(lambda: file.exists() and file.stat().st_size == len(CONTENT))
+        os.kill(primary, signal.SIGCONT)
+        assert received(connection).startswith(b"HTTP/1.1 201")
+    assert server.client.get(f"/v2/app/blobs/{sha256(CONTENT)}").body == CONTENT
+
+
+def test_an_upload_at_a_worker_that_dies_goes_on_from_what_is_durable(server):
+    first = server.client.request("PATCH", begun_at(server, 1), CONTENT[:1_000_000])
+    assert first.status == 202
+    with half_sent(server, first.headers["Location"], os.urandom(500_000)) as connection:
+        os.kill(worker_of(server), signal.SIGKILL)
+        received(connection)
+    wait_for_children(server, 2)
+    location = first.headers["Location"]
+    at = server.client.get(location)
+    assert (at.status, at.headers["Range"]) == (204, "0-999999")
+    rest = {"Content-Range": f"1000000-{len(CONTENT) - 1}"}
+    patched = server.client.request("PATCH", location, CONTENT[1_000_000:], rest)
+    assert patched.status == 202, patched
+    assert server.client.request("PUT", with_digest(patched.headers["Location"], sha256(CONTENT)), b"").status == 201
+    assert server.client.get(f"/v2/app/blobs/{sha256(CONTENT)}").body == CONTENT
+
+
+def test_a_primary_that_dies_before_it_commits_leaves_the_commit_to_its_successor(server):
+    """The worker has synced, and its message waits: the client is answered 201 all the same."""
+    location, primary = begun_at(server, 1), owner_of(server)
+    content = os.urandom(300_000)
+    os.kill(primary, signal.SIGSTOP)
+    with connected(server) as connection:
+        connection.sendall(head("PUT", with_digest(location, sha256(content)), content) + content)
+        file = file_of(server, location)
+        wait_until(lambda: file.exists() and file.stat().st_size == len(content))
+        os.kill(primary, signal.SIGKILL)
+        assert received(connection).startswith(b"HTTP/1.1 201")
+    assert server.client.get(f"/v2/app/blobs/{sha256(content)}").body == content
+
+
+def test_a_new_worker_removes_no_files_of_other_processes(server):
+    location = begun_at(server, 0)
+    with contextlib.ExitStack() as stack:
+        with standing_still(worker_of(server)):  # so that the primary has the connection
+            connection = stack.enter_context(half_sent(server, location))
+        os.kill(worker_of(server), signal.SIGKILL)
+        time.sleep(1)
+        wait_for_children(server, 2)
+        assert file_of(server, location).exists()
+        connection.sendall(CONTENT[len(CONTENT) // 2 :])
+        assert received(connection).startswith(b"HTTP/1.1 202")
