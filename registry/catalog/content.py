@@ -154,8 +154,10 @@ def lacking(database: Reads, manifests: Sequence[str], blobs: Sequence[str]) -> 
 
 
 def save_upload(tx: Transaction, upload: UploadRow) -> None:
+    """Record how many bytes of an upload are durable, unless it has ended: a message may arrive late."""
     tx.execute(
-        "INSERT OR REPLACE INTO uploads (id, repository, size, sha256, updated_ms) VALUES (?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO uploads (id, repository, size, sha256, updated_ms) SELECT ?1, ?2, ?3, ?4, ?5"
+        " WHERE NOT EXISTS (SELECT 1 FROM ended_uploads WHERE id = ?1)",
         upload,
     )
 

@@ -103,6 +103,10 @@ class BlobStore:
         await in_executor(move)
         self.pending_quarantine.pop(digest, None)
 
+    async def sync_name(self, digest: Digest) -> None:
+        """Make the name of content in its place durable, which `publish` does too. Raises StorageFailed."""
+        await in_executor(partial(self.disk.sync_directory, _directory(digest)))
+
     async def remove(self, path: str) -> None:
         """Remove a file that is not needed any more. A file that is gone already is no error."""
 

@@ -21,11 +21,14 @@ from registry.catalog.content import (
 )
 from registry.catalog.database import Transaction
 from registry.catalog.repository import link_blob
-from registry.errors import BlobUploadUnknown
+from registry.errors import BlobUploadUnknown, StorageFailed
 from registry.oci.names import Digest, Repository
 from registry.ports import Clock
+from registry.storage.checks import ContentHashes
 from registry.storage.disk_budget import DiskBudget
-from registry.storage.store import UPLOADS, BlobStore
+from registry.storage.jobs import in_executor
+from registry.storage.store import UPLOADS, BlobStore, content_path
+from registry.units import MIB
 
 Acknowledgement = Callable[[], Awaitable[None]]
 """Awaited once, it returns when a commit may be answered: its site has it (`cluster.replication.acknowledgements`)."""
@@ -93,11 +96,41 @@ class CatalogCommits:
 
             # Also where the content is here already: what was just verified is good, what is there may be damaged.
             if not is_repeated:
-                await self._store.publish(f"{UPLOADS}/{upload.id}", upload.digest)
+                await self._move(upload)
             change = await database.write(commit)
         if not is_repeated:
             self._budget.on_blob_added(upload.size)
         return lambda: self._acknowledge(change)
+
+    async def _move(self, upload: FinishedUpload) -> None:
+        """Move an upload's file to its place, where a process that has died before its commit may have moved it. Raises
+        StorageFailed."""
+        try:
+            await self._store.publish(f"{UPLOADS}/{upload.id}", upload.digest)
+        except StorageFailed as error:
+            if not isinstance(error.__cause__, FileNotFoundError) or not await self._is_moved(upload):
+                raise
+
+    async def _is_moved(self, upload: FinishedUpload) -> bool:
+        """Return whether the content in its place is that of this upload, and make its name durable."""
+
+        def is_same() -> bool:
+            checks, disk = ContentHashes(), self._store.disk
+            try:
+                file = disk.open(content_path(upload.digest))
+            except FileNotFoundError:
+                return False
+            try:
+                while piece := file.pread(checks.size, MIB):
+                    checks.update_parts(piece)
+            finally:
+                file.close()
+            return checks.size == upload.size and checks.per_mib() == upload.chunk_digests
+
+        if await in_executor(is_same):
+            await self._store.sync_name(upload.digest)
+            return True
+        return False
 
     async def end(self, upload: str) -> None:
         now_ms = self._clock.now_ms()
