@@ -145,8 +145,9 @@ class Config(BaseSettings):
         0,
         ge=0,
         le=64,
-        description="Processes that serve: one primary, the others workers. 0 is one for each core, or each core of a "
-        "container's share, at most 8. Each worker keeps up to 16 MiB of answers in memory.",
+        description="Processes: one primary, which commits, the others workers, which serve clients. 1 does both in "
+        "one process. 0 is a worker for each core, or each core of a container's share, at most 8, and the primary. "
+        "Each worker keeps up to 16 MiB of answers in memory.",
     )
     listen_internal: str = Field(
         "",

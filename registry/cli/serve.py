@@ -36,7 +36,7 @@ def serve(config: Config) -> None:
         internal = stack.enter_context(listening(config.internal_address)) if config.internal_address else None
         stack.enter_context(locked(config.data, PREDECESSOR_TIMEOUT_S))
         _check_catalog(config.data)
-        workers = config.workers or min(_cores(), MAX_WORKERS)
+        workers = config.workers or _default_processes(_cores())
         if workers == 1:
             _run_alone(config, Sockets(public, internal))
             return
@@ -71,6 +71,12 @@ def _warn(config: Config) -> None:
             repositories=pattern,
             reason=reason,
         )
+
+
+def _default_processes(cores: int) -> int:
+    """Return the number of processes: one that serves clients for each core, and one that commits for them. On one core
+    a single process does both."""
+    return 1 if cores == 1 else min(cores, MAX_WORKERS) + 1
 
 
 def _cores() -> int:

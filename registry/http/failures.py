@@ -63,6 +63,16 @@ async def cut_off(drain: DrainState, scope: Scope, exchange: Exchange) -> None:
     await error_response(Ending())(scope, exchange.receive, exchange.send)
 
 
+def log_aborted(requests: int, drain_s: float) -> None:
+    """Log that so many requests are cut off at the end of a drain."""
+    log.warning(
+        LogEvent.REQUESTS_ABORTED,
+        "%(requests)d requests did not end within %(drain_s)g s and are cut off",
+        requests=requests,
+        drain_s=drain_s,
+    )
+
+
 def _is_disk_error(error: Exception) -> bool:
     if isinstance(error, (TimeoutError, ConnectionError)):
         return False  # these are OSErrors too, but of the network

@@ -10,6 +10,7 @@ drain        its end in order, within the time that a stop gives
 worker       the processes beside it that serve clients
 worker_service what they serve, without sockets
 deaths       how many of them have died, counted where it survives them
+connections  clients' connections, shared out among the processes
 links        stream sockets between the processes, opened by way of mailboxes that outlive them
 frames       frames on such a link
 relay        requests that another process answers

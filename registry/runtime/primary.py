@@ -26,10 +26,11 @@ from registry.http.app import App
 from registry.http.wire.process_relay import NoOtherProcess
 from registry.instance import Instance
 from registry.ports import Bus
+from registry.runtime.connections import ConnectionCounts
 from registry.runtime.drain import Drain
 from registry.runtime.links import LinkListener, Mailboxes
 from registry.runtime.relay import Relay
-from registry.runtime.server import Server
+from registry.runtime.server import Server, SharingServer
 from registry.runtime.worker_links import WorkerLinks
 from registry.shared_state import SharedState
 from registry.storage.upload_homes import PRIMARY_SLOT
@@ -54,6 +55,7 @@ class Workers:
     """The mailboxes and the memory that a primary shares with the workers beside it."""
 
     mailboxes: Mailboxes
+    counts: ConnectionCounts
     shared: SharedState
 
 
@@ -129,7 +131,8 @@ async def _serve(
     relay = Relay(workers.mailboxes) if workers is not None else NoOtherProcess()
     context = http_context(instance, supervisor.deaths, relay)
     app = App(context, internal=sockets.internal is None)
-    servers = [(Server(app), sockets.public)]
+    public = Server(app) if workers is None else SharingServer(app, workers.counts, instance.slot)
+    servers = [(public, sockets.public)]
     if sockets.internal is not None:
         servers.append((Server(App(context, registry=False)), sockets.internal))
     links = None

@@ -26,8 +26,9 @@ from contextlib import suppress
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.errors import ProcessUnreachable
+from registry.errors import Ending, ProcessUnreachable
 from registry.event_loop.now import now_s
+from registry.http.failures import log_aborted
 from registry.http.oci.answers import CutOff
 from registry.http.wire.request import CUT_OFF
 from registry.runtime.frames import Link, LinkOpener
@@ -83,8 +84,8 @@ class Relay:
         self._idle: dict[int, deque[Link]] = {}
 
     async def relay(self, slot: int, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have the process in a slot answer a request. Raises ProcessUnreachable before the answer has begun, and
-        CutOff after it."""
+        """Have the process in a slot answer a request. Before the answer has begun it raises ProcessUnreachable, and
+        Ending at the end of a drain; after that CutOff."""
         assert RELAYED not in scope, "a request is relayed once, so that none goes round in circles"
         until = now_s() + OPEN_TIMEOUT_S
         request = _Relayed(scope, receive, send)
@@ -93,6 +94,12 @@ class Relay:
                 link = await self._link(slot)
                 await request.over(link)
                 break
+            except asyncio.CancelledError as cut:
+                if cut.args != (CUT_OFF,):
+                    raise
+                if request.has_started:
+                    raise CutOff("this instance has ended") from None
+                raise Ending from None
             except ConnectionError as error:
                 if request.is_gone:
                     return
@@ -220,7 +227,6 @@ class RelayServer:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._links: dict[asyncio.Task[None], _Answering] = {}
-        self._is_closing = False
 
     def serve(self, arriving: Awaitable[Link]) -> None:
         """Answer the requests that come on a link."""
@@ -239,11 +245,13 @@ class RelayServer:
         """Return whether a request is under way."""
         return any(link.is_busy for link in self._links.values())
 
-    async def finish(self, until_s: float | None) -> None:
-        """Wait until no request is under way, up to a time of the loop; cut off those that have not ended then."""
+    async def finish(self, until_s: float | None, drain_s: float) -> None:
+        """Wait until no request is under way, up to a time of the loop; cut off those that have not ended then.
+        `drain_s` is the length of the drain, for the log."""
         while busy := [task for task, link in self._links.items() if link.is_busy]:
             rest_s = None if until_s is None else until_s - now_s()
             if rest_s is not None and rest_s <= 0:
+                log_aborted(len(busy), drain_s)
                 for task in busy:
                     task.cancel(CUT_OFF)
                 await asyncio.wait(busy, timeout=CUT_OFF_TIMEOUT_S)

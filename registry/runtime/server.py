@@ -9,10 +9,12 @@ from typing import Any, cast
 
 import uvicorn
 
+from registry.http.failures import log_aborted
 from registry.http.wire.protocol import BoundedProtocol
 from registry.http.wire.request import CUT_OFF
+from registry.runtime.connections import ConnectionCounts, OpenConnections, SharedListener
+from registry.storage.upload_homes import PRIMARY_SLOT, ProcessSlot
 from registry.telemetry.event_log import EventLog
-from registry.telemetry.events import LogEvent
 
 log = EventLog("concord")
 
@@ -42,9 +44,10 @@ class Server(uvicorn.Server):
                 timeout_keep_alive=KEEP_ALIVE_TIMEOUT_S,
             )
         )
-        self._adopting: set[asyncio.Task[None]] = set()
-        self._finishes_until: float | None = None
-        self._drain_s = 0.0
+        self._connecting: set[asyncio.Task[None]] = set()
+        self.finishes_until: float | None = None
+        """The time of the loop until which requests may go on, once the server is to end; None as long as they take."""
+        self.drain_s = 0.0
         self.has_lingered = asyncio.Event()
         """Set when the server ends and no further request comes."""
 
@@ -53,23 +56,23 @@ class Server(uvicorn.Server):
         yield
 
     def finish_by(self, until: float, drain_s: float) -> None:
-        """Cut requests off that are under way at that time of the loop, once the server is to end. Without this they
-        may take as long as they do. `drain_s` is the length of the drain, for the log."""
-        self._finishes_until, self._drain_s = until, drain_s
+        """Cut requests off that are under way at that time of the loop, once the server is to end. `drain_s` is the
+        length of the drain, for the log."""
+        self.finishes_until, self.drain_s = until, drain_s
 
-    def _adopt(self, connection: socket.socket) -> None:
-        """Serve a connection that was accepted at the end."""
-        task = asyncio.create_task(self._connect(connection))
-        self._adopting.add(task)
-        task.add_done_callback(self._adopting.discard)
+    def _serve_connection(self, connection: socket.socket, is_last: bool) -> None:
+        """Serve a connection that was accepted here, for one request if it is among the last ones."""
+        task = asyncio.create_task(self._connect(connection, is_last))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
 
-    async def _connect(self, connection: socket.socket) -> None:
+    async def _connect(self, connection: socket.socket, is_last: bool) -> None:
         make = partial(
             BoundedProtocol,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
-            closes_after_response=True,
+            closes_after_response=is_last,
         )
         try:
             await asyncio.get_running_loop().connect_accepted_socket(make, connection)
@@ -86,10 +89,10 @@ class Server(uvicorn.Server):
             listening.close()
         for listening in still_listening:
             for accepted in _accept_all_and_close(listening):
-                self._adopt(accepted)
+                self._serve_connection(accepted, is_last=True)
         await self._linger()
-        while self._adopting:
-            await asyncio.gather(*self._adopting)
+        while self._connecting:
+            await asyncio.gather(*self._connecting)
         await asyncio.sleep(0)  # what had come on them before is being answered
         self.has_lingered.set()
         await super().shutdown(sockets)
@@ -98,16 +101,11 @@ class Server(uvicorn.Server):
         """Cut requests off that do not end in time. uvicorn's own way logs a stack trace for each of them, and does not
         wait until they have answered."""
         try:
-            async with asyncio.timeout_at(self._finishes_until):
+            async with asyncio.timeout_at(self.finishes_until):
                 await super()._wait_tasks_to_complete()
         except TimeoutError:
             under_way = list(self.server_state.tasks)
-            log.warning(
-                LogEvent.REQUESTS_ABORTED,
-                "%(requests)d requests did not end within %(drain_s)g s and are cut off",
-                requests=len(under_way),
-                drain_s=self._drain_s,
-            )
+            log_aborted(len(under_way), self.drain_s)
             for task in under_way:
                 task.cancel(CUT_OFF)
             if under_way:
@@ -119,10 +117,29 @@ class Server(uvicorn.Server):
         while not self.force_exit:
             for connection in list(self.server_state.connections):
                 cast(BoundedProtocol, connection).close_after_response()
-            is_used = self.server_state.connections or self._adopting
+            is_used = self.server_state.connections or self._connecting
             if loop.time() - begun >= LINGER_S or not is_used:
                 return
             await asyncio.sleep(POLL_INTERVAL_S)
+
+
+class SharingServer(Server):
+    """The server of one of several processes that listen on the same socket (`runtime.connections`)."""
+
+    def __init__(self, app: Any, counts: ConnectionCounts, slot: ProcessSlot) -> None:
+        super().__init__(app)
+        self._counts = counts
+        self._slot = slot
+        if slot.number != PRIMARY_SLOT:
+            self.server_state.connections = OpenConnections(counts, slot.number)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])
+        if self._slot.number != PRIMARY_SLOT:
+            self._counts.set(self._slot.number, 0)
+        on_connection = partial(self._serve_connection, is_last=False)
+        listeners = [SharedListener(one, self._counts, self._slot, on_connection) for one in sockets or []]
+        self.servers = cast(Any, listeners)  # they are closed as servers are, and nothing else
 
 
 def _accept_all_and_close(listening: socket.socket) -> list[socket.socket]:

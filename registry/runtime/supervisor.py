@@ -8,6 +8,7 @@ primary can start, all end after a minute. When the supervisor is killed, the ke
 
 import contextlib
 import ctypes
+import math
 import os
 import signal
 import socket
@@ -20,6 +21,7 @@ from functools import partial
 from registry.adapters.clock import SystemClock
 from registry.config import Config
 from registry.errors import CannotStart
+from registry.runtime.connections import ConnectionCounts
 from registry.runtime.deaths import PRIMARY, WORKER, Deaths
 from registry.runtime.links import Mailboxes
 from registry.runtime.primary import Sockets, Workers, run_primary
@@ -76,7 +78,7 @@ class Supervisor:
     def __init__(self, config: Config, public: socket.socket, internal: socket.socket | None, count: int) -> None:
         self._config = config
         shared = SharedState.of(count, SystemClock())
-        self._workers_share = Workers(Mailboxes(count), shared)
+        self._workers_share = Workers(Mailboxes(count), ConnectionCounts(count), shared)
         self._report_reader, self._report_writer = os.pipe()
         os.set_blocking(self._report_reader, False)
         self._sockets = Sockets(public, internal)
@@ -157,7 +159,7 @@ class Supervisor:
         if self._sockets.internal is not None:
             self._sockets.internal.close()
         share = self._workers_share
-        place = WorkerPlace(share.shared.slot(slot), self._sockets.public, share.mailboxes, share.shared)
+        place = WorkerPlace(share.shared.slot(slot), self._sockets.public, share.mailboxes, share.counts, share.shared)
         return run_worker(self._config, place)
 
     def _reap(self) -> None:
@@ -171,6 +173,7 @@ class Supervisor:
             for child in (self._primary, *self._workers):
                 if child.pid == pid:
                     self._workers_share.shared.usage.clear(child.slot)
+                    self._workers_share.counts.set(child.slot, math.inf)
                     self._on_ended(child, os.waitstatus_to_exitcode(status))
                     child.pid = 0
 

@@ -10,8 +10,9 @@ from registry.adapters.clock import SystemClock
 from registry.adapters.disk import SystemDisk
 from registry.config import Config
 from registry.event_loop.now import now_s
+from registry.runtime.connections import ConnectionCounts
 from registry.runtime.links import LinkListener, Mailboxes
-from registry.runtime.server import Server
+from registry.runtime.server import Server, SharingServer
 from registry.runtime.signals import END
 from registry.runtime.worker_service import WorkerService
 from registry.shared_state import SharedState
@@ -27,6 +28,7 @@ class WorkerPlace:
     slot: ProcessSlot
     public: socket.socket
     mailboxes: Mailboxes
+    counts: ConnectionCounts
     shared: SharedState
 
 
@@ -39,7 +41,7 @@ def run_worker(config: Config, place: WorkerPlace) -> int:
 async def _serve(config: Config, place: WorkerPlace) -> None:
     clock = SystemClock()
     worker = WorkerService(config, place.slot, place.shared, SystemDisk(config.data), clock, place.mailboxes)
-    server = Server(worker.app)
+    server = SharingServer(worker.app, place.counts, place.slot)
     listener = LinkListener(place.mailboxes.receiving[place.slot.number], clock)
     worker.start(listener)
     releasing = asyncio.create_task(_release_primary(server, worker))
@@ -52,6 +54,7 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
 
     asyncio.get_running_loop().add_signal_handler(END, end)
     await server.serve(sockets=[place.public])
+    await worker.finish(server.finishes_until, server.drain_s)
     worker.close()
     releasing.cancel()
 

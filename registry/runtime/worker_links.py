@@ -50,7 +50,7 @@ class WorkerLinks:
     async def finish(self, until: float) -> None:
         """Wait until no worker needs this process any more, up to a time of the loop and a moment for what is cut off
         then."""
-        await self._relayed.finish(until)
+        await self._relayed.finish(until, self._instance.config.drain_s)
         await self._commits.finish(until + CUT_OFF_TIMEOUT_S + LAST_COMMITS_S)
         self._source.close()
         self._relayed.close()

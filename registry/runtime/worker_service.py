@@ -75,6 +75,10 @@ class WorkerService:
         """Return whether a request under way needs the primary, or is another process'."""
         return self.app.needs_primary > 0 or self._relayed.is_busy
 
+    async def finish(self, until: float | None, drain_s: float) -> None:
+        """Wait until no request of another process is under way here, up to a time of the loop."""
+        await self._relayed.finish(until, drain_s)
+
     def release_primary(self) -> None:
         """End the commit link: nothing here needs the primary any more."""
         self._linking.cancel()

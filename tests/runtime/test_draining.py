@@ -23,7 +23,7 @@ BUSY_S = 10.0
 BEFORE_KILL_S = DRAIN_S + EXIT_TIMEOUT_S + BUSY_S
 
 
-@pytest.fixture(params=["1", "2"], ids=["one process", "with a worker"])
+@pytest.fixture(params=["1", "2", "3"], ids=["one process", "with a worker", "with two workers"])
 def server(request, tmp_path):
     with running_server(tmp_path / "data", workers=request.param, drain_s=str(DRAIN_S)) as running:
         yield running

@@ -34,9 +34,11 @@ from registry.errors import (
     ChunkOutOfOrder,
     Ending,
     NameInvalid,
+    OciError,
     UploadUnreachable,
 )
 from registry.event_loop.now import now_s
+from registry.http.oci.answers import error_response
 from registry.http.oci.blobs import mount_blob
 from registry.http.oci.context import OwnUploadContext, UploadContext
 from registry.http.oci.paths import Path
@@ -171,7 +173,10 @@ async def relayed(context: UploadContext, path: Path, scope: Scope, receive: Rec
     slot = serving_slot(own, path, scope["method"], scope["query_string"])
     if slot == own.slot.number:
         return False
-    await own.relay.relay(slot, scope, receive, send)
+    try:
+        await own.relay.relay(slot, scope, receive, send)
+    except OciError as error:  # no answer has begun
+        await error_response(error)(scope, receive, send)
     return True
 
 

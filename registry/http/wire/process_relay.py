@@ -9,8 +9,8 @@ class ProcessRelay(Protocol):
     """The way to the other processes of this instance."""
 
     async def relay(self, slot: int, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have the process in a slot answer a request, as an ASGI application. Raises ProcessUnreachable before the
-        answer has begun, and CutOff after it."""
+        """Have the process in a slot answer a request, as an ASGI application. Before the answer has begun it raises
+        ProcessUnreachable, and Ending at the end of a drain; after that CutOff."""
 
 
 class NoOtherProcess:
