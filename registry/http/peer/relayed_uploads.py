@@ -1,5 +1,6 @@
 """Requests for uploads that come by way of another instance, and whose home is another process of this one."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from urllib.parse import urlencode
 
@@ -34,15 +35,17 @@ class _Receive:
 
     def __init__(self, body: AsyncIterator[bytes]) -> None:
         self._body = body
-        self._is_over = False
+        self._is_over = self._is_gone = False
 
     async def __call__(self) -> Message:
-        if self._is_over:
+        if self._is_gone:
             return {"type": "http.disconnect"}
+        if self._is_over:
+            await asyncio.Event().wait()  # for a client that goes away, as servers do
         try:
             piece = await anext(self._body, None)
         except ClientGone:
-            self._is_over = True
+            self._is_gone = True
             return {"type": "http.disconnect"}
         self._is_over = piece is None
         return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
