@@ -10,6 +10,7 @@ The simulated machines:
     process           one process of an instance: it runs, is paused, is killed
     options           the configuration of simulated instances
     process_group     an instance's primary, and a worker beside it
+    process_links     what crosses between the two
     node              the place of one instance over all its starts: disk, clock, registry
     cluster           all nodes, the network and the bus on one loop
     packet_simulator  latency, loss, partitions and corruption on each link

@@ -96,8 +96,8 @@ class SimulatedCluster:
 
     def close(self) -> None:
         for node in self.nodes:
-            if node.process is not None and node.process.alive:
-                node.process.end()
+            if node.host is not None and node.host.alive:
+                node.host.end()
                 if node.disk is not None:
                     node.disk.discard()
         for disk in self.disks:

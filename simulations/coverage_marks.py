@@ -42,6 +42,7 @@ PATHS = (
     OUT_OF_SERVICE,
     "transfer resumed",
     "blob sent by a reader",
+    "upload relayed to its home",
 )
 
 
@@ -60,10 +61,12 @@ class CoverageMarks:
 
     def count(self) -> Counter[str]:
         network, nodes = self._cluster.network, (*self._cluster.nodes, *self._cluster.gone)
+        groups = [group for node in nodes for group in node.process_groups]
         reached = Counter(
             {
                 "transfer resumed": network.resumed_transfers,
-                "blob sent by a reader": sum(group.streamed for node in nodes for group in node.process_groups),
+                "blob sent by a reader": sum(group.streamed for group in groups),
+                "upload relayed to its home": sum(group.relayed for group in groups),
             }
         )
         for instance in self._instances:

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -26,8 +27,8 @@ CONTENT = f"{PEERS}content/"
 REMAINS = f"{PEERS}remains/"
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
-Accepting = Callable[[], Process]
-"""Draws the process that takes a connection."""
+Accepting = Callable[[], Process | None]
+"""Draws the process that takes a connection; None if none listens."""
 
 
 class Exchange:
@@ -172,6 +173,8 @@ class Network:
     def _gone(self, place: str, process: Process) -> None:
         if self._served.get(place, (None,))[0] is process:
             del self._served[place]
+
+    def _break(self, process: Process) -> None:
         for exchange in self._exchanges.pop(process, []):
             exchange.broken()
 
@@ -210,16 +213,21 @@ class Network:
         self.sniffed[place] = dict(headers).get("Concord-Session", self.sniffed.get(place, ""))
         for call in self.on_request:
             call(source, place, "/" + path)
-        process, application, accepting = served
+        _, application, accepting = served
+        process = accepting()
+        if process is None:
+            raise PeerUnreachable(f"no process listens at {place}")
         exchange = Exchange(self, source, place)
         exchange.has_mac = path.startswith(PEERS) and not path.startswith((CONTENT, REMAINS))
         self._record(source, method, url, headers, body)
         exchange.content = path.removeprefix(CONTENT) if path.startswith(CONTENT) else ""
+        if process not in self._exchanges:
+            process.on_death.append(partial(self._break, process))
         self._exchanges.setdefault(process, []).append(exchange)
         if caller is not None:
             caller.on_death.append(exchange.leave)
         scope = _scope(method, "/" + path, headers, body, is_client=caller is None)
-        outside_processes(lambda: _spawn(in_process(accepting()), _serve(application, scope, exchange)))
+        outside_processes(lambda: _spawn(in_process(process), _serve(application, scope, exchange)))
         sending = asyncio.create_task(self._send(exchange, body))
         try:
             await self._head(exchange, sending)
@@ -273,6 +281,8 @@ def _scope(
         raw.append((b"host", b"localhost"))
     if isinstance(body, bytes) and (body or method not in ("GET", "HEAD")):
         raw.append((b"content-length", str(len(body)).encode()))
+    if not isinstance(body, bytes):
+        raw.append((b"transfer-encoding", b"chunked"))
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},

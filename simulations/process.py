@@ -44,9 +44,9 @@ class Process:
         if not self.alive:
             raise ProcessDied(repr(self))
 
-    def part(self, name: str) -> "Process":
-        """A process that ends with this one, and may stand still alone."""
-        part = Process(f"{self.name} {name}", self.number)
+    def part(self, name: str = "", number: int | None = None) -> "Process":
+        """A process that ends with this one, and may stand still or die alone."""
+        part = Process(f"{self.name} {name}".rstrip(), self.number if number is None else number)
         self.on_death.append(part.end)
         return part
 

@@ -152,7 +152,7 @@ class RequestObserver:
             if node.name == place:
                 for call in list(self.on_write_answer):
                     call(node, operation)
-                if not node.up:
+                if not node.alive:
                     raise ProcessDied(place)
 
     def _check_site(self, operation: Operation, place: str) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import apsw
 
+from simulations.process import PROCESS, Process
+
 SECTOR_BYTES = 512
 ROOM_BYTES = 1 << 40
 
@@ -170,7 +172,7 @@ class SimulatedDisk:
         self._rng = rng
         self._names = DirectoryState()
         self._databases: dict[str, FileState] = {}
-        self._connections: list[apsw.Connection] = []
+        self._connections: list[tuple[Process | None, apsw.Connection]] = []
         self.on_call: Callable[[str, str], None] = lambda call, name: None
         self.is_cached: Callable[[], bool] = lambda: True
         scratch.mkdir(parents=True)
@@ -228,7 +230,7 @@ class SimulatedDisk:
     def connect(self, path: str) -> apsw.Connection:
         connection = apsw.Connection(str(self._scratch / path), vfs=self._vfs.name, statementcachesize=256)
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        self._connections.append(connection)
+        self._connections.append((PROCESS.get(), connection))
         return connection
 
     def _existing(self, path: str) -> FileState:
@@ -272,9 +274,16 @@ class SimulatedDisk:
     def release(self) -> None:
         """Close what a killed instance left open: the collector cannot see through SQLite's objects."""
         self.on_call = lambda call, name: None
-        for connection in self._connections:
+        for _, connection in self._connections:
             connection.close(force=True)
         self._connections.clear()
+
+    def release_process(self, process: Process) -> None:
+        """Close what one killed process left open, as the kernel does: its locks are released."""
+        for owner, connection in self._connections:
+            if owner is process:
+                connection.close(force=True)
+        self._connections = [(owner, connection) for owner, connection in self._connections if owner is not process]
 
     def discard(self) -> None:
         """Forget the real files behind it."""
