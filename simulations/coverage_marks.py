@@ -43,6 +43,7 @@ PATHS = (
     "transfer resumed",
     "blob sent by a reader",
     "upload relayed to its home",
+    "commit sent again",
 )
 
 
@@ -67,6 +68,7 @@ class CoverageMarks:
                 "transfer resumed": network.resumed_transfers,
                 "blob sent by a reader": sum(group.streamed for group in groups),
                 "upload relayed to its home": sum(group.relayed for group in groups),
+                "commit sent again": sum(links.sent_again for node in nodes for links in node.all_links),
             }
         )
         for instance in self._instances:

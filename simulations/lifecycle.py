@@ -67,6 +67,22 @@ class Lifecycle:
         self._checkers.stamps.started(node)
         self._disturbances.note()
 
+    async def replace_primary(self, node: Node, after_s: float) -> None:
+        """Start a primary in place of one that has just died, as the supervisor does."""
+        if node in self._starting or node not in self._cluster.nodes:
+            return
+        self._starting.add(node)
+        await asyncio.sleep(after_s)
+        await node.replace_primary()
+        self._starting.discard(node)
+        if node.up:
+            self._observe(node)
+            self._checkers.readiness.started(node)
+            self._checkers.stamps.started(node)
+            self._disturbances.note()
+        elif not node.alive:  # killed meanwhile, or refused by its disk
+            await self.restart(node)
+
     async def restore(self, node: Node, image: DiskImage) -> None:
         """Kill an instance, put its disk back to an earlier image, and start it again."""
         node.die(False)

@@ -78,6 +78,8 @@ class Node:
         self.process_groups: list[ProcessGroup] = []
         """One for each start."""
         self.links: ProcessLinks
+        self.all_links: list[ProcessLinks] = []
+        """Those of all starts."""
         self._shared: SharedState
         self.instance: Instance | None = None
         self.started = False
@@ -136,6 +138,7 @@ class Node:
         self.disk.on_call = self._disk_call
         self._shared = SharedState.of(PROCESSES, SimulatedClock(self, host))
         self.links = ProcessLinks(self.cluster.loop, random.Random(f"{self.cluster.seed} {host!r} links"), PROCESSES)
+        self.all_links.append(self.links)
         self.worker = None
         self.process_groups.append(ProcessGroup())
         await self._start_primary(host, connected, in_place=False)

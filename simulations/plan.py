@@ -5,11 +5,13 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
-from simulations.faults import BUS_FAULTS, FAULTS, MEMBER_FAULTS
+from simulations.faults import BUS_FAULTS, FAULTS, MEMBER_FAULTS, PROCESS_FAULTS
 
 SITES = (("eu", "us"), ("eu", "eu", "us"), ("eu", "us", "ap"), ("eu", "eu", "us", "us"), ("eu", "eu", "eu"))
 BUS_ONLY = 0.12
 """The share of runs in which only the bus is in trouble, so that more can be asked of requests."""
+PROCESSES = 0.35
+"""The share of the others in which processes die or hang alone, or what crosses between them is late or lost."""
 MEMBERS = 0.25
 """The share of the others in which an instance leaves, is forgotten, or comes up from a backup."""
 
@@ -51,7 +53,7 @@ def draw_plan(seed: int, **chosen: Any) -> Plan:
     plan = Plan(
         seed,
         sites=rng.choice(SITES),
-        faults=tuple(rng.sample(sorted(FAULTS.keys() - MEMBER_FAULTS), rng.randint(2, 5))),
+        faults=tuple(rng.sample(sorted(FAULTS.keys() - MEMBER_FAULTS - PROCESS_FAULTS), rng.randint(2, 5))),
         between_sites_s=rng.choice((0.0, 0.0, 0.02, 0.08)),
     )
     if rng.random() < BUS_ONLY:
@@ -63,6 +65,9 @@ def draw_plan(seed: int, **chosen: Any) -> Plan:
     members = random.Random(f"{seed} members")
     if not set(faults) <= BUS_FAULTS and members.random() < MEMBERS:
         faults = (*faults, members.choice(sorted(MEMBER_FAULTS)))
+    processes = random.Random(f"{seed} processes")
+    if not set(faults) <= BUS_FAULTS and processes.random() < PROCESSES:
+        faults = (*faults, *processes.sample(sorted(PROCESS_FAULTS), processes.randint(1, 3)))
     if "two-copies" in conditions:  # only there a disk may be destroyed
         faults = tuple(dict.fromkeys((*faults, "disk-destroyed")))
     return replace(plan, **({"conditions": conditions, "faults": faults} | chosen))

@@ -6,9 +6,11 @@ still arrives; what it has not read is lost. A link that a dead process has not 
 
 import asyncio
 import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from contextvars import Context, ContextVar
+
+import msgspec
 
 from registry.runtime.frames import OnLink
 from registry.runtime.links import COMMITS
@@ -16,7 +18,7 @@ from simulations.process import PROCESS, Process, in_process
 
 WINDOW_BYTES = 64 * 1024
 LATENCY_S = 0.0005
-HEAD_OF_REQUEST = b"H"
+HEAD_OF_REQUEST, BATCH_OF_COMMITS = b"H", b"M"
 RELAYED: ContextVar[list[bool] | None] = ContextVar("relayed", default=None)
 """Of a request: gets an element when it is relayed."""
 
@@ -57,6 +59,8 @@ class LinkEnd:
         if kind == HEAD_OF_REQUEST and (relayed := RELAYED.get()) is not None:
             relayed.append(True)
         if not self._is_closed:
+            if self.kind == COMMITS and kind == BATCH_OF_COMMITS:
+                self._links.count_commits(self, bytes(payload))
             self.other._unread_bytes += len(payload)
             self._send((kind, bytes(payload)))
 
@@ -129,14 +133,15 @@ class ProcessLinks:
         """The longest time that a commit or its answer takes."""
         self.on_frame: Callable[[LinkEnd], None] = lambda end: None
         """Called as a commit or the answer to one leaves."""
-        self.opened: Counter[bytes] = Counter()
+        self._last_number: dict[Process | None, int] = {}
+        self.sent_again = 0
+        """Messages that workers have sent a second time, since they had no answer."""
 
     async def connect(self, slot: int, kind: bytes) -> LinkEnd:
         ours, theirs = LinkEnd(self, kind), LinkEnd(self, kind)
         ours.other, theirs.other = theirs, ours
         self._own(ours)
         self._open[theirs] = None
-        self.opened[kind] += 1
         self._mailboxes[slot].append(theirs)
         self._notify(slot)
         return ours
@@ -159,6 +164,13 @@ class ProcessLinks:
     def commit_links(self) -> list[LinkEnd]:
         """Return the ends of all links that carry commits."""
         return [end for end in self._open if end.kind == COMMITS]
+
+    def count_commits(self, end: LinkEnd, batch: bytes) -> None:
+        """Count the messages of a frame that were sent before: each has a number, and later ones have a higher one."""
+        last = self._last_number.get(end.owner, 0)
+        numbers = [message[0] for message in msgspec.msgpack.decode(batch) if message[0]]
+        self.sent_again += sum(number <= last for number in numbers)
+        self._last_number[end.owner] = max([last, *numbers])
 
     def forget(self, end: LinkEnd) -> None:
         self._open.pop(end, None)

@@ -5,6 +5,7 @@ A fault is a coroutine that does its harm, and undoes it after a while if it las
 
 target      what faults strike, and report to
 deaths      processes and machines that die, hang, leave and join
+processes   processes of one instance that die or hang alone, and what crosses between them
 disks       disks that refuse, change bits, are put back, copied or destroyed
 links       HTTP between instances, and the bus
 clocks      wall clocks that are wrong
@@ -14,7 +15,7 @@ outsiders   key rotation, and outsiders who do not have the key
 
 import errno
 
-from simulations.faults import clocks, deaths, disks, links, members, outsiders
+from simulations.faults import clocks, deaths, disks, links, members, outsiders, processes
 from simulations.faults.target import BODY_BROKEN, BUS_CUT, FORGED_TAG, Fault, FaultTarget
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "MANGLING",
     "MEMBER_FAULTS",
     "PARTS_NO_SITE",
+    "PROCESS_FAULTS",
     "Fault",
     "FaultTarget",
 ]
@@ -79,11 +81,34 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "leave": (members.leave, ("leave", "left", "killed while leaving")),
     "forgotten": (members.forgotten, ("forgotten",)),
     "restored": (members.restored_elsewhere, ("restored elsewhere",)),
+    "kill-worker": (processes.kill_worker, ("kill of the worker",)),
+    "kill-worker-in-commit": (
+        processes.kill_worker_between_sync_and_commit,
+        ("kill of the worker in a commit",),
+    ),
+    "kill-primary": (processes.kill_primary, ("kill of the primary",)),
+    "kill-primary-in-commit": (processes.kill_primary_in_a_commit, ("kill of the primary in a commit",)),
+    "kill-worker-beside-hang": (
+        processes.hang_and_death(worker=True),
+        ("kill of the worker beside a primary that hangs",),
+    ),
+    "kill-primary-beside-hang": (
+        processes.hang_and_death(worker=False),
+        ("kill of the primary beside a worker that hangs",),
+    ),
+    "commit-link-cut": (processes.cut_commit_links, ("commit link cut",)),
+    "late-commits": (processes.late_commits, ("late commits",)),
+    "hang-worker": (processes.hang_of_the_worker, ("hang of the worker",)),
 }
 """By the name given on the command line: the fault, and the kinds it counts as."""
 
 MEMBER_FAULTS = {"leave", "forgotten", "restored"}
 """Faults that change who is a member."""
+PROCESS_FAULTS = {
+    *("kill-worker", "kill-worker-in-commit", "kill-primary", "kill-primary-in-commit", "kill-worker-beside-hang"),
+    *("kill-primary-beside-hang", "commit-link-cut", "late-commits", "hang-worker"),
+}
+"""Faults of one process of an instance, and of what crosses between its processes."""
 BUS_FAULTS = {
     *("loss", "duplication", "stalled-redis", "bus-cut", "site-bus-cut"),
     *("forged-frames", "mangled-frames", "forged-requests", "replayed-requests"),
@@ -96,6 +121,7 @@ LAG_FAULTS = {"hang-primary", "site-bus-cut", "deaf", "slow-disk", "hang"}
 """Faults that make an instance lag its site while clients read from it: pipelines run beside them."""
 PARTS_NO_SITE = {
     *BUS_KINDS,
+    *(kind for name in PROCESS_FAULTS for kind in FAULTS[name][1]),
     *("kill", "kill at a disk call", "power cut", "power cut at an answer", "power cut at a frame"),
     *("power cut at a disk call", "hang", "hang of the primary", "hang in a commit", "deaf instance", "slow disk"),
     *("clock jump", "clock drift", "clock stands still", "new instance", "long absence"),
