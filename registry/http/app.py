@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from registry.cluster.rpc.client import PREFIX as PEERS
-from registry.errors import NothingHere, OciError, TooManyAnswers
+from registry.errors import NothingHere, TooManyAnswers
 from registry.http.admin import actions, collection, membership, metrics, status, tag_locations
 from registry.http.admin.actions import Action
 from registry.http.admin.context import AdminContext
@@ -80,7 +80,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "the server is told not to send anything else"
         context, path = self._context, _parse_api_path(scope["path"])
-        if path is not None and path.resource == "upload" and await self._relayed(path, scope, receive, send):
+        if path is not None and path.resource == "upload" and await relayed(context.oci, path, scope, receive, send):
             return
         context.proxies.resolve(scope)
         request_id = self._ids.of(scope["headers"])
@@ -93,14 +93,6 @@ class App:
                 await self._response_memory.send(response, scope, exchange.receive, exchange.send)
             except asyncio.CancelledError:
                 await cut_off(context.drain, scope, exchange)
-
-    async def _relayed(self, path: Path, scope: Scope, receive: Receive, send: Send) -> bool:
-        """Relay a request for an upload to the process that is its home. Return False where this process is."""
-        try:
-            return await relayed(self._context.oci, path, scope, receive, send)
-        except OciError as error:  # no answer has begun
-            await error_response(error)(scope, receive, send)
-            return True
 
     async def _answer_within_memory(self, request: Request, path: Path | None) -> Response:
         """Return a response that fits into the memory budget. A response that has to wait is dropped and computed

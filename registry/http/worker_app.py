@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from registry.cluster.replication.read_lease import READ_WAIT_S
-from registry.errors import NotCurrent, OciError
+from registry.errors import NotCurrent, OciError, ProcessUnreachable
 from registry.event_loop.now import now_s
 from registry.http.app import API
 from registry.http.failures import Failures, cut_off
@@ -31,6 +31,8 @@ from registry.telemetry.log_limit import LogLimit
 from registry.telemetry.request_ids import RequestIds
 
 LEASE_POLL_S = 0.003
+UPLOADS_WAIT_S = 10.0
+"""Time that a request waits for a process that has just begun, as for one that is restarting."""
 _UPLOAD_METHODS = {"uploads": frozenset({"POST"}), "upload": METHODS}
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
@@ -49,12 +51,15 @@ class WorkerApp:
         self,
         reading: ReadOnlyApp,
         uploads: OwnUploadContext,
+        are_uploads_ready: asyncio.Event,
         primary: LeaseRequests,
         clock: Clock,
         proxies: TrustedProxies,
         logs_requests: bool,
     ) -> None:
+        """`are_uploads_ready` is set once this process may touch the uploads whose home it is."""
         self._reading = reading
+        self._are_uploads_ready = are_uploads_ready
         self._uploads = uploads
         self._relay = uploads.relay
         self._primary = primary
@@ -120,12 +125,22 @@ class WorkerApp:
                 raise NotCurrent("this instance cannot tell whether it is current: its primary process is busy")
             await asyncio.sleep(LEASE_POLL_S)
 
+    async def _await_uploads(self) -> None:
+        """Wait until this process has taken over the uploads of its slot. Raises ProcessUnreachable."""
+        if not self._are_uploads_ready.is_set():
+            try:
+                async with asyncio.timeout(UPLOADS_WAIT_S):
+                    await self._are_uploads_ready.wait()
+            except TimeoutError:
+                raise ProcessUnreachable from None
+
     async def _upload(self, path: Path, scope: Scope, receive: Receive, send: Send) -> None:
         context, query = self._uploads, scope["query_string"]
         slot = serving_slot(context, path, scope["method"], query)
         if slot != context.slot.number:
             await self._relay.relay(slot, scope, receive, send)
             return
+        await self._await_uploads()
         self._proxies.resolve(scope)
         exchange = Exchange(scope, receive, send, self._ids.of(scope["headers"]), self._clock)
         request = Request(scope, exchange.receive)

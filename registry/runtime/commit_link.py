@@ -4,6 +4,11 @@ The messages are small, and typed: what crosses is the name of a finished file, 
 digests of its MiBs, never its bytes. One link carries all of a worker's messages. Those of one turn of the loop go in
 one frame, and so do the answers of one.
 
+A link begins with the introduction of its worker: the slot, and the number of the process in it. The primary admits a
+process once it has ended the links of earlier ones in that slot, and what they had it commit is done. Until then the
+process touches no upload. So a message that a dead worker has left on its way never meets a file to which its successor
+writes (a fencing token, as in Kleppmann, "How to do distributed locking").
+
 Invariant: an answer says that the commit is durable. A worker that loses the link has no answers to what it has sent
 and not heard of: it sends that again, in the same order, to the primary or its successor. Each commit may be repeated
 (`UploadCommits`), so a message may arrive late, or twice.
@@ -33,7 +38,15 @@ from registry.telemetry.events import LogEvent
 log = EventLog("concord.workers")
 
 RETRY_INTERVAL_S = 0.01
-_BATCH, _ANSWERS = b"M", b"R"
+_INTRODUCTION, _ADMISSION, _BATCH, _ANSWERS = b"I", b"A", b"M", b"R"
+
+
+class Introduction(msgspec.Struct, array_like=True, frozen=True):
+    """The first message of a link: which worker it is."""
+
+    slot: int
+    number: int
+    """The number of the process in its slot: its successor has a higher one."""
 
 
 class SaveUpload(msgspec.Struct, tag="save", array_like=True):
@@ -103,9 +116,10 @@ class Answer(msgspec.Struct, array_like=True):
     """True where the commit is durable, although it may not be acknowledged."""
 
 
+_introduction_decoder = msgspec.msgpack.Decoder(Introduction)
 _batch_decoder = msgspec.msgpack.Decoder(list[tuple[int, Message]])
 _answers_decoder = msgspec.msgpack.Decoder(list[Answer])
-_encode = msgspec.msgpack.Encoder().encode
+_encode = msgspec.msgpack.Encoder(enc_hook=str).encode  # the detail of an error may hold anything
 
 
 class _Outbox:
@@ -136,8 +150,11 @@ class _Outbox:
 class PrimaryLink:
     """The worker's end: has the primary commit, and reports to it. `run` keeps the link."""
 
-    def __init__(self, opener: LinkOpener) -> None:
+    def __init__(self, opener: LinkOpener, introduction: Introduction) -> None:
         self._opener = opener
+        self._introduction = introduction
+        self.admitted = asyncio.Event()
+        """Set once a primary has admitted this process: no commit of an earlier one in its slot is under way."""
         self._outbox = _Outbox(_BATCH)
         self._unanswered: dict[int, tuple[Commit | Notes, asyncio.Future[Answer]]] = {}
         self._number = 0
@@ -151,10 +168,13 @@ class PrimaryLink:
                 await asyncio.sleep(RETRY_INTERVAL_S)
                 continue
             try:
-                self._outbox.put([(number, message) for number, (message, _) in self._unanswered.items()])
-                self._outbox.link = link
-                self._outbox.flush()
                 with suppress(ConnectionError):
+                    link.write(_INTRODUCTION, _encode(self._introduction))
+                    await link.read()
+                    self.admitted.set()
+                    self._outbox.put([(number, message) for number, (message, _) in self._unanswered.items()])
+                    self._outbox.link = link
+                    self._outbox.flush()
                     while True:
                         _, payload = await link.read()
                         self._take(_answers_decoder.decode(payload))
@@ -229,6 +249,17 @@ class CommitGate(Protocol):
         """Return a context manager in which a write is counted. Raises Leaving."""
 
 
+class _Worker:
+    """A process that has introduced itself: its links, and the commits that it has begun."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.links: set[asyncio.Task[None]] = set()
+        self.under_way: set[asyncio.Task[None]] = set()
+        self.earlier: set[asyncio.Task[None]] = set()
+        """Commits of earlier processes in its slot."""
+
+
 class CommitServer:
     """The primary's end of all workers' links."""
 
@@ -245,6 +276,7 @@ class CommitServer:
         self._on_lease_wanted = on_lease_wanted
         self._links: set[asyncio.Task[None]] = set()
         self._under_way: set[asyncio.Task[None]] = set()
+        self._workers: dict[int, _Worker] = {}
 
     def serve(self, arriving: Awaitable[Link]) -> None:
         """Take the messages that come on a link."""
@@ -273,6 +305,11 @@ class CommitServer:
         outbox.link = link
         try:
             with suppress(ConnectionError):
+                _, payload = await link.read()
+                worker = await self._admit(_introduction_decoder.decode(payload))
+                if worker is None:
+                    return
+                link.write(_ADMISSION)
                 while True:
                     _, payload = await link.read()
                     for number, message in _batch_decoder.decode(payload):
@@ -282,14 +319,36 @@ class CommitServer:
                             self._on_notes(message)
                             outbox.add(Answer(number, None, True))
                         else:
-                            self._begin(number, message, outbox)
+                            self._begin(number, message, outbox, worker)
         finally:
             link.close()
 
-    def _begin(self, number: int, commit: Commit, outbox: _Outbox) -> None:
+    async def _admit(self, introduced: Introduction) -> _Worker | None:
+        """Return a worker once nothing of an earlier process in its slot is under way; None if a later one is there."""
+        task = asyncio.current_task()
+        assert task is not None, "links are served in tasks"
+        worker = self._workers.get(introduced.slot)
+        if worker is None or worker.number < introduced.number:
+            earlier, worker = worker, _Worker(introduced.number)
+            if earlier is not None:
+                worker.earlier = earlier.earlier | earlier.under_way
+                for link in earlier.links:
+                    link.cancel()
+            self._workers[introduced.slot] = worker
+        if worker.number > introduced.number:
+            return None
+        worker.links.add(task)
+        task.add_done_callback(worker.links.discard)
+        worker.earlier = {commit for commit in worker.earlier if not commit.done()}
+        if worker.earlier:
+            await asyncio.wait(worker.earlier)
+        return worker
+
+    def _begin(self, number: int, commit: Commit, outbox: _Outbox, worker: _Worker) -> None:
         task = asyncio.create_task(self._answer(number, commit, outbox))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        for tasks in (self._under_way, worker.under_way):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
     async def _answer(self, number: int, commit: Commit, outbox: _Outbox) -> None:
         is_committed, failure = False, None

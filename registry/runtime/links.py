@@ -46,8 +46,12 @@ class Mailboxes:
         return await FrameLink.over(await self.open(slot, kind))
 
     async def open(self, slot: int, kind: bytes) -> socket.socket:
-        """Open a link to a process. Raises ConnectionError where its mailbox stays full, or is closed."""
-        ours, theirs = socket.socketpair()
+        """Open a link to a process. Raises ConnectionError where its mailbox stays full, or is closed, or this process
+        may not open any more files."""
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise ConnectionError("no link can be opened to a process of this instance") from error
         try:
             for end in (ours, theirs):
                 end.setblocking(False)
@@ -61,6 +65,8 @@ class Mailboxes:
                 except BlockingIOError:
                     if now_s() > until:
                         raise ConnectionError("too much waits for a process of this instance") from None
+                except OSError as error:  # as many descriptors are on their way as one user may send
+                    raise ConnectionError("no link can be opened to a process of this instance") from error
                 await asyncio.sleep(RETRY_INTERVAL_S)
         except BaseException:
             ours.close()

@@ -7,6 +7,8 @@ It reads the catalog and writes content files. What the primary has to commit, a
 import asyncio
 from contextlib import suppress
 
+import apsw
+
 from registry.catalog.catalog import PATH, stored_identity
 from registry.catalog.database import Reads
 from registry.cluster.rpc.keys import ClusterKey
@@ -17,7 +19,7 @@ from registry.http.oci.read_only import ReadOnlyApp
 from registry.http.worker_app import WorkerApp
 from registry.instance import MAINTENANCE_INTERVAL_S
 from registry.ports import Clock, Disk
-from registry.runtime.commit_link import Notes, PrimaryLink, RemoteCommits
+from registry.runtime.commit_link import Introduction, Notes, PrimaryLink, RemoteCommits
 from registry.runtime.frames import LinkOpener, LinkSource
 from registry.runtime.relay import Relay, RelayServer
 from registry.settings.trusted_proxies import TrustedProxies
@@ -35,6 +37,8 @@ from registry.units import GIB
 log = EventLog("concord.workers")
 
 NOTES_INTERVAL_S = 1.0
+PREPARE_INTERVAL_S = 1.0
+"""Time after which a start that the disk has refused is tried again."""
 MAX_NOTED_AT_ONCE = 200
 """The most entries of each kind in one report."""
 
@@ -47,13 +51,17 @@ class WorkerService:
     ) -> None:
         """Opens the catalog for reading."""
         self._database, proxies = Reads(disk, PATH), TrustedProxies(config.proxies)
-        self.primary, self._relay = PrimaryLink(opener), Relay(opener)
+        introduction = Introduction(slot.number, shared.usage.of(slot).begin())
+        self.primary, self._relay = PrimaryLink(opener, introduction), Relay(opener)
         self.reading = ReadOnlyApp(
             self._database, disk, clock, shared.lease, config.verify_after_s, config.log_requests, proxies
         )
         store = BlobStore(disk, self._database)
         self.uploads = _own_uploads(config, slot, shared, self._database, store, clock, self.primary, self._relay)
-        self.app = WorkerApp(self.reading, self.uploads, self.primary, clock, proxies, config.log_requests)
+        self._are_uploads_ready = asyncio.Event()
+        self.app = WorkerApp(
+            self.reading, self.uploads, self._are_uploads_ready, self.primary, clock, proxies, config.log_requests
+        )
         self._relayed = RelayServer(self.app)
         self._source: LinkSource
         self._linking: asyncio.Task[None]
@@ -67,8 +75,20 @@ class WorkerService:
         self._tasks = [
             self._linking,
             asyncio.create_task(_send_notes(self.reading, self.uploads.refusals, self.primary)),
-            asyncio.create_task(_tidy(self.uploads.uploads)),
+            asyncio.create_task(self._keep_uploads()),
         ]
+
+    async def _keep_uploads(self) -> None:
+        """Take over the uploads of this process' slot, and tidy them for ever."""
+        await self.primary.admitted.wait()
+        while not self._are_uploads_ready.is_set():
+            try:
+                self.uploads.uploads.prepare()
+                self._are_uploads_ready.set()
+            except (OSError, apsw.Error) as error:
+                log.error(LogEvent.MAINTENANCE_FAILED, "maintenance failed: %(error)s", error=error)
+                await asyncio.sleep(PREPARE_INTERVAL_S)
+        await _tidy(self.uploads.uploads)
 
     @property
     def needs_primary(self) -> bool:
@@ -107,7 +127,6 @@ def _own_uploads(
     budget = DiskBudget(int(config.disk_budget_gib * GIB), shared.usage)
     places = UploadPlaces(config.max_uploads, usage)
     uploads = Uploads(database, store, clock, places, budget, RemoteCommits(primary), usage)
-    uploads.prepare()
     secrets = [key.get_secret_value() for key in config.cluster_key]
     keys = [ClusterKey(secret).uploads for secret in secrets]
 

@@ -10,8 +10,10 @@ import mmap
 
 from registry.storage.upload_homes import ALONE, ProcessSlot
 
-_COUNT, _HELD, _PREEMPTED, _AT_WORK, _USED_MS = range(5)
-_CELLS_A_SLOT = 5
+_COUNT, _HELD, _AT_WORK, _USED_MS, _PREEMPTED, _STARTS = range(6)
+_CELLS_A_SLOT = 6
+_OF_A_PROCESS = (_COUNT, _HELD, _AT_WORK, _USED_MS)
+"""The cells that end with a process. The others are counted over all processes that have had a slot."""
 _CONTENT = 0
 _FIRST_SLOT = 1
 
@@ -29,7 +31,7 @@ class SharedUsage:
 
     def clear(self, slot: int) -> None:
         """Forget the numbers of a process that has died."""
-        for cell in range(_CELLS_A_SLOT):
+        for cell in _OF_A_PROCESS:
             self.set(slot, cell, 0)
 
     def set(self, slot: int, cell: int, value: float) -> None:
@@ -76,6 +78,12 @@ class OwnUsage:
     def __init__(self, shared: SharedUsage, slot: ProcessSlot = ALONE) -> None:
         self.shared = shared
         self.slot = slot
+
+    def begin(self) -> int:
+        """Count the start of a process, and return its number: higher than that of any earlier one in its slot."""
+        number = int(self.shared.get(self.slot.number, _STARTS)) + 1
+        self.shared.set(self.slot.number, _STARTS, number)
+        return number
 
     def set_uploads(self, count: int, held_bytes: int) -> None:
         """Publish the number and the bytes of this process' uploads."""

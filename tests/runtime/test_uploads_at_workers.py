@@ -42,10 +42,11 @@ def file_of(server: Server, location: str) -> Path:
 
 
 def begun_at(server: Server, slot: int, processes: int = 2) -> str:
-    """Begin an upload whose home is a slot."""
+    """Begin an upload whose home is a slot. The primary begins those for which it has looked for a blob to mount."""
+    query = "" if slot else f"?mount={sha256(b'nowhere')}&from=app"
 
     def begun() -> str:
-        location = server.client.begin_upload("app")
+        location = server.client.begin_upload("app", query)
         return location if home_of(location, processes) == slot else ""
 
     return wait_until(begun, every_s=0)
@@ -165,3 +166,28 @@ def test_a_new_worker_removes_no_files_of_other_processes(server):
         assert file_of(server, location).exists()
         connection.sendall(CONTENT[len(CONTENT) // 2 :])
         assert received(connection).startswith(b"HTTP/1.1 202")
+
+
+def test_a_late_commit_of_a_dead_worker_never_moves_what_its_successor_receives(server):
+    """The message of a dead worker waits at the primary. Its successor, which found an upload without bytes, received
+    other ones into the file that the message names."""
+    location, primary = begun_at(server, 1), owner_of(server)
+    digest = sha256(CONTENT)
+    with standing_still(primary), contextlib.ExitStack() as stack:
+        connection = stack.enter_context(connected(server))
+        connection.sendall(head("PUT", with_digest(location, digest), CONTENT) + CONTENT)
+        file = file_of(server, location)
+        wait_until(lambda: file.exists() and file.stat().st_size == len(CONTENT))
+        time.sleep(0.5)  # until it has synced the file, and sent the message
+        (worker,) = (pid for pid in children(server) if pid != primary)
+        os.kill(worker, signal.SIGKILL)
+        received(connection)
+        wait_until(lambda: worker not in children(server))
+        wait_for_children(server, 2)
+        again = stack.enter_context(connected(server))
+        again.sendall(head("PATCH", location, bytes(1_000_000)) + bytes(500_000))
+        time.sleep(1)
+        os.kill(primary, signal.SIGCONT)
+        again.sendall(bytes(500_000))
+        assert received(again).startswith(b"HTTP/1.1 404"), "the upload has ended"
+    assert server.client.get(f"/v2/app/blobs/{digest}").body == CONTENT
