@@ -20,7 +20,7 @@ Any other one may have been carried out: it is answered 503. An answer that has 
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import msgspec
@@ -40,6 +40,8 @@ from registry.units import KIB
 log = EventLog("concord.workers")
 
 MAX_IDLE_LINKS = 64
+MAX_WAITING = 1000
+"""The most requests that wait for other processes to begin with them: each takes descriptors and buffers meanwhile."""
 SMALL_ANSWER_BYTES = 64 * KIB
 CUT_OFF_TIMEOUT_S = 0.5
 """Time that requests which are cut off have to answer their clients."""
@@ -82,13 +84,27 @@ class Relay:
     def __init__(self, opener: LinkOpener) -> None:
         self._opener = opener
         self._idle: dict[int, deque[Link]] = {}
+        self._waiting = 0
 
     async def relay(self, slot: int, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the process in a slot answer a request. Before the answer has begun it raises ProcessUnreachable, and
         Ending at the end of a drain; after that CutOff."""
         assert RELAYED not in scope, "a request is relayed once, so that none goes round in circles"
+        if self._waiting >= MAX_WAITING:
+            raise ProcessUnreachable
+        request = _Relayed(scope, receive, send, self._on_begun)
+        self._waiting += 1
+        try:
+            await self._over_links(slot, request)
+        finally:
+            request.end_waiting()
+
+    def _on_begun(self) -> None:
+        self._waiting -= 1
+
+    async def _over_links(self, slot: int, request: "_Relayed") -> None:
+        """Send a request over one link, or over another one to the successor of the process that has died."""
         until = now_s() + OPEN_TIMEOUT_S
-        request = _Relayed(scope, receive, send)
         while True:
             try:
                 link = await self._link(slot)
@@ -134,8 +150,10 @@ class Relay:
 class _Relayed:
     """One request on its way."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, on_begun: Callable[[], None]) -> None:
+        """`on_begun` is called once, when the other process begins with the request, or at the end."""
         self._scope, self._receive, self._send = scope, receive, send
+        self._on_begun: Callable[[], None] | None = on_begun
         names = {name for name, _ in scope["headers"]}
         self._has_body = b"content-length" in names or b"transfer-encoding" in names
         self._waits_to_be_wanted = b"expect" in names
@@ -154,6 +172,12 @@ class _Relayed:
     def leaves_link_clean(self) -> bool:
         """Return whether the link can carry another request: nothing more of this one is to come on it."""
         return self._is_sent and not self.is_gone
+
+    def end_waiting(self) -> None:
+        """Note that the other process has begun with the request, or never will."""
+        if self._on_begun is not None:
+            on_begun, self._on_begun = self._on_begun, None
+            on_begun()
 
     async def over(self, link: Link) -> None:
         """Send the request over a link, and its answer to the client. Raises ConnectionError."""
@@ -205,6 +229,7 @@ class _Relayed:
     async def _pass_answer(self, link: Link) -> None:
         while True:
             kind, payload = await link.read()
+            self.end_waiting()
             if kind == _DATA:
                 await self._send({"type": "http.response.body", "body": payload, "more_body": True})
             elif kind == _END:
