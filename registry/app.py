@@ -39,6 +39,7 @@ def http_context(
             instance.clock,
             config.verify_after_s,
             instance.traffic,
+            instance.lease,
             cluster.evictor.touch,
             instance.store.mark_suspect,
         ),

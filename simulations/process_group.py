@@ -10,7 +10,7 @@ from typing import Protocol
 
 from starlette.types import Message, Receive, Scope, Send
 
-from registry.http.wire.fast_path import Headers
+from registry.http.wire.fast_path import DirectAnswer, Headers
 from simulations.process import PROCESS, Process
 from simulations.process_links import RELAYED
 
@@ -18,7 +18,7 @@ from simulations.process_links import RELAYED
 class Application(Protocol):
     """The application of one process."""
 
-    def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
+    def direct(self, method: str, target: bytes, headers: Headers) -> DirectAnswer | None:
         """Return a response by the fast path."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,9 +82,9 @@ class ProcessGroup:
         self.relayed += is_relayed and "/blobs/uploads/" in scope["path"]
 
 
-async def _send_directly(direct: tuple[bytes, bytes], send: Send) -> None:
-    head, body = direct
+async def _send_directly(direct: DirectAnswer, send: Send) -> None:
+    status, head, body = direct
     headers = [tuple(line.split(b": ", 1)) for line in head.splitlines()]
-    start: Message = {"type": "http.response.start", "status": 200, "headers": headers}
+    start: Message = {"type": "http.response.start", "status": status, "headers": headers}
     await send(start)
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -44,6 +44,7 @@ from registry.cluster.replication.gossip import Gossip
 from registry.cluster.replication.heartbeat_reactions import HeartbeatReactions
 from registry.cluster.replication.lag import ReplicationDelays
 from registry.cluster.replication.manifest_bodies import ManifestBodies
+from registry.cluster.replication.miss_state import MissState
 from registry.cluster.replication.read_lease import ReadLease
 from registry.cluster.replication.recent_frames import RecentFrames
 from registry.cluster.replication.site_lease import SiteLease
@@ -160,9 +161,11 @@ class Cluster:
             self.incarnation, self.own_heartbeat, self.lifecycle, bool(config.redis or config.peer),
             self.discovery.introductions,
         )  # fmt: skip
+        self.misses = MissState(self.members, lease)
         self.reactions = HeartbeatReactions(
-            self.members, self.incarnation, self.acknowledgements, self.heartbeats, self.anti_entropy, self.site_lease
-        )
+            self.members, self.incarnation, self.acknowledgements, self.heartbeats, self.anti_entropy,
+            self.site_lease, self.misses,
+        )  # fmt: skip
 
     def _build_placement(
         self, config: Config, catalog: Catalog, store: BlobStore, budget: DiskBudget, clock: Clock
@@ -226,7 +229,7 @@ class Cluster:
             self.gossip.run, self.applier.run, self.site_lease.run, self.direct_push.run, self.anti_entropy.run,
             self.bodies.run, self.replicator.run, self.garbage_collector.run, self.evictor.run, self.scrubber.run,
             self.watch.run, self.reachability.run, self.heartbeats.run, self.discovery.run, self.join.run,
-            self.decommission.run,
+            self.decommission.run, self.misses.run,
         ):  # fmt: skip
             self._tasks.append(asyncio.create_task(run_supervised(work)))
 
@@ -257,7 +260,7 @@ class Cluster:
         """Ask the members that may know more of a repository, before a miss is answered. What was missing may be here
         after that, by an answer or by a frame that came meanwhile. Raises NeedsUpgrade where the repository is not
         understood."""
-        document, candidates = document_name(repository), self.anti_entropy.read_repair_candidates()
+        document, candidates = document_name(repository), self.misses.members_to_ask()
         await self.anti_entropy.read_repair.before_miss(document, candidates)
         require_understood(self._catalog.database, document)
 

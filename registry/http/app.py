@@ -19,7 +19,7 @@ from registry.http.oci.paths import PREFIX, TEMPLATES, Path, parse_path
 from registry.http.oci.routes import answer, relayed
 from registry.http.peer import handlers as peer_handlers
 from registry.http.wire.exchange import Exchange
-from registry.http.wire.fast_path import Headers
+from registry.http.wire.fast_path import DirectAnswer, Headers
 from registry.http.wire.sending import ResponseMemoryBudget
 from registry.storage.uploads import ClientGone
 from registry.telemetry.event_log import EventLog
@@ -67,9 +67,9 @@ class App:
         self._lease = context.lease
         self._answers_clients = context.answers_clients
 
-    def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
-        """The head, but for the status line, and the body of an answer of status 200 that can be given without
-        waiting; None where the application has to be called. The server asks this first."""
+    def direct(self, method: str, target: bytes, headers: Headers) -> DirectAnswer | None:
+        """Return an answer that can be given without waiting; None where the application has to be called. The server
+        asks this first."""
         fast_path = self._fast_path
         if fast_path is None or not self._answers_clients.is_set():
             return None

@@ -23,7 +23,7 @@ from registry.http.oci.read_only import ReadOnlyApp
 from registry.http.oci.routes import answer_own_upload
 from registry.http.oci.uploads import METHODS, serving_slot
 from registry.http.wire.exchange import Exchange
-from registry.http.wire.fast_path import Headers
+from registry.http.wire.fast_path import DirectAnswer, Headers
 from registry.ports import Clock
 from registry.settings.trusted_proxies import TrustedProxies
 from registry.storage.upload_homes import PRIMARY_SLOT
@@ -71,7 +71,7 @@ class WorkerApp:
         self.needs_primary = 0
         """The number of requests under way that the primary takes part in."""
 
-    def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
+    def direct(self, method: str, target: bytes, headers: Headers) -> DirectAnswer | None:
         """Return a response by the fast path, as `App.direct` does."""
         return self._reading.direct(method, target, headers)
 

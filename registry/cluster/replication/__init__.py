@@ -16,6 +16,7 @@ site_lease        that lease, renewed by the members of the site for each other 
 document_advances  the event that a diff has brought a document forward
 diff_requests     diffs of documents of which a frame could not bring a change
 anti_entropy      comparing documents with a member by their Merkle tries, and exchanging what differs
+miss_state        whether a miss may be answered without asking anybody
 read_repair       asking members before a miss is answered (as Dynamo and Cassandra do on reads)
 manifest_bodies   bodies of manifests that no frame brought
 lag               how long changes took to arrive

@@ -344,8 +344,3 @@ class AntiEntropy:
                 )
         elif not is_alone and any(ours.get(writer, 0) < clock for writer, clock in diff.state.vector.items()):
             await self._learn(member, [document])
-
-    def read_repair_candidates(self) -> list[Member]:
-        """Members to ask before a miss is answered: those of our site, and those known to have published more."""
-        near = {member.instance for member in self._members.of_own_site()}
-        return [m for m in self._members.reachable() if m.instance in near or m.ahead]

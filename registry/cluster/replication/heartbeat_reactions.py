@@ -12,6 +12,7 @@ from registry.cluster.membership.incarnation import Incarnation
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.replication.acknowledgements import Acknowledgements
 from registry.cluster.replication.anti_entropy import AntiEntropy
+from registry.cluster.replication.miss_state import MissState
 from registry.cluster.replication.site_lease import SiteLease
 from registry.cluster.rpc.messages import Heartbeat
 from registry.event_loop.now import now_s
@@ -31,6 +32,7 @@ class HeartbeatReactions:
         heartbeats: Heartbeats,
         anti_entropy: AntiEntropy,
         site_lease: SiteLease,
+        misses: MissState,
     ) -> None:
         self._members = members
         self._incarnation = incarnation
@@ -38,6 +40,7 @@ class HeartbeatReactions:
         self._heartbeats = heartbeats
         self._anti_entropy = anti_entropy
         self._site_lease = site_lease
+        self._misses = misses
         self._ahead_since: dict[str, float] = {}
         """For each member that has published changes which are missing here, the loop time since which that is so."""
 
@@ -52,6 +55,7 @@ class HeartbeatReactions:
             loop.call_later(FRAME_DELIVERY_S, self._catch_up_at_once, member)
             self._site_lease.request_renewal()
         if member.ahead:
+            self._misses.update()
             self._ahead_since.setdefault(member.instance, loop.time())
             loop.call_later(FRAME_DELIVERY_S, self._catch_up_if_missing, member, beat)
         else:

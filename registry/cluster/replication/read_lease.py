@@ -5,8 +5,9 @@ it had not been. An instance that hangs, or is cut off from the bus, cannot know
 answer reads only under a *read lease* (Gray and Cheriton, "Leases", SOSP 1989), which the other instances of the site
 renew (`cluster.replication.site_lease`), and which ends by itself when its primary stops renewing it.
 
-The lease is two numbers in memory that the primary shares with its workers: until when it is valid, and when a read
-last asked for it. A lease that no read asks for is not renewed, so that an idle site sends nothing.
+The lease is numbers in memory that the primary shares with its workers: until when it is valid, when a read last asked
+for it, and whether a miss needs a request to a member. A lease that no read asks for is not renewed, so that an idle
+site sends nothing.
 """
 
 import mmap
@@ -18,8 +19,8 @@ reads stop this long after their primary stops."""
 READ_WAIT_S = 10.0
 """Seconds for which a read waits for a lease. Clients wait for a first byte at least three times as long."""
 
-_BYTES = 16
-_VALID_UNTIL, _ASKED_AT = 0, 1
+_BYTES = 24
+_VALID_UNTIL, _ASKED_AT, _NO_MEMBER_AHEAD = 0, 1, 2
 
 
 class ReadLease:
@@ -37,6 +38,15 @@ class ReadLease:
         now = self._steady_s()
         self._cells[_ASKED_AT] = now
         return now < self._cells[_VALID_UNTIL]
+
+    def allows_miss(self) -> bool:
+        """Return whether a read that finds nothing may be answered so at once: it may be answered, and no member is
+        known to have published more than is here (`miss_state`)."""
+        return self._cells[_NO_MEMBER_AHEAD] > 0 and self.allows_read()
+
+    def set_no_member_ahead(self, value: bool) -> None:
+        """Set whether no member that can be reached is known to have published more than is here."""
+        self._cells[_NO_MEMBER_AHEAD] = value
 
     @property
     def is_valid(self) -> bool:

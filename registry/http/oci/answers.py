@@ -9,7 +9,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from registry.errors import OciError, RangeInvalid
+from registry.errors import BlobUnknown, ManifestUnknown, OciError, RangeInvalid
 
 
 class JsonResponse(Response):
@@ -27,6 +27,16 @@ def error_response(error: OciError) -> Response:
     if (detail := error.shown_detail) is not None:
         entry["detail"] = detail
     return JsonResponse({"errors": [entry]}, error.status, error_headers(error))
+
+
+def missing_blob(digest: str) -> BlobUnknown:
+    """Return the error of a blob that no repository fact links."""
+    return BlobUnknown("there is no such blob in this repository", {"digest": digest})
+
+
+def missing_manifest(reference: str) -> ManifestUnknown:
+    """Return the error of a manifest or a tag that does not exist."""
+    return ManifestUnknown("there is no such manifest", {"reference": reference[:200]})
 
 
 def error_headers(error: OciError) -> dict[str, str]:

@@ -20,7 +20,7 @@ from registry.cluster.transfer.blob_reader import WHOLE_BYTES, with_first_piece
 from registry.cluster.transfer.range_reader import AHEAD_MIBS
 from registry.cluster.transfer.transfer import SizeDiffers
 from registry.errors import BlobUnknown, ContentUnreachable, NeedsUpgrade, RangeInvalid
-from registry.http.oci.answers import StreamResponse
+from registry.http.oci.answers import StreamResponse, missing_blob
 from registry.http.oci.conditions import (
     RangeResponse,
     blob_headers,
@@ -97,7 +97,7 @@ async def find_blob(context: BlobContext, repository: Repository, digest: Digest
         await context.replication.read_repair(repository)
         row = context.queries.blob(repository, digest)
     if row is None:
-        raise BlobUnknown("there is no such blob in this repository", {"digest": digest})
+        raise missing_blob(digest)
     return row
 
 

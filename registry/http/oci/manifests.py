@@ -21,6 +21,7 @@ from registry.errors import (
 )
 from registry.event_loop.now import now_s
 from registry.event_loop.steps import ROWS_PER_STEP, Steps, run_in_steps
+from registry.http.oci.answers import missing_manifest
 from registry.http.oci.conditions import content_headers, etag_of, matches
 from registry.http.oci.context import ManifestContext
 from registry.http.wire.request import media_type, small_body
@@ -38,7 +39,7 @@ async def get(context: ManifestContext, request: Request, repository: Repository
         await context.replication.read_repair(repository)
         row = _find(context, repository, reference)
     if row is None:
-        raise ManifestUnknown("there is no such manifest", {"reference": reference[:200]})
+        raise missing_manifest(reference)
     headers = content_headers(row.digest)
     if matches(request.headers.get("if-none-match"), etag_of(row.digest)):
         return Response(status_code=304, headers=headers)

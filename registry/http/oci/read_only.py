@@ -25,7 +25,7 @@ from registry.http.oci.conditions import evaluate_conditions
 from registry.http.oci.multipart import GAP_BYTES, Pieces, assembled
 from registry.http.oci.paths import PREFIX, TEMPLATES
 from registry.http.wire.exchange import Exchange
-from registry.http.wire.fast_path import FastPath, Headers, plain_path
+from registry.http.wire.fast_path import DirectAnswer, FastPath, Headers, plain_path
 from registry.oci.names import Digest, parse_digest, parse_repository
 from registry.oci.ranges import ByteRange
 from registry.ports import Clock, Disk
@@ -70,10 +70,10 @@ class ReadOnlyApp:
         self.corrupt: list[Corruption] = []
         """Content that proved corrupt while it was sent, for the primary to repair."""
         self._fast_path = FastPath(
-            database, self._store, clock, verify_after_s, self.traffic, self._note_used, self._note_corruption
+            database, self._store, clock, verify_after_s, self.traffic, lease, self._note_used, self._note_corruption
         )
 
-    def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
+    def direct(self, method: str, target: bytes, headers: Headers) -> DirectAnswer | None:
         """Return a response by the fast path, as `App.direct` does."""
         if self._log_requests or not target.startswith(API) or not self.lease.allows_read():
             return None

@@ -1,10 +1,10 @@
 """The fast path: the most frequent reads, answered without a task.
 
-It serves manifests and small blobs that are on this disk and checked, and pages of tags. It waits for nothing. A
-response is cached and used again as long as its repository has not changed, which one short query of the repository
-revision tells, whichever process has written. Requests that are not plain (a condition, a range, a query, content that
-is elsewhere or due for a check, a miss) take the slow path, and so do large responses, whose memory is bounded over all
-requests.
+It serves manifests and small blobs that are on this disk and checked, pages of tags, and misses of which no member can
+know more. It waits for nothing. A response is cached and used again as long as its repository has not changed, which
+one short query of the repository revision tells, whichever process has written. Requests that are not plain (a
+condition, a range, a query, content that is elsewhere or due for a check) take the slow path, and so do large
+responses, whose memory is bounded over all requests.
 
 A body is compared with its digest before it is cached, so cached bodies are right whatever the disk does later.
 """
@@ -19,9 +19,10 @@ import apsw
 from registry.catalog.content import content_checked, is_due
 from registry.catalog.database import Reads
 from registry.catalog.queries import Queries, document_name
-from registry.catalog.understanding import NO_OTHER_BLOCKS, blocking_all
+from registry.catalog.understanding import NO_OTHER_BLOCKS, blocking_all, require_understood
+from registry.cluster.replication.read_lease import ReadLease
 from registry.errors import OciError
-from registry.http.oci.answers import list_page
+from registry.http.oci.answers import error_response, list_page, missing_blob, missing_manifest
 from registry.http.oci.conditions import blob_headers, content_headers
 from registry.http.oci.paths import API_VERSION, PREFIX, TEMPLATES, Path, parse_path
 from registry.oci.names import Digest, Repository, algorithm_of, digest_of, is_tag, parse_digest, parse_repository
@@ -47,7 +48,7 @@ _NOT_PLAIN = frozenset((b"if-none-match", b"if-range", b"range", b"content-lengt
 
 
 class CachedResponse(NamedTuple):
-    """A response of status 200, and the document revision for which it is valid."""
+    """A response, and the document revision for which it is valid. Only those of status 200 are cached."""
 
     route: str
     head: bytes
@@ -59,6 +60,16 @@ class CachedResponse(NamedTuple):
     """The blob in the response, whose use must be noted; None for a manifest."""
     checked_ms: int = 0
     """The time of the blob's last check. A manifest is checked when it is cached."""
+    status: int = 200
+
+
+class DirectAnswer(NamedTuple):
+    """A response that is sent without a task."""
+
+    status: int
+    head: bytes
+    """The headers as they are on the wire."""
+    body: bytes
 
 
 class FastPath:
@@ -71,6 +82,7 @@ class FastPath:
         clock: Clock,
         verify_after_s: float,
         traffic: Traffic,
+        lease: ReadLease,
         on_used: Callable[[Digest], None],
         on_corrupt: Callable[[Digest], None],
     ) -> None:
@@ -78,6 +90,7 @@ class FastPath:
         digest."""
         self._database = database
         self._traffic = traffic
+        self._lease = lease
         self._ids = RequestIds(clock)
         self._queries = Queries(database)
         self._store = store
@@ -88,19 +101,53 @@ class FastPath:
         self._cached: OrderedDict[bytes, CachedResponse] = OrderedDict()
         self._cached_bytes = 0
 
-    def answer(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
-        """The head, but for the status line, and the body of an answer of status 200; None where a route has to
-        answer."""
+    def answer(self, method: str, target: bytes, headers: Headers) -> DirectAnswer | None:
+        """Return an answer, or None where a route has to answer."""
         begun = self._clock.steady_s()
         try:
-            found = self._find(method, target, headers)
+            found = self._find(method, target, headers) or self._miss(method, target, headers)
         except (apsw.Error, OSError):
-            return None  # the route meets the same error, and answers with it
+            return None  # the route meets the same, and says so
         if found is None:
             return None
         body = b"" if method == "HEAD" else found.body
-        self._traffic.note(Served(found.route, method, 200, self._clock.steady_s() - begun, 0, len(body)))
-        return b"%b%b: %b\r\n" % (found.head, RAW_HEADER, self._ids.of(headers).encode()), body
+        self._traffic.note(Served(found.route, method, found.status, self._clock.steady_s() - begun, 0, len(body)))
+        head = b"%b%b: %b\r\n" % (found.head, RAW_HEADER, self._ids.of(headers).encode())
+        return DirectAnswer(found.status, head, body)
+
+    def _miss(self, method: str, target: bytes, headers: Headers) -> CachedResponse | None:
+        """Return the answer that a blob or a manifest does not exist, where no member can know more."""
+        if method not in ("GET", "HEAD") or any(name in _NOT_PLAIN for name, _ in headers):
+            return None
+        resource, name, reference = plain_path(target) or _NO_PATH
+        if resource not in ("blob", "manifest") or not self._lease.allows_miss():
+            return None
+        error: OciError | None = None
+        try:
+            repository = parse_repository(name)
+            with self._database.one_step():
+                require_understood(self._database, document_name(repository))
+                if resource == "blob":
+                    error = self._missing_blob(repository, parse_digest(reference))
+                else:
+                    error = self._missing_manifest(repository, reference)
+        except OciError:
+            return None  # the route says what is wrong
+        if error is None:
+            return None
+        response = error_response(error)
+        head = on_the_wire(dict(response.headers))
+        return CachedResponse(TEMPLATES[resource], head, bytes(response.body), "", 0, None, status=error.status)
+
+    def _missing_blob(self, repository: Repository, digest: Digest) -> OciError | None:
+        return missing_blob(digest) if self._queries.blob(repository, digest) is None else None
+
+    def _missing_manifest(self, repository: Repository, reference: str) -> OciError | None:
+        if ":" in reference:
+            found = self._queries.manifest(repository, parse_digest(reference))
+        else:
+            found = self._queries.manifest_by_tag(repository, reference) if is_tag(reference) else None
+        return missing_manifest(reference) if found is None else None
 
     def _find(self, method: str, target: bytes, headers: Headers) -> CachedResponse | None:
         """HEAD of a blob takes the slow path, because it takes a lease of the content."""

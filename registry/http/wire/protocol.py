@@ -31,7 +31,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from registry.http.wire.closing import LingeringTransport, ending_with_the_connection
-from registry.http.wire.fast_path import Headers
+from registry.http.wire.fast_path import DirectAnswer, Headers
 from registry.http.wire.heads import NO_HTTP, NO_TUNNEL, TOO_LARGE, Refusal, refusal_of, without_offer
 from registry.http.wire.large_body import LargeBody
 from registry.units import KIB, MIB
@@ -49,14 +49,17 @@ LINGER_BYTES = 4 * MIB
 """Bytes that are read and discarded after a refusal: the largest manifest, which clients send before they read."""
 
 _HEAD_END = b"\r\n\r\n"
-_OK = b"HTTP/1.1 200 OK\r\n"
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
+    for status in (http.HTTPStatus.OK, http.HTTPStatus.NOT_FOUND)
+}
 
 
 class FastPathApp(Protocol):
     """An application that can answer some requests without a task."""
 
-    def direct(self, method: str, target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
-        """The head, but for the status line, and the body of an answer of status 200 that can be given at once."""
+    def direct(self, method: str, target: bytes, headers: Headers) -> DirectAnswer | None:
+        """Return an answer that can be given at once, or None."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -301,12 +304,11 @@ class BoundedProtocol(HttpToolsProtocol):
         found = cast(FastPathApp, self.app).direct(method, self.url, self.headers)
         if found is None:
             return False
-        head, body = found
-        parts = [_OK, head]
+        parts = [_STATUS_LINES[found.status], found.head]
         for name, value in self.server_state.default_headers:
             parts += (name, b": ", value, b"\r\n")
         closes_after_response = self._closes_after_response or not self.parser.should_keep_alive()
-        parts += (b"connection: close\r\n\r\n" if closes_after_response else b"\r\n", body)
+        parts += (b"connection: close\r\n\r\n" if closes_after_response else b"\r\n", found.body)
         self.transport.write(b"".join(parts))
         if closes_after_response:
             self._lingering.close_now()  # there is no body to come

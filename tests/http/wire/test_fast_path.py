@@ -9,8 +9,8 @@ import pytest
 
 from registry.http.wire.fast_path import _PAGE, CachedResponse, _cost
 from tests.support import images
-from tests.support.client import sha256
-from tests.support.processes import resident_kib
+from tests.support.client import Client, sha256
+from tests.support.processes import owner_of, resident_kib, standing_still, wait_for_children
 from tests.support.server import running_server, wait_until
 
 IMAGE = images.image("direct", layers=1, layer_bytes=1000)
@@ -220,3 +220,40 @@ def test_an_id_that_a_request_brings_is_on_its_direct_answer(alone, pushed):
     with kept_connection(alone) as (connection, reader):
         connection.sendall(request(f"/v2/{pushed}/manifests/v1", "GET", "X-Request-Id: abc-1"))
         assert answer(reader)[1]["x-request-id"] == "abc-1"
+
+
+MISSING = "sha256:" + "0" * 64
+
+
+def test_a_miss_is_answered_as_the_long_way_does_and_found_after_the_push(alone, pushed):
+    paths = [f"/v2/{pushed}/blobs/{MISSING}", f"/v2/{pushed}/manifests/none", f"/v2/{pushed}/manifests/{MISSING}"]
+    for path in [*paths, "/v2/no/such/blobs/" + MISSING]:
+        for method in ("GET", "HEAD"):
+            with kept_connection(alone) as (connection, reader):
+                connection.sendall(request(path, method))
+                short = answer(reader, method)
+                connection.sendall(request(path, method, "Content-Length: 0"))  # which only the long one takes
+                long = answer(reader, method)
+            for of in (short, long):
+                for name in ("date", "x-request-id", "connection"):
+                    of[1].pop(name, None)
+            assert short == long and short[0] == 404
+    with kept_connection(alone) as (connection, reader):
+        path = f"/v2/{pushed}/manifests/later"
+        connection.sendall(request(path))
+        assert answer(reader)[0] == 404
+        alone.client.put_manifest(pushed, "later", IMAGE.body, IMAGE.media_type)
+        connection.sendall(request(path))
+        assert answer(reader)[2] == IMAGE.body
+
+
+def test_a_worker_answers_misses_while_the_primary_stands_still(tmp_path):
+    with running_server(tmp_path / "data", workers="2") as server:
+        wait_for_children(server, 2)
+        server.client.push("app", "v1", IMAGE)
+        wait_until(lambda: server.client.head("/v2/app/manifests/none").status == 404)
+        with standing_still(owner_of(server)):
+            client = Client(server.host, server.port, timeout_s=5)
+            for method in ("GET", "HEAD"):
+                assert client.request(method, f"/v2/app/blobs/{MISSING}").status == 404
+                assert client.request(method, "/v2/app/manifests/none").status == 404

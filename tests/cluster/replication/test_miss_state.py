@@ -1,0 +1,59 @@
+"""Whom a miss asks: nobody where the instance is in step with its site and nobody has announced more."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from registry.cluster.replication.miss_state import MissState
+from registry.cluster.replication.read_lease import ReadLease
+
+
+def member(name, ahead=False):
+    return SimpleNamespace(instance=name, ahead=ahead)
+
+
+class Members:
+    def __init__(self, near, far):
+        self.near, self.far = near, far
+
+    def reachable(self):
+        return [*self.near, *self.far]
+
+    def of_own_site(self):
+        return self.near
+
+
+@pytest.fixture
+def lease():
+    return ReadLease(lambda: 100.0)
+
+
+def asked(state):
+    return [one.instance for one in state.members_to_ask()]
+
+
+def test_an_instance_with_the_lease_asks_those_who_are_ahead(lease):
+    state = MissState(Members([member("a"), member("b", ahead=True)], [member("c"), member("d", ahead=True)]), lease)
+    lease.extend(101.0)
+    assert asked(state) == ["b", "d"]
+
+
+def test_an_instance_without_the_lease_asks_its_whole_site_too(lease):
+    state = MissState(Members([member("a"), member("b")], [member("c"), member("d", ahead=True)]), lease)
+    assert asked(state) == ["a", "b", "d"]
+
+
+def test_a_miss_is_answered_at_once_under_the_lease_while_nobody_is_ahead(lease):
+    near = member("a")
+    state = MissState(Members([near], []), lease)
+    lease.extend(101.0)
+    assert not lease.allows_miss(), "nobody has looked yet"
+    state.update()
+    assert lease.allows_miss()
+    near.ahead = True
+    state.update()
+    assert not lease.allows_miss() and lease.allows_read()
+    near.ahead = False
+    state.update()
+    lease.extend(99.0)
+    assert not lease.allows_miss()
