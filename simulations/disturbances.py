@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Set
 
 from simulations.checkers.read_your_writes import SETTLE_S
-from simulations.faults import BUS_KINDS, PARTS_NO_SITE
+from simulations.faults import BUS_KINDS, PARTS_NO_SITE, SEAM_KINDS
 
 CALM_S = 8.0
 
@@ -50,8 +50,8 @@ class Disturbances:
 
     @property
     def requests_get_through(self) -> bool:
-        """True if nothing but the bus has been disturbed for a while."""
-        return self.is_calm_but_for(BUS_KINDS)
+        """True if nothing has been disturbed for a while but the bus, and what workers have a living primary commit."""
+        return self.is_calm_but_for(BUS_KINDS | SEAM_KINDS)
 
     def is_calm_but_for(self, kinds: Set[str]) -> bool:
         now = self._now_s()

@@ -159,7 +159,7 @@ class ProcessLinks:
         if end.kind != COMMITS:
             return LATENCY_S * self._rng.random()
         self.on_frame(end)
-        return (LATENCY_S + self.late_s) * self._rng.random()
+        return LATENCY_S * self._rng.random() + self.late_s * (0.5 + self._rng.random() / 2)
 
     def commit_links(self) -> list[LinkEnd]:
         """Return the ends of all links that carry commits."""

@@ -30,6 +30,7 @@ __all__ = [
     "MEMBER_FAULTS",
     "PARTS_NO_SITE",
     "PROCESS_FAULTS",
+    "SEAM_KINDS",
     "Fault",
     "FaultTarget",
 ]
@@ -117,6 +118,7 @@ BUS_FAULTS = {
 MANGLING = {"forged-frames", "mangled-frames", "forged-requests", "changed-answers", "new-key"}
 """Faults after which something is refused as unauthentic, rightly or because a key was exchanged in haste."""
 BUS_KINDS = {kind for name in BUS_FAULTS for kind in FAULTS[name][1]}
+SEAM_KINDS = {kind for name in ("commit-link-cut", "late-commits") for kind in FAULTS[name][1]}
 LAG_FAULTS = {"hang-primary", "site-bus-cut", "deaf", "slow-disk", "hang"}
 """Faults that make an instance lag its site while clients read from it: pipelines run beside them."""
 PARTS_NO_SITE = {

@@ -16,6 +16,7 @@ collection  copies and garbage collection
 absence     what brings instances together again
 members     making room, leaving, being removed, and starting from a backup
 keys        what keeps outsiders out, members in, and uploads going
+processes   what crosses between the processes of an instance
 versions    what an instance does that does not understand a later version
 """
 
@@ -31,6 +32,7 @@ from simulations.planted import (
     meaning,
     members,
     network,
+    processes,
     ranges,
     scenarios,
     versions,
@@ -38,7 +40,7 @@ from simulations.planted import (
 from simulations.planted.bug import Planted
 
 _SLOWLY = ("one-way", "reorder", "slow")
-_DENSE = (("operations", 30), ("fault_s", 6.0), ("clients", 5))
+_DENSE = (("operations", 30), ("fault_s", 3.0), ("clients", 8))
 _CROWDED = (("operations", 20), ("fault_s", 4.0), ("clients", 4))
 _LONG = (("operations", 40), ("fault_s", 16.0), ("clients", 4))
 _SMALL = (("operations", 15), ("clients", 3), ("conditions", ("small",)))
@@ -181,6 +183,36 @@ PLANTED = [
     Planted("critical field accepted", versions.critical_field_accepted, (), 2, chosen=_MIXED, scenario=mixed_versions),
     Planted(
         "kept answers given again", versions.kept_answers_given_again, (), 2, chosen=_MIXED, scenario=mixed_versions
+    ),
+    Planted(
+        "repeated commit taken as new", processes.repeated_commit_taken_as_new, ("commit-link-cut",), 24, chosen=_LONG
+    ),
+    Planted(
+        "answered before the primary",
+        processes.answered_before_the_primary,
+        ("late-commits", "kill-primary-in-commit"),
+        12,
+        chosen=_LONG,
+    ),
+    Planted(
+        "commits not sent again", processes.commits_not_sent_again, ("commit-link-cut", "kill-primary-in-commit"), 30
+    ),
+    Planted("files of other homes removed", processes.files_of_other_homes_removed, ("kill-worker",), 12),
+    Planted(
+        "predecessor not waited for",
+        processes.predecessor_not_waited_for,
+        (),
+        1,
+        ("eu", "us"),
+        scenario=scenarios.go_on_before_the_commit_arrives,
+    ),
+    Planted(
+        "cancelled upload published",
+        processes.cancelled_upload_published,
+        (),
+        1,
+        ("eu", "us"),
+        scenario=scenarios.cancel_before_the_commit_arrives,
     ),
     Planted("workers serve all", versions.workers_serve_all, (), 2, chosen=_MIXED, scenario=mixed_versions),
     Planted("routes serve all", versions.routes_serve_all, (), 2, chosen=_MIXED, scenario=mixed_versions),

@@ -6,12 +6,14 @@ from typing import Any
 from unittest.mock import patch
 
 from simulations.checkers.readiness import LOOK_S
+from simulations.disturbances import CALM_S
 from simulations.faults.members import leave_one
 from simulations.simulation import Simulation
-from simulations.workload.client import SCRATCH, Client
+from simulations.workload.client import OCTETS, SCRATCH, Client
 from simulations.workload.cold_ranges import ColdRanges
-from simulations.workload.images import ALL_IMAGES
+from simulations.workload.images import ALL_IMAGES, digest_of
 
+LATE_S = 3.0
 TOLD_S = 6.5
 """After so long a heartbeat, or a question in place of one, has told every instance that another has published more."""
 
@@ -91,3 +93,61 @@ async def hear_and_take_nothing_in(simulation: Simulation) -> None:
         for _ in range(30):
             await asyncio.sleep(LOOK_S)
             simulation.violations.check(simulation.checkers.readiness.look)
+
+
+async def cancel_before_the_commit_arrives(simulation: Simulation) -> None:
+    """Kill a worker whose commit is on its way, and cancel the upload at the worker in its place before it arrives."""
+    location, _ = await lose_worker_with_a_late_commit(simulation, LATE_S)
+    node, work = simulation.nodes[0], simulation.client("canceller")
+    await work.ask("cancel", node, "DELETE", location, repository=SCRATCH)
+    await asyncio.sleep(LATE_S)
+    await simulation.heal()
+    await simulation.converge()
+    await asyncio.sleep(CALM_S)
+    await simulation.check_invariants()
+
+
+async def lose_worker_with_a_late_commit(simulation: Simulation, late_s: float) -> tuple[str, bytes]:
+    """Have a worker finish an upload, and kill it while the commit is on its way. Return where the upload is, and the
+    content of which a third was acknowledged."""
+    work = await _begin(simulation)
+    node, blob = simulation.nodes[0], random.Random(simulation.plan.seed).randbytes(300)
+    simulation.disturbances.begin("kill of the worker")
+    node.pause(primary_alone=True)  # so that the worker takes the connection
+    begun = await work.ask("begin upload", node, "POST", f"/v2/{SCRATCH}/blobs/uploads/", repository=SCRATCH)
+    node.resume()
+    assert begun is not None, "a worker begins uploads alone"
+    headers = {"Content-Range": "0-99", **OCTETS}
+    chunk = await work.ask("chunk", node, "PATCH", begun.headers["location"], blob[:100], headers, repository=SCRATCH)
+    assert chunk is not None, "nothing is in the way"
+    location = chunk.headers["location"]
+    node.links.late_s = late_s
+    last = f"{location}?digest={digest_of(blob)}"
+    finishing = asyncio.ensure_future(
+        work.ask("upload", node, "PUT", last, blob[100:], repository=SCRATCH, digest=digest_of(blob))
+    )
+    await asyncio.sleep(late_s / 10)
+    node.die_worker()
+    await finishing
+    node.links.late_s = 0.0
+    assert node.host is not None, "the primary goes on"
+    node.replace_worker(node.host)
+    await asyncio.sleep(late_s / 10)
+    simulation.disturbances.end("kill of the worker")
+    return location, blob
+
+
+async def go_on_before_the_commit_arrives(simulation: Simulation) -> None:
+    """Kill a worker whose commit is on its way, and have the upload go on at the worker in its place before it arrives.
+    Content that counts as here after that is whole."""
+    location, blob = await lose_worker_with_a_late_commit(simulation, LATE_S)
+    node, work = simulation.nodes[0], simulation.client("another")
+    headers = {"Content-Range": "100-109", **OCTETS}
+    await work.ask("chunk", node, "PATCH", location, blob[100:110], headers, repository=SCRATCH)
+    await asyncio.sleep(LATE_S)
+    simulation.disturbances.fired("kill")
+    node.die(False)
+    await simulation.heal()
+    await simulation.converge()
+    await asyncio.sleep(CALM_S)
+    await simulation.check_invariants()
