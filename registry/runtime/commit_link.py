@@ -76,8 +76,6 @@ class Notes(msgspec.Struct, tag="notes", array_like=True):
 
     traffic: list[Counted] = []
     cut_off: int = 0
-    under_way: int = 0
-    """The change of the number of requests under way since the last report."""
     used: list[Digest] = []
     corrupt: list[Corruption] = []
     refused: dict[str, int] = {}

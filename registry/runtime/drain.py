@@ -51,7 +51,7 @@ class Drain:
             LogEvent.DRAIN_STARTED,
             "ending: %(requests)d requests are under way; they and uploads may go on for %(drain_s)g s (--drain-s); "
             "what stops this instance must wait %(ending_s)g s before it kills it",
-            requests=self._instance.traffic.under_way,
+            requests=self._instance.traffic.under_way + self._instance.shared.usage.requests,
             drain_s=drain_s,
             ending_s=drain_s + EXIT_TIMEOUT_S,
             by=why,

@@ -35,7 +35,6 @@ class WorkerLinks:
         instance = self._instance
         instance.traffic.add(notes.traffic)
         instance.traffic.cut_off += notes.cut_off
-        instance.traffic.under_way += notes.under_way
         instance.refusals.counts.update(notes.refused)
         instance.take_worker_notes(notes.used, notes.corrupt)
 

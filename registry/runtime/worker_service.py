@@ -25,6 +25,7 @@ from registry.runtime.relay import Relay, RelayServer
 from registry.settings.trusted_proxies import TrustedProxies
 from registry.shared_state import SharedState
 from registry.storage.disk_budget import DiskBudget
+from registry.storage.shared_usage import OwnUsage
 from registry.storage.store import BlobStore
 from registry.storage.upload_homes import ProcessSlot
 from registry.storage.upload_places import UploadPlaces
@@ -51,7 +52,8 @@ class WorkerService:
     ) -> None:
         """Opens the catalog for reading."""
         self._database, proxies = Reads(disk, PATH), TrustedProxies(config.proxies)
-        introduction = Introduction(slot.number, shared.usage.of(slot).begin())
+        self._usage = shared.usage.of(slot)
+        introduction = Introduction(slot.number, self._usage.begin())
         self.primary, self._relay = PrimaryLink(opener, introduction), Relay(opener)
         self.reading = ReadOnlyApp(
             self._database, disk, clock, shared.lease, config.verify_after_s, config.log_requests, proxies
@@ -74,7 +76,7 @@ class WorkerService:
         self._linking = asyncio.create_task(self.primary.run())
         self._tasks = [
             self._linking,
-            asyncio.create_task(_send_notes(self.reading, self.uploads.refusals, self.primary)),
+            asyncio.create_task(_send_notes(self.reading, self._usage, self.uploads.refusals, self.primary)),
             asyncio.create_task(self._keep_uploads()),
         ]
 
@@ -148,18 +150,18 @@ def _own_uploads(
     )
 
 
-async def _send_notes(reading: ReadOnlyApp, refusals: Refusals, primary: PrimaryLink) -> None:
+async def _send_notes(reading: ReadOnlyApp, usage: OwnUsage, refusals: Refusals, primary: PrimaryLink) -> None:
     """Report to the primary periodically. A report that it has not taken is sent the next time."""
-    notes, reported_under_way = Notes(), 0
+    notes = Notes()
     while True:
         await asyncio.sleep(NOTES_INTERVAL_S)
+        usage.set_requests(reading.traffic.under_way)
         if notes == Notes():
             traffic = reading.traffic
             used = [reading.used.pop() for _ in range(min(len(reading.used), MAX_NOTED_AT_ONCE))]
-            more = traffic.under_way - reported_under_way
             corrupt, refused = reading.corrupt[:MAX_NOTED_AT_ONCE], dict(refusals.counts)
-            notes = Notes(traffic.take(), traffic.cut_off, more, used, corrupt, refused)
-            traffic.cut_off, reported_under_way = 0, traffic.under_way
+            notes = Notes(traffic.take(), traffic.cut_off, used, corrupt, refused)
+            traffic.cut_off = 0
             del reading.corrupt[:MAX_NOTED_AT_ONCE]
             refusals.counts.clear()
         if notes != Notes():

@@ -10,9 +10,9 @@ import mmap
 
 from registry.storage.upload_homes import ALONE, ProcessSlot
 
-_COUNT, _HELD, _AT_WORK, _USED_MS, _PREEMPTED, _STARTS = range(6)
-_CELLS_A_SLOT = 6
-_OF_A_PROCESS = (_COUNT, _HELD, _AT_WORK, _USED_MS)
+_COUNT, _HELD, _AT_WORK, _USED_MS, _REQUESTS, _PREEMPTED, _STARTS = range(7)
+_CELLS_A_SLOT = 7
+_OF_A_PROCESS = (_COUNT, _HELD, _AT_WORK, _USED_MS, _REQUESTS)
 """The cells that end with a process. The others are counted over all processes that have had a slot."""
 _CONTENT = 0
 _FIRST_SLOT = 1
@@ -67,6 +67,11 @@ class SharedUsage:
         """Uploads that have given way since the processes began."""
         return self._sum(_PREEMPTED)
 
+    @property
+    def requests(self) -> int:
+        """The number of requests under way at workers, as they last published it."""
+        return self._sum(_REQUESTS)
+
     def uploads_at_work(self, since_ms: int) -> bool:
         """Return whether a request of an upload is under way, or has ended after `since_ms`, in wall milliseconds."""
         return any(self.get(slot, _AT_WORK) > 0 or self.get(slot, _USED_MS) > since_ms for slot in self._slots)
@@ -94,6 +99,10 @@ class OwnUsage:
         """Publish how many requests are at work on uploads, and when the last upload that waits for more was used."""
         self.shared.set(self.slot.number, _AT_WORK, at_work)
         self.shared.set(self.slot.number, _USED_MS, used_ms)
+
+    def set_requests(self, under_way: int) -> None:
+        """Publish how many requests this process, a worker, serves."""
+        self.shared.set(self.slot.number, _REQUESTS, under_way)
 
     def count_preempted(self) -> None:
         """Count an upload that has given way."""

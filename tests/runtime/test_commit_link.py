@@ -127,7 +127,7 @@ async def test_what_crosses_arrives_as_it_was(mailboxes):
     primary = Primary(mailboxes)
     digests = [Digest(f"sha512:{number:0128x}") for number in range(200)]
     traffic = [Counted("/v2/<name>/manifests/<reference>", "GET", {200: 2**40}, [2**40] * 13, 1e9, 2**60, 2**60)] * 20
-    notes = Notes(traffic, 1, 2, digests, [Corruption(digest, 2**62) for digest in digests], {"disk-full": 3})
+    notes = Notes(traffic, 1, digests, [Corruption(digest, 2**62) for digest in digests], {"disk-full": 3})
     async with worker(mailboxes) as link:
         commits = RemoteCommits(link)
         await (await commits.publish(finished("u")))()

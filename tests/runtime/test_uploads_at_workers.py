@@ -2,9 +2,12 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -168,6 +171,35 @@ def test_a_new_worker_removes_no_files_of_other_processes(server):
         assert received(connection).startswith(b"HTTP/1.1 202")
 
 
+def in_flight(server: Server) -> float:
+    (line,) = re.findall(
+        r"^concord_requests_in_flight (\S+)$", server.client.get("/metrics").body.decode(), re.MULTILINE
+    )
+    return float(line)
+
+
+def test_requests_at_workers_are_counted_though_processes_die(server):
+    """Workers reported changes: a new primary counted less than none, and those of a dead worker stayed."""
+    with half_sent(server, begun_at(server, 1)):
+        wait_until(lambda: in_flight(server) == 2)
+        os.kill(owner_of(server), signal.SIGKILL)
+        wait_until(lambda: answers(server))
+        wait_until(lambda: in_flight(server) == 2)
+    wait_until(lambda: in_flight(server) == 1)
+    time.sleep(1.5)  # longer than between two reports
+    assert in_flight(server) == 1, "the request for the metrics"
+    with half_sent(server, begun_at(server, 1)):
+        wait_until(lambda: in_flight(server) == 2)
+        os.kill(worker_of(server), signal.SIGKILL)
+        wait_until(lambda: in_flight(server) == 1)
+
+
+def answers(server: Server) -> bool:
+    with contextlib.suppress(OSError):
+        return server.client.get("/readyz").status == 200
+    return False
+
+
 def test_a_late_commit_of_a_dead_worker_never_moves_what_its_successor_receives(server):
     """The message of a dead worker waits at the primary. Its successor, which found an upload without bytes, received
     other ones into the file that the message names."""
@@ -191,3 +223,32 @@ def test_a_late_commit_of_a_dead_worker_never_moves_what_its_successor_receives(
         again.sendall(bytes(500_000))
         assert received(again).startswith(b"HTTP/1.1 404"), "the upload has ended"
     assert server.client.get(f"/v2/app/blobs/{digest}").body == CONTENT
+
+
+@pytest.mark.slow
+def test_no_acknowledged_push_is_lost_whichever_process_is_killed(tmp_path):
+    with running_server(tmp_path / "data", workers="3") as server:
+        acknowledged, until = [], time.monotonic() + 8
+        with ThreadPoolExecutor(5) as pool:
+            pushing = [pool.submit(push_until, server, number, until) for number in range(5)]
+            for number in range(6):
+                time.sleep(1)
+                found = wait_for_children(server, 3)
+                os.kill(found[number % len(found)], signal.SIGKILL)
+            acknowledged = [pushed for future in pushing for pushed in future.result()]
+        wait_until(lambda: answers(server))
+        assert len(acknowledged) > 20
+        for repository, digest, content in acknowledged:
+            assert server.client.get(f"/v2/{repository}/blobs/{digest}").body == content
+
+
+def push_until(server: Server, number: int, until: float) -> list[tuple[str, str, bytes]]:
+    """Push blobs one after the other, each by three requests, and return those that were acknowledged."""
+    done, repository = [], f"r{number}"
+    while time.monotonic() < until:
+        content = os.urandom(200_000)
+        with contextlib.suppress(OSError, AssertionError, HTTPException):
+            done.append(
+                (repository, Client(server.host, server.port, PATIENT_S).push_blob(repository, content), content)
+            )
+    return done

@@ -134,7 +134,8 @@ def _traffic(context: ProcessContext) -> Iterator[Metric]:
         sent.add_metric(labels, requests.sent_bytes)
         durations.add_metric(labels, requests.durations.buckets(), requests.durations.total_s)
     yield from (answered, received, sent, durations)
-    yield _gauge("requests_in_flight", "requests that are being served", traffic.under_way)
+    under_way = traffic.under_way + context.usage.requests
+    yield _gauge("requests_in_flight", "requests that are being served", under_way)
     yield _counter("responses_aborted", "answers that were cut off after their first byte", traffic.cut_off)
 
 
