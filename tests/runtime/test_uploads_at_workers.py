@@ -16,7 +16,7 @@ from registry.storage.upload_homes import ProcessSlot
 from registry.telemetry.events import LogEvent
 from tests.support.client import Client, sha256, with_digest
 from tests.support.processes import children, owner_of, standing_still, wait_for_children
-from tests.support.server import Server, running_server, wait_until
+from tests.support.server import Server, running_cluster, running_server, wait_until
 
 CONTENT = os.urandom(2_500_000)
 PATIENT_S = 20
@@ -252,3 +252,57 @@ def push_until(server: Server, number: int, until: float) -> list[tuple[str, str
                 (repository, Client(server.host, server.port, PATIENT_S).push_blob(repository, content), content)
             )
     return done
+
+
+def test_an_upload_whose_home_is_a_worker_goes_on_by_way_of_another_instance(tmp_path):
+    with running_cluster(tmp_path, ["eu", "us"], workers="2") as cluster:
+        for server in cluster.servers:
+            wait_for_children(server, 2)
+        for home in (0, 1):
+            content, location = os.urandom(1_500_000), begun_at(cluster[0], home)
+            elsewhere = cluster[1].client
+            patched = elsewhere.request("PATCH", location, content[:1_000_000], {"X-Request-Id": "forwarded-1"})
+            assert (patched.status, patched.headers["Range"]) == (202, "0-999999"), patched
+            assert patched.headers.get_all("X-Request-Id") == ["forwarded-1"]
+            rest = {"Content-Range": "1000000-1499999"}
+            patched = elsewhere.request("PATCH", patched.headers["Location"], iter([content[1_000_000:]]), rest)
+            assert patched.status == 202, patched
+            at = elsewhere.get(patched.headers["Location"])
+            assert (at.status, at.headers["Range"]) == (204, "0-1499999"), at
+            wrong = elsewhere.request("PUT", with_digest(patched.headers["Location"], sha256(b"other")), b"")
+            assert (wrong.status, wrong.code) == (400, "DIGEST_INVALID")
+            done = elsewhere.request("PUT", with_digest(patched.headers["Location"], sha256(content)), b"")
+            assert done.status == 201, done
+            assert cluster[0].client.get(f"/v2/app/blobs/{sha256(content)}").body == content
+            gone = begun_at(cluster[0], home)
+            assert elsewhere.delete(gone).status == 204
+
+
+def test_the_number_of_uploads_is_bounded_over_all_processes(tmp_path):
+    with running_server(tmp_path / "data", workers="3", max_uploads="6") as server:
+        wait_for_children(server, 3)
+        locations = [begun_at(server, slot, 3) for slot in (1, 2, 0) for _ in range(5)]
+        answers = [server.client.request("PATCH", location, b"some") for location in locations]
+        assert {answer.status for answer in answers} <= {202, 429}
+        found = server.client.get("/metrics").body.decode()
+        (count,) = re.findall(r"^concord_uploads (\S+)$", found, re.MULTILINE)
+        assert 6 <= float(count) <= 10, "each process may have its share in any case"
+        assert server.upload_bytes() == 4 * float(count)
+
+
+def test_a_blob_is_mounted_by_way_of_a_worker(server):
+    digest = server.client.push_blob("from", CONTENT)
+    with standing_still(owner_of(server)), connected(server) as connection:  # so that the worker has the connection
+        path = f"/v2/to/blobs/uploads/?mount={digest}&from=from"
+        connection.sendall(head("POST", path, b""))
+        time.sleep(0.2)
+        os.kill(owner_of(server), signal.SIGCONT)
+        assert received(connection).startswith(b"HTTP/1.1 201")
+    assert server.client.head(f"/v2/to/blobs/{digest}").status == 200
+
+
+def test_pushes_that_workers_refuse_are_counted(server):
+    location = begun_at(server, 1)
+    assert server.client.request("PUT", with_digest(location, sha256(b"other")), CONTENT).status == 400
+    expected = 'concord_pushes_refused_total{reason="digest-invalid"} 1.0'
+    wait_until(lambda: expected in server.client.get("/metrics").body.decode().splitlines())

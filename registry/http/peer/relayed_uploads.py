@@ -10,12 +10,13 @@ from starlette.types import Message, Scope
 from registry.http.oci.uploads import UploadRequest
 from registry.http.wire.process_relay import ProcessRelay
 from registry.storage.uploads import ClientGone
-from registry.telemetry.request_ids import forwarded_headers
+from registry.telemetry.request_ids import RAW_HEADER, forwarded_headers
 
 
 async def upload_response(relay: ProcessRelay, slot: int, wanted: UploadRequest, upload_id: str) -> Response:
     """Have the home of an upload answer a request that has come by way of another instance."""
-    status, headers, body = 0, [], bytearray()
+    status, body = 0, bytearray()
+    headers: list[tuple[bytes, bytes]] = []
 
     async def send(message: Message) -> None:
         nonlocal status, headers
@@ -26,7 +27,8 @@ async def upload_response(relay: ProcessRelay, slot: int, wanted: UploadRequest,
 
     await relay.relay(slot, _scope(wanted, upload_id), _Receive(wanted.body), send)
     response = Response(bytes(body), status)
-    response.raw_headers = [*headers]
+    # The instance that answers the client adds the id of the request itself.
+    response.raw_headers = [(name, value) for name, value in headers if name != RAW_HEADER]
     return response
 
 
