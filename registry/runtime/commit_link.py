@@ -153,6 +153,8 @@ class PrimaryLink:
         self._introduction = introduction
         self.admitted = asyncio.Event()
         """Set once a primary has admitted this process: no commit of an earlier one in its slot is under way."""
+        self.admissions = 0
+        """The number of links to primaries so far."""
         self._outbox = _Outbox(_BATCH)
         self._unanswered: dict[int, tuple[Commit | Notes, asyncio.Future[Answer]]] = {}
         self._number = 0
@@ -170,6 +172,7 @@ class PrimaryLink:
                     link.write(_INTRODUCTION, _encode(self._introduction))
                     await link.read()
                     self.admitted.set()
+                    self.admissions += 1
                     self._outbox.put([(number, message) for number, (message, _) in self._unanswered.items()])
                     self._outbox.link = link
                     self._outbox.flush()

@@ -5,7 +5,9 @@ It reads the catalog and writes content files. What the primary has to commit, a
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 import apsw
 
@@ -115,6 +117,34 @@ class WorkerService:
         self._database.close_reading()
 
 
+class _Known(NamedTuple):
+    """The id of an instance, and the keys that seal ids of its uploads."""
+
+    instance: str
+    keys: Sequence[bytes]
+
+
+class _Identity:
+    """The identity of this instance in a worker. It is read again after each new link to a primary, since one that has
+    started may have a new id."""
+
+    def __init__(self, database: Reads, primary: PrimaryLink, secrets: Sequence[str]) -> None:
+        self._database = database
+        self._primary = primary
+        self._secrets = secrets
+        self._admissions = -1
+        self._known: _Known
+
+    def current(self) -> _Known:
+        """Return the identity as the catalog has it."""
+        if self._primary.admissions != self._admissions:
+            stored = stored_identity(self._database)
+            secrets = self._secrets or [stored.secret.hex()]
+            self._known = _Known(stored.instance, [ClusterKey(secret).uploads for secret in secrets])
+            self._admissions = self._primary.admissions
+        return self._known
+
+
 def _own_uploads(
     config: Config,
     slot: ProcessSlot,
@@ -129,20 +159,15 @@ def _own_uploads(
     budget = DiskBudget(int(config.disk_budget_gib * GIB), shared.usage)
     places = UploadPlaces(config.max_uploads, usage)
     uploads = Uploads(database, store, clock, places, budget, RemoteCommits(primary), usage)
-    secrets = [key.get_secret_value() for key in config.cluster_key]
-    keys = [ClusterKey(secret).uploads for secret in secrets]
-
-    def own_keys() -> list[bytes]:
-        return keys or [ClusterKey(stored_identity(database).secret.hex()).uploads]
-
+    identity = _Identity(database, primary, [key.get_secret_value() for key in config.cluster_key])
     return OwnUploadContext(
         uploads=uploads,
         clock=clock,
         budget=budget,
         drain=shared.drain,
         slot=slot,
-        instance=lambda: stored_identity(database).instance,
-        keys=own_keys,
+        instance=lambda: identity.current().instance,
+        keys=lambda: identity.current().keys,
         database=database,
         refusals=Refusals(clock),
         relay=relay,

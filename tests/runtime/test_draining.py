@@ -141,6 +141,8 @@ def test_a_pull_whose_client_does_not_read_is_cut_off_in_time(server):
 def test_the_log_says_at_the_signal_how_long_the_end_may_take(server):
     location = server.client.begin_upload("app")
     with begin_patch(server, location):
+        # A worker reports its requests within a second; the request for the metrics is one itself.
+        wait_until(lambda: b"\nconcord_requests_in_flight 2.0\n" in server.client.get("/metrics").body)
         begun = time.monotonic()
         told_to_end(server)
         (line,) = server.logged(LogEvent.DRAIN_STARTED)
