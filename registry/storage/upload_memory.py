@@ -17,7 +17,9 @@ from typing import Protocol
 from registry.units import MIB
 
 MAX_BYTES = 64 * MIB
-"""Pieces for all threads of an executor, several times over."""
+"""Pieces for all threads of an executor, several times over. The processes of an instance share it."""
+MIN_BYTES = 8 * MIB
+"""The part of one process is no smaller, however many there are."""
 FLUSH_INTERVAL_S = 0.05
 """Seconds between two calls to all uploads to write their bytes, while others wait."""
 
@@ -30,9 +32,11 @@ class Holder(Protocol):
 
 
 class UploadMemory:
-    """The bytes of all uploads of one instance that are in memory."""
+    """The bytes of all uploads of one process that are in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, processes: int = 1) -> None:
+        """`processes` is how many of them the instance has."""
+        self._processes = processes
         self._held: dict[Holder, int] = {}
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -43,9 +47,14 @@ class UploadMemory:
         """Return whether several uploads have bytes in memory."""
         return len(self._held) > 1
 
+    @property
+    def max_bytes(self) -> int:
+        """The part of this process in what the instance may have in memory."""
+        return max(MAX_BYTES // self._processes, min(MIN_BYTES, MAX_BYTES))
+
     async def wait_for_room(self) -> None:
         """Return once something may be received. Many may be let through at once, each for one piece."""
-        while self.held_bytes >= MAX_BYTES:
+        while self.held_bytes >= self.max_bytes:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             if self._timer is None:
@@ -77,7 +86,7 @@ class UploadMemory:
 
     def _wake(self) -> None:
         """Wake the next waiter if there is room; it wakes the one after it once it has taken its part."""
-        while self._waiters and self.held_bytes < MAX_BYTES:
+        while self._waiters and self.held_bytes < self.max_bytes:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(None)

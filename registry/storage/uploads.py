@@ -81,7 +81,7 @@ class Uploads:
         self._usage = usage
         self._store = store
         self._clock = clock
-        self._hasher, self._kept, self.memory = Hasher(), KeptHashes(), UploadMemory()
+        self._hasher, self._kept, self.memory = Hasher(), KeptHashes(), UploadMemory(usage.slot.count)
         self._places = places
         self._budget = budget
         self._being_preempted: set[str] = set()

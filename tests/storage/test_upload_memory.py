@@ -165,3 +165,9 @@ def test_what_is_written_early_while_another_piece_is_waited_for_stays_in_order(
         return b"".join(appended)[-2:], memory.held_bytes
 
     assert play(scenario()) == (b"bc", 0)
+
+
+@pytest.mark.parametrize(("processes", "expected_mib"), [(1, 64), (2, 32), (3, 21), (8, 8), (17, 8)])
+def test_processes_share_the_bound_and_each_has_enough_to_go_on(processes, expected_mib):
+    """Each process had all of it, so that an instance of 17 had a GiB."""
+    assert UploadMemory(processes).max_bytes // (1 << 20) == expected_mib
