@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from registry.cluster.replication.read_lease import READ_WAIT_S
 from registry.errors import NotCurrent, OciError, ProcessUnreachable
 from registry.event_loop.now import now_s
-from registry.http.app import API
+from registry.http.app import API, WITHOUT_LEASE
 from registry.http.failures import Failures, cut_off
 from registry.http.oci.answers import CutOff, StreamResponse, error_response
 from registry.http.oci.context import OwnUploadContext
@@ -106,6 +106,8 @@ class WorkerApp:
         NotCurrent."""
         method, target, headers = scope["method"], scope["raw_path"], scope["headers"]
         if method not in ("GET", "HEAD") or not target.startswith(API):
+            return None
+        if parse_path(scope["path"]).resource in WITHOUT_LEASE:
             return None
         await self._await_lease()
         has_body = any(name in _BODY_HEADERS for name, _ in headers)
