@@ -25,6 +25,9 @@ from simulations.workload.client import Answer
 from simulations.workload.long_upload import may_be_lost
 
 WRITES = ("push", "push by digest", "upload", "mount", *DELETES)
+ANSWERED_AT_ANY_TIME = ("collect", "begin upload", "chunk")
+"""Requests whose answers tell nothing of documents: of operators, and for bytes of uploads, which a worker takes also
+while a new primary catches up."""
 
 
 class RequestObserver:
@@ -139,7 +142,7 @@ class RequestObserver:
 
     def _answer_leaves(self, source: str, place: str, status: int) -> None:
         operation, nodes = self._latest.get(source), self._cluster.nodes
-        if operation is not None and operation.kind != "collect":  # by operators, who are answered at any time
+        if operation is not None and operation.kind not in ANSWERED_AT_ANY_TIME:
             for node in nodes:
                 if node.name == place:
                     self._violations.check(self._checkers.readiness.answered, node)

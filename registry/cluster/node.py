@@ -161,7 +161,7 @@ class Cluster:
             self.incarnation, self.own_heartbeat, self.lifecycle, bool(config.redis or config.peer),
             self.discovery.introductions,
         )  # fmt: skip
-        self.misses = MissState(self.members, lease)
+        self.misses = MissState(self.members, lease, self._catalog.replica)
         self.reactions = HeartbeatReactions(
             self.members, self.incarnation, self.acknowledgements, self.heartbeats, self.anti_entropy,
             self.site_lease, self.misses,

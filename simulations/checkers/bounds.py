@@ -6,8 +6,8 @@ from collections.abc import Set
 from registry.instance import Instance
 from simulations.checkers import Violation
 
-MAX_TASKS = 60
-"""Of each process, among them those that just stopped when it was killed."""
+MAX_TASKS = 75
+"""Of each instance, its worker's among them, and those that just stopped when it was killed."""
 MAX_CALM_REQUESTS_PER_S = 6.0
 
 

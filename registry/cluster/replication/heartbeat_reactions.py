@@ -54,8 +54,8 @@ class HeartbeatReactions:
             self._heartbeats.greet()
             loop.call_later(FRAME_DELIVERY_S, self._catch_up_at_once, member)
             self._site_lease.request_renewal()
+        self._misses.update()
         if member.ahead:
-            self._misses.update()
             self._ahead_since.setdefault(member.instance, loop.time())
             loop.call_later(FRAME_DELIVERY_S, self._catch_up_if_missing, member, beat)
         else:

@@ -1,12 +1,14 @@
 """The state that decides whether a miss may be answered without a request to another member.
 
 A miss is answered at once when no member can know more: this instance has the read lease, so that it has every write
-that its own site has acknowledged (`site_lease`), and no member that can be reached has announced changes that are
-missing here. All processes of the instance see that in memory that they share (`read_lease`), so that any of them
-answers.
+that its own site has acknowledged (`site_lease`), no member that can be reached has announced changes that are missing
+here, and those of the own site have announced the state digest that is also this instance's. The digest tells of what a
+neighbour has got otherwise than by changes of its own, such as from a member that has left. All processes of the
+instance see that in memory that they share (`read_lease`), so that any of them answers.
 """
 
 import asyncio
+from typing import Protocol
 
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.replication.read_lease import ReadLease
@@ -16,24 +18,41 @@ INTERVAL_S = 0.05
 that names missing changes is noticed at once."""
 
 
+class StateDigest(Protocol):
+    """The replica's digest."""
+
+    def root(self) -> bytes:
+        """Return the state digest."""
+
+
 class MissState:
     """The state of one instance, as its primary sees it."""
 
-    def __init__(self, members: Members, lease: ReadLease) -> None:
+    def __init__(self, members: Members, lease: ReadLease, replica: StateDigest) -> None:
         self._members = members
         self._lease = lease
+        self._replica = replica
 
     def members_to_ask(self) -> list[Member]:
         """Return the members to ask before a miss is answered."""
-        reachable = self._members.reachable()
-        if self._lease.is_valid:
-            return [member for member in reachable if member.ahead]
         near = {member.instance for member in self._members.of_own_site()}
-        return [member for member in reachable if member.instance in near or member.ahead]
+        has_lease, root = self._lease.is_valid, self._replica.root()
+        return [
+            member
+            for member in self._members.reachable()
+            if member.ahead or (member.instance in near and not (has_lease and member.beat.root == root))
+        ]
 
     def update(self) -> None:
-        """Publish whether no member that can be reached is ahead."""
-        self._lease.set_no_member_ahead(not any(member.ahead for member in self._members.reachable()))
+        """Publish whether no member would have to be asked under the lease."""
+        near = {member.instance for member in self._members.of_own_site()}
+        root = self._replica.root()
+        self._lease.set_no_member_ahead(
+            not any(
+                member.ahead or (member.instance in near and member.beat.root != root)
+                for member in self._members.reachable()
+            )
+        )
 
     async def run(self) -> None:
         """Publish it at intervals, for ever."""

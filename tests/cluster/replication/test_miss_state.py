@@ -7,9 +7,16 @@ import pytest
 from registry.cluster.replication.miss_state import MissState
 from registry.cluster.replication.read_lease import ReadLease
 
+ROOT, OTHER = b"root", b"other"
 
-def member(name, ahead=False):
-    return SimpleNamespace(instance=name, ahead=ahead)
+
+def member(name, ahead=False, root=ROOT):
+    return SimpleNamespace(instance=name, ahead=ahead, beat=SimpleNamespace(root=root))
+
+
+class Replica:
+    def root(self):
+        return ROOT
 
 
 class Members:
@@ -33,19 +40,21 @@ def asked(state):
 
 
 def test_an_instance_with_the_lease_asks_those_who_are_ahead(lease):
-    state = MissState(Members([member("a"), member("b", ahead=True)], [member("c"), member("d", ahead=True)]), lease)
+    state = MissState(
+        Members([member("a"), member("b", ahead=True)], [member("c"), member("d", ahead=True)]), lease, Replica()
+    )
     lease.extend(101.0)
     assert asked(state) == ["b", "d"]
 
 
 def test_an_instance_without_the_lease_asks_its_whole_site_too(lease):
-    state = MissState(Members([member("a"), member("b")], [member("c"), member("d", ahead=True)]), lease)
+    state = MissState(Members([member("a"), member("b")], [member("c"), member("d", ahead=True)]), lease, Replica())
     assert asked(state) == ["a", "b", "d"]
 
 
 def test_a_miss_is_answered_at_once_under_the_lease_while_nobody_is_ahead(lease):
     near = member("a")
-    state = MissState(Members([near], []), lease)
+    state = MissState(Members([near], []), lease, Replica())
     lease.extend(101.0)
     assert not lease.allows_miss(), "nobody has looked yet"
     state.update()
@@ -53,7 +62,12 @@ def test_a_miss_is_answered_at_once_under_the_lease_while_nobody_is_ahead(lease)
     near.ahead = True
     state.update()
     assert not lease.allows_miss() and lease.allows_read()
-    near.ahead = False
+    near.ahead, near.beat.root = False, OTHER
     state.update()
+    assert not lease.allows_miss(), "it may have got something from a member that has left"
+    assert asked(state) == ["a"]
+    near.beat.root = ROOT
+    state.update()
+    assert lease.allows_miss()
     lease.extend(99.0)
     assert not lease.allows_miss()
