@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from registry.catalog.membership import DOCUMENT as MEMBERS
+from registry.cluster.membership.join import CLIENTS_WAIT_IN_PLACE_S, CLIENTS_WAIT_S
 from simulations.checkers import restarts
 from simulations.checkers.suite import Checkers
 from simulations.cluster import SimulatedCluster
@@ -63,7 +64,7 @@ class Lifecycle:
                 await asyncio.sleep(START_AGAIN_S)
         self._starting.discard(node)
         self._observe(node)
-        self._checkers.readiness.started(node)
+        self._checkers.readiness.started(node, CLIENTS_WAIT_S)
         self._checkers.stamps.started(node)
         self._disturbances.note()
 
@@ -77,7 +78,7 @@ class Lifecycle:
         self._starting.discard(node)
         if node.up:
             self._observe(node)
-            self._checkers.readiness.started(node)
+            self._checkers.readiness.started(node, CLIENTS_WAIT_IN_PLACE_S)
             self._checkers.stamps.started(node)
             self._disturbances.note()
         elif not node.alive:  # killed meanwhile, or refused by its disk

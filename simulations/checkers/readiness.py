@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from registry.cluster.membership.join import CLIENTS_WAIT_S
 from registry.cluster.replication.heartbeat_reactions import STALE_AFTER_S
 from simulations.checkers import Violation
 from simulations.checkers.commits import Commits
@@ -29,6 +28,7 @@ class _Start(NamedTuple):
     process: Process
     neighbours: list[Process]
     facts: set[tuple[str, Identity]]
+    waits_until: float
 
 
 class Readiness:
@@ -49,8 +49,8 @@ class Readiness:
         if written.node.process is not None:
             self._own[written.node.process].append(written)
 
-    def started(self, node: Node) -> None:
-        """An instance has just been started."""
+    def started(self, node: Node, wait_s: float) -> None:
+        """An instance has just been started. Its clients wait for so long at most until it has caught up."""
         if node.process is None:
             return
         now = self._cluster.loop.now
@@ -63,11 +63,13 @@ class Readiness:
             return  # what it says first, by which its neighbours know that it is there, may be lost
         known = [other for other in known if not self._runs_twice(other)]
         facts = {(document, at) for other in known for document, at in self._facts(other)}
-        self._starts[node.process] = _Start(node.process, [other.process for other in known if other.process], facts)
+        self._starts[node.process] = _Start(
+            node.process, [other.process for other in known if other.process], facts, now + wait_s
+        )
 
     def answered(self, node: Node) -> None:
         """An answer to a client leaves an instance. Raises Violation where it could be of the time before its start."""
-        if node.process in self._starts and self._cluster.loop.now - self._since_s[node.process] < CLIENTS_WAIT_S:
+        if node.process in self._starts and self._cluster.loop.now < self._starts[node.process].waits_until:
             self._check_start(node, {other.process for other in self._living()}, "answers a client")
 
     def _runs_twice(self, node: Node) -> bool:
