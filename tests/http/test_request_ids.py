@@ -28,7 +28,7 @@ def test_every_answer_has_its_own(client):
 
 def test_an_id_goes_with_the_questions_of_its_request(tmp_path):
     with running_cluster(tmp_path, ["eu", "eu"], log_level="debug") as cluster:
-        cluster[0].client.get("/v2/app/manifests/missing", X_Request_Id="the-one-request")
+        cluster[0].client.request("DELETE", "/v2/app/manifests/v1", b"", {"X-Request-Id": "the-one-request"})
         own = cluster[0].status()["instance"]
         asked = functools.partial(cluster[1].logged, LogEvent.PEER_REQUEST_RECEIVED, peer=own)
         wait_until(lambda: asked(path="/diffs", request="the-one-request"))
