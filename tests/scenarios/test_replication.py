@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from registry.catalog.queries import Queries
+from registry.catalog.queries import Queries, TagFact
 from registry.cluster.rpc.messages import ReplicationResponse
 from registry.http.admin import tag_locations as replication
 from registry.http.admin.tag_locations import MAX_PARTS, MemberAnswer, Parts, _shown, parts_of
@@ -113,7 +113,9 @@ FACT = ("sha256:" + "a" * 64, 5, 6)
     [(FACT, "wins"), (None, "none"), (("sha256:" + "b" * 64, 4, 9), "older"), ((FACT[0], 4, 6), "older")],
 )
 def test_another_fact_than_the_one_that_wins_is_told_apart(fact, said):
-    shown = _shown(MemberAnswer("i", "s", "a", ReplicationResponse(fact, []), ""), FACT, Parts([FACT[0]], [], True))
+    shown = _shown(
+        MemberAnswer("i", "s", "a", ReplicationResponse(fact, []), ""), TagFact(*FACT), Parts([FACT[0]], [], True)
+    )
     assert shown["fact"] == said
 
 
