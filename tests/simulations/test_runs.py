@@ -9,7 +9,7 @@ from simulations.plan import draw_plan
 from simulations.run import run
 
 CHUNKS = 8
-SEEDS = 200
+SEEDS = 120
 DOCUMENT_SEEDS = 1600
 
 
