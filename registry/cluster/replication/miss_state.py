@@ -35,24 +35,23 @@ class MissState:
 
     def members_to_ask(self) -> list[Member]:
         """Return the members to ask before a miss is answered."""
+        if self._lease.is_valid:
+            return self._members_that_may_know_more()
         near = {member.instance for member in self._members.of_own_site()}
-        has_lease, root = self._lease.is_valid, self._replica.root()
+        return [member for member in self._members.reachable() if member.instance in near or member.ahead]
+
+    def _members_that_may_know_more(self) -> list[Member]:
+        """Return the members that may know what an instance with the read lease does not."""
+        near, root = {member.instance for member in self._members.of_own_site()}, self._replica.root()
         return [
             member
             for member in self._members.reachable()
-            if member.ahead or (member.instance in near and not (has_lease and member.beat.root == root))
+            if member.ahead or (member.instance in near and member.beat.root != root)
         ]
 
     def update(self) -> None:
-        """Publish whether no member would have to be asked under the lease."""
-        near = {member.instance for member in self._members.of_own_site()}
-        root = self._replica.root()
-        self._lease.set_no_member_ahead(
-            not any(
-                member.ahead or (member.instance in near and member.beat.root != root)
-                for member in self._members.reachable()
-            )
-        )
+        """Publish whether there is no member to ask under the lease."""
+        self._lease.set_allows_miss(not self._members_that_may_know_more())
 
     async def run(self) -> None:
         """Publish it at intervals, for ever."""

@@ -20,7 +20,7 @@ READ_WAIT_S = 10.0
 """Seconds for which a read waits for a lease. Clients wait for a first byte at least three times as long."""
 
 _BYTES = 24
-_VALID_UNTIL, _ASKED_AT, _NO_MEMBER_AHEAD = 0, 1, 2
+_VALID_UNTIL, _ASKED_AT, _ALLOWS_MISS = 0, 1, 2
 
 
 class ReadLease:
@@ -40,13 +40,12 @@ class ReadLease:
         return now < self._cells[_VALID_UNTIL]
 
     def allows_miss(self) -> bool:
-        """Return whether a read that finds nothing may be answered so at once: it may be answered, and no member is
-        known to have published more than is here (`miss_state`)."""
-        return self._cells[_NO_MEMBER_AHEAD] > 0 and self.allows_read()
+        """Return whether a miss may be answered without a request to a member (`miss_state`)."""
+        return self._cells[_ALLOWS_MISS] > 0 and self.allows_read()
 
-    def set_no_member_ahead(self, value: bool) -> None:
-        """Set whether no member that can be reached is known to have published more than is here."""
-        self._cells[_NO_MEMBER_AHEAD] = value
+    def set_allows_miss(self, value: bool) -> None:
+        """Set whether a miss may be answered without a request, as long as the lease is valid."""
+        self._cells[_ALLOWS_MISS] = value
 
     @property
     def is_valid(self) -> bool:

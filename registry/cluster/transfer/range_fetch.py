@@ -163,7 +163,7 @@ class RangeFetch:
             await self._wait(CHECK_INTERVAL_S)
 
     async def _until_search_is_needed(self) -> None:
-        """After a search: wait while holders are at work. Fail if none is left and none is to be waited for."""
+        """Handle the end of a search for holders: wait while some are fetching, and fail if none is left."""
         while self._workers and (self._schedule.is_empty or self._schedule.idle_s < SEARCH_AGAIN_S):
             await self._wait(HOLDERS_RETRY_S)
         if self._workers:

@@ -59,8 +59,8 @@ class RangeReader:
             self._end(fetch)
 
     def serves(self, digest: Digest, size: int, part: ByteRange, is_range: bool = False) -> bool:
-        """Return whether a range of a content is to be read from MiBs: not where it is in all of them, unless the
-        content is large and its client has asked for a range (`is_range`)."""
+        """Return whether to read a range of a content by MiBs. A range that touches all MiBs is read so only if the
+        content is large and the client has requested a range (`is_range`)."""
         is_whole = part.first < CHECK_SPAN_BYTES and part.end > (size - 1) // CHECK_SPAN_BYTES * CHECK_SPAN_BYTES
         stated = self._statements.get((digest, size))
         is_disputed = stated is not None and stated.is_disputed

@@ -1,8 +1,8 @@
 """When the whole of a content follows the ranges that were read of it, in the background.
 
-It does if the policy assigns the content to this instance. It also does if ranges of it have moved half as many bytes
-again as the whole has: more of them are to be expected then, and the whole costs no more than what was moved already
-(the ski rental problem). One client that pulls a whole content by ranges moves each byte once.
+It does if the policy assigns the content to this instance. It also does if ranges of it have moved 1.5 times the bytes
+of the whole: more ranges will likely follow, and the whole costs less than what has moved already (the ski rental
+problem). One client that pulls a whole content by ranges moves each byte once.
 """
 
 from collections import OrderedDict
@@ -34,7 +34,7 @@ class WholePolicy:
             self._moved.popitem(last=False)
 
     def is_due(self, digest: Digest, size: int) -> bool:
-        """Return whether the whole of a content of `size` bytes is to be fetched."""
+        """Return whether to fetch the whole of a content of `size` bytes."""
         if self._fetch_whole == "always" or self._is_assigned(digest):
             return True
         return self._fetch_whole == "reused" and self._moved.get(digest, 0) >= REUSED * size

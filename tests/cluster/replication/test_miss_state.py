@@ -1,4 +1,4 @@
-"""Whom a miss asks: nobody where the instance is in step with its site and nobody has announced more."""
+"""The members that a miss asks: none where the instance is in step with its site and no member has announced more."""
 
 from types import SimpleNamespace
 
