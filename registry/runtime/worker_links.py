@@ -23,7 +23,7 @@ class WorkerLinks:
         self._instance = instance
         self._relayed = RelayServer(app)
         self._commits = CommitServer(
-            instance.upload_commits, self, self._take_notes, instance.cluster.site_lease.request_renewal
+            instance.upload_commits, self, self._take_notes, instance.cluster.site_lease.note_waiting_worker
         )
         self._source = source
         source.start(self._on_link)

@@ -5,6 +5,7 @@ Each scenario was found by an attacker, or is what a protection of `registry.clu
 
 import http.client
 import os
+import re
 import signal
 import time
 from contextlib import contextmanager
@@ -37,6 +38,12 @@ def hung(server, workers):
         yield
 
 
+def waits(server):
+    """How many reads have waited for the read lease."""
+    said = server.client.get("/metrics").body.decode()
+    return float(re.search(r"^concord_read_lease_waits_total (.*)$", said, re.MULTILINE)[1])
+
+
 @pytest.fixture(params=[1, 2], ids=["one-process", "two-processes"])
 def workers(request):
     return request.param
@@ -63,6 +70,16 @@ def test_a_member_whose_primary_hangs_shows_nothing_that_is_out_of_date(pair, wo
         pair[0].client.push("app", "other", NEW)
         assert time.monotonic() - begun < EXCLUSION_S / 3, "an exclusion is paid for once"
     assert shown(pair[1], timeout_s=20) == NEW.digest
+
+
+def test_reads_wait_once_for_a_member_that_hangs(pair, workers):
+    """They waited again at each of its leases, for as long as it was taken for live."""
+    with hung(pair[1], workers):
+        pair[0].client.push("app", "live", NEW)
+        begun = time.monotonic()
+        while time.monotonic() < begun + 4.0:
+            assert shown(pair[0], timeout_s=20) == NEW.digest
+        assert waits(pair[0]) <= 1
 
 
 def test_a_member_whose_primary_hangs_for_a_moment_answers_who_has_asked_meanwhile(pair, workers):

@@ -8,7 +8,8 @@ of these leases ends.
 - The answer names the changes that the granter has published. The holder takes the lease into use once it has committed
   them, and has caught up with this incarnation of the granter.
 - A member that leaves two requests unanswered goes *out*: reads go on without its lease, for as long as it does not
-  answer. Before that, the holder catches up with the other members, which may have what it was not told.
+  answer. Before that, the holder catches up with the other members, which may have what it was not told. A member that
+  is out is asked all the time, also while no client reads, so that the first read does not wait for its silence.
 - The holder first catches up with a member that was out and answers again. Reads go on meanwhile, and the instance is
   not ready.
 - An instance that stood still itself has lost all leases, and asks every member of the site that it ever knew.
@@ -42,8 +43,8 @@ REQUEST_TIMEOUT_S = 0.5
 MISSED_ANSWERS = 2
 """Number of unanswered requests in a row after which reads go on without a member: a second in all."""
 PROBE_INTERVAL_S = 1.0
-"""Seconds between two requests to a member that is out, also while no client reads: so the instance becomes ready again
-by itself."""
+"""Seconds between two requests to a member whose lease is not in use, also while no client reads: so the instance
+becomes ready again by itself."""
 RETRY_S = 0.05
 FRAMES_TIMEOUT_S = 0.03
 """Seconds to wait for frames that are on their way. After that the holder asks for what it lacks."""
@@ -81,8 +82,12 @@ class _Granter:
         return self.asking is not None and not self.asking.done()
 
     @property
+    def is_out(self) -> bool:
+        return self.missed >= MISSED_ANSWERS
+
+    @property
     def is_gone(self) -> bool:
-        return self.missed >= MISSED_ANSWERS and not self.member.live
+        return self.is_out and not self.member.live
 
 
 class SiteLease:
@@ -160,7 +165,12 @@ class SiteLease:
             raise NotCurrent("this instance cannot tell whether it shows what its site shows")
 
     def request_renewal(self) -> None:
-        """Renew the lease soon: a worker waits for it."""
+        """Renew the lease soon, though no read waits here."""
+        self._wake.set()
+
+    def note_waiting_worker(self) -> None:
+        """Renew the lease soon: a read waits for it at a worker."""
+        self.waited += 1
         self._wake.set()
 
     @property
@@ -223,7 +233,8 @@ class SiteLease:
         self._note_members(now)
         is_wanted = self._lease.asked_ago_s < LEASE_S
         for granter in self._granters.values():
-            if (is_wanted and granter.until_s - now < RENEW_BEFORE_S) or granter.out_of_step_since_s is not None:
+            is_ending = is_wanted and granter.until_s - now < RENEW_BEFORE_S
+            if is_ending or granter.is_out or granter.out_of_step_since_s is not None:
                 is_due = now >= granter.ask_at_s
             else:
                 is_due = not granter.in_use and now >= granter.ask_at_s + PROBE_INTERVAL_S
@@ -273,6 +284,8 @@ class SiteLease:
         """Ask for a lease, and take it into use."""
         member = granter.member
         sent_s = self._clock.steady_s()
+        if granter.is_out and granter.until_s >= sent_s:
+            granter.until_s = sent_s + LEASE_S  # as it will be whatever comes, so that no read waits for a time limit
         known = member.beat.incarnation
         request = LeaseRequest(self._incarnation.number, (known, member.applied.contiguous_seq(known)))
         try:
@@ -281,7 +294,8 @@ class SiteLease:
             self._not_answered(granter, sent_s)
             return
         finally:
-            granter.ask_at_s = self._clock.steady_s() + RETRY_S
+            pause_s = RETRY_S if not granter.is_out else max(RETRY_S, sent_s + RENEW_BEFORE_S - self._clock.steady_s())
+            granter.ask_at_s = self._clock.steady_s() + pause_s
             self._wake.set()
         granter.missed = 0
         await self._introductions.meet(answer.site_members)
@@ -335,7 +349,7 @@ class SiteLease:
     def _not_answered(self, granter: _Granter, sent_s: float) -> None:
         granter.missed += 1
         granter.out_of_step_since_s = None
-        if granter.missed >= MISSED_ANSWERS or (not granter.in_use and granter.until_s >= sent_s):
+        if granter.is_out or (not granter.in_use and granter.until_s >= sent_s):
             if granter.in_use:
                 self._take_out(granter)
             granter.until_s = sent_s + LEASE_S
