@@ -324,7 +324,7 @@ def test_content_that_a_reader_finds_damaged_is_mended(tmp_path):
         cluster.wait_agreed()
         assert cluster[1].client.get(f"/v2/app/blobs/{digest}").body == LARGE
         file = cluster[1].data / "blobs" / "sha256" / digest[7:9] / digest[7:]
-        wait_until(file.exists)
+        wait_until(lambda: cluster[1].status()["blobs"] == 1)  # before its commit, a worker relays to the primary
         os.truncate(file, 1_000_000)
         received, owner = b"", owner_of(cluster[1])
         while not received.startswith(b"HTTP/1.1 200"):  # on a slow machine the read lease ends before the request
