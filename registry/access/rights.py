@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 
 class Right(StrEnum):
-    """What a grant allows on the repositories that its pattern matches."""
+    """A right that a grant gives on the repositories that its pattern matches."""
 
     PULL = "pull"
     PUSH = "push"
@@ -14,7 +14,7 @@ class Right(StrEnum):
 
 
 class CredentialKind(StrEnum):
-    """How a caller proves who it is."""
+    """A way to prove who a caller is."""
 
     PASSWORD = "password"
     KEY = "key"
@@ -35,6 +35,8 @@ class Caller(NamedTuple):
 
 
 ANONYMOUS = Caller("")
+EVERYTHING = "*"
+"""Stands for a repository where a right on the whole registry is needed: only grants for `*` match it."""
 
 
 class Credential(NamedTuple):

@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.errors import Ending, ProcessUnreachable
 from registry.event_loop.now import now_s
+from registry.http.access.admission import RELAYED_ADMISSION, Admission, admission_of
 from registry.http.failures import log_aborted
 from registry.http.oci.answers import CutOff
 from registry.http.wire.request import CUT_OFF
@@ -64,6 +65,8 @@ class RequestHead(msgspec.Struct, array_like=True):
     headers: list[Header]
     client: tuple[str, int] | None
     has_body: bool
+    admission: Admission | None
+    """The admission of the request, which its process has decided."""
 
 
 class AnswerHead(msgspec.Struct, array_like=True):
@@ -203,6 +206,7 @@ class _Relayed:
             list(scope["headers"]),
             tuple(client) if client else None,
             self._has_body,
+            admission_of(scope),
         )
 
     async def _send_body(self, link: Link) -> None:
@@ -330,6 +334,7 @@ class _Answering:
             "headers": head.headers,
             "client": head.client,
             RELAYED: True,
+            RELAYED_ADMISSION: head.admission,
         }
         await self._app(scope, _BodyReader(link, head.has_body).receive, _AnswerWriter(link).send)
 
