@@ -39,7 +39,7 @@ def hung(server, workers):
 
 
 def waits(server):
-    """How many reads have waited for the read lease."""
+    """Return the number of reads that have waited for the read lease."""
     said = server.client.get("/metrics").body.decode()
     return float(re.search(r"^concord_read_lease_waits_total (.*)$", said, re.MULTILINE)[1])
 

@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 import apsw
 
+from crdt.fact import BLOB, MANIFEST, TAG
 from registry.catalog.content import content_checked, is_due
 from registry.catalog.database import Reads
 from registry.catalog.queries import Queries, document_name
-from registry.catalog.understanding import NO_OTHER_BLOCKS, blocking_all, require_understood
+from registry.catalog.understanding import NO_OTHER_BLOCKS, blocking_all
 from registry.cluster.replication.read_lease import ReadLease
 from registry.errors import OciError
 from registry.http.oci.answers import error_response, list_page, missing_blob, missing_manifest
@@ -41,6 +42,12 @@ MAX_PAGE = 1000
 Headers = Collection[tuple[bytes, bytes]]
 
 _CHANGED = f"SELECT changed FROM documents WHERE name = ? AND not_understood = 0 AND {NO_OTHER_BLOCKS}"
+_IS_MISSING = f"""
+SELECT NOT EXISTS (
+    SELECT 1 FROM documents d LEFT JOIN facts f ON f.document = d.id AND f.kind = ?1 AND f.key = ?2
+    WHERE d.name = ?3 AND (f.key IS NOT NULL OR d.not_understood > 0)
+) AND {NO_OTHER_BLOCKS}
+"""
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 _PAGE = re.compile(r"/v2/([a-z0-9._/-]+)/tags/list\?n=([1-9][0-9]{0,3})(?:&last=([A-Za-z0-9_.-]{0,128}))?\Z", re.ASCII)
 _PLAIN = re.compile(rb"[^\x00-\x20%?#\x7f-\xff]+\Z")
@@ -56,7 +63,7 @@ class CachedResponse(NamedTuple):
     body: bytes
     document: str
     changed: int
-    blob: Digest | None
+    blob: Digest | None = None
     """The blob in the response, whose use must be noted; None for a manifest."""
     checked_ms: int = 0
     """The time of the blob's last check. A manifest is checked when it is cached."""
@@ -105,7 +112,7 @@ class FastPath:
         """Return an answer, or None where a route has to answer."""
         begun = self._clock.steady_s()
         try:
-            found = self._find(method, target, headers) or self._miss(method, target, headers)
+            found = self._find(method, target, headers)
         except (apsw.Error, OSError):
             return None  # the route meets the same, and says so
         if found is None:
@@ -115,48 +122,13 @@ class FastPath:
         head = b"%b%b: %b\r\n" % (found.head, RAW_HEADER, self._ids.of(headers).encode())
         return DirectAnswer(found.status, head, body)
 
-    def _miss(self, method: str, target: bytes, headers: Headers) -> CachedResponse | None:
-        """Return the answer that a blob or a manifest does not exist, where no member can know more."""
-        if method not in ("GET", "HEAD") or any(name in _NOT_PLAIN for name, _ in headers):
-            return None
-        resource, name, reference = plain_path(target) or _NO_PATH
-        if resource not in ("blob", "manifest") or not self._lease.allows_miss():
-            return None
-        error: OciError | None = None
-        try:
-            repository = parse_repository(name)
-            with self._database.one_step():
-                require_understood(self._database, document_name(repository))
-                if resource == "blob":
-                    error = self._missing_blob(repository, parse_digest(reference))
-                else:
-                    error = self._missing_manifest(repository, reference)
-        except OciError:
-            return None  # the route says what is wrong
-        if error is None:
-            return None
-        response = error_response(error)
-        head = on_the_wire(dict(response.headers))
-        return CachedResponse(TEMPLATES[resource], head, bytes(response.body), "", 0, None, status=error.status)
-
-    def _missing_blob(self, repository: Repository, digest: Digest) -> OciError | None:
-        return missing_blob(digest) if self._queries.blob(repository, digest) is None else None
-
-    def _missing_manifest(self, repository: Repository, reference: str) -> OciError | None:
-        if ":" in reference:
-            found = self._queries.manifest(repository, parse_digest(reference))
-        else:
-            found = self._queries.manifest_by_tag(repository, reference) if is_tag(reference) else None
-        return missing_manifest(reference) if found is None else None
-
     def _find(self, method: str, target: bytes, headers: Headers) -> CachedResponse | None:
-        """HEAD of a blob takes the slow path, because it takes a lease of the content."""
         if method not in ("GET", "HEAD") or any(name in _NOT_PLAIN for name, _ in headers):
             return None
         if target == BASE:
             return _BASE_ANSWER if blocking_all(self._database) is None else None
         if method == "HEAD" and (b"/blobs/" in target or b"?" in target):
-            return None
+            return self._missed(plain_path(target) or _NO_PATH)  # where the blob exists, the route takes a lease of it
         found = self._cached.get(target)
         if found is not None and self._is_current(found):
             self._cached.move_to_end(target)
@@ -165,6 +137,24 @@ class FastPath:
         if found is not None and found.blob is not None:
             self._on_used(found.blob)
         return found
+
+    def _missed(self, path: Path) -> CachedResponse | None:
+        """Return the answer that a blob or a manifest does not exist, where no member can know more."""
+        if path.resource not in _MISSES or not self._lease.allows_miss():
+            return None
+        try:
+            repository = parse_repository(path.name)
+            if path.resource == "blob" or ":" in path.reference:
+                key: str = parse_digest(path.reference)
+                kind = BLOB if path.resource == "blob" else MANIFEST
+            elif is_tag(path.reference):
+                kind, key = TAG, path.reference
+            else:
+                return None
+        except OciError:
+            return None  # the route says what is wrong
+        (is_missing,) = self._database.row(_IS_MISSING, (kind, key, document_name(repository)))
+        return _MISSES[path.resource].response(key) if is_missing else None
 
     def _is_current(self, cached: CachedResponse) -> bool:
         if cached.blob is not None and self._is_due(cached.checked_ms):
@@ -180,9 +170,12 @@ class FastPath:
         return is_due(checked_ms, self._clock.now_ms(), self._verify_after_ms)
 
     def _read_and_cache(self, target: bytes) -> CachedResponse | None:
-        """Read the content of a request and cache the response."""
+        """Read the content of a request and cache the response. A miss is not cached."""
         self._drop(target)
-        resource, name, reference = plain_path(target) or _NO_PATH
+        path = plain_path(target) or _NO_PATH
+        if (missed := self._missed(path)) is not None:
+            return missed
+        resource, name, reference = path
         try:
             with self._database.one_step():
                 if resource == "manifest":
@@ -238,7 +231,7 @@ class FastPath:
         changed = self._changed(document)
         if changed is None or len(body) > MAX_BODY_BYTES or any(_CONTROL.search(value) for value in headers.values()):
             return None
-        return CachedResponse(TEMPLATES[resource], on_the_wire(headers), body, document, changed, None)
+        return CachedResponse(TEMPLATES[resource], on_the_wire(headers), body, document, changed)
 
     def _read(self, digest: Digest, size: int) -> bytes | None:
         """Return the bytes of a file if that needs no waiting."""
@@ -268,10 +261,30 @@ def on_the_wire(headers: dict[str, str]) -> bytes:
     return "".join(f"{name.lower()}: {value}\r\n" for name, value in headers.items()).encode("latin-1")
 
 
+class _Miss:
+    """The answer that something does not exist, rendered but for what was asked for."""
+
+    def __init__(self, resource: str, error: Callable[[str], OciError]) -> None:
+        rendered = error_response(error(_ASKED_FOR))
+        self._route, self._status = TEMPLATES[resource], rendered.status_code
+        self._before, self._after = bytes(rendered.body).split(_ASKED_FOR.encode())
+        del rendered.headers["Content-Length"]
+        self._head = on_the_wire(dict(rendered.headers))
+
+    def response(self, asked_for: str) -> CachedResponse:
+        """Return the answer for a digest or a tag, neither of which JSON has to escape."""
+        body = b"%b%b%b" % (self._before, asked_for.encode(), self._after)
+        head = b"%bcontent-length: %d\r\n" % (self._head, len(body))
+        return CachedResponse(self._route, head, body, "", 0, status=self._status)
+
+
+_ASKED_FOR = "what-was-asked-for"
+_MISSES = {"blob": _Miss("blob", missing_blob), "manifest": _Miss("manifest", missing_manifest)}
+
 BASE = b"/v2/"
 _NO_PATH = Path("", "", "")
 _BASE_HEADERS = API_VERSION | {"Content-Type": "application/json", "Content-Length": "2"}
-_BASE_ANSWER = CachedResponse(TEMPLATES["base"], on_the_wire(_BASE_HEADERS), b"{}", "", 0, None)
+_BASE_ANSWER = CachedResponse(TEMPLATES["base"], on_the_wire(_BASE_HEADERS), b"{}", "", 0)
 """The response to the request by which clients discover the API."""
 
 
