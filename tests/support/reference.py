@@ -283,8 +283,8 @@ def api() -> str:
         "the setting `name`, and is 404 for any other.",
         table(head, oci),
         "## Health, metrics and status",
-        "Where access control is not enforced these ask for no credentials. With `--listen-internal` they are on that listener alone, which keeps them off "
-        "the public address.",
+        "Where access control is not enforced these ask for no credentials. With `--listen-internal` they are on that "
+        "listener alone, which keeps them off the public address.",
         table(head, own),
         "## Administration",
         "These change an instance or cost it much. Who may send them: "
