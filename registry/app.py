@@ -2,6 +2,12 @@
 
 from collections.abc import Callable, Mapping
 
+from registry.access.rights import AccessView
+from registry.http.access.gate import Gate
+from registry.http.access.password_checks import LocalPasswordChecks
+from registry.http.access.sources import access_view
+from registry.http.access.token_endpoint import TokenEndpoint
+from registry.http.access.verified import VerifiedPasswords
 from registry.http.admin import context as admin
 from registry.http.admin.context import AdminContext
 from registry.http.context import HttpContext
@@ -28,11 +34,12 @@ def http_context(
     """Return the collaborators of the application over a started instance. `process_deaths` returns the number of
     processes that died and were replaced, by role; `relay` is the way to those that serve."""
     cluster, config = instance.cluster, instance.config
-    oci, access = _oci(instance, relay), _access(instance)
+    gate = _gate(instance)
+    oci, access = _oci(instance, relay, gate), _access(instance)
     return HttpContext(
         oci=oci,
         peer=_peer(instance, access, oci.uploads.own),
-        admin=_admin(instance, access, process_deaths),
+        admin=_admin(instance, gate.view, access, process_deaths),
         fast_path=FastPath(
             instance.catalog.database,
             instance.store,
@@ -43,6 +50,7 @@ def http_context(
             cluster.evictor.touch,
             instance.store.mark_suspect,
         ),
+        gate=gate,
         clock=instance.clock,
         traffic=instance.traffic,
         proxies=TrustedProxies(config.proxies),
@@ -54,7 +62,19 @@ def http_context(
     )
 
 
-def _oci(instance: Instance, relay: ProcessRelay) -> OciContext:
+def _gate(instance: Instance) -> Gate:
+    cluster, clock = instance.cluster, instance.clock
+    view = access_view(instance.catalog.database)
+
+    def keys() -> list[bytes]:
+        return [key.tokens for key in cluster.keys]
+
+    verified = VerifiedPasswords(instance.shared.verified, keys)
+    checks = LocalPasswordChecks(clock, verified, lambda: view.revision)
+    return Gate(view, keys, clock, checks, instance.config)
+
+
+def _oci(instance: Instance, relay: ProcessRelay, gate: Gate) -> OciContext:
     catalog, cluster, clock = instance.catalog, instance.cluster, instance.clock
     queries, database, documents = catalog.queries, catalog.database, catalog.documents
     blobs = BlobContext(
@@ -98,6 +118,7 @@ def _oci(instance: Instance, relay: ProcessRelay) -> OciContext:
     )
     uploads = UploadContext(own=own_uploads, blobs=blobs, members=cluster.members, peers=cluster.peers)
     return OciContext(
+        tokens=TokenEndpoint(gate),
         lists=ListContext(queries, database, cluster),
         blobs=blobs,
         manifests=manifests,
@@ -161,7 +182,9 @@ def _peer(instance: Instance, access: AccessContext, uploads: OwnUploadContext) 
     )
 
 
-def _admin(instance: Instance, access: AccessContext, process_deaths: Callable[[], Mapping[str, int]]) -> AdminContext:
+def _admin(
+    instance: Instance, view: AccessView, access: AccessContext, process_deaths: Callable[[], Mapping[str, int]]
+) -> AdminContext:
     catalog, cluster, clock = instance.catalog, instance.cluster, instance.clock
     return AdminContext(
         actions=admin.ActionsContext(access, instance.config, LogLimit(clock), instance.peer_requests),
@@ -191,7 +214,7 @@ def _admin(instance: Instance, access: AccessContext, process_deaths: Callable[[
             cluster.members,
             cluster.peers,
         ),
-        process=_process(instance, process_deaths),
+        process=_process(instance, view, process_deaths),
         members=admin.MembersContext(
             instance.config,
             clock,
@@ -208,12 +231,13 @@ def _admin(instance: Instance, access: AccessContext, process_deaths: Callable[[
     )
 
 
-def _process(instance: Instance, deaths: Callable[[], Mapping[str, int]]) -> admin.ProcessContext:
+def _process(instance: Instance, view: AccessView, deaths: Callable[[], Mapping[str, int]]) -> admin.ProcessContext:
     return admin.ProcessContext(
         config=instance.config,
         clock=instance.clock,
         abilities=instance.abilities,
         readiness=instance,
+        access=view,
         deaths=deaths,
         metrics=instance.metrics,
         traffic=instance.traffic,

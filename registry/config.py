@@ -15,7 +15,7 @@ from pydantic_settings import (
 )
 
 from registry.errors import CannotStart
-from registry.settings.addresses import is_wildcard, parse_address, parse_host_name, parse_instance_url
+from registry.settings.addresses import is_wildcard, parse_address, parse_host_name, parse_instance_url, parse_token_url
 from registry.settings.policy import Policy, parse_rule
 from registry.settings.redis_address import check_address, split_addresses
 from registry.settings.trusted_proxies import Network, parse_proxies
@@ -159,6 +159,16 @@ class Config(BaseSettings):
         description="Addresses of load balancers whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted. Never "
         "name a network that clients are in: they could then choose the address that they are known by.",
     )
+    token_url: str = Field(
+        "",
+        description="URL of the token endpoint (`/v2/token`) as clients reach it. By default the scheme and the `Host` "
+        "of each request make it; set it where a proxy rewrites `Host`.",
+    )
+    metrics_access: Literal["admin", "account", "anyone"] = Field(
+        "admin",
+        description="Who reads `/metrics` where access control is enforced: administrators of all repositories, any "
+        "account, or anyone. The listener of `--listen-internal` answers anyone.",
+    )
     drain_s: float = Field(
         60.0,
         ge=0,
@@ -227,6 +237,11 @@ class Config(BaseSettings):
     @classmethod
     def _check_url(cls, value: str) -> str:
         return parse_instance_url(value) if value else value
+
+    @field_validator("token_url")
+    @classmethod
+    def _check_token_url(cls, value: str) -> str:
+        return parse_token_url(value) if value else value
 
     @field_validator("peer")
     @classmethod

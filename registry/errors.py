@@ -25,6 +25,8 @@ instances. The codes are among the fourteen of the OCI distribution specificatio
       TooManyAnswers         429  TOOMANYREQUESTS
       NothingHere            404  UNSUPPORTED
       Unsupported            400, 404, 405, 413, 415, 500  UNSUPPORTED
+      Unauthorized           401  UNAUTHORIZED
+      TooManyLogins          429  TOOMANYREQUESTS
       Denied                 403  DENIED
       StorageFailed          503  DENIED
         DiskFull             503
@@ -208,6 +210,26 @@ class NothingHere(OciError):
 
     def __init__(self) -> None:
         super().__init__("there is nothing here")
+
+
+class Unauthorized(OciError):
+    """A request without a credential that counts, or with a token whose scope does not allow it."""
+
+    status = 401
+    code = "UNAUTHORIZED"
+
+
+class TooManyLogins(OciError):
+    """More passwords to check than this instance takes on, or too many wrong ones of an account from a network."""
+
+    status = 429
+    code = "TOOMANYREQUESTS"
+    reason = "too-many-logins"
+    retry_after_s: int = 2
+
+    def __init__(self, retry_after_s: int = retry_after_s) -> None:
+        super().__init__("too many logins at once; try again in a moment")
+        self.retry_after_s = retry_after_s
 
 
 class Denied(OciError):

@@ -1,8 +1,9 @@
-"""The memory that the processes of one instance share: plain numbers, each written by one process."""
+"""The memory that the processes of one instance share: each part is written by one process."""
 
 from dataclasses import dataclass
 
 from registry.cluster.replication.read_lease import ReadLease
+from registry.http.access.verified import SharedTable
 from registry.http.drain_state import DrainState
 from registry.ports import Clock
 from registry.storage.shared_usage import SharedUsage
@@ -17,11 +18,12 @@ class SharedState:
     lease: ReadLease
     usage: SharedUsage
     drain: DrainState
+    verified: SharedTable
 
     @classmethod
     def of(cls, processes: int, clock: Clock) -> "SharedState":
         """Return new memory for so many processes."""
-        return cls(processes, ReadLease(clock.steady_s), SharedUsage(processes), DrainState())
+        return cls(processes, ReadLease(clock.steady_s), SharedUsage(processes), DrainState(), SharedTable())
 
     def slot(self, number: int) -> ProcessSlot:
         """Return the place of a process."""

@@ -79,7 +79,19 @@ def test_an_index_names_every_module(index):
 
 
 LAYERS = (
-    ("oci", "event_loop", "telemetry", "settings", "config", "errors", "disk_errors", "capabilities", "ports", "units"),
+    (
+        "access",
+        "oci",
+        "event_loop",
+        "telemetry",
+        "settings",
+        "config",
+        "errors",
+        "disk_errors",
+        "capabilities",
+        "ports",
+        "units",
+    ),
     ("catalog",),
     ("storage",),
     ("cluster",),
@@ -300,7 +312,7 @@ MANY_ATTRIBUTES = {
     "registry/cluster/transfer/scrubber.py:Scrubber": "three loops that share one pace",
     "registry/cluster/transfer/transfer.py:Transfers": "transfers of two kinds that share room, holders and distrust",
     "registry/config.py:Config": "a field for each setting",
-    "registry/http/oci/read_only.py:ReadOnlyApp": "the whole application of a worker process",
+    "registry/http/context.py:HttpContext": "the collaborators of the application of the primary",
     "registry/http/wire/protocol.py:BoundedProtocol": "the state of one HTTP connection, beside that of its base class",
     "registry/instance.py:Instance": "the parts of an instance, which it starts and ends",
     "registry/runtime/supervisor.py:Supervisor": "the state of all processes and of their end",

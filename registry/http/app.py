@@ -12,10 +12,11 @@ from registry.errors import NothingHere, TooManyAnswers
 from registry.http.admin import actions, collection, membership, metrics, status, tag_locations
 from registry.http.admin.actions import Action
 from registry.http.admin.context import AdminContext
+from registry.http.admin.paths import TAG_LOCATIONS, TAG_LOCATIONS_TEMPLATE
 from registry.http.context import HttpContext
 from registry.http.failures import Failures, cut_off
 from registry.http.oci.answers import error_response
-from registry.http.oci.paths import PREFIX, TEMPLATES, Path, parse_path
+from registry.http.oci.paths import PREFIX, TEMPLATES, Path, parse_api_path
 from registry.http.oci.routes import answer, relayed
 from registry.http.peer import handlers as peer_handlers
 from registry.http.wire.exchange import Exchange
@@ -64,6 +65,7 @@ class App:
         self._failures, self._cut_offs = Failures(context.clock), LogLimit(context.clock)
         self._fast_path = context.fast_path if registry and not context.logs_requests else None
         """None where each request is answered by the application."""
+        self._gate = context.gate
         self._lease = context.lease
         self._answers_clients = context.answers_clients
 
@@ -75,21 +77,27 @@ class App:
             return None
         if not target.startswith(API) or not self._lease.allows_read():
             return None
+        if not self._gate.lets_in_at_once(target, headers):
+            return None
         return fast_path.answer(method, target, headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "the server is told not to send anything else"
-        context, path = self._context, _parse_api_path(scope["path"])
-        if path is not None and path.resource == "upload" and await relayed(context.oci, path, scope, receive, send):
-            return
+        context, path = self._context, parse_api_path(scope["path"])
+        request_id = self._ids.begin(scope["headers"])
         context.proxies.resolve(scope)
-        request_id = self._ids.of(scope["headers"])
+        admitting = self._gate.admit(scope, path, is_internal=not self._registry)
+        refusal = await self._failures.answered(Request(scope), admitting)
+        is_upload = path is not None and path.resource == "upload" and refusal is None
+        if is_upload and path is not None and await relayed(context.oci, path, scope, receive, send):
+            return
         exchange = Exchange(scope, receive, send, request_id, context.clock)
         route = _route(scope["path"]) if path is None else TEMPLATES[path.resource]
         is_logged = context.logs_requests and path is not None
         with exchange.counted(context.traffic, route, is_logged, self._cut_offs):
             try:
-                response = await self._answer_within_memory(Request(scope, exchange.receive), path)
+                request = Request(scope, exchange.receive)
+                response = refusal or await self._answer_within_memory(request, path)
                 await self._response_memory.send(response, scope, exchange.receive, exchange.send)
             except asyncio.CancelledError:
                 await cut_off(context.drain, scope, exchange)
@@ -140,7 +148,7 @@ class App:
             if internal_path.startswith(PEERS):
                 return await peer_handlers.answer(self._context.peer, request)
             method = "GET" if method == "HEAD" else method  # the server sends no body to HEAD
-            if internal_path.startswith(tag_locations.PREFIX) and method == "GET":
+            if internal_path.startswith(TAG_LOCATIONS) and method == "GET":
                 return await tag_locations.replication(self._context.admin, request)
             handler = INTERNAL.get((method, internal_path))
             if handler is not None:
@@ -152,15 +160,10 @@ class App:
         raise NothingHere
 
 
-def _parse_api_path(path: str) -> Path | None:
-    """Return the parsed path of the OCI API; None for any other path."""
-    return parse_path(path) if path == "/v2" or path.startswith(PREFIX) else None
-
-
 def _route(path: str) -> str:
     """Return the metrics label of a path outside the OCI API. There are few labels, whatever clients request."""
     if path.startswith(PEERS):
         return PEERS
-    if path.startswith(tag_locations.PREFIX):
-        return tag_locations.TEMPLATE
+    if path.startswith(TAG_LOCATIONS):
+        return TAG_LOCATIONS_TEMPLATE
     return path if path in INTERNAL_PATHS else "other"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from registry.cluster.replication.read_lease import ReadLease
 from registry.cluster.replication.site_lease import SiteLease
+from registry.http.access.gate import Gate
 from registry.http.admin.context import AdminContext
 from registry.http.drain_state import DrainState
 from registry.http.oci.context import OciContext
@@ -23,6 +24,7 @@ class HttpContext:
     peer: PeerContext
     admin: AdminContext
     fast_path: FastPath
+    gate: Gate
     clock: Clock
     traffic: Traffic
     proxies: TrustedProxies

@@ -1,6 +1,7 @@
 """The responses to requests that fail: by an error, by a bug, or because this instance ends."""
 
 from collections.abc import Awaitable
+from typing import TypeVar
 
 import apsw
 from starlette.requests import Request
@@ -21,6 +22,8 @@ from registry.telemetry.log_limit import LogLimit
 
 log = EventLog("concord.http")
 
+T = TypeVar("T")
+
 
 class Failures:
     """The failures of one process' requests: the answer to each, and a bounded number of lines in the log."""
@@ -28,8 +31,8 @@ class Failures:
     def __init__(self, clock: Clock) -> None:
         self._disk, self._bugs = LogLimit(clock), LogLimit(clock)
 
-    async def answered(self, request: Request, handled: Awaitable[Response]) -> Response:
-        """Return the response of a handler, or the one that says why it has failed."""
+    async def answered(self, request: Request, handled: Awaitable[T]) -> T | Response:
+        """Return the result of a handler, or the response that says why it has failed."""
         try:
             return await handled
         except OciError as error:

@@ -9,18 +9,21 @@ import asyncio
 from typing import Protocol
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from registry.cluster.replication.read_lease import READ_WAIT_S
 from registry.errors import NotCurrent, OciError, ProcessUnreachable
 from registry.event_loop.now import now_s
+from registry.http.access.gate import Gate
+from registry.http.access.token_endpoint import TokenEndpoint
 from registry.http.app import API, WITHOUT_LEASE
 from registry.http.failures import Failures, cut_off
 from registry.http.oci.answers import CutOff, StreamResponse, error_response
 from registry.http.oci.context import OwnUploadContext
-from registry.http.oci.paths import PREFIX, TEMPLATES, Path, parse_path
+from registry.http.oci.paths import TEMPLATES, Path, parse_api_path, parse_path
 from registry.http.oci.read_only import ReadOnlyApp
-from registry.http.oci.routes import answer_own_upload
+from registry.http.oci.routes import answer_own_upload, answer_token_request
 from registry.http.oci.uploads import METHODS, serving_slot
 from registry.http.wire.exchange import Exchange
 from registry.http.wire.fast_path import DirectAnswer, Headers
@@ -49,6 +52,7 @@ class WorkerApp:
 
     def __init__(
         self,
+        gate: Gate,
         reading: ReadOnlyApp,
         uploads: OwnUploadContext,
         are_uploads_ready: asyncio.Event,
@@ -58,12 +62,11 @@ class WorkerApp:
         logs_requests: bool,
     ) -> None:
         """`are_uploads_ready` is set once this process may touch the uploads whose home it is."""
+        self._gate, self._tokens = gate, TokenEndpoint(gate)
         self._reading = reading
         self._are_uploads_ready = are_uploads_ready
         self._uploads = uploads
-        self._relay = uploads.relay
         self._primary = primary
-        self._clock = clock
         self._proxies = proxies
         self._logs_requests = logs_requests
         self._ids = RequestIds(clock)
@@ -73,6 +76,8 @@ class WorkerApp:
 
     def direct(self, method: str, target: bytes, headers: Headers) -> DirectAnswer | None:
         """Return a response by the fast path, as `App.direct` does."""
+        if not self._gate.lets_in_at_once(target, headers):
+            return None
         return self._reading.direct(method, target, headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,24 +87,42 @@ class WorkerApp:
             await error_response(error)(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = parse_api_path(scope["path"])
+        request_id = self._ids.begin(scope["headers"])
+        self._proxies.resolve(scope)
+        refusal = await self._failures.answered(Request(scope), self._gate.admit(scope, path))
+        if refusal is not None or (path is not None and path.resource == "token" and self._gate.view.is_enforced):
+            exchange = Exchange(scope, receive, send, request_id, self._gate.clock)
+            await self._authorize(refusal, path, scope, exchange)
+            return
         stream = await self._stream(scope)
         if stream is not None:
             try:
-                await self._reading.serve(stream, scope, receive, send)
+                await self._reading.serve(stream, scope, receive, send, request_id)
             except asyncio.CancelledError:
                 if not self._uploads.drain.draining:
                     raise
                 raise CutOff("this instance has ended") from None
             return
-        path = parse_path(scope["path"]) if scope["path"].startswith(PREFIX) else None
         self.needs_primary += 1
         try:
             if path is not None and scope["method"] in _UPLOAD_METHODS.get(path.resource, ()):
-                await self._upload(path, scope, receive, send)
+                await self._upload(path, scope, receive, send, request_id)
             else:
-                await self._relay.relay(PRIMARY_SLOT, scope, receive, send)
+                await self._uploads.relay.relay(PRIMARY_SLOT, scope, receive, send)
         finally:
             self.needs_primary -= 1
+
+    async def _authorize(self, refusal: Response | None, path: Path | None, scope: Scope, exchange: Exchange) -> None:
+        """Send a refusal, or answer a request for a token."""
+        request = Request(scope, exchange.receive)
+        route = TEMPLATES[path.resource if path is not None else ""]
+        with exchange.counted(self._reading.traffic, route, self._logs_requests and path is not None, self._cut_offs):
+            if refusal is None:
+                response = await self._failures.answered(request, answer_token_request(self._tokens, request))
+            else:
+                response = refusal
+            await response(scope, exchange.receive, exchange.send)
 
     async def _stream(self, scope: Scope) -> StreamResponse | None:
         """Return a response that sends content of this disk, under the read lease; None for any other request. Raises
@@ -136,15 +159,14 @@ class WorkerApp:
             except TimeoutError:
                 raise ProcessUnreachable from None
 
-    async def _upload(self, path: Path, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _upload(self, path: Path, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         context, query = self._uploads, scope["query_string"]
         slot = serving_slot(context, path, scope["method"], query)
         if slot != context.slot.number:
-            await self._relay.relay(slot, scope, receive, send)
+            await self._uploads.relay.relay(slot, scope, receive, send)
             return
         await self._await_uploads()
-        self._proxies.resolve(scope)
-        exchange = Exchange(scope, receive, send, self._ids.of(scope["headers"]), self._clock)
+        exchange = Exchange(scope, receive, send, request_id, self._gate.clock)
         request = Request(scope, exchange.receive)
         traffic = self._reading.traffic
         with exchange.counted(traffic, TEMPLATES[path.resource], self._logs_requests, self._cut_offs):

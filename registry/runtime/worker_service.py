@@ -16,6 +16,10 @@ from registry.catalog.database import Reads
 from registry.cluster.rpc.keys import ClusterKey
 from registry.config import Config
 from registry.errors import ProcessUnreachable, StorageFailed
+from registry.http.access.gate import Gate
+from registry.http.access.password_checks import RelayedPasswordChecks
+from registry.http.access.sources import access_view
+from registry.http.access.verified import VerifiedPasswords
 from registry.http.oci.context import OwnUploadContext
 from registry.http.oci.read_only import ReadOnlyApp
 from registry.http.worker_app import WorkerApp
@@ -58,13 +62,17 @@ class WorkerService:
         introduction = Introduction(slot.number, self._usage.begin())
         self.primary, self._relay = PrimaryLink(opener, introduction), Relay(opener)
         self.reading = ReadOnlyApp(
-            self._database, disk, clock, shared.lease, config.verify_after_s, config.log_requests, proxies
+            self._database, disk, clock, shared.lease, config.verify_after_s, config.log_requests
         )
         store = BlobStore(disk, self._database)
-        self.uploads = _own_uploads(config, slot, shared, self._database, store, clock, self.primary, self._relay)
+        identity = _Identity(self._database, self.primary, [key.get_secret_value() for key in config.cluster_key])
+        self.uploads = _own_uploads(
+            config, slot, shared, self._database, store, clock, self.primary, self._relay, identity
+        )
         self._are_uploads_ready = asyncio.Event()
+        gate = _gate(config, shared, self._database, clock, self._relay, identity)
         self.app = WorkerApp(
-            self.reading, self.uploads, self._are_uploads_ready, self.primary, clock, proxies, config.log_requests
+            gate, self.reading, self.uploads, self._are_uploads_ready, self.primary, clock, proxies, config.log_requests
         )
         self._relayed = RelayServer(self.app)
         self._source: LinkSource
@@ -118,10 +126,10 @@ class WorkerService:
 
 
 class _Known(NamedTuple):
-    """The id of an instance, and the keys that seal ids of its uploads."""
+    """The id of an instance, and its keys."""
 
     instance: str
-    keys: Sequence[bytes]
+    keys: Sequence[ClusterKey]
 
 
 class _Identity:
@@ -140,7 +148,7 @@ class _Identity:
         if self._primary.admissions != self._admissions:
             stored = stored_identity(self._database)
             secrets = self._secrets or [stored.secret.hex()]
-            self._known = _Known(stored.instance, [ClusterKey(secret).uploads for secret in secrets])
+            self._known = _Known(stored.instance, [ClusterKey(secret) for secret in secrets])
             self._admissions = self._primary.admissions
         return self._known
 
@@ -154,12 +162,12 @@ def _own_uploads(
     clock: Clock,
     primary: PrimaryLink,
     relay: Relay,
+    identity: _Identity,
 ) -> OwnUploadContext:
     usage = shared.usage.of(slot)
     budget = DiskBudget(int(config.disk_budget_gib * GIB), shared.usage)
     places = UploadPlaces(config.max_uploads, usage)
     uploads = Uploads(database, store, clock, places, budget, RemoteCommits(primary), usage)
-    identity = _Identity(database, primary, [key.get_secret_value() for key in config.cluster_key])
     return OwnUploadContext(
         uploads=uploads,
         clock=clock,
@@ -167,12 +175,22 @@ def _own_uploads(
         drain=shared.drain,
         slot=slot,
         instance=lambda: identity.current().instance,
-        keys=lambda: identity.current().keys,
+        keys=lambda: [key.uploads for key in identity.current().keys],
         database=database,
         refusals=Refusals(clock),
         relay=relay,
         namespaces=config.name,
     )
+
+
+def _gate(
+    config: Config, shared: SharedState, database: Reads, clock: Clock, relay: Relay, identity: _Identity
+) -> Gate:
+    def keys() -> list[bytes]:
+        return [key.tokens for key in identity.current().keys]
+
+    checks = RelayedPasswordChecks(relay, VerifiedPasswords(shared.verified, keys))
+    return Gate(access_view(database), keys, clock, checks, config)
 
 
 async def _send_notes(reading: ReadOnlyApp, usage: OwnUsage, refusals: Refusals, primary: PrimaryLink) -> None:

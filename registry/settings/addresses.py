@@ -27,6 +27,7 @@ class InvalidAddress(ValueError):
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z", re.IGNORECASE)
+_TOKEN_PATH = "/v2/token"
 _PORT = re.compile(r"[0-9]{1,5}\Z")
 
 
@@ -68,6 +69,13 @@ def parse_instance_url(text: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise InvalidAddress("form", f"invalid address {text!r}: expected http://HOST:PORT or https://HOST:PORT")
     return text.rstrip("/")
+
+
+def parse_token_url(text: str) -> str:
+    """Parse the address at which clients get tokens. Raises InvalidAddress."""
+    if not text.endswith(_TOKEN_PATH) or not text.isascii() or not text.isprintable() or '"' in text:
+        raise InvalidAddress("form", f"invalid address {text[:300]!r}: expected https://HOST{_TOKEN_PATH}")
+    return parse_instance_url(text)
 
 
 def parse_host_name(text: str) -> str:

@@ -38,6 +38,7 @@ class LogEvent(Enum):
     PUSH_REJECTED = "A push was answered with 503 because of the policy or the disk."
     ADMIN_ACTION_PERFORMED = "An administrative request was carried out."
     ADMIN_ACTION_REJECTED = "An administrative request was refused."
+    LOGIN_REJECTED = "A name and a password, or a robot's key, were refused."
     PEER_REQUEST_RECEIVED = "Another instance sent a request."
 
     # Catalog

@@ -37,6 +37,13 @@ class RequestIds:
             self._drawn = [text[at : at + 2 * DRAWN_SIZE] for at in range(0, len(text), 2 * DRAWN_SIZE)]
         return self._drawn.pop()
 
+    def begin(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
+        """Return the id of a request, as `of` does, and make it the current one. Every request is served in a task of
+        its own."""
+        request_id = self.of(headers)
+        CURRENT.set(request_id)
+        return request_id
+
 
 def forwarded_headers() -> list[tuple[str, str]]:
     """Return the header that carries the id of the current request to another instance."""

@@ -32,8 +32,8 @@ def first_key_alone() -> Bug:
 
 
 def first_key_alone_for_uploads() -> Bug:
-    def open_first(text: str, repository: Any, keys: Any) -> Any:
-        return upload_ids.open_upload_id(text, repository, keys[:1])
+    def open_first(text: str, repository: Any, keys: Any, account: str) -> Any:
+        return upload_ids.open_upload_id(text, repository, keys[:1], account)
 
     return together(
         patch.object(uploads, "open_upload_id", open_first), patch.object(answering, "open_upload_id", open_first)

@@ -59,6 +59,10 @@ class Engine:
         """Pull, from the registry alone. Return the image's id: the digest of its config."""
         raise NotImplementedError
 
+    def login(self, address: str, name: str, password: str) -> None:
+        """Log in at a registry. The variables DOCKER_CONFIG and REGISTRY_AUTH_FILE say where that is kept."""
+        raise NotImplementedError
+
     def image_id(self, image: str) -> str:
         raise NotImplementedError
 
@@ -110,6 +114,9 @@ class Docker(Engine):
         self.command("pull", reference)
         return self.image_id(reference)
 
+    def login(self, address: str, name: str, password: str) -> None:
+        self.command("login", "--username", name, "--password", password, address)
+
     def image_id(self, image: str) -> str:
         return self.command("image", "inspect", image, "--format", "{{.Id}}").removeprefix("sha256:")
 
@@ -142,6 +149,9 @@ class _Containers(Engine):
 
     def pull(self, reference: str) -> str:
         return self._run("pull", "--quiet", "--tls-verify=false", reference)
+
+    def login(self, address: str, name: str, password: str) -> None:
+        self._run("login", "--tls-verify=false", "--username", name, "--password", password, address)
 
     def forget(self, image: str) -> None:
         self._run("rmi", "--force", image)
@@ -213,6 +223,9 @@ class Skopeo(Engine):
 
     def forget(self, image: str) -> None:
         shutil.rmtree(image.split(":")[1], ignore_errors=True)
+
+    def login(self, address: str, name: str, password: str) -> None:
+        run(["skopeo", "login", "--tls-verify=false", "--username", name, "--password", password, address])
 
     def delete(self, reference: str) -> None:
         run(["skopeo", "delete", "--tls-verify=false", f"docker://{reference}"])

@@ -25,11 +25,14 @@ from registry.adapters.no_bus import SilentBus
 from registry.app import http_context
 from registry.cli.main import app as commands
 from registry.config import Config, PolicyRule
-from registry.http.admin import tag_locations as replication
+from registry.http.access.rules import Demand, Rule, internal_rule_of, rule_of
 from registry.http.admin.metrics import InstanceCollector
+from registry.http.admin.paths import TAG_LOCATIONS, TAG_LOCATIONS_TEMPLATE
 from registry.http.admin.status_fields import MaintenanceTimes
+from registry.http.admin.tag_locations import replication
 from registry.http.app import ADMIN_ACTIONS, INTERNAL
 from registry.http.oci.paths import TEMPLATES
+from registry.http.oci.paths import Path as ApiPath
 from registry.http.oci.routes import HANDLERS, SUMMARIES
 from registry.http.wire.process_relay import NoOtherProcess
 from registry.instance import Instance
@@ -226,21 +229,53 @@ def labels_of(family: Metric) -> str:
 
 # HTTP API
 
+DEMANDS = {
+    Demand.NOTHING: "—",
+    Demand.CREDENTIAL: "any credential",
+    Demand.CATALOG: "any credential",
+    Demand.METRICS: "as `metrics_access` says",
+}
+
+
+def right(rule: Rule) -> str:
+    """Return the right that a rule demands."""
+    return DEMANDS.get(rule.demand) or str(rule.right)
+
 
 def api() -> str:
     oci = [
-        [f"`{method}`", f"`{TEMPLATES[resource]}`", SUMMARIES[resource][method]]
+        [
+            f"`{method}`",
+            f"`{TEMPLATES[resource]}`",
+            right(rule_of(method, ApiPath(resource, "name", ""))),
+            SUMMARIES[resource][method],
+        ]
         for resource, handlers in HANDLERS.items()
         for method in handlers
         if method != "HEAD"
     ]
-    own = [[f"`{method}`", f"`{path}`", summary(handler)] for (method, path), handler in INTERNAL.items()]
-    own.append(["`GET`", f"`{replication.TEMPLATE}`", summary(replication.replication)])
-    acts = [[f"`{method}`", f"`{path}`", summary(act)] for (method, path), (_, act) in ADMIN_ACTIONS.items()]
-    head = ["method", "path", "purpose"]
+    own = [
+        [f"`{method}`", f"`{path}`", right(internal_rule_of(method, path)), summary(handler)]
+        for (method, path), handler in INTERNAL.items()
+    ]
+    own.append(
+        [
+            "`GET`",
+            f"`{TAG_LOCATIONS_TEMPLATE}`",
+            right(internal_rule_of("GET", TAG_LOCATIONS + "name/tag")),
+            summary(replication),
+        ]
+    )
+    acts = [
+        [f"`{method}`", f"`{path}`", right(internal_rule_of(method, path)), summary(act)]
+        for (method, path), (_, act) in ADMIN_ACTIONS.items()
+    ]
+    head = ["method", "path", "right", "purpose"]
     return page(
         "# HTTP API",
         "Wherever `GET` is listed, `HEAD` works too. Other methods are answered 405 with `Allow`.",
+        "The rights are those that a caller needs where access control is enforced: on the repository in the path, or "
+        "on all repositories for what names none. A dash stands for none, not even a credential.",
         "## The OCI API",
         "As the [OCI distribution "
         "specification](https://github.com/opencontainers/distribution-spec/blob/main/spec.md) says, with Docker's "
@@ -248,8 +283,8 @@ def api() -> str:
         "the setting `name`, and is 404 for any other.",
         table(head, oci),
         "## Health, metrics and status",
-        "These ask for no credentials. With `--listen-internal` they are on that listener alone, which keeps them off "
-        "the public address.",
+        "Where access control is not enforced these ask for no credentials. With `--listen-internal` they are on that "
+        "listener alone, which keeps them off the public address.",
         table(head, own),
         "## Administration",
         "These change an instance or cost it much. Who may send them: "

@@ -15,6 +15,7 @@ class ClusterKey:
         self.sessions = _derived(secret, "concord 2026 peer sessions")
         self.bundles = _derived(secret, "concord 2026 bundles")
         self.uploads = _derived(secret, "concord 2026 upload ids")
+        self.tokens = _derived(secret, "concord 2026 access tokens")
 
 
 def _derived(secret: str, context: str) -> bytes:

@@ -377,6 +377,8 @@ class ForwardedUploadRequest(msgspec.Struct):
     """The first byte of the chunk and its length."""
     network: str = ""
     """The network of the client, whose uploads the owner bounds."""
+    account: str = ""
+    """The id of the client's account, to which the upload is bound."""
 
 
 class ForwardedUploadResponse(msgspec.Struct):

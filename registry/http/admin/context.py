@@ -6,6 +6,7 @@ from typing import Protocol
 
 from prometheus_client.registry import CollectorRegistry
 
+from registry.access.rights import AccessView
 from registry.capabilities import Abilities
 from registry.catalog.catalog import Catalog
 from registry.catalog.database import Database
@@ -115,6 +116,7 @@ class ProcessContext:
     clock: Clock
     abilities: Abilities
     readiness: ReadySource
+    access: AccessView
     deaths: Callable[[], Mapping[str, int]]
     """Returns the number of processes that died and were replaced, by role."""
     metrics: CollectorRegistry

@@ -42,12 +42,12 @@ async def readiness(admin: AdminContext, request: Request) -> Response:
     """Return 200 if a load balancer should send requests here, else 503. It asks no other instance.
 
     An instance that does not understand some repositories is ready, and names them: while most instances are old, the
-    other repositories would not be served at all.
+    other repositories would not be served at all. Where access control is enforced it names none, since anyone may ask.
     """
     process = admin.process
+    shown = [] if process.access.is_enforced else not_understood(admin.catalog.database, MAX_NAMED)
     blocked = "".join(
-        f"not served before an upgrade: {document} (facts of kind {', '.join(kinds)})\n"
-        for document, kinds in not_understood(admin.catalog.database, MAX_NAMED)
+        f"not served before an upgrade: {document} (facts of kind {', '.join(kinds)})\n" for document, kinds in shown
     )
     is_ready = process.readiness.ready
     return PlainTextResponse(f"ready\n{blocked}") if is_ready else PlainTextResponse(f"not ready\n{blocked}", 503)

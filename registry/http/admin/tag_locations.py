@@ -23,13 +23,12 @@ from registry.cluster.membership.members import Member
 from registry.cluster.rpc.messages import ReplicationRequest, ReplicationResponse
 from registry.errors import ManifestUnknown
 from registry.http.admin.context import AdminContext, CatalogContext
+from registry.http.admin.paths import TAG_LOCATIONS
 from registry.http.oci.answers import JsonResponse
 from registry.oci.names import Digest, parse_repository, parse_tag
 from registry.oci.stored_manifest import UNREADABLE
 from registry.ports import PeerUnreachable
 
-PREFIX = "/_concord/replication/"
-TEMPLATE = "/_concord/replication/<name>/<tag>"
 MAX_PARTS = 2000  # a few milliseconds to look up
 MAX_LOOKED_UP = 100_000
 """Parts that are read over all levels, those that several manifests share once for each."""
@@ -60,7 +59,7 @@ class MemberAnswer(NamedTuple):
 async def replication(admin: AdminContext, request: Request) -> Response:
     """Return which members have the tag as it is, its manifest, and how much of what the manifest refers to."""
     context = admin.catalog
-    name, _, reference = request.scope["path"].removeprefix(PREFIX).rpartition("/")
+    name, _, reference = request.scope["path"].removeprefix(TAG_LOCATIONS).rpartition("/")
     repository, tag = parse_repository(name), parse_tag(reference)
     facts = context.queries.facts_of_tag(repository, tag)
     parts = await parts_of(context.queries, facts[0].digest) if facts else Parts([], [], False)

@@ -11,15 +11,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from crdt.change import Change
+from registry.access.rights import Right
 from registry.catalog.collection import is_linked
 from registry.catalog.database import Transaction
-from registry.catalog.queries import BlobRow, document_name
+from registry.catalog.queries import BlobRow, Queries, document_name
 from registry.catalog.repository import delete_blob, link_blob, reassert_link
 from registry.catalog.understanding import is_understood
 from registry.cluster.transfer.blob_reader import WHOLE_BYTES, with_first_piece
 from registry.cluster.transfer.range_reader import AHEAD_MIBS
 from registry.cluster.transfer.transfer import SizeDiffers
 from registry.errors import BlobUnknown, ContentUnreachable, NeedsUpgrade, RangeInvalid
+from registry.http.access.admission import Permissions
 from registry.http.oci.answers import StreamResponse, missing_blob
 from registry.http.oci.conditions import (
     RangeResponse,
@@ -34,6 +36,9 @@ from registry.http.oci.context import BlobContext
 from registry.http.oci.multipart import GAP_BYTES, Multipart, Pieces, assembled, runs
 from registry.oci.names import Digest, Repository
 from registry.oci.ranges import ByteRange, is_ascending
+
+MAX_SOURCES = 200
+"""Repositories that are searched for one that a client may mount a blob from: a few milliseconds to decide on."""
 
 
 async def get_blob(context: BlobContext, request: Request, repository: Repository, digest: Digest) -> Response:
@@ -137,15 +142,25 @@ async def _parts(
 
 
 async def mount_blob(
-    context: BlobContext, repository: Repository, digest: Digest, source: Repository | None
+    context: BlobContext,
+    repository: Repository,
+    digest: Digest,
+    source: Repository | None,
+    permissions: Permissions | None,
 ) -> Change | None:
-    """Link a blob that another repository has. Return None when that is impossible and the client has to upload it."""
+    """Link a blob that another repository has. Return None when that is impossible and the client has to upload it.
+    Where no source is given, only repositories count that the client may pull from by its permissions; all, where
+    they are None."""
     queries, database = context.queries, context.database
     if source is not None and not is_understood(database, document_name(source)):
         return None
 
     def find() -> BlobRow | None:
-        return queries.blob_in_any_repository(digest) if source is None else queries.blob(source, digest)
+        if source is not None:
+            return queries.blob(source, digest)
+        if permissions is not None:
+            return _pullable_link(queries, digest, permissions)
+        return queries.blob_in_any_repository(digest)
 
     row = find()
     if row is None and source is not None:
@@ -170,6 +185,16 @@ async def mount_blob(
     if change is not None:
         await context.replication.await_acknowledgements(change)
     return change
+
+
+def _pullable_link(queries: Queries, digest: Digest, permissions: Permissions) -> BlobRow | None:
+    """Return the link of a blob in a repository that the client may pull from: one that its token names, else one of
+    the first that link the blob. A token's repositories are looked up whether they link the blob or not, so that the
+    time tells nothing about others."""
+    named = permissions.named_repositories()
+    sources = queries.linking(digest, MAX_SOURCES) if named is None else map(Repository, named)
+    links = (queries.blob(source, digest) for source in sources if permissions.may(source, Right.PULL))
+    return next((link for link in links if link is not None), None)
 
 
 async def delete(context: BlobContext, request: Request, repository: Repository, digest: Digest) -> Response:

@@ -20,6 +20,7 @@ from registry.cluster.replication.manifest_bodies import ManifestBodies
 from registry.cluster.rpc.client import PeerClient
 from registry.cluster.transfer.blob_reader import BlobReader
 from registry.cluster.transfer.locator import Locator
+from registry.http.access.token_endpoint import TokenEndpoint
 from registry.http.drain_state import DrainState
 from registry.http.wire.process_relay import ProcessRelay
 from registry.oci.names import Repository
@@ -125,6 +126,7 @@ class UploadContext:
 class OciContext:
     """For the routes of `/v2`, and by them for the handlers."""
 
+    tokens: TokenEndpoint
     lists: ListContext
     blobs: BlobContext
     manifests: ManifestContext

@@ -7,11 +7,14 @@ Repository names contain slashes, so a path is read from its end: what stands be
 from typing import NamedTuple
 
 PREFIX = "/v2/"
+TOKEN_PATH = "/v2/token"
+"""Clients take it from a challenge. No repository's path has its form."""
 API_VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
 
 TEMPLATES = {
     "base": "/v2/",
     "catalog": "/v2/_catalog",
+    "token": TOKEN_PATH,
     "tags": "/v2/<name>/tags/list",
     "referrers": "/v2/<name>/referrers/<digest>",
     "manifest": "/v2/<name>/manifests/<reference>",
@@ -27,7 +30,7 @@ class Path(NamedTuple):
     """A parsed path of the API."""
 
     resource: str
-    """base, catalog, tags, referrers, manifest, blob, uploads or upload; empty where the API has no such path."""
+    """base, catalog, token, tags, referrers, manifest, blob, uploads or upload; empty where there is no such path."""
     name: str
     reference: str
 
@@ -39,6 +42,8 @@ def parse_path(path: str) -> Path:
         return Path("base", "", "")
     if rest == "_catalog":
         return Path("catalog", "", "")
+    if path == TOKEN_PATH:
+        return Path("token", "", "")
     match rest.rsplit("/", 2):
         case [name, "tags", "list"]:
             return Path("tags", name, "")
@@ -55,3 +60,8 @@ def parse_path(path: str) -> Path:
         case [name, "uploads", reference] if name.endswith("/blobs"):
             return Path("upload", name.removesuffix("/blobs"), reference)
     return Path("", "", "")
+
+
+def parse_api_path(path: str) -> Path | None:
+    """Parse a path of the API; return None for any other path."""
+    return parse_path(path) if path == "/v2" or path.startswith(PREFIX) else None

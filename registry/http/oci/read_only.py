@@ -29,12 +29,10 @@ from registry.http.wire.fast_path import DirectAnswer, FastPath, Headers, plain_
 from registry.oci.names import Digest, parse_digest, parse_repository
 from registry.oci.ranges import ByteRange
 from registry.ports import Clock, Disk
-from registry.settings.trusted_proxies import NO_PROXIES, TrustedProxies
 from registry.storage.checked import Corrupt, Corruption
 from registry.storage.store import BlobStore
 from registry.telemetry.counters import Traffic
 from registry.telemetry.log_limit import LogLimit
-from registry.telemetry.request_ids import RequestIds
 from registry.units import to_ms
 
 API = PREFIX.encode()
@@ -52,7 +50,6 @@ class ReadOnlyApp:
         lease: ReadLease,
         verify_after_s: float,
         log_requests: bool,
-        proxies: TrustedProxies = NO_PROXIES,
     ) -> None:
         self.lease = lease
         self._database = database
@@ -61,8 +58,6 @@ class ReadOnlyApp:
         self._clock = clock
         self._verify_after_ms = to_ms(verify_after_s)
         self._log_requests = log_requests
-        self._proxies = proxies
-        self._ids = RequestIds(clock)
         self._cut_offs = LogLimit(clock)
         self.traffic = Traffic()
         self.used: set[Digest] = set()
@@ -135,9 +130,10 @@ class ReadOnlyApp:
         if len(self.used) < MAX_NOTED:
             self.used.add(digest)
 
-    async def serve(self, response: StreamResponse, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(
+        self, response: StreamResponse, scope: Scope, receive: Receive, send: Send, request_id: str
+    ) -> None:
         """Send a response and count it."""
-        self._proxies.resolve(scope)
-        exchange = Exchange(scope, receive, send, self._ids.of(scope["headers"]), self._clock)
+        exchange = Exchange(scope, receive, send, request_id, self._clock)
         with exchange.counted(self.traffic, TEMPLATES["blob"], self._log_requests, self._cut_offs):
             await response(scope, exchange.receive, exchange.send)

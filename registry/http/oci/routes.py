@@ -1,6 +1,6 @@
 """The routes of the OCI distribution API: which handler answers a path and a method, and what is checked before."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 from registry.catalog.queries import KIND, document_name
 from registry.catalog.understanding import require_understood
 from registry.errors import NameUnknown, Unsupported
+from registry.http.access.token_endpoint import TokenEndpoint
 from registry.http.oci import blobs, manifests, referrers, tags, uploads
 from registry.http.oci.answers import JsonResponse
 from registry.http.oci.context import OciContext, OwnUploadContext
@@ -25,6 +26,10 @@ async def _base(context: OciContext, request: Request, path: Path) -> Response:
 
 async def _catalog(context: OciContext, request: Request, path: Path) -> Response:
     return await tags.list_repositories(context.lists, request)
+
+
+async def _token(context: OciContext, request: Request, path: Path) -> Response:
+    return await answer_token_request(context.tokens, request)
 
 
 async def _tags(context: OciContext, request: Request, path: Path) -> Response:
@@ -67,6 +72,7 @@ async def _continue_upload(context: OciContext, request: Request, path: Path) ->
 HANDLERS: dict[str, dict[str, Handler]] = {
     "base": {"GET": _base},
     "catalog": {"GET": _catalog},
+    "token": {"GET": _token, "POST": _token},
     "tags": {"GET": _tags},
     "referrers": {"GET": _referrers},
     "manifest": {"GET": _get_manifest, "PUT": _put_manifest, "DELETE": _delete_manifest},
@@ -82,6 +88,11 @@ HANDLERS: dict[str, dict[str, Handler]] = {
 SUMMARIES: dict[str, dict[str, str]] = {
     "base": {"GET": "Return 200: this registry speaks version 2 of the API."},
     "catalog": {"GET": "List repositories, in pages by `n` and `last`."},
+    "token": {
+        "GET": "Return a token for the scopes that are asked for, as far as the caller has a right to them. Absent "
+        "where access control is not enforced.",
+        "POST": "Return a token for a password, or for a refresh token, in a form (OAuth 2.0).",
+    },
     "tags": {"GET": "List the tags of a repository, in pages by `n` and `last`."},
     "referrers": {"GET": "List the manifests whose subject is this digest, filtered by `artifactType`."},
     "manifest": {
@@ -117,8 +128,7 @@ async def answer(context: OciContext, request: Request, path: Path) -> Response:
         raise Unsupported("the API has no such path", 404)
     handler = handlers.get(request.method)
     if handler is None:
-        allowed = {"Allow": ", ".join(sorted(handlers))}
-        raise Unsupported(f"{request.method} is not supported for this path: expected {allowed['Allow']}", 405, allowed)
+        raise _unsupported(request.method, handlers)
     if request.method in ("GET", "HEAD"):
         _require_understood(context, path)
         return await handler(context, request, path)
@@ -134,6 +144,16 @@ async def relayed(context: OciContext, path: Path, scope: Scope, receive: Receiv
     return await uploads.relayed(context.uploads, path, scope, receive, send)
 
 
+async def answer_token_request(tokens: TokenEndpoint, request: Request) -> Response:
+    """Answer a request for a token, in any process. Raises OciError."""
+    handlers = HANDLERS["token"]
+    if request.method not in handlers:
+        raise _unsupported(request.method, handlers)
+    if request.method == "POST":
+        refuse_posts_of_other_sites(request.headers)
+    return await tokens.answer(request)
+
+
 async def answer_own_upload(context: OwnUploadContext, request: Request, path: Path) -> Response:
     """Answer a request for an upload whose home this process is, which may be a worker. Raises OciError."""
     if request.method == "POST":
@@ -145,6 +165,11 @@ async def answer_own_upload(context: OwnUploadContext, request: Request, path: P
         if path.resource == "uploads":
             return await uploads.begin_own(context, request, repository)
         return await uploads.continue_own(context, request, repository, path.reference)
+
+
+def _unsupported(method: str, handlers: Mapping[str, Handler]) -> Unsupported:
+    allowed = {"Allow": ", ".join(sorted(handlers))}
+    return Unsupported(f"{method} is not supported for this path: expected {allowed['Allow']}", 405, allowed)
 
 
 def _check_namespace(request: Request, namespaces: Collection[str]) -> None:

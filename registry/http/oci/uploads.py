@@ -38,6 +38,7 @@ from registry.errors import (
     UploadUnreachable,
 )
 from registry.event_loop.now import now_s
+from registry.http.access.admission import account_of, may_pull, permissions_of
 from registry.http.oci.answers import error_response
 from registry.http.oci.blobs import mount_blob
 from registry.http.oci.context import OwnUploadContext, UploadContext
@@ -71,6 +72,8 @@ class UploadRequest(NamedTuple):
     body: AsyncIterator[bytes]
     network: str = ""
     """The network of the client."""
+    account: str = ""
+    """The id of the client's account, to which the upload is bound; empty for an anonymous client."""
 
 
 async def begin(context: UploadContext, request: Request, repository: Repository) -> Response:
@@ -78,14 +81,14 @@ async def begin(context: UploadContext, request: Request, repository: Repository
     query = request.query_params
     if "mount" in query:
         digest = parse_digest(query["mount"])
-        if await _mount(context, repository, digest, query.get("from", "")):
+        if await _mount(context, request, repository, digest):
             return _created_response(repository, digest)
     return await begin_own(context.own, request, repository)
 
 
 async def begin_own(context: OwnUploadContext, request: Request, repository: Repository) -> Response:
     """POST of a blob that is not mounted. This process becomes the upload's home."""
-    query = request.query_params
+    query, account = request.query_params, account_of(request.scope)
     if "mount" not in query and query.get("digest-algorithm", "sha256") not in ALGORITHMS:
         raise BlobUploadInvalid(
             "unsupported digest-algorithm: expected one of the supported algorithms", {"supported": sorted(ALGORITHMS)}
@@ -98,20 +101,24 @@ async def begin_own(context: OwnUploadContext, request: Request, repository: Rep
     upload = _new_upload(context)
     if "digest" in query and "mount" not in query:
         digest, network = parse_digest(query["digest"]), client_network(request.scope)
-        wanted = UploadRequest("PUT", repository, upload, digest, None, body_stream(request), network)
+        wanted = UploadRequest("PUT", repository, upload, digest, None, body_stream(request), network, account)
         return await handle_upload_request(context, wanted)
-    return _upload_response(context, repository, upload.name, 0, 202)
+    return Response(status_code=202, headers=_upload_headers(context, repository, account, upload.name, 0))
 
 
-async def _mount(context: UploadContext, repository: Repository, digest: Digest, source: str) -> bool:
+async def _mount(context: UploadContext, request: Request, repository: Repository, digest: Digest) -> bool:
     """Mount a blob, and return False where it has to be uploaded (OCI distribution specification, "Mounting a blob from
     another repository"). That includes a source with an invalid name: clients also send names of other registries,
-    which have another grammar."""
+    which have another grammar. It also includes a source that the client may not pull from, before any look-up."""
+    source = request.query_params.get("from", "")
+    if source and not may_pull(request.scope, source):
+        return False
     try:
         repository_of_source = parse_repository(source) if source else None
     except NameInvalid:
         return False
-    return await mount_blob(context.blobs, repository, digest, repository_of_source) is not None
+    permissions = permissions_of(request.scope)
+    return await mount_blob(context.blobs, repository, digest, repository_of_source, permissions) is not None
 
 
 async def continue_upload(context: UploadContext, request: Request, repository: Repository, upload_id: str) -> Response:
@@ -145,11 +152,13 @@ async def continue_own(context: OwnUploadContext, request: Request, repository: 
 
 
 def _parsed(context: OwnUploadContext, request: Request, repository: Repository, upload_id: str) -> UploadRequest:
-    upload = open_upload_id(upload_id, repository, context.keys())
+    account = account_of(request.scope)
+    upload = open_upload_id(upload_id, repository, context.keys(), account)
     digest = parse_digest(request.query_params.get("digest", "")) if request.method == "PUT" else None
     span = content_range(request) if request.method in ("PATCH", "PUT") else None
     method = cast(Method, "GET" if request.method == "HEAD" else request.method)
-    return UploadRequest(method, repository, upload, digest, span, body_stream(request), client_network(request.scope))
+    network = client_network(request.scope)
+    return UploadRequest(method, repository, upload, digest, span, body_stream(request), network, account)
 
 
 def serving_slot(context: OwnUploadContext, path: Path, method: str, query: bytes) -> int:
@@ -188,7 +197,7 @@ async def handle_upload_request(context: OwnUploadContext, wanted: UploadRequest
     try:
         if wanted.method == "PATCH":
             size = await uploads.append(name, wanted.repository, wanted.body, wanted.span, wanted.network)
-            return _upload_response(context, wanted.repository, name, size, 202)
+            return _upload_response(context, wanted, size, 202)
         if wanted.method == "PUT":
             assert wanted.digest is not None, "a PUT has a digest"
             acknowledged = await uploads.finish(
@@ -199,9 +208,10 @@ async def handle_upload_request(context: OwnUploadContext, wanted: UploadRequest
         if wanted.method == "DELETE":
             await uploads.cancel(name, wanted.repository)
             return Response(status_code=204)
-        return _upload_response(context, wanted.repository, name, uploads.size(name, wanted.repository), 204)
+        return _upload_response(context, wanted, uploads.size(name, wanted.repository), 204)
     except ChunkOutOfOrder as error:
-        error.headers |= _upload_headers(context, wanted.repository, name, uploads.size(name, wanted.repository))
+        size = uploads.size(name, wanted.repository)
+        error.headers |= _upload_headers(context, wanted.repository, wanted.account, name, size)
         raise
     except CutOffByEnd:
         raise Ending from None
@@ -217,7 +227,7 @@ async def _forward(
     digest. An owner that is restarting is waited for as long as nothing of the body was sent. Raises PeerUnreachable
     and ClientGone."""
     forwarded = ForwardedUploadRequest(
-        wanted.method, wanted.repository, upload_id, wanted.digest, wanted.span, wanted.network
+        wanted.method, wanted.repository, upload_id, wanted.digest, wanted.span, wanted.network, wanted.account
     )
     until = now_s() + OWNER_RESTART_WAIT_S
     while True:
@@ -246,8 +256,10 @@ def _new_upload(context: OwnUploadContext) -> UploadId:
     return UploadId(own, new_upload_name(own, context.slot.at_home(context.clock.entropy(RANDOM_SIZE))), False)
 
 
-def _upload_headers(context: OwnUploadContext, repository: Repository, name: str, size: int) -> dict[str, str]:
-    upload_id = seal_upload_id(name, size > 0, repository, context.keys()[0])
+def _upload_headers(
+    context: OwnUploadContext, repository: Repository, account: str, name: str, size: int
+) -> dict[str, str]:
+    upload_id = seal_upload_id(name, size > 0, repository, context.keys()[0], account)
     return {
         "Location": f"/v2/{repository}/blobs/uploads/{upload_id}",
         "Range": f"0-{max(size - 1, 0)}",
@@ -255,8 +267,9 @@ def _upload_headers(context: OwnUploadContext, repository: Repository, name: str
     }
 
 
-def _upload_response(context: OwnUploadContext, repository: Repository, name: str, size: int, status: int) -> Response:
-    return Response(status_code=status, headers=_upload_headers(context, repository, name, size))
+def _upload_response(context: OwnUploadContext, wanted: UploadRequest, size: int, status: int) -> Response:
+    headers = _upload_headers(context, wanted.repository, wanted.account, wanted.upload.name, size)
+    return Response(status_code=status, headers=headers)
 
 
 def _created_response(repository: Repository, digest: Digest) -> Response:

@@ -225,7 +225,7 @@ async def _upload(context: PeerContext, request: Request, authenticated: Authent
     forwarded = msgspec.msgpack.decode(_unpacked(authenticated.parameters), type=m.ForwardedUploadRequest)
     try:
         repository = parse_repository(forwarded.repository)
-        upload = open_upload_id(forwarded.upload, repository, uploads.keys())
+        upload = open_upload_id(forwarded.upload, repository, uploads.keys(), forwarded.account)
         if upload.owner != uploads.instance():
             raise BlobUploadUnknown("this upload was begun at another instance")
         require_understood(context.database, document_name(repository))
@@ -234,7 +234,7 @@ async def _upload(context: PeerContext, request: Request, authenticated: Authent
             raise DigestInvalid("the digest is missing")
         span = ByteRange(*forwarded.range) if forwarded.range else None
         body, network = body_stream(request), forwarded.network
-        wanted = UploadRequest(forwarded.method, repository, upload, digest, span, body, network)
+        wanted = UploadRequest(forwarded.method, repository, upload, digest, span, body, network, forwarded.account)
         with context.decommission.writing(), context.refusals.noting(repository, forwarded.method):
             home = uploads.slot.home_of(upload.name)
             if home == uploads.slot.number:

@@ -7,6 +7,8 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 from starlette.types import Message, Scope
 
+from registry.access.rights import Caller
+from registry.http.access.admission import RELAYED_ADMISSION, Admission
 from registry.http.oci.uploads import UploadRequest
 from registry.http.wire.process_relay import ProcessRelay
 from registry.storage.uploads import ClientGone
@@ -69,5 +71,6 @@ def _scope(wanted: UploadRequest, upload_id: str) -> Scope:
         "raw_path": path.encode(),
         "query_string": urlencode({"digest": wanted.digest} if wanted.digest is not None else {}).encode(),
         "headers": headers,
+        RELAYED_ADMISSION: Admission(Caller(wanted.account), None, None),
         "client": (wanted.network.partition("/")[0], 0) if wanted.network else None,
     }

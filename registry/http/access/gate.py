@@ -1,0 +1,238 @@
+"""The gate: decides whether a request is let in.
+
+A decision is cached by the bytes of `Authorization`, the client certificate, the resource and the right, until the
+credential or the right ends, and for one revision of the facts. The fast path is taken by requests whose decision is in
+the cache; all others are decided on the slow path.
+"""
+
+import hmac
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+
+from starlette.types import Scope
+
+from registry.access.keys import is_key, key_hash
+from registry.access.rights import ANONYMOUS, AccessView, Caller, Credential, CredentialKind, Right
+from registry.access.scopes import REPOSITORY
+from registry.access.tokens import TokenRefused, TokenUse, expiry_ms, open_token
+from registry.config import Config
+from registry.errors import NothingHere
+from registry.http.access.admission import PERMISSIONS, RELAYED_ADMISSION, Admission, Permissions
+from registry.http.access.challenges import INSUFFICIENT_SCOPE, INVALID_TOKEN, SERVICE, Challenges, denied
+from registry.http.access.password_checks import Attempt, LoginLog, PasswordChecks
+from registry.http.access.presented import (
+    Basic,
+    Bearer,
+    Certificate,
+    Nothing,
+    Presented,
+    Unusable,
+    authorization_of,
+    certificate_of,
+    read_presented,
+)
+from registry.http.access.rules import Demand, Rule, internal_rule_of, rule_of
+from registry.http.oci.paths import PREFIX, Path
+from registry.ports import Clock
+from registry.settings.trusted_proxies import client_network
+
+MAX_CACHED = 10_000
+UPLOAD_GRACE_S = 3600
+"""Time for which a token that has expired still serves the uploads of its account: a large layer takes longer than a
+token lives, and clients cannot replace one in the middle of a request."""
+_FOREVER_MS = 1 << 62
+_CACHED = frozenset({Demand.CREDENTIAL, Demand.RIGHT, Demand.SIGNED})
+"""Demands whose decision depends on the credential, the resource and the right alone."""
+
+_CacheKey = tuple[bytes, str, str, Right]
+
+
+class _Decision(NamedTuple):
+    """A request that is let in."""
+
+    admission: Admission
+    until_ms: int
+    revision: int
+
+
+class Rejected(Exception):
+    """A credential that does not count. The message says why, for the client."""
+
+
+class Gate:
+    """The gate of one process."""
+
+    def __init__(
+        self,
+        view: AccessView,
+        keys: Callable[[], Sequence[bytes]],
+        clock: Clock,
+        passwords: PasswordChecks,
+        config: Config,
+    ) -> None:
+        """`keys` returns the keys of tokens; the first seals new ones."""
+        self.view = view
+        self.keys = keys
+        self.clock = clock
+        self.challenges = Challenges(config.token_url, config.own_url.partition("://")[2])
+        self._passwords = passwords
+        self._metrics_access = config.metrics_access
+        self._logins = LoginLog(clock)
+        self._decisions: OrderedDict[_CacheKey, _Decision] = OrderedDict()
+
+    def lets_in_at_once(self, target: bytes, headers: Collection[tuple[bytes, bytes]]) -> bool:
+        """Return whether a GET or HEAD of the fast path is let in, by a decision that was made before. The path is read
+        as `paths.parse_path` reads it: what stands before the last two parts is the name."""
+        if not self.view.is_enforced:
+            return True
+        authorization = authorization_of(headers)
+        if not authorization:
+            return False  # the slow path refuses it, or knows the certificate
+        name = target.rsplit(b"/", 2)[0][len(PREFIX) :].decode("latin-1")
+        return self._cached((authorization, "", REPOSITORY + name if name else "", Right.PULL)) is not None
+
+    async def admit(self, scope: Scope, path: Path | None, is_internal: bool = False) -> None:
+        """Let a request in and put the permissions of its caller into its scope. `path` is None outside `/v2`;
+        `is_internal` is set on the internal listener. Raises Unauthorized, Denied, NothingHere, TooManyLogins and
+        ProcessUnreachable."""
+        if not self.view.is_enforced:
+            return
+        if (admission := scope.get(RELAYED_ADMISSION)) is not None:
+            scope[PERMISSIONS] = Permissions(admission, self.view, self.clock)
+            return
+        method = scope["method"]
+        rule = internal_rule_of(method, scope["path"]) if path is None else rule_of(method, path)
+        if rule.demand is Demand.NO_ROUTE:
+            raise NothingHere
+        if self._is_open(rule, scope, is_internal):
+            return
+        headers = scope["headers"]
+        authorization, certificate = authorization_of(headers), certificate_of(scope)
+        key = (authorization or b"", certificate, rule.resource, rule.right)
+        is_cacheable = authorization is not None and rule.demand in _CACHED
+        decision = self._cached(key) if is_cacheable else None
+        if decision is None:
+            grace_s = UPLOAD_GRACE_S if path is not None and path.resource == "upload" else 0
+            decision = await self._decide(scope, rule, read_presented(authorization, certificate), grace_s)
+            if is_cacheable:
+                self._cache(key, decision)
+        scope[PERMISSIONS] = Permissions(decision.admission, self.view, self.clock)
+
+    def _is_open(self, rule: Rule, scope: Scope, is_internal: bool) -> bool:
+        """Return whether a request needs no credential, or is authenticated by its handler."""
+        match rule.demand:
+            case Demand.NOTHING | Demand.PEER:
+                return True
+            case Demand.SIGNED:
+                return any(name == b"concord-session" for name, _ in scope["headers"])
+            case Demand.METRICS:
+                return is_internal or self._metrics_access == "anyone"
+        return False
+
+    def _cached(self, key: _CacheKey) -> _Decision | None:
+        decision = self._decisions.get(key)
+        if decision is None:
+            return None
+        if decision.revision != self.view.revision or decision.until_ms <= self.clock.now_ms():
+            del self._decisions[key]
+            return None
+        self._decisions.move_to_end(key)
+        return decision
+
+    def _cache(self, key: _CacheKey, decision: _Decision) -> None:
+        self._decisions[key] = decision
+        if len(self._decisions) > MAX_CACHED:
+            self._decisions.popitem(last=False)
+
+    async def _decide(self, scope: Scope, rule: Rule, presented: Presented, grace_s: int) -> _Decision:
+        """Decide a request. Raises as `admit` does."""
+        revision = self.view.revision
+        try:
+            if isinstance(presented, Nothing):
+                raise Rejected("a token, or a name and a password, are needed")
+            admission = await self.authenticate(presented, client_network(scope), grace_s)
+        except Rejected as rejected:
+            error = INVALID_TOKEN if isinstance(presented, Bearer) else ""
+            raise self.challenges.unauthorized(scope, rule, str(rejected), error) from None
+        until_ms = self._until_ms(scope, rule, admission)
+        bound_ms = _FOREVER_MS if admission.until_ms is None else admission.until_ms
+        return _Decision(admission, min(until_ms, bound_ms), revision)
+
+    def _until_ms(self, scope: Scope, rule: Rule, admission: Admission) -> int:
+        """Return the time until which an admitted caller has what a rule demands. Raises Unauthorized and Denied."""
+        now_ms, demand = self.clock.now_ms(), rule.demand
+        if demand is Demand.CREDENTIAL:
+            return _FOREVER_MS
+        if demand is Demand.METRICS and self._metrics_access == "account" and not admission.is_anonymous:
+            return _FOREVER_MS
+        if demand is Demand.CATALOG:
+            is_held = not admission.is_anonymous or self.view.may_see_any(ANONYMOUS, now_ms)
+            until_ms: int | None = None
+        else:
+            rights = self.view.rights(admission.caller, rule.repository, now_ms)
+            is_held, until_ms = rule.right in rights, rights.get(rule.right)
+        is_in_scope = admission.is_in_scope(rule.resource, rule.right)
+        if is_held and is_in_scope:
+            return _FOREVER_MS if until_ms is None else until_ms
+        if is_held or admission.is_anonymous:
+            raise self.challenges.unauthorized(scope, rule, "this needs a token with another scope", INSUFFICIENT_SCOPE)
+        raise denied(rule, admission)
+
+    # Credentials
+
+    async def authenticate(self, presented: Presented, network: str, grace_s: int = 0) -> Admission:
+        """Return who presents a credential. Raises Rejected, TooManyLogins and ProcessUnreachable."""
+        match presented:
+            case Bearer(token):
+                return self._by_token(token, grace_s)
+            case Basic():
+                return await self._by_secret(presented, network)
+            case Certificate(subject):
+                return self._by_certificate(subject)
+            case Unusable(problem):
+                raise Rejected(problem)
+        return Admission(ANONYMOUS, None, None)
+
+    def _by_token(self, text: str, grace_s: int) -> Admission:
+        try:
+            claims = open_token(text, self.keys(), TokenUse.ACCESS, SERVICE, self.clock.now_ms(), grace_s)
+        except TokenRefused as refused:
+            raise Rejected(str(refused)) from None
+        if not claims.account:
+            return Admission(ANONYMOUS, claims.scopes, expiry_ms(claims))
+        self.require_in_force(claims.account, claims.credential)
+        caller = Caller(claims.account, claims.name, frozenset(claims.groups), claims.credential)
+        return Admission(caller, claims.scopes, expiry_ms(claims))
+
+    def require_in_force(self, account: str, credential: str) -> None:
+        """Raise Rejected unless an account and its credential are in force and have not expired."""
+        found = next((one for one in self.view.credentials_of(account) if one.id == credential), None)
+        if not self.view.is_in_force(account, credential) or (found is not None and self._has_expired(found)):
+            raise Rejected("the credential that the token was issued for is not in force any more")
+
+    async def _by_secret(self, basic: Basic, network: str) -> Admission:
+        account = self.view.account_of(basic.name)
+        credentials = self.view.credentials_of(account) if account is not None else []
+        usable = [one for one in credentials if not self._has_expired(one)]
+        if is_key(basic.password):
+            hashed = key_hash(basic.password)
+            keys = (one for one in usable if one.kind is CredentialKind.KEY)
+            found = next((one for one in keys if hmac.compare_digest(one.secret, hashed)), None)
+        else:
+            passwords = [one for one in usable if one.kind is CredentialKind.PASSWORD]
+            found = await self._passwords.check(Attempt(basic.name, basic.password, network), passwords)
+        if found is None or account is None or not self.view.is_in_force(account, found.id):
+            if is_key(basic.password):
+                self._logins.rejected(basic.name if account is not None else "", network)
+            raise Rejected("the name or the password is wrong")
+        return Admission(Caller(account, basic.name, frozenset(), found.id), None, found.expires_ms)
+
+    def _by_certificate(self, subject: str) -> Admission:
+        found = self.view.certificate(subject)
+        if found is None or self._has_expired(found) or not self.view.is_in_force(found.account, found.id):
+            raise Rejected("the client certificate belongs to no account")
+        return Admission(Caller(found.account, subject, frozenset(), found.id), None, found.expires_ms)
+
+    def _has_expired(self, credential: Credential) -> bool:
+        return credential.expires_ms is not None and credential.expires_ms <= self.clock.now_ms()
