@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 
 class Right(StrEnum):
-    """What a grant allows on the repositories that its pattern matches."""
+    """A right that a grant gives on the repositories that its pattern matches."""
 
     PULL = "pull"
     PUSH = "push"
@@ -14,7 +14,7 @@ class Right(StrEnum):
 
 
 class CredentialKind(StrEnum):
-    """How a caller proves who it is."""
+    """The kind of proof by which a caller shows who it is."""
 
     PASSWORD = "password"
     KEY = "key"

@@ -6,6 +6,8 @@ tag_locations  where a tag's fact and content are
 context        the collaborators of the handlers
 actions        who may ask for an administrative action, and a log line for each
 collection     garbage collection on demand
+access         accounts, keys, groups, grants and revocations
+access_lists   lists of these, and what gives a right
 membership     removing a member, and leaving
 metrics        metrics in the format of Prometheus
 """

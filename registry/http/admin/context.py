@@ -6,7 +6,9 @@ from typing import Protocol
 
 from prometheus_client.registry import CollectorRegistry
 
+from crdt.change import Change
 from registry.capabilities import Abilities
+from registry.catalog.access import CommittedAccess
 from registry.catalog.catalog import Catalog
 from registry.catalog.database import Database
 from registry.catalog.documents import Documents
@@ -67,6 +69,25 @@ class ActionsContext:
     rejection_limit: LogLimit
     """Bounds the log lines of administrative requests that were refused."""
     peer_requests: PeerRequests
+
+
+class SiteCommit(Protocol):
+    """The wait for the other instances of the own site."""
+
+    async def await_acknowledgements(self, change: Change) -> None:
+        """Wait until a committed change may be answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessControlContext:
+    """For accounts and their rights."""
+
+    access: CommittedAccess
+    database: Database
+    documents: Documents
+    clock: Clock
+    replication: SiteCommit
+    members: Members
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +199,7 @@ class AdminContext:
     """For all handlers of this group."""
 
     actions: ActionsContext
+    access: AccessControlContext
     collection: CollectionContext
     leaving: LeavingContext
     catalog: CatalogContext
