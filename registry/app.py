@@ -188,6 +188,9 @@ def _admin(
     catalog, cluster, clock = instance.catalog, instance.cluster, instance.clock
     return AdminContext(
         actions=admin.ActionsContext(access, instance.config, LogLimit(clock), instance.peer_requests),
+        access=admin.AccessControlContext(
+            catalog.access, catalog.database, catalog.documents, clock, cluster, cluster.members
+        ),
         collection=admin.CollectionContext(
             catalog.queries,
             catalog.database,

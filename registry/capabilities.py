@@ -12,6 +12,7 @@ from typing import NamedTuple
 from crdt.change import Change
 from crdt.fact import KINDS, FactReader
 from crdt.header import Field, encode_bits
+from registry.access import facts as access
 
 MAX_CAPABILITIES = 64
 MAX_NAME = 32
@@ -21,8 +22,14 @@ CRITICAL_FACTS = "critical-facts"
 FRAME_FIELDS = "frame-fields"
 """Reads header fields of frames, and refuses a frame with a critical one that it does not understand."""
 
-BITS: Mapping[str, int] = {CRITICAL_FACTS: 0, FRAME_FIELDS: 1}
+ACCESS = "access"
+"""Understands the facts of access control, and enforces them."""
+
+BITS: Mapping[str, int] = {CRITICAL_FACTS: 0, FRAME_FIELDS: 1, ACCESS: 2}
 """Capabilities that frames carry, each with its bit."""
+
+FACT_KINDS: dict[str, FactReader] = {**KINDS, **access.KINDS}
+"""The readers of facts that this version has, by kind of fact."""
 
 
 class Abilities(NamedTuple):
@@ -34,7 +41,7 @@ class Abilities(NamedTuple):
     """Returns the header fields that the version adds to the frame of a change."""
     critical_fields: frozenset[int] = frozenset()
     """Header fields of frames that the instance acts on, so that a sender may mark them as critical."""
-    kinds: Mapping[str, FactReader] = KINDS
+    kinds: Mapping[str, FactReader] = FACT_KINDS
     """The readers of facts, by kind of fact."""
     bits: Mapping[str, int] = BITS
 
@@ -47,7 +54,7 @@ def _no_fields(change: Change) -> tuple[Field, ...]:
     return ()
 
 
-OWN = Abilities(tuple(sorted((CRITICAL_FACTS, FRAME_FIELDS))), _no_fields)
+OWN = Abilities(tuple(sorted((ACCESS, CRITICAL_FACTS, FRAME_FIELDS))), _no_fields)
 """The features that this version understands."""
 
 

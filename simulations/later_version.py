@@ -4,10 +4,9 @@ header field that is unknown to this version, and has a capability more."""
 from collections.abc import Sequence
 
 from crdt.change import Change
-from crdt.fact import KINDS as KNOWN
 from crdt.fact import Fact
 from crdt.header import Field
-from registry.capabilities import BITS, OWN, Abilities
+from registry.capabilities import BITS, FACT_KINDS, OWN, Abilities
 
 KIND = "!made-up"
 FIELD, IGNORED_FIELD = 99, 98
@@ -25,7 +24,7 @@ def _read_later(fields: Sequence[str], time: int, writer: int) -> Fact | None:
     return later_fact(fields[0], time, writer) if len(fields) == 1 else None
 
 
-KINDS = {**KNOWN, KIND: _read_later}
+KINDS = {**FACT_KINDS, KIND: _read_later}
 
 
 def fields_of(change: Change) -> tuple[Field, ...]:

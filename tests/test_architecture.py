@@ -80,17 +80,8 @@ def test_an_index_names_every_module(index):
 
 LAYERS = (
     (
-        "access",
-        "oci",
-        "event_loop",
-        "telemetry",
-        "settings",
-        "config",
-        "errors",
-        "disk_errors",
-        "capabilities",
-        "ports",
-        "units",
+        "access", "oci", "event_loop", "telemetry", "settings", "config", "errors", "disk_errors", "capabilities",
+        "ports", "units",
     ),
     ("catalog",),
     ("storage",),
@@ -101,7 +92,7 @@ LAYERS = (
     ("adapters",),
     ("runtime",),
     ("cli", "__main__"),
-)
+)  # fmt: skip
 """The rooms of `registry`, from the lowest to the highest."""
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 

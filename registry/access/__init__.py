@@ -6,10 +6,15 @@ they are now, so that a revocation counts at once. The facts are of one replicat
 revocation beats when both were made at once (observed remove with tombstones; cf. Matrix's state resolution, Zanzibar's
 "new enemy"). Nothing here does I/O.
 
-rights        actions, subjects, callers, and the view of the facts that a decision needs
-not_enforced  the view of an instance that enforces nothing
-tokens        sealing and opening tokens
-scopes        the rights that clients ask for, and that tokens carry
-passwords     slow hashes of passwords
-keys          keys of robots
+rights    actions, subjects, callers, and the view of the facts that a decision needs
+patterns  patterns of repository names: what they match, and which is narrower
+facts     what the facts say, and their texts
+history   which facts the author of a fact had seen
+rules     which facts count, and which are void
+policy    what is in force by the facts that count
+changes   what may be said next: the facts of each command, and what refuses it
+tokens    sealing and opening tokens
+scopes    the rights that clients ask for, and that tokens carry
+passwords slow hashes of passwords
+keys      robots' keys
 """

@@ -35,8 +35,6 @@ class Caller(NamedTuple):
 
 
 ANONYMOUS = Caller("")
-EVERYTHING = "*"
-"""Stands for a repository where a right on the whole registry is needed: only grants for `*` match it."""
 
 
 class Credential(NamedTuple):

@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 from crdt.catchup import State
 from crdt.clock import HybridClock
-from crdt.fact import KINDS, FactReader
+from crdt.fact import FactReader
 from crdt.vector import Vector
+from registry.capabilities import FACT_KINDS
+from registry.catalog.access import CommittedAccess
 from registry.catalog.change_sink import CommitObserver
 from registry.catalog.database import Database, Reads, Transaction
 from registry.catalog.documents import Applied, Documents, WriterReused
@@ -43,7 +45,7 @@ class Catalog:
         self,
         disk: Disk,
         clock: Clock,
-        kinds: Mapping[str, FactReader] = KINDS,
+        kinds: Mapping[str, FactReader] = FACT_KINDS,
         observers: Sequence[CommitObserver] = (),
     ) -> None:
         """`kinds` are the kinds of facts that this version understands; `observers` see every commit."""
@@ -58,6 +60,7 @@ class Catalog:
         """True when the state digest at this start was that of the last orderly end; None after any other end."""
         self.replica = DocumentReplica(self.database)
         self.queries = Queries(self.database)
+        self.access = CommittedAccess(self.database)
 
     async def start(self) -> None:
         """Name the instance if it is new, count this start, and draw its writer."""

@@ -3,6 +3,9 @@
 main        the command; serve and demo
 look        commands that look at running instances
 upkeep      commands that have them do something
+accounts    commands about accounts, keys and groups
+access      commands about rights
+access_offline the first administrator of a data directory, and recovery
 directory   commands that work on data directories
 commands    what all commands share
 serve       running an instance: sockets, lock, signals

@@ -2,8 +2,11 @@
 
 import functools
 import inspect
+import re
 import sys
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from registry.cli.client import Trust
+from registry.units import to_ms, to_s
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,6 +28,7 @@ app = typer.Typer(
 out = Console(width=None if sys.stdout.isatty() else 200)
 
 Url = Annotated[str, typer.Argument(envvar="CONCORD_URL", help="URL of an instance", show_default=True)]
+UrlOption = Annotated[str, typer.Option("--url", envvar="CONCORD_URL", help="URL of an instance")]
 KeyFile = Annotated[
     Path | None,
     typer.Option("--config", help="TOML file with the cluster key to sign with; CONCORD_CLUSTER_KEY overrides it"),
@@ -59,3 +64,31 @@ def asks_instances(command: Callable[..., None]) -> Callable[..., None]:
 
 def print_json(value: object) -> None:
     sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
+def group_of_commands(name: str, purpose: str) -> typer.Typer:
+    """Return a group for the commands that begin with a word."""
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help=purpose)
+    app.add_typer(group, name=name)
+    return group
+
+
+def age_s(text: str) -> float:
+    """Seconds. Raises BadParameter."""
+    match = re.fullmatch(r"([0-9]{1,9})([smhdw])", text)
+    if match is None:
+        raise typer.BadParameter(f"invalid age {text!r}: expected a number and one of s, m, h, d, w, such as 30d")
+    return int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[match[2]]
+
+
+def expiry_ms(age: str | None) -> int | None:
+    """Return the time at which something of that age expires, in milliseconds; None for never. Raises BadParameter."""
+    return None if age is None else to_ms(time.time() + age_s(age))
+
+
+def expiry_text(expires_ms: int | None) -> str:
+    """Describe when something expires."""
+    if expires_ms is None:
+        return "no expiry"
+    at = datetime.fromtimestamp(to_s(expires_ms), UTC).isoformat(" ", "seconds").removesuffix("+00:00")
+    return f"{'expired' if to_s(expires_ms) <= time.time() else 'expires'} {at} UTC"

@@ -1,6 +1,5 @@
 """Commands that have running instances do something."""
 
-import re
 import time
 from typing import Annotated, Any
 
@@ -9,7 +8,18 @@ from rich.console import Console
 from rich.progress import Progress
 
 from registry.cli.client import NoAnswer, act, ask
-from registry.cli.commands import CHECKING, LOCAL, LONG_TIMEOUT_S, Json, KeyFile, Url, app, asks_instances, print_json
+from registry.cli.commands import (
+    CHECKING,
+    LOCAL,
+    LONG_TIMEOUT_S,
+    Json,
+    KeyFile,
+    Url,
+    age_s,
+    app,
+    asks_instances,
+    print_json,
+)
 from registry.cli.scrub import begin_scrub, wait_for_scrub
 from registry.cli.signing import cluster_secrets
 from registry.cli.status_text import leaving
@@ -61,7 +71,7 @@ def gc(
     """
     request: dict[str, Any] = {"dry_run": dry_run}
     if untagged_older_than is not None:
-        request["untagged_older_than_s"] = _age_s(untagged_older_than)
+        request["untagged_older_than_s"] = age_s(untagged_older_than)
     answer = act(url, "/_concord/gc", request, cluster_secrets(config), LONG_TIMEOUT_S)
     if json:
         return print_json(answer)
@@ -126,11 +136,3 @@ def leave(url: Url = LOCAL, config: KeyFile = None) -> None:
         except NoAnswer:
             break
     print("it has left")
-
-
-def _age_s(text: str) -> float:
-    """Seconds. Raises BadParameter."""
-    match = re.fullmatch(r"([0-9]{1,9})([smhdw])", text)
-    if match is None:
-        raise typer.BadParameter(f"invalid age {text!r}: expected a number and one of s, m, h, d, w, such as 30d")
-    return int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[match[2]]

@@ -9,10 +9,10 @@ from starlette.types import Receive, Scope, Send
 
 from registry.cluster.rpc.client import PREFIX as PEERS
 from registry.errors import NothingHere, TooManyAnswers
-from registry.http.admin import actions, collection, membership, metrics, status, tag_locations
+from registry.http.admin import access, actions, collection, membership, metrics, status, tag_locations
 from registry.http.admin.actions import Action
 from registry.http.admin.context import AdminContext
-from registry.http.admin.paths import TAG_LOCATIONS, TAG_LOCATIONS_TEMPLATE
+from registry.http.admin.paths import ACCESS, TAG_LOCATIONS, TAG_LOCATIONS_TEMPLATE
 from registry.http.context import HttpContext
 from registry.http.failures import Failures, cut_off
 from registry.http.oci.answers import error_response
@@ -45,6 +45,7 @@ ADMIN_ACTIONS: dict[tuple[str, str], tuple[str, Action]] = {
     ("POST", "/_concord/forget"): ("forget", membership.forget),
     ("POST", "/_concord/leave"): ("leave", membership.leave),
     ("POST", "/_concord/scrub"): ("scrub", status.begin_scrub),
+    **{("POST", ACCESS + path): route for path, route in access.ROUTES.items()},
 }
 """Actions that change an instance or cost it much, for authorized callers only: names for the log, and handlers."""
 API = PREFIX.encode()

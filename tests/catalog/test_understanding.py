@@ -9,7 +9,7 @@ from crdt.delta import decode_delta
 from crdt.document import Document
 from crdt.fact import BLOB, CRITICAL, KINDS, OTHER, REMOVED, TAG, Fact, by_writer, kind_of, parse_fact, tag_fact
 from registry.adapters.disk import SystemDisk
-from registry.capabilities import OWN
+from registry.capabilities import FACT_KINDS, OWN
 from registry.catalog.catalog import Catalog
 from registry.catalog.change_sink import Unpublished
 from registry.catalog.collection import links_of
@@ -75,7 +75,12 @@ async def new(tmp_path):
 
 def test_the_kinds_that_this_version_understands_are_not_critical():
     assert set(KINDS) == {TAG, "m", BLOB, REMOVED}
-    assert OWN.kinds is KINDS
+    assert OWN.kinds is FACT_KINDS
+
+
+def test_all_facts_of_access_control_are_critical_for_a_version_that_does_not_understand_them():
+    added = FACT_KINDS.keys() - KINDS.keys()
+    assert added and all(kind.startswith(CRITICAL) for kind in added)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +247,7 @@ async def test_after_an_upgrade_the_facts_are_read_again_and_everything_is_serve
 
 async def test_tags_that_are_understood_after_an_upgrade_are_in_conflict_where_they_disagree(tmp_path):
     """A kind that was unknown may be one that the view has more of than rows."""
-    none_of_tags = {kind: read for kind, read in KINDS.items() if kind != TAG}
+    none_of_tags = {kind: read for kind, read in FACT_KINDS.items() if kind != TAG}
     disk = SystemDisk(tmp_path)
     old = Catalog(disk, StillClock(), none_of_tags)
     await old.start()

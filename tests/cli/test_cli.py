@@ -59,6 +59,14 @@ COMMANDS = [
     "backup",
     "restore",
     "rebuild",
+    "grant",
+    "revoke",
+    "account create",
+    "robot create",
+    "key create",
+    "group add",
+    "access explain",
+    "access recover",
 ]
 
 

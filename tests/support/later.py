@@ -1,6 +1,6 @@
 """A later version for tests with real processes, see `simulations.later_version`."""
 
-from crdt.fact import KINDS as KNOWN
+from registry.capabilities import FACT_KINDS as KNOWN
 from simulations.later_version import KIND, KINDS, later_fact
 
 __all__ = ["KIND", "KINDS", "become_later", "later_fact"]

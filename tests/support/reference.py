@@ -125,7 +125,7 @@ def default_of(field: FieldInfo) -> str:
 
 
 def cli() -> str:
-    names = [name_of_command(one) for one in commands.registered_commands]
+    listed = all_commands()
     return page(
         "# Command line",
         "`concord` runs an instance, asks running instances, and works on data directories.",
@@ -133,12 +133,20 @@ def cli() -> str:
         table(
             ["command", "purpose"],
             [
-                [f"[`{name}`](#concord-{name})", first_sentence(one.callback)]
-                for name, one in zip(names, commands.registered_commands, strict=True)
+                [f"[`{name}`](#concord-{name.replace(' ', '-')})", first_sentence(one.callback)]
+                for name, one in listed.items()
             ],
         ),
-        *(command_page(one) for one in commands.registered_commands),
+        *(command_page(name, one) for name, one in listed.items()),
     )
+
+
+def all_commands() -> dict[str, CommandInfo]:
+    """Return the commands by their names, those of groups behind the others."""
+    groups = [("", commands), *((f"{one.name} ", one.typer_instance) for one in commands.registered_groups)]
+    return {
+        prefix + name_of_command(one): one for prefix, group in groups if group for one in group.registered_commands
+    }
 
 
 def name_of_command(command: CommandInfo) -> str:
@@ -149,9 +157,9 @@ def first_sentence(described: object) -> str:
     return re.split(r"(?<=[.])\s", flat(described.__doc__), maxsplit=1)[0]
 
 
-def command_page(command: CommandInfo) -> str:
+def command_page(name: str, command: CommandInfo) -> str:
     assert command.callback is not None
-    name, parameters = name_of_command(command), inspect.signature(command.callback).parameters
+    parameters = inspect.signature(command.callback).parameters
     prose = inspect.cleandoc(command.callback.__doc__ or "").split("\n\n")
     blocks = [f"## concord {name}", *(fill(flat(one)) for one in prose)]
     rows = [parameter_row(one) for one in parameters.values() if name != "serve" or one.name == "config"]

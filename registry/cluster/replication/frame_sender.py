@@ -2,7 +2,8 @@
 commit acknowledgements with them.
 
 A frame carries the delta and the manifest bodies that fit. A larger delta is only announced: the others fetch it as a
-diff. Publishing never waits and never fails: a bus that is down never fails a push.
+diff. So is every change of access control: frames can be read by everyone who can listen at the Redis, and hashes of
+passwords are not for them. Publishing never waits and never fails: a bus that is down never fails a push.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from crdt.change import MAX_DELTA_BYTES, Change, encode_change
 from crdt.delta import own_span
 from crdt.frame import ACKNOWLEDGEMENT, CHANGE, HEARTBEAT, MAX_FRAME_BYTES, Frame, seal
 from crdt.header import CAPABILITIES, Field
+from registry.access import facts as access
 from registry.capabilities import Abilities
 from registry.cluster.membership.incarnation import Incarnation
 from registry.cluster.membership.members import Member, Members
@@ -23,6 +25,8 @@ from registry.cluster.rpc.messages import CommitAcknowledgement, Heartbeat
 from registry.ports import Bus
 from registry.units import KIB
 
+ANNOUNCED = frozenset({access.DOCUMENT})
+"""Documents whose changes travel by HTTP alone."""
 MAX_NEEDS = 1000  # entries of at most 16 bytes
 BODY_ROOM_BYTES = MAX_FRAME_BYTES - MAX_DELTA_BYTES - 32 * KIB
 
@@ -96,4 +100,5 @@ def fits_a_frame(change: Change) -> bool:
 
 
 def _is_carried(change: Change) -> bool:
-    return len(change.delta) <= MAX_DELTA_BYTES and len(change.needs) <= MAX_NEEDS
+    fits = len(change.delta) <= MAX_DELTA_BYTES and len(change.needs) <= MAX_NEEDS
+    return fits and change.document not in ANNOUNCED

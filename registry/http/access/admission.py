@@ -7,7 +7,8 @@ may be mounted, which account an upload belongs to. Each question is decided by 
 import msgspec
 from starlette.types import Scope
 
-from registry.access.rights import ANONYMOUS, EVERYTHING, AccessView, Caller, Right
+from registry.access.patterns import EVERYTHING
+from registry.access.rights import ANONYMOUS, AccessView, Caller, Right
 from registry.access.scopes import REPOSITORY
 from registry.ports import Clock
 

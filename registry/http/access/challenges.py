@@ -13,7 +13,8 @@ import re
 
 from starlette.types import Scope
 
-from registry.access.rights import EVERYTHING, Right
+from registry.access.patterns import EVERYTHING
+from registry.access.rights import Right
 from registry.access.scopes import ADMINISTRATION, CATALOG
 from registry.errors import Denied, Unauthorized
 from registry.http.access.admission import Admission

@@ -6,10 +6,11 @@ Tests enumerate the routes and compare them with these tables. A route without a
 from enum import Enum
 from typing import NamedTuple
 
-from registry.access.rights import EVERYTHING, Right
+from registry.access.patterns import EVERYTHING
+from registry.access.rights import Right
 from registry.access.scopes import ADMINISTRATION, CATALOG, REPOSITORY
 from registry.cluster.rpc.client import PREFIX as PEERS
-from registry.http.admin.paths import TAG_LOCATIONS
+from registry.http.admin.paths import ACCESS, TAG_LOCATIONS
 from registry.http.oci.paths import Path
 
 
@@ -67,6 +68,12 @@ WITHOUT_REPOSITORY: dict[str, Rule] = {
 
 _ADMINISTER = Rule(Demand.RIGHT, ADMINISTRATION, EVERYTHING, Right.ADMIN)
 _ACT = _ADMINISTER._replace(demand=Demand.SIGNED)
+_ACCESS_PATHS = (
+    *("account/create", "account/remove", "account/password", "account/block", "account/unblock", "account/list"),
+    *("robot/create", "key/create", "key/revoke", "key/list", "certificate/create"),
+    *("group/add", "group/remove", "group/list", "grant", "revoke"),
+    *("list", "explain", "conflicts", "approve", "enforce"),
+)
 INTERNAL: dict[tuple[str, str], Rule] = {
     ("GET", "/healthz"): Rule(Demand.NOTHING),
     ("GET", "/readyz"): Rule(Demand.NOTHING),
@@ -81,6 +88,7 @@ INTERNAL: dict[tuple[str, str], Rule] = {
     ("POST", "/_concord/forget"): _ACT,
     ("POST", "/_concord/leave"): _ACT,
     ("POST", "/_concord/scrub"): _ACT,
+    **{("POST", ACCESS + path): _ACT for path in _ACCESS_PATHS},
 }
 """The rules of the paths outside `/v2`."""
 _NO_ROUTE = Rule(Demand.NO_ROUTE)

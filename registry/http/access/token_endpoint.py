@@ -12,7 +12,8 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import Response
 
-from registry.access.rights import ANONYMOUS, EVERYTHING, Caller, Right
+from registry.access.patterns import EVERYTHING
+from registry.access.rights import ANONYMOUS, Caller, Right
 from registry.access.scopes import ADMINISTRATION, CATALOG, REPOSITORY, TooManyScopes, format_scopes, parse_scopes
 from registry.access.tokens import (
     ACCESS_S,

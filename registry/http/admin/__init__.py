@@ -3,10 +3,12 @@
 status         health, readiness, status, state digest, conflicts, scrubs
 status_fields  names, room, policy and clocks, as the status shows them
 tag_locations  where a tag's fact and content are
-paths          paths that hold a name
+paths          paths that several modules need
 context        the collaborators of the handlers
 actions        who may ask for an administrative action, and a log line for each
 collection     garbage collection on demand
+access         accounts, keys, groups, grants and revocations
+access_lists   lists of these, and what gives a right
 membership     removing a member, and leaving
 metrics        metrics in the format of Prometheus
 """

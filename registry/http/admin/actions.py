@@ -23,6 +23,7 @@ is not checked where the request is signed, since no page has the key.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from starlette.requests import Request
@@ -94,7 +95,9 @@ async def perform(admin: AdminContext, request: Request, name: str, act: Action,
         authenticated = await _signed(context, request)
         permissions = permissions_of(request.scope)
         if permissions is not None and authenticated is None:  # the gate has let an administrator in
-            caller = Caller(permissions.admission.caller.name, caller.client, "access rights")
+            author = permissions.admission.caller
+            caller = Caller(author.name, caller.client, "access rights")
+            admin = replace(admin, access=replace(admin.access, author=author.account))
         else:
             caller = _identify(context, request, authenticated, caller.client, is_internal)
         refuse_form_types(request.headers)

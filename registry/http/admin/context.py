@@ -6,8 +6,11 @@ from typing import Protocol
 
 from prometheus_client.registry import CollectorRegistry
 
+from crdt.change import Change
+from registry.access.facts import OPERATOR
 from registry.access.rights import AccessView
 from registry.capabilities import Abilities
+from registry.catalog.access import CommittedAccess
 from registry.catalog.catalog import Catalog
 from registry.catalog.database import Database
 from registry.catalog.documents import Documents
@@ -68,6 +71,28 @@ class ActionsContext:
     rejection_limit: LogLimit
     """Bounds the log lines of administrative requests that were refused."""
     peer_requests: PeerRequests
+
+
+class SiteCommit(Protocol):
+    """The wait for the other instances of the own site."""
+
+    async def await_acknowledgements(self, change: Change) -> None:
+        """Wait until a committed change may be answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessControlContext:
+    """For accounts and their rights."""
+
+    access: CommittedAccess
+    database: Database
+    documents: Documents
+    clock: Clock
+    replication: SiteCommit
+    members: Members
+    author: str = OPERATOR
+    """The author of changes: the account that makes the request, or the operator, who holds the cluster key or the
+    host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +205,7 @@ class AdminContext:
     """For all handlers of this group."""
 
     actions: ActionsContext
+    access: AccessControlContext
     collection: CollectionContext
     leaving: LeavingContext
     catalog: CatalogContext

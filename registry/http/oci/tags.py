@@ -7,7 +7,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from registry.access.rights import EVERYTHING, Right
+from registry.access.patterns import EVERYTHING
+from registry.access.rights import Right
 from registry.catalog.queries import document_name
 from registry.catalog.understanding import require_understood, require_understood_after
 from registry.errors import NameUnknown

@@ -2,7 +2,8 @@
 
 import pytest
 
-from registry.access.rights import EVERYTHING, Right
+from registry.access.patterns import EVERYTHING
+from registry.access.rights import Right
 from registry.cluster.rpc.client import PREFIX as PEERS
 from registry.http.access.rules import INTERNAL, RIGHTS, WITHOUT_REPOSITORY, Demand, internal_rule_of, rule_of
 from registry.http.admin.paths import TAG_LOCATIONS

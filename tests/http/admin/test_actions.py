@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from registry.cluster.rpc.sessions import hash_of, sign_request
+from registry.http.admin.access import ROUTES
 from registry.http.app import ADMIN_ACTIONS
 from registry.telemetry.events import LogEvent
 from registry.telemetry.log_limit import AT_ONCE
@@ -20,7 +21,7 @@ from tests.support.server import KEY, Server, running_server
 
 pytestmark = pytest.mark.slow
 
-ACTS = ["gc", "forget", "leave", "scrub"]
+ACTS = ["gc", "forget", "leave", "scrub", *(f"access/{path}" for path in ROUTES)]
 JSON = {"Content-Type": "application/json"}
 
 
@@ -309,4 +310,4 @@ def test_with_an_internal_listener_the_public_one_has_no_administration(internal
 
 
 def test_no_act_is_without_these_tests():
-    assert sorted(name for name, _ in ADMIN_ACTIONS.values()) == sorted(ACTS)
+    assert sorted(path for _, path in ADMIN_ACTIONS) == sorted(f"/_concord/{act}" for act in ACTS)

@@ -1,0 +1,143 @@
+"""The document `access`: the policy by its committed facts, and adding facts to it.
+
+Every process reads the facts from committed rows and keeps the policy that follows from them until the document's
+revision is another one. The revision is a number in the row of the document, and can be read in the query that a
+request makes anyway. Workers see a change with their next query after its commit.
+
+A catalog that was restored from a backup is marked in `meta`. What was revoked since the backup is in force again by
+its facts, so no credential counts until the document has been exchanged with a member, or the holder of the directory
+has run `concord access recover`.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple, TypeVar
+
+from crdt.change import Change
+from registry.access.changes import Author, Draft
+from registry.access.facts import DOCUMENT, KINDS, Statement, fact_of, read_statement
+from registry.access.policy import Policy
+from registry.access.rights import Caller, Credential, Right
+from registry.catalog.database import Database, Reads, Transaction
+from registry.catalog.documents import Documents
+from registry.ports import Clock
+
+T = TypeVar("T")
+
+RESTORED = "access restored"
+"""Key of the catalog that marks one that was restored and has not met a member since."""
+CACHED_STATEMENTS = 65_536
+
+REVISION = f"""
+(SELECT COALESCE((SELECT changed FROM documents WHERE name = '{DOCUMENT}'), 0) * 2
+ + EXISTS (SELECT 1 FROM meta WHERE key = '{RESTORED}'))
+"""
+"""SQL: the revision of access control, for a query that reads something else, too."""
+_REVISION = f"SELECT {REVISION}"
+_TEXTS = f"""
+SELECT f.key FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind IN ({", ".join("?" * len(KINDS))})
+WHERE d.name = '{DOCUMENT}'
+"""
+
+_read = lru_cache(CACHED_STATEMENTS)(read_statement)
+
+
+class Changed(NamedTuple):
+    """A change of access control that is committed."""
+
+    change: Change
+    policy: Policy
+    """The policy that it leads to."""
+
+
+def statements(source: Reads | Transaction) -> list[Statement]:
+    """Return the facts of access control that are understood."""
+    found = (_read(text) for (text,) in source.rows(_TEXTS, tuple(KINDS)))
+    return [statement for statement in found if statement is not None]
+
+
+class CommittedAccess:
+    """The policy by what is committed (`AccessView`). Each process has one."""
+
+    def __init__(self, database: Reads) -> None:
+        self._database = database
+        self._policy = Policy([])
+
+    @property
+    def revision(self) -> int:
+        """A number that changes whenever any fact of access control changes."""
+        return int(self._database.row(_REVISION)[0])
+
+    @property
+    def policy(self) -> Policy:
+        """The policy as of now."""
+        if self._policy.revision != self.revision:
+            with self._database.one_step():
+                self._policy = Policy(statements(self._database), self.revision)
+        return self._policy
+
+    @property
+    def digest(self) -> str:
+        """The state digest of the document: equal where the facts are equal. Empty without any."""
+        row = self._database.row(f"SELECT digest FROM documents WHERE name = '{DOCUMENT}'")
+        return row[0].hex() if row is not None else ""
+
+    @property
+    def is_restored(self) -> bool:
+        """True while no credential counts, since the catalog was restored from a backup."""
+        return bool(self.revision & 1)
+
+    @property
+    def is_enforced(self) -> bool:
+        return self.policy.is_enforced
+
+    def account_of(self, name: str) -> str | None:
+        return self.policy.account_of(name)
+
+    def credentials_of(self, account: str) -> list[Credential]:
+        return [] if self.is_restored else self.policy.credentials_of(account)
+
+    def certificate(self, subject: str) -> Credential | None:
+        return None if self.is_restored else self.policy.certificate(subject)
+
+    def is_in_force(self, account: str, credential: str) -> bool:
+        return not self.is_restored and self.policy.is_in_force(account, credential)
+
+    def rights(self, caller: Caller, repository: str, now_ms: int) -> dict[Right, int | None]:
+        return self.policy.rights(caller, repository, now_ms)
+
+    def may_see_any(self, caller: Caller, now_ms: int) -> bool:
+        return self.policy.may_see_any(caller, now_ms)
+
+
+def change_access(
+    tx: Transaction, documents: Documents, clock: Clock, by: str, plan: Callable[[Draft], T]
+) -> tuple[T, Changed]:
+    """Add the facts that `plan` says, by an account or by the operator. Raises OciError for what is refused."""
+    before = statements(tx)
+    author = Author(by, documents.clock.tick(clock.now_ms()), documents.begin(tx), clock.entropy)
+    draft = Draft(before, Policy(before), author)
+    result = plan(draft)
+    policy = draft.finish()
+    change = documents.write(tx, DOCUMENT, [], [fact_of(statement) for statement in draft.said])
+    return result, Changed(change, policy)
+
+
+def mark_restored(execute: Callable[[str], object]) -> None:
+    """Mark a catalog that is made from a backup, where it has facts of access control."""
+    execute(
+        f"INSERT OR IGNORE INTO meta (key, value) SELECT '{RESTORED}', 1 "
+        f"WHERE EXISTS (SELECT 1 FROM documents WHERE name = '{DOCUMENT}')"
+    )
+
+
+async def unmark_restored(database: Database) -> bool:
+    """Let credentials count again. Return whether they did not."""
+
+    def operation(tx: Transaction) -> bool:
+        tx.execute("DELETE FROM meta WHERE key = ?", (RESTORED,))
+        return tx.changes() > 0
+
+    if database.row("SELECT 1 FROM meta WHERE key = ?", (RESTORED,)) is None:
+        return False
+    return await database.write(operation)

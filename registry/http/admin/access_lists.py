@@ -1,0 +1,189 @@
+"""Lists of `/_concord/access/…`: accounts, keys, groups and grants, what gives a right, and conflicts."""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from crdt.clock import COUNTER_BITS
+from registry.access.facts import kind_of
+from registry.access.policy import Account, Finding, Policy, Way
+from registry.access.rights import Caller, Credential, CredentialKind
+from registry.errors import Unsupported
+from registry.http.admin.actions import Outcome
+from registry.http.admin.context import AdminContext
+from registry.oci.names import parse_repository
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+class AccountRequest(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+
+
+class ListRequest(msgspec.Struct, forbid_unknown_fields=True):
+    pass
+
+
+class ExplainRequest(msgspec.Struct, forbid_unknown_fields=True):
+    account: str
+    repository: str
+
+
+def read(body: bytes, kind: type[R]) -> R:
+    """Read the body of a request. Raises Unsupported."""
+    try:
+        return msgspec.json.decode(body or b"{}", type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Unsupported(f"malformed request body: {error}", 400) from None
+
+
+async def list_accounts(admin: AdminContext, body: bytes) -> Outcome:
+    """List the accounts, with their groups and credentials."""
+    read(body, ListRequest)
+    policy = _policy(admin)
+    return Outcome({"accounts": [_account(policy, one) for one in _sorted(policy)]})
+
+
+async def list_keys(admin: AdminContext, body: bytes) -> Outcome:
+    """List the keys of an account. `name`."""
+    wanted = read(body, AccountRequest)
+    policy = _policy(admin)
+    account = policy.named(wanted.name)
+    if account is None:
+        raise _unknown_account(wanted.name)
+    listed = policy.credentials.get(account.id, ())
+    return Outcome({"keys": [_credential(one) for one in listed if one.kind != CredentialKind.PASSWORD]})
+
+
+async def list_groups(admin: AdminContext, body: bytes) -> Outcome:
+    """List the groups with their members, those that have only grants too."""
+    read(body, ListRequest)
+    policy = _policy(admin)
+    prefix = "group:"
+    found: dict[str, list[str]] = {
+        subject.removeprefix(prefix): [] for subject in policy.ways if subject.startswith(prefix)
+    }
+    for account, groups in policy.groups.items():
+        for group in groups:
+            found.setdefault(group, []).append(policy.accounts[account].name)
+    return Outcome({"groups": [{"name": name, "members": sorted(found[name])} for name in sorted(found)]})
+
+
+async def list_grants(admin: AdminContext, body: bytes) -> Outcome:
+    """List the grants, and whether the cluster enforces access control."""
+    read(body, ListRequest)
+    context = admin.access
+    policy, now_ms = context.access.policy, context.clock.now_ms()
+    ways = [way for subject in sorted(policy.ways) for way in policy.ways[subject]]
+    return Outcome(
+        {
+            "enforced": policy.is_enforced,
+            "restored": context.access.is_restored,
+            "revision": context.access.digest,
+            "accounts": len(policy.accounts),
+            "administrators": sorted(policy.accounts[one].name for one in policy.administrators(now_ms)),
+            "grants": [way_fields(policy, one) | {"expired": _is_past(one.expires_ms, now_ms)} for one in ways],
+        }
+    )
+
+
+async def explain(admin: AdminContext, body: bytes) -> Outcome:
+    """Explain the rights of an `account`, or `anonymous`, on a `repository`: each right, and the grants behind it."""
+    wanted = read(body, ExplainRequest)
+    context = admin.access
+    policy, now_ms = context.access.policy, context.clock.now_ms()
+    repository = parse_repository(wanted.repository)
+    account = policy.named(wanted.account)
+    if account is None and wanted.account != "anonymous":
+        raise _unknown_account(wanted.account)
+    caller = Caller(account.id if account is not None else "")
+    rights = policy.rights(caller, repository, now_ms)
+    ways = policy.concerning(caller, repository)
+    return Outcome(
+        {
+            "account": wanted.account,
+            "repository": repository,
+            "enforced": policy.is_enforced,
+            "blocked": account.is_blocked if account is not None else False,
+            "groups": sorted(policy.groups.get(caller.account, ())),
+            "rights": {right: rights[right] for right in sorted(rights)},
+            "ways": [way_fields(policy, one) | {"expired": _is_past(one.expires_ms, now_ms)} for one in ways],
+        }
+    )
+
+
+async def list_conflicts(admin: AdminContext, body: bytes) -> Outcome:
+    """List what the conflict rules have left out: void facts, renamed accounts, passwords that lost."""
+    read(body, ListRequest)
+    policy = _policy(admin)
+    return Outcome({"conflicts": [_finding(policy, one) for one in policy.findings]})
+
+
+def _policy(admin: AdminContext) -> Policy:
+    context = admin.access
+    return context.access.policy
+
+
+def _unknown_account(name: str) -> Unsupported:
+    return Unsupported(f"there is no account {name[:70]!r}", 404, detail={"reason": "account-unknown"})
+
+
+def _is_past(expires_ms: int | None, now_ms: int) -> bool:
+    return expires_ms is not None and expires_ms <= now_ms
+
+
+def _sorted(policy: Policy) -> Sequence[Account]:
+    return sorted(policy.accounts.values(), key=lambda account: account.name)
+
+
+def _account(policy: Policy, account: Account) -> dict[str, Any]:
+    return {
+        "id": account.id,
+        "name": account.name,
+        "kind": account.kind,
+        "blocked": account.is_blocked,
+        "groups": sorted(policy.groups.get(account.id, ())),
+        "credentials": [_credential(one) for one in policy.credentials.get(account.id, ())],
+    }
+
+
+def _credential(credential: Credential) -> dict[str, Any]:
+    """Return a credential without its secret; the subject of a certificate is none."""
+    subject = {"subject": credential.secret} if credential.kind == CredentialKind.CERTIFICATE else {}
+    return {"id": credential.id, "kind": credential.kind, "expires_ms": credential.expires_ms, **subject}
+
+
+def way_fields(policy: Policy, way: Way) -> dict[str, Any]:
+    """Return a grant as answers show it."""
+    return {
+        "id": way.grant,
+        "subject": _shown_subject(policy, way.subject),
+        "repositories": way.pattern,
+        "rights": sorted(way.rights),
+        "expires_ms": way.expires_ms,
+    }
+
+
+def _shown_subject(policy: Policy, subject: str) -> str:
+    kind, _, name = subject.partition(":")
+    return policy.accounts[name].name if kind == "account" and name in policy.accounts else subject
+
+
+def _finding(policy: Policy, finding: Finding) -> dict[str, Any]:
+    """Return a finding, with what the fact says except for secrets."""
+    origin, body = finding.statement
+    fields = {name: value for name, value in body._asdict().items() if name != "secret"}
+    by = policy.accounts[origin.by].name if origin.by in policy.accounts else origin.by
+    account = policy.accounts.get(str(fields.get("account", "")))
+    shown = {"shown_as": account.name} if account is not None else {}
+    said = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in fields.items()}
+    return {
+        "id": finding.id,
+        "conflict": finding.kind,
+        "kind": kind_of(body).removeprefix("!"),
+        "by": by,
+        "time_ms": origin.time >> COUNTER_BITS,
+        "said": said,
+        **shown,
+    }
