@@ -3,6 +3,7 @@
 import asyncio
 import os
 import ssl
+from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +29,12 @@ class Trust:
     that the system trusts."""
 
     authorities: Path | None = None
+
+
+class Login:
+    """Variable with the file that has the name and the secret to sign in with."""
+
+    file: Path | None = None
 
 
 class NoAnswer(Exception):
@@ -99,7 +106,8 @@ async def _connected(url: str, timeout_s: float) -> AsyncIterator[tuple["aiohttp
 
     shown, limit = _shown(address), aiohttp.ClientTimeout(total=timeout_s)
     try:
-        async with aiohttp.ClientSession(timeout=limit, connector=aiohttp.TCPConnector(ssl=_trusted())) as session:
+        connector = aiohttp.TCPConnector(ssl=_trusted())
+        async with aiohttp.ClientSession(timeout=limit, connector=connector, headers=_login()) as session:
             yield session, address
     except TimeoutError:
         raise NoAnswer(f"{shown} does not answer within {timeout_s:g} s") from None
@@ -120,6 +128,21 @@ def _trusted() -> ssl.SSLContext | bool:
     except (OSError, ssl.SSLError) as error:
         reason = error.strerror if error.errno and not isinstance(error, ssl.SSLError) else "it holds no certificates"
         raise NoAnswer(f"the file {Trust.authorities} that --ca names cannot be used: {reason}") from None
+
+
+def _login() -> dict[str, str]:
+    """Return the header that signs in. Raises NoAnswer for a file that cannot be read or has no name and secret."""
+    if Login.file is None:
+        return {}
+    try:
+        text = Login.file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise NoAnswer(f"the file {Login.file} that --login names cannot be read: {reason}") from None
+    name, colon, secret = text.partition(":")
+    if not name or not colon or not secret or "\n" in text:
+        raise NoAnswer(f"the file {Login.file} that --login names is invalid: expected one line, NAME:SECRET")
+    return {"Authorization": "Basic " + b64encode(text.encode()).decode()}
 
 
 def _shown(address: str) -> str:

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from registry.cli.client import Trust
+from registry.cli.client import Login, Trust
 from registry.units import to_ms, to_s
 
 app = typer.Typer(
@@ -39,6 +39,12 @@ _Authorities = Annotated[
         "--ca", envvar="CONCORD_CA", help="file with the certificates of the authorities to trust, for https://"
     ),
 ]
+_Login = Annotated[
+    Path | None,
+    typer.Option(
+        "--login", envvar="CONCORD_LOGIN", help="file with NAME:SECRET to sign in with, a password or a robot's key"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 LOCAL = "http://127.0.0.1:5000"
 LONG_TIMEOUT_S = 600.0
@@ -48,17 +54,21 @@ CHECKING = (TextColumn("checking"), BarColumn(), DownloadColumn(), TransferSpeed
 
 
 def asks_instances(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the option --ca."""
+    """Give a command the options --ca and --login."""
 
     @functools.wraps(command)
-    def asking(*args: Any, ca: Path | None = None, **options: Any) -> None:
-        Trust.authorities = ca
+    def asking(*args: Any, ca: Path | None = None, login: Path | None = None, **options: Any) -> None:
+        Trust.authorities, Login.file = ca, login
         command(*args, **options)
 
     signature = inspect.signature(command)
-    option = inspect.Parameter("ca", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_Authorities)
-    asking.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
-    asking.__annotations__ = {**command.__annotations__, "ca": _Authorities}
+    annotations = {"ca": _Authorities, "login": _Login}
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in annotations.items()
+    ]
+    asking.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
+    asking.__annotations__ = command.__annotations__ | annotations
     return asking
 
 

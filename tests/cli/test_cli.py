@@ -31,11 +31,12 @@ def demo_ports(tmp_path_factory):
         yield 5001, 5002, 5003
 
 
-def concord(*words, **environment):
+def concord(*words, stdin=None, **environment):
     plain = {name: value for name, value in os.environ.items() if not name.startswith("CONCORD_")}
     return subprocess.run(
         [sys.executable, "-m", "registry", *map(str, words)],
         env=plain | {"COLUMNS": "200"} | environment,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=60,

@@ -33,6 +33,7 @@ from registry.http.access.presented import (
     read_presented,
 )
 from registry.http.access.rules import Demand, Rule, internal_rule_of, rule_of
+from registry.http.admin.paths import ACCESS
 from registry.http.oci.paths import PREFIX, Path
 from registry.ports import Clock
 from registry.settings.trusted_proxies import client_network
@@ -96,7 +97,7 @@ class Gate:
         """Let a request in and put the permissions of its caller into its scope. `path` is None outside `/v2`;
         `is_internal` is set on the internal listener. Raises Unauthorized, Denied, NothingHere, TooManyLogins and
         ProcessUnreachable."""
-        if not self.view.is_enforced:
+        if not self.view.is_enforced and not self._signs_in_to_administer(scope, path):
             return
         if (admission := scope.get(RELAYED_ADMISSION)) is not None:
             scope[PERMISSIONS] = Permissions(admission, self.view, self.clock)
@@ -118,6 +119,12 @@ class Gate:
             if is_cacheable:
                 self._cache(key, decision)
         scope[PERMISSIONS] = Permissions(decision.admission, self.view, self.clock)
+
+    def _signs_in_to_administer(self, scope: Scope, path: Path | None) -> bool:
+        """Return whether a request asks for a change of access control in the name of an account: that counts before
+        access control is enforced, too."""
+        is_access = path is None and scope["path"].startswith(ACCESS)
+        return is_access and bool(authorization_of(scope["headers"]))
 
     def _is_open(self, rule: Rule, scope: Scope, is_internal: bool) -> bool:
         """Return whether a request needs no credential, or is authenticated by its handler."""
