@@ -71,7 +71,7 @@ def _gate(instance: Instance) -> Gate:
 
     verified = VerifiedPasswords(instance.shared.verified, keys)
     checks = LocalPasswordChecks(clock, verified, lambda: view.revision)
-    return Gate(view, keys, clock, checks, instance.config)
+    return Gate(view, keys, clock, checks, instance.audit, instance.config)
 
 
 def _oci(instance: Instance, relay: ProcessRelay, gate: Gate) -> OciContext:
@@ -187,7 +187,7 @@ def _admin(
 ) -> AdminContext:
     catalog, cluster, clock = instance.catalog, instance.cluster, instance.clock
     return AdminContext(
-        actions=admin.ActionsContext(access, instance.config, LogLimit(clock), instance.peer_requests),
+        actions=admin.ActionsContext(access, instance.config, LogLimit(clock), instance.peer_requests, instance.audit),
         access=admin.AccessControlContext(
             catalog.access, catalog.database, catalog.documents, clock, cluster, cluster.members
         ),

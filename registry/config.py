@@ -177,6 +177,16 @@ class Config(BaseSettings):
     )
     log_format: Literal["text", "json"] = Field("text", description="Format of log lines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
+    audit: Literal["off", "writes", "all"] = Field(
+        "writes",
+        description="Requests in the audit log while access control is enforced: writes are those that change "
+        "something, sign in, or are refused. With all, reads take the slow path, at a fifth of the requests a second.",
+    )
+    audit_mib: int = Field(
+        256,
+        ge=16,
+        description="MiB of the audit log that each process keeps; beyond that its oldest files go.",
+    )
     log_requests: bool = Field(
         False,
         description="Log every request of the OCI API. Manifests and small blobs then take the slow path, at a fifth "

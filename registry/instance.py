@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from prometheus_client.registry import CollectorRegistry
 
 from crdt.change import Change
+from registry.audit.log import AuditLog
 from registry.capabilities import OWN, Abilities
 from registry.catalog.catalog import Catalog
 from registry.catalog.change_sink import CommitObserver
@@ -34,7 +35,7 @@ from registry.telemetry.counters import PeerRequests, Traffic
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 from registry.telemetry.refusals import Refusals
-from registry.units import DAY_S, GIB
+from registry.units import DAY_S, GIB, MIB
 
 log = EventLog("concord.instance")
 
@@ -90,6 +91,7 @@ class Instance:
         self.metrics = CollectorRegistry()
         """The metrics that the process adds. Not the library's global registry: many instances may run in a process."""
         self.peer_requests = PeerRequests()
+        self.audit = AuditLog(disk, clock, PRIMARY_SLOT, config.audit, config.audit_mib * MIB)
         self.drain = self.shared.drain
         self._maintenance: asyncio.Task[None] | None = None
         self._sweep_due_s = 0.0
@@ -128,6 +130,7 @@ class Instance:
             await end([self._maintenance])
             await self.cluster.close()
         await self.leftovers.mark.settle()
+        await self.audit.close()
         await self.catalog.stop()
 
     @property

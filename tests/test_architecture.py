@@ -84,7 +84,7 @@ LAYERS = (
         "ports", "units",
     ),
     ("catalog",),
-    ("storage",),
+    ("storage", "audit"),
     ("cluster",),
     ("http",),
     ("commit_steps", "shared_state", "instance"),

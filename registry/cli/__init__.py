@@ -5,6 +5,7 @@ look        commands that look at running instances
 upkeep      commands that have them do something
 accounts    commands about accounts, keys and groups
 access      commands about rights
+audit       commands about the audit log
 access_offline the first administrator of a data directory, and recovery
 directory   commands that work on data directories
 commands    what all commands share

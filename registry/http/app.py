@@ -95,7 +95,7 @@ class App:
         exchange = Exchange(scope, receive, send, request_id, context.clock)
         route = _route(scope["path"]) if path is None else TEMPLATES[path.resource]
         is_logged = context.logs_requests and path is not None
-        with exchange.counted(context.traffic, route, is_logged, self._cut_offs):
+        with exchange.counted(context.traffic, route, is_logged, self._cut_offs, self._gate.audit):
             try:
                 request = Request(scope, exchange.receive)
                 response = refusal or await self._answer_within_memory(request, path)

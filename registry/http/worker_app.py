@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from registry.audit.log import AuditLog
 from registry.cluster.replication.read_lease import READ_WAIT_S
 from registry.errors import NotCurrent, OciError, ProcessUnreachable
 from registry.event_loop.now import now_s
@@ -74,6 +75,10 @@ class WorkerApp:
         self.needs_primary = 0
         """The number of requests under way that the primary takes part in."""
 
+    @property
+    def audit(self) -> AuditLog:
+        return self._gate.audit
+
     def direct(self, method: str, target: bytes, headers: Headers) -> DirectAnswer | None:
         """Return a response by the fast path, as `App.direct` does."""
         if not self._gate.lets_in_at_once(target, headers):
@@ -90,7 +95,9 @@ class WorkerApp:
         path = parse_api_path(scope["path"])
         request_id = self._ids.begin(scope["headers"])
         self._proxies.resolve(scope)
-        refusal = await self._failures.answered(Request(scope), self._gate.admit(scope, path))
+        refusal = None
+        if self._gate.view.is_enforced:  # else it is for the primary to say who administers
+            refusal = await self._failures.answered(Request(scope), self._gate.admit(scope, path))
         if refusal is not None or (path is not None and path.resource == "token" and self._gate.view.is_enforced):
             exchange = Exchange(scope, receive, send, request_id, self._gate.clock)
             await self._authorize(refusal, path, scope, exchange)
@@ -98,7 +105,7 @@ class WorkerApp:
         stream = await self._stream(scope)
         if stream is not None:
             try:
-                await self._reading.serve(stream, scope, receive, send, request_id)
+                await self._reading.serve(stream, scope, receive, send, request_id, self.audit)
             except asyncio.CancelledError:
                 if not self._uploads.drain.draining:
                     raise
@@ -117,7 +124,8 @@ class WorkerApp:
         """Send a refusal, or answer a request for a token."""
         request = Request(scope, exchange.receive)
         route = TEMPLATES[path.resource if path is not None else ""]
-        with exchange.counted(self._reading.traffic, route, self._logs_requests and path is not None, self._cut_offs):
+        is_logged = self._logs_requests and path is not None
+        with exchange.counted(self._reading.traffic, route, is_logged, self._cut_offs, self._gate.audit):
             if refusal is None:
                 response = await self._failures.answered(request, answer_token_request(self._tokens, request))
             else:
@@ -168,8 +176,8 @@ class WorkerApp:
         await self._await_uploads()
         exchange = Exchange(scope, receive, send, request_id, self._gate.clock)
         request = Request(scope, exchange.receive)
-        traffic = self._reading.traffic
-        with exchange.counted(traffic, TEMPLATES[path.resource], self._logs_requests, self._cut_offs):
+        traffic, route = self._reading.traffic, TEMPLATES[path.resource]
+        with exchange.counted(traffic, route, self._logs_requests, self._cut_offs, self._gate.audit):
             try:
                 response = await self._failures.answered(request, answer_own_upload(context, request, path))
                 await response(scope, exchange.receive, exchange.send)

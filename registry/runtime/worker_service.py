@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import apsw
 
+from registry.audit.log import AuditLog
 from registry.catalog.catalog import PATH, stored_identity
 from registry.catalog.database import Reads
 from registry.cluster.rpc.keys import ClusterKey
@@ -39,7 +40,7 @@ from registry.storage.uploads import Uploads
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 from registry.telemetry.refusals import Refusals
-from registry.units import GIB
+from registry.units import GIB, MIB
 
 log = EventLog("concord.workers")
 
@@ -61,6 +62,7 @@ class WorkerService:
         self._usage = shared.usage.of(slot)
         introduction = Introduction(slot.number, self._usage.begin())
         self.primary, self._relay = PrimaryLink(opener, introduction), Relay(opener)
+        audit = AuditLog(disk, clock, slot.number, config.audit, config.audit_mib * MIB)
         self.reading = ReadOnlyApp(
             self._database, disk, clock, shared.lease, config.verify_after_s, config.log_requests
         )
@@ -70,7 +72,7 @@ class WorkerService:
             config, slot, shared, self._database, store, clock, self.primary, self._relay, identity
         )
         self._are_uploads_ready = asyncio.Event()
-        gate = _gate(config, shared, self._database, clock, self._relay, identity)
+        gate = _gate(config, shared, self._database, clock, self._relay, identity, audit)
         self.app = WorkerApp(
             gate, self.reading, self.uploads, self._are_uploads_ready, self.primary, clock, proxies, config.log_requests
         )
@@ -110,6 +112,7 @@ class WorkerService:
     async def finish(self, until: float | None, drain_s: float) -> None:
         """Wait until no request of another process is under way here, up to a time of the loop."""
         await self._relayed.finish(until, drain_s)
+        await self.app.audit.close()
 
     def release_primary(self) -> None:
         """End the commit link: nothing here needs the primary any more."""
@@ -184,13 +187,19 @@ def _own_uploads(
 
 
 def _gate(
-    config: Config, shared: SharedState, database: Reads, clock: Clock, relay: Relay, identity: _Identity
+    config: Config,
+    shared: SharedState,
+    database: Reads,
+    clock: Clock,
+    relay: Relay,
+    identity: _Identity,
+    audit: AuditLog,
 ) -> Gate:
     def keys() -> list[bytes]:
         return [key.tokens for key in identity.current().keys]
 
     checks = RelayedPasswordChecks(relay, VerifiedPasswords(shared.verified, keys))
-    return Gate(access_view(database), keys, clock, checks, config)
+    return Gate(access_view(database), keys, clock, checks, audit, config)
 
 
 async def _send_notes(reading: ReadOnlyApp, usage: OwnUsage, refusals: Refusals, primary: PrimaryLink) -> None:

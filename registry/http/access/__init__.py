@@ -16,6 +16,7 @@ did not exist.
 rules              what each route demands; a route without a rule is not answered
 gate               the decision, from credential, token scope and facts, and the cache of decisions
 admission          who sends a request that was let in, and what it may do, for handlers
+audited            the requests in the audit log
 presented          the credential that a request presents
 challenges         the refusals, and the realm at which clients get tokens
 token_endpoint     `/v2/token`, where clients get tokens

@@ -16,6 +16,7 @@ from registry.access.keys import is_key, key_hash
 from registry.access.rights import ANONYMOUS, AccessView, Caller, Credential, CredentialKind, Right
 from registry.access.scopes import REPOSITORY
 from registry.access.tokens import TokenRefused, TokenUse, expiry_ms, open_token
+from registry.audit.log import AuditLog
 from registry.config import Config
 from registry.errors import NothingHere
 from registry.http.access.admission import PERMISSIONS, RELAYED_ADMISSION, Admission, Permissions
@@ -70,10 +71,12 @@ class Gate:
         keys: Callable[[], Sequence[bytes]],
         clock: Clock,
         passwords: PasswordChecks,
+        audit: AuditLog,
         config: Config,
     ) -> None:
         """`keys` returns the keys of tokens; the first seals new ones."""
         self.view = view
+        self.audit = audit
         self.keys = keys
         self.clock = clock
         self.challenges = Challenges(config.token_url, config.own_url.partition("://")[2])
@@ -85,6 +88,8 @@ class Gate:
     def lets_in_at_once(self, target: bytes, headers: Collection[tuple[bytes, bytes]]) -> bool:
         """Return whether a GET or HEAD of the fast path is let in, by a decision that was made before. The path is read
         as `paths.parse_path` reads it: what stands before the last two parts is the name."""
+        if self.audit.takes_reads:
+            return False  # the slow path records it
         if not self.view.is_enforced:
             return True
         authorization = authorization_of(headers)

@@ -25,7 +25,7 @@ from registry.access.tokens import (
     seal_token,
 )
 from registry.errors import Unsupported
-from registry.http.access.admission import Admission
+from registry.http.access.admission import PERMISSIONS, Admission, Permissions
 from registry.http.access.challenges import SERVICE
 from registry.http.access.gate import Gate, Rejected
 from registry.http.access.presented import Basic, Bearer, authorization_of, certificate_of, read_presented
@@ -65,6 +65,7 @@ class TokenEndpoint:
             raise self._gate.challenges.unauthorized(
                 request.scope, WITHOUT_REPOSITORY["token"], str(rejected)
             ) from None
+        request.scope[PERMISSIONS] = Permissions(admission, self._gate.view, self._gate.clock)  # for the audit log
         return self._granted(admission, fields.get("scope", []), wants_refresh)
 
     async def _admission(self, request: Request, fields: Fields) -> tuple[Admission, bool]:

@@ -114,6 +114,7 @@ async def perform(admin: AdminContext, request: Request, name: str, act: Action,
         raise
     fields = {"act": name, **caller.fields(), **outcome.logged}
     log.info(LogEvent.ADMIN_ACTION_PERFORMED, "administrative act: %(act)s", **fields)
+    context.audit.note("administration", **fields)
     response = JsonResponse(outcome.answer, outcome.status)
     if authenticated is not None:
         mac = sign_answer(authenticated.session, authenticated.sequence, response.status_code, bytes(response.body))

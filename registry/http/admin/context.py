@@ -9,6 +9,7 @@ from prometheus_client.registry import CollectorRegistry
 from crdt.change import Change
 from registry.access.facts import OPERATOR
 from registry.access.rights import AccessView
+from registry.audit.log import AuditLog
 from registry.capabilities import Abilities
 from registry.catalog.access import CommittedAccess
 from registry.catalog.catalog import Catalog
@@ -71,6 +72,7 @@ class ActionsContext:
     rejection_limit: LogLimit
     """Bounds the log lines of administrative requests that were refused."""
     peer_requests: PeerRequests
+    audit: AuditLog
 
 
 class SiteCommit(Protocol):

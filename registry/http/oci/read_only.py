@@ -14,6 +14,7 @@ import apsw
 from starlette.datastructures import Headers as HeaderView
 from starlette.types import Receive, Scope, Send
 
+from registry.audit.log import AuditLog
 from registry.catalog.content import content_checked, is_due
 from registry.catalog.database import Reads
 from registry.catalog.queries import Queries, document_name
@@ -131,9 +132,9 @@ class ReadOnlyApp:
             self.used.add(digest)
 
     async def serve(
-        self, response: StreamResponse, scope: Scope, receive: Receive, send: Send, request_id: str
+        self, response: StreamResponse, scope: Scope, receive: Receive, send: Send, request_id: str, audit: AuditLog
     ) -> None:
         """Send a response and count it."""
         exchange = Exchange(scope, receive, send, request_id, self._clock)
-        with exchange.counted(self.traffic, TEMPLATES["blob"], self._log_requests, self._cut_offs):
+        with exchange.counted(self.traffic, TEMPLATES["blob"], self._log_requests, self._cut_offs, audit):
             await response(scope, exchange.receive, exchange.send)

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 from starlette.types import Message, Receive, Scope, Send
 
+from registry.audit.log import AuditLog
+from registry.http.access.audited import note_request
 from registry.http.oci.answers import CutOff
 from registry.ports import Clock
 from registry.telemetry.counters import Served, Traffic
@@ -62,9 +64,11 @@ class Exchange:
         return Served(route, method, self._status, self._first, self._received, self._sent)
 
     @contextmanager
-    def counted(self, traffic: Traffic, route: str, is_logged: bool, cut_off: LogLimit) -> Iterator[None]:
-        """Count the request while it is served. `cut_off` bounds the log lines about answers that were cut off, which
-        clients can cause."""
+    def counted(
+        self, traffic: Traffic, route: str, is_logged: bool, cut_off: LogLimit, audit: AuditLog
+    ) -> Iterator[None]:
+        """Count the request while it is served, and record it in the audit log. `cut_off` bounds the log lines about
+        answers that were cut off, which clients can cause."""
         CURRENT.set(self._id)  # every request is served in a task of its own
         traffic.under_way += 1
         try:
@@ -78,6 +82,7 @@ class Exchange:
         finally:
             traffic.under_way -= 1
             traffic.note(self.served(route))
+            note_request(audit, self._scope, self._status)
             if is_logged:
                 self.log()
 
