@@ -8,7 +8,7 @@ receives, the other process' application does, and what that sends, goes to the 
     H  head of a request       MessagePack of `RequestHead`
     B  a piece of its body     bytes
     E  the end of its body
-    W  the body is wanted, where the client has sent Expect: an application that reads it has begun to
+    W  the body is wanted: an application that reads it has begun to
     A  a whole answer          MessagePack of `AnswerHead`, with the body
     S  head of an answer       the same, without one
     D  a piece of its body     bytes
@@ -50,8 +50,6 @@ _HEAD, _BODY, _BODY_END, _WANTED, _ANSWER, _START, _DATA, _END = (bytes([code]) 
 RELAYED = "concord.relayed"
 """In the scope of a request that another process has relayed."""
 _SAFE_METHODS = ("GET", "HEAD")
-
-_EXPECT = b"expect"
 
 Header = tuple[bytes, bytes]
 
@@ -161,7 +159,7 @@ class _Relayed:
         self._on_begun: Callable[[], None] | None = on_begun
         names = {name for name, _ in scope["headers"]}
         self._has_body = b"content-length" in names or b"transfer-encoding" in names
-        self._waits_to_be_wanted = _EXPECT in names
+        self._waits_to_be_wanted = b"expect" in names
         self._wanted = asyncio.Event()
         self.has_started = False
         self.is_gone = False
@@ -338,27 +336,25 @@ class _Answering:
             RELAYED: True,
             RELAYED_ADMISSION: head.admission,
         }
-        is_held_back = head.has_body and any(name == _EXPECT for name, _ in head.headers)
-        await self._app(scope, _BodyReader(link, head.has_body, is_held_back).receive, _AnswerWriter(link).send)
+        await self._app(scope, _BodyReader(link, head.has_body).receive, _AnswerWriter(link).send)
 
 
 class _BodyReader:
     """The `receive` of a relayed request."""
 
-    def __init__(self, link: Link, has_body: bool, is_held_back: bool) -> None:
-        """`is_held_back` says that the other end waits until the body is wanted."""
+    def __init__(self, link: Link, has_body: bool) -> None:
         self._link = link
         self._has_body = has_body
         self._is_over = False
-        self._is_held_back = is_held_back
+        self._is_wanted = False
 
     async def receive(self) -> Message:
         if not self._is_over:
             if not self._has_body:
                 self._is_over = True
                 return {"type": "http.request", "body": b"", "more_body": False}
-            if self._is_held_back:
-                self._is_held_back = False
+            if not self._is_wanted:
+                self._is_wanted = True
                 self._link.write(_WANTED)
         try:
             while True:
