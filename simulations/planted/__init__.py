@@ -185,7 +185,12 @@ PLANTED = [
         "kept answers given again", versions.kept_answers_given_again, (), 2, chosen=_MIXED, scenario=mixed_versions
     ),
     Planted(
-        "repeated commit taken as new", processes.repeated_commit_taken_as_new, ("commit-link-cut",), 24, chosen=_LONG
+        "repeated commit taken as new",
+        processes.repeated_commit_taken_as_new,
+        (),
+        2,
+        ("eu", "us"),
+        scenario=scenarios.cut_before_the_answer,
     ),
     Planted(
         "answered before the primary",

@@ -151,3 +151,26 @@ async def go_on_before_the_commit_arrives(simulation: Simulation) -> None:
     await simulation.converge()
     await asyncio.sleep(CALM_S)
     await simulation.check_invariants()
+
+
+async def cut_before_the_answer(simulation: Simulation) -> None:
+    """Cut the link of a worker once the primary has made its commit, and before the answer arrives."""
+    work = await _begin(simulation)
+    node, blob = simulation.nodes[0], random.Random(simulation.plan.seed).randbytes(300)
+    node.pause(primary_alone=True)  # so that the worker takes the connection
+    begun = await work.ask("begin upload", node, "POST", f"/v2/{SCRATCH}/blobs/uploads/", repository=SCRATCH)
+    node.resume()
+    assert begun is not None, "a worker begins uploads alone"
+    node.links.late_s = LATE_S
+    last, digest = f"{begun.headers['location']}?digest={digest_of(blob)}", digest_of(blob)
+    finishing = asyncio.ensure_future(work.ask("upload", node, "PUT", last, blob, repository=SCRATCH, digest=digest))
+    await asyncio.sleep(LATE_S * 1.1)  # the commit took LATE_S at most, the answer takes half of that at least
+    node.links.late_s = 0.0
+    for end in node.links.commit_links():
+        end.cut()
+    answer = await finishing
+    if answer is None or answer.status != 201:
+        simulation.violations.report(f"an upload whose commit was sent again is answered {answer and answer.status}")
+    await simulation.heal()
+    await simulation.converge()
+    await simulation.check_invariants()
