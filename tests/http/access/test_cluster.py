@@ -1,4 +1,4 @@
-"""Access control over several instances: tokens of one at another, uploads that continue elsewhere, and administration."""
+"""Access control over several instances: tokens of one at another, uploads that go on elsewhere, administration."""
 
 import os
 import re
