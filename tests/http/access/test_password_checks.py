@@ -1,12 +1,16 @@
 """Checks of passwords: few at once, fair, cached, and throttled by account and network."""
 
 import asyncio
+import os
+import sys
+import threading
 import time
 
 import pytest
 
 from registry.access.passwords import hash_password
 from registry.access.rights import Credential, CredentialKind
+from registry.adapters.hashing_threads import NICENESS, hashing_threads
 from registry.errors import TooManyLogins
 from registry.http.access import fair_turns, password_checks
 from registry.http.access.fair_turns import AT_ONCE, FairTurns
@@ -27,7 +31,7 @@ class Checks:
         self.keys = [b"k" * 32]
         self.table = SharedTable()
         self.verified = VerifiedPasswords(self.table, lambda: self.keys)
-        self.local = LocalPasswordChecks(self.clock, self.verified, lambda: self.revision)
+        self.local = LocalPasswordChecks(self.clock, self.verified, lambda: self.revision, None)
         monkeypatch.setattr(password_checks, "verify_password", self._verify)
 
     def _verify(self, hashed, password):
@@ -224,3 +228,11 @@ def test_the_table_keeps_thousands_and_forgets_the_oldest(checks):
 def test_the_table_holds_no_password_as_it_is(checks):
     checks.verified.add(RIGHT, "a very secret password")
     assert b"secret" not in bytes(checks.table.memory)
+
+
+def test_threads_that_hash_have_a_low_priority():
+    if sys.platform != "linux":
+        pytest.skip("threads have priorities of their own on Linux alone")
+    with hashing_threads(1) as threads:
+        found = threads.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())).result()
+    assert found >= min(os.getpriority(os.PRIO_PROCESS, 0) + 1, NICENESS)

@@ -96,7 +96,7 @@ def test_a_mount_of_a_forbidden_blob_takes_the_time_of_an_absent_one(requests):
 async def test_an_unknown_account_takes_the_time_of_a_known_one():
     """The clock that counts is the processor's: threads of other tests compute meanwhile."""
     verified = VerifiedPasswords(SharedTable(), lambda: [b"k" * 32])
-    checks = LocalPasswordChecks(StillClock(), verified, lambda: 1)
+    checks = LocalPasswordChecks(StillClock(), verified, lambda: 1, None)
     known = [Credential("c", "a", CredentialKind.PASSWORD, hash_password("right"), None)]
     times: tuple[list[float], list[float]] = ([], [])
     for number in range(HASHES):
