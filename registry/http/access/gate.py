@@ -88,13 +88,18 @@ class Gate:
         self._passwords = passwords
         self._metrics_access = config.metrics_access
         self._logins = LoginLog(clock)
+        self._revision = -1
+        self._is_enforced = True
+        """True if access control is enforced by the facts of that revision."""
         self._decisions: dict[_CacheKey, _Decision] = {}
         """In the order in which they were made. The oldest makes room: to decide again costs little."""
 
     def lets_in_at_once(self, target: bytes, headers: Collection[tuple[bytes, bytes]]) -> bool:
         """Return whether a GET or HEAD of the fast path is let in, by a decision that was made before. The path is read
-        as `paths.parse_path` reads it: what stands before the last two parts is the name."""
-        if not self.view.is_enforced:
+        as `paths.parse_path` reads it: what stands before the last two parts is the name. Of the paths without a name
+        the fast path serves the base alone."""
+        revision = self._now()
+        if not self._is_enforced:
             return True
         authorization = None
         for name, value in headers:  # as `authorization_of` does, at half the cost
@@ -104,13 +109,21 @@ class Gate:
                 authorization = value
         if not authorization:
             return False  # the slow path refuses it, or knows the certificate
-        return self._cached((authorization, target.rsplit(b"/", 2)[0])) is not None
+        return self._cached((authorization, target.rsplit(b"/", 2)[0]), revision) is not None
+
+    def _now(self) -> int:
+        """Return the revision of the facts, which is read once for each request."""
+        revision = self.view.revision
+        if revision != self._revision:
+            self._revision, self._is_enforced = revision, self.view.is_enforced
+        return revision
 
     async def admit(self, scope: Scope, path: Path | None, is_internal: bool = False) -> None:
         """Let a request in and put the permissions of its caller into its scope. `path` is None outside `/v2`;
         `is_internal` is set on the internal listener. Raises Unauthorized, Denied, NothingHere, TooManyLogins and
         ProcessUnreachable."""
-        if not self.view.is_enforced:
+        revision = self._now()
+        if not self._is_enforced:
             return
         if (admission := scope.get(RELAYED_ADMISSION)) is not None:
             scope[PERMISSIONS] = Permissions(admission, self.view, self.clock)
@@ -125,10 +138,10 @@ class Gate:
         authorization, certificate = authorization_of(headers), certificate_of(scope)
         key = authorization or certificate, _place_of(rule)
         is_cacheable = authorization is not None and rule.demand in _CACHED
-        decision = self._cached(key) if is_cacheable else None
+        decision = self._cached(key, revision) if is_cacheable else None
         if decision is None:
             grace_s = UPLOAD_GRACE_S if path is not None and path.resource == "upload" else 0
-            decision = await self._decide(scope, rule, read_presented(authorization, certificate), grace_s)
+            decision = await self._decide(scope, rule, read_presented(authorization, certificate), grace_s, revision)
             if is_cacheable:
                 self._cache(key, decision)
         scope[PERMISSIONS] = Permissions(decision.admission, self.view, self.clock)
@@ -144,11 +157,11 @@ class Gate:
                 return is_internal or self._metrics_access == "anyone"
         return False
 
-    def _cached(self, key: _CacheKey) -> _Decision | None:
+    def _cached(self, key: _CacheKey, revision: int) -> _Decision | None:
         decision = self._decisions.get(key)
         if decision is None:
             return None
-        if decision.revision != self.view.revision or decision.until_ms <= self.clock.now_ms():
+        if decision.revision != revision or decision.until_ms <= self.clock.now_ms():
             del self._decisions[key]
             return None
         return decision
@@ -158,9 +171,9 @@ class Gate:
         if len(self._decisions) > MAX_CACHED:
             del self._decisions[next(iter(self._decisions))]
 
-    async def _decide(self, scope: Scope, rule: Rule, presented: Presented, grace_s: int) -> _Decision:
-        """Decide a request. Raises as `admit` does."""
-        revision = self.view.revision
+    async def _decide(self, scope: Scope, rule: Rule, presented: Presented, grace_s: int, revision: int) -> _Decision:
+        """Decide a request. Raises as `admit` does. Facts that change meanwhile count, and the decision is made again
+        at the next request."""
         try:
             if isinstance(presented, Nothing):
                 raise Rejected("a token, or a name and a password, are needed")
