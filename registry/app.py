@@ -1,6 +1,7 @@
 """The composition root of what is served: gives each group of handlers the parts of the instance that it uses."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 
 from registry.access.rights import AccessView
 from registry.http.access.gate import Gate
@@ -29,12 +30,16 @@ from registry.telemetry.log_limit import LogLimit
 
 
 def http_context(
-    instance: Instance, process_deaths: Callable[[], Mapping[str, int]], relay: ProcessRelay
+    instance: Instance,
+    process_deaths: Callable[[], Mapping[str, int]],
+    relay: ProcessRelay,
+    hashing: Executor | None = None,
 ) -> HttpContext:
     """Return the collaborators of the application over a started instance. `process_deaths` returns the number of
-    processes that died and were replaced, by role; `relay` is the way to those that serve."""
+    processes that died and were replaced, by role; `relay` is the way to those that serve; `hashing` are the threads
+    that hash passwords, those of the loop by default."""
     cluster, config = instance.cluster, instance.config
-    gate = _gate(instance)
+    gate = _gate(instance, hashing)
     oci, access = _oci(instance, relay, gate), _access(instance)
     return HttpContext(
         oci=oci,
@@ -62,7 +67,7 @@ def http_context(
     )
 
 
-def _gate(instance: Instance) -> Gate:
+def _gate(instance: Instance, hashing: Executor | None) -> Gate:
     cluster, clock = instance.cluster, instance.clock
     view = access_view(instance.catalog.database)
 
@@ -70,7 +75,7 @@ def _gate(instance: Instance) -> Gate:
         return [key.tokens for key in cluster.keys]
 
     verified = VerifiedPasswords(instance.shared.verified, keys)
-    checks = LocalPasswordChecks(clock, verified, lambda: view.revision)
+    checks = LocalPasswordChecks(clock, verified, lambda: view.revision, hashing)
     return Gate(view, keys, clock, checks, instance.audit, instance.config)
 
 

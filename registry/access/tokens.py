@@ -78,7 +78,10 @@ def open_token(text: str, keys: Sequence[bytes], use: TokenUse, service: str, no
     version, _, encoded = body.partition(".")
     if version != VERSION:
         raise TokenRefused("the token is of another version")
-    claims = _decoder.decode(urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
+    try:
+        claims = _decoder.decode(urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
+    except (msgspec.DecodeError, ValueError):
+        raise TokenRefused("the token has claims that this version does not understand") from None
     if claims.service != service:
         raise TokenRefused("the token is for another service")
     if claims.use is not use:

@@ -85,14 +85,13 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "the server is told not to send anything else"
         context, path = self._context, parse_api_path(scope["path"])
-        request_id = self._ids.begin(scope["headers"])
+        exchange = Exchange(scope, receive, send, self._ids.begin(scope["headers"]), context.clock)
         context.proxies.resolve(scope)
         admitting = self._gate.admit(scope, path, is_internal=not self._registry)
         refusal = await self._failures.answered(Request(scope), admitting)
         is_upload = path is not None and path.resource == "upload" and refusal is None
         if is_upload and path is not None and await relayed(context.oci, path, scope, receive, send):
             return
-        exchange = Exchange(scope, receive, send, request_id, context.clock)
         route = _route(scope["path"]) if path is None else TEMPLATES[path.resource]
         is_logged = context.logs_requests and path is not None
         with exchange.counted(context.traffic, route, is_logged, self._cut_offs, self._gate.audit):

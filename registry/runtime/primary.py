@@ -16,12 +16,14 @@ from crdt.frame import refusal
 from registry import __version__
 from registry.adapters.clock import SystemClock
 from registry.adapters.disk import SystemDisk
+from registry.adapters.hashing_threads import hashing_threads
 from registry.adapters.http import HttpTransport
 from registry.adapters.no_bus import SilentBus
 from registry.app import http_context
 from registry.cluster.rpc.keys import ClusterKey
 from registry.config import Config
 from registry.errors import CannotStart, StorageFailed
+from registry.http.access.fair_turns import AT_ONCE
 from registry.http.app import App
 from registry.http.wire.process_relay import NoOtherProcess
 from registry.instance import Instance
@@ -129,7 +131,7 @@ async def _serve(
         raise CannotStart(f"the data directory {config.data} cannot be used: {error}") from None
     ProcessCollector(registry=instance.metrics)
     relay = Relay(workers.mailboxes) if workers is not None else NoOtherProcess()
-    context = http_context(instance, supervisor.deaths, relay)
+    context = http_context(instance, supervisor.deaths, relay, hashing_threads(AT_ONCE))
     app = App(context, internal=sockets.internal is None)
     public = Server(app) if workers is None else SharingServer(app, workers.counts, instance.slot)
     servers = [(public, sockets.public)]

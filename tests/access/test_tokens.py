@@ -1,12 +1,13 @@
 """Tokens: what is opened, what is refused, and that every changed byte is noticed."""
 
 import itertools
+from base64 import urlsafe_b64encode
 
 import msgspec
 import pytest
 
 from registry.access.rights import Right
-from registry.access.tokens import SKEW_S, Claims, TokenRefused, TokenUse, open_token, seal_token
+from registry.access.tokens import SKEW_S, Claims, TokenRefused, TokenUse, _mac, open_token, seal_token
 from registry.cluster.rpc.keys import ClusterKey
 
 KEY, OLD, FOREIGN = (ClusterKey(f"a secret of sixteen characters {name}").tokens for name in ("new", "old", "foreign"))
@@ -83,9 +84,14 @@ def test_the_mac_has_one_spelling():
 
 def test_another_version_is_refused_though_its_mac_is_right():
     body = "2." + seal_token(CLAIMS, KEY).split(".")[1]
-    from registry.access.tokens import _mac
-
     with pytest.raises(TokenRefused, match="another version"):
+        opened(f"{body}.{_mac(body, KEY)}")
+
+
+def test_claims_of_a_later_version_are_refused():
+    later = msgspec.msgpack.encode(["access", "concord", "id", "alice", "c1", [], {"repository:app": ["fly"]}, 0, 1])
+    body = "1." + urlsafe_b64encode(later).rstrip(b"=").decode()
+    with pytest.raises(TokenRefused, match="does not understand"):
         opened(f"{body}.{_mac(body, KEY)}")
 
 

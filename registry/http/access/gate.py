@@ -1,12 +1,11 @@
 """The gate: decides whether a request is let in.
 
-A decision is cached by the bytes of `Authorization`, the client certificate, the resource and the right, until the
+A decision is cached by the bytes of `Authorization` or the client certificate, the resource and the right, until the
 credential or the right ends, and for one revision of the facts. The fast path is taken by requests whose decision is in
 the cache; all others are decided on the slow path.
 """
 
 import hmac
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
@@ -14,8 +13,7 @@ from starlette.types import Scope
 
 from registry.access.keys import is_key, key_hash
 from registry.access.rights import ANONYMOUS, AccessView, Caller, Credential, CredentialKind, Right
-from registry.access.scopes import REPOSITORY
-from registry.access.tokens import TokenRefused, TokenUse, expiry_ms, open_token
+from registry.access.tokens import Claims, TokenRefused, TokenUse, expiry_ms, open_token
 from registry.audit.log import AuditLog
 from registry.config import Config
 from registry.errors import NothingHere
@@ -47,7 +45,8 @@ _FOREVER_MS = 1 << 62
 _CACHED = frozenset({Demand.CREDENTIAL, Demand.RIGHT, Demand.SIGNED})
 """Demands whose decision depends on the credential, the resource and the right alone."""
 
-_CacheKey = tuple[bytes, str, str, Right]
+_CacheKey = tuple[bytes | str, bytes]
+"""An `Authorization` or the subject of a certificate, which is no bytes, and what it was presented for."""
 
 
 class _Decision(NamedTuple):
@@ -56,6 +55,16 @@ class _Decision(NamedTuple):
     admission: Admission
     until_ms: int
     revision: int
+
+
+def _place_of(rule: Rule) -> bytes:
+    """Return the part of a decision's key for a demand: for reading a repository, the beginning of its paths, which the
+    fast path has at hand."""
+    if rule.demand is Demand.CREDENTIAL:
+        return b""
+    if rule.right is Right.PULL:
+        return f"{PREFIX}{rule.repository}".encode()
+    return f"{rule.right} {rule.resource}".encode()
 
 
 class Rejected(Exception):
@@ -83,26 +92,44 @@ class Gate:
         self._passwords = passwords
         self._metrics_access = config.metrics_access
         self._logins = LoginLog(clock)
-        self._decisions: OrderedDict[_CacheKey, _Decision] = OrderedDict()
+        self._revision = -1
+        self._is_enforced = True
+        """True if access control is enforced by the facts of that revision."""
+        self._decisions: dict[_CacheKey, _Decision] = {}
+        """In the order in which they were made. The oldest makes room: to decide again costs little."""
 
     def lets_in_at_once(self, target: bytes, headers: Collection[tuple[bytes, bytes]]) -> bool:
         """Return whether a GET or HEAD of the fast path is let in, by a decision that was made before. The path is read
-        as `paths.parse_path` reads it: what stands before the last two parts is the name."""
+        as `paths.parse_path` reads it: what stands before the last two parts is the name. Of the paths without a name
+        the fast path serves the base alone."""
         if self.audit.takes_reads:
             return False  # the slow path records it
-        if not self.view.is_enforced:
+        revision = self._now()
+        if not self._is_enforced:
             return True
-        authorization = authorization_of(headers)
+        authorization = None
+        for name, value in headers:  # as `authorization_of` does, at half the cost
+            if name == b"authorization":
+                if authorization is not None:
+                    return False
+                authorization = value
         if not authorization:
             return False  # the slow path refuses it, or knows the certificate
-        name = target.rsplit(b"/", 2)[0][len(PREFIX) :].decode("latin-1")
-        return self._cached((authorization, "", REPOSITORY + name if name else "", Right.PULL)) is not None
+        return self._cached((authorization, target.rsplit(b"/", 2)[0]), revision) is not None
+
+    def _now(self) -> int:
+        """Return the revision of the facts, which is read once for each request."""
+        revision = self.view.revision
+        if revision != self._revision:
+            self._revision, self._is_enforced = revision, self.view.is_enforced
+        return revision
 
     async def admit(self, scope: Scope, path: Path | None, is_internal: bool = False) -> None:
         """Let a request in and put the permissions of its caller into its scope. `path` is None outside `/v2`;
         `is_internal` is set on the internal listener. Raises Unauthorized, Denied, NothingHere, TooManyLogins and
         ProcessUnreachable."""
-        if not self.view.is_enforced and not self._signs_in_to_administer(scope, path):
+        revision = self._now()
+        if not self._is_enforced and not self._signs_in_to_administer(scope, path):
             return
         if (admission := scope.get(RELAYED_ADMISSION)) is not None:
             scope[PERMISSIONS] = Permissions(admission, self.view, self.clock)
@@ -115,12 +142,12 @@ class Gate:
             return
         headers = scope["headers"]
         authorization, certificate = authorization_of(headers), certificate_of(scope)
-        key = (authorization or b"", certificate, rule.resource, rule.right)
+        key = authorization or certificate, _place_of(rule)
         is_cacheable = authorization is not None and rule.demand in _CACHED
-        decision = self._cached(key) if is_cacheable else None
+        decision = self._cached(key, revision) if is_cacheable else None
         if decision is None:
             grace_s = UPLOAD_GRACE_S if path is not None and path.resource == "upload" else 0
-            decision = await self._decide(scope, rule, read_presented(authorization, certificate), grace_s)
+            decision = await self._decide(scope, rule, read_presented(authorization, certificate), grace_s, revision)
             if is_cacheable:
                 self._cache(key, decision)
         scope[PERMISSIONS] = Permissions(decision.admission, self.view, self.clock)
@@ -142,28 +169,27 @@ class Gate:
                 return is_internal or self._metrics_access == "anyone"
         return False
 
-    def _cached(self, key: _CacheKey) -> _Decision | None:
+    def _cached(self, key: _CacheKey, revision: int) -> _Decision | None:
         decision = self._decisions.get(key)
         if decision is None:
             return None
-        if decision.revision != self.view.revision or decision.until_ms <= self.clock.now_ms():
+        if decision.revision != revision or decision.until_ms <= self.clock.now_ms():
             del self._decisions[key]
             return None
-        self._decisions.move_to_end(key)
         return decision
 
     def _cache(self, key: _CacheKey, decision: _Decision) -> None:
         self._decisions[key] = decision
         if len(self._decisions) > MAX_CACHED:
-            self._decisions.popitem(last=False)
+            del self._decisions[next(iter(self._decisions))]
 
-    async def _decide(self, scope: Scope, rule: Rule, presented: Presented, grace_s: int) -> _Decision:
-        """Decide a request. Raises as `admit` does."""
-        revision = self.view.revision
+    async def _decide(self, scope: Scope, rule: Rule, presented: Presented, grace_s: int, revision: int) -> _Decision:
+        """Decide a request. Raises as `admit` does. Facts that change meanwhile count, and the decision is made again
+        at the next request."""
         try:
             if isinstance(presented, Nothing):
                 raise Rejected("a token, or a name and a password, are needed")
-            admission = await self.authenticate(presented, client_network(scope), grace_s)
+            admission = await self.authenticate(presented, scope, grace_s)
         except Rejected as rejected:
             error = INVALID_TOKEN if isinstance(presented, Bearer) else ""
             raise self.challenges.unauthorized(scope, rule, str(rejected), error) from None
@@ -193,13 +219,13 @@ class Gate:
 
     # Credentials
 
-    async def authenticate(self, presented: Presented, network: str, grace_s: int = 0) -> Admission:
-        """Return who presents a credential. Raises Rejected, TooManyLogins and ProcessUnreachable."""
+    async def authenticate(self, presented: Presented, scope: Scope, grace_s: int = 0) -> Admission:
+        """Return who presents a credential in a request. Raises Rejected, TooManyLogins and ProcessUnreachable."""
         match presented:
             case Bearer(token):
                 return self._by_token(token, grace_s)
             case Basic():
-                return await self._by_secret(presented, network)
+                return await self._by_secret(presented, client_network(scope))
             case Certificate(subject):
                 return self._by_certificate(subject)
             case Unusable(problem):
@@ -213,15 +239,22 @@ class Gate:
             raise Rejected(str(refused)) from None
         if not claims.account:
             return Admission(ANONYMOUS, claims.scopes, expiry_ms(claims))
-        self.require_in_force(claims.account, claims.credential)
-        caller = Caller(claims.account, claims.name, frozenset(claims.groups), claims.credential)
-        return Admission(caller, claims.scopes, expiry_ms(claims))
+        return self.admission_by(claims)
 
-    def require_in_force(self, account: str, credential: str) -> None:
-        """Raise Rejected unless an account and its credential are in force and have not expired."""
-        found = next((one for one in self.view.credentials_of(account) if one.id == credential), None)
-        if not self.view.is_in_force(account, credential) or (found is not None and self._has_expired(found)):
+    def admission_by(self, claims: Claims) -> Admission:
+        """Return the admission of a token's bearer. Raises Rejected unless the account and the credential that the
+        token was issued for are in force."""
+        credentials = self.view.credentials_of(claims.account)
+        found = next((one for one in credentials if one.id == claims.credential), None)
+        is_over = found is not None and self._has_expired(found)
+        if is_over or not self.view.is_in_force(claims.account, claims.credential):
             raise Rejected("the credential that the token was issued for is not in force any more")
+        bounds_ms = [expiry_ms(claims)]
+        if found is not None and found.expires_ms is not None:
+            bounds_ms.append(found.expires_ms)
+        caller = Caller(claims.account, claims.name, frozenset(claims.groups), claims.credential)
+        scopes = claims.scopes if claims.use is TokenUse.ACCESS else None
+        return Admission(caller, scopes, min(bounds_ms))
 
     async def _by_secret(self, basic: Basic, network: str) -> Admission:
         account = self.view.account_of(basic.name)

@@ -13,6 +13,7 @@ import asyncio
 from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -91,11 +92,14 @@ class _Guesses:
 class LocalPasswordChecks:
     """The checks of the primary."""
 
-    def __init__(self, clock: Clock, verified: VerifiedPasswords, revision: Callable[[], int]) -> None:
-        """`revision` returns the revision of the facts."""
+    def __init__(
+        self, clock: Clock, verified: VerifiedPasswords, revision: Callable[[], int], threads: Executor | None
+    ) -> None:
+        """`revision` returns the revision of the facts; `threads` compute the hashes, those of the loop by default."""
         self._clock = clock
         self._verified = verified
         self._revision = revision
+        self._threads = threads
         self._key = b""
         """The key of digests of attempts, drawn with the first one."""
         self._turns = FairTurns()
@@ -132,7 +136,7 @@ class LocalPasswordChecks:
         async with self._turns.turn(attempt.network):
             for credential in credentials or (_DUMMY,):
                 job = partial(verify_password, credential.secret, attempt.password)
-                if await loop.run_in_executor(None, job) and credential is not _DUMMY:
+                if await loop.run_in_executor(self._threads, job) and credential is not _DUMMY:
                     self._verified.add(credential, attempt.password)
                     self._guesses_of(attempt).left += 1
                     return credential

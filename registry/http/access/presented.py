@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from starlette.types import Scope
 
-CERTIFICATE = "concord.certificate"
+CERTIFICATE = "concord.client_certificate"
 """The subject of the verified client certificate, in the scope of a request."""
 
 

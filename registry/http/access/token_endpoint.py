@@ -33,7 +33,6 @@ from registry.http.access.rules import WITHOUT_REPOSITORY
 from registry.http.oci.answers import JsonResponse
 from registry.http.wire.request import small_body
 from registry.oci.names import MAX_REPOSITORY_LENGTH
-from registry.settings.trusted_proxies import client_network
 from registry.units import KIB
 
 MAX_BODY_BYTES = 64 * KIB
@@ -70,12 +69,11 @@ class TokenEndpoint:
 
     async def _admission(self, request: Request, fields: Fields) -> tuple[Admission, bool]:
         """Return who asks, and whether for a refresh token too. Raises Rejected, and as `answer` does."""
-        network = client_network(request.scope)
         if request.method != "POST":
             presented = read_presented(authorization_of(request.scope["headers"]), certificate_of(request.scope))
             if isinstance(presented, Bearer):
                 raise Rejected("a token gets no other token: expected a name and a password")
-            admission = await self._gate.authenticate(presented, network)
+            admission = await self._gate.authenticate(presented, request.scope)
             wanted = _one(fields, "account")
             if wanted and not admission.is_anonymous and wanted != admission.caller.name:
                 raise Rejected("the account in the request is not the one of the credential")
@@ -83,7 +81,7 @@ class TokenEndpoint:
         match _one(fields, "grant_type"):
             case "password":
                 basic = Basic(_one(fields, "username"), _one(fields, "password"))
-                return await self._gate.authenticate(basic, network), _one(fields, "access_type") == "offline"
+                return await self._gate.authenticate(basic, request.scope), _one(fields, "access_type") == "offline"
             case "refresh_token":
                 return self._by_refresh_token(_one(fields, "refresh_token")), False
         raise Unsupported('unknown grant_type: expected "password" or "refresh_token"', 400)
@@ -94,9 +92,7 @@ class TokenEndpoint:
             claims = open_token(text, gate.keys(), TokenUse.REFRESH, SERVICE, gate.clock.now_ms())
         except TokenRefused as refused:
             raise Rejected(str(refused)) from None
-        gate.require_in_force(claims.account, claims.credential)
-        caller = Caller(claims.account, claims.name, frozenset(claims.groups), claims.credential)
-        return Admission(caller, None, claims.expires_s * 1000)
+        return gate.admission_by(claims)
 
     def _granted(self, admission: Admission, wanted: Iterable[str], wants_refresh: bool) -> Response:
         """Return a token for what was asked for, as far as the caller has a right to it."""
