@@ -6,4 +6,5 @@ bus     Redis pub/sub
 resp    the protocol of a Redis subscriber
 no_bus  the bus of an instance without Redis
 http    HTTP between instances
+tls     TLS, from files
 """

@@ -30,6 +30,7 @@ from registry.errors import Ending, ProcessUnreachable
 from registry.event_loop.now import now_s
 from registry.http.failures import log_aborted
 from registry.http.oci.answers import CutOff
+from registry.http.wire.client_certificate import CLIENT_CERTIFICATE
 from registry.http.wire.request import CUT_OFF
 from registry.runtime.frames import Link, LinkOpener
 from registry.runtime.links import OPEN_TIMEOUT_S, RELAY
@@ -64,6 +65,7 @@ class RequestHead(msgspec.Struct, array_like=True):
     headers: list[Header]
     client: tuple[str, int] | None
     has_body: bool
+    client_certificate: str | None = None
 
 
 class AnswerHead(msgspec.Struct, array_like=True):
@@ -203,6 +205,7 @@ class _Relayed:
             list(scope["headers"]),
             tuple(client) if client else None,
             self._has_body,
+            scope.get(CLIENT_CERTIFICATE),
         )
 
     async def _send_body(self, link: Link) -> None:
@@ -331,6 +334,8 @@ class _Answering:
             "client": head.client,
             RELAYED: True,
         }
+        if head.client_certificate is not None:
+            scope[CLIENT_CERTIFICATE] = head.client_certificate
         await self._app(scope, _BodyReader(link, head.has_body).receive, _AnswerWriter(link).send)
 
 
