@@ -34,15 +34,15 @@ class Loaded(NamedTuple):
 
 def load(files: TlsFiles) -> Loaded:
     """Read the files. Raises UnusableFile."""
+    expires_s = _expiry_s(files) if files.certificate else None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificates and names
     _set_up(context, files)
     authorities = frozenset[bytes]()
     if files.authorities:
         _use(files, "authorities", "certificate", lambda: context.load_verify_locations(files.authorities))
         authorities = frozenset(context.get_ca_certs(binary_form=True))
-    if not files.certificate:
-        return Loaded(None, context, None, authorities)
-    return Loaded(_accepting(files), context if authorities else None, _expiry_s(files), authorities)
+    accepting = _accepting(files) if files.certificate else None
+    return Loaded(accepting, context if authorities else None, expires_s, authorities)
 
 
 def _accepting(files: TlsFiles) -> ssl.SSLContext:
@@ -61,8 +61,7 @@ def _set_up(context: ssl.SSLContext, files: TlsFiles) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(PROTOCOLS)
     if files.certificate:
-        for kind in ("certificate", "key"):
-            _read(files, kind)  # for a message that names the file
+        _read(files, "key")  # OpenSSL does not say which of the two files it cannot read
         _use(
             files,
             "key",
