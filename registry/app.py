@@ -148,6 +148,7 @@ def _access(instance: Instance) -> AccessContext:
         members=cluster.members,
         transport=instance.transport,
         requests=instance.peer_requests,
+        requires_certificate=instance.config.has_mutual_tls,
     )
 
 

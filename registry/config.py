@@ -18,6 +18,7 @@ from registry.errors import CannotStart
 from registry.settings.addresses import is_wildcard, parse_address, parse_host_name, parse_instance_url, parse_token_url
 from registry.settings.policy import Policy, parse_rule
 from registry.settings.redis_address import check_address, split_addresses
+from registry.settings.tls_files import TlsFiles
 from registry.settings.trusted_proxies import Network, parse_proxies
 
 Listed = Annotated[list[str], NoDecode]
@@ -153,6 +154,36 @@ class Config(BaseSettings):
         "",
         description="HOST:PORT for `/_concord`, `/metrics`, `/healthz` and `/readyz` alone. Other instances must reach "
         "it: `--advertise` names it.",
+    )
+    tls_certificate: str = Field(
+        "",
+        description="File (PEM) with the certificate that clients see on `--listen`, and the intermediate ones behind "
+        "it. `--listen` then speaks HTTPS alone. A changed file is read again within seconds, and on SIGHUP.",
+    )
+    tls_key: str = Field(
+        "",
+        description="File (PEM) with the private key of `--tls-certificate`, without a passphrase.",
+    )
+    tls_client_ca: str = Field(
+        "",
+        description="File (PEM) with the authorities whose certificates identify clients. A client may present none. "
+        "TLS 1.3 is then required, and no session is resumed.",
+    )
+    peer_tls_certificate: str = Field(
+        "",
+        description="File (PEM) with the certificate of this instance among instances. `--listen-internal` then speaks "
+        "HTTPS alone, and a request of an instance without a certificate of `--peer-tls-ca` is refused.",
+    )
+    peer_tls_key: str = Field("", description="File (PEM) with the private key of `--peer-tls-certificate`.")
+    peer_tls_ca: str = Field(
+        "",
+        description="File (PEM) with the authorities that sign the certificates of instances. Without "
+        "`--peer-tls-certificate` it only names who is trusted at `https://` addresses of other instances.",
+    )
+    insecure: bool = Field(
+        False,
+        description="Serve plain HTTP on an address other than loopback without a warning: the network is private, or "
+        "TLS ends in front.",
     )
     trusted_proxies: Listed = Field(
         [],
@@ -323,11 +354,30 @@ class Config(BaseSettings):
     def own_url(self) -> str:
         """The URL at which the other instances of the site reach this one."""
         host, port = self.address
-        return self.advertise or f"http://{host}:{port}"
+        return self.advertise or f"{'https' if self.tls_files else 'http'}://{host}:{port}"
 
     @property
     def internal_address(self) -> tuple[str, int] | None:
         return parse_address(self.listen_internal) if self.listen_internal else None
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """The files of the TLS that clients see; None for plain HTTP."""
+        if not self.tls_certificate:
+            return None
+        return TlsFiles("tls", self.tls_certificate, self.tls_key, self.tls_client_ca)
+
+    @property
+    def peer_tls_files(self) -> TlsFiles | None:
+        """The files of the TLS between instances; None where the authorities of the system are trusted."""
+        if not self.peer_tls_ca:
+            return None
+        return TlsFiles("peer_tls", self.peer_tls_certificate, self.peer_tls_key, self.peer_tls_ca)
+
+    @property
+    def has_mutual_tls(self) -> bool:
+        """True if instances prove themselves to each other by certificates."""
+        return bool(self.peer_tls_certificate)
 
 
 def load_config(options: dict[str, Any], file: Path | None, check: bool = True) -> Config:
@@ -368,6 +418,33 @@ def _check_together(config: Config) -> None:
         raise CannotStart("an instance of a cluster that listens on every address must say its own: set --advertise")
     if config.cluster_key and not config.advertise and config.listen_internal:
         raise CannotStart("with --listen-internal, say the address at which others reach it: set --advertise")
+    _check_tls(config)
+
+
+def _check_tls(config: Config) -> None:
+    if bool(config.tls_certificate) != bool(config.tls_key):
+        raise CannotStart("TLS needs a certificate and its key: set --tls-certificate and --tls-key")
+    if config.tls_client_ca and not config.tls_certificate:
+        raise CannotStart("certificates of clients need TLS: with --tls-client-ca, set --tls-certificate and --tls-key")
+    own = (config.peer_tls_certificate, config.peer_tls_key, config.peer_tls_ca)
+    if any(own[:2]) and not all(own):
+        raise CannotStart("mutual TLS between instances needs --peer-tls-certificate, --peer-tls-key and --peer-tls-ca")
+    if not config.has_mutual_tls:
+        return
+    if not config.listen_internal:
+        raise CannotStart(
+            "with --peer-tls-certificate, instances reach each other at a port of their own: set --listen-internal"
+        )
+    for option, urls in (
+        ("advertise", [config.advertise]),
+        ("advertise-site", [config.advertise_site]),
+        ("peer", config.peer),
+    ):
+        for url in filter(None, urls):
+            if not url.startswith("https://"):
+                raise CannotStart(
+                    f"invalid address {url!r} in --{option}: expected https://, for --peer-tls-certificate is set"
+                )
 
 
 def _parts(text: str) -> list[str]:

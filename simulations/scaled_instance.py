@@ -93,6 +93,7 @@ class ScaledInstance:
             members=cluster.members,
             transport=transport,
             requests=PeerRequests(),
+            requires_certificate=False,
         )
         documents = DocumentContext(
             catalog=catalog,

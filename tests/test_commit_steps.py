@@ -29,7 +29,7 @@ class RecordingBus(SilentBus):
 
 @pytest.fixture
 async def running(tmp_path: Path):
-    transport, bus = HttpTransport(), RecordingBus()
+    transport, bus = HttpTransport(None), RecordingBus()
     instance = Instance(Config(data=tmp_path), SystemClock(), SystemDisk(tmp_path), bus, transport)
     await instance.start()
     yield instance, bus

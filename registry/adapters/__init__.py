@@ -7,4 +7,5 @@ resp    the protocol of a Redis subscriber
 no_bus  the bus of an instance without Redis
 http    HTTP between instances
 hashing_threads  threads of low priority that hash passwords
+tls     TLS, from files
 """

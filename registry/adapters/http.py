@@ -8,7 +8,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from registry.ports import Body, PeerUnreachable
 from registry.units import KIB
@@ -54,11 +54,23 @@ class _Source:
             raise
 
 
+class ClientTls(Protocol):
+    """The TLS of requests to `https://` addresses."""
+
+    @property
+    def connecting(self) -> ssl.SSLContext | None:
+        """The present context. Connections made with an earlier one are not used again."""
+
+
 class HttpTransport:
     """See `registry.ports.PeerTransport`. `open` before use or with the first request, `close` after use."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ClientTls | None, is_mutual: bool = False) -> None:
+        """`tls` is None where the authorities of the system are trusted. With `is_mutual`, nothing is sent without
+        TLS."""
         self._session: aiohttp.ClientSession | None = None
+        self._tls = tls
+        self._is_mutual = is_mutual
 
     @asynccontextmanager
     async def request(
@@ -67,6 +79,8 @@ class HttpTransport:
         import aiohttp
 
         session = self.open()
+        if self._is_mutual and not url.startswith("https://"):
+            raise PeerUnreachable(f"{_origin(url)} is no https:// address, and instances use TLS among themselves here")
         source = body if isinstance(body, bytes) else _Source(body)
         try:
             exchange = await session.request(
@@ -78,6 +92,7 @@ class HttpTransport:
                 skip_auto_headers=("User-Agent",),
                 # Nothing is read from the source before the other end reads: it may not be repeatable.
                 expect100=isinstance(source, _Source),
+                ssl=(self._tls and self._tls.connecting) or True,
             )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             if isinstance(source, _Source) and source.failure is not None:

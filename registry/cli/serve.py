@@ -11,6 +11,8 @@ from registry.catalog.catalog import PATH
 from registry.cli.logs import set_up_logging
 from registry.config import Config
 from registry.errors import CannotStart
+from registry.http.wire.browsers import is_loopback
+from registry.runtime.certificates import InstanceTls
 from registry.runtime.primary import WAYS_OUT, Sockets, Unsupervised, run_primary
 from registry.runtime.sockets import PREDECESSOR_TIMEOUT_S, listening, locked, raise_file_limit
 from registry.runtime.supervisor import Supervisor
@@ -30,6 +32,7 @@ def serve(config: Config) -> None:
     """Serve until a signal ends it. Raises CannotStart."""
     set_up_logging(config)
     _warn(config)
+    tls = InstanceTls.of(config)
     raise_file_limit()
     with contextlib.ExitStack() as stack:
         public = stack.enter_context(listening(config.address))
@@ -38,17 +41,17 @@ def serve(config: Config) -> None:
         _check_catalog(config.data)
         workers = config.workers or _default_processes(_cores())
         if workers == 1:
-            _run_alone(config, Sockets(public, internal))
+            _run_alone(config, Sockets(public, internal), tls)
             return
-        status = Supervisor(config, public, internal, workers).run()
+        status = Supervisor(config, public, internal, tls, workers).run()
     if status:
         sys.exit(status)
 
 
-def _run_alone(config: Config, sockets: Sockets) -> None:
+def _run_alone(config: Config, sockets: Sockets, tls: InstanceTls) -> None:
     """Run the instance in one process. An unexpected exception is logged, as with several processes."""
     try:
-        run_primary(config, sockets, (signal.SIGTERM, signal.SIGINT), Unsupervised())
+        run_primary(config, sockets, (signal.SIGTERM, signal.SIGINT), Unsupervised(), tls)
     except CannotStart:
         raise
     except Exception:
@@ -57,10 +60,18 @@ def _run_alone(config: Config, sockets: Sockets) -> None:
 
 
 def _warn(config: Config) -> None:
-    """Log the settings that have no effect: each is a mistake."""
+    """Log the settings that have no effect, or a dangerous one: each is a mistake."""
     for variable in unknown_variables(os.environ, Config.model_fields):
         message = "the variable %(variable)s is no setting" + ("; did you mean %(meant)s?" if variable.meant else "")
         log.warning(LogEvent.UNKNOWN_SETTING_IGNORED, message, variable=variable.name, meant=variable.meant)
+    is_private = is_loopback(config.address[0].strip("[]"))
+    if not (is_private or config.tls_files or config.trusted_proxies or config.insecure):
+        log.warning(
+            LogEvent.PLAIN_HTTP_EXPOSED,
+            "plain HTTP is served at %(address)s: set --tls-certificate and --tls-key, --trusted-proxies for what "
+            "encrypts in front, or --insecure",
+            address=config.listen,
+        )
     policy = config.rules
     for number, reason in policy.without_effect().items():
         pattern = policy.rules[number].repositories

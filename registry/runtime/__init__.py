@@ -18,6 +18,7 @@ commit_link  the commits that workers have the primary make, and their reports
 worker_links the primary's end of all of that
 signals      the signals between them
 server       uvicorn, as all of them use it
+certificates TLS, read again when its files change
 sockets      listening, and the lock on the data directory
 
 SQLite takes one writer at a time, so commits in several processes would only wait for each other; and gossip needs one

@@ -39,25 +39,32 @@ class ConnectionCounts:
         """Publish the count of a process."""
         self._cells[slot] = count
 
+    def add(self, slot: int, change: int) -> None:
+        """Publish that the count of a process has changed."""
+        self._cells[slot] += change
+
     def takes(self, slot: int) -> bool:
         """Return whether a process is to take the next connection: none has fewer."""
         return self._cells[slot] <= min(self._cells)
 
 
 class OpenConnections(set[Any]):
-    """The connections of one process, which publishes their number as they come and go."""
+    """Connections of one process, which publishes their number as they come and go. Those whose handshake is under way
+    are in another set than those that are served."""
 
     def __init__(self, counts: ConnectionCounts, slot: int) -> None:
         super().__init__()
         self._counts, self._slot = counts, slot
 
     def add(self, connection: Any) -> None:
-        super().add(connection)
-        self._counts.set(self._slot, len(self))
+        if connection not in self:
+            super().add(connection)
+            self._counts.add(self._slot, 1)
 
     def discard(self, connection: Any) -> None:
-        super().discard(connection)
-        self._counts.set(self._slot, len(self))
+        if connection in self:
+            super().discard(connection)
+            self._counts.add(self._slot, -1)
 
 
 class SharedListener:

@@ -28,11 +28,13 @@ from registry.http.app import App
 from registry.http.wire.process_relay import NoOtherProcess
 from registry.instance import Instance
 from registry.ports import Bus
+from registry.runtime.certificates import CertificateExpiry, InstanceTls
 from registry.runtime.connections import ConnectionCounts
 from registry.runtime.drain import Drain
 from registry.runtime.links import LinkListener, Mailboxes
 from registry.runtime.relay import Relay
-from registry.runtime.server import Server, SharingServer
+from registry.runtime.server import Server
+from registry.runtime.signals import RELOAD
 from registry.runtime.worker_links import WorkerLinks
 from registry.shared_state import SharedState
 from registry.storage.upload_homes import PRIMARY_SLOT
@@ -99,12 +101,13 @@ def run_primary(
     sockets: Sockets,
     signals: tuple[signal.Signals, ...],
     supervisor: SupervisorLink,
+    tls: InstanceTls,
     workers: Workers | None = None,
     in_place: bool = False,
 ) -> int:
     """Serve until a signal ends it, beside `workers` if there are any. `in_place`: this primary replaces one that has
     just died. Return the exit status. Raises CannotStart."""
-    uvloop.run(_serve(config, sockets, signals, supervisor, workers, in_place))
+    uvloop.run(_serve(config, sockets, signals, supervisor, tls, workers, in_place))
     return 0
 
 
@@ -113,10 +116,11 @@ async def _serve(
     sockets: Sockets,
     signals: tuple[signal.Signals, ...],
     supervisor: SupervisorLink,
+    tls: InstanceTls,
     workers: Workers | None,
     in_place: bool,
 ) -> None:
-    transport = HttpTransport()
+    transport = HttpTransport(tls.peers, is_mutual=config.has_mutual_tls)
     if config.redis or config.peer:
         transport.open()  # now, while no request waits for the loop
     try:
@@ -130,24 +134,30 @@ async def _serve(
     except (apsw.Error, OSError, StorageFailed) as error:
         raise CannotStart(f"the data directory {config.data} cannot be used: {error}") from None
     ProcessCollector(registry=instance.metrics)
+    instance.metrics.register(CertificateExpiry(tls))
     relay = Relay(workers.mailboxes) if workers is not None else NoOtherProcess()
     context = http_context(instance, supervisor.deaths, relay, hashing_threads(AT_ONCE))
     app = App(context, internal=sockets.internal is None)
-    public = Server(app) if workers is None else SharingServer(app, workers.counts, instance.slot)
-    servers = [(public, sockets.public)]
+    counts = workers.counts if workers is not None else ConnectionCounts(1)
+    servers = [(Server(app, counts, instance.slot, tls.clients), sockets.public)]
     if sockets.internal is not None:
-        servers.append((Server(App(context, registry=False)), sockets.internal))
+        mutual = tls.peers if config.has_mutual_tls else None
+        internal = Server(App(context, registry=False), ConnectionCounts(1), instance.slot, mutual)
+        servers.append((internal, sockets.internal))
     links = None
     if workers is not None:
         links = WorkerLinks(instance, app, LinkListener(workers.mailboxes.receiving[PRIMARY_SLOT], instance.clock))
     drain = Drain(instance, [server for server, _ in servers], supervisor.closing)
     for name in signals:
         asyncio.get_running_loop().add_signal_handler(name, drain.begin, "told to end by a signal")
+    if tls:
+        asyncio.get_running_loop().add_signal_handler(RELOAD, tls.reload)
     _log_addresses(config, instance, sockets)
     supervisor.started()
     watching = [
         asyncio.create_task(_report_answering(instance, supervisor)),
         asyncio.create_task(_drain_when_decommissioned(instance, drain)),
+        asyncio.create_task(tls.watch()),
     ]
     await asyncio.gather(*(server.serve(sockets=[listening]) for server, listening in servers))
     if links is not None:
@@ -174,9 +184,10 @@ def _log_addresses(config: Config, instance: Instance, sockets: Sockets) -> None
     site = " at site %(site)s" if config.site else ""
     log.info(
         LogEvent.INSTANCE_STARTED,
-        f"Concord %(version)s, {name}instance %(instance)s{site}, serves http://%(address)s",
+        f"Concord %(version)s, {name}instance %(instance)s{site}, serves %(scheme)s://%(address)s",
         version=__version__,
         instance=instance.catalog.instance_id,
+        scheme="https" if config.tls_files else "http",
         address=_place(sockets.public),
         **({"name": config.instance_name} if config.instance_name else {}),
         **({"site": config.site} if config.site else {}),
@@ -185,7 +196,8 @@ def _log_addresses(config: Config, instance: Instance, sockets: Sockets) -> None
     if sockets.internal is not None:
         log.info(
             LogEvent.INTERNAL_LISTENER_OPENED,
-            "health, status, metrics and other instances are served at http://%(address)s",
+            "health, status, metrics and other instances are served at %(scheme)s://%(address)s",
+            scheme="https" if config.has_mutual_tls else "http",
             address=_place(sockets.internal),
         )
 

@@ -31,6 +31,7 @@ from registry.event_loop.now import now_s
 from registry.http.access.admission import RELAYED_ADMISSION, Admission, admission_of
 from registry.http.failures import log_aborted
 from registry.http.oci.answers import CutOff
+from registry.http.wire.client_certificate import CLIENT_CERTIFICATE
 from registry.http.wire.request import CUT_OFF
 from registry.runtime.frames import Link, LinkOpener
 from registry.runtime.links import OPEN_TIMEOUT_S, RELAY
@@ -67,6 +68,7 @@ class RequestHead(msgspec.Struct, array_like=True):
     has_body: bool
     admission: Admission | None
     """The admission of the request, which its process has decided."""
+    client_certificate: str | None = None
 
 
 class AnswerHead(msgspec.Struct, array_like=True):
@@ -207,6 +209,7 @@ class _Relayed:
             tuple(client) if client else None,
             self._has_body,
             admission_of(scope),
+            scope.get(CLIENT_CERTIFICATE),
         )
 
     async def _send_body(self, link: Link) -> None:
@@ -336,6 +339,8 @@ class _Answering:
             RELAYED: True,
             RELAYED_ADMISSION: head.admission,
         }
+        if head.client_certificate is not None:
+            scope[CLIENT_CERTIFICATE] = head.client_certificate
         await self._app(scope, _BodyReader(link, head.has_body).receive, _AnswerWriter(link).send)
 
 

@@ -21,11 +21,12 @@ from functools import partial
 from registry.adapters.clock import SystemClock
 from registry.config import Config
 from registry.errors import CannotStart
+from registry.runtime.certificates import InstanceTls
 from registry.runtime.connections import ConnectionCounts
 from registry.runtime.deaths import PRIMARY, WORKER, Deaths
 from registry.runtime.links import Mailboxes
 from registry.runtime.primary import Sockets, Workers, run_primary
-from registry.runtime.signals import END, FROM_OUTSIDE
+from registry.runtime.signals import END, FROM_OUTSIDE, RELOAD
 from registry.runtime.worker import WorkerPlace, run_worker
 from registry.shared_state import SharedState
 from registry.storage.upload_homes import PRIMARY_SLOT
@@ -75,8 +76,11 @@ class _PrimaryLink:
 class Supervisor:
     """The supervisor of one instance. `run` returns the exit status."""
 
-    def __init__(self, config: Config, public: socket.socket, internal: socket.socket | None, count: int) -> None:
+    def __init__(
+        self, config: Config, public: socket.socket, internal: socket.socket | None, tls: InstanceTls, count: int
+    ) -> None:
         self._config = config
+        self._tls = tls
         shared = SharedState.of(count, SystemClock())
         self._workers_share = Workers(Mailboxes(count), ConnectionCounts(count), shared)
         self._report_reader, self._report_writer = os.pipe()
@@ -86,7 +90,7 @@ class Supervisor:
         link = _PrimaryLink(self._report, self._deaths)
         self._primary = _Process(
             "the primary",
-            lambda: run_primary(config, self._sockets, (END,), link, self._workers_share, self._has_answered),
+            lambda: run_primary(config, self._sockets, (END,), link, tls, self._workers_share, self._has_answered),
         )
         self._workers = [
             _Process("a worker", partial(self._run_worker, number), slot=number) for number in range(1, count)
@@ -111,7 +115,10 @@ class Supervisor:
             self._begin_due()
             # Not sigtimedwait: Python's makes signals up when we are stopped meanwhile, and go on.
             signal.setitimer(signal.ITIMER_REAL, POLL_INTERVAL_S if self._is_waiting() else MAX_BACKOFF_S)
-            if signal.sigwait(_SIGNALS) in FROM_OUTSIDE:
+            received = signal.sigwait(_SIGNALS)
+            if received == RELOAD and self._tls:
+                self._reload()
+            elif received in FROM_OUTSIDE:
                 self._end()
             self._read_reports()
             self._reap()
@@ -126,8 +133,16 @@ class Supervisor:
     def _begin_due(self) -> None:
         for child in (self._primary, *(self._workers if self._has_answered else ())):
             if not child.pid and time.monotonic() >= child.due_at and self._ending_since is None:
+                self._tls.catch_up()
                 child.started_at = time.monotonic()
                 child.pid = _fork(child.run, self._config.log_format == "json")
+
+    def _reload(self) -> None:
+        """Have all processes read the files of TLS again."""
+        self._tls.reload()
+        for child in (self._primary, *self._workers):
+            if child.pid:
+                os.kill(child.pid, RELOAD)
 
     def _report(self, what: bytes) -> None:
         """In the primary: report an event. The signal makes the supervisor read it at once."""
@@ -159,7 +174,8 @@ class Supervisor:
         if self._sockets.internal is not None:
             self._sockets.internal.close()
         share = self._workers_share
-        place = WorkerPlace(share.shared.slot(slot), self._sockets.public, share.mailboxes, share.counts, share.shared)
+        slot_of = share.shared.slot(slot)
+        place = WorkerPlace(slot_of, self._sockets.public, share.mailboxes, share.counts, share.shared, self._tls)
         return run_worker(self._config, place)
 
     def _reap(self) -> None:

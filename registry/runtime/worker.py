@@ -10,10 +10,11 @@ from registry.adapters.clock import SystemClock
 from registry.adapters.disk import SystemDisk
 from registry.config import Config
 from registry.event_loop.now import now_s
+from registry.runtime.certificates import InstanceTls
 from registry.runtime.connections import ConnectionCounts
 from registry.runtime.links import LinkListener, Mailboxes
-from registry.runtime.server import Server, SharingServer
-from registry.runtime.signals import END
+from registry.runtime.server import Server
+from registry.runtime.signals import END, RELOAD
 from registry.runtime.worker_service import WorkerService
 from registry.shared_state import SharedState
 from registry.storage.upload_homes import ProcessSlot
@@ -30,6 +31,7 @@ class WorkerPlace:
     mailboxes: Mailboxes
     counts: ConnectionCounts
     shared: SharedState
+    tls: InstanceTls
 
 
 def run_worker(config: Config, place: WorkerPlace) -> int:
@@ -41,10 +43,10 @@ def run_worker(config: Config, place: WorkerPlace) -> int:
 async def _serve(config: Config, place: WorkerPlace) -> None:
     clock = SystemClock()
     worker = WorkerService(config, place.slot, place.shared, SystemDisk(config.data), clock, place.mailboxes)
-    server = SharingServer(worker.app, place.counts, place.slot)
+    server = Server(worker.app, place.counts, place.slot, place.tls.clients)
     listener = LinkListener(place.mailboxes.receiving[place.slot.number], clock)
     worker.start(listener)
-    releasing = asyncio.create_task(_release_primary(server, worker))
+    background = [asyncio.create_task(_release_primary(server, worker)), asyncio.create_task(place.tls.watch())]
 
     def end() -> None:
         until_s = place.shared.drain.finishes_until_s
@@ -53,10 +55,13 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
         server.should_exit = True
 
     asyncio.get_running_loop().add_signal_handler(END, end)
+    if place.tls:
+        asyncio.get_running_loop().add_signal_handler(RELOAD, place.tls.reload)
     await server.serve(sockets=[place.public])
     await worker.finish(server.finishes_until, server.drain_s)
     worker.close()
-    releasing.cancel()
+    for task in background:
+        task.cancel()
 
 
 async def _release_primary(server: Server, worker: WorkerService) -> None:

@@ -6,5 +6,6 @@ redis_address  addresses of Redis servers
 environment    variables of the environment that look like settings and are none
 policy         how many replicas of content are required, and at which sites
 trusted_proxies who a request comes from, where it comes through proxies
+tls_files      which files TLS is made of
 policy_reach   which rules of a policy can never apply
 """

@@ -66,7 +66,7 @@ async def transport(kind, network):
     if kind == "simulated":
         yield SimulatedTransport(network, Process("here", 1))
         return
-    opened = HttpTransport()
+    opened = HttpTransport(None)
     yield opened
     await opened.close()
 

@@ -9,6 +9,7 @@ import pytest
 import registry.runtime.relay as relay_module
 from registry.errors import Ending, ProcessUnreachable
 from registry.http.oci.answers import CutOff
+from registry.http.wire.client_certificate import CLIENT_CERTIFICATE
 from registry.http.wire.request import CUT_OFF
 from registry.runtime.links import LinkListener, Mailboxes
 from registry.runtime.relay import MAX_IDLE_LINKS, Relay, RelayServer
@@ -143,6 +144,15 @@ async def test_bodies_of_any_size_pass_both_ways_on_one_link(mailboxes, size, pi
         scope, sent = process.seen[0], client.scope
         for name in ("method", "scheme", "path", "raw_path", "query_string", "headers", "client"):
             assert scope[name] == sent[name] if name != "headers" else [*map(tuple, scope[name])] == sent[name]
+
+
+@pytest.mark.parametrize("subject", [None, "", "CN=ci"])
+async def test_the_certificate_of_a_client_goes_along_with_its_request(mailboxes, subject):
+    async with serving(mailboxes, echo) as (process, relay):
+        client = Client()
+        client.scope |= {} if subject is None else {CLIENT_CERTIFICATE: subject}
+        await relayed(relay, client)
+        assert process.seen[0].get(CLIENT_CERTIFICATE) == subject
 
 
 async def test_as_many_requests_as_come_are_relayed_at_once_and_few_links_are_kept(mailboxes):

@@ -5,6 +5,7 @@ starter     starts them from a process that has imported the server
 client      HTTP requests with full control over headers and framing
 link        a stretch of network that can be slow or cut
 wide_area   a line between two networks, slow and lossy
+tls         certificates, by authorities of the tests' own
 nginx       Debian's nginx in front of instances
 kustomize   reading the files for Kubernetes
 histories   what documents went through, drawn by Hypothesis

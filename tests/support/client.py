@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import json
+import ssl
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -31,8 +32,14 @@ def sha256(content: bytes) -> str:
 class Client:
     """One connection for each request, as docker and skopeo do it, unless `kept`."""
 
-    def __init__(self, host: str, port: int, timeout_s: float = 60.0) -> None:
-        self.host, self.port, self.timeout_s = host, port, timeout_s
+    def __init__(self, host: str, port: int, timeout_s: float = 60.0, context: ssl.SSLContext | None = None) -> None:
+        """`context` is that of TLS, if the server speaks it."""
+        self.host, self.port, self.timeout_s, self.context = host, port, timeout_s, context
+
+    def connect(self) -> http.client.HTTPConnection:
+        if self.context is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=self.timeout_s)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=self.timeout_s, context=self.context)
 
     def request(
         self,
@@ -42,7 +49,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """A body that is no bytes is sent chunked."""
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=self.timeout_s)
+        connection = self.connect()
         try:
             chunked = body is not None and not isinstance(body, bytes)
             given = dict(headers or {})

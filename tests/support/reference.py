@@ -36,6 +36,7 @@ from registry.http.oci.paths import Path as ApiPath
 from registry.http.oci.routes import HANDLERS, SUMMARIES
 from registry.http.wire.process_relay import NoOtherProcess
 from registry.instance import Instance
+from registry.runtime.certificates import CertificateExpiry, InstanceTls
 from registry.storage.backup_note import BackupNote
 from registry.telemetry.events import LogEvent
 
@@ -210,8 +211,9 @@ def metrics() -> str:
 async def scraped() -> list[Metric]:
     """All families of an instance that knows no others, with everything done that is shown once it was done."""
     with tempfile.TemporaryDirectory() as directory:
-        config, transport = Config(data=Path(directory)), HttpTransport()
+        config, transport = Config(data=Path(directory)), HttpTransport(None)
         instance = Instance(config, SystemClock(), SystemDisk(config.data), SilentBus(), transport)
+        instance.metrics.register(CertificateExpiry(InstanceTls(None, None)))
         await instance.start()
         try:
             done = MaintenanceTimes(0, 0, 0, BackupNote(0, 0, 0, 0, ""))

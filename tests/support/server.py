@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -109,15 +110,17 @@ class Server:
         namespace: str | None = None,
         constants: Mapping[str, float] | None = None,
         prepare: str | None = None,
+        context: ssl.SSLContext | None = None,
         **settings: str,
     ) -> None:
         """`constants` changes some in the process, by their dotted names; `prepare` ("module:function") names what the
-        process calls before it serves."""
+        process calls before it serves; `context` is that of clients, where the settings say that it has TLS."""
         self.data = data
         self.port = port or free_port()
         self.host = host
         self.address = f"{host}:{self.port}"
-        self.url = f"http://{self.address}"
+        self.context = context
+        self.url = f"{'https' if context else 'http'}://{self.address}"
         self.log = data.parent / f"{data.name}.log"
         self._namespace = namespace
         self._constants = constants
@@ -133,6 +136,8 @@ class Server:
             self.environment["CONCORD_REDIS"] = ",".join(redis)
         if peers:
             self.environment["CONCORD_PEER"] = ",".join(peers)
+        if not host.startswith("127."):
+            self.environment["CONCORD_INSECURE"] = "true"  # hosts of tests are on a network of their own
         self.environment["CONCORD_LOG_FORMAT"] = "json"  # for `logged`
         self.environment |= {f"CONCORD_{name.upper()}": value for name, value in settings.items()}
         self.process: subprocess.Popen[bytes] | Started | None = None
@@ -164,7 +169,7 @@ class Server:
 
     @property
     def client(self) -> Client:
-        return Client(self.host.strip("[]"), self.port)
+        return Client(self.host.strip("[]"), self.port, context=self.context)
 
     def kill(self) -> None:
         """End it as a power cut would, but for the disk."""

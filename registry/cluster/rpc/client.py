@@ -27,6 +27,7 @@ from registry.cluster.rpc.messages import (
     SessionResponse,
 )
 from registry.cluster.rpc.sessions import (
+    CERTIFICATE_REFUSED,
     KEY_REFUSED,
     NONCE_SIZE,
     REFUSED,
@@ -244,6 +245,8 @@ class PeerClient:
             if response.status == 403 and response.headers.get(REFUSED.lower()) == KEY_REFUSED:
                 self.acceptance.refused(url)
                 raise PeerRefused(f"{url} is not of this cluster: it refuses this instance's cluster key")
+            if response.status == 403 and response.headers.get(REFUSED.lower()) == CERTIFICATE_REFUSED:
+                raise PeerRefused(f"{url} expects a certificate (--peer-tls-certificate), and this instance has none")
             if response.status != 200 or not is_mac(mac, sign_opened(self._keys[0], nonce, raw)):
                 raise PeerRefused(f"{url} is not of this cluster (it answered {response.status})")
         try:

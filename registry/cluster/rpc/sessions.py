@@ -32,6 +32,7 @@ STREAMED = "streamed"
 REFUSED = "Concord-Refused"
 """The header of an answer that says why no session was opened, with its only value:"""
 KEY_REFUSED = "cluster-key"
+CERTIFICATE_REFUSED = "certificate"
 
 
 class Session(NamedTuple):

@@ -28,12 +28,12 @@ from registry.http.access.presented import (
     Presented,
     Unusable,
     authorization_of,
-    certificate_of,
     read_presented,
 )
 from registry.http.access.rules import Demand, Rule, internal_rule_of, rule_of
 from registry.http.admin.paths import ACCESS
 from registry.http.oci.paths import PREFIX, Path
+from registry.http.wire.client_certificate import client_subject
 from registry.ports import Clock
 from registry.settings.trusted_proxies import client_network
 
@@ -141,7 +141,7 @@ class Gate:
         if self._is_open(rule, scope, is_internal):
             return
         headers = scope["headers"]
-        authorization, certificate = authorization_of(headers), certificate_of(scope)
+        authorization, certificate = authorization_of(headers), client_subject(scope) or ""
         key = authorization or certificate, _place_of(rule)
         is_cacheable = authorization is not None and rule.demand in _CACHED
         decision = self._cached(key, revision) if is_cacheable else None

@@ -3,12 +3,7 @@ client certificate of its connection."""
 
 from base64 import b64decode
 from collections.abc import Collection
-from typing import Any, NamedTuple
-
-from starlette.types import Scope
-
-CERTIFICATE = "concord.client_certificate"
-"""The subject of the verified client certificate, in the scope of a request."""
+from typing import NamedTuple
 
 
 class Basic(NamedTuple):
@@ -52,12 +47,6 @@ def authorization_of(headers: Collection[tuple[bytes, bytes]]) -> bytes | None:
                 return None
             found = value
     return found
-
-
-def certificate_of(scope: Scope) -> str:
-    """Return the subject of the client certificate; empty where there is none."""
-    subject: Any = scope.get(CERTIFICATE, "")
-    return str(subject)
 
 
 def read_presented(authorization: bytes | None, certificate: str) -> Presented:

@@ -28,9 +28,10 @@ from registry.errors import Unsupported
 from registry.http.access.admission import PERMISSIONS, Admission, Permissions
 from registry.http.access.challenges import SERVICE
 from registry.http.access.gate import Gate, Rejected
-from registry.http.access.presented import Basic, Bearer, authorization_of, certificate_of, read_presented
+from registry.http.access.presented import Basic, Bearer, authorization_of, read_presented
 from registry.http.access.rules import WITHOUT_REPOSITORY
 from registry.http.oci.answers import JsonResponse
+from registry.http.wire.client_certificate import client_subject
 from registry.http.wire.request import small_body
 from registry.oci.names import MAX_REPOSITORY_LENGTH
 from registry.units import KIB
@@ -70,7 +71,8 @@ class TokenEndpoint:
     async def _admission(self, request: Request, fields: Fields) -> tuple[Admission, bool]:
         """Return who asks, and whether for a refresh token too. Raises Rejected, and as `answer` does."""
         if request.method != "POST":
-            presented = read_presented(authorization_of(request.scope["headers"]), certificate_of(request.scope))
+            scope = request.scope
+            presented = read_presented(authorization_of(scope["headers"]), client_subject(scope) or "")
             if isinstance(presented, Bearer):
                 raise Rejected("a token gets no other token: expected a name and a password")
             admission = await self._gate.authenticate(presented, request.scope)

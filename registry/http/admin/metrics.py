@@ -35,7 +35,7 @@ INITIAL_VALUES: dict[str, dict[str, int]] = {
     ),
     "anti_entropy_rounds": dict.fromkeys(("done", "failed", "forked"), 0),
     "pushes_refused": dict.fromkeys(REASONS, 0),
-    "refused": dict.fromkeys(("malformed", "replayed", "unauthentic"), 0),
+    "refused": dict.fromkeys(("malformed", "no certificate", "replayed", "unauthentic"), 0),
 }
 """Labels shown with 0 from the start: Prometheus does not see the first increase of a counter that was absent."""
 DELAY = "replication delay: seconds from a change's stamp at its sender, just before its commit, to its commit here"

@@ -44,6 +44,8 @@ class AccessContext:
     members: Members
     transport: PeerTransport
     requests: PeerRequests
+    requires_certificate: bool
+    """True if the other instance must have proved itself by a certificate in the handshake of TLS."""
 
 
 @dataclass(frozen=True, slots=True)

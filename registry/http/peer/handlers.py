@@ -24,6 +24,7 @@ from registry.cluster.membership.members import Member
 from registry.cluster.rpc import messages as m
 from registry.cluster.rpc.client import PREFIX
 from registry.cluster.rpc.sessions import (
+    CERTIFICATE_REFUSED,
     KEY_REFUSED,
     NONCE_SIZE,
     REFUSED,
@@ -44,6 +45,7 @@ from registry.http.oci.uploads import UploadRequest, handle_upload_request
 from registry.http.peer.context import AccessContext, ContentContext, PeerContext
 from registry.http.peer.procedures import PROCEDURES, AuthenticatedRequest, RequestRefused
 from registry.http.peer.relayed_uploads import upload_response
+from registry.http.wire.client_certificate import has_certificate
 from registry.http.wire.request import body_stream, number, small_body
 from registry.oci.names import Digest, parse_digest, parse_repository
 from registry.oci.ranges import ByteRange, parse_single_range
@@ -70,6 +72,8 @@ async def answer(context: PeerContext, request: Request) -> Response:
     Every answer to an authentic request is signed, but for content, which is proved by its digest.
     """
     access, path = context.access, request.scope["path"].removeprefix(PREFIX)
+    if access.requires_certificate and not has_certificate(request.scope):
+        return _refusal(access, RequestRefused(403, "no certificate", {REFUSED: CERTIFICATE_REFUSED}))
     try:
         meant = access.members.get(request.headers.get("concord-for", ""))
         if meant is not None and FORWARDED not in request.headers:

@@ -3,6 +3,8 @@
 protocol    uvicorn's protocol with bounds, and the way into the fast path
 heads       what a parser leaves to check in a request's head
 closing     ending a connection without harm to its last answer
+tls_transport  ending a connection with TLS
+client_certificate  the certificate by which a client has identified itself
 large_body  bodies of pushes, received without a copy
 request     reading requests: bodies in time, headers, numbers
 exchange    one request and its answer, measured as they pass

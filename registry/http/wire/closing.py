@@ -73,7 +73,8 @@ class _Discarding(asyncio.Protocol):
         self._is_silent = True
         self._until_s = loop.time() + LINGER_TIMEOUT_S
         transport.set_protocol(self)
-        transport.write_eof()
+        if transport.can_write_eof():
+            transport.write_eof()
         transport.resume_reading()
         self._timer = loop.call_later(SILENCE_TIMEOUT_S, self._look)
 

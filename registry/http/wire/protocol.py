@@ -30,10 +30,12 @@ import httptools
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from registry.http.wire.client_certificate import CLIENT_CERTIFICATE, read_subject
 from registry.http.wire.closing import LingeringTransport, ending_with_the_connection
 from registry.http.wire.fast_path import DirectAnswer, Headers
 from registry.http.wire.heads import NO_HTTP, NO_TUNNEL, TOO_LARGE, Refusal, refusal_of, without_offer
 from registry.http.wire.large_body import LargeBody
+from registry.http.wire.tls_transport import TlsTransport
 from registry.units import KIB, MIB
 
 MAX_HEAD_BYTES = 64 * KIB
@@ -88,6 +90,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """The body that bypasses the parser."""
     _closes_after_response = False
     """True if the connection ends with the answer to the present request, or to the next one."""
+    client_certificate: str | None = None
+    """The subject of the client's certificate; None without one."""
     _unread_bytes = 0
     _read_timer: asyncio.TimerHandle | None = None
 
@@ -99,7 +103,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Received bytes that the parser has not been given."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if transport.get_extra_info("sslcontext") is not None:
+            transport = TlsTransport(transport)
         super().connection_made(LingeringTransport(transport, self._has_unread))
+        self.client_certificate = read_subject(transport.get_extra_info("ssl_object"))
         self._set_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -244,6 +251,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_message = self._in_head = self._progress = True
         super().on_message_begin()
+        if self.client_certificate is not None:
+            cast(dict[str, Any], self.scope)[CLIENT_CERTIFICATE] = self.client_certificate
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # else it is a trailer
@@ -343,6 +352,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._closes_after_response = True
         if not self._is_idle():
             self.cycle.keep_alive = False
+
+    def end_identity(self) -> None:
+        """Close a connection whose client has identified itself by a certificate, at once or after the answer to the
+        present request: who signed the certificate may not be trusted any more."""
+        if self.client_certificate is not None:
+            if self._is_idle() and not self._in_message:
+                self.transport.close()
+            else:
+                self.close_after_response()
 
     # What comes of it
 

@@ -8,8 +8,8 @@ from registry.config import Config
 from registry.errors import Denied, NothingHere, Unauthorized
 from registry.http.access.admission import permissions_of
 from registry.http.access.gate import MAX_CACHED, UPLOAD_GRACE_S, Gate
-from registry.http.access.presented import CERTIFICATE
 from registry.http.oci.paths import parse_api_path
+from registry.http.wire.client_certificate import CLIENT_CERTIFICATE
 from tests.support.access_view import Facts, FileView
 from tests.support.seams import StillClock
 
@@ -55,7 +55,7 @@ class Setting:
     ):
         scope = {"method": method, "path": path, "headers": list(headers), "scheme": "https"}
         if certificate:
-            scope[CERTIFICATE] = certificate
+            scope[CLIENT_CERTIFICATE] = certificate
         await self.gate.admit(scope, parse_api_path(path), is_internal)
         return permissions_of(scope)
 

@@ -18,7 +18,9 @@ from registry.http.wire.large_body import (
     LargeBody,
 )
 from registry.http.wire.protocol import BoundedProtocol
+from registry.runtime.connections import ConnectionCounts
 from registry.runtime.server import Server
+from registry.storage.upload_homes import PRIMARY_SLOT, ProcessSlot
 
 
 class BodyListener:
@@ -132,7 +134,7 @@ class Counting:
 
 
 def loaded(app):
-    server = Server(app)
+    server = Server(app, ConnectionCounts(1), ProcessSlot(PRIMARY_SLOT, 1), None)
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     return server
