@@ -7,7 +7,6 @@ identity of an authority that was removed meanwhile, so there are none then: TLS
 
 import ssl
 from collections.abc import Callable
-from datetime import UTC
 from typing import NamedTuple
 
 from registry.settings.tls_files import TlsFiles
@@ -104,7 +103,7 @@ def _expiry_s(files: TlsFiles) -> float:
         first = x509.load_pem_x509_certificates(_read(files, "certificate"))[0]
     except ValueError:
         raise _unusable(files, "certificate", "it holds no certificate in PEM") from None
-    return first.not_valid_after_utc.astimezone(UTC).timestamp()
+    return first.not_valid_after_utc.timestamp()
 
 
 def _unusable(files: TlsFiles, kind: str, problem: str) -> UnusableFile:

@@ -14,6 +14,7 @@ from registry.errors import CannotStart
 from registry.http.wire.browsers import is_loopback
 from registry.runtime.certificates import InstanceTls
 from registry.runtime.primary import WAYS_OUT, Sockets, Unsupervised, run_primary
+from registry.runtime.signals import RELOAD
 from registry.runtime.sockets import PREDECESSOR_TIMEOUT_S, listening, locked, raise_file_limit
 from registry.runtime.supervisor import Supervisor
 from registry.settings.environment import unknown_variables
@@ -50,6 +51,8 @@ def serve(config: Config) -> None:
 
 def _run_alone(config: Config, sockets: Sockets, tls: InstanceTls) -> None:
     """Run the instance in one process. An unexpected exception is logged, as with several processes."""
+    if tls:
+        signal.signal(RELOAD, signal.SIG_IGN)  # until the instance has started; the files were just read
     try:
         run_primary(config, sockets, (signal.SIGTERM, signal.SIGINT), Unsupervised(), tls)
     except CannotStart:
@@ -64,8 +67,7 @@ def _warn(config: Config) -> None:
     for variable in unknown_variables(os.environ, Config.model_fields):
         message = "the variable %(variable)s is no setting" + ("; did you mean %(meant)s?" if variable.meant else "")
         log.warning(LogEvent.UNKNOWN_SETTING_IGNORED, message, variable=variable.name, meant=variable.meant)
-    is_private = is_loopback(config.address[0].strip("[]"))
-    if not (is_private or config.tls_files or config.trusted_proxies or config.insecure):
+    if exposes_plain_http(config):
         log.warning(
             LogEvent.PLAIN_HTTP_EXPOSED,
             "plain HTTP is served at %(address)s: set --tls-certificate and --tls-key, --trusted-proxies for what "
@@ -82,6 +84,13 @@ def _warn(config: Config) -> None:
             repositories=pattern,
             reason=reason,
         )
+
+
+def exposes_plain_http(config: Config) -> bool:
+    """Return whether clients on the network are served without TLS, and no setting says that something in front
+    encrypts."""
+    is_private = is_loopback(config.address[0].strip("[]"))
+    return not (is_private or config.tls_files or config.trusted_proxies or config.insecure)
 
 
 def _default_processes(cores: int) -> int:

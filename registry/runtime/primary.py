@@ -23,6 +23,7 @@ from registry.app import http_context
 from registry.cluster.rpc.keys import ClusterKey
 from registry.config import Config
 from registry.errors import CannotStart, StorageFailed
+from registry.event_loop.supervised import run_supervised
 from registry.http.access.fair_turns import AT_ONCE
 from registry.http.app import App
 from registry.http.wire.process_relay import NoOtherProcess
@@ -157,7 +158,7 @@ async def _serve(
     watching = [
         asyncio.create_task(_report_answering(instance, supervisor)),
         asyncio.create_task(_drain_when_decommissioned(instance, drain)),
-        asyncio.create_task(tls.watch()),
+        asyncio.create_task(run_supervised(tls.watch)),
     ]
     await asyncio.gather(*(server.serve(sockets=[listening]) for server, listening in servers))
     if links is not None:

@@ -10,6 +10,7 @@ from registry.adapters.clock import SystemClock
 from registry.adapters.disk import SystemDisk
 from registry.config import Config
 from registry.event_loop.now import now_s
+from registry.event_loop.supervised import run_supervised
 from registry.runtime.certificates import InstanceTls
 from registry.runtime.connections import ConnectionCounts
 from registry.runtime.links import LinkListener, Mailboxes
@@ -46,7 +47,10 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
     server = Server(worker.app, place.counts, place.slot, place.tls.clients)
     listener = LinkListener(place.mailboxes.receiving[place.slot.number], clock)
     worker.start(listener)
-    background = [asyncio.create_task(_release_primary(server, worker)), asyncio.create_task(place.tls.watch())]
+    background = [
+        asyncio.create_task(_release_primary(server, worker)),
+        asyncio.create_task(run_supervised(place.tls.watch)),
+    ]
 
     def end() -> None:
         until_s = place.shared.drain.finishes_until_s

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from registry import __version__
+from registry.cli.serve import exposes_plain_http
 from registry.config import Config, load_config
 from registry.runtime.drain import EXIT_TIMEOUT_S
 from tests.support.kustomize import build, containers
@@ -197,6 +198,7 @@ def test_an_instance_takes_the_settings_and_advertises_its_own_name_and_the_inte
     assert config.address[1] == ports["registry"] and config.internal_address[1] == ports["internal"]
     assert config.advertise == f"http://concord-1.{spec['serviceName']}.concord.svc:{ports['internal']}"
     assert config.instance_name == "concord-1"
+    assert not exposes_plain_http(config), "TLS ends at the ingress"
     assert given["CONCORD_URL"].endswith(f":{ports['internal']}")
     names = {labels.get("statefulset.kubernetes.io/pod-name") for labels, _ in pods(objects)}
     for url in config.redis:

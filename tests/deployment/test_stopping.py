@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from registry import __version__
+from registry.cli.serve import exposes_plain_http
 from registry.config import Config, load_config
 from registry.runtime.drain import EXIT_TIMEOUT_S
 
@@ -30,7 +31,9 @@ def test_the_compose_example_gives_time_to_drain_and_takes_its_settings(compose,
     for name, value in compose["environment"].items():
         monkeypatch.setenv(name, value)
     assert {name.removeprefix("CONCORD_").lower() for name in compose["environment"]} <= Config.model_fields.keys()
-    drain_s = load_config({}, None).drain_s
+    config = load_config({"listen": "0.0.0.0:5000"}, None)  # as the image
+    assert not exposes_plain_http(config), "TLS ends in front"
+    drain_s = config.drain_s
     assert drain_s == Config.model_fields["drain_s"].default
     assert drain_s + EXIT_TIMEOUT_S < int(compose["stop_grace_period"].removesuffix("s"))
     assert compose["image"] == f"concord-registry:{__version__}"
