@@ -80,6 +80,11 @@ class Config(BaseSettings):
         description="Secrets that join a cluster, 16 characters or more each: the first signs, all verify. Separate "
         "keys by commas in the environment; in a file, a list holds each key whole.",
     )
+    admin_password_file: str = Field(
+        "",
+        description="File with the password of the account `admin`, which an instance makes at its first start as an "
+        "administrator. The account ends for good once there is another administrator.",
+    )
     sparse: bool = Field(False, description="Accept manifests whose blobs or child manifests are missing.")
     holder_wait_s: float = Field(20.0, ge=0, le=50, description="Seconds that a GET waits for a holder of the content.")
     copies: str = Field(

@@ -3,12 +3,17 @@ parts that they use."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from prometheus_client.registry import CollectorRegistry
 
 from crdt.change import Change
+from registry.access.changes import create_bootstrap
+from registry.access.facts import OPERATOR
+from registry.access.passwords import hash_password
 from registry.audit.log import AuditLog
 from registry.capabilities import OWN, Abilities
+from registry.catalog.access import change_access
 from registry.catalog.catalog import Catalog
 from registry.catalog.change_sink import CommitObserver
 from registry.catalog.compactor import Compactor
@@ -39,6 +44,7 @@ from registry.units import DAY_S, GIB, MIB
 
 log = EventLog("concord.instance")
 
+BOOTSTRAP_NAME = "admin"
 MAINTENANCE_INTERVAL_S = 30.0
 SWEEP_INTERVAL_S = DAY_S
 """Only a kill leaves files behind, and every start sweeps anyway."""
@@ -123,6 +129,16 @@ class Instance:
         self.compactor.request_all_due()
         self.cluster.start()
         self._maintenance = asyncio.create_task(self._maintain())
+
+    async def make_first_administrator(self, password: str) -> None:
+        """Make the bootstrap account, if there is no fact of access control yet. Its id is the same at every instance,
+        so that those of a cluster that all start for the first time make one."""
+        if self.catalog.access.revision:
+            return
+        hashed = await asyncio.get_running_loop().run_in_executor(None, hash_password, password)
+        plan = partial(create_bootstrap, name=BOOTSTRAP_NAME, password_hash=hashed)
+        catalog = self.catalog
+        await catalog.database.write(lambda tx: change_access(tx, catalog.documents, self.clock, OPERATOR, plan))
 
     async def close(self) -> None:
         """Stop the tasks, and finish the writes that are under way."""

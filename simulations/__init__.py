@@ -54,6 +54,7 @@ Other runs:
     planted/          bugs put in from outside, which the checkers must find
     replica           a replica in memory, of crdt/ alone
     documents         runs of replicas alone, thousands of them
+    access_oracle     a second evaluator of access control, to compare the registry's with
     scaled_instance   one instance of many, over a catalog in memory
     scale             hundreds of instances and a million tags, without clients and content
     shared_catalog    catalogs in memory that share equal states, for `scale`

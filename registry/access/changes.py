@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from crdt.clock import COUNTER_BITS
+from crdt.fact import MAX_TEXT_BYTES
 from registry.access.facts import (
     ANYONE,
     BOOTSTRAP,
@@ -36,6 +37,9 @@ from registry.access.facts import (
     is_account_name,
     is_group_name,
     is_secret,
+    kind_of,
+    read_statement,
+    text_of,
 )
 from registry.access.patterns import EVERYTHING, is_pattern, normalized
 from registry.access.policy import Account, Policy
@@ -79,10 +83,17 @@ class Draft:
         return self._author.draw(ACCOUNT_BYTES).hex()
 
     def say(self, body: Body) -> str:
-        """Add a fact, which has seen all before it. Return its id."""
+        """Add a fact, which has seen all before it. Return its id. Raises Unsupported for a fact that could not be
+        read: all instances would stop serving at it."""
         id = self._author.draw(FACT_BYTES).hex()
         origin = Origin(id, self._author.by, self._after, self._author.time, self._author.writer)
-        self.said.append(Statement(origin, body))
+        statement = Statement(origin, body)
+        text = text_of(statement)
+        if read_statement(text) != statement or len(text.encode()) > MAX_TEXT_BYTES:
+            raise _refused(
+                f"{kind_of(body).removeprefix('!')}: a field is too long, or holds what it cannot", "invalid"
+            )
+        self.said.append(statement)
         self._after = (id,)
         return id
 

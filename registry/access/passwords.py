@@ -7,6 +7,8 @@ One hash takes some 60 ms of one core on purpose. So it is computed in a thread,
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 
+MIN_PASSWORD_CHARACTERS = 8
+"""For new passwords. Those that are there are verified whatever their length."""
 MAX_CHARACTERS = 1024
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, hash_len=32, salt_len=16)
 

@@ -19,7 +19,6 @@ from registry.access.facts import (
     Granted,
     Joined,
     Statement,
-    Withdrawn,
     account_subject,
     group_subject,
 )
@@ -76,14 +75,7 @@ class Policy:
         self.accounts = _accounts(court, given)
         """Accounts that are not removed, by id."""
         self._by_name = {account.name: account for account in self.accounts.values()}
-        withdrawn = {
-            one.body.target for one in history.order
-            if isinstance(one.body, Withdrawn) and one.origin.id in court.judgement.removed
-        }  # fmt: skip
-        alive = [
-            one for one in given
-            if one.origin.id not in withdrawn and not court.is_killed(one, court.killers_of(one))
-        ]  # fmt: skip
+        alive = [one for one in given if not _is_ended(court, one)]
         self.bindings = [one for one in alive if isinstance(one.body, Bound) and one.body.account in self.accounts]
         self.groups = _groups(alive, self.accounts)
         """The groups of each account."""
@@ -92,6 +84,9 @@ class Policy:
         passwords = _passwords(court, given)
         self.credentials = _credentials(alive, passwords, self.accounts)
         """The credentials that are in force or expired, by account."""
+        counting = court.judgement.given | court.judgement.removed
+        self.void = frozenset(history.by_id) - counting
+        """The ids of facts that do not count."""
         self.findings = _findings(court, passwords, self.accounts)
 
     def account_of(self, name: str) -> str | None:
@@ -179,6 +174,13 @@ def _is_expired(way: Way, now_ms: int) -> bool:
 def _later(one: int | None, other: int | None) -> int | None:
     """Return the later of two expiries. None never comes."""
     return None if one is None or other is None else max(one, other)
+
+
+def _is_ended(court: Court, statement: Statement) -> bool:
+    """Return whether a removal ends what a statement gives: a withdrawal of it, or one that its author had not seen."""
+    if isinstance(statement.body, CredentialMade | Bound):
+        return statement.origin.id in court.withdrawn
+    return court.is_killed(statement, court.killers_of(statement))
 
 
 def _age(statement: Statement) -> tuple[int, str]:

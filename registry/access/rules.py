@@ -133,6 +133,16 @@ class Court:
                 return Judgement(self._given(self.history.order, possible), possible)
             possible = after
 
+    @cached_property
+    def withdrawn(self) -> frozenset[str]:
+        """The ids of facts that are withdrawn."""
+        removed = self.judgement.removed
+        return frozenset(
+            one.body.target
+            for one in self.history.order
+            if isinstance(one.body, Withdrawn) and one.origin.id in removed
+        )
+
     def is_killed(self, statement: Statement, killers: Iterable[Statement]) -> bool:
         """Return whether one of some removals counts that the author of the statement had not seen."""
         removed = self.judgement.removed

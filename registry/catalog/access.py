@@ -18,7 +18,7 @@ from registry.access.changes import Author, Draft
 from registry.access.facts import DOCUMENT, KINDS, Statement, fact_of, read_statement
 from registry.access.policy import Policy
 from registry.access.rights import Caller, Credential, Right
-from registry.catalog.database import Database, Reads, Transaction
+from registry.catalog.database import Reads, Transaction
 from registry.catalog.documents import Documents
 from registry.ports import Clock
 
@@ -131,13 +131,6 @@ def mark_restored(execute: Callable[[str], object]) -> None:
     )
 
 
-async def unmark_restored(database: Database) -> bool:
-    """Let credentials count again. Return whether they did not."""
-
-    def operation(tx: Transaction) -> bool:
-        tx.execute("DELETE FROM meta WHERE key = ?", (RESTORED,))
-        return tx.changes() > 0
-
-    if database.row("SELECT 1 FROM meta WHERE key = ?", (RESTORED,)) is None:
-        return False
-    return await database.write(operation)
+def drop_restored_mark(tx: Transaction) -> None:
+    """Let the credentials of a restored catalog count again."""
+    tx.execute("DELETE FROM meta WHERE key = ?", (RESTORED,))

@@ -8,15 +8,13 @@ from pathlib import Path
 from registry.access import changes
 from registry.access.changes import Draft
 from registry.access.facts import OPERATOR, USER
-from registry.access.passwords import hash_password
+from registry.access.passwords import MIN_PASSWORD_CHARACTERS, hash_password
 from registry.adapters.clock import SystemClock
 from registry.adapters.disk import SystemDisk
-from registry.catalog.access import change_access, unmark_restored
+from registry.catalog.access import change_access, drop_restored_mark
 from registry.catalog.catalog import Catalog
 from registry.catalog.change_sink import Unpublished
 from registry.errors import CannotStart, OciError
-
-MIN_PASSWORD_CHARACTERS = 8
 
 
 def create_administrator(data: Path, name: str, password: str) -> str:
@@ -59,7 +57,7 @@ async def _commit(data: Path, plan: Callable[[Draft], str], recovers: bool) -> s
             lambda tx: change_access(tx, catalog.documents, clock, OPERATOR, plan)
         )
         if recovers:
-            await unmark_restored(catalog.database)
+            await catalog.database.write(drop_restored_mark)
     finally:
         await catalog.stop()
     return account

@@ -24,6 +24,7 @@ import apsw
 import msgspec
 
 from registry.catalog import schema
+from registry.catalog.access import mark_restored
 from registry.catalog.catalog import PATH
 from registry.cli.catalog_file import READ_ONLY, instance_of
 from registry.cli.target import PART, Target, open_plain
@@ -187,6 +188,7 @@ def _rename(catalog: Path, entropy: Callable[[int], bytes]) -> None:
     with connection:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'instance'", (entropy(16).hex(),))
         connection.execute("UPDATE meta SET value = ? WHERE key = 'secret'", (entropy(32),))
+        mark_restored(connection.execute)
         connection.execute("DELETE FROM meta WHERE key = ?", (SERIES,))  # the new directory has no mark yet
         for table in ("uploads", "ended_uploads", "sync_points"):
             connection.execute(f"DELETE FROM {table}")

@@ -2,7 +2,7 @@
 
 Everything is verified before anything is imported, and exactly the verified bytes are imported: each file is read once,
 into a copy (see `bundle_staging`). The facts of a bundle merge with those of the catalog as if they had come from
-another instance. But a bundle brings repositories alone: it changes nothing about the cluster and its members.
+another instance. But a bundle brings repositories alone: it changes nothing about the cluster, its members, and rights.
 Documents of kinds that this version does not know are kept and passed on, as everywhere, and mean nothing to it.
 """
 
@@ -19,6 +19,7 @@ from blake3 import blake3
 from crdt.delta import decode_delta
 from crdt.errors import CrdtError
 from crdt.gate import admit
+from registry.access import facts as access
 from registry.adapters.clock import SystemClock
 from registry.adapters.disk import SystemDisk
 from registry.catalog import membership, queries
@@ -93,7 +94,7 @@ def _listed(source: Path, files: Directory, keys: list[ClusterKey]) -> Bundle:
 
 def _check_name(source: Path, name: str) -> None:
     """Raises CannotStart for a document that no bundle may bring."""
-    if name.startswith(membership.KIND):
+    if name.startswith(membership.KIND) or name.partition("/")[0] == access.DOCUMENT:
         raise CannotStart(
             f"the bundle {source} has the document {name[:100]!r}, which belongs to the cluster and cannot be imported"
         )

@@ -68,6 +68,7 @@ def _lines(answer: dict[str, Any], before: Seen | None, now_s: float) -> Iterato
     if answer.get("capabilities"):
         yield f"capabilities {escape(', '.join(answer['capabilities']))}"
     yield from status_text.lines(answer)
+    yield from status_text.access_control(answer)
     key = answer["cluster_key"]
     if key["refused_by"]:
         accepted = f"{key['accepted_by']} other instances accept it" if key["accepted_by"] else "no instance accepts it"

@@ -69,6 +69,23 @@ def _last(last: dict[str, Any], now_ms: int) -> str:
     return ", ".join(parts)
 
 
+def access_control(answer: dict[str, Any]) -> Iterator[str]:
+    """Describe access control, where there is any: whether it is enforced, and which members know something else."""
+    state = answer.get("access")
+    if not state or not state["revision"]:
+        return
+    enforced = "enforced" if state["enforced"] else "[bold]not enforced[/bold]"
+    yield f"access control {enforced}, revision {state['revision']}"
+    if state["restored"]:
+        yield "[bold red]no credential counts[/]: restored from a backup, and no member met since"
+    others = [named(one) for one in answer["members"] if one.get("access_revision") != state["revision"]]
+    if others:
+        yield f"another revision of access control at {', '.join(others)}"
+    unable = [named(one) for one in answer["members"] if "access" not in one.get("capabilities", [])]
+    if unable:
+        yield f"[bold red]access control is not enforced[/] by {', '.join(unable)}: upgrade"
+
+
 def members(listed: list[dict[str, Any]], now_ms: int, capabilities: list[str]) -> RenderableType:
     """The other instances as a table. `capabilities` are those of the instance that was asked."""
     if not listed:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 import apsw
@@ -14,6 +15,7 @@ from prometheus_client import ProcessCollector
 
 from crdt.frame import refusal
 from registry import __version__
+from registry.access.passwords import MIN_PASSWORD_CHARACTERS
 from registry.adapters.clock import SystemClock
 from registry.adapters.disk import SystemDisk
 from registry.adapters.hashing_threads import hashing_threads
@@ -130,6 +132,8 @@ async def _serve(
             config, SystemClock(), SystemDisk(config.data), _bus(config), transport, in_place, shared=shared
         )
         await instance.start()
+        if config.admin_password_file:
+            await instance.make_first_administrator(_password(Path(config.admin_password_file)))
     except (apsw.NotADBError, apsw.CorruptError) as error:
         raise CannotStart(f"the catalog in {config.data} is damaged ({error}); {WAYS_OUT}", "catalog-corrupt") from None
     except (apsw.Error, OSError, StorageFailed) as error:
@@ -168,6 +172,17 @@ async def _serve(
     await instance.close()
     await transport.close()
     log.info(LogEvent.INSTANCE_STOPPED, "ended")
+
+
+def _password(file: Path) -> str:
+    """Return the first line of a file. Raises CannotStart."""
+    try:
+        password = file.read_text().partition("\n")[0].rstrip("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CannotStart(f"the password of admin_password_file cannot be read: {error}") from None
+    if len(password) < MIN_PASSWORD_CHARACTERS:
+        raise CannotStart(f"the password in {file} is too short: expected {MIN_PASSWORD_CHARACTERS} characters or more")
+    return password
 
 
 async def _report_answering(instance: Instance, supervisor: SupervisorLink) -> None:

@@ -9,6 +9,7 @@ from blake3 import blake3
 
 from crdt.delta import encode_delta
 from registry.cli import bundle_import
+from registry.cli.access_offline import create_administrator
 from registry.cli.bundle import mac_of
 from registry.cli.bundle_export import export_bundle
 from registry.cli.bundle_import import import_bundle
@@ -131,6 +132,9 @@ HOSTILE = [
     "cluster/members",
     "cluster/",
     "cluster/another",
+    "access",
+    "access/",
+    "access/x",
     "repository/",
     "repository/UPPER",
     "repository/../escape",
@@ -144,6 +148,17 @@ HOSTILE = [
     "accounts/a\x00b",
     "accounts/" + "x" * 256,
 ]
+
+
+def test_a_bundle_carries_no_facts_of_access_control(tmp_path, unsigned):
+    """Neither does it take any out of a data directory that has some."""
+    data = tmp_path / "data"
+    create_administrator(data, "root", "a password of root")
+    with pytest.raises(CannotStart, match="no repository is matched"):
+        export_bundle(data, tmp_path / "none", ["*"], [])
+    done = export_bundle(data, tmp_path / "bundle", [], [])
+    assert done.repositories == 0 and json.loads((tmp_path / "bundle/bundle.json").read_text())["documents"] == []
+    assert not any(b"!account" in file.read_bytes() for file in (tmp_path / "bundle").rglob("*") if file.is_file())
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))

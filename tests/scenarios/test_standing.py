@@ -56,14 +56,14 @@ def test_instances_are_shown_by_their_names(trio):
 
 def test_versions_and_capabilities_of_all_are_shown(trio):
     first = trio[0].status()
-    assert first["capabilities"] == ["critical-facts", "frame-fields"]
+    assert first["capabilities"] == ["access", "critical-facts", "frame-fields"]
     assert {(one["version"], *one["capabilities"]) for one in first["members"]} == {
         (first["version"], *first["capabilities"])
     }
     shown = concord("status", trio[0].url).stdout
-    assert "capabilities critical-facts, frame-fields" in shown
+    assert "capabilities access, critical-facts, frame-fields" in shown
     about = [dict(labels) for (name, labels) in samples(trio[0]) if name == "concord_member_info"]
-    assert {one["capabilities"] for one in about} == {"critical-facts frame-fields"}
+    assert {one["capabilities"] for one in about} == {"access critical-facts frame-fields"}
 
 
 def test_facts_and_replication_name_instances(trio):

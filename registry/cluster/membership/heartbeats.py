@@ -70,6 +70,7 @@ class OwnHeartbeat:
             now_ms=self._clock.now_ms(),
             disk=(self._space.free_bytes, self._space.total_bytes),
             capabilities=list(self._abilities.capabilities),
+            access=self._catalog.access.digest,
         )
 
 

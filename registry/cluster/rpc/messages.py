@@ -59,6 +59,8 @@ class Heartbeat(msgspec.Struct, omit_defaults=True):
     disk: tuple[Count, Count] = (0, 0)
     """Free and total bytes of its data directory's file system, a short while ago."""
     capabilities: Capabilities = []
+    access: Text = ""
+    """The state digest of its facts of access control, in hex; empty without any."""
 
 
 class CommitAcknowledgement(msgspec.Struct):

@@ -15,7 +15,7 @@ from registry.access import changes
 from registry.access.changes import Draft
 from registry.access.facts import ROBOT, USER
 from registry.access.keys import RANDOM_SIZE, new_key
-from registry.access.passwords import MAX_CHARACTERS, hash_password
+from registry.access.passwords import MAX_CHARACTERS, MIN_PASSWORD_CHARACTERS, hash_password
 from registry.capabilities import ACCESS
 from registry.catalog.access import Changed, change_access
 from registry.errors import Unsupported
@@ -34,8 +34,6 @@ from registry.http.admin.actions import Action, Outcome
 from registry.http.admin.context import AccessControlContext, AdminContext
 
 T = TypeVar("T")
-
-MIN_PASSWORD_CHARACTERS = 8
 
 
 class CreateRequest(msgspec.Struct, forbid_unknown_fields=True):

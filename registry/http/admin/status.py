@@ -19,7 +19,14 @@ from registry.cluster.transfer.scrubber import Scrubber
 from registry.errors import NameUnknown, Unsupported
 from registry.http.admin.actions import Outcome
 from registry.http.admin.context import AdminContext, CatalogContext, MembersContext
-from registry.http.admin.status_fields import addresses, instance_state, maintenance_times, member_state, policy
+from registry.http.admin.status_fields import (
+    access_state,
+    addresses,
+    instance_state,
+    maintenance_times,
+    member_state,
+    policy,
+)
 from registry.http.oci.answers import JsonResponse
 from registry.http.wire.request import small_body
 from registry.oci.names import Repository, Tag, parse_repository
@@ -71,6 +78,7 @@ async def status(admin: AdminContext, request: Request) -> Response:
             "capabilities": process.abilities.capabilities,
             "ready": process.readiness.ready,
             "root": catalog.replica.root().hex(),
+            "access": access_state(admin.access),
             "digest_matches_last_shutdown": catalog.catalog.digest_matches_last_shutdown,
             "commit": catalog.replica.commit_number(),
             **counts,

@@ -4,7 +4,13 @@ from typing import Any, NamedTuple
 
 from registry.cluster.membership.members import Member
 from registry.event_loop.now import now_s
-from registry.http.admin.context import LeavingContext, MembersContext, PlacementContext, ProcessContext
+from registry.http.admin.context import (
+    AccessControlContext,
+    LeavingContext,
+    MembersContext,
+    PlacementContext,
+    ProcessContext,
+)
 from registry.storage.backup_note import BackupNote, read_note
 from registry.storage.space import DiskSpace
 from registry.units import to_ms
@@ -19,6 +25,12 @@ def instance_state(context: ProcessContext) -> dict[str, Any]:
         "pushes_refused": dict(context.refusals.counts),
         "process_deaths": dict(context.deaths()),
     }
+
+
+def access_state(context: AccessControlContext) -> dict[str, Any]:
+    """Return the state of access control: its revision is the state digest of its facts."""
+    access = context.access
+    return {"enforced": access.is_enforced, "revision": access.digest, "restored": access.is_restored}
 
 
 class MaintenanceTimes(NamedTuple):
@@ -85,6 +97,7 @@ def member_state(context: MembersContext, member: Member) -> dict[str, Any]:
         "name": member.beat.name,
         "last_seen_ms": last_seen_ms(context, member),
         "policy_matches": context.watch.policy_matches(member),
+        "access_revision": member.beat.access,
         "clock_offset_s": round(offset_s, 3) if offset_s is not None else None,
         "disk": {"free_bytes": free_bytes, "total_bytes": total_bytes} if total_bytes else None,
     }
