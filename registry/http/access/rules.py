@@ -9,7 +9,7 @@ from typing import NamedTuple
 from registry.access.rights import EVERYTHING, Right
 from registry.access.scopes import ADMINISTRATION, CATALOG, REPOSITORY
 from registry.cluster.rpc.client import PREFIX as PEERS
-from registry.http.admin.paths import TAG_LOCATIONS
+from registry.http.admin.paths import ACCESS, TAG_LOCATIONS
 from registry.http.oci.paths import Path
 
 
@@ -104,4 +104,6 @@ def internal_rule_of(method: str, path: str) -> Rule:
     if path.startswith(TAG_LOCATIONS) and method == "GET":
         name = path.removeprefix(TAG_LOCATIONS).rpartition("/")[0]
         return Rule(Demand.RIGHT, REPOSITORY + name, name, Right.ADMIN)
+    if path.startswith(ACCESS) and method == "POST":
+        return _ACT
     return INTERNAL.get((method, path), _NO_ROUTE)

@@ -3,7 +3,7 @@
 status         health, readiness, status, state digest, conflicts, scrubs
 status_fields  names, room, policy and clocks, as the status shows them
 tag_locations  where a tag's fact and content are
-paths          paths that hold a name
+paths          paths that begin alike
 context        the collaborators of the handlers
 actions        who may ask for an administrative action, and a log line for each
 collection     garbage collection on demand

@@ -5,7 +5,7 @@ import pytest
 from registry.access.rights import EVERYTHING, Right
 from registry.cluster.rpc.client import PREFIX as PEERS
 from registry.http.access.rules import INTERNAL, RIGHTS, WITHOUT_REPOSITORY, Demand, internal_rule_of, rule_of
-from registry.http.admin.paths import TAG_LOCATIONS
+from registry.http.admin.paths import ACCESS, TAG_LOCATIONS
 from registry.http.app import ADMIN_ACTIONS
 from registry.http.app import INTERNAL as INTERNAL_ROUTES
 from registry.http.oci.paths import TEMPLATES, Path, parse_api_path
@@ -29,7 +29,8 @@ def test_the_rules_of_the_api_are_those_of_its_resources():
 
 
 def test_every_other_route_has_a_rule():
-    assert INTERNAL_ROUTES.keys() | ADMIN_ACTIONS.keys() == INTERNAL.keys()
+    routes = INTERNAL_ROUTES.keys() | ADMIN_ACTIONS.keys()
+    assert {(method, path) for method, path in routes if not path.startswith(ACCESS)} == INTERNAL.keys()
     for method, path in ADMIN_ACTIONS:
         rule = internal_rule_of(method, path)
         assert (rule.demand, rule.repository, rule.right) == (Demand.SIGNED, EVERYTHING, Right.ADMIN)
@@ -39,6 +40,11 @@ def test_what_is_no_route_has_no_rule():
     for method, path in [("GET", "/"), ("GET", "/_concord"), ("PUT", "/_concord/status"), ("GET", "/_concord/new")]:
         assert internal_rule_of(method, path).demand is Demand.NO_ROUTE
     assert rule_of("GET", Path("new resource", "app", "")).demand is Demand.NO_ROUTE
+
+
+def test_what_changes_rights_needs_an_administrator():
+    assert internal_rule_of("POST", ACCESS + "grant") == INTERNAL[("POST", "/_concord/gc")]
+    assert internal_rule_of("GET", ACCESS + "grant").demand is Demand.NO_ROUTE
 
 
 def test_requests_between_instances_are_left_to_their_own_proof():
