@@ -259,7 +259,7 @@ ROUTES: Mapping[str, tuple[str, Action]] = {
     "approve": ("approve", approve),
     "enforce": ("enforce", enforce),
 }
-"""The requests of this API by their paths below PREFIX: names for the log, and handlers."""
+"""The requests of this API by their paths below `paths.ACCESS`: names for the log, and handlers."""
 
 
 async def _change(context: AccessControlContext, plan: Callable[[Draft], T]) -> tuple[T, Changed]:
