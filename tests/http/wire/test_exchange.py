@@ -30,7 +30,7 @@ def test_counted_when_many_answers_are_cut_off_counts_all_and_logs_few(caplog):
         if number == 5 * AT_ONCE:
             clock.at_ms += int(PERIOD_S * 1000)
         exchange = Exchange(SCOPE, MagicMock(), MagicMock(), "an-id", clock)
-        with pytest.raises(CutOff), exchange.counted(traffic, "blob", False, limit):
+        with pytest.raises(CutOff), exchange.counted(traffic, "blob", False, limit, MagicMock()):
             raise CutOff("its client read it slowly")
     assert traffic.cut_off == 5 * AT_ONCE + 1
     assert left_out(caplog, LogEvent.RESPONSE_ABORTED) == [0] * AT_ONCE + [4 * AT_ONCE]
