@@ -180,6 +180,12 @@ class _Nothing:
         return {}
 
 
+class _NoAccess:
+    """Stands for the facts of access control, which `scale` does not play."""
+
+    digest = ""
+
+
 class SharedCatalog:
     """A catalog with the interface that gossip and anti-entropy use of `registry.catalog.catalog.Catalog`."""
 
@@ -190,6 +196,7 @@ class SharedCatalog:
         self.incarnation = 1
         self.replica = SharedReplica(states, common)
         self.database = self.queries = _Nothing()
+        self.access = _NoAccess()
         self._seen: dict[str, Vector] = {}
         """Of documents written here, their vectors after the last write."""
         self._publish: Callable[[Change], None]
