@@ -171,7 +171,7 @@ def receiving(catalog: Catalog) -> tuple[ChangeApplier, Gossip, Members]:
     members = Members(catalog.instance_id, "there", events)
     acknowledgements, recent_frames, outcomes = Acknowledgements(members), RecentFrames(), Counter[str]()
     incarnation = Incarnation(catalog.incarnation, acknowledgements, recent_frames)
-    sender = FrameSender(bus, keys, members, incarnation, recent_frames, acknowledgements, OWN)
+    sender = FrameSender(bus, keys, members, incarnation, recent_frames, acknowledgements, OWN, catalog.access)
     applier = ChangeApplier(catalog, members, sender, Unheard(), outcomes)
     clones = CloneGuard(catalog, incarnation)
     gossip = Gossip(bus, SystemClock(), keys, OWN, members, incarnation, clones, acknowledgements, applier, outcomes)

@@ -2,8 +2,7 @@
 
 A change of one document may be right only together with another one: content is never to be served under rights that
 are older than those its pusher had seen. So a frame names how far its sender was in those documents, and a receiver
-that is not as far fetches their diffs first. This version sends no revisions and acts on none; the format is fixed so
-that a later version can.
+that is not as far fetches their diffs first.
 
     for each document, in ascending order of names, each at most once:
       name      length and UTF-8

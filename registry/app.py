@@ -156,12 +156,14 @@ def _peer(instance: Instance, access: AccessContext, uploads: OwnUploadContext) 
     catalog, cluster = instance.catalog, instance.cluster
     documents = DocumentContext(
         catalog=catalog,
+        rights=catalog.access,
         replica=catalog.replica,
         queries=catalog.queries,
         database=catalog.database,
         discovery=cluster.discovery,
         advances=cluster.advances,
         gossip=cluster.gossip,
+        diff_requests=cluster.diff_requests,
         members=cluster.members,
         site_lease=cluster.site_lease,
         reachability=cluster.reachability,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from crdt.change import Change
 from crdt.fact import KINDS, FactReader
-from crdt.header import Field, encode_bits
+from crdt.header import REVISIONS, Field, encode_bits
 from registry.access import facts as access
 
 MAX_CAPABILITIES = 64
@@ -54,7 +54,7 @@ def _no_fields(change: Change) -> tuple[Field, ...]:
     return ()
 
 
-OWN = Abilities(tuple(sorted((ACCESS, CRITICAL_FACTS, FRAME_FIELDS))), _no_fields)
+OWN = Abilities(tuple(sorted((ACCESS, CRITICAL_FACTS, FRAME_FIELDS))), _no_fields, frozenset({REVISIONS}))
 """The features that this version understands."""
 
 

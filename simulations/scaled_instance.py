@@ -97,12 +97,14 @@ class ScaledInstance:
         )
         documents = DocumentContext(
             catalog=catalog,
+            rights=catalog.access,
             replica=catalog.replica,
             queries=catalog.queries,
             database=catalog.database,
             discovery=cluster.discovery,
             advances=cluster.advances,
             gossip=cluster.gossip,
+            diff_requests=cluster.diff_requests,
             members=cluster.members,
             site_lease=cluster.site_lease,
             reachability=cluster.reachability,

@@ -15,6 +15,7 @@ from crdt.delta import Delta, decode_delta, encode_delta
 from crdt.document import Document
 from crdt.fact import fact_hash
 from crdt.gate import admit
+from crdt.revisions import Revision
 from crdt.trie import DIGEST_SIZE, Node, Prefix, build, update
 from crdt.vector import Vector
 from registry.catalog.documents import Applied, MissingDependencies, document_key
@@ -184,6 +185,10 @@ class _NoAccess:
     """Stands for the facts of access control, which `scale` does not play."""
 
     digest = ""
+    reached: tuple[Revision, ...] = ()
+
+    def require_reached(self, revisions: Iterable[Revision]) -> None:
+        pass
 
 
 class SharedCatalog:

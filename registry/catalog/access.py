@@ -9,11 +9,12 @@ its facts, so no credential counts until the document has been exchanged with a 
 has run `concord access recover`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 from crdt.change import Change
+from crdt.revisions import Revision
 from registry.access.changes import Author, Draft
 from registry.access.facts import DOCUMENT, KINDS, Statement, fact_of, read_statement
 from registry.access.policy import Policy
@@ -35,11 +36,24 @@ REVISION = f"""
 """SQL: the revision of access control, for a query that reads something else, too."""
 _REVISION = f"SELECT {REVISION}"
 _TEXTS = f"""
-SELECT f.key FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind IN ({", ".join("?" * len(KINDS))})
+SELECT f.key, f.writer, f.clock
+FROM documents d CROSS JOIN facts f ON f.document = d.id AND f.kind IN ({", ".join("?" * len(KINDS))})
 WHERE d.name = '{DOCUMENT}'
 """
 
+_DIGEST = f"SELECT digest FROM documents WHERE name = '{DOCUMENT}'"
+_CLOCK = f"""
+SELECT v.clock FROM documents d CROSS JOIN vectors v ON v.document = d.id AND v.writer = ? WHERE d.name = '{DOCUMENT}'
+"""
+MAX_NAMED = 128
+"""Entries that `CommittedAccess.reached` names, so that it fits the header of a frame. There are more only where as
+many instances have written while cut off from each other."""
+
 _read = lru_cache(CACHED_STATEMENTS)(read_statement)
+
+
+class RightsBehind(Exception):
+    """A change was made in sight of facts of access control that are not here yet. It changed nothing."""
 
 
 class Changed(NamedTuple):
@@ -52,8 +66,13 @@ class Changed(NamedTuple):
 
 def statements(source: Reads | Transaction) -> list[Statement]:
     """Return the facts of access control that are understood."""
-    found = (_read(text) for (text,) in source.rows(_TEXTS, tuple(KINDS)))
-    return [statement for statement in found if statement is not None]
+    return [statement for statement, _ in _located(source)]
+
+
+def _located(source: Reads | Transaction) -> list[tuple[Statement, tuple[int, int]]]:
+    """Return the facts that are understood, each with its writer and its clock in the document."""
+    found = ((_read(text), (writer, clock)) for text, writer, clock in source.rows(_TEXTS, tuple(KINDS)))
+    return [(statement, identity) for statement, identity in found if statement is not None]
 
 
 class CommittedAccess:
@@ -62,6 +81,8 @@ class CommittedAccess:
     def __init__(self, database: Reads) -> None:
         self._database = database
         self._policy = Policy([])
+        self._reached: tuple[Revision, ...] = ()
+        """The extent of the document at the revision of `_policy`."""
 
     @property
     def revision(self) -> int:
@@ -73,13 +94,47 @@ class CommittedAccess:
         """The policy as of now."""
         if self._policy.revision != self.revision:
             with self._database.one_step():
-                self._policy = Policy(statements(self._database), self.revision)
+                self._refresh()
         return self._policy
+
+    def _refresh(self) -> None:
+        located = _located(self._database)
+        self._policy = policy = Policy((statement for statement, _ in located), self.revision)
+        if not policy.is_enforced:
+            self._reached = ()
+            return
+        vector: dict[int, int] = {}
+        for statement, (writer, clock) in located:
+            if statement.origin.id in policy.heads:
+                vector[writer] = max(vector.get(writer, 0), clock + 1)
+        named = dict(sorted(vector.items())[:MAX_NAMED])
+        self._reached = (Revision(DOCUMENT, named, self._database.row(_DIGEST)[0]),)
+
+    @property
+    def reached(self) -> tuple[Revision, ...]:
+        """The extent of the facts here, for what is sent to other instances: where access control is enforced, a change
+        names what its sender had seen ("new enemy": Pang et al., "Zanzibar", 2019, section 2.2). The newest facts stand
+        for all that they have seen."""
+        return self._reached if self.policy.is_enforced else ()
+
+    def require_reached(self, revisions: Iterable[Revision]) -> None:
+        """Raise RightsBehind for a change whose sender had seen facts that are not here yet: it may be content that was
+        pushed after a revocation, which must not be served under the rights before it."""
+        for revision in revisions:
+            if revision.document == DOCUMENT and not self._covers(revision):
+                raise RightsBehind("the sender has seen facts of access control that are not here yet")
+
+    def _covers(self, revision: Revision) -> bool:
+        digest = self._database.row(_DIGEST)
+        if digest is not None and digest[0] == revision.digest:
+            return True
+        clocks = ((self._database.row(_CLOCK, (writer,)), clock) for writer, clock in revision.vector.items())
+        return all(row is not None and row[0] >= clock for row, clock in clocks)
 
     @property
     def digest(self) -> str:
         """The state digest of the document: equal where the facts are equal. Empty without any."""
-        row = self._database.row(f"SELECT digest FROM documents WHERE name = '{DOCUMENT}'")
+        row = self._database.row(_DIGEST)
         return row[0].hex() if row is not None else ""
 
     @property

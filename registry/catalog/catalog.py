@@ -7,6 +7,7 @@ from crdt.catchup import State
 from crdt.clock import HybridClock
 from crdt.fact import FactReader
 from crdt.vector import Vector
+from registry.access import facts as access
 from registry.capabilities import FACT_KINDS
 from registry.catalog.access import CommittedAccess
 from registry.catalog.change_sink import CommitObserver
@@ -137,8 +138,11 @@ class Catalog:
     async def take_in(self, incoming: Incoming, sender: str | None = None) -> Applied:
         """Commit an update that came from elsewhere; with its `sender` (an instance), whose writer it is under.
 
-        Raises MissingDependencies, ForeignWriter, CrdtError or StorageFailed, and then has changed nothing.
+        Raises RightsBehind, MissingDependencies, ForeignWriter, CrdtError or StorageFailed, and then has changed
+        nothing.
         """
+        if incoming.document != access.DOCUMENT:
+            self.access.require_reached(incoming.revisions)  # once reached, always reached: no fact is ever deleted
         now_ms = self._clock.now_ms()
 
         def operation(tx: Transaction) -> Steps[Applied]:

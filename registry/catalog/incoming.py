@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from crdt.delta import Delta, decode_delta
 from crdt.fact import MANIFEST, parse_fact
+from crdt.revisions import Revision
 from crdt.vector import Vector
 from registry.catalog.database import Transaction
 from registry.catalog.documents import Applied, Documents
@@ -35,6 +36,8 @@ class Incoming(NamedTuple):
     delta: Delta
     needs: Vector
     bodies: Sequence[bytes] = ()
+    revisions: Sequence[Revision] = ()
+    """The extent of other documents at its sender."""
 
 
 async def decode_aside(update: bytes) -> Delta:

@@ -120,8 +120,9 @@ class Cluster:
         recent_frames = RecentFrames()
         self.incarnation = Incarnation(catalog.incarnation, self.acknowledgements, recent_frames)
         self.frame_sender = FrameSender(
-            self.bus, self.keys, self.members, self.incarnation, recent_frames, self.acknowledgements, abilities
-        )
+            self.bus, self.keys, self.members, self.incarnation, recent_frames, self.acknowledgements, abilities,
+            catalog.access,
+        )  # fmt: skip
         self.direct_push = DirectPush(self.peers, self.members, self.acknowledgements, self.incarnation, recent_frames)
         self.anti_entropy = AntiEntropy(catalog, self.peers, self.members, self.advances)
         self.delays = ReplicationDelays(self.members, clock)

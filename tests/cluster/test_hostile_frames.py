@@ -12,6 +12,7 @@ from crdt.delta import encode_delta
 from crdt.fact import tag_fact
 from crdt.frame import CHANGE, HEARTBEAT, MAC_SIZE, MAX_FRAME_BYTES, Frame, seal
 from crdt.header import CAPABILITIES, REVISIONS, Field
+from crdt.revisions import Revision, encode_revisions
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.messages import Heartbeat
 from tests.support.client import sha256
@@ -145,16 +146,27 @@ def test_a_frame_with_an_unknown_critical_header_field_changes_nothing_and_is_lo
     lines = [line for line in target[0].log.read_text().splitlines() if "critical header field 99" in line]
     assert len(lines) == 1, "one line a minute"
     beat = msgspec.msgpack.encode(Heartbeat("eu", "", "", "9", 1, 0, 0, bytes(16), {}))
-    heartbeat = frame(beat, 1, HEARTBEAT, bytes([77] * 16), fields=(Field(REVISIONS, b"", critical=True),))
-    assert outcome(target, heartbeat) == ({"critical field": 1}, False), "this version acts on no revisions"
+    heartbeat = frame(beat, 1, HEARTBEAT, bytes([77] * 16), fields=(Field(98, b"", critical=True),))
+    assert outcome(target, heartbeat) == ({"critical field": 1}, False), "of every kind of frame"
 
 
 def test_a_frame_with_an_unknown_header_field_is_applied_as_if_it_had_none(target):
     later = change(encode_delta(78, 0, [fact("v1", 78)], []), writer=78, document="repository/later")
-    fields = (Field(CAPABILITIES, b"\xff" * 40), Field(REVISIONS, b"nonsense"), Field(99, b"of a later version"))
+    fields = (Field(CAPABILITIES, b"\xff" * 40), Field(99, b"of a later version"))
     genuine = frame(later, 1, sender=bytes([78] * 16), fields=fields)
     assert outcome(target, genuine) == ({"applied": 1}, True)
     assert target[0].client.tags("later") == ["v1"]
+
+
+def test_a_frame_whose_sender_had_seen_other_rights_waits_and_changes_nothing(target):
+    """What it waits for never comes here: no member has it."""
+    later = change(encode_delta(80, 0, [fact("v1", 80)], []), writer=80, document="repository/ahead")
+    ahead = encode_revisions([Revision("access", {81: 5})])
+    for value, counted in ((b"nonsense", {"malformed": 1}), (ahead, {"ahead of rights": 1})):
+        sent = frame(later, 1, sender=bytes([80] * 16), fields=(Field(REVISIONS, value, critical=True),))
+        assert outcome(target, sent) == (counted, False)
+    wait_until(lambda: target[0].status()["frames"].get("overdue"))
+    assert target[0].client.get("/v2/ahead/tags/list").status == 404
 
 
 def test_a_frame_with_a_malformed_header_changes_nothing(target):

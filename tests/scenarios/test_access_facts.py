@@ -3,6 +3,7 @@
 import re
 import socket
 import threading
+import time
 
 import pytest
 
@@ -75,7 +76,9 @@ def test_a_revocation_wins_over_a_grant_on_the_other_side_of_a_partition(eu_us):
     ask(eu, "robot/create", name="parted")
     agreed(cluster)
     cut(cluster, network)
+    begun = time.monotonic()
     ask(eu, "revoke", subject="parted", repositories="*")
+    assert time.monotonic() - begun < 5, "it waits for the other site for a moment only"
     ask(us, "grant", subject="parted", repositories="team/*", rights=["pull"])
     assert rights(us, "parted") == {"pull"}, "in force where the revocation is not known"
     heal(cluster, network)

@@ -28,7 +28,10 @@ from crdt.catchup import (
     catch_up,
 )
 from crdt.errors import CrdtError, Malformed
+from crdt.revisions import Revision, decode_revisions, encode_revisions
 from crdt.vector import Vector, decode_vector, encode_vector
+from registry.access import facts as access
+from registry.catalog.access import RightsBehind
 from registry.catalog.catalog import Catalog
 from registry.catalog.documents import MissingDependencies
 from registry.catalog.incoming import Incoming, decode_aside, note_writers
@@ -256,7 +259,9 @@ class AntiEntropy:
                 await self._apply_all(member, updates)
             case Send(updates):
                 writers = self._catalog.queries.writers_of(name for name, _ in updates)
-                await ask(member, "/updates", m.UpdatesRequest(updates, writers, []), m.UpdatesResponse, timeout_s=30.0)
+                reached = encode_revisions(self._catalog.access.reached)
+                sent = m.UpdatesRequest(updates, writers, [], reached)
+                await ask(member, "/updates", sent, m.UpdatesResponse, timeout_s=30.0)
             case Pause():
                 await asyncio.sleep(FRAME_DELIVERY_S)
         return None
@@ -266,7 +271,25 @@ class AntiEntropy:
         answer = await self._peers.ask(member, "/diffs", request, m.DiffsResponse, timeout_s)
         if answer.writers:
             await self._catalog.database.write(lambda tx: note_writers(tx, answer.writers))
+        if any(name != access.DOCUMENT for name, _ in vectors):
+            await self._reach(member, decode_revisions(answer.revisions), timeout_s)
         return [diff.read() for diff in answer.diffs]
+
+    async def _reach(self, member: Member, revisions: list[Revision], timeout_s: float) -> None:
+        """Take in the facts of access control that a member has, before its diffs of other documents. Raises
+        PeerUnreachable where these facts do not come."""
+        committed = self._catalog.access
+        try:
+            committed.require_reached(revisions)
+        except RightsBehind:
+            ours = self._catalog.replica.state(access.DOCUMENT).vector
+            (diff,) = await self._diffs(member, [(access.DOCUMENT, ours)], timeout_s)
+            if diff.update:
+                await self._apply(member, access.DOCUMENT, diff.update)
+            try:
+                committed.require_reached(revisions)
+            except RightsBehind as error:
+                raise PeerUnreachable(str(error)) from None
 
     async def _apply_all(self, member: Member, updates: list[tuple[str, bytes]]) -> None:
         """Apply a member's diffs, some with each commit. Raises the first failure; diffs after the commit that failed

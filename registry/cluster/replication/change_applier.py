@@ -14,6 +14,8 @@ from crdt.errors import CrdtError
 from crdt.frame import Frame
 from crdt.gate import CausalBuffer
 from crdt.vector import Vector, covers
+from registry.access import facts as access
+from registry.catalog.access import RightsBehind
 from registry.catalog.catalog import Catalog
 from registry.catalog.documents import MissingDependencies
 from registry.catalog.incoming import ForeignWriter, Incoming
@@ -102,6 +104,8 @@ class ChangeApplier:
             applied = await self._catalog.take_in(incoming, frame.sender.hex())
         except MissingDependencies:
             self._hold(frame, incoming)
+        except RightsBehind:
+            self._hold_for_rights(frame, incoming)
         except ForeignWriter as error:
             self._outcomes["foreign writer"] += 1
             log.error(
@@ -165,15 +169,30 @@ class ChangeApplier:
             self._spawn(self._apply(frame, incoming))  # what was missing has been committed since
             return
         self._outcomes["buffered"] += 1
+        self._buffer(incoming.document, incoming.needs, frame, incoming)
+
+    def _buffer(self, document: str, needs: Vector, frame: Frame, incoming: Incoming) -> None:
+        """Hold a change until a document covers `needs`, or it is overdue."""
         self._holding.set()
         size = len(incoming.raw) + sum(map(len, incoming.bodies))
-        dropped = self._early.hold(incoming.document, incoming.needs, (frame, incoming), size, self._loop_ms())
-        self._replace_by_diffs(dropped)
+        self._replace_by_diffs(self._early.hold(document, needs, (frame, incoming), size, self._loop_ms()))
+
+    def _hold_for_rights(self, frame: Frame, incoming: Incoming) -> None:
+        """Hold a change until the facts of access control that its sender had seen are here. They come by a diff, at
+        once."""
+        (needs,) = [revision.vector for revision in incoming.revisions if revision.document == access.DOCUMENT]
+        self._outcomes["ahead of rights"] += 1
+        self._buffer(access.DOCUMENT, needs, frame, incoming)
+        self._diffs.request_diff(frame.sender.hex(), access.DOCUMENT)
 
     def _replace_by_diffs(self, dropped: dict[str, list[tuple[Frame, Incoming]]]) -> None:
-        for document, items in dropped.items():
+        for items in dropped.values():
             self._outcomes["overdue"] += 1
-            self._await_diffs(document, [_Awaited.by_diff(frame, incoming) for frame, incoming in items])
+            by_document: dict[str, list[_Awaited]] = {}
+            for frame, incoming in items:
+                by_document.setdefault(incoming.document, []).append(_Awaited.by_diff(frame, incoming))
+            for document, awaited in by_document.items():
+                self._await_diffs(document, awaited)
 
     def _await_diffs(self, document: str, entries: list["_Awaited"]) -> None:
         """Ask for a diff of a document, which brings these changes."""

@@ -13,9 +13,11 @@ import msgspec
 from crdt.change import MAX_DELTA_BYTES, Change, encode_change
 from crdt.delta import own_span
 from crdt.frame import ACKNOWLEDGEMENT, CHANGE, HEARTBEAT, MAX_FRAME_BYTES, Frame, seal
-from crdt.header import CAPABILITIES, Field
+from crdt.header import CAPABILITIES, REVISIONS, Field
+from crdt.revisions import encode_revisions
 from registry.access import facts as access
 from registry.capabilities import Abilities
+from registry.catalog.access import CommittedAccess
 from registry.cluster.membership.incarnation import Incarnation
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.replication.acknowledgements import Acknowledgements
@@ -43,6 +45,7 @@ class FrameSender:
         recent_frames: RecentFrames,
         acknowledgements: Acknowledgements,
         abilities: Abilities,
+        access: CommittedAccess,
     ) -> None:
         """The first of `keys` seals."""
         self._bus = bus
@@ -53,13 +56,20 @@ class FrameSender:
         self._acknowledgements = acknowledgements
         self._capabilities = (Field(CAPABILITIES, abilities.as_bits()),)
         self._fields_of = abilities.fields_of
+        self._access = access
 
     def publish(self, change: Change) -> None:
         """Tell the others of a change that is committed here. Never waits and never fails."""
         sequence = self._incarnation.next_change()
         payload = encode_change(_fit_to_frame(change))
-        self._recent_frames.add(sequence, self._send(CHANGE, sequence, payload, fields=self._fields_of(change)))
+        fields = self._revisions() + self._fields_of(change)
+        self._recent_frames.add(sequence, self._send(CHANGE, sequence, payload, fields=fields))
         self._acknowledgements.published(change.commit, sequence)
+
+    def _revisions(self) -> tuple[Field, ...]:
+        """Return the field that says how far access control is here: at least as far as the change had seen."""
+        reached = self._access.reached
+        return (Field(REVISIONS, encode_revisions(reached)),) if reached else ()
 
     def beat(self, heartbeat: Heartbeat) -> None:
         """Publish a heartbeat."""
@@ -99,6 +109,10 @@ def fits_a_frame(change: Change) -> bool:
     return _is_carried(change) and sum(map(len, change.bodies)) <= BODY_ROOM_BYTES
 
 
+def is_large(change: Change) -> bool:
+    """Return whether a change is too large for a frame, its bodies aside."""
+    return len(change.delta) > MAX_DELTA_BYTES or len(change.needs) > MAX_NEEDS
+
+
 def _is_carried(change: Change) -> bool:
-    fits = len(change.delta) <= MAX_DELTA_BYTES and len(change.needs) <= MAX_NEEDS
-    return fits and change.document not in ANNOUNCED
+    return not is_large(change) and change.document not in ANNOUNCED

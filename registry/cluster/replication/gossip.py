@@ -15,6 +15,8 @@ from crdt.delta import decode_delta
 from crdt.errors import Malformed, NotUnderstood, Unauthentic
 from crdt.frame import ACKNOWLEDGEMENT, CHANGE, HEARTBEAT, Frame, unseal
 from crdt.gate import requirements
+from crdt.header import REVISIONS, find_field
+from crdt.revisions import decode_revisions
 from registry.capabilities import Abilities
 from registry.catalog.incoming import Incoming
 from registry.cluster.membership.incarnation import CloneGuard, Incarnation
@@ -183,6 +185,8 @@ class Gossip:
         delta = decode_delta(change.delta)
         if set(delta.spans) != {change.writer} or delta.spans[change.writer][0] != change.clock:
             raise Malformed("a change whose delta is not its writer's")
-        incoming = Incoming(change.document, change.delta, delta, requirements(delta, change.needs), change.bodies)
+        revisions = decode_revisions(find_field(frame.fields, REVISIONS) or b"")
+        needs = requirements(delta, change.needs)
+        incoming = Incoming(change.document, change.delta, delta, needs, change.bodies, revisions)
         await self._applier.apply_soon(frame, incoming)
         return True

@@ -190,6 +190,8 @@ class DiffsResponse(msgspec.Struct):
     diffs: list[DiffResponse]
     writers: dict[str, str]
     """Instances of the writers in them (hexadecimal), as far as they are known: hints at who has content."""
+    revisions: bytes = b""
+    """The extent of other documents there (`crdt.revisions`), at the time of the diffs or later."""
 
 
 class UpdatesRequest(msgspec.Struct):
@@ -198,6 +200,8 @@ class UpdatesRequest(msgspec.Struct):
     documents: list[tuple[str, bytes]]
     writers: dict[str, str]
     bodies: list[bytes]
+    revisions: bytes = b""
+    """The extent of other documents at the sender (`crdt.revisions`), at the time of the updates or later."""
 
 
 class ReplicateManifestRequest(msgspec.Struct):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from registry.catalog.access import CommittedAccess
 from registry.catalog.catalog import Catalog
 from registry.catalog.database import Database
 from registry.catalog.queries import Queries
@@ -15,6 +16,7 @@ from registry.cluster.membership.reachability import Reachability
 from registry.cluster.placement.eviction import Evictor
 from registry.cluster.placement.garbage_collection import GarbageCollector
 from registry.cluster.placement.write_concern import WriteConcern
+from registry.cluster.replication.diff_requests import DiffRequests
 from registry.cluster.replication.document_advances import DocumentAdvances
 from registry.cluster.replication.gossip import Gossip
 from registry.cluster.replication.manifest_bodies import ManifestBodies
@@ -53,12 +55,14 @@ class DocumentContext:
     """For procedures about documents and members."""
 
     catalog: Catalog
+    rights: CommittedAccess
     replica: DocumentReplica
     queries: Queries
     database: Database
     discovery: Discovery
     advances: DocumentAdvances
     gossip: Gossip
+    diff_requests: DiffRequests
     members: Members
     site_lease: SiteLease
     reachability: Reachability

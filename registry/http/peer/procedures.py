@@ -13,7 +13,10 @@ import msgspec
 from starlette.responses import Response
 
 from crdt.errors import DocumentBroken, Malformed
+from crdt.revisions import decode_revisions, encode_revisions
 from crdt.vector import decode_vector, encode_vector
+from registry.access import facts as access
+from registry.catalog.access import RightsBehind
 from registry.catalog.documents import MissingDependencies
 from registry.catalog.incoming import Incoming, decode_aside, note_writers, store_missing_body
 from registry.cluster.replication.direct_push import take_pushed
@@ -145,25 +148,32 @@ async def _diffs(
         size += len(update)
         diffs.append(m.DiffResponse.of(state, update))
     names = [name for name, _ in request.documents]
-    return m.DiffsResponse(diffs, context.queries.writers_of(names))
+    reached = encode_revisions(context.rights.reached)
+    return m.DiffsResponse(diffs, context.queries.writers_of(names), reached)
 
 
 async def _updates(
     context: DocumentContext, authenticated: AuthenticatedRequest, request: m.UpdatesRequest
 ) -> m.UpdatesResponse:
-    """Apply updates that another instance finds missing here. Each update stands for itself."""
+    """Apply updates that another instance finds missing here. Each update stands for itself. Raises RequestRefused
+    where its facts of access control are not here yet: these are asked for first."""
     await context.database.write(lambda tx: note_writers(tx, request.writers))
     early = []
     for number, (_, update) in enumerate(request.documents, 1):
         await decode_aside(update)  # nothing is applied where any is malformed
         if number % DECODED_A_STEP == 0:
             await asyncio.sleep(0)
-    for name, update in request.documents:
+    revisions = decode_revisions(request.revisions)
+    for name, update in sorted(request.documents, key=lambda named: named[0] != access.DOCUMENT):  # rights come first
+        incoming = Incoming(name, update, await decode_aside(update), {}, revisions=revisions)
         try:
-            applied = await context.catalog.take_in(Incoming(name, update, await decode_aside(update), {}))
+            applied = await context.catalog.take_in(incoming)
             context.advances.announce(name, applied.vector)
         except MissingDependencies:
             early.append(name)
+        except RightsBehind:
+            context.diff_requests.request_diff(authenticated.session.client, access.DOCUMENT)
+            raise RequestRefused(409, "ahead of rights") from None
     for body in request.bodies:
         await context.database.write_in_steps(partial(store_missing_body, body=body))
     return m.UpdatesResponse(early)

@@ -77,7 +77,7 @@ async def test_an_acknowledgement_goes_to_where_the_member_listens_whatever_it_c
     acknowledgements, recent_frames = Acknowledgements(members), RecentFrames()
     incarnation = Incarnation(1, acknowledgements, recent_frames)
     keys = [ClusterKey("a" * 16)]
-    sender = FrameSender(bus, keys, members, incarnation, recent_frames, acknowledgements, OWN)
+    sender = FrameSender(bus, keys, members, incarnation, recent_frames, acknowledgements, OWN, None)
     applier = ChangeApplier(None, members, sender, None, Counter())
     beat = Heartbeat(called, "http://other:1", shared, "1", 1, 0, 0, bytes(16), {})
     assert members.receive_heartbeat(other, beat, 1, on_bus=False)
