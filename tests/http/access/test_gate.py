@@ -1,5 +1,7 @@
 """The gate in one process: client certificates, the cache of decisions, expiry, and what is not asked at all."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from registry.access.rights import CredentialKind, Right
@@ -15,6 +17,8 @@ from tests.support.seams import StillClock
 
 KEY = b"k" * 32
 TARGET = b"/v2/team/app/manifests/v1"
+QUIET = SimpleNamespace(takes_reads=False)
+"""An audit log that is off."""
 
 
 class NoPasswords:
@@ -30,7 +34,7 @@ class Setting:
     def __init__(self, directory, **settings):
         self.facts, self.clock = Facts(directory / "facts.json"), StillClock()
         self.view = FileView(self.facts.path)
-        self.gate = Gate(self.view, lambda: [KEY], self.clock, NoPasswords(), Config(data=directory, **settings))
+        self.gate = Gate(self.view, lambda: [KEY], self.clock, NoPasswords(), QUIET, Config(data=directory, **settings))
         self.alice = self.facts.account("alice", "x", certificate="CN=alice")
         self.credential = self.facts.state["accounts"][self.alice]["credentials"][0][0]
 
