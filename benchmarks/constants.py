@@ -174,7 +174,9 @@ def receiving(catalog: Catalog) -> tuple[ChangeApplier, Gossip, Members]:
     sender = FrameSender(bus, keys, members, incarnation, recent_frames, acknowledgements, OWN, catalog.access)
     applier = ChangeApplier(catalog, members, sender, Unheard(), outcomes)
     clones = CloneGuard(catalog, incarnation)
-    gossip = Gossip(bus, SystemClock(), keys, OWN, members, incarnation, clones, acknowledgements, applier, outcomes)
+    gossip = Gossip(
+        bus, SystemClock(), keys, OWN, members, incarnation, clones, acknowledgements, applier, outcomes, catalog.access
+    )  # fmt: skip
     return applier, gossip, members
 
 

@@ -139,6 +139,7 @@ def _access(instance: Instance) -> AccessContext:
     cluster = instance.cluster
     return AccessContext(
         catalog=instance.catalog,
+        rights=instance.catalog.access,
         clock=instance.clock,
         keys=cluster.keys,
         incarnation=cluster.incarnation,

@@ -33,8 +33,9 @@ class Bus(Protocol):
     refused: Counter[str]
     """Messages that were dropped by their first bytes, by reason."""
 
-    def publish(self, frame: bytes, site: str | None = None) -> None:
-        """Send to every instance, or to those of one site. Never waits and never fails; what cannot be sent is lost."""
+    def publish(self, frame: bytes, site: str | None = None, cluster: str | None = None) -> None:
+        """Send to every instance, or to those of one site; on the first channel, or another one that all listen to.
+        Never waits and never fails; what cannot be sent is lost."""
 
     def servers(self) -> dict[str, bool]:
         """The servers it goes through, without their secrets, and whether each is heard."""

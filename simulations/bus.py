@@ -83,11 +83,12 @@ class SimulatedBus:
         self.on_publish: Callable[[bytes], None] = lambda frame: None
         self.refused: Counter[str] = Counter()
 
-    def publish(self, frame: bytes, site: str | None = None) -> None:
+    def publish(self, frame: bytes, site: str | None = None, cluster: str | None = None) -> None:
         self._process.check()
         self.on_publish(frame)
         self._process.check()
-        channel = self._cluster if site is None else f"{self._cluster}:{site}"
+        name = cluster or self._cluster
+        channel = name if site is None else f"{name}:{site}"
         self._servers.publish(self._process, channel, frame)
 
     def servers(self) -> dict[str, bool]:

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from registry.app import http_context
 from registry.capabilities import OWN
-from registry.cluster.rpc.keys import ClusterKey
+from registry.cluster.rpc.keys import ClusterKey, channels
 from registry.config import Config
 from registry.errors import StorageFailed
 from registry.http.app import App
@@ -171,7 +171,7 @@ class Node:
         cluster = self.cluster
         assert self.disk is not None, "a host has a disk"
         try:
-            keys = [ClusterKey(secret).cluster for secret in self.secrets]
+            keys = channels([ClusterKey(secret) for secret in self.secrets])
             servers = cluster.redis if connected else RedisServers(cluster.packet_simulator, [])
             bus = SimulatedBus(servers, process, keys, self.site)
             bus.on_publish = lambda frame: cluster.frame_leaves(self, process, frame)

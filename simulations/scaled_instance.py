@@ -16,7 +16,7 @@ from registry.catalog.catalog import Catalog
 from registry.cluster.node import Cluster
 from registry.cluster.replication.read_lease import ReadLease
 from registry.cluster.rpc.client import PREFIX
-from registry.cluster.rpc.keys import ClusterKey
+from registry.cluster.rpc.keys import ClusterKey, channels
 from registry.cluster.rpc.sessions import SeenRequests
 from registry.event_loop.ending import end
 from registry.http.peer.context import AccessContext, DocumentContext, PeerContext
@@ -69,7 +69,7 @@ class ScaledInstance:
             cast(Any, SimpleNamespace(disk=None)),
             DiskBudget(0, SharedUsage()),
             clock,
-            SimulatedBus(redis, process, [KEY.cluster], site),
+            SimulatedBus(redis, process, channels([KEY]), site),
             transport,
             [KEY],
             ReadLease(clock.steady_s),
@@ -84,6 +84,7 @@ class ScaledInstance:
         cluster, catalog = self.cluster, cast(Catalog, self.catalog)
         access = AccessContext(
             catalog=catalog,
+            rights=catalog.access,
             clock=clock,
             keys=cluster.keys,
             incarnation=cluster.incarnation,

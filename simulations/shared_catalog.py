@@ -185,6 +185,7 @@ class _NoAccess:
     """Stands for the facts of access control, which `scale` does not play."""
 
     digest = ""
+    is_enforced = False
     reached: tuple[Revision, ...] = ()
 
     def require_reached(self, revisions: Iterable[Revision]) -> None:

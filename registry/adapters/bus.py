@@ -76,8 +76,9 @@ class RedisBus:
         share = LoopShare(READING_SHARE)
         self._servers = [_Server(url, channels, self._received, share, refusal, self.refused) for url in urls]
 
-    def publish(self, frame: bytes, site: str | None = None) -> None:
-        channel = self._cluster if site is None else f"{self._cluster}:{site}"
+    def publish(self, frame: bytes, site: str | None = None, cluster: str | None = None) -> None:
+        name = cluster or self._cluster
+        channel = name if site is None else f"{name}:{site}"
         for server in self._servers:
             server.publish(channel, frame)
 

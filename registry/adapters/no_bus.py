@@ -11,7 +11,7 @@ class SilentBus:
     def __init__(self) -> None:
         self.refused: Counter[str] = Counter()
 
-    def publish(self, frame: bytes, site: str | None = None) -> None:
+    def publish(self, frame: bytes, site: str | None = None, cluster: str | None = None) -> None:
         pass
 
     def servers(self) -> dict[str, bool]:

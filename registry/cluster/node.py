@@ -115,7 +115,7 @@ class Cluster:
         self.members.own_name = config.instance_name
         self.member_store = MemberStore(catalog.database, self.members, clock)
         self.member_store.load()
-        self.peers = PeerClient(transport, self.members, clock, self.keys, abilities)
+        self.peers = PeerClient(transport, self.members, clock, self.keys, catalog.access, abilities)
         self.acknowledgements = Acknowledgements(self.members)
         recent_frames = RecentFrames()
         self.incarnation = Incarnation(catalog.incarnation, self.acknowledgements, recent_frames)
@@ -134,7 +134,7 @@ class Cluster:
         self.applier = ChangeApplier(catalog, self.members, self.frame_sender, self.diff_requests, outcomes)
         self.gossip = Gossip(
             self.bus, clock, self.keys, abilities, self.members, self.incarnation, self.clones, self.acknowledgements,
-            self.applier, outcomes,
+            self.applier, outcomes, catalog.access,
         )  # fmt: skip
         self.advances.connect(self.applier, self.bodies)
 

@@ -22,7 +22,7 @@ from registry.adapters.hashing_threads import hashing_threads
 from registry.adapters.http import HttpTransport
 from registry.adapters.no_bus import SilentBus
 from registry.app import http_context
-from registry.cluster.rpc.keys import ClusterKey
+from registry.cluster.rpc.keys import ClusterKey, channels
 from registry.config import Config
 from registry.errors import CannotStart, StorageFailed
 from registry.event_loop.supervised import run_supervised
@@ -229,5 +229,5 @@ def _bus(config: Config) -> Bus:
     from registry.adapters.bus import RedisBus  # loads a library that takes a moment
 
     keys = [ClusterKey(key.get_secret_value()) for key in config.cluster_key]
-    on_wire = frozenset(key.frames.cluster for key in keys)
-    return RedisBus(config.redis, [key.cluster for key in keys], config.site, partial(refusal, clusters=on_wire))
+    on_wire = frozenset(frames.cluster for key in keys for frames in key.frame_keys)
+    return RedisBus(config.redis, channels(keys), config.site, partial(refusal, clusters=on_wire))

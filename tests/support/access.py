@@ -27,10 +27,15 @@ def done(server: Server, path: str, **fields: object) -> dict:
     return answer.json()
 
 
-def enforce(server: Server) -> None:
-    """Make the first administrator, and have the cluster enforce access control."""
+def make_administrator(server: Server) -> None:
+    """Make the first administrator."""
     body = json.dumps({"name": ADMINISTRATOR, "password": PASSWORD, "admin": True}).encode()
     headers = {"Content-Type": "application/json"}
     answer = server.client.request("POST", "/_concord/access/account/create", body, headers)
     assert answer.status == 200, answer
+
+
+def enforce(server: Server) -> None:
+    """Make the first administrator, and have the cluster enforce access control."""
+    make_administrator(server)
     done(server, "enforce")

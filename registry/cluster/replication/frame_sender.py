@@ -49,7 +49,7 @@ class FrameSender:
     ) -> None:
         """The first of `keys` seals."""
         self._bus = bus
-        self._key = keys[0].frames
+        self._key = keys[0]
         self._members = members
         self._incarnation = incarnation
         self._recent_frames = recent_frames
@@ -86,8 +86,9 @@ class FrameSender:
     ) -> bytes:
         sender = bytes.fromhex(self._members.own_instance)
         frame = Frame(kind, sender, self._incarnation.number, sequence, payload, self._capabilities + fields)
-        sealed = seal(frame, self._key)
-        self._bus.publish(sealed, site)
+        key = self._key.enforcing_frames if self._access.is_enforced else self._key.frames
+        sealed = seal(frame, key)
+        self._bus.publish(sealed, site, key.cluster.hex())
         return sealed
 
 

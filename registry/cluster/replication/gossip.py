@@ -7,6 +7,7 @@ counted by its reason. `frame_sender` is the other direction.
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
@@ -15,9 +16,10 @@ from crdt.delta import decode_delta
 from crdt.errors import Malformed, NotUnderstood, Unauthentic
 from crdt.frame import ACKNOWLEDGEMENT, CHANGE, HEARTBEAT, Frame, unseal
 from crdt.gate import requirements
-from crdt.header import REVISIONS, find_field
+from crdt.header import CAPABILITIES, REVISIONS, decode_bits, find_field
 from crdt.revisions import decode_revisions
-from registry.capabilities import Abilities
+from registry.capabilities import ACCESS, BITS, Abilities
+from registry.catalog.access import CommittedAccess
 from registry.catalog.incoming import Incoming
 from registry.cluster.membership.incarnation import CloneGuard, Incarnation
 from registry.cluster.membership.members import Members
@@ -35,8 +37,15 @@ from registry.telemetry.log_limit import UNAUTHENTICATED_PERIOD_S, LogLimit
 log = EventLog("concord.gossip")
 
 OWN_ECHO_S = 10.0
-REFUSED = ("malformed", "unauthentic", "critical field")
+REFUSED = ("malformed", "unauthentic", "critical field", "cannot enforce")
 """Outcomes of frames that were refused before anything was done with them."""
+
+
+class CannotEnforce(Exception):
+    """A frame of an instance that does not know of access control, while that is enforced."""
+
+    def __init__(self, sender: str) -> None:
+        super().__init__(f"instance {sender} is of a version that cannot enforce access control")
 
 
 class Gossip:
@@ -54,18 +63,20 @@ class Gossip:
         acknowledgements: Acknowledgements,
         applier: ChangeApplier,
         outcomes: Counter[str],
+        access: CommittedAccess,
     ) -> None:
         """`outcomes` counts frames by what became of them."""
         self._bus = bus
         self._intake = Intake(bus, clock)
-        self._keys = [key.frames for key in keys]
-        self._understood = abilities.critical_fields
+        frame_keys = [frames for key in keys for frames in key.frame_keys]
+        self._unseal = partial(unseal, keys=frame_keys, understood=abilities.critical_fields)
         self._members = members
         self._incarnation = incarnation
         self._clones = clones
         self._acknowledgements = acknowledgements
         self._applier = applier
         self._outcomes = outcomes
+        self._access = access
         self._refusals = {outcome: LogLimit(clock, 1, UNAUTHENTICATED_PERIOD_S) for outcome in REFUSED}
         self._began = now_s()
 
@@ -81,10 +92,13 @@ class Gossip:
     async def receive(self, data: bytes) -> bool:
         """Take in one frame. Raises nothing, whatever the frame holds. Return whether it brought anything new."""
         try:
-            frame = unseal(data, self._keys, self._understood)
+            frame = self._unseal(data)
             sender = frame.sender.hex()
             if sender == self._members.own_instance:
                 self._receive_own(frame)
+            elif frame.kind != HEARTBEAT and not self._can_enforce(frame):
+                self._refuse("cannot enforce", CannotEnforce(sender))
+                return False
             elif frame.kind == CHANGE:
                 return await self._receive_change(frame, sender)
             elif frame.kind == HEARTBEAT:
@@ -105,6 +119,12 @@ class Gossip:
             return False
         return True
 
+    def _can_enforce(self, frame: Frame) -> bool:
+        """Return whether the sender of a frame knows of access control, if that is enforced: another one would take
+        changes from everyone. Its heartbeats are taken, so that operators see it."""
+        bits = decode_bits(find_field(frame.fields, CAPABILITIES) or b"")
+        return BITS[ACCESS] in bits or not self._access.is_enforced
+
     def _refuse(self, outcome: str, error: Exception) -> None:
         self._count(outcome)
         fields = self._refusals[outcome].admit()
@@ -123,11 +143,11 @@ class Gossip:
         """Take in a frame that its sender has pushed by a request. Returns it; None for what is no change of that
         sender, or has a critical field that is not understood. Raises Unauthentic and Malformed."""
         try:
-            frame = unseal(data, self._keys, self._understood)
+            frame = self._unseal(data)
         except NotUnderstood as error:
             self._refuse("critical field", error)
             return None
-        if frame.kind != CHANGE or frame.sender.hex() != sender:
+        if frame.kind != CHANGE or frame.sender.hex() != sender or not self._can_enforce(frame):
             return None
         await self._receive_change(frame, sender)
         return frame

@@ -6,7 +6,7 @@ noted as unreachable for a while (`members.Member.failed`), so that the next req
 
 import asyncio
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
@@ -14,7 +14,8 @@ import msgspec
 
 from crdt.errors import Malformed
 from registry import __version__
-from registry.capabilities import OWN, Abilities
+from registry.capabilities import ACCESS, OWN, Abilities
+from registry.catalog.access import CommittedAccess
 from registry.cluster.membership.members import Member, Members
 from registry.cluster.rpc.key_acceptance import KeyAcceptance
 from registry.cluster.rpc.keys import ClusterKey
@@ -32,6 +33,7 @@ from registry.cluster.rpc.sessions import (
     NONCE_SIZE,
     REFUSED,
     SESSION_MS,
+    VERSION_REFUSED,
     Session,
     is_mac,
     read_token,
@@ -75,12 +77,14 @@ class PeerClient:
         members: Members,
         clock: Clock,
         keys: Sequence[ClusterKey],
+        access: CommittedAccess,
         abilities: Abilities = OWN,
     ) -> None:
         self._transport = transport
         self._members = members
         self._clock = clock
         self._keys = keys
+        self._access = access
         self._capabilities = list(abilities.capabilities)
         self._sessions: dict[tuple[str, str], tuple[Session, float]] = {}
         self._opening: dict[tuple[str, str], asyncio.Lock] = {}
@@ -218,6 +222,9 @@ class PeerClient:
     async def _session(self, url: str, instance: str, incarnation: int = 0) -> Session:
         """Return a session with an instance, or with any instance that answers at an address if none is named. `start`
         is its incarnation if known: a session of an earlier one would fail, and content cannot be sent twice."""
+        member = self._members.get(instance)
+        if member is not None:
+            self._require_enforcing(url, member.beat.capabilities)
         at = (url, instance)
         async with self._opening.setdefault(at, asyncio.Lock()):
             now = now_s()
@@ -228,6 +235,12 @@ class PeerClient:
                 session, is_usable = await self._open(url, instance), True
                 self._sessions[at] = session, now + SESSION_RENEWAL_S
             return session
+
+    def _require_enforcing(self, url: str, capabilities: Collection[str]) -> None:
+        """Raise PeerUnreachable for an instance that does not know of access control, while that is enforced: it may
+        have taken changes from everyone."""
+        if ACCESS not in capabilities and self._access.is_enforced:
+            raise PeerUnreachable(f"{url} is of a version that cannot enforce access control")
 
     async def _open(self, url: str, instance: str) -> Session:
         nonce = self._clock.entropy(NONCE_SIZE)
@@ -245,6 +258,8 @@ class PeerClient:
             if response.status == 403 and response.headers.get(REFUSED.lower()) == KEY_REFUSED:
                 self.acceptance.refused(url)
                 raise PeerRefused(f"{url} is not of this cluster: it refuses this instance's cluster key")
+            if response.status == 403 and response.headers.get(REFUSED.lower()) == VERSION_REFUSED:
+                raise PeerRefused(f"{url} enforces access control, which this version does not know of")
             if response.status == 403 and response.headers.get(REFUSED.lower()) == CERTIFICATE_REFUSED:
                 raise PeerRefused(f"{url} expects a certificate (--peer-tls-certificate), and this instance has none")
             if response.status != 200 or not is_mac(mac, sign_opened(self._keys[0], nonce, raw)):
@@ -254,6 +269,7 @@ class PeerClient:
             session = read_token(token_text(answer.token), self._keys)
         except (msgspec.DecodeError, Malformed) as error:
             raise PeerRefused(f"{url} opened no proper session: {error}") from None
+        self._require_enforcing(url, answer.capabilities)
         if session.server != self._members.own_instance:  # a list of peers may hold the instance's own address
             self.acceptance.accepted(url, session.server)
         if instance and session.server != instance:

@@ -30,9 +30,10 @@ _TOKEN = struct.Struct(">8s16s16sQ16s16sQ")
 _MAC_SIZE = 32
 STREAMED = "streamed"
 REFUSED = "Concord-Refused"
-"""The header of an answer that says why no session was opened, with its only value:"""
+"""The header of an answer that says why no session was opened, with its values:"""
 KEY_REFUSED = "cluster-key"
 CERTIFICATE_REFUSED = "certificate"
+VERSION_REFUSED = "version"
 
 
 class Session(NamedTuple):

@@ -31,11 +31,25 @@ from registry.units import to_s
 OPENMETRICS = "application/openmetrics-text"
 INITIAL_VALUES: dict[str, dict[str, int]] = {
     "frames": dict.fromkeys(
-        ("applied", "critical field", "foreign writer", "malformed", "not stored", "refused", "clone", "unauthentic"), 0
+        (
+            "ahead of rights",
+            "applied",
+            "cannot enforce",
+            "clone",
+            "critical field",
+            "foreign writer",
+            "malformed",
+            "not stored",
+            "refused",
+            "unauthentic",
+        ),
+        0,
     ),
     "anti_entropy_rounds": dict.fromkeys(("done", "failed", "forked"), 0),
     "pushes_refused": dict.fromkeys(REASONS, 0),
-    "refused": dict.fromkeys(("malformed", "no certificate", "replayed", "unauthentic"), 0),
+    "refused": dict.fromkeys(
+        ("ahead of rights", "cannot enforce", "malformed", "no certificate", "replayed", "unauthentic"), 0
+    ),
 }
 """Labels shown with 0 from the start: Prometheus does not see the first increase of a counter that was absent."""
 DELAY = "replication delay: seconds from a change's stamp at its sender, just before its commit, to its commit here"

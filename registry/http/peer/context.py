@@ -37,6 +37,7 @@ class AccessContext:
     """For sessions, MACs and sequence numbers, and for requests that are meant for another member."""
 
     catalog: Catalog
+    rights: CommittedAccess
     clock: Clock
     keys: Sequence[ClusterKey]
     incarnation: Incarnation

@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from crdt.errors import CrdtError, Malformed, Unauthentic
 from registry import __version__
+from registry.capabilities import ACCESS
 from registry.catalog.queries import document_name
 from registry.catalog.understanding import require_understood
 from registry.cluster.membership.members import Member
@@ -29,6 +30,7 @@ from registry.cluster.rpc.sessions import (
     NONCE_SIZE,
     REFUSED,
     STREAMED,
+    VERSION_REFUSED,
     hash_of,
     is_mac,
     new_token,
@@ -161,6 +163,8 @@ async def _open_session(context: AccessContext, request: Request) -> Response:
     for key in context.keys:
         if key.cluster == cluster and is_mac(mac, sign_opening(key, body)):
             opening = msgspec.msgpack.decode(body, type=m.SessionRequest)
+            if ACCESS not in opening.capabilities and context.rights.is_enforced:
+                raise RequestRefused(403, "cannot enforce", {REFUSED: VERSION_REFUSED})
             nonce = context.clock.entropy(NONCE_SIZE)
             own, now_ms = context.catalog.instance_id, context.clock.now_ms()
             incarnation = context.incarnation.number
@@ -181,6 +185,9 @@ async def authenticate(context: AccessContext, request: Request, path: str, limi
     own = context.catalog.instance_id, context.incarnation.number
     if (session.server, session.incarnation) != own or session.expires_ms < context.clock.now_ms() or sequence is None:
         raise RequestRefused(401, "expired")
+    member = context.members.get(session.client)
+    if member is not None and ACCESS not in member.beat.capabilities and context.rights.is_enforced:
+        raise RequestRefused(401, "cannot enforce")  # a session from before access control was enforced
     parameters, body_hash = headers.get("concord-parameters", ""), headers.get("concord-body", "")
     signed = sign_request(session, request.method, request.scope["path"], sequence, parameters, body_hash)
     if not is_mac(headers.get("concord-mac"), signed) or (body_hash == STREAMED) != (path in STREAMED_PATHS):

@@ -72,12 +72,14 @@ async def test_an_acknowledgement_goes_to_where_the_member_listens_whatever_it_c
     """While a site is renamed, its members listen under two names."""
     own, other, shared = "0" * 32, "1" * 32, "http://site:1"
     published = []
-    bus = SimpleNamespace(publish=lambda frame, site=None: published.append(site))
+    bus = SimpleNamespace(publish=lambda frame, site, cluster: published.append(site))
     members = Members(own, "eu", RecordedMembership(), shared)
     acknowledgements, recent_frames = Acknowledgements(members), RecentFrames()
     incarnation = Incarnation(1, acknowledgements, recent_frames)
     keys = [ClusterKey("a" * 16)]
-    sender = FrameSender(bus, keys, members, incarnation, recent_frames, acknowledgements, OWN, None)
+    sender = FrameSender(
+        bus, keys, members, incarnation, recent_frames, acknowledgements, OWN, SimpleNamespace(is_enforced=False)
+    )
     applier = ChangeApplier(None, members, sender, None, Counter())
     beat = Heartbeat(called, "http://other:1", shared, "1", 1, 0, 0, bytes(16), {})
     assert members.receive_heartbeat(other, beat, 1, on_bus=False)
