@@ -80,6 +80,11 @@ class Config(BaseSettings):
         description="Secrets that join a cluster, 16 characters or more each: the first signs, all verify. Separate "
         "keys by commas in the environment; in a file, a list holds each key whole.",
     )
+    bootstrap: bool = Field(
+        False,
+        description="Serve clients before a member of the cluster was met: for the first instance of a new cluster. "
+        "Without it, a new instance with a cluster key, and a Redis or peers, waits for a member.",
+    )
     admin_password_file: str = Field(
         "",
         description="File with the password of the account `admin`, which an instance makes at its first start as an "

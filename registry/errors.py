@@ -35,6 +35,7 @@ instances. The codes are among the fourteen of the OCI distribution specificatio
       Ending                 503  DENIED
       Leaving                503  DENIED
       NotCurrent             503  DENIED
+      AccessUnknown          503  DENIED
       NeedsUpgrade           503  DENIED
       ProcessUnreachable     503  DENIED
 """
@@ -298,6 +299,18 @@ class NotCurrent(OciError):
     status = 503
     code = "DENIED"
     retry_after_s = 1
+
+
+class AccessUnknown(OciError):
+    """A request at a new instance that has met no member yet, so that it cannot know who may do what."""
+
+    status = 503
+    code = "DENIED"
+    reason = "access-unknown"
+    retry_after_s = 2
+
+    def __init__(self) -> None:
+        super().__init__("this instance is new and has met no member of its cluster yet")
 
 
 class ProcessUnreachable(OciError):

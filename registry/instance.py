@@ -108,7 +108,15 @@ class Instance:
         self.store.prepare()
         self.uploads.prepare()  # frees unneeded space before anything is written
         await self.leftovers.begin()
-        await self.catalog.start()
+        config = self.config
+        joins = bool(config.cluster_key) and bool(config.redis or config.peer)
+        await self.catalog.start(awaits_access=joins and not config.bootstrap)
+        if self.catalog.access.is_awaited:
+            log.warning(
+                LogEvent.ACCESS_AWAITED,
+                "this instance is new and serves no client before it has met a member of its cluster, which may enforce "
+                "access control; start the first instance of a new cluster with --bootstrap",
+            )
         secrets = [key.get_secret_value() for key in self.config.cluster_key] or [self.catalog.secret.hex()]
         keys = [ClusterKey(secret) for secret in secrets]
         self.cluster = Cluster(
@@ -152,7 +160,7 @@ class Instance:
     @property
     def ready(self) -> bool:
         serves = self._maintenance is not None and not self.drain.draining and self.cluster.ready
-        return serves and blocking_all(self.catalog.database) is None
+        return serves and not self.catalog.access.is_awaited and blocking_all(self.catalog.database) is None
 
     async def _await_acknowledgements(self, change: Change) -> None:
         await self.cluster.await_acknowledgements(change)

@@ -61,6 +61,11 @@ class AccessView(Protocol):
         """Return whether the cluster enforces access control."""
         ...
 
+    @property
+    def is_awaited(self) -> bool:
+        """True while it is unknown here whether the cluster enforces access control, so that no client is served."""
+        ...
+
     def account_of(self, name: str) -> str | None:
         """Return the id of the account of that name that is in force; None without one, and for a blocked one."""
         ...

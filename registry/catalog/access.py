@@ -7,6 +7,9 @@ request makes anyway. Workers see a change with their next query after its commi
 A catalog that was restored from a backup is marked in `meta`. What was revoked since the backup is in force again by
 its facts, so no credential counts until the document has been exchanged with a member, or the holder of the directory
 has run `concord access recover`.
+
+An instance that joins a cluster with an empty directory is marked, too. It cannot know whether the cluster enforces
+access control, so it serves no client until it has exchanged everything with a member.
 """
 
 from collections.abc import Callable, Iterable
@@ -27,11 +30,13 @@ T = TypeVar("T")
 
 RESTORED = "access restored"
 """Key of the catalog that marks one that was restored and has not met a member since."""
+AWAITED = "access awaited"
+"""Key of the catalog that marks a new one, which does not know whether access control is enforced."""
 CACHED_STATEMENTS = 65_536
 
 REVISION = f"""
-(SELECT COALESCE((SELECT changed FROM documents WHERE name = '{DOCUMENT}'), 0) * 2
- + EXISTS (SELECT 1 FROM meta WHERE key = '{RESTORED}'))
+(SELECT COALESCE((SELECT changed FROM documents WHERE name = '{DOCUMENT}'), 0) * 4
+ + EXISTS (SELECT 1 FROM meta WHERE key = '{RESTORED}') + 2 * EXISTS (SELECT 1 FROM meta WHERE key = '{AWAITED}'))
 """
 """SQL: the revision of access control, for a query that reads something else, too."""
 _REVISION = f"SELECT {REVISION}"
@@ -143,6 +148,11 @@ class CommittedAccess:
         return bool(self.revision & 1)
 
     @property
+    def is_awaited(self) -> bool:
+        """True while it is unknown here whether access control is enforced."""
+        return bool(self.revision & 2)
+
+    @property
     def is_enforced(self) -> bool:
         return self.policy.is_enforced
 
@@ -186,6 +196,11 @@ def mark_restored(execute: Callable[[str], object]) -> None:
     )
 
 
-def drop_restored_mark(tx: Transaction) -> None:
-    """Let the credentials of a restored catalog count again."""
-    tx.execute("DELETE FROM meta WHERE key = ?", (RESTORED,))
+def mark_awaited(tx: Transaction) -> None:
+    """Mark a catalog that is new."""
+    tx.execute("INSERT OR IGNORE INTO meta (key, value) VALUES (?, 1)", (AWAITED,))
+
+
+def drop_marks(tx: Transaction) -> None:
+    """Let the credentials of a restored catalog count again, and clients be served by what a new one knows."""
+    tx.execute("DELETE FROM meta WHERE key IN (?, ?)", (RESTORED, AWAITED))

@@ -9,7 +9,7 @@ from crdt.fact import FactReader
 from crdt.vector import Vector
 from registry.access import facts as access
 from registry.capabilities import FACT_KINDS
-from registry.catalog.access import CommittedAccess
+from registry.catalog.access import AWAITED, CommittedAccess, mark_awaited
 from registry.catalog.change_sink import CommitObserver
 from registry.catalog.database import Database, Reads, Transaction
 from registry.catalog.documents import Applied, Documents, WriterReused
@@ -63,10 +63,11 @@ class Catalog:
         self.queries = Queries(self.database)
         self.access = CommittedAccess(self.database)
 
-    async def start(self) -> None:
-        """Name the instance if it is new, count this start, and draw its writer."""
+    async def start(self, awaits_access: bool = True) -> None:
+        """Name the instance if it is new, count this start, and draw its writer. With `awaits_access`, a new instance
+        serves no client before it has met a member; without, one that waits for that waits no longer."""
         fresh = self._clock.entropy(16).hex(), self._clock.entropy(32)
-        identity = await self.database.write(lambda tx: _begin(tx, *fresh, self._clock))
+        identity = await self.database.write(lambda tx: _begin(tx, *fresh, self._clock, awaits_access))
         self.instance_id, self.secret, self.incarnation = identity
         writer = self._draw_writer()
         self.documents = Documents(TrieCache(), HybridClock(), self.instance_id, writer, self.understanding)
@@ -195,13 +196,17 @@ def stored_identity(database: Reads) -> Identity:
     return Identity(found["instance"], found["secret"])
 
 
-def _begin(tx: Transaction, instance: str, secret: bytes, clock: Clock) -> tuple[str, bytes, int]:
+def _begin(tx: Transaction, instance: str, secret: bytes, clock: Clock, awaits_access: bool) -> tuple[str, bytes, int]:
     """Return the instance's id and secret, drawn when it is new, and the number of this start, greater than all
     before."""
     tx.execute(
         "INSERT OR IGNORE INTO meta (key, value) VALUES ('instance', ?), ('secret', ?), ('incarnation', 0)",
         (instance, secret),
     )
+    if not awaits_access:
+        tx.execute("DELETE FROM meta WHERE key = ?", (AWAITED,))
+    elif tx.row("SELECT 1 FROM meta WHERE key = 'incarnation' AND value = 0"):
+        mark_awaited(tx)
     incarnation = _next_incarnation(tx, 0, clock)
     found = dict(tx.rows("SELECT key, value FROM meta"))
     return found["instance"], found["secret"], incarnation

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from registry.catalog.access import drop_restored_mark
+from registry.catalog.access import drop_marks
 from registry.catalog.database import Database, Transaction
 
 _ALL = """
@@ -56,8 +56,8 @@ def all_members(database: Database) -> list[MemberRow]:
 
 def save_sync_point(tx: Transaction, instance: str, sync_point: SyncPoint) -> None:
     """Record that all changes of a member up to a commit number are applied here. With them came what a restored
-    catalog lacked of access control, so that its credentials count again."""
-    drop_restored_mark(tx)
+    or a new catalog lacked of access control."""
+    drop_marks(tx)
     tx.execute(
         "INSERT OR REPLACE INTO sync_points (instance, incarnation, commit_number) VALUES (?, ?, ?)",
         (instance, *sync_point),

@@ -11,7 +11,7 @@ from registry.access.facts import OPERATOR, USER
 from registry.access.passwords import MIN_PASSWORD_CHARACTERS, hash_password
 from registry.adapters.clock import SystemClock
 from registry.adapters.disk import SystemDisk
-from registry.catalog.access import change_access, drop_restored_mark
+from registry.catalog.access import change_access, drop_marks
 from registry.catalog.catalog import Catalog
 from registry.catalog.change_sink import Unpublished
 from registry.errors import CannotStart, OciError
@@ -56,8 +56,8 @@ async def _commit(data: Path, plan: Callable[[Draft], str], recovers: bool) -> s
         account, _ = await catalog.database.write(
             lambda tx: change_access(tx, catalog.documents, clock, OPERATOR, plan)
         )
-        if recovers:
-            await catalog.database.write(drop_restored_mark)
+        if recovers or not catalog.access.is_restored:  # an administrator is made before the first start, too
+            await catalog.database.write(drop_marks)
     finally:
         await catalog.stop()
     return account

@@ -96,7 +96,7 @@ class WorkerApp:
         request_id = self._ids.begin(scope["headers"])
         self._proxies.resolve(scope)
         refusal = None
-        if self._gate.view.is_enforced:  # else it is for the primary to say who administers
+        if self._gate.decides:  # else it is for the primary to say who administers
             refusal = await self._failures.answered(Request(scope), self._gate.admit(scope, path))
         if refusal is not None or (path is not None and path.resource == "token" and self._gate.view.is_enforced):
             exchange = Exchange(scope, receive, send, request_id, self._gate.clock)

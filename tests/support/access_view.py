@@ -98,6 +98,8 @@ class FileView:
     def revision(self) -> int:
         return self._now()["revision"]
 
+    is_awaited = False
+
     @property
     def is_enforced(self) -> bool:
         return self._now()["enforced"]

@@ -16,7 +16,7 @@ from registry.access.rights import ANONYMOUS, AccessView, Caller, Credential, Cr
 from registry.access.tokens import Claims, TokenRefused, TokenUse, expiry_ms, open_token
 from registry.audit.log import AuditLog
 from registry.config import Config
-from registry.errors import NothingHere
+from registry.errors import AccessUnknown, NothingHere
 from registry.http.access.admission import PERMISSIONS, RELAYED_ADMISSION, Admission, Permissions
 from registry.http.access.challenges import INSUFFICIENT_SCOPE, INVALID_TOKEN, SERVICE, Challenges, denied
 from registry.http.access.password_checks import Attempt, LoginLog, PasswordChecks
@@ -95,6 +95,7 @@ class Gate:
         self._revision = -1
         self._is_enforced = True
         """True if access control is enforced by the facts of that revision."""
+        self._is_awaited = True
         self._decisions: dict[_CacheKey, _Decision] = {}
         """In the order in which they were made. The oldest makes room: to decide again costs little."""
 
@@ -106,7 +107,7 @@ class Gate:
             return False  # the slow path records it
         revision = self._now()
         if not self._is_enforced:
-            return True
+            return not self._is_awaited
         authorization = None
         for name, value in headers:  # as `authorization_of` does, at half the cost
             if name == b"authorization":
@@ -117,18 +118,27 @@ class Gate:
             return False  # the slow path refuses it, or knows the certificate
         return self._cached((authorization, target.rsplit(b"/", 2)[0]), revision) is not None
 
+    @property
+    def decides(self) -> bool:
+        """True if requests need to be admitted: access control is enforced, or may be."""
+        self._now()
+        return self._is_enforced or self._is_awaited
+
     def _now(self) -> int:
         """Return the revision of the facts, which is read once for each request."""
         revision = self.view.revision
         if revision != self._revision:
             self._revision, self._is_enforced = revision, self.view.is_enforced
+            self._is_awaited = self.view.is_awaited
         return revision
 
     async def admit(self, scope: Scope, path: Path | None, is_internal: bool = False) -> None:
         """Let a request in and put the permissions of its caller into its scope. `path` is None outside `/v2`;
-        `is_internal` is set on the internal listener. Raises Unauthorized, Denied, NothingHere, TooManyLogins and
-        ProcessUnreachable."""
+        `is_internal` is set on the internal listener. Raises Unauthorized, Denied, NothingHere, AccessUnknown,
+        TooManyLogins and ProcessUnreachable."""
         revision = self._now()
+        if self._is_awaited and path is not None:
+            raise AccessUnknown
         if not self._is_enforced and not self._signs_in_to_administer(scope, path):
             return
         if (admission := scope.get(RELAYED_ADMISSION)) is not None:
