@@ -179,14 +179,6 @@ class Queries:
         rows = self._database.rows(sql, (digest,))
         return [(Repository(name.removeprefix(KIND)), (size, writer)) for name, size, writer in rows]
 
-    def linking(self, digest: Digest, limit: int) -> list[Repository]:
-        """Return up to `limit` repositories that link a blob and that this version understands."""
-        sql = (
-            "SELECT d.name FROM facts f CROSS JOIN documents d ON d.id = f.document AND d.not_understood = 0 "
-            "WHERE f.kind = 'b' AND f.key = ? LIMIT ?"
-        )
-        return [Repository(name.removeprefix(KIND)) for (name,) in self._database.rows(sql, (digest, limit))]
-
     def repository_exists(self, repository: Repository) -> bool:
         sql = "SELECT 1 FROM documents WHERE name = ? AND facts > 0"
         return self._database.row(sql, (KIND + repository,)) is not None

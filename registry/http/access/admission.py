@@ -54,11 +54,9 @@ class Permissions:
         """Return whether the caller has a right on a repository by the facts, whatever the scope of its token."""
         return right in self._view.rights(self.admission.caller, repository, self._clock.now_ms())
 
-    def named_repositories(self) -> list[str] | None:
-        """Return the repositories in the scope of the caller's token; None where its credential is no token."""
-        scopes = self.admission.scopes
-        if scopes is None:
-            return None
+    def named_repositories(self) -> list[str]:
+        """Return the repositories in the scope of the caller's token; none where its credential is no token."""
+        scopes = self.admission.scopes or {}
         return [resource.removeprefix(REPOSITORY) for resource in scopes if resource.startswith(REPOSITORY)]
 
     @property

@@ -37,9 +37,6 @@ from registry.http.oci.multipart import GAP_BYTES, Multipart, Pieces, assembled,
 from registry.oci.names import Digest, Repository
 from registry.oci.ranges import ByteRange, is_ascending
 
-MAX_SOURCES = 200
-"""Repositories that are searched for one that a client may mount a blob from: a few milliseconds to decide on."""
-
 
 async def get_blob(context: BlobContext, request: Request, repository: Repository, digest: Digest) -> Response:
     """GET and HEAD of a blob."""
@@ -188,12 +185,11 @@ async def mount_blob(
 
 
 def _pullable_link(queries: Queries, digest: Digest, permissions: Permissions) -> BlobRow | None:
-    """Return the link of a blob in a repository that the client may pull from: one that its token names, else one of
-    the first that link the blob. A token's repositories are looked up whether they link the blob or not, so that the
-    time tells nothing about others."""
-    named = permissions.named_repositories()
-    sources = queries.linking(digest, MAX_SOURCES) if named is None else map(Repository, named)
-    links = (queries.blob(source, digest) for source in sources if permissions.may(source, Right.PULL))
+    """Return the link of a blob in a repository that the client's token names and that it may pull from. These are
+    looked up whether they link the blob or not, so that the time tells nothing about others; without a token, nothing
+    is looked up."""
+    named = map(Repository, permissions.named_repositories())
+    links = (queries.blob(source, digest) for source in named if permissions.may(source, Right.PULL))
     return next((link for link in links if link is not None), None)
 
 
