@@ -76,6 +76,7 @@ def concord(
         "CONCORD_LISTEN": address,
         "CONCORD_DATA": str(root / site),
         "CONCORD_SITE": site,
+        "CONCORD_BOOTSTRAP": "true",
         "CONCORD_REDIS": bus,
         "CONCORD_PEER": ",".join(f"http://{peer}" for peer in peers),
         "CONCORD_CLUSTER_KEY": "a key for the benchmarks",

@@ -114,8 +114,8 @@ class Instance:
         if self.catalog.access.is_awaited:
             log.warning(
                 LogEvent.ACCESS_AWAITED,
-                "this instance is new and serves no client before it has met a member of its cluster, which may enforce "
-                "access control; start the first instance of a new cluster with --bootstrap",
+                "this instance is new and serves no client before it has met a member of its cluster, which may "
+                "enforce access control; start the first instance of a new cluster with --bootstrap",
             )
         secrets = [key.get_secret_value() for key in self.config.cluster_key] or [self.catalog.secret.hex()]
         keys = [ClusterKey(secret) for secret in secrets]

@@ -260,6 +260,7 @@ class Node:
             peer=self.cluster.peers,
             name=[],
             cluster_key=[SecretStr(secret) for secret in self.secrets],
+            bootstrap=True,  # clients come from the first moment on
             sparse=False,
             holder_wait_s=5.0,
             listen_internal="",

@@ -185,7 +185,7 @@ class _NoAccess:
     """Stands for the facts of access control, which `scale` does not play."""
 
     digest = ""
-    is_enforced = False
+    is_enforced = is_awaited = is_restored = False
     reached: tuple[Revision, ...] = ()
 
     def require_reached(self, revisions: Iterable[Revision]) -> None:

@@ -114,6 +114,7 @@ def _environment(sockets: Path) -> dict[str, str]:
     return kept | {
         "CONCORD_CLUSTER_KEY": secrets.token_hex(32),
         "CONCORD_WORKERS": "1",
+        "CONCORD_BOOTSTRAP": "true",
         "CONCORD_REDIS": f"unix://{sockets / 'redis'}",
     }
 

@@ -10,7 +10,7 @@ from registry.access import changes
 from registry.access.facts import DOCUMENT, OPERATOR
 from registry.access.rights import Caller, Right
 from registry.adapters.disk import SystemDisk
-from registry.catalog.access import REVISION, CommittedAccess, change_access, drop_restored_mark, mark_restored
+from registry.catalog.access import REVISION, CommittedAccess, change_access, drop_marks, mark_restored
 from registry.catalog.catalog import PATH, Catalog
 from registry.catalog.change_sink import Unpublished
 from registry.catalog.database import Reads
@@ -124,7 +124,7 @@ async def test_no_credential_of_a_restored_catalog_counts(catalog):
     assert access.is_restored and access.revision != before
     assert access.credentials_of(alice) == [] and not access.is_in_force(alice, password.id)
     assert access.is_enforced, "it does not open what was closed"
-    await catalog.database.write(drop_restored_mark)
+    await catalog.database.write(drop_marks)
     assert access.is_in_force(alice, password.id) and access.revision == before
 
 

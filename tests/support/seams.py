@@ -89,6 +89,6 @@ async def opened_catalog(root: Path, clock: StillClock | None = None, sink: Chan
     disk = SystemDisk(root)
     disk.make_directory(".")
     catalog = Catalog(disk, clock or StillClock())
-    await catalog.start()
+    await catalog.start(awaits_access=False)
     catalog.database.attach(sink or Unpublished())
     return catalog

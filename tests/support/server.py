@@ -138,6 +138,7 @@ class Server:
             self.environment["CONCORD_PEER"] = ",".join(peers)
         if not host.startswith("127."):
             self.environment["CONCORD_INSECURE"] = "true"  # hosts of tests are on a network of their own
+        self.environment["CONCORD_BOOTSTRAP"] = "true"  # most tests begin with an empty cluster
         self.environment["CONCORD_LOG_FORMAT"] = "json"  # for `logged`
         self.environment |= {f"CONCORD_{name.upper()}": value for name, value in settings.items()}
         self.process: subprocess.Popen[bytes] | Started | None = None

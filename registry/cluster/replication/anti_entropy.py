@@ -31,7 +31,7 @@ from crdt.errors import CrdtError, Malformed
 from crdt.revisions import Revision, decode_revisions, encode_revisions
 from crdt.vector import Vector, decode_vector, encode_vector
 from registry.access import facts as access
-from registry.catalog.access import RightsBehind
+from registry.catalog.access import RightsBehind, drop_marks
 from registry.catalog.catalog import Catalog
 from registry.catalog.documents import MissingDependencies
 from registry.catalog.incoming import Incoming, decode_aside, note_writers
@@ -87,6 +87,7 @@ class AntiEntropy:
         while True:
             for member in self._of_this_round():
                 self.catch_up_soon(member)
+            await self._end_waiting_for_rights()
             await asyncio.sleep(ROUND_INTERVAL_S)
 
     def _of_this_round(self) -> list[Member]:
@@ -101,6 +102,14 @@ class AntiEntropy:
         self._round += MEMBERS_A_ROUND
         first = self._round % len(differing) if differing else 0
         return ahead + (differing[first:] + differing[:first])[:MEMBERS_A_ROUND]
+
+    async def _end_waiting_for_rights(self) -> None:
+        """Go by the facts of access control that are here, once a member has the same ones and all else alike."""
+        root, committed = self._catalog.replica.root(), self._catalog.access
+        if (committed.is_awaited or committed.is_restored) and any(
+            member.beat.root == root for member in self._members.reachable()
+        ):
+            await self._catalog.database.write(drop_marks)
 
     def differs(self, member: Member) -> bool:
         """Return whether to start a round with a member that has published nothing that is missing here."""

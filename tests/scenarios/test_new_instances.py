@@ -1,0 +1,71 @@
+"""New instances serve no client before they have met a member, which may enforce access control."""
+
+import contextlib
+
+from tests.support import images
+from tests.support.access import enforce
+from tests.support.server import Cluster, running_server, wait_until
+
+IMAGE = images.image("first", layer_bytes=1000)
+MANIFEST = "/v2/team/app/manifests/v1"
+
+
+def refusal(server, method="GET", path=MANIFEST):
+    answer = server.client.request(method, path, b"" if method == "POST" else None)
+    return answer.status, answer.json()["errors"][0]["detail"]["reason"] if answer.status == 503 else ""
+
+
+def answers(server):
+    with contextlib.suppress(OSError):
+        return server.client.get("/healthz").status == 200
+    return False
+
+
+def test_a_new_instance_serves_no_client_before_it_has_met_a_member(tmp_path):
+    cluster = Cluster(tmp_path, ["eu", "us"], workers="2", bootstrap="false")
+    eu, us = cluster.servers
+    try:
+        cluster.redis.start()
+        eu.environment["CONCORD_BOOTSTRAP"] = "true"
+        eu.start()
+        eu.client.push("team/app", "v1", IMAGE)
+        enforce(eu)
+        eu.pause()
+        us.start(wait=False)
+        wait_until(lambda: answers(us))
+        for method, path in (("GET", MANIFEST), ("GET", "/v2/"), ("POST", "/v2/team/app/blobs/uploads/")):
+            assert refusal(us, method, path) == (503, "access-unknown")
+        assert us.client.get("/readyz").status == 503
+        eu.resume()
+        wait_until(lambda: us.client.get("/readyz").status == 200, 30)
+        assert refusal(us) == (401, ""), "it knows that access control is enforced"
+    finally:
+        cluster.stop()
+
+
+def test_two_new_instances_that_meet_serve_clients(tmp_path):
+    cluster = Cluster(tmp_path, ["eu", "us"], bootstrap="false")
+    try:
+        cluster.start()
+        for server in cluster.servers:
+            assert server.client.get("/v2/").status == 200
+    finally:
+        cluster.stop()
+
+
+def test_a_new_instance_that_can_meet_none_serves_clients(tmp_path):
+    with running_server(tmp_path / "data", clustered=True, bootstrap="false") as server:
+        assert server.client.get("/v2/").status == 200
+
+
+def test_a_directory_that_has_been_in_use_serves_by_what_it_knows(tmp_path):
+    cluster = Cluster(tmp_path, ["eu"], bootstrap="true")
+    (eu,) = cluster.servers
+    try:
+        cluster.start()
+        assert eu.stop() == 0
+        eu.environment["CONCORD_BOOTSTRAP"] = "false"
+        eu.start()
+        assert eu.client.get("/v2/").status == 200
+    finally:
+        cluster.stop()
