@@ -10,6 +10,7 @@ import pytest
 
 from crdt.delta import encode_delta
 from crdt.fact import tag_fact
+from crdt.revisions import Revision, encode_revisions
 from crdt.vector import encode_vector
 from registry import __version__
 from registry.capabilities import OWN
@@ -237,6 +238,14 @@ def test_an_update_before_which_something_is_missing_is_said_to_be_early(peer, s
         answer = peer.ask(session, "/updates", m.UpdatesRequest([("repository/app", raw)], {}, []))
         assert msgspec.msgpack.decode(answer.body, type=m.UpdatesResponse).missing_dependencies == ["repository/app"]
     assert refusals() == {}
+
+
+def test_an_update_whose_sender_had_seen_other_rights_is_refused(peer, session, refusals):
+    raw = encode_delta(5, 0, [tag_fact("v1", sha256(b"x"), 1, 5).text()], [])
+    ahead = encode_revisions([Revision("access", {5: 1})])
+    answer = peer.ask(session, "/updates", m.UpdatesRequest([("repository/app", raw)], {}, [], ahead))
+    assert answer.status == 409
+    assert refusals() == {"ahead of rights": 1}
 
 
 def test_one_malformed_update_of_several_applies_none(peer, session, refusals):
