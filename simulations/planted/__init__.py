@@ -16,13 +16,20 @@ collection  copies and garbage collection
 absence     what brings instances together again
 members     making room, leaving, being removed, and starting from a backup
 keys        what keeps outsiders out, members in, and uploads going
+access      access control: what its facts mean, and how requests are decided by them
+access_scenarios
+            short scenarios of access control
 processes   what crosses between the processes of an instance
 versions    what an instance does that does not understand a later version
 """
 
+from collections.abc import Callable
+
 from simulations.mixed_versions import mixed_versions
 from simulations.planted import (
     absence,
+    access,
+    access_scenarios,
     collection,
     commits,
     disk,
@@ -37,7 +44,7 @@ from simulations.planted import (
     scenarios,
     versions,
 )
-from simulations.planted.bug import Planted
+from simulations.planted.bug import Bug, Planted
 
 _SLOWLY = ("one-way", "reorder", "slow")
 _DENSE = (("operations", 30), ("fault_s", 3.0), ("clients", 8))
@@ -55,6 +62,15 @@ _LEAVING = (("operations", 25), ("fault_s", 12.0), ("clients", 4))
 _SITE = ("eu", "eu", "eu")
 _MIXED = (("operations", 4), ("fault_s", 6.0))
 _LASTING = (*_LONG, ("calm_operations", 0))
+_ENFORCED = (("conditions", ("access", "enforced")),)
+
+
+def _of_access(name: str, plant: Callable[[], Bug], *, is_enforced: bool = False) -> Planted:
+    """Return a bug of access control, which a short scenario brings to light."""
+    scenario = access_scenarios.block_between_pulls if is_enforced else access_scenarios.change_on_both_sides
+    chosen = _ENFORCED if is_enforced else (("conditions", ("access",)),)
+    return Planted(name, plant, (), 1, ("eu", "us"), chosen, scenario)
+
 
 PLANTED = [
     Planted("content not synced", disk.content_not_synced, ("power-cut-at-answer",), 6),
@@ -222,4 +238,13 @@ PLANTED = [
     Planted("workers serve all", versions.workers_serve_all, (), 2, chosen=_MIXED, scenario=mixed_versions),
     Planted("routes serve all", versions.routes_serve_all, (), 2, chosen=_MIXED, scenario=mixed_versions),
     Planted("facts not read again", versions.facts_not_read_again, (), 2, chosen=_MIXED, scenario=mixed_versions),
+    _of_access("revocation of what was seen", access.revocation_of_what_was_seen),
+    _of_access("grant without after", access.grant_without_after),
+    _of_access("decisions kept for ever", access.decisions_kept_for_ever, is_enforced=True),
+    _of_access("void facts count", access.void_facts_count),
+    _of_access("unblocking wins", access.unblocking_wins),
+    _of_access("removal by name", access.removal_by_name),
+    _of_access("latest password wins", access.latest_password_wins),
+    _of_access("all said by the operator", access.all_said_by_the_operator),
+    _of_access("blocked accounts admitted", access.blocked_accounts_admitted, is_enforced=True),
 ]

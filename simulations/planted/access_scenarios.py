@@ -1,0 +1,77 @@
+"""Short scenarios of access control: what is said on both sides of a partition, and what follows a block."""
+
+import asyncio
+from itertools import permutations
+
+from simulations.node import Node
+from simulations.simulation import Simulation
+from simulations.workload.access_changes import AccessChanges
+
+AGREED_S = 6.0
+
+
+async def begin(simulation: Simulation, is_enforced: bool) -> AccessChanges:
+    """Start all instances, and make the accounts of a run."""
+    await simulation.start()
+    changes = simulation.workload.access_changes()
+    await changes.prepare(simulation.nodes[0], is_enforced)
+    await simulation.converge()
+    return changes
+
+
+def part(simulation: Simulation) -> None:
+    """Cut all instances off from each other."""
+    for one, other in permutations(simulation.nodes, 2):
+        simulation.cluster.packet_simulator.block(one.name, other.name)
+    simulation.disturbances.fired("partition")
+
+
+async def join(simulation: Simulation) -> None:
+    """Heal the network, wait until all agree, and check what holds then."""
+    await simulation.heal()
+    simulation.disturbances.note()
+    await simulation.converge()
+    await asyncio.sleep(AGREED_S)
+    simulation.violations.check(simulation.checkers.access.check_end, simulation.nodes)
+
+
+async def change_on_both_sides(simulation: Simulation) -> None:
+    """Say at two sites that are cut off from each other what the conflict rules are about."""
+    changes = await begin(simulation, is_enforced=False)
+    first, second = simulation.nodes
+    for name in ("ci", "ann"):
+        await changes.ask(first, "account/block", {"name": name})
+    await changes.set_password(first, "cat", "the first password")
+    await simulation.converge()
+    part(simulation)
+    await _first_side(changes, first)
+    await asyncio.sleep(1.0)
+    await _second_side(changes, second)
+    await join(simulation)
+
+
+async def _first_side(changes: AccessChanges, node: Node) -> None:
+    await changes.ask(node, "revoke", {"subject": "bot", "repositories": "*"})
+    await changes.ask(node, "account/block", {"name": "ci"})
+    await changes.ask(node, "account/remove", {"name": "bob"})
+    await changes.ask(node, "account/create", {"name": "bob", "password": "a new account"})
+    await changes.set_password(node, "cat", "reset by the operator")
+
+
+async def _second_side(changes: AccessChanges, node: Node) -> None:
+    bob, cat = (changes.credentials_of(name)[0] for name in ("bob", "cat"))
+    await changes.grant(node, "bot", "app", ["delete"])
+    await changes.ask(node, "account/unblock", {"name": "ci"})
+    await changes.grant(node, "group:devs", "scratch", ["push"], bob)
+    await changes.set_password(node, "cat", "changed by oneself", cat)
+
+
+async def block_between_pulls(simulation: Simulation) -> None:
+    """Pull by a key, block the account, and pull again."""
+    changes = await begin(simulation, is_enforced=True)
+    node, client = simulation.nodes[0], simulation.client()
+    (client.credential,) = changes.credentials_of("ci")
+    for _ in range(2):
+        await client.list_tags(node, "app")
+        await client.list_tags(node, "app")
+        await changes.ask(node, "account/block", {"name": "ci"})
