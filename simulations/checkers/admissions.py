@@ -12,12 +12,16 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
 from registry.access.facts import CredentialMade
 from registry.access.keys import is_key, key_hash
 from registry.access.passwords import verify_password
 from registry.access.rights import CredentialKind
+from registry.access.tokens import Claims
 from registry.http.admin.paths import ACCESS
 from registry.http.oci.paths import parse_api_path
+from simulations.access_oracle import InForce
 from simulations.access_states import AccessState, AccessStates, statements_of
 from simulations.checkers import Violation
 from simulations.node import Node
@@ -38,10 +42,12 @@ class Presented(NamedTuple):
     right: str
     """Empty where any credential will do."""
     is_administrative: bool
+    token: Claims | None = None
+    """The claims of a token, in place of name and secret."""
 
     @property
     def is_decided_at_once(self) -> bool:
-        return not self.name or is_key(self.secret)
+        return not self.name or self.token is not None or is_key(self.secret)
 
     def __str__(self) -> str:
         return f"{self.right or 'anything'} on {self.repository or 'nothing'} by {self.name or 'no account'}"
@@ -77,6 +83,8 @@ class Admissions:
             if node.alive:
                 self._states.of(node)
             is_let_in = status not in REFUSED
+            if presented.token is not None and not is_let_in and trail[first].is_enforced:
+                return  # it may have ended, by the clock of the instance or with its key
             is_exact = is_let_in and presented.is_decided_at_once and trail[first].is_enforced
             judged = trail[first : first + 1] if is_exact else trail[first:]
             if is_let_in and not has_begun and trail[-1].is_enforced:
@@ -94,6 +102,8 @@ class Admissions:
         if not state.is_enforced and not (presented.is_administrative and presented.name):
             return True
         in_force = self._states.in_force(state.texts)
+        if presented.token is not None:
+            return not state.is_restored and _grants(in_force, presented.token, presented)
         accounts = [account for account, name, blocked in in_force.names if name == presented.name and not blocked]
         if not accounts or state.is_restored:
             return False
@@ -102,6 +112,17 @@ class Admissions:
         if not any(_proves(statements[id].body, presented.secret) for id in mine):
             return False
         return not presented.right or (accounts[0], presented.repository, presented.right) in in_force.rights
+
+
+def _grants(in_force: InForce, token: Claims, presented: Presented) -> bool:
+    """Return whether a token grants what a request needs, if it has not ended by itself: its account, its credential
+    and the right are in force, and the right is in its scope."""
+    account, right = token.account, presented.right
+    is_active = any(id == account and not blocked for id, _, blocked in in_force.names)
+    if not is_active or (account, token.credential) not in in_force.credentials:
+        return False
+    is_in_scope = right in token.scopes.get(f"repository:{presented.repository}", ())
+    return not right or (is_in_scope and (account, presented.repository, right) in in_force.rights)
 
 
 def _proves(body: object, secret: str) -> bool:
@@ -118,17 +139,24 @@ def presented_by(scope: Mapping[str, Any]) -> Presented | None:
     path, method = scope["path"], scope["method"]
     if b"concord-session" in headers or path.startswith("/_concord/peer"):
         return None
-    encoded = headers.get(b"authorization", b"").removeprefix(b"Basic ")
-    name, _, secret = base64.b64decode(encoded).decode().partition(":")
+    name, secret, token = _credential_in(headers.get(b"authorization", b""))
     if path.startswith(ACCESS):
-        return Presented(name, secret, EVERYTHING, "admin", is_administrative=True) if name else None
+        return Presented(name, secret, EVERYTHING, "admin", True, token) if name else None
     parsed = parse_api_path(path)
-    if parsed is None or parsed.resource == "token":
+    if parsed is None or (parsed.resource == "token" and not name):  # everyone gets a token
         return None
-    if not parsed.name:
-        return Presented(name, secret, "", "", False)
     if parsed.resource in ("uploads", "upload"):
         right = "push"
     else:
         right = "pull" if method in READS else "delete" if method in DELETES else "push"
-    return Presented(name, secret, parsed.name, right, False)
+    return Presented(name, secret, parsed.name, right if parsed.name else "", False, token)
+
+
+def _credential_in(authorization: bytes) -> tuple[str, str, Claims | None]:
+    """Return the name, the secret and the token in an `Authorization`."""
+    scheme, _, encoded = authorization.partition(b" ")
+    if scheme == b"Bearer":
+        token = msgspec.msgpack.decode(base64.urlsafe_b64decode(encoded.split(b".")[1] + b"=="), type=Claims)
+        return token.name, "", token
+    name, _, secret = base64.b64decode(encoded).decode().partition(":")
+    return name, secret, None

@@ -45,6 +45,7 @@ from simulations.planted import (
     versions,
 )
 from simulations.planted.bug import Bug, Planted
+from simulations.run import Scenario
 
 _SLOWLY = ("one-way", "reorder", "slow")
 _DENSE = (("operations", 30), ("fault_s", 3.0), ("clients", 8))
@@ -62,14 +63,17 @@ _LEAVING = (("operations", 25), ("fault_s", 12.0), ("clients", 4))
 _SITE = ("eu", "eu", "eu")
 _MIXED = (("operations", 4), ("fault_s", 6.0))
 _LASTING = (*_LONG, ("calm_operations", 0))
-_ENFORCED = (("conditions", ("access", "enforced")),)
 
 
-def _of_access(name: str, plant: Callable[[], Bug], *, is_enforced: bool = False) -> Planted:
-    """Return a bug of access control, which a short scenario brings to light."""
-    scenario = access_scenarios.block_between_pulls if is_enforced else access_scenarios.change_on_both_sides
-    chosen = _ENFORCED if is_enforced else (("conditions", ("access",)),)
-    return Planted(name, plant, (), 1, ("eu", "us"), chosen, scenario)
+def _of_facts(name: str, plant: Callable[[], Bug]) -> Planted:
+    """Return a bug in what facts of access control mean."""
+    scenario = access_scenarios.change_on_both_sides
+    return Planted(name, plant, (), 1, ("eu", "us"), (("conditions", ("access",)),), scenario)
+
+
+def _of_gates(name: str, plant: Callable[[], Bug], scenario: Scenario) -> Planted:
+    """Return a bug in how requests are decided."""
+    return Planted(name, plant, (), 1, ("eu", "us"), (("conditions", ("access", "enforced")),), scenario)
 
 
 PLANTED = [
@@ -238,13 +242,15 @@ PLANTED = [
     Planted("workers serve all", versions.workers_serve_all, (), 2, chosen=_MIXED, scenario=mixed_versions),
     Planted("routes serve all", versions.routes_serve_all, (), 2, chosen=_MIXED, scenario=mixed_versions),
     Planted("facts not read again", versions.facts_not_read_again, (), 2, chosen=_MIXED, scenario=mixed_versions),
-    _of_access("revocation of what was seen", access.revocation_of_what_was_seen),
-    _of_access("grant without after", access.grant_without_after),
-    _of_access("decisions kept for ever", access.decisions_kept_for_ever, is_enforced=True),
-    _of_access("void facts count", access.void_facts_count),
-    _of_access("unblocking wins", access.unblocking_wins),
-    _of_access("removal by name", access.removal_by_name),
-    _of_access("latest password wins", access.latest_password_wins),
-    _of_access("all said by the operator", access.all_said_by_the_operator),
-    _of_access("blocked accounts admitted", access.blocked_accounts_admitted, is_enforced=True),
+    _of_facts("revocation of what was seen", access.revocation_of_what_was_seen),
+    _of_facts("grant without after", access.grant_without_after),
+    _of_gates("decisions kept for ever", access.decisions_kept_for_ever, access_scenarios.block_between_pulls),
+    _of_facts("void facts count", access.void_facts_count),
+    _of_facts("unblocking wins", access.unblocking_wins),
+    _of_facts("removal by name", access.removal_by_name),
+    _of_facts("latest password wins", access.latest_password_wins),
+    _of_facts("all said by the operator", access.all_said_by_the_operator),
+    _of_gates("blocked accounts admitted", access.blocked_accounts_admitted, access_scenarios.block_between_pulls),
+    _of_gates("tokens outlive credentials", access.tokens_outlive_credentials, access_scenarios.withdraw_between_pulls),
+    _of_gates("not decided again", access.not_decided_again, access_scenarios.ask_a_new_instance),
 ]

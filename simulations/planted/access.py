@@ -18,10 +18,10 @@ from registry.access.facts import (
 )
 from registry.access.policy import Policy
 from registry.access.rules import Court
-from registry.catalog.access import change_access
+from registry.catalog.access import CommittedAccess, change_access
 from registry.http.access.gate import Gate
 from registry.http.admin import access as requests
-from simulations.planted.bug import Bug, together
+from simulations.planted.bug import Bug, nothing_async, together
 
 
 def revocation_of_what_was_seen() -> Bug:
@@ -122,3 +122,13 @@ def blocked_accounts_admitted() -> Bug:
 
     is_active = patch.object(Policy, "_is_active", lambda self, account: account in self.accounts)
     return together(is_active, patch.object(Policy, "account_of", account_of))
+
+
+def tokens_outlive_credentials() -> Bug:
+    """A token counts though the credential that it was got by is withdrawn."""
+    return patch.object(CommittedAccess, "is_in_force", lambda self, account, credential: True)
+
+
+def not_decided_again() -> Bug:
+    """A request that was let in before its instance was current is answered, whatever the instance has learned since."""
+    return patch.object(Gate, "admit_again", nothing_async)

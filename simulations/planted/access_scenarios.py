@@ -1,13 +1,18 @@
-"""Short scenarios of access control: what is said on both sides of a partition, and what follows a block."""
+"""Short scenarios of access control: what is said on both sides of a partition, what follows a block and a withdrawal,
+and what a new instance answers."""
 
 import asyncio
+import random
 from itertools import permutations
 
 from simulations.node import Node
 from simulations.simulation import Simulation
 from simulations.workload.access_changes import AccessChanges
+from simulations.workload.client import Answer
+from simulations.workload.credentials import Credential, NoCredential, TokenCredential
 
 AGREED_S = 6.0
+AGAIN_S = 0.005
 
 
 async def begin(simulation: Simulation, is_enforced: bool) -> AccessChanges:
@@ -75,3 +80,36 @@ async def block_between_pulls(simulation: Simulation) -> None:
         await client.list_tags(node, "app")
         await client.list_tags(node, "app")
         await changes.ask(node, "account/block", {"name": "ci"})
+
+
+async def ask_until_ready(simulation: Simulation, node: Node, credential: Credential) -> set[int]:
+    """List tags at an instance that has just started, again and again, until it is ready. Return the statuses of all
+    answers."""
+    asking: list[asyncio.Task[Answer | None]] = []
+    while node.instance is None or not node.started or not node.instance.ready:
+        client = simulation.client(f"client {len(asking)}")
+        client.credential = credential
+        ask = client.ask("tags", node, "GET", "/v2/app/tags/list", repository="app")
+        asking.append(asyncio.ensure_future(ask))
+        await asyncio.sleep(AGAIN_S)
+    return {answer.status for answer in await asyncio.gather(*asking) if answer is not None}
+
+
+async def ask_a_new_instance(simulation: Simulation) -> None:
+    """Send requests without a credential to a new instance, which has no facts yet."""
+    await begin(simulation, is_enforced=True)
+    new = simulation.cluster.add_node(simulation.nodes[0].site)
+    starting = asyncio.ensure_future(simulation.lifecycle.restart(new))
+    await ask_until_ready(simulation, new, NoCredential())
+    await starting
+
+
+async def withdraw_between_pulls(simulation: Simulation) -> None:
+    """Pull by a token, withdraw the key that it was got by, and pull again by the same token."""
+    changes = await begin(simulation, is_enforced=True)
+    node, client = simulation.nodes[0], simulation.client()
+    (key,) = changes.credentials_of("ci")
+    client.credential = TokenCredential(simulation.cluster.network, key, random.Random(0))  # it is not got again
+    await client.list_tags(node, "app")
+    await changes.ask(node, "key/revoke", {"id": key.id})
+    await client.list_tags(node, "app")

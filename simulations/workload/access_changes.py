@@ -13,9 +13,10 @@ from typing import Any
 
 from registry.access.keys import RANDOM_SIZE, new_key
 from registry.http.admin.paths import ACCESS
+from simulations.network import Network
 from simulations.node import Node
 from simulations.workload.client import Client
-from simulations.workload.credentials import BasicCredential, Credential
+from simulations.workload.credentials import BasicCredential, Credential, TokenCredential
 
 STEADY = "steady"
 ADMINISTRATORS = ("ann", "bob", "cat")
@@ -27,6 +28,7 @@ SUBJECTS = (*NAMES, f"group:{GROUP}", "anonymous", "authenticated")
 PATTERNS = ("*", "*", "app", "base/*", "s*", "*p*")
 RIGHTS = (["pull"], ["pull", "push"], ["pull", "push", "delete"], ["delete"], ["admin"])
 BY_OPERATOR = 0.4
+BY_PASSWORD_OR_KEY = 0.6
 STEADILY = 0.6
 """The share of the workload's operations with the steady credential."""
 NO_FACT = "f" * 16
@@ -39,8 +41,12 @@ class AccessChanges:
     """The drawn changes of one run. `clients` are two, for what is asked for at once; `operator` is what the operator
     proves itself by."""
 
-    def __init__(self, clients: tuple[Client, Client], operator: Credential, rng: random.Random) -> None:
+    def __init__(
+        self, clients: tuple[Client, Client], operator: Credential, network: Network, rng: random.Random
+    ) -> None:
         self._clients = clients
+        self._network = network
+        self._tokens: dict[str, TokenCredential] = {}
         self._operator = operator
         self._rng = rng
         self.steady: Credential = operator
@@ -111,7 +117,14 @@ class AccessChanges:
 
     def choose(self, rng: random.Random) -> Credential:
         """Draw a credential for an operation of the workload."""
-        return self.steady if rng.random() < STEADILY else rng.choice(self._credentials)
+        if rng.random() < STEADILY:
+            return self.steady
+        basic = rng.choice(self._credentials)
+        if rng.random() < BY_PASSWORD_OR_KEY:
+            return basic
+        if basic.id not in self._tokens:
+            self._tokens[basic.id] = TokenCredential(self._network, basic, random.Random(rng.random()))
+        return self._tokens[basic.id]
 
     async def draw(self) -> None:
         """Ask for one drawn change."""

@@ -1,6 +1,8 @@
-"""Credentials that clients present: none, a name with a key or a password, or the signature of the cluster key."""
+"""Credentials that clients present: none, a name with a key or a password, a token, or the signature of the cluster
+key."""
 
 import base64
+import json
 import random
 from functools import lru_cache
 from typing import NamedTuple, Protocol
@@ -11,10 +13,13 @@ from crdt.errors import Malformed, Unauthentic
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.messages import SessionRequest, SessionResponse
 from registry.cluster.rpc.sessions import NONCE_SIZE, read_token, sign_opening, signed_headers, token_text
+from registry.http.oci.paths import TOKEN_PATH
 from registry.ports import Body, PeerUnreachable
 from simulations.network import Network
 from simulations.node import Node
 
+REPOSITORIES = ("app", "base/os", "scratch")
+GET_AGAIN = 0.2
 SESSION_PATH = "/_concord/peer/session"
 _SEQUENCE = 1  # a session is opened for one request
 OPERATOR_NAME = "operator"
@@ -53,8 +58,43 @@ class BasicCredential(NamedTuple):
     id: str
     is_steady: bool = False
 
-    async def headers(self, node: Node, method: str, path: str, body: Body) -> dict[str, str]:
+    @property
+    def proof(self) -> dict[str, str]:
         return {"Authorization": "Basic " + base64.b64encode(f"{self.name}:{self.secret}".encode()).decode()}
+
+    async def headers(self, node: Node, method: str, path: str, body: Body) -> dict[str, str]:
+        return self.proof
+
+
+class TokenCredential:
+    """A token that a credential gets at an instance, and that counts at all of them. It is got again now and then, and
+    where it is refused the credential itself is sent, as it is to get a token."""
+
+    is_steady = False
+
+    def __init__(self, network: Network, basic: BasicCredential, rng: random.Random) -> None:
+        self._network = network
+        self._basic = basic
+        self._rng = rng
+        self._token = ""
+
+    @property
+    def id(self) -> str:
+        return self._basic.id
+
+    async def headers(self, node: Node, method: str, path: str, body: Body) -> dict[str, str]:
+        if not self._token or self._rng.random() < GET_AGAIN:
+            self._token = await self._get(node)
+        return {"Authorization": f"Bearer {self._token}"} if self._token else self._basic.proof
+
+    async def _get(self, node: Node) -> str:
+        scopes = "&".join(f"scope=repository:{name}:pull,push,delete" for name in REPOSITORIES)
+        url = f"http://{node.name}{TOKEN_PATH}?service=concord&{scopes}"
+        headers = [*self._basic.proof.items()]
+        async with self._network.request(f"{self._basic.name} gets a token", None, "GET", url, headers, b"") as answer:
+            content = b"".join([chunk async for chunk in answer.chunks()])
+        token: str = json.loads(content)["token"] if answer.status == 200 else ""
+        return token
 
 
 class ClusterKeyCredential:

@@ -46,7 +46,8 @@ class Workload:
         """Return what changes access control in this run."""
         if self._access is None:
             clients = self.client("access", "access"), self.client("access too", "access too")
-            self._access = AccessChanges(clients, self.operator, random.Random(f"{self._plan.seed} access"))
+            rng, network = random.Random(f"{self._plan.seed} access"), self._cluster.network
+            self._access = AccessChanges(clients, self.operator, network, rng)
         return self._access
 
     async def change_access(self, phase: str, operations: int, seconds: float) -> None:

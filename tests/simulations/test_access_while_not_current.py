@@ -1,38 +1,15 @@
 """Requests that reach an instance before it is current are decided again once it is."""
 
 import asyncio
-from functools import partial
 
 from registry.cluster.replication.read_lease import READ_WAIT_S
-from simulations.planted.access_scenarios import begin
+from simulations.planted.access_scenarios import ask_until_ready, begin
 from simulations.simulation import Simulation
 from simulations.workload.credentials import NoCredential
 from simulations.workload.images import ALL_IMAGES, digest_of
 from tests.simulations.steps import play
 
 ENFORCED = ("access", "enforced")
-AGAIN_S = 0.005
-
-
-async def ask_until_answered(simulation, client, node, asked):
-    """Ask an instance that has just started again and again, until it is ready. Return the statuses of its answers."""
-    statuses, asking = set(), []
-    while not asking or node.instance is None or not node.started or not node.instance.ready:
-        asking.append(asyncio.ensure_future(asked(client(len(asking)), node)))
-        await asyncio.sleep(AGAIN_S)
-    for answer in await asyncio.gather(*asking):
-        statuses |= {answer.status} if answer is not None else set()
-    return statuses
-
-
-async def tags(client, node):
-    return await client.ask("tags", node, "GET", "/v2/app/tags/list", repository="app")
-
-
-def client_with(simulation, credential, number):
-    client = simulation.client(f"client {number}")
-    client.credential = credential
-    return client
 
 
 def test_a_new_instance_of_an_enforcing_cluster_answers_nothing_without_a_credential():
@@ -44,8 +21,7 @@ def test_a_new_instance_of_an_enforcing_cluster_answers_nothing_without_a_creden
         assert await simulation.client().push(simulation.nodes[0], "app", "v1", ALL_IMAGES[0])
         new = simulation.cluster.add_node("eu")
         starting = asyncio.ensure_future(simulation.lifecycle.restart(new))
-        client = partial(client_with, simulation, NoCredential())
-        assert await ask_until_answered(simulation, client, new, tags) == {401}
+        assert await ask_until_ready(simulation, new, NoCredential()) == {401}
         await starting
 
     play(act, sites=("eu", "eu"), conditions=ENFORCED)
@@ -65,8 +41,7 @@ def test_an_account_that_was_blocked_while_an_instance_was_down_gets_nothing_the
         second.die(power_cut=False)
         await changes.ask(first, "account/block", {"name": "ci"})
         starting = asyncio.ensure_future(simulation.lifecycle.restart(second))
-        client = partial(client_with, simulation, key)
-        assert await ask_until_answered(simulation, client, second, tags) == {401}
+        assert await ask_until_ready(simulation, second, key) == {401}
         await starting
 
     play(act, sites=("eu", "eu"), conditions=ENFORCED)
@@ -80,8 +55,9 @@ def test_a_block_that_a_worker_waits_for_counts_for_what_has_waited():
         changes = await begin(simulation, is_enforced=True)
         first, second = simulation.nodes
         (key,) = changes.credentials_of("ci")
-        assert await simulation.client().push(second, "app", "v1", ALL_IMAGES[0])
-        client = client_with(simulation, key, 0)
+        assert await simulation.client("pusher").push(second, "app", "v1", ALL_IMAGES[0])
+        client = simulation.client()
+        client.credential = key
         assert (await client.pull_blob(second, "app", digest_of(ALL_IMAGES[0].blobs[0]))).status == 200
         simulation.disturbances.fired("hang of the primary")
         second.pause(primary_alone=True)
