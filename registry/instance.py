@@ -10,7 +10,7 @@ from prometheus_client.registry import CollectorRegistry
 from crdt.change import Change
 from registry.access.changes import create_bootstrap
 from registry.access.facts import OPERATOR
-from registry.access.passwords import hash_password
+from registry.access.passwords import SALT_SIZE, hash_password
 from registry.audit.log import AuditLog
 from registry.capabilities import OWN, Abilities
 from registry.catalog.access import change_access
@@ -141,9 +141,10 @@ class Instance:
     async def make_first_administrator(self, password: str) -> None:
         """Make the bootstrap account, if there is no fact of access control yet. Its id is the same at every instance,
         so that those of a cluster that all start for the first time make one."""
-        if self.catalog.access.revision:
+        if self.catalog.access.digest:
             return
-        hashed = await asyncio.get_running_loop().run_in_executor(None, hash_password, password)
+        salt = self.clock.entropy(SALT_SIZE)
+        hashed = await asyncio.get_running_loop().run_in_executor(None, hash_password, password, salt)
         plan = partial(create_bootstrap, name=BOOTSTRAP_NAME, password_hash=hashed)
         catalog = self.catalog
         await catalog.database.write(lambda tx: change_access(tx, catalog.documents, self.clock, OPERATOR, plan))

@@ -36,13 +36,16 @@ A run:
     faults/           every kind of fault, drawn from the seed, and counted
     history           requests of clients, and commits of instances: the evidence of the checkers
     checkers/         invariants, one file each
+    access_states     the facts of access control as they are committed at an instance
     write_order       what is certain about the order of writes, seen from outside
     lost_content      content that a fault has destroyed, and that may be missing
+    cheap_hashes      hashes of passwords at the lowest cost
     small_limits      limits of the registry, lowered so that small runs reach them
     log_events        what instances log, for what cannot be seen at their seams
     coverage_marks    rarely taken paths of the registry that a run has reached
     evictions         disks with budgets of a few kilobytes
     restored_backup   another instance, started from a backup
+    recovery          the recovery of an administrator on the disk of an instance that is down
     shrink            the search for a smaller plan that still fails
     pool              many runs on all cores
     report            pages with plots

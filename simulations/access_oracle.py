@@ -67,6 +67,9 @@ def pattern_within(one: str, other: str) -> bool:
 class _Oracle:
     def __init__(self, all_: dict[str, Statement]) -> None:
         self.all = all_
+        self.by_kind: dict[type, list[Statement]] = {}
+        for one in all_.values():
+            self.by_kind.setdefault(type(one.body), []).append(one)
         self.past = {id: self._past(id) for id in all_}
         self.status = dict.fromkeys(all_, UNKNOWN)
         while True:
@@ -86,7 +89,7 @@ class _Oracle:
         return frozenset(seen)
 
     def _about(self, kind: type, test: Callable[..., bool]) -> list[Statement]:
-        return [one for one in self.all.values() if isinstance(one.body, kind) and test(one.body)]
+        return [one for one in self.by_kind.get(kind, ()) if test(one.body)]
 
     def _truth(self, one: Statement) -> int:
         """Return whether the author was entitled to a statement, by what is thought of the others now."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
+from starlette.types import Scope
 
 from registry.catalog.catalog import PATH
 from registry.catalog.database import Database
@@ -24,6 +25,7 @@ from simulations.network import Network
 from simulations.node import Node
 from simulations.packet_simulator import PacketSimulator
 from simulations.process import Process
+from simulations.process_group import OnStatus
 from simulations.storage import SimulatedDisk
 
 SECRET = "the simulated cluster's secret"
@@ -62,6 +64,8 @@ class SimulatedCluster:
         self.on_frame: list[Callable[[Node], None]] = []
         self.on_commit: list[Callable[[Node], None]] = []
         """Called when a commit of an instance is durable, before anything follows from it."""
+        self.on_request: Callable[[Node, Scope], OnStatus | None] = lambda node, scope: None
+        """Called with each request that reaches a process of an instance."""
         self.on_born: list[Callable[[Node, Instance], None]] = []
         """Called with an instance before it starts."""
 

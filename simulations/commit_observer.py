@@ -6,7 +6,7 @@ It reads the catalogs of the instances directly, and concludes nothing from what
 from collections.abc import Mapping
 
 from crdt.delta import decode_delta
-from registry.catalog.queries import KIND
+from registry.access.facts import DOCUMENT as ACCESS
 from registry.cluster.replication.acknowledgements import ACKNOWLEDGEMENT_TIMEOUT_S
 from simulations.checkers.suite import Checkers
 from simulations.cluster import SimulatedCluster
@@ -63,6 +63,8 @@ class CommitObserver:
                 since_s = node.begun_s if is_found else None
                 check = checkers.commits.check_operation
                 facts = self._violations.check(check, node.name, commit.document, delta, now, since_s) or {}
+                if commit.document == ACCESS:
+                    self._violations.check(checkers.access.check_said, node, commit.before, facts, is_found, now)
                 waited_for = self._waited_for(node, commit.document)
                 operation = CommittedOperation(now, node, start, number, commit, facts, bounds, waited_for)
                 self._committed.append(operation)
@@ -94,11 +96,10 @@ class CommitObserver:
     def committed_for(self, operation: Operation) -> list[CommittedOperation]:
         """Return what instances of a request's site have committed in its repository since it was sent."""
         site = self._cluster.packet_simulator.site_of[operation.node]
-        document = KIND + operation.repository
         return [
             one
             for one in self._committed
-            if one.at_s >= operation.begun_s and one.node.site == site and one.commit.document == document
+            if one.at_s >= operation.begun_s and one.node.site == site and one.commit.document == operation.document
         ]
 
     def facts_for(self, operation: Operation) -> dict[Identity, Fact]:
@@ -121,7 +122,7 @@ class CommitObserver:
     def behind(self, operation: Operation, place: str) -> set[str]:
         """Return the nodes that lack more than what an instance has written for a request: what it had before."""
         before = [one.commit.before.vector for one in self.committed_for(operation) if one.node.name == place][:1]
-        document, found = KIND + operation.repository, set()
+        document, found = operation.document, set()
         for node in self._cluster.nodes:
             vector = self._checkers.history.of(node.name).get(document, DocumentState()).vector
             if any(vector.get(writer, 0) < clock for had in before for writer, clock in had.items()):

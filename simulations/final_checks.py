@@ -22,6 +22,8 @@ async def check_invariants(simulation: "Simulation") -> None:
     for node in nodes:
         simulation.commits.observe(node)
     live = check(convergence.check_agreement, nodes) or {}
+    if "access" in simulation.plan.conditions:
+        check(checkers.access.check_end, nodes)
     check(checkers.identities.check_end, nodes)
     check(checkers.holders.check_end)
     for document, identities in live.items():

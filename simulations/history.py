@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from crdt.delta import decode_delta
 from crdt.fact import CRITICAL
+from registry.access.facts import DOCUMENT as ACCESS
 from registry.catalog.queries import KIND
 from registry.instance import Instance
 from simulations.node import Node
@@ -37,6 +38,15 @@ class Operation:
     """None while it is under way, and when its answer never came."""
     said: str = ""
     """The body of an error."""
+    credential: str = ""
+    """The id of the credential that it was sent with; empty for none, and for the operator."""
+    is_steady: bool = True
+    """True if no drawn change of access control concerns that credential."""
+
+    @property
+    def document(self) -> str:
+        """The document that it may change."""
+        return ACCESS if self.kind == "access" else KIND + self.repository
 
     @property
     def acknowledged(self) -> bool:

@@ -103,6 +103,7 @@ class Lifecycle:
         """Expect a disk to be put back or destroyed: its content, and its share of the documents, are gone with it."""
         self.expect_content_loss(node)
         self._checkers.acknowledged.excuse(node.name)
+        self._checkers.access.excuse(node.name)
         others = [other for other in self._cluster.nodes if other is not node]
         self._checkers.identities.excuse(self.known_to_be_gone(others), self.known_to_be_gone([node]))
         self._checkers.history.forget(node.name)

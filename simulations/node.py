@@ -140,7 +140,7 @@ class Node:
         self.links = ProcessLinks(self.cluster.loop, random.Random(f"{self.cluster.seed} {host!r} links"), PROCESSES)
         self.all_links.append(self.links)
         self.worker = None
-        self.process_groups.append(ProcessGroup())
+        self.process_groups.append(ProcessGroup(lambda scope: self.cluster.on_request(self, scope)))
         await self._start_primary(host, connected, in_place=False)
 
     async def replace_primary(self) -> None:

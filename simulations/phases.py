@@ -13,7 +13,7 @@ from simulations.checkers.readiness import LOOK_S
 from simulations.disturbances import CALM_S
 from simulations.history import Operation
 from simulations.node import Node
-from simulations.simulation import Simulation
+from simulations.simulation import CONVERGENCE_S, Simulation
 from simulations.workload.client import GRACE_S, Client
 from simulations.workload.images import ALL_IMAGES
 
@@ -49,12 +49,15 @@ async def _check_readiness_often(simulation: Simulation) -> None:
 async def all_phases(simulation: Simulation) -> None:
     plan, workload = simulation.plan, simulation.workload
     await simulation.start()
+    if "access" in plan.conditions:
+        await _begin_access(simulation)
     upload, going_on = workload.begin_long_upload()
     busy = (
         _load_under_faults(simulation),
         workload.collect("busy", plan.fault_s),
         workload.run_pipelines(),
         workload.pull_cold_ranges("busy", plan.fault_s),
+        workload.change_access("busy", 2 * plan.operations, plan.fault_s),
     )
     await asyncio.gather(*busy, *map(simulation.strike, plan.faults))
     await simulation.heal()
@@ -66,12 +69,25 @@ async def all_phases(simulation: Simulation) -> None:
         workload.load(plan.calm_operations, "calm"),
         workload.collect("calm", 3 * GRACE_S),
         workload.pull_cold_ranges("calm", 3 * GRACE_S),
+        workload.change_access("calm", plan.calm_operations, 3 * GRACE_S),
     )
     await upload.finish(simulation.nodes[0])
     await asyncio.sleep(1.0)
     if "lose-one" in plan.conditions and len(simulation.nodes) > 1:
         await _lose_one(simulation)
     await simulation.check_invariants()
+
+
+async def _begin_access(simulation: Simulation) -> None:
+    """Make the accounts of a run, and wait until all instances have them."""
+    changes, states = simulation.workload.access_changes(), simulation.checkers.access_states
+    await changes.prepare(simulation.nodes[0], "enforced" in simulation.plan.conditions)
+    begun_s = simulation.now_s
+    while len({states.of(node).texts for node in simulation.nodes}) > 1:
+        if simulation.now_s - begun_s > CONVERGENCE_S:
+            simulation.violations.report("the first facts of access control are not everywhere")
+            return
+        await asyncio.sleep(0.1)
 
 
 async def _load_under_faults(simulation: Simulation) -> None:
@@ -93,6 +109,7 @@ async def _lose_one(simulation: Simulation) -> None:
     simulation.requests.on_write_answer.append(strike)
     places = simulation.nodes
     pusher = Client(name, simulation.cluster.network, lambda: places, simulation.requests, f"{name} pushes")
+    pusher.credential = simulation.client(name).credential
     for _ in range(TRIES):  # where disks have budgets, all may be refused
         if victim.up and not simulation.violations.any_found.is_set():
             await pusher.push(victim, "app", "last", rng.choice(ALL_IMAGES))

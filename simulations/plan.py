@@ -43,6 +43,8 @@ CONDITIONS = {
     "two-copies": 0.12,  # content is held by two instances, and a push is answered when it is
     "everywhere": 0.05,  # content is held by all
     "evict": 0.15,  # disks have budgets, and content has to go
+    "access": 0.3,  # accounts, credentials, groups and grants are changed
+    "enforced": 0.6,  # only beside `access`: requests need credentials
 }
 """Conditions that may hold for a whole run, each with its share of all runs."""
 
@@ -59,6 +61,8 @@ def draw_plan(seed: int, **chosen: Any) -> Plan:
     if rng.random() < BUS_ONLY:
         plan = replace(plan, faults=tuple(name for name in sorted(BUS_FAULTS) if rng.random() < 0.4))
     conditions = tuple(name for name, share in CONDITIONS.items() if rng.random() < share)
+    if "access" not in conditions:
+        conditions = tuple(name for name in conditions if name != "enforced")
     faults = plan.faults
     if "small" in conditions:  # only there a content has a middle
         faults = tuple(dict.fromkeys((*faults, "reset-in-body")))

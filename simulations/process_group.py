@@ -6,6 +6,7 @@ what crosses between them goes over `simulations.process_links`. The server's ma
 what has a direct answer gets it before the application is called.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 from starlette.types import Message, Receive, Scope, Send
@@ -25,10 +26,16 @@ class Application(Protocol):
         """Answer a request."""
 
 
+OnStatus = Callable[[int], None]
+"""Called with the status of an answer as it begins."""
+
+
 class ProcessGroup:
     """An ASGI application, called in the process that has accepted the connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_request: Callable[[Scope], OnStatus | None]) -> None:
+        """`on_request` is called with each request as it reaches a process."""
+        self._on_request = on_request
         self._primary: Process | None = None
         self._worker: Process | None = None
         self._applications: dict[Process, Application] = {}
@@ -62,8 +69,11 @@ class ProcessGroup:
         assert process is not None, "connections are accepted by processes"
         application, query = self._applications[process], scope["query_string"]
         target = scope["raw_path"] + (b"?" + query if query else b"")
+        on_status = self._on_request(scope)
         direct = application.direct(scope["method"], target, scope["headers"])
         if direct is not None:
+            if on_status is not None:
+                on_status(direct[0])
             await _send_directly(direct, send)
             return
         relayed: list[bool] = []
@@ -71,6 +81,8 @@ class ProcessGroup:
 
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if on_status is not None:
+                    on_status(message["status"])
                 self._count(process, scope, message["status"], bool(relayed))
             await send(message)
 

@@ -7,6 +7,8 @@ it arrives at the client.
 from collections import Counter
 from collections.abc import Callable
 
+from starlette.types import Scope
+
 from simulations.checkers import answers, pushes, stamps, visibility
 from simulations.checkers.deletes import DELETES
 from simulations.checkers.suite import Checkers
@@ -18,14 +20,15 @@ from simulations.faults import BODY_BROKEN, BUS_KINDS
 from simulations.history import Operation
 from simulations.node import Node
 from simulations.plan import Plan
-from simulations.process import ProcessDied
+from simulations.process import ProcessDied, outside_processes
+from simulations.process_group import OnStatus
 from simulations.reachability import Reachability
 from simulations.violations import Violations
 from simulations.workload.client import Answer
 from simulations.workload.long_upload import may_be_lost
 
 WRITES = ("push", "push by digest", "upload", "mount", *DELETES)
-ANSWERED_AT_ANY_TIME = ("collect", "begin upload", "chunk")
+ANSWERED_AT_ANY_TIME = ("access", "collect", "begin upload", "chunk")
 """Requests whose answers tell nothing of documents: of operators, and for bytes of uploads, which a worker takes also
 while a new primary catches up."""
 
@@ -56,6 +59,9 @@ class RequestObserver:
         """Called with the node as its answer to a client's write leaves."""
         self._latest: dict[str, Operation] = {}
         cluster.network.on_answer = self._answer_leaves
+        if "access" in plan.conditions:
+            cluster.on_request = self._reaches_process
+            cluster.on_commit.append(checkers.admissions.note)
 
     def latest(self, client: str) -> Operation:
         """Return the last request of a client."""
@@ -104,6 +110,9 @@ class RequestObserver:
             self._check_content(operation, answer)
         if operation.kind in WRITES and operation.acknowledged:
             self._check_write(operation)
+        if operation.kind == "access":
+            committed = [one for one in self._commits.committed_for(operation) if one.node.name == operation.node]
+            check(checkers.access.check_answer, operation, [fact for one in committed for fact in one.said.values()])
         is_refused = operation.kind in ("push", "push by digest") and operation.status == 404
         if is_refused and self._disturbances.requests_get_through:
             check(pushes.check_refusal, operation, checkers.history.operations, checkers.lost)
@@ -138,11 +147,18 @@ class RequestObserver:
             self._violations.check(pushes.check_push, operation, committed)
             self._violations.check(stamps.check_stamp, operation, committed)
 
+    def _reaches_process(self, node: Node, scope: Scope) -> OnStatus | None:
+        """Have it judged whether a request is let in, as its answer begins."""
+        judge = self._checkers.admissions.begin(node, scope)
+        if judge is None:
+            return None
+        return lambda status: outside_processes(lambda: self._violations.check(judge, status))
+
     # As an answer leaves
 
     def _answer_leaves(self, source: str, place: str, status: int) -> None:
         operation, nodes = self._latest.get(source), self._cluster.nodes
-        if operation is not None and operation.kind not in ANSWERED_AT_ANY_TIME:
+        if operation is not None and operation.kind not in ANSWERED_AT_ANY_TIME and status not in answers.REFUSALS:
             for node in nodes:
                 if node.name == place:
                     self._violations.check(self._checkers.readiness.answered, node)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from simulations import evictions, phases
+from simulations.cheap_hashes import cheap_hashes
 from simulations.guard import guarded
 from simulations.plan import Outcome, Plan
 from simulations.process import ProcessDied
@@ -43,6 +44,7 @@ def run(plan: Plan, scenario: Scenario = phases.play, on_event: Callable[[str], 
                 guarded(),
                 small_limits("small" in plan.conditions),
                 evictions.eager("evict" in plan.conditions),
+                cheap_hashes(),
             ):
                 stack.enter_context(setting)
             try:

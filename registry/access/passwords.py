@@ -10,12 +10,13 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 MIN_PASSWORD_CHARACTERS = 8
 """For new passwords. Those that are there are verified whatever their length."""
 MAX_CHARACTERS = 1024
-_hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, hash_len=32, salt_len=16)
+SALT_SIZE = 16
+_hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, hash_len=32, salt_len=SALT_SIZE)
 
 
 def hash_password(password: str, salt: bytes | None = None) -> str:
-    """Return the hash of a password, with its parameters, in PHC's string format. `salt` are 16 bytes, which the
-    library draws where they are left out."""
+    """Return the hash of a password, with its parameters, in PHC's string format. `salt` are SALT_SIZE unpredictable
+    bytes, which the library draws where they are left out."""
     return _hasher.hash(password, salt=salt)
 
 

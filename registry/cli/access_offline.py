@@ -15,6 +15,7 @@ from registry.catalog.access import change_access, drop_marks
 from registry.catalog.catalog import Catalog
 from registry.catalog.change_sink import Unpublished
 from registry.errors import CannotStart, OciError
+from registry.ports import Clock, Disk
 
 
 def create_administrator(data: Path, name: str, password: str) -> str:
@@ -42,14 +43,15 @@ def _change(data: Path, plan: Callable[[Draft], str], recovers: bool) -> str:
 
     with locked(data):
         try:
-            return asyncio.run(_commit(data, plan, recovers))
+            return asyncio.run(commit_offline(SystemDisk(data), SystemClock(), plan, recovers))
         except OciError as error:
             raise CannotStart(error.message) from None
 
 
-async def _commit(data: Path, plan: Callable[[Draft], str], recovers: bool) -> str:
-    clock = SystemClock()
-    catalog = Catalog(SystemDisk(data), clock)
+async def commit_offline(disk: Disk, clock: Clock, plan: Callable[[Draft], str], recovers: bool) -> str:
+    """Commit a change by the operator in a catalog that no instance has open. Return what `plan` returns. Raises
+    OciError."""
+    catalog = Catalog(disk, clock)
     await catalog.start()
     catalog.database.attach(Unpublished())
     try:

@@ -138,10 +138,14 @@ class App:
     async def _handle(self, request: Request, path: Path | None) -> Response:
         if path is not None:
             if self._registry:
-                if not self._answers_clients.is_set():
+                has_waited = not self._answers_clients.is_set()
+                if has_waited:
                     await self._await_readiness(request)
                 if path.resource not in WITHOUT_LEASE and not self._lease.allows_read():
                     await self._await_read_lease(request)
+                    has_waited = True
+                if has_waited:
+                    await self._gate.admit_again(request.scope, path)
                 return await answer(self._context.oci, request, path)
         elif self._internal:
             internal_path, method = request.scope["path"], request.method

@@ -134,13 +134,16 @@ class WorkerApp:
 
     async def _stream(self, scope: Scope) -> StreamResponse | None:
         """Return a response that sends content of this disk, under the read lease; None for any other request. Raises
-        NotCurrent."""
+        NotCurrent, and as `Gate.admit_again` does."""
         method, target, headers = scope["method"], scope["raw_path"], scope["headers"]
         if method not in ("GET", "HEAD") or not target.startswith(API):
             return None
-        if parse_path(scope["path"]).resource in WITHOUT_LEASE:
+        path = parse_path(scope["path"])
+        if path.resource in WITHOUT_LEASE:
             return None
-        await self._await_lease()
+        if not self._reading.lease.allows_read():
+            await self._await_lease()
+            await self._gate.admit_again(scope, path)
         has_body = any(name in _BODY_HEADERS for name, _ in headers)
         if has_body or scope["query_string"] or scope["http_version"] != "1.1":
             return None
@@ -149,8 +152,6 @@ class WorkerApp:
     async def _await_lease(self) -> None:
         """Wait for the read lease. Raises NotCurrent."""
         lease = self._reading.lease
-        if lease.allows_read():
-            return
         until = now_s() + READ_WAIT_S
         self._primary.request_lease()
         while not lease.allows_read():

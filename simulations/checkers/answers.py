@@ -38,7 +38,11 @@ ALLOWED = {
     "catalog": {200},
     "collect": {200},
     "referrers": {200},
+    "access": {200, 400, 404, 409},
 }
+REFUSALS = frozenset({401, 403, 429})
+"""Statuses of requests whose credential does not give the right, or of which too many were tried. `admissions` judges
+them."""
 
 
 OF_AN_UPLOAD = {
@@ -57,16 +61,20 @@ OF_AN_UPLOAD = {
 def check_upload(operation: Operation, lost: LostContent) -> None:
     """While requests get through: the owner of an upload is there to be asked, and knows it."""
     allowed = OF_AN_UPLOAD.get(operation.kind)
-    if allowed is not None and operation.status not in allowed and not lost.doubled:
+    is_judged = operation.status in REFUSALS and not operation.is_steady
+    if allowed is not None and operation.status not in allowed and not lost.doubled and not is_judged:
         raise Violation(f"{operation}, while its owner can be asked")
 
 
 def check_status(operation: Operation, calm: bool, lost: LostContent) -> None:
-    """By the kind of request, as in the table above. Content that may be nowhere cannot be had; where a directory was
+    """By the kind of request, as in the table above. A credential that changes concern may be refused at any time, and
+    any other one where the facts are not there yet. Content that may be nowhere cannot be had; where a directory was
     copied, an upload's parts may be at two instances under one name."""
     allowed = set(ALLOWED[operation.kind])
     if not calm or lost.concerns(operation):
         allowed.add(503)
+    if not calm or not operation.is_steady:
+        allowed |= REFUSALS
     if lost.doubled and operation.kind == "upload":
         allowed.add(400)
     if operation.status not in allowed:

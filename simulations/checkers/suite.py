@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 
+from simulations.access_states import AccessStates
+from simulations.checkers.access import Access
 from simulations.checkers.acknowledged import Acknowledged
+from simulations.checkers.admissions import Admissions
 from simulations.checkers.commits import Commits
 from simulations.checkers.deletes import Deletes
 from simulations.checkers.holders import Holders
@@ -34,6 +37,9 @@ class Checkers:
         is_parted: Callable[[str, float, float], bool],
     ) -> None:
         self.history = History()
+        self.access_states = AccessStates()
+        self.access = Access(self.access_states, self.history)
+        self.admissions = Admissions(self.access_states)
         self.lost = LostContent(cluster)
         self.commits = Commits(self.history, grace_s, asked_by)
         self.vectors = Vectors()

@@ -95,10 +95,10 @@ async def _told(target: FaultTarget, node: Node, what: str, question: dict[str, 
     """Have an operator send a command to an instance. Return whether it was answered 200."""
     url, body = f"http://{node.name}/_concord/{what}", json.dumps(question).encode()
     try:
-        async with (
-            asyncio.timeout(5),
-            target.cluster.network.request("operator", None, "POST", url, [], body) as answer,
-        ):
-            return answer.status == 200
+        async with asyncio.timeout(5):
+            proof = await target.workload.operator.headers(node, "POST", f"/_concord/{what}", body)
+            headers = [*proof.items()]
+            async with target.cluster.network.request("operator", None, "POST", url, headers, body) as answer:
+                return answer.status == 200
     except (PeerUnreachable, TimeoutError):
         return False

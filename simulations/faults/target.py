@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from simulations.plan import Plan
     from simulations.request_observer import RequestObserver
     from simulations.violations import Violations
+    from simulations.workload.workload import Workload
 
 FORGED_TAG = "forged"
 BUS_CUT = "bus cut"
@@ -28,6 +29,7 @@ class FaultTarget(Protocol):
     lifecycle: "Lifecycle"
     requests: "RequestObserver"
     violations: "Violations"
+    workload: "Workload"
 
 
 Fault = Callable[[FaultTarget, random.Random], Awaitable[None]]

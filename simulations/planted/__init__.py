@@ -16,13 +16,20 @@ collection  copies and garbage collection
 absence     what brings instances together again
 members     making room, leaving, being removed, and starting from a backup
 keys        what keeps outsiders out, members in, and uploads going
+access      access control: what its facts mean, and how requests are decided by them
+access_scenarios
+            short scenarios of access control
 processes   what crosses between the processes of an instance
 versions    what an instance does that does not understand a later version
 """
 
+from collections.abc import Callable
+
 from simulations.mixed_versions import mixed_versions
 from simulations.planted import (
     absence,
+    access,
+    access_scenarios,
     collection,
     commits,
     disk,
@@ -37,7 +44,8 @@ from simulations.planted import (
     scenarios,
     versions,
 )
-from simulations.planted.bug import Planted
+from simulations.planted.bug import Bug, Planted
+from simulations.run import Scenario
 
 _SLOWLY = ("one-way", "reorder", "slow")
 _DENSE = (("operations", 30), ("fault_s", 3.0), ("clients", 8))
@@ -55,6 +63,18 @@ _LEAVING = (("operations", 25), ("fault_s", 12.0), ("clients", 4))
 _SITE = ("eu", "eu", "eu")
 _MIXED = (("operations", 4), ("fault_s", 6.0))
 _LASTING = (*_LONG, ("calm_operations", 0))
+
+
+def _of_facts(name: str, plant: Callable[[], Bug]) -> Planted:
+    """Return a bug in what facts of access control mean."""
+    scenario = access_scenarios.change_on_both_sides
+    return Planted(name, plant, (), 1, ("eu", "us"), (("conditions", ("access",)),), scenario)
+
+
+def _of_gates(name: str, plant: Callable[[], Bug], scenario: Scenario) -> Planted:
+    """Return a bug in how requests are decided."""
+    return Planted(name, plant, (), 1, ("eu", "us"), (("conditions", ("access", "enforced")),), scenario)
+
 
 PLANTED = [
     Planted("content not synced", disk.content_not_synced, ("power-cut-at-answer",), 6),
@@ -222,4 +242,15 @@ PLANTED = [
     Planted("workers serve all", versions.workers_serve_all, (), 2, chosen=_MIXED, scenario=mixed_versions),
     Planted("routes serve all", versions.routes_serve_all, (), 2, chosen=_MIXED, scenario=mixed_versions),
     Planted("facts not read again", versions.facts_not_read_again, (), 2, chosen=_MIXED, scenario=mixed_versions),
+    _of_facts("revocation of what was seen", access.revocation_of_what_was_seen),
+    _of_facts("grant without after", access.grant_without_after),
+    _of_gates("decisions kept for ever", access.decisions_kept_for_ever, access_scenarios.block_between_pulls),
+    _of_facts("void facts count", access.void_facts_count),
+    _of_facts("unblocking wins", access.unblocking_wins),
+    _of_facts("removal by name", access.removal_by_name),
+    _of_facts("latest password wins", access.latest_password_wins),
+    _of_facts("all said by the operator", access.all_said_by_the_operator),
+    _of_gates("blocked accounts admitted", access.blocked_accounts_admitted, access_scenarios.block_between_pulls),
+    _of_gates("tokens outlive credentials", access.tokens_outlive_credentials, access_scenarios.withdraw_between_pulls),
+    _of_gates("not decided again", access.not_decided_again, access_scenarios.ask_a_new_instance),
 ]

@@ -14,6 +14,7 @@ from registry.ports import Body, PeerUnreachable
 from simulations.history import UNTAGGED, Operation
 from simulations.network import Network
 from simulations.node import Node
+from simulations.workload.credentials import Credential, NoCredential
 from simulations.workload.images import ALL_ARTIFACTS, ALL_IMAGES, ALL_INDEXES, Image, digest_of
 
 REPOSITORIES = ("app", "base/os")
@@ -52,6 +53,9 @@ class Client:
         self.places = nodes
         self._recorder = recorder
         self.rng = random.Random(seed)
+        self.credential: Credential = NoCredential()
+        self.choose_credential: Callable[[], Credential] = NoCredential
+        """Returns the credential for the next thing to do."""
         self.collects = False
         """True if content is to come out of use often, and manifests are to follow their blobs late."""
 
@@ -228,6 +232,7 @@ class Client:
     ) -> Answer | None:
         """Send a request and have its answer judged. None when there was none."""
         operation = self._recorder.begin(self._name, kind, node, repository, reference, digest)
+        operation.credential, operation.is_steady = self.credential.id, self.credential.is_steady
         answer = None
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -240,6 +245,7 @@ class Client:
     async def _exchange(
         self, node: Node, method: str, path: str, body: Body, headers: dict[str, str], operation: Operation
     ) -> Answer:
+        headers = headers | await self.credential.headers(node, method, path, body)
         url = f"http://{node.name}{path}"
         async with self._network.request(self._name, None, method, url, list(headers.items()), body) as exchange:
             operation.status = exchange.status  # told as soon as the head is here, whatever becomes of the body

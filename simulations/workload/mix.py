@@ -38,6 +38,7 @@ async def run_mix(client: Client, operations: int, pause_s: float) -> None:
     kinds, weights = zip(*(MIX | (WHERE_COLLECTED if client.collects else {})).items(), strict=True)
     for _ in range(operations):
         (kind,) = client.rng.choices(kinds, weights)
+        client.credential = client.choose_credential()
         node = client.rng.choice(client.places())
         await kind(client, node, client.rng.choice(REPOSITORIES))
         await asyncio.sleep(client.rng.random() * 2 * pause_s)

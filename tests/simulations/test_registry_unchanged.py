@@ -20,6 +20,7 @@ MAY_PATCH = {
     "faults/links.py": "rates of the packet simulator, by their names",
     "guard.py": "clocks, randomness, threads and sockets of the machine, which the registry must not use",
     "small_limits.py": "constants: limits that only large objects would reach",
+    "cheap_hashes.py": "the parameters of the hashes of passwords",
     "evictions.py": "constants: watermarks and intervals of eviction",
 }
 """Modules that replace something, each with what that is."""

@@ -17,7 +17,7 @@ from registry.access.tokens import Claims, TokenRefused, TokenUse, expiry_ms, op
 from registry.audit.log import AuditLog
 from registry.config import Config
 from registry.errors import AccessUnknown, NothingHere
-from registry.http.access.admission import PERMISSIONS, RELAYED_ADMISSION, Admission, Permissions
+from registry.http.access.admission import PERMISSIONS, RELAYED_ADMISSION, Admission, Permissions, permissions_of
 from registry.http.access.challenges import INSUFFICIENT_SCOPE, INVALID_TOKEN, SERVICE, Challenges, denied
 from registry.http.access.password_checks import Attempt, LoginLog, PasswordChecks
 from registry.http.access.presented import (
@@ -161,6 +161,19 @@ class Gate:
             if is_cacheable:
                 self._cache(key, decision)
         scope[PERMISSIONS] = Permissions(decision.admission, self.view, self.clock)
+
+    async def admit_again(self, scope: Scope, path: Path) -> None:
+        """Decide a request of `/v2` once more that was let in and has waited until this instance is current: what it
+        lacked may be a revocation, or the fact that access control is enforced. Raises as `admit` does."""
+        permissions = permissions_of(scope)
+        if permissions is None:
+            await self.admit(scope, path)
+            return
+        admission, rule = permissions.admission, rule_of(scope["method"], path)
+        caller = admission.caller
+        if caller.account and not self.view.is_in_force(caller.account, caller.credential):
+            raise self.challenges.unauthorized(scope, rule, "the credential is not in force any more")
+        self._until_ms(scope, rule, admission)
 
     def _signs_in_to_administer(self, scope: Scope, path: Path | None) -> bool:
         """Return whether a request asks for a change of access control in the name of an account: that counts before

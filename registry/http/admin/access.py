@@ -15,7 +15,7 @@ from registry.access import changes
 from registry.access.changes import Draft
 from registry.access.facts import ROBOT, USER
 from registry.access.keys import RANDOM_SIZE, new_key
-from registry.access.passwords import MAX_CHARACTERS, MIN_PASSWORD_CHARACTERS, hash_password
+from registry.access.passwords import MAX_CHARACTERS, MIN_PASSWORD_CHARACTERS, SALT_SIZE, hash_password
 from registry.capabilities import ACCESS
 from registry.catalog.access import Changed, change_access
 from registry.errors import Unsupported
@@ -93,7 +93,7 @@ class EnforceRequest(msgspec.Struct, forbid_unknown_fields=True):
 async def create_account(admin: AdminContext, body: bytes) -> Outcome:
     """Make an account of a person. `name`; `password`; `admin` makes it an administrator of everything."""
     wanted = read(body, CreateRequest)
-    hashed = await _hashed(wanted.password) if wanted.password is not None else None
+    hashed = await _hashed(admin.access, wanted.password) if wanted.password is not None else None
     plan = partial(
         changes.create_account, name=wanted.name, kind=USER, password_hash=hashed, admin=wanted.admin
     )  # fmt: skip
@@ -120,7 +120,7 @@ async def remove_account(admin: AdminContext, body: bytes) -> Outcome:
 async def set_password(admin: AdminContext, body: bytes) -> Outcome:
     """Replace the password of an account. `name` and `password`."""
     wanted = read(body, PasswordRequest)
-    hashed = await _hashed(wanted.password)
+    hashed = await _hashed(admin.access, wanted.password)
     plan = partial(changes.set_password, name=wanted.name, password_hash=hashed)
     credential, _ = await _change(admin.access, plan)
     return Outcome({"id": credential, "name": wanted.name}, {"name": wanted.name, "credential": credential})
@@ -272,14 +272,15 @@ async def _change(context: AccessControlContext, plan: Callable[[Draft], T]) -> 
     return result, done
 
 
-async def _hashed(password: str) -> str:
+async def _hashed(context: AccessControlContext, password: str) -> str:
     """Return the hash of a password, computed aside: it takes 60 ms."""
     if not MIN_PASSWORD_CHARACTERS <= len(password) <= MAX_CHARACTERS:
         raise Unsupported(
             f"invalid password: expected {MIN_PASSWORD_CHARACTERS} to {MAX_CHARACTERS} characters",
             detail={"reason": "invalid"},
         )
-    return await asyncio.get_running_loop().run_in_executor(None, hash_password, password)
+    salt = context.clock.entropy(SALT_SIZE)
+    return await asyncio.get_running_loop().run_in_executor(None, hash_password, password, salt)
 
 
 def _voided(done: Changed) -> dict[str, Any]:
