@@ -72,6 +72,17 @@ class PeerUnreachable(Exception):
     """A peer did not answer, or not to the end."""
 
 
+class KeySource(Protocol):
+    """The keys that identity providers publish."""
+
+    async def fetch(self, issuer: str) -> bytes:
+        """Return the JSON Web Key Set of an issuer. Raises IssuerUnreachable."""
+
+
+class IssuerUnreachable(Exception):
+    """An identity provider did not give its keys. The message says why."""
+
+
 class DiskFile(Protocol):
     """An open file. All calls raise OSError."""
 

@@ -9,8 +9,11 @@ import hmac
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
+from msgspec.structs import replace
 from starlette.types import Scope
 
+from registry.access.bindings import Binding
+from registry.access.id_tokens import IdTokenRefused, end_ms, is_id_token, read_id_token
 from registry.access.keys import is_key, key_hash
 from registry.access.rights import ANONYMOUS, AccessView, Caller, Credential, CredentialKind, Right
 from registry.access.tokens import Claims, TokenRefused, TokenUse, expiry_ms, open_token
@@ -19,6 +22,7 @@ from registry.config import Config
 from registry.errors import NothingHere
 from registry.http.access.admission import PERMISSIONS, RELAYED_ADMISSION, Admission, Permissions
 from registry.http.access.challenges import INSUFFICIENT_SCOPE, INVALID_TOKEN, SERVICE, Challenges, denied
+from registry.http.access.identity_checks import IdentityChecks, PresentedIdToken
 from registry.http.access.password_checks import Attempt, LoginLog, PasswordChecks
 from registry.http.access.presented import (
     Basic,
@@ -80,6 +84,7 @@ class Gate:
         keys: Callable[[], Sequence[bytes]],
         clock: Clock,
         passwords: PasswordChecks,
+        identities: IdentityChecks,
         audit: AuditLog,
         config: Config,
     ) -> None:
@@ -90,6 +95,7 @@ class Gate:
         self.clock = clock
         self.challenges = Challenges(config.token_url, config.own_url.partition("://")[2])
         self._passwords = passwords
+        self._identities = identities
         self._metrics_access = config.metrics_access
         self._logins = LoginLog(clock)
         self._revision = -1
@@ -126,8 +132,8 @@ class Gate:
 
     async def admit(self, scope: Scope, path: Path | None, is_internal: bool = False) -> None:
         """Let a request in and put the permissions of its caller into its scope. `path` is None outside `/v2`;
-        `is_internal` is set on the internal listener. Raises Unauthorized, Denied, NothingHere, TooManyLogins and
-        ProcessUnreachable."""
+        `is_internal` is set on the internal listener. Raises Unauthorized, Denied, NothingHere, TooManyLogins,
+        IssuerUnavailable and ProcessUnreachable."""
         revision = self._now()
         if not self._is_enforced and not self._signs_in_to_administer(scope, path):
             return
@@ -220,7 +226,8 @@ class Gate:
     # Credentials
 
     async def authenticate(self, presented: Presented, scope: Scope, grace_s: int = 0) -> Admission:
-        """Return who presents a credential in a request. Raises Rejected, TooManyLogins and ProcessUnreachable."""
+        """Return who presents a credential in a request. Raises Rejected, TooManyLogins, IssuerUnavailable and
+        ProcessUnreachable."""
         match presented:
             case Bearer(token):
                 return self._by_token(token, grace_s)
@@ -242,10 +249,11 @@ class Gate:
         return self.admission_by(claims)
 
     def admission_by(self, claims: Claims) -> Admission:
-        """Return the admission of a token's bearer. Raises Rejected unless the account and the credential that the
-        token was issued for are in force."""
-        credentials = self.view.credentials_of(claims.account)
-        found = next((one for one in credentials if one.id == claims.credential), None)
+        """Return the admission of a token's bearer. Raises Rejected unless the account and the credential, or the
+        binding, that the token was issued for are in force."""
+        view, account = self.view, claims.account
+        proofs: list[Credential | Binding] = [*view.credentials_of(account), *view.bindings_of(account)]
+        found = next((one for one in proofs if one.id == claims.credential), None)
         is_over = found is not None and self._has_expired(found)
         if is_over or not self.view.is_in_force(claims.account, claims.credential):
             raise Rejected("the credential that the token was issued for is not in force any more")
@@ -257,6 +265,10 @@ class Gate:
         return Admission(caller, scopes, min(bounds_ms))
 
     async def _by_secret(self, basic: Basic, network: str) -> Admission:
+        if is_id_token(basic.password):
+            admission = await self.by_id_token(PresentedIdToken(basic.password, basic.name, network))
+            ends_ms = end_ms(read_id_token(basic.password).claims)
+            return replace(admission, until_ms=min(ends_ms, admission.until_ms or ends_ms))
         account = self.view.account_of(basic.name)
         credentials = self.view.credentials_of(account) if account is not None else []
         usable = [one for one in credentials if not self._has_expired(one)]
@@ -273,11 +285,22 @@ class Gate:
             raise Rejected("the name or the password is wrong")
         return Admission(Caller(account, basic.name, frozenset(), found.id), None, found.expires_ms)
 
+    async def by_id_token(self, presented: PresentedIdToken) -> Admission:
+        """Return the admission of those who present an ID token, until its binding expires: that bounds the tokens
+        for which it is exchanged. Raises Rejected, IssuerUnavailable and ProcessUnreachable."""
+        try:
+            binding = await self._identities.check(presented)
+        except IdTokenRefused as refused:
+            raise Rejected(str(refused)) from None
+        if self._has_expired(binding) or not self.view.is_in_force(binding.account, binding.id):
+            raise Rejected("the binding of the ID token is not in force any more")
+        return Admission(Caller(binding.account, binding.name, frozenset(), binding.id), None, binding.expires_ms)
+
     def _by_certificate(self, subject: str) -> Admission:
         found = self.view.certificate(subject)
         if found is None or self._has_expired(found) or not self.view.is_in_force(found.account, found.id):
             raise Rejected("the client certificate belongs to no account")
         return Admission(Caller(found.account, subject, frozenset(), found.id), None, found.expires_ms)
 
-    def _has_expired(self, credential: Credential) -> bool:
+    def _has_expired(self, credential: Credential | Binding) -> bool:
         return credential.expires_ms is not None and credential.expires_ms <= self.clock.now_ms()

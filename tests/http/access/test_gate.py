@@ -4,6 +4,8 @@ import pytest
 
 from registry.access.rights import CredentialKind, Right
 from registry.access.tokens import Claims, TokenUse, seal_token
+from registry.adapters.disk import SystemDisk
+from registry.audit.log import AuditLog
 from registry.config import Config
 from registry.errors import Denied, NothingHere, Unauthorized
 from registry.http.access.admission import permissions_of
@@ -24,13 +26,22 @@ class NoPasswords:
         raise AssertionError("a password was checked")
 
 
+class NoIdentities:
+    """Fails where an ID token is checked."""
+
+    async def check(self, presented):
+        raise AssertionError("an ID token was checked")
+
+
 class Setting:
     """A gate over facts."""
 
     def __init__(self, directory, **settings):
         self.facts, self.clock = Facts(directory / "facts.json"), StillClock()
         self.view = FileView(self.facts.path)
-        self.gate = Gate(self.view, lambda: [KEY], self.clock, NoPasswords(), Config(data=directory, **settings))
+        config = Config(data=directory, **settings)
+        audit = AuditLog(SystemDisk(directory), self.clock, 0, config.audit, 1)
+        self.gate = Gate(self.view, lambda: [KEY], self.clock, NoPasswords(), NoIdentities(), audit, config)
         self.alice = self.facts.account("alice", "x", certificate="CN=alice")
         self.credential = self.facts.state["accounts"][self.alice]["credentials"][0][0]
 
