@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,7 +34,9 @@ def signed(header: Mapping[str, Any], claims: Mapping[str, Any], with_key: Any) 
     """Return a token with any header."""
     registry = jws.JWSRegistry(algorithms=[header["alg"]], strict_check_header=False)
     registry.max_header_length = 16_384
-    return jws.serialize_compact(dict(header), json.dumps(claims), with_key, registry=registry)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the library warns of old names of algorithms
+        return jws.serialize_compact(dict(header), json.dumps(claims), with_key, registry=registry)
 
 
 class Issuer:
@@ -95,7 +98,7 @@ class Issuer:
 
     @property
     def fetches(self) -> int:
-        """How often its keys were fetched."""
+        """The number of times that its keys were fetched."""
         return self.requests["/keys"]
 
     def close(self) -> None:

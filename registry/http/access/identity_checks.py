@@ -19,7 +19,7 @@ from registry.access.bindings import Binding
 from registry.access.id_tokens import IdTokenRefused, check_claims, end_ms, read_id_token, verified_claims
 from registry.access.rights import AccessView
 from registry.access.tokens import TokenRefused, TokenUse, open_token
-from registry.errors import IssuerUnavailable, ProcessUnreachable
+from registry.errors import IssuerUnavailable, ProcessUnreachable, Unauthorized
 from registry.http.access.challenges import SERVICE
 from registry.http.access.issuer_keys import ATTEMPT_INTERVAL_S, IssuerKeys
 from registry.http.access.primary_tokens import token_of_primary
@@ -151,12 +151,8 @@ class RelayedIdentityChecks:
         form = {"grant_type": TOKEN_EXCHANGE, "subject_token": presented.text, "subject_token_type": ID_TOKEN_TYPE}
         fields = urlencode(form | ({"account": presented.name} if presented.name else {})).encode()
         status, body = await token_of_primary(self._relay, presented.network, fields=fields)
-        if status == IssuerUnavailable.status:
-            raise IssuerUnavailable(token.issuer, int(ATTEMPT_INTERVAL_S))
-        if status == 401:
-            raise IdTokenRefused(msgspec.json.decode(body, type=_Refusal).errors[0].message)
         if status != 200:
-            raise ProcessUnreachable
+            raise _failure(token.issuer, status, body)
         try:
             claims = open_token(
                 msgspec.json.decode(body, type=_Exchanged).access_token,
@@ -174,12 +170,27 @@ class _Exchanged(msgspec.Struct):
     access_token: str
 
 
-class _Message(msgspec.Struct):
+class _Reason(msgspec.Struct):
+    reason: str = ""
+
+
+class _Error(msgspec.Struct):
     message: str
+    detail: _Reason | None = None
 
 
-class _Refusal(msgspec.Struct):
-    errors: list[_Message]
+class _Failure(msgspec.Struct):
+    errors: list[_Error]
+
+
+def _failure(issuer: str, status: int, body: bytes) -> Exception:
+    """Return the error for an exchange that the primary has refused."""
+    error = msgspec.json.decode(body, type=_Failure).errors[0]
+    if status == Unauthorized.status:
+        return IdTokenRefused(error.message)
+    if error.detail is not None and error.detail.reason == IssuerUnavailable.reason:
+        return IssuerUnavailable(issuer, int(ATTEMPT_INTERVAL_S))
+    return ProcessUnreachable()
 
 
 def _lasting(binding: Binding) -> tuple[bool, int, str]:
