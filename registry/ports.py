@@ -1,4 +1,4 @@
-"""The four seams through which all I/O goes.
+"""The five seams through which all I/O goes.
 
 In production, `registry.adapters` implements them; a simulation implements a virtual network, disk and clock, and runs
 the same registry. Everything that can have bugs of its own (group commit, crash-safe publication, hashing, growing
