@@ -5,6 +5,8 @@ from concurrent.futures import Executor
 
 from registry.access.rights import AccessView
 from registry.http.access.gate import Gate
+from registry.http.access.identity_checks import LocalIdentityChecks
+from registry.http.access.issuer_keys import IssuerKeys
 from registry.http.access.password_checks import LocalPasswordChecks
 from registry.http.access.sources import access_view
 from registry.http.access.token_endpoint import TokenEndpoint
@@ -24,6 +26,7 @@ from registry.http.peer.context import AccessContext, ContentContext, DocumentCo
 from registry.http.wire.fast_path import FastPath
 from registry.http.wire.process_relay import ProcessRelay
 from registry.instance import Instance
+from registry.ports import KeySource
 from registry.settings.trusted_proxies import TrustedProxies
 from registry.storage.manifest_memory import ManifestMemoryBudget
 from registry.telemetry.log_limit import LogLimit
@@ -33,13 +36,14 @@ def http_context(
     instance: Instance,
     process_deaths: Callable[[], Mapping[str, int]],
     relay: ProcessRelay,
+    issuers: KeySource,
     hashing: Executor | None = None,
 ) -> HttpContext:
     """Return the collaborators of the application over a started instance. `process_deaths` returns the number of
-    processes that died and were replaced, by role; `relay` is the way to those that serve; `hashing` are the threads
-    that hash passwords, those of the loop by default."""
+    processes that died and were replaced, by role; `relay` is the way to those that serve; `issuers` gives the keys of
+    identity providers; `hashing` are the threads that hash passwords, those of the loop by default."""
     cluster, config = instance.cluster, instance.config
-    gate = _gate(instance, hashing)
+    gate = _gate(instance, issuers, hashing)
     oci, access = _oci(instance, relay, gate), _access(instance)
     return HttpContext(
         oci=oci,
@@ -67,7 +71,7 @@ def http_context(
     )
 
 
-def _gate(instance: Instance, hashing: Executor | None) -> Gate:
+def _gate(instance: Instance, issuers: KeySource, hashing: Executor | None) -> Gate:
     cluster, clock = instance.cluster, instance.clock
     view = access_view(instance.catalog.database)
 
@@ -76,7 +80,9 @@ def _gate(instance: Instance, hashing: Executor | None) -> Gate:
 
     verified = VerifiedPasswords(instance.shared.verified, keys)
     checks = LocalPasswordChecks(clock, verified, lambda: view.revision, hashing)
-    return Gate(view, keys, clock, checks, instance.audit, instance.config)
+    issuer_keys = IssuerKeys(issuers, instance.disk, clock)
+    identities = LocalIdentityChecks(view, issuer_keys, clock, instance.config.oidc_audience)
+    return Gate(view, keys, clock, checks, identities, instance.audit, instance.config)
 
 
 def _oci(instance: Instance, relay: ProcessRelay, gate: Gate) -> OciContext:

@@ -15,7 +15,14 @@ from pydantic_settings import (
 )
 
 from registry.errors import CannotStart
-from registry.settings.addresses import is_wildcard, parse_address, parse_host_name, parse_instance_url, parse_token_url
+from registry.settings.addresses import (
+    is_wildcard,
+    parse_address,
+    parse_host_name,
+    parse_instance_url,
+    parse_key_file,
+    parse_token_url,
+)
 from registry.settings.policy import Policy, parse_rule
 from registry.settings.redis_address import check_address, split_addresses
 from registry.settings.tls_files import TlsFiles
@@ -205,6 +212,21 @@ class Config(BaseSettings):
         description="URL of the token endpoint (`/v2/token`) as clients reach it. By default the scheme and the `Host` "
         "of each request make it; set it where a proxy rewrites `Host`.",
     )
+    oidc_audience: str = Field(
+        "concord",
+        description="Audience that ID tokens of identity providers must name, the same at every instance. Name it "
+        "after the registry's host, so that no token for another registry counts here.",
+    )
+    oidc_ca: str = Field(
+        "",
+        description="File (PEM) with authorities of identity providers, trusted beside those of the system, such as "
+        "that of a Kubernetes cluster.",
+    )
+    oidc_keys: Listed = Field(
+        [],
+        description="Files with the keys (JSON Web Key Sets) of identity providers that cannot be reached from here: "
+        "`ISSUER=PATH`. They are read again as fetched keys are fetched again.",
+    )
     metrics_access: Literal["admin", "account", "anyone"] = Field(
         "admin",
         description="Who reads `/metrics` where access control is enforced: administrators of all repositories, any "
@@ -234,7 +256,7 @@ class Config(BaseSettings):
         "of the requests a second.",
     )
 
-    @field_validator("peer", "name", "cluster_key", "trusted_proxies", mode="before")
+    @field_validator("peer", "name", "cluster_key", "trusted_proxies", "oidc_keys", mode="before")
     @classmethod
     def _split(cls, value: Any, info: ValidationInfo) -> Any:
         """Split at commas, also within the elements of a list, which a repeated option gives. Keys in a file's list are
@@ -315,6 +337,20 @@ class Config(BaseSettings):
     @classmethod
     def _check_proxies(cls, value: list[str]) -> list[str]:
         parse_proxies(value)
+        return value
+
+    @field_validator("oidc_audience")
+    @classmethod
+    def _check_audience(cls, value: str) -> str:
+        if not value:
+            raise ValueError("the audience is empty: expected a name of this registry")
+        return value
+
+    @field_validator("oidc_keys")
+    @classmethod
+    def _check_key_files(cls, value: list[str]) -> list[str]:
+        for one in value:
+            parse_key_file(one)
         return value
 
     @field_validator("cluster_key")

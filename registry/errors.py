@@ -38,6 +38,7 @@ instances. The codes are among the fourteen of the OCI distribution specificatio
       AccessUnknown          503  DENIED
       NeedsUpgrade           503  DENIED
       ProcessUnreachable     503  DENIED
+      IssuerUnavailable      503  DENIED
 """
 
 from collections.abc import Mapping
@@ -322,6 +323,18 @@ class ProcessUnreachable(OciError):
 
     def __init__(self) -> None:
         super().__init__("a process of this instance is restarting; send the request again", breaks_off=True)
+
+
+class IssuerUnavailable(OciError):
+    """An ID token that cannot be judged: its issuer does not give its keys, and those that are cached are too old."""
+
+    status = 503
+    code = "DENIED"
+    reason = "issuer-unavailable"
+
+    def __init__(self, issuer: str, retry_after_s: int) -> None:
+        super().__init__(f"the identity provider {issuer[:300]} does not give its keys; try again in a minute")
+        self.retry_after_s = retry_after_s
 
 
 class NeedsUpgrade(OciError):

@@ -1,4 +1,4 @@
-"""The four seams through which all I/O goes.
+"""The five seams through which all I/O goes.
 
 In production, `registry.adapters` implements them; a simulation implements a virtual network, disk and clock, and runs
 the same registry. Everything that can have bugs of its own (group commit, crash-safe publication, hashing, growing
@@ -71,6 +71,17 @@ class PeerTransport(Protocol):
 
 class PeerUnreachable(Exception):
     """A peer did not answer, or not to the end."""
+
+
+class KeySource(Protocol):
+    """The keys that identity providers publish."""
+
+    async def fetch(self, issuer: str) -> bytes:
+        """Return the JSON Web Key Set of an issuer. Raises IssuerUnreachable."""
+
+
+class IssuerUnreachable(Exception):
+    """An identity provider did not give its keys. The message says why."""
 
 
 class DiskFile(Protocol):

@@ -1,7 +1,7 @@
 """The simulator: the registry's own code as whole clusters in one process, under virtual time, with faults from a seed.
 
 This is deterministic simulation testing, as FoundationDB and TigerBeetle (VOPR) do it. The code under test is the
-registry itself, not a model: only its four seams (`registry.ports`) are replaced, by a network, a bus, a disk and a
+registry itself, not a model: only its seams (`registry.ports`) are replaced, by a network, a bus, a disk and a
 clock that are functions of a seed. `python -m simulations --help` runs it; docs/internals/simulations.md explains it.
 
 The simulated machines:

@@ -15,6 +15,7 @@ from registry.capabilities import OWN
 from registry.cluster.rpc.keys import ClusterKey, channels
 from registry.config import Config
 from registry.errors import StorageFailed
+from registry.http.access.issuer_keys import NoKeySource
 from registry.http.app import App
 from registry.instance import Instance
 from registry.runtime.relay import Relay
@@ -192,7 +193,10 @@ class Node:
             await instance.start()
             self._leaving = cluster.loop.create_task(self._end_when_left(instance))
             self.started = True
-            application, processes = App(http_context(instance, dict, Relay(self.links))), self.process_groups[-1]
+            application, processes = (
+                App(http_context(instance, dict, Relay(self.links), NoKeySource())),
+                self.process_groups[-1],
+            )
             WorkerLinks(instance, application, self.links.source(PRIMARY_SLOT))
             processes.serve_primary(process, application)
             place = self.name if connected else f"{self.name}-alone"

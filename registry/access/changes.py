@@ -5,11 +5,12 @@ would not come into force, is refused at once and changes nothing. A change that
 refused, too. Every function raises OciError.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from crdt.clock import COUNTER_BITS
 from crdt.fact import MAX_TEXT_BYTES
+from registry.access.bindings import check_claims, claims_text
 from registry.access.facts import (
     ANYONE,
     BOOTSTRAP,
@@ -22,6 +23,7 @@ from registry.access.facts import (
     AccountRemoved,
     Blocked,
     Body,
+    Bound,
     CredentialMade,
     Enforced,
     Granted,
@@ -45,6 +47,7 @@ from registry.access.patterns import EVERYTHING, is_pattern, normalized
 from registry.access.policy import Account, Policy
 from registry.access.rights import CredentialKind, Right
 from registry.errors import Denied, Unsupported
+from registry.settings.addresses import parse_issuer
 
 RESERVED = frozenset({ANYONE, SIGNED_IN, OPERATOR})
 ACCOUNT_BYTES, FACT_BYTES = 16, 8
@@ -197,6 +200,28 @@ def create_certificate(draft: Draft, name: str, subject: str, expires_ms: int | 
     if not is_secret(subject):
         raise _refused("invalid subject: expected at most 400 printable characters of ASCII", "invalid")
     return draft.say(CredentialMade(_named(draft, name).id, CredentialKind.CERTIFICATE, subject, expires_ms))
+
+
+def bind(draft: Draft, name: str, issuer: str, claims: Mapping[str, str], expires_ms: int | None = None) -> str:
+    """Let ID tokens of an issuer with these claims prove an account. Return the binding's id."""
+    draft.require_administrator()
+    account = _named(draft, name)
+    try:
+        parse_issuer(issuer)
+        check_claims(issuer, claims)
+    except ValueError as error:
+        raise _refused(str(error), "invalid") from None
+    if expires_ms is not None and expires_ms <= draft.now_ms:
+        raise _refused("invalid expiry: it has passed", "invalid")
+    return draft.say(Bound(account.id, issuer, claims_text(claims), expires_ms))
+
+
+def unbind(draft: Draft, binding: str) -> None:
+    """End a binding for good, by its id."""
+    draft.require_administrator()
+    if not any(one.id == binding for bindings in draft.policy.bindings.values() for one in bindings):
+        raise _refused(f"there is no binding {binding[:70]!r}", "binding-unknown", 404)
+    draft.say(Withdrawn(binding))
 
 
 def withdraw(draft: Draft, credential: str) -> None:

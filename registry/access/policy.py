@@ -7,6 +7,7 @@ every instance.
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from registry.access.bindings import Binding, read_claims
 from registry.access.facts import (
     ANYONE,
     BOOTSTRAP,
@@ -76,7 +77,8 @@ class Policy:
         """Accounts that are not removed, by id."""
         self._by_name = {account.name: account for account in self.accounts.values()}
         alive = [one for one in given if not _is_ended(court, one)]
-        self.bindings = [one for one in alive if isinstance(one.body, Bound) and one.body.account in self.accounts]
+        self.bindings = _bindings(alive, self.accounts)
+        """The bindings that are in force or expired, by account."""
         self.groups = _groups(alive, self.accounts)
         """The groups of each account."""
         self.ways = _ways(alive, self.accounts)
@@ -100,6 +102,13 @@ class Policy:
     def credentials_of(self, account: str) -> list[Credential]:
         return list(self.credentials.get(account, ())) if self._is_active(account) else []
 
+    def bindings_of(self, account: str) -> list[Binding]:
+        return list(self.bindings.get(account, ())) if self._is_active(account) else []
+
+    def bindings_to(self, issuer: str) -> list[Binding]:
+        bindings = (one for account in self.bindings for one in self.bindings_of(account))
+        return [one for one in bindings if one.issuer == issuer]
+
     def certificate(self, subject: str) -> Credential | None:
         found = (
             one
@@ -110,7 +119,8 @@ class Policy:
         return min(found, key=lambda one: one.id, default=None)
 
     def is_in_force(self, account: str, credential: str) -> bool:
-        return any(one.id == credential for one in self.credentials_of(account))
+        proofs: list[Credential | Binding] = [*self.credentials_of(account), *self.bindings_of(account)]
+        return any(one.id == credential for one in proofs)
 
     def ways_of(self, caller: Caller) -> Iterable[Way]:
         """Yield the grants that concern a caller, also those that have expired."""
@@ -276,6 +286,20 @@ def _credentials(
         credential = Credential(statement.origin.id, body.account, body.kind, body.secret, body.expires_ms)
         found.setdefault(body.account, []).append(credential)
     return {account: tuple(credentials) for account, credentials in found.items()}
+
+
+def _bindings(alive: list[Statement], accounts: Mapping[str, Account]) -> dict[str, tuple[Binding, ...]]:
+    """Return the bindings of each account. One whose claims can match no token is left out."""
+    found: dict[str, list[Binding]] = {}
+    for statement in sorted(alive, key=_age):
+        body = statement.body
+        if not isinstance(body, Bound) or body.account not in accounts:
+            continue
+        if (claims := read_claims(body.claims)) is not None:
+            name = accounts[body.account].name
+            binding = Binding(statement.origin.id, body.account, name, body.issuer, claims, body.expires_ms)
+            found.setdefault(body.account, []).append(binding)
+    return {account: tuple(bindings) for account, bindings in found.items()}
 
 
 def _findings(court: Court, passwords: _Passwords, accounts: Mapping[str, Account]) -> tuple[Finding, ...]:

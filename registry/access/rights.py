@@ -3,6 +3,8 @@
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from registry.access.bindings import Binding
+
 
 class Right(StrEnum):
     """A right that a grant gives on the repositories that its pattern matches."""
@@ -74,12 +76,21 @@ class AccessView(Protocol):
         """Return the credentials of an account that are in force, those that have expired included."""
         ...
 
+    def bindings_of(self, account: str) -> list[Binding]:
+        """Return the bindings of an account that are in force, those that have expired included."""
+        ...
+
+    def bindings_to(self, issuer: str) -> list[Binding]:
+        """Return the bindings to an issuer that are in force, those that have expired included."""
+        ...
+
     def certificate(self, subject: str) -> Credential | None:
         """Return the credential of a client certificate's subject."""
         ...
 
     def is_in_force(self, account: str, credential: str) -> bool:
-        """Return whether an account and its credential are in force: neither removed, blocked nor replaced."""
+        """Return whether an account and its credential, or binding, are in force: neither removed, blocked nor
+        replaced."""
         ...
 
     def rights(self, caller: Caller, repository: str, now_ms: int) -> dict[Right, int | None]:

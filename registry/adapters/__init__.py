@@ -6,6 +6,7 @@ bus     Redis pub/sub
 resp    the protocol of a Redis subscriber
 no_bus  the bus of an instance without Redis
 http    HTTP between instances
+identity_providers  the keys of identity providers
 hashing_threads  threads of low priority that hash passwords
 tls     TLS, from files
 """

@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeVar
 
 from crdt.change import Change
 from crdt.revisions import Revision
+from registry.access.bindings import Binding
 from registry.access.changes import Author, Draft
 from registry.access.facts import DOCUMENT, KINDS, Statement, fact_of, read_statement
 from registry.access.policy import Policy
@@ -161,6 +162,12 @@ class CommittedAccess:
 
     def credentials_of(self, account: str) -> list[Credential]:
         return [] if self.is_restored else self.policy.credentials_of(account)
+
+    def bindings_of(self, account: str) -> list[Binding]:
+        return [] if self.is_restored else self.policy.bindings_of(account)
+
+    def bindings_to(self, issuer: str) -> list[Binding]:
+        return [] if self.is_restored else self.policy.bindings_to(issuer)
 
     def certificate(self, subject: str) -> Credential | None:
         return None if self.is_restored else self.policy.certificate(subject)

@@ -94,6 +94,8 @@ def account_list(url: UrlOption = LOCAL, json: Json = False, config: KeyFile = N
     for one in answer["accounts"]:
         groups = f"  groups {', '.join(one['groups'])}" if one["groups"] else ""
         print(f"{one['name']}  {one['kind']}{'  blocked' if one['blocked'] else ''}{groups}")
+        for binding in one["bindings"]:
+            print(f"  {_binding_text(binding)}")
 
 
 @account.command(name="password", epilog="Example: concord account password alice --url http://10.0.0.5:5000")
@@ -119,6 +121,50 @@ def account_unblock(name: Name, url: UrlOption = LOCAL, config: KeyFile = None) 
     """Give a blocked account its rights back. A block that another site makes meanwhile stays."""
     ask_access(url, "account/unblock", {"name": name}, config)
     print(f"{name} is not blocked any more")
+
+
+@account.command(
+    name="bind",
+    epilog="Example: concord account bind ci --issuer https://token.actions.githubusercontent.com "
+    "--claim repository_id=123456 --claim ref=refs/heads/main --url http://10.0.0.5:5000",
+)
+@asks_instances
+def account_bind(
+    name: Name,
+    issuer: Annotated[str, typer.Option(help="URL of the identity provider, exactly as its tokens state it")],
+    claim: Annotated[list[str], typer.Option(metavar="NAME=VALUE", help="a claim that a token must have; several add")],
+    expires: Annotated[str | None, typer.Option(help="age at which it expires, such as 90d [default: never]")] = None,
+    url: UrlOption = LOCAL,
+    config: KeyFile = None,
+) -> None:
+    """Let ID tokens of an identity provider sign in as an account, such as those of GitHub Actions, GitLab and
+    Kubernetes. Values are compared exactly."""
+    request = {"account": name, "issuer": issuer, "claims": _claims(claim), "expires_ms": expiry_ms(expires)}
+    answer = ask_access(url, "binding/create", request, config)
+    print(f"{name} is bound to {issuer}: binding {answer['id']}")
+
+
+@account.command(name="unbind", epilog="Example: concord account unbind 3f2a91c4d5e6f708 --url http://10.0.0.5:5000")
+@asks_instances
+def account_unbind(
+    id: Annotated[str, typer.Argument(metavar="ID", help="id of the binding, as concord account bindings shows it")],
+    url: UrlOption = LOCAL,
+    config: KeyFile = None,
+) -> None:
+    """End a binding for good. Tokens that it gave end, too."""
+    ask_access(url, "binding/revoke", {"id": id}, config)
+    print(f"{id} is revoked")
+
+
+@account.command(name="bindings", epilog="Example: concord account bindings --url http://10.0.0.5:5000")
+@asks_instances
+def account_bindings(url: UrlOption = LOCAL, json: Json = False, config: KeyFile = None) -> None:
+    """List the bindings of all accounts to identity providers."""
+    answer = ask_access(url, "binding/list", {}, config)
+    if json:
+        return print_json(answer)
+    for one in answer["bindings"]:
+        print(f"{one['account']}  {_binding_text(one)}")
 
 
 @robot.command(name="create", epilog="Example: concord robot create ci --url http://10.0.0.5:5000")
@@ -201,6 +247,22 @@ def group_list(url: UrlOption = LOCAL, json: Json = False, config: KeyFile = Non
         return print_json(answer)
     for one in answer["groups"]:
         print(f"{one['name']}: {', '.join(one['members']) or 'no members'}")
+
+
+def _claims(texts: list[str]) -> dict[str, str]:
+    """Return claims by name. Raises BadParameter."""
+    claims: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or name in claims:
+            raise typer.BadParameter(f"invalid claim {text!r}: expected NAME=VALUE, and each name once")
+        claims[name] = value
+    return claims
+
+
+def _binding_text(binding: dict[str, Any]) -> str:
+    claims = " ".join(f"{name}={value}" for name, value in sorted(binding["claims"].items()))
+    return f"{binding['id']}  {binding['issuer']}  {claims}  {expiry_text(binding['expires_ms'])}"
 
 
 def show_void(answer: dict[str, Any]) -> None:

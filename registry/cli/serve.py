@@ -11,12 +11,12 @@ from registry.catalog.catalog import PATH
 from registry.cli.logs import set_up_logging
 from registry.config import Config
 from registry.errors import CannotStart
-from registry.http.wire.browsers import is_loopback
 from registry.runtime.certificates import InstanceTls
 from registry.runtime.primary import WAYS_OUT, Sockets, Unsupervised, run_primary
 from registry.runtime.signals import RELOAD
 from registry.runtime.sockets import PREDECESSOR_TIMEOUT_S, listening, locked, raise_file_limit
 from registry.runtime.supervisor import Supervisor
+from registry.settings.addresses import is_loopback
 from registry.settings.environment import unknown_variables
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent

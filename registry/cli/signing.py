@@ -15,6 +15,8 @@ from typing import NamedTuple
 import msgspec
 
 from crdt.errors import Malformed, Unauthentic
+from registry import __version__
+from registry.capabilities import OWN
 from registry.cluster.rpc import sessions
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.messages import SessionRequest, SessionResponse
@@ -60,7 +62,7 @@ def cluster_secrets(file: Path | None) -> list[str]:
 def open_session(key: ClusterKey) -> Opening:
     """Return a request for a session with whichever instance answers."""
     nonce = os.urandom(NONCE_SIZE)
-    body = msgspec.msgpack.encode(SessionRequest(os.urandom(16).hex(), nonce))
+    body = msgspec.msgpack.encode(SessionRequest(os.urandom(16).hex(), nonce, __version__, list(OWN.capabilities)))
     return Opening({"Concord-Cluster": key.cluster, "Concord-MAC": sign_opening(key, body)}, body, nonce)
 
 

@@ -20,6 +20,7 @@ from registry.adapters.clock import SystemClock
 from registry.adapters.disk import SystemDisk
 from registry.adapters.hashing_threads import hashing_threads
 from registry.adapters.http import HttpTransport
+from registry.adapters.identity_providers import identity_providers
 from registry.adapters.no_bus import SilentBus
 from registry.app import http_context
 from registry.cluster.rpc.keys import ClusterKey, channels
@@ -124,6 +125,7 @@ async def _serve(
     in_place: bool,
 ) -> None:
     transport = HttpTransport(tls.peers, is_mutual=config.has_mutual_tls)
+    issuers = identity_providers(config)
     if config.redis or config.peer:
         transport.open()  # now, while no request waits for the loop
     try:
@@ -141,7 +143,7 @@ async def _serve(
     ProcessCollector(registry=instance.metrics)
     instance.metrics.register(CertificateExpiry(tls))
     relay = Relay(workers.mailboxes) if workers is not None else NoOtherProcess()
-    context = http_context(instance, supervisor.deaths, relay, hashing_threads(AT_ONCE))
+    context = http_context(instance, supervisor.deaths, relay, issuers, hashing_threads(AT_ONCE))
     app = App(context, internal=sockets.internal is None)
     counts = workers.counts if workers is not None else ConnectionCounts(1)
     servers = [(Server(app, counts, instance.slot, tls.clients), sockets.public)]
@@ -171,6 +173,7 @@ async def _serve(
         task.cancel()
     await instance.close()
     await transport.close()
+    await issuers.close()
     log.info(LogEvent.INSTANCE_STOPPED, "ended")
 
 

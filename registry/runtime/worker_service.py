@@ -18,6 +18,7 @@ from registry.cluster.rpc.keys import ClusterKey
 from registry.config import Config
 from registry.errors import ProcessUnreachable, StorageFailed
 from registry.http.access.gate import Gate
+from registry.http.access.identity_checks import RelayedIdentityChecks
 from registry.http.access.password_checks import RelayedPasswordChecks
 from registry.http.access.sources import access_view
 from registry.http.access.verified import VerifiedPasswords
@@ -198,8 +199,10 @@ def _gate(
     def keys() -> list[bytes]:
         return [key.tokens for key in identity.current().keys]
 
+    view = access_view(database)
     checks = RelayedPasswordChecks(relay, VerifiedPasswords(shared.verified, keys))
-    return Gate(access_view(database), keys, clock, checks, audit, config)
+    identities = RelayedIdentityChecks(relay, view, keys, clock)
+    return Gate(view, keys, clock, checks, identities, audit, config)
 
 
 async def _send_notes(reading: ReadOnlyApp, usage: OwnUsage, refusals: Refusals, primary: PrimaryLink) -> None:

@@ -78,6 +78,46 @@ def parse_token_url(text: str) -> str:
     return parse_instance_url(text)
 
 
+def parse_issuer(text: str) -> str:
+    """Parse the URL of an identity provider, exactly as its tokens state it (OpenID Connect Discovery, section 3).
+    Plain HTTP is for this machine alone. Raises InvalidAddress."""
+    if not text.isascii() or not text.isprintable() or " " in text or "@" in text:
+        raise InvalidAddress("form", f"invalid issuer {text[:300]!r}: expected https://HOST, as its tokens state it")
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        raise InvalidAddress("port", f"invalid issuer {text!r}: a port is a number up to {MAX_PORT}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or "?" in text or "#" in text:
+        raise InvalidAddress("form", f"invalid issuer {text!r}: expected https://HOST, as its tokens state it")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise InvalidAddress("scheme", f"invalid issuer {text!r}: expected https://, since its keys are trusted")
+    return text
+
+
+def parse_key_file(text: str) -> tuple[str, str]:
+    """Parse ISSUER=PATH, the keys of an identity provider in a file. Raises InvalidAddress."""
+    issuer, equals, path = text.partition("=")
+    if not equals or not path:
+        raise InvalidAddress("form", f"invalid key file {text[:300]!r}: expected ISSUER=PATH")
+    return parse_issuer(issuer), path
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is `localhost` or an address of the loopback network."""
+    address = ip_of(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def ip_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the IP address that a host is, as IPv4 where it can be one; None for a name."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
+
+
 def parse_host_name(text: str) -> str:
     """Parse a name that clients call a registry by, HOST or HOST:PORT, and return it in lower case. Raises
     InvalidAddress."""

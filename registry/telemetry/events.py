@@ -44,6 +44,11 @@ class LogEvent(Enum):
     ADMIN_ACTION_PERFORMED = "An administrative request was carried out."
     ADMIN_ACTION_REJECTED = "An administrative request was refused."
     LOGIN_REJECTED = "A name and a password, or a robot's key, were refused."
+    ID_TOKEN_REJECTED = "An ID token of an identity provider was refused."
+    ID_TOKEN_REUSED = "An ID token was presented again while it counts."
+    ISSUER_KEYS_FETCHED = "The keys of an identity provider were fetched."
+    ISSUER_KEYS_FAILED = "The keys of an identity provider cannot be fetched; those that are cached count for a day."
+    ISSUER_KEYS_NOT_STORED = "The keys of an identity provider cannot be stored for the next start."
     PEER_REQUEST_RECEIVED = "Another instance sent a request."
 
     # Catalog

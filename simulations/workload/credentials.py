@@ -10,6 +10,8 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from crdt.errors import Malformed, Unauthentic
+from registry import __version__
+from registry.capabilities import OWN
 from registry.cluster.rpc.keys import ClusterKey
 from registry.cluster.rpc.messages import SessionRequest, SessionResponse
 from registry.cluster.rpc.sessions import NONCE_SIZE, read_token, sign_opening, signed_headers, token_text
@@ -109,7 +111,8 @@ class ClusterKeyCredential:
 
     async def headers(self, node: Node, method: str, path: str, body: Body) -> dict[str, str]:
         key = _key_of(node.secrets[0])
-        opening = msgspec.msgpack.encode(SessionRequest(self._rng.randbytes(16).hex(), self._rng.randbytes(NONCE_SIZE)))
+        instance, nonce = self._rng.randbytes(16).hex(), self._rng.randbytes(NONCE_SIZE)
+        opening = msgspec.msgpack.encode(SessionRequest(instance, nonce, __version__, list(OWN.capabilities)))
         proof = [("Concord-Cluster", key.cluster), ("Concord-MAC", sign_opening(key, opening))]
         url = f"http://{node.name}{SESSION_PATH}"
         async with self._network.request(OPERATOR_NAME, None, "POST", url, proof, opening) as answer:

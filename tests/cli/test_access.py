@@ -70,6 +70,30 @@ def test_accounts_robots_keys_and_groups(server):
     assert "alice" not in run(server, "account", "list")
 
 
+def run_wrong(server, *words):
+    """Run a command whose options are wrong. Return its message."""
+    done = concord(*words, "--url", server.url)
+    assert done.returncode == 2, done
+    return done.stderr
+
+
+def test_bindings_to_identity_providers(server):
+    run(server, "robot", "create", "builder")
+    issuer = "https://token.actions.githubusercontent.com"
+    words = ["--issuer", issuer, "--claim", "repository_id=42", "--claim", "ref=refs/heads/main", "--expires", "90d"]
+    assert "builder is bound" in run(server, "account", "bind", "builder", *words)
+    (listed,) = json.loads(run(server, "account", "bindings", "--json"))["bindings"]
+    assert listed["claims"] == {"repository_id": "42", "ref": "refs/heads/main"} and listed["expires_ms"]
+    line = f"{listed['id']}  {issuer}  ref=refs/heads/main repository_id=42  expires "
+    assert run(server, "account", "bindings").startswith(f"builder  {line}")
+    assert f"\n  {line}" in run(server, "account", "list")
+    for claims in (["--claim", "sub"], ["--claim", "=x"], ["--claim", "sub=x", "--claim", "sub=y"]):
+        assert "expected NAME=VALUE" in run_wrong(server, "account", "bind", "builder", "--issuer", issuer, *claims)
+    run(server, "account", "unbind", listed["id"])
+    assert run(server, "account", "bindings") == "" and run(server, "key", "list", "builder") == ""
+    run(server, "account", "remove", "builder")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -78,6 +102,12 @@ def test_accounts_robots_keys_and_groups(server):
         (["grant", "root", "Team/*", "pull"], "invalid pattern"),
         (["grant", "root", "team/*", "write"], "invalid rights"),
         (["key", "revoke", "0" * 16], "there is no credential"),
+        (["account", "unbind", "0" * 16], "there is no binding"),
+        (["account", "bind", "root", "--issuer", "http://a.example", "--claim", "sub=x"], "expected https://"),
+        (
+            ["account", "bind", "root", "--issuer", "https://gitlab.com", "--claim", "sub=x"],
+            "project_id or namespace_id",
+        ),
         (["access", "approve", "0" * 16], "there is no void fact"),
         (["access", "explain", "unknown", "team/app"], "there is no account"),
     ],

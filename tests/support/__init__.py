@@ -18,6 +18,8 @@ turns       how long the event loop goes without turning
 logs        lines of the log, selected by event
 stand_ins   explicit stand-ins for collaborators that a test does not look at, and recorders of calls
 seams       the real disk, watched or made to fail, and a clock that stands still
+issuer      an identity provider, its keys and tokens
+access      access control of a real cluster, as an operator makes it
 access_view  facts of access control in a file that tests write
 uploads     uploads of a process that serves alone
 layouts     images as OCI layouts on disk

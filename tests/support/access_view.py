@@ -11,6 +11,7 @@ from pathlib import Path
 
 import registry.app
 import registry.runtime.worker_service
+from registry.access.bindings import Binding
 from registry.access.keys import key_hash, new_key
 from registry.access.passwords import hash_password
 from registry.access.rights import Caller, Credential, CredentialKind, Right
@@ -48,6 +49,19 @@ class Facts:
         self.state["accounts"][account]["credentials"].append([credential, kind, secret, expires_ms])
         self.write()
         return credential
+
+    def bind(self, account: str, issuer: str, expires_ms: int | None = None, **claims: str) -> str:
+        """Bind an account to an identity provider, and return the binding's id."""
+        binding = f"binding-{self.state['revision']}"
+        bindings = self.state["accounts"][account].setdefault("bindings", [])
+        bindings.append([binding, issuer, claims, expires_ms])
+        self.write()
+        return binding
+
+    def unbind(self, account: str) -> None:
+        """End the bindings of an account."""
+        self.state["accounts"][account]["bindings"] = []
+        self.write()
 
     def robot(self, name: str, expires_ms: int | None = None) -> str:
         """Make an account with a key, and return the key."""
@@ -120,13 +134,21 @@ class FileView:
             else []
         )
 
+    def bindings_of(self, account: str) -> list[Binding]:
+        found = self._in_force(account)
+        return [Binding(id, account, found["name"], *rest) for id, *rest in found.get("bindings", [])] if found else []
+
+    def bindings_to(self, issuer: str) -> list[Binding]:
+        every = [one for account in self._now()["accounts"] for one in self.bindings_of(account)]
+        return [one for one in every if one.issuer == issuer]
+
     def certificate(self, subject: str) -> Credential | None:
         every = [one for account in self._now()["accounts"] for one in self.credentials_of(account)]
         certificates = (one for one in every if one.kind is CredentialKind.CERTIFICATE)
         return next((one for one in certificates if one.secret == subject), None)
 
     def is_in_force(self, account: str, credential: str) -> bool:
-        return any(one.id == credential for one in self.credentials_of(account))
+        return any(one.id == credential for one in (*self.credentials_of(account), *self.bindings_of(account)))
 
     def rights(self, caller: Caller, repository: str, now_ms: int) -> dict[Right, int | None]:
         subjects = {"anonymous"}

@@ -25,6 +25,7 @@ from registry.adapters.no_bus import SilentBus
 from registry.app import http_context
 from registry.cli.main import app as commands
 from registry.config import Config, PolicyRule
+from registry.http.access.issuer_keys import NoKeySource
 from registry.http.access.rules import Demand, Rule, internal_rule_of, rule_of
 from registry.http.admin.metrics import InstanceCollector
 from registry.http.admin.paths import TAG_LOCATIONS, TAG_LOCATIONS_TEMPLATE
@@ -219,7 +220,9 @@ async def scraped() -> list[Metric]:
             done = MaintenanceTimes(0, 0, 0, BackupNote(0, 0, 0, 0, ""))
             return list(
                 InstanceCollector(
-                    http_context(instance, dict, NoOtherProcess()).admin, await instance.catalog.queries.counts(), done
+                    http_context(instance, dict, NoOtherProcess(), NoKeySource()).admin,
+                    await instance.catalog.queries.counts(),
+                    done,
                 ).collect()
             )
         finally:

@@ -21,6 +21,9 @@ presented          the credential that a request presents
 challenges         the refusals, and the realm at which clients get tokens
 token_endpoint     `/v2/token`, where clients get tokens
 password_checks    slow hashes: few at once, shared, throttled; relayed to the primary by workers
+identity_checks    ID tokens of identity providers: the binding that each proves; relayed to the primary by workers
+issuer_keys        the keys of identity providers, fetched and cached
+primary_tokens     tokens that a worker gets from its primary, to have it check something
 fair_turns         turns at the slow hashes, in rotation over the networks of clients
 verified           passwords that were verified, for all processes
 sources            where a process has its view of the facts from

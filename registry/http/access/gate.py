@@ -9,8 +9,11 @@ import hmac
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
+from msgspec.structs import replace
 from starlette.types import Scope
 
+from registry.access.bindings import Binding
+from registry.access.id_tokens import IdTokenRefused, end_ms, is_id_token, read_id_token
 from registry.access.keys import is_key, key_hash
 from registry.access.rights import ANONYMOUS, AccessView, Caller, Credential, CredentialKind, Right
 from registry.access.tokens import Claims, TokenRefused, TokenUse, expiry_ms, open_token
@@ -19,6 +22,7 @@ from registry.config import Config
 from registry.errors import AccessUnknown, NothingHere
 from registry.http.access.admission import PERMISSIONS, RELAYED_ADMISSION, Admission, Permissions, permissions_of
 from registry.http.access.challenges import INSUFFICIENT_SCOPE, INVALID_TOKEN, SERVICE, Challenges, denied
+from registry.http.access.identity_checks import IdentityChecks, PresentedIdToken
 from registry.http.access.password_checks import Attempt, LoginLog, PasswordChecks
 from registry.http.access.presented import (
     Basic,
@@ -57,6 +61,14 @@ class _Decision(NamedTuple):
     revision: int
 
 
+class _Known(NamedTuple):
+    """The facts of one revision, as far as each request needs them."""
+
+    revision: int
+    is_enforced: bool
+    is_awaited: bool
+
+
 def _place_of(rule: Rule) -> bytes:
     """Return the part of a decision's key for a demand: for reading a repository, the beginning of its paths, which the
     fast path has at hand."""
@@ -80,6 +92,7 @@ class Gate:
         keys: Callable[[], Sequence[bytes]],
         clock: Clock,
         passwords: PasswordChecks,
+        identities: IdentityChecks,
         audit: AuditLog,
         config: Config,
     ) -> None:
@@ -90,12 +103,10 @@ class Gate:
         self.clock = clock
         self.challenges = Challenges(config.token_url, config.own_url.partition("://")[2])
         self._passwords = passwords
+        self._identities = identities
         self._metrics_access = config.metrics_access
         self._logins = LoginLog(clock)
-        self._revision = -1
-        self._is_enforced = True
-        """True if access control is enforced by the facts of that revision."""
-        self._is_awaited = True
+        self._known = _Known(-1, True, True)
         self._decisions: dict[_CacheKey, _Decision] = {}
         """In the order in which they were made. The oldest makes room: to decide again costs little."""
 
@@ -105,9 +116,9 @@ class Gate:
         the fast path serves the base alone."""
         if self.audit.takes_reads:
             return False  # the slow path records it
-        revision = self._now()
-        if not self._is_enforced:
-            return not self._is_awaited
+        known = self._now()
+        if not known.is_enforced:
+            return not known.is_awaited
         authorization = None
         for name, value in headers:  # as `authorization_of` does, at half the cost
             if name == b"authorization":
@@ -116,30 +127,29 @@ class Gate:
                 authorization = value
         if not authorization:
             return False  # the slow path refuses it, or knows the certificate
-        return self._cached((authorization, target.rsplit(b"/", 2)[0]), revision) is not None
+        return self._cached((authorization, target.rsplit(b"/", 2)[0]), known.revision) is not None
 
     @property
     def decides(self) -> bool:
         """True if requests need to be admitted: access control is enforced, or may be."""
-        self._now()
-        return self._is_enforced or self._is_awaited
+        known = self._now()
+        return known.is_enforced or known.is_awaited
 
-    def _now(self) -> int:
-        """Return the revision of the facts, which is read once for each request."""
+    def _now(self) -> "_Known":
+        """Return the revision of the facts, which is read once for each request, and what follows from them."""
         revision = self.view.revision
-        if revision != self._revision:
-            self._revision, self._is_enforced = revision, self.view.is_enforced
-            self._is_awaited = self.view.is_awaited
-        return revision
+        if revision != self._known.revision:
+            self._known = _Known(revision, self.view.is_enforced, self.view.is_awaited)
+        return self._known
 
     async def admit(self, scope: Scope, path: Path | None, is_internal: bool = False) -> None:
         """Let a request in and put the permissions of its caller into its scope. `path` is None outside `/v2`;
         `is_internal` is set on the internal listener. Raises Unauthorized, Denied, NothingHere, AccessUnknown,
-        TooManyLogins and ProcessUnreachable."""
-        revision = self._now()
-        if self._is_awaited and path is not None:
+        TooManyLogins, IssuerUnavailable and ProcessUnreachable."""
+        known = self._now()
+        if known.is_awaited and path is not None:
             raise AccessUnknown
-        if not self._is_enforced and not self._signs_in_to_administer(scope, path):
+        if not known.is_enforced and not self._signs_in_to_administer(scope, path):
             return
         if (admission := scope.get(RELAYED_ADMISSION)) is not None:
             scope[PERMISSIONS] = Permissions(admission, self.view, self.clock)
@@ -154,10 +164,12 @@ class Gate:
         authorization, certificate = authorization_of(headers), client_subject(scope) or ""
         key = authorization or certificate, _place_of(rule)
         is_cacheable = authorization is not None and rule.demand in _CACHED
-        decision = self._cached(key, revision) if is_cacheable else None
+        decision = self._cached(key, known.revision) if is_cacheable else None
         if decision is None:
             grace_s = UPLOAD_GRACE_S if path is not None and path.resource == "upload" else 0
-            decision = await self._decide(scope, rule, read_presented(authorization, certificate), grace_s, revision)
+            decision = await self._decide(
+                scope, rule, read_presented(authorization, certificate), grace_s, known.revision
+            )
             if is_cacheable:
                 self._cache(key, decision)
         scope[PERMISSIONS] = Permissions(decision.admission, self.view, self.clock)
@@ -243,7 +255,8 @@ class Gate:
     # Credentials
 
     async def authenticate(self, presented: Presented, scope: Scope, grace_s: int = 0) -> Admission:
-        """Return who presents a credential in a request. Raises Rejected, TooManyLogins and ProcessUnreachable."""
+        """Return who presents a credential in a request. Raises Rejected, TooManyLogins, IssuerUnavailable and
+        ProcessUnreachable."""
         match presented:
             case Bearer(token):
                 return self._by_token(token, grace_s)
@@ -265,10 +278,11 @@ class Gate:
         return self.admission_by(claims)
 
     def admission_by(self, claims: Claims) -> Admission:
-        """Return the admission of a token's bearer. Raises Rejected unless the account and the credential that the
-        token was issued for are in force."""
-        credentials = self.view.credentials_of(claims.account)
-        found = next((one for one in credentials if one.id == claims.credential), None)
+        """Return the admission of a token's bearer. Raises Rejected unless the account and the credential, or the
+        binding, that the token was issued for are in force."""
+        view, account = self.view, claims.account
+        proofs: list[Credential | Binding] = [*view.credentials_of(account), *view.bindings_of(account)]
+        found = next((one for one in proofs if one.id == claims.credential), None)
         is_over = found is not None and self._has_expired(found)
         if is_over or not self.view.is_in_force(claims.account, claims.credential):
             raise Rejected("the credential that the token was issued for is not in force any more")
@@ -280,6 +294,10 @@ class Gate:
         return Admission(caller, scopes, min(bounds_ms))
 
     async def _by_secret(self, basic: Basic, network: str) -> Admission:
+        if is_id_token(basic.password):
+            admission = await self.by_id_token(PresentedIdToken(basic.password, basic.name, network))
+            ends_ms = end_ms(read_id_token(basic.password).claims)
+            return replace(admission, until_ms=min(ends_ms, admission.until_ms or ends_ms))
         account = self.view.account_of(basic.name)
         credentials = self.view.credentials_of(account) if account is not None else []
         usable = [one for one in credentials if not self._has_expired(one)]
@@ -296,11 +314,22 @@ class Gate:
             raise Rejected("the name or the password is wrong")
         return Admission(Caller(account, basic.name, frozenset(), found.id), None, found.expires_ms)
 
+    async def by_id_token(self, presented: PresentedIdToken) -> Admission:
+        """Return the admission of those who present an ID token, until its binding expires: that bounds the tokens
+        for which it is exchanged. Raises Rejected, IssuerUnavailable and ProcessUnreachable."""
+        try:
+            binding = await self._identities.check(presented)
+        except IdTokenRefused as refused:
+            raise Rejected(str(refused)) from None
+        if self._has_expired(binding) or not self.view.is_in_force(binding.account, binding.id):
+            raise Rejected("the binding of the ID token is not in force any more")
+        return Admission(Caller(binding.account, binding.name, frozenset(), binding.id), None, binding.expires_ms)
+
     def _by_certificate(self, subject: str) -> Admission:
         found = self.view.certificate(subject)
         if found is None or self._has_expired(found) or not self.view.is_in_force(found.account, found.id):
             raise Rejected("the client certificate belongs to no account")
         return Admission(Caller(found.account, subject, frozenset(), found.id), None, found.expires_ms)
 
-    def _has_expired(self, credential: Credential) -> bool:
+    def _has_expired(self, credential: Credential | Binding) -> bool:
         return credential.expires_ms is not None and credential.expires_ms <= self.clock.now_ms()

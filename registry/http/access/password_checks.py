@@ -18,17 +18,15 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from blake3 import blake3
-from starlette.types import Message, Scope
 
 from registry.access.passwords import DUMMY_HASH, MAX_CHARACTERS, verify_password
 from registry.access.rights import Credential, CredentialKind
 from registry.errors import TooManyLogins
 from registry.http.access.fair_turns import FairTurns
+from registry.http.access.primary_tokens import token_of_primary
 from registry.http.access.verified import VerifiedPasswords
-from registry.http.oci.paths import TOKEN_PATH
 from registry.http.wire.process_relay import ProcessRelay
 from registry.ports import Clock
-from registry.storage.upload_homes import PRIMARY_SLOT
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 from registry.telemetry.log_limit import LogLimit
@@ -185,44 +183,9 @@ class RelayedPasswordChecks:
         """Check a password as `PasswordChecks.check` says."""
         if (known := known_credential(self._verified, attempt, credentials)) is not None:
             return known
-        if await self._status(attempt) != 200:
-            return None
-        return known_credential(self._verified, attempt, credentials)
-
-    async def _status(self, attempt: Attempt) -> int:
-        """Return the status of the primary's answer to a request for a token. Raises TooManyLogins."""
-        status = 0
-        wait_s = TooManyLogins.retry_after_s
-
-        async def receive() -> Message:
-            return await asyncio.Future()  # a client that stays
-
-        async def send(message: Message) -> None:
-            nonlocal status, wait_s
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                wait_s = next((int(value) for name, value in message["headers"] if name == b"retry-after"), wait_s)
-
-        await self._relay.relay(PRIMARY_SLOT, _token_request(attempt), receive, send)
-        if status == TooManyLogins.status:
-            raise TooManyLogins(retry_after_s=wait_s)
-        return status
-
-
-def _token_request(attempt: Attempt) -> Scope:
-    """Return the request for a token without a scope that proves a password."""
-    secret = b64encode(f"{attempt.name}:{attempt.password}".encode())
-    return {
-        "type": "http",
-        "http_version": "1.1",
-        "method": "GET",
-        "scheme": "http",
-        "path": TOKEN_PATH,
-        "raw_path": TOKEN_PATH.encode(),
-        "query_string": b"",
-        "headers": [(b"authorization", b"Basic " + secret)],
-        "client": (attempt.network.partition("/")[0], 0) if attempt.network else None,
-    }
+        secret = b64encode(f"{attempt.name}:{attempt.password}".encode())
+        status, _ = await token_of_primary(self._relay, attempt.network, b"Basic " + secret)
+        return known_credential(self._verified, attempt, credentials) if status == 200 else None
 
 
 def known_credential(

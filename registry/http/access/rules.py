@@ -71,6 +71,7 @@ _ACT = _ADMINISTER._replace(demand=Demand.SIGNED)
 _ACCESS_PATHS = (
     *("account/create", "account/remove", "account/password", "account/block", "account/unblock", "account/list"),
     *("robot/create", "key/create", "key/revoke", "key/list", "certificate/create"),
+    *("binding/create", "binding/revoke", "binding/list"),
     *("group/add", "group/remove", "group/list", "grant", "revoke"),
     *("list", "explain", "conflicts", "approve", "enforce"),
 )

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from registry.access import changes
+from registry.access.bindings import claims_text
 from registry.access.changes import Draft
 from registry.access.facts import ROBOT, USER
 from registry.access.keys import RANDOM_SIZE, new_key
@@ -23,6 +24,7 @@ from registry.http.admin.access_lists import (
     AccountRequest,
     explain,
     list_accounts,
+    list_bindings,
     list_conflicts,
     list_grants,
     list_groups,
@@ -60,6 +62,13 @@ class KeyRequest(msgspec.Struct, forbid_unknown_fields=True):
 class CertificateRequest(msgspec.Struct, forbid_unknown_fields=True):
     account: str
     subject: str
+    expires_ms: int | None = None
+
+
+class BindingRequest(msgspec.Struct, forbid_unknown_fields=True):
+    account: str
+    issuer: str
+    claims: dict[str, str]
     expires_ms: int | None = None
 
 
@@ -168,6 +177,25 @@ async def revoke_key(admin: AdminContext, body: bytes) -> Outcome:
     return Outcome({"revoked": wanted.id}, {"credential": wanted.id})
 
 
+async def create_binding(admin: AdminContext, body: bytes) -> Outcome:
+    """Let ID tokens of an identity provider prove an account. `account`; `issuer` is its URL, as tokens state it;
+    `claims` are names and values that a token must have; `expires_ms`."""
+    wanted = read(body, BindingRequest)
+    plan = partial(
+        changes.bind, name=wanted.account, issuer=wanted.issuer, claims=wanted.claims, expires_ms=wanted.expires_ms
+    )
+    binding, _ = await _change(admin.access, plan)
+    logged = {"name": wanted.account, "issuer": wanted.issuer, "claims": claims_text(wanted.claims)}
+    return Outcome({"id": binding}, {"binding": binding, **logged})
+
+
+async def revoke_binding(admin: AdminContext, body: bytes) -> Outcome:
+    """End a binding for good, and the tokens that rest on it. `id` of the binding."""
+    wanted = read(body, FactRequest)
+    await _change(admin.access, partial(changes.unbind, binding=wanted.id))
+    return Outcome({"revoked": wanted.id}, {"binding": wanted.id})
+
+
 async def add_member(admin: AdminContext, body: bytes) -> Outcome:
     """Add an account to a group. `group` and `account`."""
     wanted = read(body, MemberRequest)
@@ -248,6 +276,9 @@ ROUTES: Mapping[str, tuple[str, Action]] = {
     "key/revoke": ("revoke key", revoke_key),
     "key/list": ("list keys", list_keys),
     "certificate/create": ("create certificate", create_certificate),
+    "binding/create": ("create binding", create_binding),
+    "binding/revoke": ("revoke binding", revoke_binding),
+    "binding/list": ("list bindings", list_bindings),
     "group/add": ("add member", add_member),
     "group/remove": ("remove member", remove_member),
     "group/list": ("list groups", list_groups),

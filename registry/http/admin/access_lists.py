@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from crdt.clock import COUNTER_BITS
+from registry.access.bindings import Binding
 from registry.access.facts import kind_of
 from registry.access.policy import Account, Finding, Policy, Way
 from registry.access.rights import Caller, Credential, CredentialKind
@@ -39,7 +40,7 @@ def read(body: bytes, kind: type[R]) -> R:
 
 
 async def list_accounts(admin: AdminContext, body: bytes) -> Outcome:
-    """List the accounts, with their groups and credentials."""
+    """List the accounts, with their groups, credentials and bindings."""
     read(body, ListRequest)
     policy = _policy(admin)
     return Outcome({"accounts": [_account(policy, one) for one in _sorted(policy)]})
@@ -54,6 +55,14 @@ async def list_keys(admin: AdminContext, body: bytes) -> Outcome:
         raise _unknown_account(wanted.name)
     listed = policy.credentials.get(account.id, ())
     return Outcome({"keys": [_credential(one) for one in listed if one.kind != CredentialKind.PASSWORD]})
+
+
+async def list_bindings(admin: AdminContext, body: bytes) -> Outcome:
+    """List the bindings of accounts to identity providers."""
+    read(body, ListRequest)
+    policy = _policy(admin)
+    listed = [one for account in _sorted(policy) for one in policy.bindings.get(account.id, ())]
+    return Outcome({"bindings": [{"account": one.name, **_binding(one)} for one in listed]})
 
 
 async def list_groups(admin: AdminContext, body: bytes) -> Outcome:
@@ -145,6 +154,7 @@ def _account(policy: Policy, account: Account) -> dict[str, Any]:
         "blocked": account.is_blocked,
         "groups": sorted(policy.groups.get(account.id, ())),
         "credentials": [_credential(one) for one in policy.credentials.get(account.id, ())],
+        "bindings": [_binding(one) for one in policy.bindings.get(account.id, ())],
     }
 
 
@@ -152,6 +162,15 @@ def _credential(credential: Credential) -> dict[str, Any]:
     """Return a credential without its secret; the subject of a certificate is none."""
     subject = {"subject": credential.secret} if credential.kind == CredentialKind.CERTIFICATE else {}
     return {"id": credential.id, "kind": credential.kind, "expires_ms": credential.expires_ms, **subject}
+
+
+def _binding(binding: Binding) -> dict[str, Any]:
+    return {
+        "id": binding.id,
+        "issuer": binding.issuer,
+        "claims": dict(binding.claims),
+        "expires_ms": binding.expires_ms,
+    }
 
 
 def way_fields(policy: Policy, way: Way) -> dict[str, Any]:

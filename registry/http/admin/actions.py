@@ -40,14 +40,13 @@ from registry.http.peer.handlers import authenticate
 from registry.http.peer.procedures import AuthenticatedRequest, RequestRefused
 from registry.http.wire.browsers import (
     host_name,
-    ip_of,
-    is_loopback,
     own_names,
     refuse_form_types,
     refuse_other_hosts,
     refuse_other_sites,
 )
 from registry.http.wire.request import small_body
+from registry.settings.addresses import ip_of, is_loopback
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
 

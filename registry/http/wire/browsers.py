@@ -14,13 +14,13 @@ Command-line clients send neither of the first two. These checks are independent
 """
 
 from collections.abc import Set as AbstractSet
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
 from registry.config import Config
 from registry.errors import Denied, Unsupported
+from registry.settings.addresses import ip_of
 
 JSON = "application/json"
 OWN_SITES = frozenset({"same-origin", "none"})
@@ -76,21 +76,6 @@ def own_names(config: Config) -> frozenset[str]:
     urls = [config.advertise, config.advertise_site]
     urls += [f"//{name}" for name in (*config.name, config.listen, config.listen_internal)]
     return frozenset(filter(None, map(_host, urls)))
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host is `localhost` or an address of the loopback network."""
-    address = ip_of(host)
-    return host == "localhost" or (address is not None and address.is_loopback)
-
-
-def ip_of(text: str) -> IPv4Address | IPv6Address | None:
-    """Return the IP address that a host is, as IPv4 where it can be one; None for a name."""
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def _host(url: str) -> str:

@@ -28,13 +28,21 @@ class NoPasswords:
         raise AssertionError("a password was checked")
 
 
+class NoIdentities:
+    """Fails where an ID token is checked."""
+
+    async def check(self, presented):
+        raise AssertionError("an ID token was checked")
+
+
 class Setting:
     """A gate over facts."""
 
     def __init__(self, directory, **settings):
         self.facts, self.clock = Facts(directory / "facts.json"), StillClock()
         self.view = FileView(self.facts.path)
-        self.gate = Gate(self.view, lambda: [KEY], self.clock, NoPasswords(), QUIET, Config(data=directory, **settings))
+        config = Config(data=directory, **settings)
+        self.gate = Gate(self.view, lambda: [KEY], self.clock, NoPasswords(), NoIdentities(), QUIET, config)
         self.alice = self.facts.account("alice", "x", certificate="CN=alice")
         self.credential = self.facts.state["accounts"][self.alice]["credentials"][0][0]
 
