@@ -16,6 +16,7 @@ from registry.access.facts import (
     AccountMade,
     AccountRemoved,
     Blocked,
+    Bound,
     CredentialMade,
     Enforced,
     Granted,
@@ -41,7 +42,7 @@ class InForce(NamedTuple):
     rights: frozenset[tuple[str, str, str]]
     """Account (empty for an anonymous caller), repository, right."""
     credentials: frozenset[tuple[str, str]]
-    """Account, id of a credential that can be used."""
+    """Account, id of a credential or a binding that can be used."""
     void: frozenset[str]
     """Ids of statements that do not count."""
 
@@ -245,11 +246,10 @@ class _Oracle:
         found: set[tuple[str, str]] = set()
         passwords: dict[str, list[Statement]] = {}
         for one in counting:
-            if isinstance(one.body, CredentialMade):
-                if one.body.kind == "password":
-                    passwords.setdefault(one.body.account, []).append(one)
-                else:
-                    found.add((one.body.account, one.origin.id))
+            if isinstance(one.body, CredentialMade) and one.body.kind == "password":
+                passwords.setdefault(one.body.account, []).append(one)
+            elif isinstance(one.body, CredentialMade | Bound):
+                found.add((one.body.account, one.origin.id))
         for account, listed in passwords.items():
             newest = [one for one in listed if not any(one.origin.id in self.past[other.origin.id] for other in listed)]
             resets = [one for one in newest if one.origin.by != account]

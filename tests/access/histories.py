@@ -9,6 +9,7 @@ from registry.access.facts import (
     AccountMade,
     AccountRemoved,
     Blocked,
+    Bound,
     CredentialMade,
     Granted,
     Joined,
@@ -46,6 +47,7 @@ positions = st.integers(0, 40)
 
 bodies = st.one_of(
     st.builds(lambda a: AccountMade(a, NAMES[a], USER), st.sampled_from((*ACCOUNTS, BOOTSTRAP))),
+    st.builds(Bound, accounts, st.just("https://issuer.example"), st.just('{"sub":"x"}'), expiries),
     st.builds(CredentialMade, accounts, st.sampled_from([*CredentialKind]), secrets, expiries),
     st.builds(Joined, st.just("g"), accounts),
     st.builds(Granted, subjects, patterns, rights, expiries),

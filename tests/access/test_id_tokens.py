@@ -224,7 +224,14 @@ def test_a_token_of_deeply_nested_json_is_refused(issuer):
 def test_a_key_for_something_else_verifies_nothing(issuer, members):
     published = json.loads(issuer.key_set())
     published["keys"][0].update(members)
-    refused(issuer, issuer.token(**at()), "does not publish|signature", key_set=json.dumps(published).encode())
+    data = json.dumps(published).encode()
+    refused(issuer, issuer.token(**at()), "does not publish|signature", key_set=data)
+    assert not members.keys() & {"use", "key_ops", "alg", "kty"} or KeySet(data).find("one", "ES256") is None
+
+
+def test_a_token_has_a_bound(issuer):
+    assert verify(issuer, issuer.token(**at(more="x" * 10_000)))
+    refused(issuer, issuer.token(**at(more="x" * 20_000)), "malformed")
 
 
 @pytest.mark.filterwarnings("ignore")

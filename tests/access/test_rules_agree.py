@@ -22,7 +22,11 @@ def in_force(statements) -> InForce:
             for repository in REPOSITORIES
             for right in policy.rights(Caller(account), repository, NOW_MS)
         ),
-        frozenset((account, one.id) for account in active for one in policy.credentials_of(account)),
+        frozenset(
+            (account, one.id)
+            for account in active
+            for one in (*policy.credentials_of(account), *policy.bindings_of(account))
+        ),
         policy.void,
     )
 

@@ -89,7 +89,8 @@ async def test_an_issuer_that_does_not_answer_is_given_up(providers, monkeypatch
     server = await asyncio.start_server(lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        await refused(providers, f"http://127.0.0.1:{port}", "in time")
+        async with asyncio.timeout(5):
+            await refused(providers, f"http://127.0.0.1:{port}", "in time")
 
 
 async def test_redirects_are_not_followed(providers, issuer, monkeypatch):

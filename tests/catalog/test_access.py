@@ -128,6 +128,16 @@ async def test_no_credential_of_a_restored_catalog_counts(catalog):
     assert access.is_in_force(alice, password.id) and access.revision == before
 
 
+async def test_no_binding_of_a_restored_catalog_counts(catalog):
+    alice = await change(catalog, account("alice"))
+    access, issuer = catalog.access, "https://issuer.example"
+    binding = await change(catalog, partial(changes.bind, name="alice", issuer=issuer, claims={"sub": "x"}))
+    assert [one.id for one in access.bindings_to(issuer)] == [one.id for one in access.bindings_of(alice)] == [binding]
+    await catalog.database.write(lambda tx: mark_restored(tx.execute))
+    assert access.bindings_to(issuer) == access.bindings_of(alice) == []
+    assert not access.is_in_force(alice, binding)
+
+
 async def test_a_catalog_without_access_control_is_restored_without_a_mark(catalog):
     await catalog.database.write(lambda tx: mark_restored(tx.execute))
     assert not catalog.access.is_restored and catalog.access.revision == 0

@@ -321,8 +321,6 @@ class Gate:
             binding = await self._identities.check(presented)
         except IdTokenRefused as refused:
             raise Rejected(str(refused)) from None
-        if self._has_expired(binding) or not self.view.is_in_force(binding.account, binding.id):
-            raise Rejected("the binding of the ID token is not in force any more")
         return Admission(Caller(binding.account, binding.name, frozenset(), binding.id), None, binding.expires_ms)
 
     def _by_certificate(self, subject: str) -> Admission:

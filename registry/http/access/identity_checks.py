@@ -97,9 +97,7 @@ class LocalIdentityChecks:
         claims = verified_claims(presented.text, token, keys)
         check_claims(claims, self._audience, self._clock.now_ms())
         matching = [
-            one
-            for one in self._usable(token.issuer)
-            if presented.name in ("", one.name) and claims.get("iss") == one.issuer and one.matches(claims)
+            one for one in self._usable(token.issuer) if presented.name in ("", one.name) and one.matches(claims)
         ]
         if not matching:
             raise IdTokenRefused("no binding of the account has the claims of the ID token")

@@ -93,6 +93,18 @@ async def test_a_binding_that_is_revoked_while_keys_are_fetched_is_not_proved(at
     await at.refused(at.token(), "no binding")
 
 
+async def test_a_token_that_expires_while_keys_are_fetched_does_not_count(at, monkeypatch):
+    at.facts.bind(at.ci, ISSUER, sub="workload")
+    fetch = at.source.fetch
+
+    async def slow(issuer):
+        at.clock.at_ms += 400_000
+        return await fetch(issuer)
+
+    monkeypatch.setattr(at.source, "fetch", slow)
+    await at.refused(at.token(), "expired")
+
+
 async def test_a_key_of_one_issuer_signs_no_token_of_another(at):
     at.facts.bind(at.ci, ISSUER, sub="workload")
     at.facts.bind(at.ci, "https://another.example", sub="workload")
