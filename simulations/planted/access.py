@@ -130,5 +130,5 @@ def tokens_outlive_credentials() -> Bug:
 
 
 def not_decided_again() -> Bug:
-    """A request that was let in before its instance was current is answered, whatever that one has learned since."""
+    """A request that was let in before its instance was current is answered, whatever has become of its rights."""
     return patch.object(Gate, "admit_again", nothing_async)
