@@ -5,6 +5,8 @@ look        commands that look at running instances
 upkeep      commands that have them do something
 accounts    commands about accounts, keys and groups
 access      commands about rights
+login       commands about the login that commands sign in with
+confirmations waiting until the other instances have a change of access control
 audit       commands about the audit log
 access_offline the first administrator of a data directory, and recovery
 directory   commands that work on data directories

@@ -19,6 +19,7 @@ from registry.cli.commands import (
     group_of_commands,
     print_json,
 )
+from registry.cli.confirmations import wait_for_members
 
 Subject = Annotated[
     str, typer.Argument(metavar="SUBJECT", help="name of an account, group:NAME, authenticated or anonymous")
@@ -51,13 +52,18 @@ def revoke(
     subject: Subject,
     repositories: Repositories,
     distrust: Distrust = False,
+    wait: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", min=0, help="wait so long until all reachable instances have confirmed it"),
+    ] = None,
     url: UrlOption = LOCAL,
     config: KeyFile = None,
 ) -> None:
     """End the grants of a subject at these repositories and at narrower patterns, also those that another site makes
     meanwhile.
 
-    The exit status is 1 if the subject still has rights there, by a group or a wider pattern: each way is listed.
+    The exit status is 1 if the subject still has rights there, by a group or a wider pattern: each way is listed. With
+    --wait it is 1, too, if instances have not confirmed the revocation: each is listed.
     """
     request = {"subject": subject, "repositories": repositories, "distrust": distrust}
     answer = ask_access(url, "revoke", request, config)
@@ -67,7 +73,8 @@ def revoke(
         print("these ways remain:")
         for way in answer["remaining"]:
             print(f"  {_way(way)}")
-        raise typer.Exit(1)
+    has_all = wait is None or wait_for_members(url, wait, config)
+    raise typer.Exit(0 if has_all and not answer["remaining"] else 1)
 
 
 access = group_of_commands("access", "What is in force, and enforcing it.")

@@ -1,5 +1,5 @@
 """The command: running an instance or a demo; the rest of the commands are in `look`,
-`upkeep`, `accounts`, `access`, `audit` and `directory`."""
+`upkeep`, `accounts`, `access`, `login`, `audit` and `directory`."""
 
 import inspect
 import sys
@@ -112,6 +112,6 @@ def _options(
     """Options of all commands."""
 
 
-from registry.cli import look, upkeep, accounts, access, audit, directory  # noqa: E402, I001  # their commands, in this order behind ours
+from registry.cli import look, upkeep, accounts, access, login, audit, directory  # noqa: E402, I001  # their commands, in this order behind ours
 
-__all__: list[Any] = ["access", "accounts", "app", "audit", "directory", "look", "run", "upkeep"]
+__all__: list[Any] = ["access", "accounts", "app", "audit", "directory", "login", "look", "run", "upkeep"]

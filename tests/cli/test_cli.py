@@ -68,6 +68,7 @@ COMMANDS = [
     "group add",
     "access explain",
     "access recover",
+    "login check",
 ]
 
 

@@ -10,7 +10,7 @@ from registry.access.patterns import EVERYTHING
 from registry.access.rights import Right
 from registry.access.scopes import ADMINISTRATION, CATALOG, REPOSITORY
 from registry.cluster.rpc.client import PREFIX as PEERS
-from registry.http.admin.paths import ACCESS, TAG_LOCATIONS
+from registry.http.admin.paths import ACCESS, ACCESS_SELF, TAG_LOCATIONS
 from registry.http.oci.paths import Path
 
 
@@ -72,7 +72,7 @@ _ACCESS_PATHS = (
     *("account/create", "account/remove", "account/password", "account/block", "account/unblock", "account/list"),
     *("robot/create", "key/create", "key/revoke", "key/list", "certificate/create"),
     *("group/add", "group/remove", "group/list", "grant", "revoke"),
-    *("list", "explain", "conflicts", "approve", "enforce"),
+    *("list", "explain", "conflicts", "confirmations", "approve", "enforce"),
 )
 INTERNAL: dict[tuple[str, str], Rule] = {
     ("GET", "/healthz"): Rule(Demand.NOTHING),
@@ -84,6 +84,7 @@ INTERNAL: dict[tuple[str, str], Rule] = {
     ("GET", "/_concord/conflicts"): _ADMINISTER,
     ("GET", "/_concord/leave"): _ADMINISTER,
     ("GET", "/_concord/scrub"): _ADMINISTER,
+    ("GET", ACCESS_SELF): Rule(Demand.CREDENTIAL),
     ("POST", "/_concord/gc"): _ACT,
     ("POST", "/_concord/forget"): _ACT,
     ("POST", "/_concord/leave"): _ACT,

@@ -23,6 +23,7 @@ from registry.http.admin.access_lists import (
     AccountRequest,
     explain,
     list_accounts,
+    list_confirmations,
     list_conflicts,
     list_grants,
     list_groups,
@@ -256,6 +257,7 @@ ROUTES: Mapping[str, tuple[str, Action]] = {
     "list": ("list grants", list_grants),
     "explain": ("explain access", explain),
     "conflicts": ("list access conflicts", list_conflicts),
+    "confirmations": ("list confirmations", list_confirmations),
     "approve": ("approve", approve),
     "enforce": ("enforce", enforce),
 }

@@ -1,4 +1,5 @@
-"""Lists of `/_concord/access/…`: accounts, keys, groups and grants, what gives a right, and conflicts."""
+"""Lists of `/_concord/access/…`: accounts, keys, groups and grants, what gives a right, conflicts, and which members
+have the same facts."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -53,7 +54,7 @@ async def list_keys(admin: AdminContext, body: bytes) -> Outcome:
     if account is None:
         raise _unknown_account(wanted.name)
     listed = policy.credentials.get(account.id, ())
-    return Outcome({"keys": [_credential(one) for one in listed if one.kind != CredentialKind.PASSWORD]})
+    return Outcome({"keys": [credential_fields(one) for one in listed if one.kind != CredentialKind.PASSWORD]})
 
 
 async def list_groups(admin: AdminContext, body: bytes) -> Outcome:
@@ -83,7 +84,7 @@ async def list_grants(admin: AdminContext, body: bytes) -> Outcome:
             "revision": context.access.digest,
             "accounts": len(policy.accounts),
             "administrators": sorted(policy.accounts[one].name for one in policy.administrators(now_ms)),
-            "grants": [way_fields(policy, one) | {"expired": _is_past(one.expires_ms, now_ms)} for one in ways],
+            "grants": [way_fields(policy, one) | {"expired": is_past(one.expires_ms, now_ms)} for one in ways],
         }
     )
 
@@ -108,7 +109,7 @@ async def explain(admin: AdminContext, body: bytes) -> Outcome:
             "blocked": account.is_blocked if account is not None else False,
             "groups": sorted(policy.groups.get(caller.account, ())),
             "rights": {right: rights[right] for right in sorted(rights)},
-            "ways": [way_fields(policy, one) | {"expired": _is_past(one.expires_ms, now_ms)} for one in ways],
+            "ways": [way_fields(policy, one) | {"expired": is_past(one.expires_ms, now_ms)} for one in ways],
         }
     )
 
@@ -120,6 +121,25 @@ async def list_conflicts(admin: AdminContext, body: bytes) -> Outcome:
     return Outcome({"conflicts": [_finding(policy, one) for one in policy.findings]})
 
 
+async def list_confirmations(admin: AdminContext, body: bytes) -> Outcome:
+    """List the members that have not confirmed the facts of this instance: the last heartbeat of each names another
+    `revision` of access control."""
+    read(body, ListRequest)
+    context = admin.access
+    revision, members = context.access.digest, context.members.all()
+    unconfirmed = [
+        {
+            "instance": member.instance,
+            "name": member.beat.name,
+            "site": member.beat.site,
+            "reachable": member.reachable,
+        }
+        for member in members
+        if member.beat.access != revision
+    ]
+    return Outcome({"revision": revision, "members": len(members), "unconfirmed": unconfirmed})
+
+
 def _policy(admin: AdminContext) -> Policy:
     context = admin.access
     return context.access.policy
@@ -129,7 +149,7 @@ def _unknown_account(name: str) -> Unsupported:
     return Unsupported(f"there is no account {name[:70]!r}", 404, detail={"reason": "account-unknown"})
 
 
-def _is_past(expires_ms: int | None, now_ms: int) -> bool:
+def is_past(expires_ms: int | None, now_ms: int) -> bool:
     return expires_ms is not None and expires_ms <= now_ms
 
 
@@ -144,11 +164,11 @@ def _account(policy: Policy, account: Account) -> dict[str, Any]:
         "kind": account.kind,
         "blocked": account.is_blocked,
         "groups": sorted(policy.groups.get(account.id, ())),
-        "credentials": [_credential(one) for one in policy.credentials.get(account.id, ())],
+        "credentials": [credential_fields(one) for one in policy.credentials.get(account.id, ())],
     }
 
 
-def _credential(credential: Credential) -> dict[str, Any]:
+def credential_fields(credential: Credential) -> dict[str, Any]:
     """Return a credential without its secret; the subject of a certificate is none."""
     subject = {"subject": credential.secret} if credential.kind == CredentialKind.CERTIFICATE else {}
     return {"id": credential.id, "kind": credential.kind, "expires_ms": credential.expires_ms, **subject}
