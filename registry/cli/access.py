@@ -69,12 +69,14 @@ def revoke(
     answer = ask_access(url, "revoke", request, config)
     print(f"the grants of {subject} at {repositories} and narrower patterns have ended")
     show_void(answer)
-    if answer["remaining"]:
+    has_ended = not answer["remaining"] and not answer["wider"]
+    if not has_ended:
         print("these ways remain:")
         for way in answer["remaining"]:
             print(f"  {_way(way)}")
+        _show_wider(answer)
     has_all = wait is None or wait_for_members(url, wait, config)
-    raise typer.Exit(0 if has_all and not answer["remaining"] else 1)
+    raise typer.Exit(0 if has_all and has_ended else 1)
 
 
 access = group_of_commands("access", "What is in force, and enforcing it.")
@@ -92,7 +94,8 @@ def access_list(url: UrlOption = LOCAL, json: Json = False, config: KeyFile = No
         print(
             "this directory was restored: no credential counts before it has met a member (or concord access recover)"
         )
-    print(f"{answer['accounts']} accounts, administrators: {', '.join(answer['administrators']) or 'none'}")
+    if "accounts" in answer:  # an administrator of a pattern sees only the grants within it
+        print(f"{answer['accounts']} accounts, administrators: {', '.join(answer['administrators']) or 'none'}")
     for way in answer["grants"]:
         print(_way(way))
 
@@ -185,8 +188,15 @@ def _show_explanation(answer: dict[str, Any]) -> None:
         print(f"{who} is blocked")
     for way in answer["ways"]:
         print(f"  {'expired: ' if way['expired'] else ''}{_way(way)}")
+    _show_wider(answer)
     if not answer["enforced"]:
         print("access control is not enforced: everyone may do everything")
+
+
+def _show_wider(answer: dict[str, Any]) -> None:
+    """Say how many grants an administrator of a pattern is not shown."""
+    if answer["wider"]:
+        print(f"  {answer['wider']} grants of wider or other patterns, which administrators of these see")
 
 
 def _text(value: object) -> str:

@@ -31,6 +31,9 @@ class Demand(Enum):
     """A right on a resource."""
     SIGNED = "signed"
     """A right on a resource, or the signature of a holder of the cluster key."""
+    DELEGATED = "delegated"
+    """A valid credential, or the signature of a holder of the cluster key. The body of the request names repositories,
+    and the handler demands a right on these. A token needs the scope of the resource."""
     NO_ROUTE = "no route"
     """The path leads nowhere."""
 
@@ -71,9 +74,10 @@ _ACT = _ADMINISTER._replace(demand=Demand.SIGNED)
 _ACCESS_PATHS = (
     *("account/create", "account/remove", "account/password", "account/block", "account/unblock", "account/list"),
     *("robot/create", "key/create", "key/revoke", "key/list", "certificate/create"),
-    *("group/add", "group/remove", "group/list", "grant", "revoke"),
-    *("list", "explain", "conflicts", "confirmations", "approve", "enforce"),
+    *("group/add", "group/remove", "group/list"),
+    *("conflicts", "confirmations", "approve", "enforce"),
 )
+_DELEGATED_PATHS = ("grant", "revoke", "list", "explain")
 INTERNAL: dict[tuple[str, str], Rule] = {
     ("GET", "/healthz"): Rule(Demand.NOTHING),
     ("GET", "/readyz"): Rule(Demand.NOTHING),
@@ -90,6 +94,7 @@ INTERNAL: dict[tuple[str, str], Rule] = {
     ("POST", "/_concord/leave"): _ACT,
     ("POST", "/_concord/scrub"): _ACT,
     **{("POST", ACCESS + path): _ACT for path in _ACCESS_PATHS},
+    **{("POST", ACCESS + path): _ACT._replace(demand=Demand.DELEGATED) for path in _DELEGATED_PATHS},
 }
 """The rules of the paths outside `/v2`."""
 _NO_ROUTE = Rule(Demand.NO_ROUTE)
