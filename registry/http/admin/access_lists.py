@@ -163,7 +163,7 @@ def _policy(admin: AdminContext) -> Policy:
 
 
 class Domain(NamedTuple):
-    """What the author of a request administers."""
+    """The repositories that the author of a request administers."""
 
     author: str
     policy: Policy
@@ -184,7 +184,7 @@ class Domain(NamedTuple):
 
 
 def domain_of(context: AccessControlContext, policy: Policy) -> Domain:
-    """Return what the author of a request administers by a policy."""
+    """Return the domain of the author of a request by a policy."""
     return Domain(context.author, policy, context.clock.now_ms())
 
 

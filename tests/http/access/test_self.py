@@ -92,6 +92,7 @@ def test_the_command_checks_a_login(server, ci, tmp_path):
     ran = concord("login", "check", server.url, "--login", login)
     assert ran.returncode == 0, ran
     assert "ci (robot " in ran.stdout and f"signed in by key {key['id']}, no expiry" in ran.stdout
+    assert "  cache  delete, expires after the year 9999  (granted to group:builders)" in ran.stdout
     assert "  team/*  pull,push  (granted to ci)" in ran.stdout and key["key"] not in ran.stdout
     assert json.loads(concord("login", "check", server.url, "--json", "--login", login).stdout)["name"] == "ci"
     done(server, "key/revoke", id=key["id"])
