@@ -15,6 +15,7 @@ serve       running an instance: sockets, lock, signals
 start_errors reasons not to start, in the format of the log
 logs        what an instance says, as text or JSON
 demo        three instances and a Redis on this machine
+demo_access TLS and access control for these
 status      how an instance stands, once or followed
 status_text what a status says of names, room, policy and clocks
 replication where a tag is

@@ -92,9 +92,12 @@ def serve(
 @app.command(epilog="Example: concord demo")
 def demo(
     data: Annotated[Path | None, typer.Option(help="keep the data here [default: a directory that is removed]")] = None,
+    auth: Annotated[
+        bool, typer.Option("--auth", help="with TLS, accounts, and access control that is enforced")
+    ] = False,
 ) -> None:
     """Run three instances at sites eu, us and ap on 127.0.0.1:5001 to 5003, with a Redis between them."""
-    run_demo(data)
+    run_demo(data, auth)
 
 
 def _show_version(value: bool) -> None:
