@@ -117,7 +117,8 @@ def test_everything_else_stays_with_administrators_of_all_repositories(server, l
         "approve": {"id": "0" * 16},
         "enforce": {},
     }
-    send(server, lead, "list")  # what lets it in here lets it in nowhere else
+    for _ in range(12):  # at all processes: what lets it in here lets it in nowhere else
+        assert send(server, lead, "list").status == 200
     for path, fields in requests.items():
         answer = send(server, lead, path, **fields)
         assert answer.status == 403 and learns_nothing(answer), path
