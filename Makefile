@@ -18,8 +18,8 @@ FAST := $(addprefix tests/,crdt oci settings telemetry event_loop catalog storag
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/demo  ## run three instances at three sites, with a Redis between them
-	$(BIN)/concord demo
+demo: $(VENV)/demo  ## run three instances at three sites, with a Redis between them; AUTH=1 adds TLS and access control
+	$(BIN)/concord demo $(if $(AUTH),--auth)
 
 test: $(if $(T),$(VENV)/dev,check)  ## run checks and all tests, or only T=PATH; what this machine lacks is skipped by name
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(T)

@@ -103,7 +103,7 @@ class Draft:
     def require_administrator(self, pattern: str = EVERYTHING) -> None:
         """Raise Denied unless the author is an administrator of all that a pattern matches."""
         if self.by != OPERATOR and not self.policy.administers(self.by, pattern, self.now_ms):
-            raise Denied(f"this needs an administrator of {pattern!r}", {"reason": "administrator-required"})
+            raise lacks_administration(pattern)
 
     def finish(self) -> Policy:
         """Return the policy that the change leads to. Raises Unsupported for a change that the rules do not allow."""
@@ -310,6 +310,12 @@ def stored_subject(policy: Policy, subject: str) -> str:
     if account is None:
         raise _no_account(subject)
     return account_subject(account.id)
+
+
+def lacks_administration(pattern: str) -> Denied:
+    """Return the refusal of what only an administrator of all that a pattern matches may do or see."""
+    detail = {"reason": "administrator-required", "right": Right.ADMIN.value, "repository": pattern}
+    return Denied(f"this needs the right admin on all that {pattern[:70]!r} matches", detail)
 
 
 def _named(draft: Draft, name: str) -> Account:

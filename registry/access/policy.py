@@ -157,6 +157,10 @@ class Policy:
             for way in self.ways_of(Caller(account))
         )
 
+    def administers_any(self, account: str, now_ms: int) -> bool:
+        """Return whether an account is an administrator of any pattern."""
+        return any(Right.ADMIN in way.rights and not _is_expired(way, now_ms) for way in self.ways_of(Caller(account)))
+
     def administrators(self, now_ms: int) -> list[str]:
         """Return the accounts that are administrators of everything."""
         return [account for account in self.accounts if self.administers(account, EVERYTHING, now_ms)]

@@ -5,6 +5,8 @@ look        commands that look at running instances
 upkeep      commands that have them do something
 accounts    commands about accounts, keys and groups
 access      commands about rights
+login       commands about the login that commands sign in with
+confirmations waiting until the other instances have a change of access control
 audit       commands about the audit log
 access_offline the first administrator of a data directory, and recovery
 directory   commands that work on data directories
@@ -13,6 +15,7 @@ serve       running an instance: sockets, lock, signals
 start_errors reasons not to start, in the format of the log
 logs        what an instance says, as text or JSON
 demo        three instances and a Redis on this machine
+demo_access TLS and access control for these
 status      how an instance stands, once or followed
 status_text what a status says of names, room, policy and clocks
 replication where a tag is

@@ -19,6 +19,7 @@ from registry.cli.commands import (
     group_of_commands,
     print_json,
 )
+from registry.cli.confirmations import wait_for_members
 
 Subject = Annotated[
     str, typer.Argument(metavar="SUBJECT", help="name of an account, group:NAME, authenticated or anonymous")
@@ -51,23 +52,31 @@ def revoke(
     subject: Subject,
     repositories: Repositories,
     distrust: Distrust = False,
+    wait: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", min=0, help="wait so long until all reachable instances have confirmed it"),
+    ] = None,
     url: UrlOption = LOCAL,
     config: KeyFile = None,
 ) -> None:
     """End the grants of a subject at these repositories and at narrower patterns, also those that another site makes
     meanwhile.
 
-    The exit status is 1 if the subject still has rights there, by a group or a wider pattern: each way is listed.
+    The exit status is 1 if the subject still has rights there, by a group or a wider pattern: each way is listed. With
+    --wait it is 1, too, if instances have not confirmed the revocation: each is listed.
     """
     request = {"subject": subject, "repositories": repositories, "distrust": distrust}
     answer = ask_access(url, "revoke", request, config)
     print(f"the grants of {subject} at {repositories} and narrower patterns have ended")
     show_void(answer)
-    if answer["remaining"]:
+    has_ended = not answer["remaining"] and not answer["wider"]
+    if not has_ended:
         print("these ways remain:")
         for way in answer["remaining"]:
             print(f"  {_way(way)}")
-        raise typer.Exit(1)
+        _show_wider(answer)
+    has_all = wait is None or wait_for_members(url, wait, config)
+    raise typer.Exit(0 if has_all and has_ended else 1)
 
 
 access = group_of_commands("access", "What is in force, and enforcing it.")
@@ -85,7 +94,8 @@ def access_list(url: UrlOption = LOCAL, json: Json = False, config: KeyFile = No
         print(
             "this directory was restored: no credential counts before it has met a member (or concord access recover)"
         )
-    print(f"{answer['accounts']} accounts, administrators: {', '.join(answer['administrators']) or 'none'}")
+    if "accounts" in answer:  # an administrator of a pattern sees only the grants within it
+        print(f"{answer['accounts']} accounts, administrators: {', '.join(answer['administrators']) or 'none'}")
     for way in answer["grants"]:
         print(_way(way))
 
@@ -178,8 +188,15 @@ def _show_explanation(answer: dict[str, Any]) -> None:
         print(f"{who} is blocked")
     for way in answer["ways"]:
         print(f"  {'expired: ' if way['expired'] else ''}{_way(way)}")
+    _show_wider(answer)
     if not answer["enforced"]:
         print("access control is not enforced: everyone may do everything")
+
+
+def _show_wider(answer: dict[str, Any]) -> None:
+    """Say how many grants an administrator of a pattern is not shown."""
+    if answer["wider"]:
+        print(f"  {answer['wider']} grants of wider or other patterns, which administrators of these see")
 
 
 def _text(value: object) -> str:

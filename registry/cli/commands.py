@@ -50,6 +50,8 @@ LOCAL = "http://127.0.0.1:5000"
 LONG_TIMEOUT_S = 600.0
 """Seconds to wait for an answer that reads the whole catalog or runs a collection."""
 Data = Annotated[Path, typer.Option(envvar="CONCORD_DATA", help="data directory")]
+_LAST_MS = to_ms(datetime.max.replace(tzinfo=UTC).timestamp())
+"""The time from which on Python has no dates."""
 CHECKING = (TextColumn("checking"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
 
 
@@ -100,5 +102,7 @@ def expiry_text(expires_ms: int | None) -> str:
     """Describe when something expires."""
     if expires_ms is None:
         return "no expiry"
+    if expires_ms >= _LAST_MS:
+        return "expires after the year 9999"
     at = datetime.fromtimestamp(to_s(expires_ms), UTC).isoformat(" ", "seconds").removesuffix("+00:00")
     return f"{'expired' if to_s(expires_ms) <= time.time() else 'expires'} {at} UTC"

@@ -1,4 +1,5 @@
-"""Three instances at three sites and a Redis between them, on this machine, in one command."""
+"""Three instances at three sites and a Redis between them, on this machine, in one command; with TLS and access control
+where that is asked for (`demo_access`)."""
 
 import contextlib
 import importlib.util
@@ -7,6 +8,7 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -16,6 +18,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from registry.cli import demo_access
 from registry.errors import CannotStart
 
 SITES = {"eu": 5001, "us": 5002, "ap": 5003}
@@ -59,8 +62,9 @@ def redis_executable() -> str:
     )
 
 
-def demo(data: Path | None) -> None:
-    """Run until Ctrl-C or a signal, or until all instances have ended. Raises CannotStart."""
+def demo(data: Path | None, auth: bool = False) -> None:
+    """Run until Ctrl-C or a signal, or until all instances have ended. `auth` adds TLS and access control. Raises
+    CannotStart."""
     executable = redis_executable()
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # Ctrl-C may be ignored where a shell began us
         signal.signal(name, _interrupt)
@@ -76,15 +80,23 @@ def demo(data: Path | None) -> None:
             _running([executable, *_redis_options(sockets)], dict(os.environ), root / "redis.log")
         )
         environment = _environment(sockets)
+        secured = demo_access.prepare(root, root / next(iter(SITES))) if auth else None
+        if secured is not None:
+            environment |= secured.environment
+        urls = {site: f"{'https' if auth else 'http'}://127.0.0.1:{port}" for site, port in SITES.items()}
         instances = {
             site: stack.enter_context(_running(_serve_command(site, port, root), environment, root / f"{site}.log"))
             for site, port in SITES.items()
         }
-        for site, port in SITES.items():
-            _await_ready(site, port, instances[site], root / f"{site}.log")
-        addresses = "\n  ".join(f"{site}  http://127.0.0.1:{port}" for site, port in SITES.items())
+        context = secured.context if secured is not None else None
+        for site, url in urls.items():
+            _await_ready(site, url, instances[site], root / f"{site}.log", context)
+        if secured is not None:
+            demo_access.establish(secured, [*urls.values()], environment["CONCORD_CLUSTER_KEY"])
+        addresses = "\n  ".join(f"{site}  {url}" for site, url in urls.items())
         kept = f"The data is kept in {root}." if data else f"The data is in {root}, and removed at the end."
-        print(PASTE.format(addresses=addresses, concord=_concord(), kept=kept), flush=True)
+        paste = secured.paste if secured is not None else PASTE.format
+        print(paste(addresses=addresses, concord=_concord(), kept=kept), flush=True)
         _watch({"redis": redis, **instances}, root)
 
 
@@ -154,14 +166,16 @@ def _running(command: list[str], environment: dict[str, str], log: Path) -> Iter
             process.wait()
 
 
-def _await_ready(site: str, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def _await_ready(
+    site: str, url: str, process: subprocess.Popen[bytes], log: Path, context: ssl.SSLContext | None
+) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             last = log.read_text(errors="replace").strip().rpartition("\n")[2]
             raise CannotStart(f"the instance at site {site} did not start: {last.removeprefix('concord: ')}")
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1):
+            with urllib.request.urlopen(f"{url}/readyz", timeout=1, context=context):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)

@@ -1,5 +1,5 @@
 """The command: running an instance or a demo; the rest of the commands are in `look`,
-`upkeep`, `accounts`, `access`, `audit` and `directory`."""
+`upkeep`, `accounts`, `access`, `login`, `audit` and `directory`."""
 
 import inspect
 import sys
@@ -92,9 +92,12 @@ def serve(
 @app.command(epilog="Example: concord demo")
 def demo(
     data: Annotated[Path | None, typer.Option(help="keep the data here [default: a directory that is removed]")] = None,
+    auth: Annotated[
+        bool, typer.Option("--auth", help="with TLS, accounts, and access control that is enforced")
+    ] = False,
 ) -> None:
     """Run three instances at sites eu, us and ap on 127.0.0.1:5001 to 5003, with a Redis between them."""
-    run_demo(data)
+    run_demo(data, auth)
 
 
 def _show_version(value: bool) -> None:
@@ -112,6 +115,6 @@ def _options(
     """Options of all commands."""
 
 
-from registry.cli import look, upkeep, accounts, access, audit, directory  # noqa: E402, I001  # their commands, in this order behind ours
+from registry.cli import look, upkeep, accounts, access, login, audit, directory  # noqa: E402, I001  # their commands, in this order behind ours
 
-__all__: list[Any] = ["access", "accounts", "app", "audit", "directory", "look", "run", "upkeep"]
+__all__: list[Any] = ["access", "accounts", "app", "audit", "directory", "login", "look", "run", "upkeep"]

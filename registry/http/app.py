@@ -9,10 +9,10 @@ from starlette.types import Receive, Scope, Send
 
 from registry.cluster.rpc.client import PREFIX as PEERS
 from registry.errors import NothingHere, TooManyAnswers
-from registry.http.admin import access, actions, collection, membership, metrics, status, tag_locations
+from registry.http.admin import access, access_self, actions, collection, membership, metrics, status, tag_locations
 from registry.http.admin.actions import Action
 from registry.http.admin.context import AdminContext
-from registry.http.admin.paths import ACCESS, TAG_LOCATIONS, TAG_LOCATIONS_TEMPLATE
+from registry.http.admin.paths import ACCESS, ACCESS_SELF, TAG_LOCATIONS, TAG_LOCATIONS_TEMPLATE
 from registry.http.context import HttpContext
 from registry.http.failures import Failures, cut_off
 from registry.http.oci.answers import error_response
@@ -39,6 +39,7 @@ INTERNAL: dict[tuple[str, str], Callable[[AdminContext, Request], Awaitable[Resp
     ("GET", "/_concord/conflicts"): status.conflicts,
     ("GET", "/_concord/leave"): membership.leaving,
     ("GET", "/_concord/scrub"): status.scrub,
+    ("GET", ACCESS_SELF): access_self.own_access,
 }
 ADMIN_ACTIONS: dict[tuple[str, str], tuple[str, Action]] = {
     ("POST", "/_concord/gc"): ("gc", collection.collect),

@@ -1,6 +1,5 @@
 """The command line: what it says, and how it ends."""
 
-import fcntl
 import functools
 import json
 import os
@@ -21,14 +20,6 @@ from tests.support.logs import log_lines, select
 from tests.support.server import KEY, Server, free_port, running_cluster, running_server, wait_until
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def demo_ports(tmp_path_factory):
-    """The demo's own ports, for one test at a time."""
-    with open(tmp_path_factory.getbasetemp().parent / "demo-ports", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield 5001, 5002, 5003
 
 
 def concord(*words, stdin=None, **environment):
@@ -68,6 +59,7 @@ COMMANDS = [
     "group add",
     "access explain",
     "access recover",
+    "login check",
 ]
 
 

@@ -18,7 +18,7 @@ from registry.runtime.drain import EXIT_TIMEOUT_S
 from tests.support.kustomize import build, containers
 
 ROOT = Path(__file__).parents[2]
-BUILT = ["base", "overlays/two-regions/eu", "overlays/two-regions/us", "overlays/gateway"]
+BUILT = ["base", "overlays/two-regions/eu", "overlays/two-regions/us", "overlays/gateway", "overlays/secured"]
 REGIONS = BUILT[1:3]
 NOBODYS = [ipaddress.ip_network(net) for net in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")]
 """RFC 5737: addresses for documentation."""
@@ -169,6 +169,78 @@ def test_the_secret_is_the_one_that_the_guide_makes_and_is_nowhere_in_the_files(
     assert not of_kind(objects, "Secret")
 
 
+def mounted_secrets(objects):
+    """The secrets that instances have as files, by the directory."""
+    pod = instances(objects)["template"]["spec"]
+    secrets = {one["name"]: one["secret"]["secretName"] for one in pod["volumes"] if "secret" in one}
+    mounts = pod["containers"][0]["volumeMounts"]
+    assert all(one["readOnly"] and "subPath" not in one for one in mounts if one["name"] in secrets)
+    return {one["mountPath"]: secrets[one["name"]] for one in mounts if one["name"] in secrets}
+
+
+def test_files_of_secrets_are_made_by_certificates_or_by_the_guide(objects, directory):
+    certificates = {one["spec"]["secretName"]: one["spec"] for one in of_kind(objects, "Certificate")}
+    literal = dict(re.findall(r"create secret generic (concord-admin) --from-literal=(\w+)=", GUIDE))
+    held = {name: {"tls.crt", "tls.key", "ca.crt"} for name in certificates} | {
+        name: {key} for name, key in literal.items()
+    }
+    places = mounted_secrets(objects)
+    files = {entry["value"] for entry in environment(objects) if entry.get("value", "").startswith(("/tls", "/admin"))}
+    assert bool(files) == (directory.name == "secured")
+    for file in files:
+        place, _, name = file.rpartition("/")
+        assert name in held[places[place]], file
+    [pod] = [
+        one["spec"]["template"]["spec"] for one in objects if one["metadata"]["name"] == "concord" and containers(one)
+    ]
+    for volume in pod["volumes"]:
+        if "secret" in volume:
+            assert volume["secret"]["defaultMode"] == 0o440 and pod["securityContext"]["fsGroup"]
+
+
+def test_certificates_are_of_the_names_that_instances_and_the_ingress_use(objects, directory):
+    certificates = {one["metadata"]["name"]: one["spec"] for one in of_kind(objects, "Certificate")}
+    issuers = {one["metadata"]["name"]: one["spec"] for one in of_kind(objects, "Issuer")}
+    assert bool(certificates) == bool(issuers) == (directory.name == "secured")
+    if not certificates:
+        return
+    for spec in certificates.values():
+        assert spec["issuerRef"]["kind"] == "Issuer" and spec["issuerRef"]["name"] in issuers
+    assert certificates["concord-authority"]["isCA"]
+    assert issuers["concord-authority"]["ca"]["secretName"] == certificates["concord-authority"]["secretName"]
+    peers, clients = certificates["concord-peers"], certificates["concord-instances"]
+    [advertised] = [one["value"] for one in environment(objects) if one["name"] == "CONCORD_ADVERTISE"]
+    assert peers["dnsNames"] == [f"*.{instances(objects)['serviceName']}.concord.svc"]
+    assert f".{instances(objects)['serviceName']}.$(POD_NAMESPACE).svc" in advertised
+    assert {"server auth", "client auth"} <= {*peers["usages"]} and "client auth" not in clients["usages"]
+    for ingress in of_kind(objects, "Ingress"):
+        found = {
+            name.partition("/")[2]: value
+            for name, value in ingress["metadata"]["annotations"].items()
+            if name.startswith("nginx.ingress.kubernetes.io/")
+        }
+        assert (found["backend-protocol"], found["proxy-ssl-verify"]) == ("HTTPS", "on")
+        assert found["proxy-ssl-secret"] == f"concord/{clients['secretName']}"
+        assert [found["proxy-ssl-name"]] == clients["dnsNames"]
+        [service] = {
+            path["backend"]["service"]["name"] for rule in ingress["spec"]["rules"] for path in rule["http"]["paths"]
+        }
+        assert clients["dnsNames"] == [f"{service}.concord.svc"]
+    annotated = [
+        one["metadata"]["annotations"].get("cert-manager.io/cluster-issuer") for one in of_kind(objects, "Ingress")
+    ]
+    assert len([one for one in annotated if one]) == 1, "several ingresses with one secret: one of them has it made"
+
+
+def test_probes_speak_what_the_internal_listener_speaks(objects):
+    [container] = instances(objects)["template"]["spec"]["containers"]
+    has_tls = any(entry["name"] == "CONCORD_PEER_TLS_CERTIFICATE" for entry in container["env"])
+    for probe, path in (("startupProbe", "/healthz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")):
+        get = container[probe]["httpGet"]
+        assert (get["path"], get["port"]) == (path, "internal")
+        assert get.get("scheme", "HTTP") == ("HTTPS" if has_tls else "HTTP")
+
+
 def test_what_a_setting_is_put_together_from_comes_before_it(objects):
     """Kubernetes leaves $(NAME) as it is where NAME comes later, and a patch puts its entries first."""
     for _, container in pods(objects):
@@ -189,17 +261,19 @@ def test_an_instance_takes_the_settings_and_advertises_its_own_name_and_the_inte
             given[entry["name"]] = secrets[entry["valueFrom"]["secretKeyRef"]["key"]]
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    settings = {name for name in given if name.startswith("CONCORD_")} - {"CONCORD_URL"}
+    settings = {name for name in given if name.startswith("CONCORD_")} - {"CONCORD_URL", "CONCORD_CA"}
     assert settings <= {f"CONCORD_{field.upper()}" for field in Config.model_fields}
     config = load_config({}, None)
     [service] = of_kind(objects, "Service", spec["serviceName"])
     assert service["spec"]["clusterIP"] == "None" and service["spec"]["publishNotReadyAddresses"]
     ports = {port["name"]: port["containerPort"] for port in spec["template"]["spec"]["containers"][0]["ports"]}
     assert config.address[1] == ports["registry"] and config.internal_address[1] == ports["internal"]
-    assert config.advertise == f"http://concord-1.{spec['serviceName']}.concord.svc:{ports['internal']}"
+    scheme = "https" if config.has_mutual_tls else "http"
+    assert config.advertise == f"{scheme}://concord-1.{spec['serviceName']}.concord.svc:{ports['internal']}"
     assert config.instance_name == "concord-1"
     assert not exposes_plain_http(config), "TLS ends at the ingress"
-    assert given["CONCORD_URL"].endswith(f":{ports['internal']}")
+    assert config.insecure != bool(config.tls_files)
+    assert given["CONCORD_URL"] == f"{scheme}://127.0.0.1:{ports['internal']}"
     names = {labels.get("statefulset.kubernetes.io/pod-name") for labels, _ in pods(objects)}
     for url in config.redis:
         host, port = url.rpartition("@")[2].split(":")
@@ -269,6 +343,13 @@ def test_what_must_exist_first_is_on_the_checklist(objects):
     for policy in of_kind(objects, "NetworkPolicy"):
         for peer in (peer for rule in policy["spec"]["ingress"] for peer in rule["from"]):
             needed |= set(peer.get("namespaceSelector", {}).get("matchLabels", {}).values())
+    needed |= {*mounted_secrets(objects).values()} - {
+        one["spec"]["secretName"] for one in of_kind(objects, "Certificate")
+    }
+    issuers = [
+        one["metadata"]["annotations"].get("cert-manager.io/cluster-issuer") for one in of_kind(objects, "Ingress")
+    ]
+    needed |= {one for one in issuers if one}
     needed |= {f"{instances(objects)['replicas']} nodes", "StorageClass", "concord-registry:", "LoadBalancer"}
     assert {word for word in needed if word not in checklist} == set()
 

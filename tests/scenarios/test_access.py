@@ -137,3 +137,50 @@ def test_commands_sign_in_with_a_file(cluster, tmp_path):
     login.write_text("no colon here")
     refused(concord("status", eu.url, "--login", login), "NAME:SECRET")
     refused(concord("status", eu.url, "--login", tmp_path / "none"), "cannot be read")
+
+
+@pytest.fixture
+def login(tmp_path):
+    """A file to sign in with as the first administrator."""
+    file = tmp_path / "login"
+    file.write_text(f"{ADMINISTRATOR}:{PASSWORD}\n")
+    return file
+
+
+def test_a_revocation_can_wait_until_all_instances_have_confirmed_it(cluster, login):
+    eu, us = cluster.servers
+    enforce(eu)
+    ci = robot(eu, "ci", "team/*", "pull")
+    wait_until(lambda: status(us, ci) == 200)
+    words = ["revoke", "ci", "team/*", "--wait", "20", "--url", eu.url, "--login", login]
+    ran = concord(*words)
+    assert ran.returncode == 0 and "all other instances have confirmed it (1)" in ran.stdout, ran
+    assert status(us, ci) == 403, "it is in force where it is confirmed"
+
+
+def test_instances_that_have_not_confirmed_a_revocation_are_named(tmp_path, login):
+    with running_cluster(tmp_path, ["eu", "us"]) as cluster:
+        eu, us = cluster.servers
+        enforce(eu)
+        robot(eu, "ci", "team/*", "pull")
+        wait_until(lambda: status(us) == 401)
+        done(eu, "grant", subject="authenticated", repositories="team/app", rights=["pull"])
+        words = ["revoke", "ci", "team/*", "--url", eu.url, "--login", login]
+        us.pause()
+        ran = concord(*words, "--wait", "1")
+        us.resume()
+        assert ran.returncode == 1, ran
+        assert "these ways remain:\n  authenticated  team/app  pull" in ran.stdout, "both findings are said"
+        assert "1 of 1 other instances have not confirmed it:" in ran.stdout and "at site us" in ran.stdout, ran
+        ran = concord(*words, "--wait", "20")
+        assert ran.returncode == 1 and "have confirmed it (1)" in ran.stdout, "ways remain"
+        assert concord(*words, "--wait", "-1").returncode == 2
+
+
+def test_the_holder_of_the_cluster_key_can_wait_for_a_revocation(cluster):
+    eu, _ = cluster.servers
+    enforce(eu)
+    robot(eu, "ci", "team/*", "pull")
+    words = ["revoke", "ci", "team/*", "--wait", "20", "--url", eu.url]
+    ran = concord(*words, CONCORD_CLUSTER_KEY=eu.environment["CONCORD_CLUSTER_KEY"])
+    assert ran.returncode == 0 and "have confirmed it" in ran.stdout, ran

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 KNOWN = {"apiVersion", "kind", "namespace", "resources", "components", "images", "patches"}
-MERGE_KEYS = {"containers": "name", "env": "name", "volumes": "name"}
+MERGE_KEYS = {"containers": "name", "env": "name", "volumes": "name", "volumeMounts": "mountPath"}
 CLUSTER_WIDE = {"Namespace"}
 
 Object = dict[str, Any]
@@ -87,7 +87,7 @@ def _do(one: Object, step: Object) -> None:
     """One step of a JSON patch (RFC 6902)."""
     value = copy.deepcopy(_at(one, step["from"])) if step["op"] == "copy" else step["value"]
     holder, _, last = step["path"].rpartition("/")
-    place = _at(one, holder)
+    place, last = _at(one, holder), _unescaped(last)
     if not isinstance(place, list):
         place[last] = value
     elif step["op"] == "replace":
@@ -98,8 +98,13 @@ def _do(one: Object, step: Object) -> None:
 
 def _at(value: Any, path: str) -> Any:
     for part in path.split("/")[1:]:
-        value = value[int(part)] if isinstance(value, list) else value[part]
+        value = value[int(part)] if isinstance(value, list) else value[_unescaped(part)]
     return value
+
+
+def _unescaped(part: str) -> str:
+    """Return a part of a JSON pointer (RFC 6901) as it is in the object."""
+    return part.replace("~1", "/").replace("~0", "~")
 
 
 def _set_tag(objects: list[Object], image: str, tag: str) -> None:

@@ -12,6 +12,7 @@ from tests.support import kustomize
 from tests.support.client import Client
 from tests.support.needs import need
 from tests.support.server import free_port, wait_until
+from tests.support.tls import Certificate
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "docs" / "nginx.conf"
@@ -111,6 +112,20 @@ def for_clients(directory: Path, addresses: Sequence[str]) -> Server:
     """With the configuration that docs/ has: only addresses and TLS are not as they are shipped."""
     port = free_port()
     return Server(directory, "127.0.0.1", port, _of_nginx_conf(addresses, f"127.0.0.1:{port}"))
+
+
+def with_tls(directory: Path, addresses: Sequence[str], certificate: Certificate) -> Server:
+    """With the configuration that docs/ has, TLS included: only addresses and the files' names are not as shipped."""
+    port = free_port()
+    text = _with_backends(SHIPPED.read_text(), addresses)
+    for shipped, here in {
+        "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
+        "/etc/nginx/registry.crt": str(certificate.certificate),
+        "/etc/nginx/registry.key": str(certificate.key),
+    }.items():
+        assert shipped in text
+        text = text.replace(shipped, here)
+    return Server(directory, "127.0.0.1", port, text)
 
 
 def _of_nginx_conf(addresses: Sequence[str], listen: str) -> str:

@@ -247,6 +247,7 @@ DEMANDS = {
     Demand.CREDENTIAL: "any credential",
     Demand.CATALOG: "any credential",
     Demand.METRICS: "as `metrics_access` says",
+    Demand.DELEGATED: "admin of what it names",
 }
 
 

@@ -47,7 +47,8 @@ UPLOAD_GRACE_S = 3600
 token lives, and clients cannot replace one in the middle of a request."""
 _FOREVER_MS = 1 << 62
 _CACHED = frozenset({Demand.CREDENTIAL, Demand.RIGHT, Demand.SIGNED})
-"""Demands whose decision depends on the credential, the resource and the right alone."""
+"""Demands whose decision depends on the credential, the resource and the right alone. `DELEGATED` is none of them: it
+names the resource and the right of administration, and lets in accounts that have not that right."""
 
 _CacheKey = tuple[bytes | str, bytes]
 """An `Authorization` or the subject of a certificate, which is no bytes, and what it was presented for."""
@@ -198,7 +199,7 @@ class Gate:
         match rule.demand:
             case Demand.NOTHING | Demand.PEER:
                 return True
-            case Demand.SIGNED:
+            case Demand.SIGNED | Demand.DELEGATED:
                 return any(name == b"concord-session" for name, _ in scope["headers"])
             case Demand.METRICS:
                 return is_internal or self._metrics_access == "anyone"
@@ -235,7 +236,8 @@ class Gate:
     def _until_ms(self, scope: Scope, rule: Rule, admission: Admission) -> int:
         """Return the time until which an admitted caller has what a rule demands. Raises Unauthorized and Denied."""
         now_ms, demand = self.clock.now_ms(), rule.demand
-        if demand is Demand.CREDENTIAL:
+        is_in_scope = admission.is_in_scope(rule.resource, rule.right)
+        if demand is Demand.CREDENTIAL or (demand is Demand.DELEGATED and is_in_scope):
             return _FOREVER_MS
         if demand is Demand.METRICS and self._metrics_access == "account" and not admission.is_anonymous:
             return _FOREVER_MS
@@ -245,7 +247,6 @@ class Gate:
         else:
             rights = self.view.rights(admission.caller, rule.repository, now_ms)
             is_held, until_ms = rule.right in rights, rights.get(rule.right)
-        is_in_scope = admission.is_in_scope(rule.resource, rule.right)
         if is_held and is_in_scope:
             return _FOREVER_MS if until_ms is None else until_ms
         if is_held or admission.is_anonymous:

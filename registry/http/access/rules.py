@@ -10,7 +10,7 @@ from registry.access.patterns import EVERYTHING
 from registry.access.rights import Right
 from registry.access.scopes import ADMINISTRATION, CATALOG, REPOSITORY
 from registry.cluster.rpc.client import PREFIX as PEERS
-from registry.http.admin.paths import ACCESS, TAG_LOCATIONS
+from registry.http.admin.paths import ACCESS, ACCESS_SELF, TAG_LOCATIONS
 from registry.http.oci.paths import Path
 
 
@@ -31,6 +31,9 @@ class Demand(Enum):
     """A right on a resource."""
     SIGNED = "signed"
     """A right on a resource, or the signature of a holder of the cluster key."""
+    DELEGATED = "delegated"
+    """A valid credential, or the signature of a holder of the cluster key. The body of the request names repositories,
+    and the handler demands a right on these. A token needs the scope of the resource."""
     NO_ROUTE = "no route"
     """The path leads nowhere."""
 
@@ -72,9 +75,10 @@ _ACCESS_PATHS = (
     *("account/create", "account/remove", "account/password", "account/block", "account/unblock", "account/list"),
     *("robot/create", "key/create", "key/revoke", "key/list", "certificate/create"),
     *("binding/create", "binding/revoke", "binding/list"),
-    *("group/add", "group/remove", "group/list", "grant", "revoke"),
-    *("list", "explain", "conflicts", "approve", "enforce"),
+    *("group/add", "group/remove", "group/list"),
+    *("conflicts", "confirmations", "approve", "enforce"),
 )
+_DELEGATED_PATHS = ("grant", "revoke", "list", "explain")
 INTERNAL: dict[tuple[str, str], Rule] = {
     ("GET", "/healthz"): Rule(Demand.NOTHING),
     ("GET", "/readyz"): Rule(Demand.NOTHING),
@@ -85,11 +89,13 @@ INTERNAL: dict[tuple[str, str], Rule] = {
     ("GET", "/_concord/conflicts"): _ADMINISTER,
     ("GET", "/_concord/leave"): _ADMINISTER,
     ("GET", "/_concord/scrub"): _ADMINISTER,
+    ("GET", ACCESS_SELF): Rule(Demand.CREDENTIAL),
     ("POST", "/_concord/gc"): _ACT,
     ("POST", "/_concord/forget"): _ACT,
     ("POST", "/_concord/leave"): _ACT,
     ("POST", "/_concord/scrub"): _ACT,
     **{("POST", ACCESS + path): _ACT for path in _ACCESS_PATHS},
+    **{("POST", ACCESS + path): _ACT._replace(demand=Demand.DELEGATED) for path in _DELEGATED_PATHS},
 }
 """The rules of the paths outside `/v2`."""
 _NO_ROUTE = Rule(Demand.NO_ROUTE)

@@ -22,9 +22,11 @@ from registry.catalog.access import Changed, change_access
 from registry.errors import Unsupported
 from registry.http.admin.access_lists import (
     AccountRequest,
+    domain_of,
     explain,
     list_accounts,
     list_bindings,
+    list_confirmations,
     list_conflicts,
     list_grants,
     list_groups,
@@ -227,8 +229,9 @@ async def grant(admin: AdminContext, body: bytes) -> Outcome:
 
 async def revoke(admin: AdminContext, body: bytes) -> Outcome:
     """End the grants of a `subject` whose pattern is equal to or narrower than that of `repositories`. `remaining` of
-    the answer lists the ways in which the subject still has rights on some of them. `distrust` also voids all that it
-    granted by what is revoked."""
+    the answer lists the ways in which the subject still has rights on some of them; of those that are not within what
+    the caller administers, it has the number alone (`wider`). `distrust` also voids all that it granted by what is
+    revoked."""
     wanted, context = read(body, RevokeRequest), admin.access
     plan = partial(
         changes.revoke, subject=wanted.subject, pattern=wanted.repositories, distrust=wanted.distrust
@@ -238,7 +241,10 @@ async def revoke(admin: AdminContext, body: bytes) -> Outcome:
     remaining = policy.remaining(
         changes.stored_subject(policy, wanted.subject), wanted.repositories, context.clock.now_ms()
     )
-    answer = {"remaining": [way_fields(policy, one) for one in remaining], **_voided(done)}
+    domain = domain_of(context, policy)
+    visible = domain.visible(remaining)
+    shown = {"remaining": [way_fields(policy, one) for one in visible], "wider": len(remaining) - len(visible)}
+    answer = shown | (_voided(done) if domain.is_everything else {"void": 0})
     return Outcome(answer, {"subject": wanted.subject, "repositories": wanted.repositories})
 
 
@@ -287,6 +293,7 @@ ROUTES: Mapping[str, tuple[str, Action]] = {
     "list": ("list grants", list_grants),
     "explain": ("explain access", explain),
     "conflicts": ("list access conflicts", list_conflicts),
+    "confirmations": ("list confirmations", list_confirmations),
     "approve": ("approve", approve),
     "enforce": ("enforce", enforce),
 }

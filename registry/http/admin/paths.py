@@ -3,3 +3,4 @@
 TAG_LOCATIONS = "/_concord/replication/"
 TAG_LOCATIONS_TEMPLATE = "/_concord/replication/<name>/<tag>"
 ACCESS = "/_concord/access/"
+ACCESS_SELF = ACCESS + "self"

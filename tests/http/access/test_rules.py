@@ -6,7 +6,7 @@ from registry.access.patterns import EVERYTHING
 from registry.access.rights import Right
 from registry.cluster.rpc.client import PREFIX as PEERS
 from registry.http.access.rules import INTERNAL, RIGHTS, WITHOUT_REPOSITORY, Demand, internal_rule_of, rule_of
-from registry.http.admin.paths import TAG_LOCATIONS
+from registry.http.admin.paths import ACCESS, TAG_LOCATIONS
 from registry.http.app import ADMIN_ACTIONS
 from registry.http.app import INTERNAL as INTERNAL_ROUTES
 from registry.http.oci.paths import TEMPLATES, Path, parse_api_path
@@ -33,7 +33,9 @@ def test_every_other_route_has_a_rule():
     assert INTERNAL_ROUTES.keys() | ADMIN_ACTIONS.keys() == INTERNAL.keys()
     for method, path in ADMIN_ACTIONS:
         rule = internal_rule_of(method, path)
-        assert (rule.demand, rule.repository, rule.right) == (Demand.SIGNED, EVERYTHING, Right.ADMIN)
+        is_delegated = path.removeprefix(ACCESS) in ("grant", "revoke", "list", "explain")
+        demand = Demand.DELEGATED if is_delegated else Demand.SIGNED
+        assert (rule.demand, rule.repository, rule.right) == (demand, EVERYTHING, Right.ADMIN)
 
 
 def test_what_is_no_route_has_no_rule():
