@@ -57,7 +57,7 @@ async def all_phases(simulation: Simulation) -> None:
         workload.collect("busy", plan.fault_s),
         workload.run_pipelines(),
         workload.pull_cold_ranges("busy", plan.fault_s),
-        workload.change_access("busy", 2 * plan.operations, plan.fault_s),
+        workload.change_access("busy", 3 * plan.operations // 2, plan.fault_s),
     )
     await asyncio.gather(*busy, *map(simulation.strike, plan.faults))
     await simulation.heal()
@@ -81,7 +81,7 @@ async def all_phases(simulation: Simulation) -> None:
 async def _begin_access(simulation: Simulation) -> None:
     """Make the accounts of a run, and wait until all instances have them."""
     changes, states = simulation.workload.access_changes(), simulation.checkers.access_states
-    await changes.prepare(simulation.nodes[0], "enforced" in simulation.plan.conditions)
+    await changes.prepare(simulation.nodes[0], simulation.requests, "enforced" in simulation.plan.conditions)
     begun_s = simulation.now_s
     while len({states.of(node).texts for node in simulation.nodes}) > 1:
         if simulation.now_s - begun_s > CONVERGENCE_S:

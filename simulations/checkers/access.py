@@ -32,6 +32,7 @@ from simulations.history import DocumentState, Fact, History, Identity, Operatio
 from simulations.node import Node
 
 SAYS: Mapping[str, tuple[type, ...]] = {
+    "prepare": (AccountMade, CredentialMade, Granted, Enforced),
     "account/create": (AccountMade, CredentialMade, Granted),
     "robot/create": (AccountMade,),
     "account/remove": (AccountRemoved,),

@@ -19,7 +19,7 @@ async def begin(simulation: Simulation, is_enforced: bool) -> AccessChanges:
     """Start all instances, and make the accounts of a run."""
     await simulation.start()
     changes = simulation.workload.access_changes()
-    await changes.prepare(simulation.nodes[0], is_enforced)
+    await changes.prepare(simulation.nodes[0], simulation.requests, is_enforced)
     await simulation.converge()
     return changes
 

@@ -15,13 +15,10 @@ from registry.access.keys import RANDOM_SIZE, new_key
 from registry.http.admin.paths import ACCESS
 from simulations.network import Network
 from simulations.node import Node
-from simulations.workload.client import Client
+from simulations.workload.client import Client, RequestRecorder
 from simulations.workload.credentials import BasicCredential, Credential, TokenCredential
+from simulations.workload.first_accounts import ADMINISTRATORS, ROBOTS, STEADY, make_first_accounts
 
-STEADY = "steady"
-ADMINISTRATORS = ("ann", "bob", "cat")
-ROBOTS = {"ci": "*", "bot": "base/*"}
-"""Robots, each with the pattern of what it may pull and push at first."""
 NAMES = (*ADMINISTRATORS, *ROBOTS)
 GROUP = "devs"
 SUBJECTS = (*NAMES, f"group:{GROUP}", "anonymous", "authenticated")
@@ -53,25 +50,9 @@ class AccessChanges:
         self._credentials: list[BasicCredential] = []
         """All that were ever learned, also what is not in force any more."""
 
-    async def prepare(self, node: Node, is_enforced: bool) -> None:
+    async def prepare(self, node: Node, recorder: RequestRecorder, is_enforced: bool) -> None:
         """Make the accounts of a run, in good weather."""
-        key = await self._robot(node, STEADY, "*", ["pull", "push", "delete"])
-        self.steady = key._replace(is_steady=True)
-        self._credentials.remove(key)
-        for name, pattern in ROBOTS.items():
-            await self._robot(node, name, pattern, ["pull", "push"])
-        for name in ADMINISTRATORS:
-            await self.ask(node, "account/create", {"name": name, "admin": True})
-            await self.create_key(node, name)
-        if is_enforced:
-            await self.ask(node, "enforce", {})
-
-    async def _robot(self, node: Node, name: str, pattern: str, rights: list[str]) -> BasicCredential:
-        await self.ask(node, "robot/create", {"name": name})
-        key = await self.create_key(node, name)
-        await self.grant(node, name, pattern, rights)
-        assert key is not None, "nothing is in the way"
-        return key
+        self.steady, *self._credentials = await make_first_accounts(node, recorder, self._rng, is_enforced)
 
     # Single changes, for scenarios too
 

@@ -10,7 +10,7 @@ from simulations.checkers.admissions import Presented, presented_by
 from simulations.planted.access_scenarios import begin, join, part
 from simulations.recovery import recover
 from simulations.simulation import Simulation
-from simulations.workload.access_changes import ADMINISTRATORS
+from simulations.workload.first_accounts import ADMINISTRATORS
 from tests.simulations.steps import play
 
 ACCESS = ("access",)
