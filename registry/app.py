@@ -242,6 +242,7 @@ def _admin(
             cluster.reachability,
             cluster.watch,
             cluster.offsets,
+            cluster.audit_witness,
             cluster.delays,
         ),
         replication=_replication(instance),

@@ -182,6 +182,7 @@ class Instance:
         while True:
             await asyncio.sleep(MAINTENANCE_INTERVAL_S)
             try:
+                await self.cluster.audit_heads.refresh()
                 await self.compactor.compact_due()
                 await self.uploads.tidy()
                 await self.upload_commits.forget_ended(self.clock.now_ms() - 2 * EXPIRY_MS)

@@ -9,7 +9,9 @@ import typer
 from registry.adapters.disk import SystemDisk
 from registry.audit.chain import EMPTY, BrokenChain, Head, heads
 from registry.audit.log import DIRECTORY, read_lines
-from registry.cli.commands import Data, Json, group_of_commands, out, print_json
+from registry.cli.catalog_file import instance_of
+from registry.cli.client import ask
+from registry.cli.commands import Data, Json, asks_instances, group_of_commands, out, print_json
 from registry.errors import CannotStart
 
 audit = group_of_commands("audit", "The audit log of an instance.")
@@ -20,13 +22,23 @@ Known = Annotated[
 ]
 
 
+Witness = Annotated[
+    str | None,
+    typer.Option("--witness", help="Another instance of the cluster: the log must hold what that one has heard of it"),
+]
+
+
 @audit.command(epilog="Example: concord audit verify --data /var/lib/concord")
-def verify(data: Data, head: Known = None, as_json: Json = False) -> None:
+@asks_instances
+def verify(data: Data, head: Known = None, witness: Witness = None, as_json: Json = False) -> None:
     """Verify that no line of the audit log was altered, removed or inserted.
 
-    Prints the end of each process' log. Keep it elsewhere, and give it to a later run by --head: so a log whose end was
-    cut off, or that was written anew, is found too. The exit status is 1 for a log that does not hold."""
+    A log whose end was cut off, or that was written anew, is found by --witness: other instances hear in heartbeats how
+    far each log is. Or keep the lines that this prints elsewhere, and give them to a later run by --head. The exit
+    status is 1 for a log that does not hold."""
     known = dict(map(_known, head or []))
+    if witness is not None:
+        known = _witnessed(data, witness) | known
     found, problems = _verified(data, known)
     if as_json:
         print_json({"heads": {process: end._asdict() for process, end in found.items()}, "problems": problems})
@@ -36,6 +48,15 @@ def verify(data: Data, head: Known = None, as_json: Json = False) -> None:
         for problem in problems:
             out.print(problem, style="red", highlight=False)
     raise typer.Exit(1 if problems else 0)
+
+
+def _witnessed(data: Path, url: str) -> dict[str, Head]:
+    """Return the heads that another instance has heard of a directory's instance. Raises CannotStart and NoAnswer."""
+    instance = instance_of(data)
+    for member in ask(url, "/_concord/status")["members"]:
+        if member["instance"] == instance:
+            return {process: Head(*head) for process, head in member["audit_heads"].items()}
+    raise CannotStart(f"{url} has not heard of the instance {instance}")
 
 
 def _known(text: str) -> tuple[str, Head]:

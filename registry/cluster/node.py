@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from crdt.change import Change
+from registry.audit.heads import AuditHeads
 from registry.capabilities import OWN, Abilities
 from registry.catalog.catalog import Catalog
 from registry.catalog.queries import document_name
 from registry.catalog.understanding import require_understood
+from registry.cluster.membership.audit_witness import AuditWitness
 from registry.cluster.membership.clock_offsets import ClockOffsets
 from registry.cluster.membership.content_handover import ContentHandover
 from registry.cluster.membership.decommission import Decommission
@@ -96,6 +98,7 @@ class Cluster:
         self.policy = config.rules
         self.rules_without_effect = self.policy.without_effect()
         self.space = DiskSpace(store.disk)
+        self.audit_heads = AuditHeads(store.disk)
         self.lifecycle = Lifecycle()
         self.events = MembershipEvents()
         self.advances = DocumentAdvances()
@@ -141,7 +144,7 @@ class Cluster:
     def _build_membership(self, config: Config, catalog: Catalog, clock: Clock, abilities: Abilities) -> None:
         self.own_heartbeat = OwnHeartbeat(
             config, abilities, catalog, clock, self.members, self.incarnation, self.lifecycle, self.anti_entropy,
-            self.space,
+            self.space, self.audit_heads,
         )  # fmt: skip
         self.discovery = Discovery(
             config.peer, config.own_url, self.members, self.peers, self.own_heartbeat, self.incarnation, self.clones
@@ -213,12 +216,13 @@ class Cluster:
 
     def _watch_members(self, config: Config, clock: Clock) -> None:
         self.offsets = ClockOffsets(clock)
+        self.audit_witness = AuditWitness()
         self.watch = MemberWatch(
             self.members, self.policy, not config.proxy_instance, clock, self.offsets, self.space,
             self.discovery.exchange_handshake,
         )  # fmt: skip
         self.events.connect(
-            heard=(self.membership_log, self.reactions, self.offsets, self.reachability),
+            heard=(self.membership_log, self.reactions, self.offsets, self.reachability, self.audit_witness),
             proof=self.liveness,
             stale=self.stale_notices,
         )

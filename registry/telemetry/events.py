@@ -71,6 +71,7 @@ class LogEvent(Enum):
     BLOB_CHECK_FAILED = "The scrubber could not read a blob."
     CHECK_TIME_WRITE_FAILED = "The time of a blob's check could not be stored."
     ACCESS_AWAITED = "A new instance serves no client before it has met a member of its cluster."
+    AUDIT_LOG_CUT = "The audit log of a member ends before a line that it had."
     AUDIT_FAILED = "The audit log could not be written. It is tried again."
     QUARANTINE_FAILED = "A corrupt blob could not be quarantined."
     ORPHAN_FILES_REMOVED = "Content files without a row in the catalog, left by a killed process, were removed."

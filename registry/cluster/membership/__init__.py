@@ -19,6 +19,7 @@ membership_log    one log line for each member that joins or is removed
 reachability      whether other instances reach this one at the address it advertises
 shared_addresses  addresses that more than one instance advertises
 clock_offsets     the distance of members' clocks
+audit_witness     the ends of other instances' audit logs
 watch             log lines when the state of other members changes
 decommission      leaving for good
 content_handover  what only a leaving instance holds, taken over by others

@@ -6,6 +6,7 @@ A new member gets one at once, so that it does not have to wait for its turn.
 import asyncio
 
 from registry import __version__
+from registry.audit.heads import AuditHeads
 from registry.capabilities import Abilities
 from registry.catalog.catalog import Catalog
 from registry.cluster.membership.incarnation import Incarnation
@@ -39,6 +40,7 @@ class OwnHeartbeat:
         lifecycle: Lifecycle,
         anti_entropy: AntiEntropy,
         space: DiskSpace,
+        audit: AuditHeads,
     ) -> None:
         self._config = config
         self._abilities = abilities
@@ -49,6 +51,7 @@ class OwnHeartbeat:
         self._lifecycle = lifecycle
         self._anti_entropy = anti_entropy
         self._space = space
+        self._audit = audit
 
     def make(self) -> Heartbeat:
         """Return the heartbeat of this moment."""
@@ -71,6 +74,7 @@ class OwnHeartbeat:
             disk=(self._space.free_bytes, self._space.total_bytes),
             capabilities=list(self._abilities.capabilities),
             access=self._catalog.access.digest,
+            audit={process: (head.number, head.hash) for process, head in self._audit.known.items()},
         )
 
 

@@ -24,6 +24,10 @@ InstanceId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 StateDigest = Annotated[bytes, msgspec.Meta(min_length=DIGEST_SIZE, max_length=DIGEST_SIZE)]
 Nonce = Annotated[bytes, msgspec.Meta(min_length=NONCE_SIZE, max_length=NONCE_SIZE)]
 Text = Annotated[str, msgspec.Meta(max_length=2000)]
+AuditHeads = Annotated[
+    dict[Annotated[str, msgspec.Meta(max_length=8)], tuple[Count, Annotated[str, msgspec.Meta(max_length=64)]]],
+    msgspec.Meta(max_length=256),
+]
 Capability = Annotated[str, msgspec.Meta(pattern=rf"^[a-z][a-z0-9-]{{0,{MAX_NAME - 1}}}\Z")]
 Capabilities = Annotated[list[Capability], msgspec.Meta(max_length=MAX_CAPABILITIES)]
 """See `abilities`; in order."""
@@ -61,6 +65,8 @@ class Heartbeat(msgspec.Struct, omit_defaults=True):
     capabilities: Capabilities = []
     access: Text = ""
     """The state digest of its facts of access control, in hex; empty without any."""
+    audit: AuditHeads = {}
+    """For each process of it, the number and the hash of a recent last line of its audit log."""
 
 
 class CommitAcknowledgement(msgspec.Struct):

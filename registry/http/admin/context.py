@@ -18,6 +18,7 @@ from registry.catalog.documents import Documents
 from registry.catalog.queries import Queries
 from registry.catalog.replica import DocumentReplica
 from registry.catalog.wrong_sizes import WrongSizes
+from registry.cluster.membership.audit_witness import AuditWitness
 from registry.cluster.membership.clock_offsets import ClockOffsets
 from registry.cluster.membership.content_handover import ContentHandover
 from registry.cluster.membership.decommission import Decommission
@@ -167,6 +168,7 @@ class MembersContext:
     reachability: Reachability
     watch: MemberWatch
     offsets: ClockOffsets
+    audit_witness: AuditWitness
     delays: ReplicationDelays
 
 

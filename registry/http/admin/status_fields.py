@@ -98,6 +98,7 @@ def member_state(context: MembersContext, member: Member) -> dict[str, Any]:
         "last_seen_ms": last_seen_ms(context, member),
         "policy_matches": context.watch.policy_matches(member),
         "access_revision": member.beat.access,
+        "audit_heads": {name: list(head) for name, head in context.audit_witness.heads_of(member.instance).items()},
         "clock_offset_s": round(offset_s, 3) if offset_s is not None else None,
         "disk": {"free_bytes": free_bytes, "total_bytes": total_bytes} if total_bytes else None,
     }
