@@ -2,6 +2,8 @@
 
 import asyncio
 import ssl
+import subprocess
+import sys
 
 import pytest
 
@@ -172,3 +174,9 @@ async def test_an_authority_of_ones_own_is_trusted_beside_those_of_the_system(tm
         assert len(adapter._Authorities(str(file)).connecting.get_ca_certs()) >= 1
         for one in (trusting, other):
             await one.close()
+
+
+def test_the_libraries_are_loaded_at_the_first_token():
+    loaded = "import registry.runtime.primary, registry.runtime.worker_service, sys"
+    words = f"{loaded}; print({{*sys.modules}} & {{'joserfc', 'aiohttp'}})"
+    assert subprocess.run([sys.executable, "-c", words], capture_output=True, text=True).stdout == "set()\n"

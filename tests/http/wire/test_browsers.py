@@ -7,13 +7,13 @@ from registry.config import Config
 from registry.errors import Denied, Unsupported
 from registry.http.wire.browsers import (
     host_name,
-    is_loopback,
     own_names,
     refuse_form_types,
     refuse_other_hosts,
     refuse_other_sites,
     refuse_posts_of_other_sites,
 )
+from registry.settings.addresses import is_loopback
 
 
 def headers(*fields):
