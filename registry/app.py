@@ -82,7 +82,9 @@ def _gate(instance: Instance, issuers: KeySource, hashing: Executor | None) -> G
     checks = LocalPasswordChecks(clock, verified, lambda: view.revision, hashing)
     issuer_keys = IssuerKeys(issuers, instance.disk, clock)
     identities = LocalIdentityChecks(view, issuer_keys, clock, instance.config.oidc_audience)
-    return Gate(view, keys, clock, checks, identities, instance.audit, instance.config)
+    gate = Gate(view, keys, clock, checks, identities, instance.audit, instance.config)
+    instance.credential_uses.attach(gate.logins.take)
+    return gate
 
 
 def _oci(instance: Instance, relay: ProcessRelay, gate: Gate) -> OciContext:
@@ -204,7 +206,13 @@ def _admin(
     return AdminContext(
         actions=admin.ActionsContext(access, instance.config, LogLimit(clock), instance.peer_requests, instance.audit),
         access=admin.AccessControlContext(
-            catalog.access, catalog.database, catalog.documents, clock, cluster, cluster.members
+            catalog.access,
+            catalog.database,
+            catalog.documents,
+            clock,
+            cluster,
+            cluster.members,
+            instance.credential_uses,
         ),
         collection=admin.CollectionContext(
             catalog.queries,

@@ -3,6 +3,7 @@ parts that they use."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from prometheus_client.registry import CollectorRegistry
@@ -17,6 +18,7 @@ from registry.catalog.access import change_access
 from registry.catalog.catalog import Catalog
 from registry.catalog.change_sink import CommitObserver
 from registry.catalog.compactor import Compactor
+from registry.catalog.credential_uses import CredentialUses
 from registry.catalog.understanding import blocking_all
 from registry.cluster.node import Cluster
 from registry.cluster.rpc.keys import ClusterKey
@@ -97,6 +99,7 @@ class Instance:
         self.metrics = CollectorRegistry()
         """The metrics that the process adds. Not the library's global registry: many instances may run in a process."""
         self.peer_requests = PeerRequests()
+        self.credential_uses = CredentialUses(self.catalog.database, clock)
         self.audit = AuditLog(disk, clock, PRIMARY_SLOT, config.audit, config.audit_mib * MIB)
         self.drain = self.shared.drain
         self._maintenance: asyncio.Task[None] | None = None
@@ -155,6 +158,8 @@ class Instance:
             await end([self._maintenance])
             await self.cluster.close()
         await self.leftovers.mark.settle()
+        with suppress(StorageFailed):
+            await self.credential_uses.save()
         await self.audit.close()
         await self.catalog.stop()
 
@@ -166,8 +171,12 @@ class Instance:
     async def _await_acknowledgements(self, change: Change) -> None:
         await self.cluster.await_acknowledgements(change)
 
-    def take_worker_notes(self, used: Iterable[Digest], corrupt: Iterable[Corruption]) -> None:
-        """Apply the report of a worker: the blobs it has read, and the corruption it has met."""
+    def take_worker_notes(
+        self, used: Iterable[Digest], corrupt: Iterable[Corruption], credentials: Iterable[str]
+    ) -> None:
+        """Apply the report of a worker: the blobs it has read, the corruption it has met, and the credentials it has
+        accepted."""
+        self.credential_uses.note(credentials)
         for digest in used:
             self.cluster.evictor.touch(digest)
         for digest, offset in corrupt:
@@ -183,6 +192,7 @@ class Instance:
             await asyncio.sleep(MAINTENANCE_INTERVAL_S)
             try:
                 await self.cluster.audit_heads.refresh()
+                await self.credential_uses.save()
                 await self.compactor.compact_due()
                 await self.uploads.tidy()
                 await self.upload_commits.forget_ended(self.clock.now_ms() - 2 * EXPIRY_MS)

@@ -23,6 +23,7 @@ collection   content that no manifest names, and giving it up
 untagged     untagged manifests, and their removal
 sums         what manifests need and what the disk holds, summed up
 members      the other instances, and how far this one has come with each
+credential_uses  when credentials were last accepted here
 access       the document of access control: the policy by its facts, and adding facts
 membership   members that are gone for good, as facts
 catalog      all of it, opened

@@ -18,6 +18,7 @@ from registry.cli.commands import (
     expiry_text,
     group_of_commands,
     print_json,
+    time_text,
 )
 from registry.cli.signing import cluster_secrets
 from registry.errors import CannotStart
@@ -213,7 +214,8 @@ def key_list(name: Name, url: UrlOption = LOCAL, json: Json = False, config: Key
     if json:
         return print_json(answer)
     for one in answer["keys"]:
-        print(f"{one['id']}  {one['kind']}  {expiry_text(one['expires_ms'])}")
+        used = "never used" if one["last_used_ms"] is None else f"used {time_text(one['last_used_ms'])}"
+        print(f"{one['id']}  {one['kind']}  {expiry_text(one['expires_ms'])}  {used} at this instance")
 
 
 Group = Annotated[str, typer.Argument(metavar="GROUP", help="name of the group")]

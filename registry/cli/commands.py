@@ -104,5 +104,9 @@ def expiry_text(expires_ms: int | None) -> str:
         return "no expiry"
     if expires_ms >= _LAST_MS:
         return "expires after the year 9999"
-    at = datetime.fromtimestamp(to_s(expires_ms), UTC).isoformat(" ", "seconds").removesuffix("+00:00")
-    return f"{'expired' if to_s(expires_ms) <= time.time() else 'expires'} {at} UTC"
+    return f"{'expired' if to_s(expires_ms) <= time.time() else 'expires'} {time_text(expires_ms)}"
+
+
+def time_text(time_ms: int) -> str:
+    """Return a time as people read it, in UTC."""
+    return datetime.fromtimestamp(to_s(time_ms), UTC).isoformat(" ", "seconds").removesuffix("+00:00") + " UTC"

@@ -17,6 +17,7 @@ from registry.cluster.replication.read_lease import READ_WAIT_S
 from registry.errors import NotCurrent, OciError, ProcessUnreachable
 from registry.event_loop.now import now_s
 from registry.http.access.gate import Gate
+from registry.http.access.password_checks import Logins
 from registry.http.access.token_endpoint import TokenEndpoint
 from registry.http.app import API, WITHOUT_LEASE
 from registry.http.failures import Failures, cut_off
@@ -78,6 +79,10 @@ class WorkerApp:
     @property
     def audit(self) -> AuditLog:
         return self._gate.audit
+
+    @property
+    def logins(self) -> Logins:
+        return self._gate.logins
 
     def direct(self, method: str, target: bytes, headers: Headers) -> DirectAnswer | None:
         """Return a response by the fast path, as `App.direct` does."""

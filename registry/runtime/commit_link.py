@@ -80,6 +80,8 @@ class Notes(msgspec.Struct, tag="notes", array_like=True):
     corrupt: list[Corruption] = []
     refused: dict[str, int] = {}
     """Pushes that were refused, by reason."""
+    credentials: list[str] = []
+    """Credentials that were accepted, by their ids."""
 
 
 Commit = SaveUpload | PublishUpload | EndUpload

@@ -36,7 +36,7 @@ class WorkerLinks:
         instance.traffic.add(notes.traffic)
         instance.traffic.cut_off += notes.cut_off
         instance.refusals.counts.update(notes.refused)
-        instance.take_worker_notes(notes.used, notes.corrupt)
+        instance.take_worker_notes(notes.used, notes.corrupt, notes.credentials)
 
     async def await_readiness(self) -> None:
         """Wait until the instance answers clients."""

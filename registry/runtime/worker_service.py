@@ -19,7 +19,7 @@ from registry.config import Config
 from registry.errors import ProcessUnreachable, StorageFailed
 from registry.http.access.gate import Gate
 from registry.http.access.identity_checks import RelayedIdentityChecks
-from registry.http.access.password_checks import RelayedPasswordChecks
+from registry.http.access.password_checks import Logins, RelayedPasswordChecks
 from registry.http.access.sources import access_view
 from registry.http.access.verified import VerifiedPasswords
 from registry.http.oci.context import OwnUploadContext
@@ -89,7 +89,9 @@ class WorkerService:
         self._linking = asyncio.create_task(self.primary.run())
         self._tasks = [
             self._linking,
-            asyncio.create_task(_send_notes(self.reading, self._usage, self.uploads.refusals, self.primary)),
+            asyncio.create_task(
+                _send_notes(self.reading, self._usage, self.uploads.refusals, self.app.logins, self.primary)
+            ),
             asyncio.create_task(self._keep_uploads()),
         ]
 
@@ -205,7 +207,9 @@ def _gate(
     return Gate(view, keys, clock, checks, identities, audit, config)
 
 
-async def _send_notes(reading: ReadOnlyApp, usage: OwnUsage, refusals: Refusals, primary: PrimaryLink) -> None:
+async def _send_notes(
+    reading: ReadOnlyApp, usage: OwnUsage, refusals: Refusals, logins: Logins, primary: PrimaryLink
+) -> None:
     """Report to the primary periodically. A report that it has not taken is sent the next time."""
     notes = Notes()
     while True:
@@ -215,7 +219,7 @@ async def _send_notes(reading: ReadOnlyApp, usage: OwnUsage, refusals: Refusals,
             traffic = reading.traffic
             used = [reading.used.pop() for _ in range(min(len(reading.used), MAX_NOTED_AT_ONCE))]
             corrupt, refused = reading.corrupt[:MAX_NOTED_AT_ONCE], dict(refusals.counts)
-            notes = Notes(traffic.take(), traffic.cut_off, used, corrupt, refused)
+            notes = Notes(traffic.take(), traffic.cut_off, used, corrupt, refused, logins.take())
             traffic.cut_off = 0
             del reading.corrupt[:MAX_NOTED_AT_ONCE]
             refusals.counts.clear()

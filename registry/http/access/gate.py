@@ -23,7 +23,7 @@ from registry.errors import AccessUnknown, NothingHere
 from registry.http.access.admission import PERMISSIONS, RELAYED_ADMISSION, Admission, Permissions, permissions_of
 from registry.http.access.challenges import INSUFFICIENT_SCOPE, INVALID_TOKEN, SERVICE, Challenges, denied
 from registry.http.access.identity_checks import IdentityChecks, PresentedIdToken
-from registry.http.access.password_checks import Attempt, LoginLog, PasswordChecks
+from registry.http.access.password_checks import Attempt, Logins, PasswordChecks
 from registry.http.access.presented import (
     Basic,
     Bearer,
@@ -40,6 +40,7 @@ from registry.http.oci.paths import PREFIX, Path
 from registry.http.wire.client_certificate import client_subject
 from registry.ports import Clock
 from registry.settings.trusted_proxies import client_network
+from registry.units import HOUR_S, to_ms
 
 MAX_CACHED = 10_000
 UPLOAD_GRACE_S = 3600
@@ -106,7 +107,7 @@ class Gate:
         self._passwords = passwords
         self._identities = identities
         self._metrics_access = config.metrics_access
-        self._logins = LoginLog(clock)
+        self.logins = Logins(clock)
         self._known = _Known(-1, True, True)
         self._decisions: dict[_CacheKey, _Decision] = {}
         """In the order in which they were made. The oldest makes room: to decide again costs little."""
@@ -229,9 +230,11 @@ class Gate:
         except Rejected as rejected:
             error = INVALID_TOKEN if isinstance(presented, Bearer) else ""
             raise self.challenges.unauthorized(scope, rule, str(rejected), error) from None
+        self.logins.accepted(admission.caller.credential)
         until_ms = self._until_ms(scope, rule, admission)
         bound_ms = _FOREVER_MS if admission.until_ms is None else admission.until_ms
-        return _Decision(admission, min(until_ms, bound_ms), revision)
+        latest_ms = self.clock.now_ms() + to_ms(HOUR_S)  # so that uses of a credential are noted again
+        return _Decision(admission, min(until_ms, bound_ms, latest_ms), revision)
 
     def _until_ms(self, scope: Scope, rule: Rule, admission: Admission) -> int:
         """Return the time until which an admitted caller has what a rule demands. Raises Unauthorized and Denied."""
@@ -311,7 +314,7 @@ class Gate:
             found = await self._passwords.check(Attempt(basic.name, basic.password, network), passwords)
         if found is None or account is None or not self.view.is_in_force(account, found.id):
             if is_key(basic.password):
-                self._logins.rejected(basic.name if account is not None else "", network)
+                self.logins.rejected(basic.name if account is not None else "", network)
             raise Rejected("the name or the password is wrong")
         return Admission(Caller(account, basic.name, frozenset(), found.id), None, found.expires_ms)
 

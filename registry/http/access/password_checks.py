@@ -59,11 +59,27 @@ class PasswordChecks(Protocol):
         Raises TooManyLogins, and ProcessUnreachable."""
 
 
-class LoginLog:
-    """The lines in the log about refused logins, within a bound."""
+MAX_ACCEPTED = 10_000
+"""Bound on the credentials that are noted as used between two reports."""
+
+
+class Logins:
+    """The logins of one process: the credentials that were accepted, and log lines about refused ones, both within a
+    bound."""
 
     def __init__(self, clock: Clock) -> None:
         self._limit = LogLimit(clock)
+        self._accepted: set[str] = set()
+
+    def accepted(self, credential: str) -> None:
+        """Note that a credential was accepted, by its id."""
+        if credential and len(self._accepted) < MAX_ACCEPTED:
+            self._accepted.add(credential)
+
+    def take(self) -> list[str]:
+        """Return the credentials that were accepted since the last call."""
+        accepted, self._accepted = self._accepted, set()
+        return sorted(accepted)
 
     def rejected(self, name: str, network: str) -> None:
         """Log that a name and a password, or a key, were refused. `name` is empty where it is no account's: it may be
@@ -101,7 +117,7 @@ class LocalPasswordChecks:
         self._key = b""
         """The key of digests of attempts, drawn with the first one."""
         self._turns = FairTurns()
-        self._log = LoginLog(clock)
+        self._log = Logins(clock)
         self._failures: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
         """Attempts that have failed, each with the time until which that counts and the revision of the facts."""
         self._guesses: OrderedDict[tuple[str, str], _Guesses] = OrderedDict()

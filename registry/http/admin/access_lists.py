@@ -50,14 +50,16 @@ async def list_accounts(admin: AdminContext, body: bytes) -> Outcome:
 
 
 async def list_keys(admin: AdminContext, body: bytes) -> Outcome:
-    """List the keys of an account. `name`."""
+    """List the keys of an account, and when this instance has last accepted each. `name`."""
     wanted = read(body, AccountRequest)
     policy = _policy(admin)
     account = policy.named(wanted.name)
     if account is None:
         raise _unknown_account(wanted.name)
     listed = policy.credentials.get(account.id, ())
-    return Outcome({"keys": [credential_fields(one) for one in listed if one.kind != CredentialKind.PASSWORD]})
+    keys = [one for one in listed if one.kind != CredentialKind.PASSWORD]
+    uses = admin.access.uses
+    return Outcome({"keys": [credential_fields(one) | {"last_used_ms": uses.last_use_ms(one.id)} for one in keys]})
 
 
 async def list_bindings(admin: AdminContext, body: bytes) -> Outcome:

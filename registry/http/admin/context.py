@@ -13,6 +13,7 @@ from registry.audit.log import AuditLog
 from registry.capabilities import Abilities
 from registry.catalog.access import CommittedAccess
 from registry.catalog.catalog import Catalog
+from registry.catalog.credential_uses import CredentialUses
 from registry.catalog.database import Database
 from registry.catalog.documents import Documents
 from registry.catalog.queries import Queries
@@ -93,6 +94,7 @@ class AccessControlContext:
     clock: Clock
     replication: SiteCommit
     members: Members
+    uses: CredentialUses
     author: str = OPERATOR
     """The author of changes: the account that makes the request, or the operator, who holds the cluster key or the
     host."""
