@@ -164,17 +164,24 @@ def test_instances_that_have_not_confirmed_a_revocation_are_named(tmp_path, logi
         enforce(eu)
         robot(eu, "ci", "team/*", "pull")
         wait_until(lambda: status(us) == 401)
-        done(eu, "grant", subject="authenticated", repositories="team/app", rights=["pull"])
         words = ["revoke", "ci", "team/*", "--url", eu.url, "--login", login]
         us.pause()
         ran = concord(*words, "--wait", "1")
-        us.resume()
-        assert ran.returncode == 1, ran
-        assert "these ways remain:\n  authenticated  team/app  pull" in ran.stdout, "both findings are said"
+        assert ran.returncode == 1 and "ways remain" not in ran.stdout, ran
         assert "1 of 1 other instances have not confirmed it:" in ran.stdout and "at site us" in ran.stdout, ran
+        done(eu, "grant", subject="authenticated", repositories="team/app", rights=["pull"])
+        ran = concord(*words, "--wait", "1")
+        us.resume()
+        assert ran.returncode == 1 and "have not confirmed it:" in ran.stdout, ran
+        assert "these ways remain:\n  authenticated  team/app  pull" in ran.stdout, "both findings are said"
         ran = concord(*words, "--wait", "20")
         assert ran.returncode == 1 and "have confirmed it (1)" in ran.stdout, "ways remain"
         assert concord(*words, "--wait", "-1").returncode == 2
+        us.kill()
+        ran = concord(*words, "--wait", "30")
+        assert ran.returncode == 1 and "at site us, which is not reached" in ran.stdout, (
+            "it is not waited for any longer"
+        )
 
 
 def test_the_holder_of_the_cluster_key_can_wait_for_a_revocation(cluster):
