@@ -1,18 +1,24 @@
-"""The matrix: every caller × every route and method × one and several processes × first and repeated requests.
+"""The matrix: every caller × every route and method × one and several processes, plain and by TLS × first and repeated
+requests.
 
 What a cell must hold is computed from three properties of the caller (who it is, its rights, the scope of its token)
 and the right that the route needs, written down here once more.
 """
 
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 import pytest
 
 from registry.access.rights import Right
 from registry.access.tokens import Claims, TokenUse, seal_token
 from registry.cluster.rpc.keys import ClusterKey
+from registry.http.access.identity_checks import ID_TOKEN_TYPE, TOKEN_EXCHANGE
 from tests.http.access.conftest import Guarded, guarded
+from tests.support.client import Client
+from tests.support.issuer import Issuer
 from tests.support.server import KEY
+from tests.support.tls import Authority, Certificate
 
 PULL, PUSH, DELETE, ADMIN = Right.PULL, Right.PUSH, Right.DELETE, Right.ADMIN
 ALL = frozenset(Right)
@@ -92,6 +98,8 @@ class Caller(NamedTuple):
     administers: bool = False
     lists: bool = True
     """True if its token's scope includes the catalog."""
+    client: Client | None = None
+    """A client with a certificate, where that is its credential."""
 
 
 def callers(at: Guarded) -> dict[str, Caller]:
@@ -154,6 +162,42 @@ def callers(at: Guarded) -> dict[str, Caller]:
     return made
 
 
+def by_identity_provider(at: Guarded, issuer: Issuer) -> dict[str, Caller]:
+    """Return callers that present ID tokens of an identity provider."""
+    account = at.facts.account("workload")
+    at.facts.grant(account, "team/*", "pull")
+    at.facts.bind(account, issuer.url, sub="workload")
+    token = issuer.token(sub="workload")
+    fields = {"grant_type": TOKEN_EXCHANGE, "subject_token": token, "subject_token_type": ID_TOKEN_TYPE}
+    body = urlencode(fields | {"scope": "repository:team/app:pull"}).encode()
+    answer = at.ask("POST", "/v2/token", {"Content-Type": "application/x-www-form-urlencoded"}, body)
+    exchanged = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+    pulls = frozenset({PULL})
+    return {
+        "ID token as a password": Caller(at.basic("workload", token), "account", pulls),
+        "token for an ID token": Caller(exchanged, "account", pulls, pulls, lists=False),
+        "ID token of another subject": Caller(at.basic("workload", issuer.token(sub="another")), "invalid"),
+    }
+
+
+def by_certificate(at: Guarded, authority: Authority, clients: Authority) -> dict[str, Caller]:
+    """Return callers that present a client certificate."""
+    known, unknown = clients.issue(subject="machine"), clients.issue(subject="a stranger")
+    account = at.facts.account("machine", certificate=known.parsed.subject.rfc4514_string())
+    at.facts.grant(account, "team/*", "pull")
+
+    def presenting(certificate: Certificate) -> Client:
+        return Client(at.server.host, at.server.port, context=authority.context(certificate))
+
+    return {
+        "client certificate": Caller({}, "account", frozenset({PULL}), client=presenting(known)),
+        "client certificate of no account": Caller({}, "invalid", client=presenting(unknown)),
+        "wrong password beside a client certificate": Caller(
+            at.basic("puller", "wrong"), "invalid", client=presenting(known)
+        ),
+    }
+
+
 def forged(at: Guarded, name: str, secret: str | None = None, expires_s: int = 1 << 40) -> str:
     """Return a token sealed with a cluster's key, as only an instance can."""
     account, found = next((id, one) for id, one in at.facts.state["accounts"].items() if one["name"] == name)
@@ -191,10 +235,18 @@ def seen(answer) -> str:
     return "403" if answer.status == 403 else "admitted"
 
 
-@pytest.fixture(scope="module", params=["1", "3"])
+@pytest.fixture(scope="module", params=["one process", "three processes", "three processes, TLS"])
 def matrix(request, tmp_path_factory):
-    with guarded(tmp_path_factory.mktemp("matrix"), workers=request.param, clustered=True) as at:
-        yield at, callers(at)
+    directory = tmp_path_factory.mktemp("matrix")
+    settings, context = {"workers": "3" if "three" in request.param else "1"}, None
+    with_tls = request.param.endswith("TLS")
+    if with_tls:
+        authority, clients = Authority(directory), Authority(directory, "clients")
+        settings |= authority.issue().settings() | {"tls_client_ca": str(clients.file)}
+        context = authority.context()
+    with Issuer() as issuer, guarded(directory, clustered=True, context=context, **settings) as at:
+        found = callers(at) | by_identity_provider(at, issuer)
+        yield at, found | (by_certificate(at, authority, clients) if with_tls else {})
 
 
 def test_every_cell_of_the_matrix(matrix):
@@ -207,7 +259,8 @@ def test_every_cell_of_the_matrix(matrix):
                 continue  # tests of the endpoint have it
             path = route.path.format(manifest=at.manifest, blob=at.blob)
             body = b"" if route.method in ("POST", "PUT", "PATCH") else None
-            answers = [at.ask(route.method, path, caller.headers, body) for _ in range(REPETITIONS)]
+            client = caller.client or at.server.client
+            answers = [client.request(route.method, path, body, caller.headers) for _ in range(REPETITIONS)]
             found = {seen(answer) for answer in answers}
             if found != {expected(route, caller)}:
                 statuses = [answer.status for answer in answers]
