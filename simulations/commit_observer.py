@@ -48,6 +48,7 @@ class CommitObserver:
             checkers.winners.note(commit, now)
             if any(fact.key == ("t", FORGED_TAG) for fact in commit.after.facts.values()):
                 self._violations.report(f"{node.name} has applied what an outsider has sent")
+            self._violations.check(checkers.rights_first.check, node, commit)
             self._note_arrivals(node, commit.document, commit.after.vector)
 
     def _new_commits(self, node: Node) -> list[Commit]:
@@ -70,6 +71,7 @@ class CommitObserver:
                 self._committed.append(operation)
                 checkers.readiness.note(operation)
                 self._violations.check(checkers.identities.note, node, node.instance, facts)
+                checkers.rights_first.note(node, commit.document, () if is_found else facts)
                 for identity in facts:
                     self._arrived_s[commit.document, *identity] = {node.name: now}
                     self._on_their_way[commit.document, *identity] = now, self._arrived_s[commit.document, *identity]

@@ -9,6 +9,7 @@ restarts       a restarted instance has everything it had committed, before a pe
 answers        every answer is one the specification allows, and content matches its digest
 acknowledged   an acknowledged write was committed, and is there in the end
 access         changes of access control are asked for, are never lost, and lead to the policy that the oracle says
+rights_first   no content is committed under rights older than those its pusher had seen
 admissions     a request is let in or refused by the facts that are committed at its instance at that moment
 pushes         a push says everything it stands on in one operation, and ends what its instance showed of it
 deletes        a delete ends all that its instance, and the members it could ask at once, showed of the key

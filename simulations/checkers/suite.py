@@ -13,6 +13,7 @@ from simulations.checkers.identities import Identities
 from simulations.checkers.misses import Misses
 from simulations.checkers.read_your_writes import ReadYourWrites
 from simulations.checkers.readiness import Readiness
+from simulations.checkers.rights_first import RightsFirst
 from simulations.checkers.stamps import Stamps
 from simulations.checkers.vectors import Vectors
 from simulations.checkers.winners import Winners
@@ -40,6 +41,7 @@ class Checkers:
         self.access_states = AccessStates()
         self.access = Access(self.access_states, self.history)
         self.admissions = Admissions(self.access_states)
+        self.rights_first = RightsFirst(self.access_states)
         self.lost = LostContent(cluster)
         self.commits = Commits(self.history, grace_s, asked_by)
         self.vectors = Vectors()

@@ -252,5 +252,6 @@ PLANTED = [
     _of_facts("all said by the operator", access.all_said_by_the_operator),
     _of_gates("blocked accounts admitted", access.blocked_accounts_admitted, access_scenarios.block_between_pulls),
     _of_gates("tokens outlive credentials", access.tokens_outlive_credentials, access_scenarios.withdraw_between_pulls),
+    _of_gates("rights not first", access.rights_not_first, access_scenarios.push_after_a_revocation),
     _of_gates("not decided again", access.not_decided_again, access_scenarios.ask_a_new_instance),
 ]

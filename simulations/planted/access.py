@@ -129,6 +129,11 @@ def tokens_outlive_credentials() -> Bug:
     return patch.object(CommittedAccess, "is_in_force", lambda self, account, credential: True)
 
 
+def rights_not_first() -> Bug:
+    """Changes are taken in whatever rights their sender had seen."""
+    return patch.object(CommittedAccess, "require_reached", lambda self, revisions: None)
+
+
 def not_decided_again() -> Bug:
     """A request that was let in before its instance was current is answered, whatever has become of its rights."""
     return patch.object(Gate, "admit_again", nothing_async)

@@ -10,6 +10,7 @@ from simulations.simulation import Simulation
 from simulations.workload.access_changes import AccessChanges
 from simulations.workload.client import Answer
 from simulations.workload.credentials import Credential, NoCredential, TokenCredential
+from simulations.workload.images import ALL_IMAGES
 
 AGREED_S = 6.0
 AGAIN_S = 0.005
@@ -102,6 +103,18 @@ async def ask_a_new_instance(simulation: Simulation) -> None:
     starting = asyncio.ensure_future(simulation.lifecycle.restart(new))
     await ask_until_ready(simulation, new, NoCredential())
     await starting
+
+
+async def push_after_a_revocation(simulation: Simulation) -> None:
+    """Revoke rights at one site, and push there, while the other site hears its frames and reaches it by no request."""
+    changes = await begin(simulation, is_enforced=True)
+    first, client = simulation.nodes[0], simulation.client()
+    client.credential = changes.steady
+    part(simulation)
+    await changes.ask(first, "revoke", {"subject": "ci", "repositories": "*"})
+    await client.push(first, "app", "v1", ALL_IMAGES[0])
+    await asyncio.sleep(1.0)
+    await join(simulation)
 
 
 async def withdraw_between_pulls(simulation: Simulation) -> None:
