@@ -1,4 +1,5 @@
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +16,9 @@ class SlowToOpen(PeerClient):
     """Opens sessions when it is let."""
 
     def __init__(self, members):
-        super().__init__(transport=None, members=members, clock=None, keys=[])
+        super().__init__(
+            transport=None, members=members, clock=None, keys=[], access=SimpleNamespace(is_enforced=False)
+        )
         self.let_open = asyncio.Event()
         self.opened = []
 
