@@ -23,7 +23,7 @@ class RecordingBus(SilentBus):
         super().__init__()
         self.frames: list[bytes] = []
 
-    def publish(self, frame, site=None):
+    def publish(self, frame, site=None, cluster=None):
         self.frames.append(frame)
 
 
