@@ -9,7 +9,7 @@ from simulations.plan import draw_plan
 from simulations.run import run
 
 CHUNKS = 8
-SEEDS = 120
+SEEDS = 96
 DOCUMENT_SEEDS = 1600
 
 
