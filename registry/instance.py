@@ -47,6 +47,7 @@ from registry.units import DAY_S, GIB, MIB
 log = EventLog("concord.instance")
 
 BOOTSTRAP_NAME = "admin"
+AWAITING_POLL_S = 0.5
 MAINTENANCE_INTERVAL_S = 30.0
 SWEEP_INTERVAL_S = DAY_S
 """Only a kill leaves files behind, and every start sweeps anyway."""
@@ -142,9 +143,13 @@ class Instance:
         self._maintenance = asyncio.create_task(self._maintain())
 
     async def make_first_administrator(self, password: str) -> None:
-        """Make the bootstrap account, if there is no fact of access control yet. Its id is the same at every instance,
-        so that those of a cluster that all start for the first time make one."""
-        if self.catalog.access.digest:
+        """Make the bootstrap account with a password, unless that is empty or there is a fact of access control. Its id
+        is the same at every instance, so that those of a cluster that all start for the first time make one. Waits
+        until it is known whether the cluster has facts: an old password must not come back with an instance that is
+        added."""
+        while password and self.catalog.access.is_awaited:
+            await asyncio.sleep(AWAITING_POLL_S)
+        if not password or self.catalog.access.digest:
             return
         salt = self.clock.entropy(SALT_SIZE)
         hashed = await asyncio.get_running_loop().run_in_executor(None, hash_password, password, salt)

@@ -13,6 +13,7 @@ from registry.ports import Clock, Disk, DiskFile
 from registry.storage.jobs import in_executor
 from registry.telemetry.event_log import EventLog
 from registry.telemetry.events import LogEvent
+from registry.telemetry.log_limit import LogLimit
 from registry.telemetry.request_ids import CURRENT
 from registry.units import MIB, to_s
 
@@ -25,6 +26,7 @@ SUFFIX = ".jsonl"
 WRITE_AFTER_S = 0.2
 """Time for which lines are gathered. A kill loses so much of the log at most."""
 FILE_BYTES = 16 * MIB
+STRANGERS_A_MINUTE = 20
 MAX_PENDING = 10_000
 """Bound on the lines that wait for a disk that takes none. Those beyond it are counted in the next line."""
 
@@ -41,6 +43,7 @@ class AuditLog:
         self._kept_files = max(kept_bytes // FILE_BYTES, 1)
         self._pending: list[dict[str, Any]] = []
         self._left_out = 0
+        self._strangers = LogLimit(clock, STRANGERS_A_MINUTE, 60.0)
         self._head: Head | None = None
         """None before the first write."""
         self._file: DiskFile | None = None
@@ -50,6 +53,11 @@ class AuditLog:
     def takes_reads(self) -> bool:
         """True if every read is recorded, so that none may take the fast path."""
         return self._extent == "all"
+
+    def admit_stranger(self) -> dict[str, object] | None:
+        """Return what a line about a request without an account adds, or None where it is left out: such lines must not
+        push out others, which are removed once there is more than is kept."""
+        return self._strangers.admit()
 
     def note(self, event: str, **fields: object) -> None:
         """Record an event, which is written soon."""

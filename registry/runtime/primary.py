@@ -134,8 +134,9 @@ async def _serve(
             config, SystemClock(), SystemDisk(config.data), _bus(config), transport, in_place, shared=shared
         )
         await instance.start()
-        if config.admin_password_file:
-            await instance.make_first_administrator(_password(Path(config.admin_password_file)))
+        first = asyncio.create_task(instance.make_first_administrator(_admin_password(config)))
+        if not instance.catalog.access.is_awaited:
+            await first
     except (apsw.NotADBError, apsw.CorruptError) as error:
         raise CannotStart(f"the catalog in {config.data} is damaged ({error}); {WAYS_OUT}", "catalog-corrupt") from None
     except (apsw.Error, OSError, StorageFailed) as error:
@@ -162,6 +163,7 @@ async def _serve(
     _log_addresses(config, instance, sockets)
     supervisor.started()
     watching = [
+        first,
         asyncio.create_task(_report_answering(instance, supervisor)),
         asyncio.create_task(_drain_when_decommissioned(instance, drain)),
         asyncio.create_task(run_supervised(tls.watch)),
@@ -177,8 +179,11 @@ async def _serve(
     log.info(LogEvent.INSTANCE_STOPPED, "ended")
 
 
-def _password(file: Path) -> str:
-    """Return the first line of a file. Raises CannotStart."""
+def _admin_password(config: Config) -> str:
+    """Return the first line of the file that the settings name; empty where they name none. Raises CannotStart."""
+    if not config.admin_password_file:
+        return ""
+    file = Path(config.admin_password_file)
     try:
         password = file.read_text().partition("\n")[0].rstrip("\r")
     except (OSError, UnicodeDecodeError) as error:

@@ -35,6 +35,13 @@ def test_a_new_instance_serves_no_client_before_it_has_met_a_member(tmp_path):
         wait_until(lambda: answers(us))
         for method, path in (("GET", MANIFEST), ("GET", "/v2/"), ("POST", "/v2/team/app/blobs/uploads/")):
             assert refusal(us, method, path) == (503, "access-unknown")
+        body, typed = (
+            b'{"name": "evil", "password": "a long password", "admin": true}',
+            {"Content-Type": "application/json"},
+        )
+        planted = us.client.request("POST", "/_concord/access/account/create", body, typed)
+        assert planted.status == 503, "an administrator made here would be one of the whole cluster"
+        assert us.client.get("/_concord/status").status == 503
         assert us.client.get("/readyz").status == 503
         eu.resume()
         wait_until(lambda: us.client.get("/readyz").status == 200, 30)

@@ -4,12 +4,15 @@ Handlers ask it for what their answer depends on beside the route: which reposit
 may be mounted, which account an upload belongs to. Each question is decided by the facts of that moment.
 """
 
+from collections.abc import AsyncIterator
+
 import msgspec
 from starlette.types import Scope
 
 from registry.access.patterns import EVERYTHING
 from registry.access.rights import ANONYMOUS, AccessView, Caller, Right
 from registry.access.scopes import REPOSITORY
+from registry.errors import Denied
 from registry.ports import Clock
 
 PERMISSIONS = "concord.permissions"
@@ -49,6 +52,14 @@ class Permissions:
     def may(self, repository: str, right: Right) -> bool:
         """Return whether the caller has a right on a repository, in scope and facts."""
         return self.admission.is_in_scope(REPOSITORY + repository, right) and self.has(repository, right)
+
+    def require_still(self, repository: str, right: Right) -> None:
+        """Raise Denied where a caller that was let in has lost a right, or its credential, while its request went on: a
+        body may take hours."""
+        caller = self.admission.caller
+        is_in_force = not caller.account or self._view.is_in_force(caller.account, caller.credential)
+        if not (is_in_force and self.may(repository, right)):
+            raise Denied(f"the right to {right} was taken away while the request went on", {"repository": repository})
 
     def has(self, repository: str, right: Right) -> bool:
         """Return whether the caller has a right on a repository by the facts, whatever the scope of its token."""
@@ -94,3 +105,16 @@ def account_of(scope: Scope) -> str:
     enforced."""
     permissions = permissions_of(scope)
     return (permissions.admission.caller if permissions is not None else ANONYMOUS).account
+
+
+def require_push(scope: Scope, repository: str) -> None:
+    """Raise Denied where the caller of a request may not push any more."""
+    if (permissions := permissions_of(scope)) is not None:
+        permissions.require_still(repository, Right.PUSH)
+
+
+async def while_pushing(scope: Scope, repository: str, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield a body. Raises Denied at its end where the caller may not push any more."""
+    async for piece in body:
+        yield piece
+    require_push(scope, repository)

@@ -13,6 +13,8 @@ from registry.http.access.admission import permissions_of
 from registry.http.oci.paths import TOKEN_PATH
 
 REFUSED = frozenset({401, 403, 429})
+MAX_PATH_CHARACTERS = 300
+"""The longest path of a repository has fewer, and those who are refused must not fill the log."""
 _READING = frozenset({"GET", "HEAD"})
 _ADMINISTRATION = "/_concord/"
 
@@ -33,6 +35,9 @@ def note_request(audit: AuditLog, scope: Scope, status: int) -> None:
         event = "request"
     else:
         return
+    left_out = audit.admit_stranger() if permissions is None else {}
+    if left_out is None:
+        return
     client = scope.get("client")
     audit.note(
         event,
@@ -40,6 +45,7 @@ def note_request(audit: AuditLog, scope: Scope, status: int) -> None:
         name=caller.name,
         client=client[0].removeprefix("::ffff:") if client else "",
         method=method,
-        path=path,
+        path=path[:MAX_PATH_CHARACTERS],
         status=status,
+        **left_out,
     )

@@ -40,9 +40,11 @@ from registry.http.oci.paths import PREFIX, Path
 from registry.http.wire.client_certificate import client_subject
 from registry.ports import Clock
 from registry.settings.trusted_proxies import client_network
-from registry.units import HOUR_S, to_ms
+from registry.units import HOUR_S, KIB, to_ms
 
 MAX_CACHED = 10_000
+MAX_CACHED_BYTES = 4 * KIB
+"""Bound on an `Authorization` whose decision is cached: what clients send is shorter."""
 UPLOAD_GRACE_S = 3600
 """Time for which a token that has expired still serves the uploads of its account: a large layer takes longer than a
 token lives, and clients cannot replace one in the middle of a request."""
@@ -148,16 +150,15 @@ class Gate:
         """Let a request in and put the permissions of its caller into its scope. `path` is None outside `/v2`;
         `is_internal` is set on the internal listener. Raises Unauthorized, Denied, NothingHere, AccessUnknown,
         TooManyLogins, IssuerUnavailable and ProcessUnreachable."""
-        known = self._now()
-        if known.is_awaited and path is not None:
-            raise AccessUnknown
+        known, method = self._now(), scope["method"]
+        rule = internal_rule_of(method, scope["path"]) if path is None else rule_of(method, path)
+        if known.is_awaited and not self._is_open(rule, scope, is_internal):
+            raise AccessUnknown  # an administrator made here would be one of the whole cluster
         if not known.is_enforced and not self._signs_in_to_administer(scope, path):
             return
         if (admission := scope.get(RELAYED_ADMISSION)) is not None:
             scope[PERMISSIONS] = Permissions(admission, self.view, self.clock)
             return
-        method = scope["method"]
-        rule = internal_rule_of(method, scope["path"]) if path is None else rule_of(method, path)
         if rule.demand is Demand.NO_ROUTE:
             raise NothingHere
         if self._is_open(rule, scope, is_internal):
@@ -165,7 +166,7 @@ class Gate:
         headers = scope["headers"]
         authorization, certificate = authorization_of(headers), client_subject(scope) or ""
         key = authorization or certificate, _place_of(rule)
-        is_cacheable = authorization is not None and rule.demand in _CACHED
+        is_cacheable = authorization is not None and len(authorization) <= MAX_CACHED_BYTES and rule.demand in _CACHED
         decision = self._cached(key, known.revision) if is_cacheable else None
         if decision is None:
             grace_s = UPLOAD_GRACE_S if path is not None and path.resource == "upload" else 0

@@ -59,6 +59,8 @@ class PasswordChecks(Protocol):
         Raises TooManyLogins, and ProcessUnreachable."""
 
 
+MAX_NAME_CHARACTERS = 128
+"""Bound on the names that are looked at: no account has a longer one."""
 MAX_ACCEPTED = 10_000
 """Bound on the credentials that are noted as used between two reports."""
 
@@ -102,6 +104,11 @@ class _Guesses:
         self.left = min(self.left + (now_s - self.at_s) / REFILL_S, BURST)
         self.at_s = now_s
 
+    def require(self) -> None:
+        """Raise TooManyLogins where none is left."""
+        if self.left < 1:
+            raise TooManyLogins(retry_after_s=int((1 - self.left) * REFILL_S) + 1)
+
 
 class LocalPasswordChecks:
     """The checks of the primary."""
@@ -124,11 +131,15 @@ class LocalPasswordChecks:
         self._under_way: dict[bytes, asyncio.Task[Credential | None]] = {}
 
     async def check(self, attempt: Attempt, credentials: Sequence[Credential]) -> Credential | None:
-        """Check a password as `PasswordChecks.check` says."""
+        """Check a password as `PasswordChecks.check` says. Where a network has made too many guesses, the right
+        password is refused too: else they would go on at no cost."""
+        if len(attempt.password) > MAX_CHARACTERS or len(attempt.name) > MAX_NAME_CHARACTERS:
+            return None
+        if (guesses := self._guesses.get((attempt.name, attempt.network))) is not None:
+            guesses.refill(self._clock.steady_s())
+            guesses.require()
         if (known := known_credential(self._verified, attempt, credentials)) is not None:
             return known
-        if len(attempt.password) > MAX_CHARACTERS:
-            return None
         digest = self._digest(attempt)
         if self._has_failed(digest):
             return None
@@ -174,8 +185,7 @@ class LocalPasswordChecks:
         """Count a guess, which is taken back where it was right. Raises TooManyLogins where the network has made too
         many for the account."""
         guesses = self._guesses_of(attempt)
-        if guesses.left < 1:
-            raise TooManyLogins(retry_after_s=int((1 - guesses.left) * REFILL_S) + 1)
+        guesses.require()
         guesses.left -= 1
 
     def _guesses_of(self, attempt: Attempt) -> _Guesses:
@@ -189,7 +199,7 @@ class LocalPasswordChecks:
 
 
 class RelayedPasswordChecks:
-    """The checks of a worker: what no process has verified yet, the primary checks."""
+    """The checks of a worker: the primary checks, which counts the guesses at all processes."""
 
     def __init__(self, relay: ProcessRelay, verified: VerifiedPasswords) -> None:
         self._relay = relay
@@ -197,8 +207,6 @@ class RelayedPasswordChecks:
 
     async def check(self, attempt: Attempt, credentials: Sequence[Credential]) -> Credential | None:
         """Check a password as `PasswordChecks.check` says."""
-        if (known := known_credential(self._verified, attempt, credentials)) is not None:
-            return known
         secret = b64encode(f"{attempt.name}:{attempt.password}".encode())
         status, _ = await token_of_primary(self._relay, attempt.network, b"Basic " + secret)
         return known_credential(self._verified, attempt, credentials) if status == 200 else None

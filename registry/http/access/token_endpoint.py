@@ -68,7 +68,7 @@ class TokenEndpoint:
         if request.method == "POST":
             fields = await _form(request)
         else:
-            fields = {name: request.query_params.getlist(name) for name in request.query_params}
+            fields = _fields(request.scope["query_string"])
         if _one(fields, "service") not in ("", SERVICE):
             raise Unsupported(f"unknown service: expected {SERVICE!r}", 400)
         try:
@@ -91,7 +91,8 @@ class TokenEndpoint:
             if isinstance(presented, Basic):
                 admission, refresh_s = await self._by_basic(presented, scope)
             else:
-                admission, refresh_s = await self._gate.authenticate(presented, scope), REFRESH_S
+                # A certificate is bound to its key and to its own expiry, which a refresh token would outlive.
+                admission, refresh_s = await self._gate.authenticate(presented, scope), 0
             wanted = _one(fields, "account")
             if wanted and not admission.is_anonymous and wanted != admission.caller.name:
                 raise Rejected("the account in the request is not the one of the credential")
@@ -184,9 +185,13 @@ def _exchanged(fields: Fields, network: str) -> PresentedIdToken:
 
 async def _form(request: Request) -> Fields:
     """Return the fields of a form. Raises Unsupported and SizeInvalid."""
-    body = await small_body(request, MAX_BODY_BYTES, Unsupported("the request body is too long", 413))
+    return _fields(await small_body(request, MAX_BODY_BYTES, Unsupported("the request body is too long", 413)))
+
+
+def _fields(form: bytes) -> Fields:
+    """Return the fields of a form or a query. Raises Unsupported."""
     try:
-        return parse_qs(body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+        return parse_qs(form.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:
         raise Unsupported("the form cannot be read: expected application/x-www-form-urlencoded", 400) from None
 

@@ -21,6 +21,7 @@ from registry.errors import (
 )
 from registry.event_loop.now import now_s
 from registry.event_loop.steps import ROWS_PER_STEP, Steps, run_in_steps
+from registry.http.access.admission import require_push
 from registry.http.oci.answers import missing_manifest
 from registry.http.oci.conditions import content_headers, etag_of, matches
 from registry.http.oci.context import ManifestContext
@@ -92,6 +93,7 @@ async def put(context: ManifestContext, request: Request, repository: Repository
                 f"the manifest does not match the digest in the path: its digest is {computed}", {"digest": digest}
             )
         manifest = await run_in_steps(read_pushed(body, media_type(request)))
+        require_push(request.scope, repository)  # the body may have taken long
         change = await _push(context, repository, Pushed(computed, body, manifest, tags))
     await context.replication.await_acknowledgements(change)
     del body  # from here on the push waits for holders, and keeps no body in memory meanwhile

@@ -38,7 +38,7 @@ from registry.errors import (
     UploadUnreachable,
 )
 from registry.event_loop.now import now_s
-from registry.http.access.admission import account_of, may_pull, permissions_of
+from registry.http.access.admission import account_of, may_pull, permissions_of, while_pushing
 from registry.http.oci.answers import error_response
 from registry.http.oci.blobs import mount_blob
 from registry.http.oci.context import OwnUploadContext, UploadContext
@@ -101,7 +101,8 @@ async def begin_own(context: OwnUploadContext, request: Request, repository: Rep
     upload = _new_upload(context)
     if "digest" in query and "mount" not in query:
         digest, network = parse_digest(query["digest"]), client_network(request.scope)
-        wanted = UploadRequest("PUT", repository, upload, digest, None, body_stream(request), network, account)
+        body = while_pushing(request.scope, repository, body_stream(request))
+        wanted = UploadRequest("PUT", repository, upload, digest, None, body, network, account)
         return await handle_upload_request(context, wanted)
     return Response(status_code=202, headers=_upload_headers(context, repository, account, upload.name, 0))
 
@@ -158,7 +159,8 @@ def _parsed(context: OwnUploadContext, request: Request, repository: Repository,
     span = content_range(request) if request.method in ("PATCH", "PUT") else None
     method = cast(Method, "GET" if request.method == "HEAD" else request.method)
     network = client_network(request.scope)
-    return UploadRequest(method, repository, upload, digest, span, body_stream(request), network, account)
+    body = while_pushing(request.scope, repository, body_stream(request))
+    return UploadRequest(method, repository, upload, digest, span, body, network, account)
 
 
 def serving_slot(context: OwnUploadContext, path: Path, method: str, query: bytes) -> int:

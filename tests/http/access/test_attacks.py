@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from registry.audit.log import STRANGERS_A_MINUTE
 from tests.http.access.conftest import Guarded
 from tests.http.access.test_matrix import forged
 from tests.support.client import sha256, with_digest
@@ -340,3 +341,37 @@ def test_a_kept_connection_is_asked_again_at_each_request(at, account):
         answer.read()
         statuses.append(answer.status)
     assert statuses == [200, 200, 200, 401, 401, 401, 200, 200, 401]
+
+
+def test_a_right_guess_is_told_from_wrong_ones_by_nothing_once_there_were_too_many(at, account):
+    """The owner has signed in, so that the password is known to be right without being hashed again."""
+    own = f"guessed-{os.urandom(4).hex()}/app"
+    headers, name, _ = account(own, "pull")
+    assert at.ask("GET", "/v2/", headers).status == 200
+    statuses = [at.ask("GET", "/v2/token?service=concord", at.basic(name, f"guess {n}")).status for n in range(60)]
+    assert 429 in statuses
+    right = [at.ask("GET", f"/v2/token?service=concord&scope=n{n}", headers).status for n in range(5)]
+    assert set(right) == {429}
+
+
+def test_a_query_of_many_fields_is_refused_at_once(at):
+    query = "&".join(f"f{number}" for number in range(9000))
+    begun = time.perf_counter()
+    assert at.ask("GET", f"/v2/token?{query}").status == 400
+    assert time.perf_counter() - begun < 1
+
+
+def test_a_long_name_costs_no_hash_and_no_memory(at):
+    begun = time.perf_counter()
+    for number in range(20):
+        assert at.ask("GET", "/v2/", at.basic("n" * 20_000 + str(number), "password")).status == 401
+    assert time.perf_counter() - begun < 1
+
+
+def test_refusals_of_strangers_do_not_push_others_out_of_the_audit_log(at):
+    for number in range(100):
+        assert at.ask("GET", f"/v2/{'x' * 20_000}{number}/tags/list").status == 401
+    time.sleep(1)
+    lines = [line for file in (at.server.data / "audit").glob("*") for line in file.read_bytes().splitlines()]
+    strangers = [line for line in lines if b"/v2/xxxx" in line]
+    assert len(strangers) <= 3 * STRANGERS_A_MINUTE and max(map(len, lines)) < 1000
