@@ -19,6 +19,7 @@ def with_input(text, *words, **environment):
     import sys
 
     plain = {name: value for name, value in os.environ.items() if not name.startswith("CONCORD_")}
+    plain |= {"CONCORD_CLUSTER_KEY": KEY}
     return subprocess.run(
         [sys.executable, "-m", "registry", *map(str, words), "--password-stdin"],
         env=plain | environment, input=f"{text}\n", capture_output=True, text=True, timeout=60,
@@ -31,12 +32,12 @@ def server(tmp_path_factory):
     data = tmp_path_factory.mktemp("access") / "data"
     done = with_input(PASSWORD, "account", "create", "root", "--admin", "--data", data)
     assert done.returncode == 0 and done.stdout.startswith("root is an administrator"), done
-    with running_server(data) as running:
+    with running_server(data, clustered=True) as running:
         yield running
 
 
 def run(server, *words, status=0):
-    done = concord(*words, "--url", server.url)
+    done = concord(*words, "--url", server.url, CONCORD_CLUSTER_KEY=KEY)
     assert done.returncode == status, done
     return done.stdout
 
@@ -72,7 +73,7 @@ def test_accounts_robots_keys_and_groups(server):
 
 def run_wrong(server, *words):
     """Run a command whose options are wrong. Return its message."""
-    done = concord(*words, "--url", server.url)
+    done = concord(*words, "--url", server.url, CONCORD_CLUSTER_KEY=KEY)
     assert done.returncode == 2, done
     return done.stderr
 
@@ -113,7 +114,7 @@ def test_bindings_to_identity_providers(server):
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(server, words, said):
-    refused(concord(*words, "--url", server.url), said)
+    refused(concord(*words, "--url", server.url, CONCORD_CLUSTER_KEY=KEY), said)
 
 
 def test_a_short_password_is_refused(server, tmp_path):
@@ -136,11 +137,11 @@ def test_a_restored_directory_lets_no_credential_count_before_recovery(tmp_path)
     with_input(PASSWORD, "account", "create", "root", "--admin", "--data", tmp_path / "data")
     assert concord("backup", "--data", tmp_path / "data", tmp_path / "backup").returncode == 0
     assert concord("restore", tmp_path / "backup", "--data", tmp_path / "again").returncode == 0
-    with running_server(tmp_path / "again") as again:
+    with running_server(tmp_path / "again", clustered=True) as again:
         assert access_of(again)["restored"] and again.status()["access"]["restored"]
     done = with_input("a new password", "access", "recover", "root", "--data", tmp_path / "again")
     assert done.returncode == 0 and done.stdout.startswith("root is an administrator"), done
-    with running_server(tmp_path / "again") as again:
+    with running_server(tmp_path / "again", clustered=True) as again:
         state = access_of(again)
         assert not state["restored"] and state["administrators"] == ["root"]
     refused(with_input("a new password", "access", "recover", "root", "--data", tmp_path / "none"), "no such directory")
@@ -161,13 +162,13 @@ def test_credentials_of_a_restored_instance_count_once_it_has_met_a_member(tmp_p
 def test_the_first_start_makes_an_administrator_of_a_password_file(tmp_path):
     file = tmp_path / "password"
     file.write_text(f"{PASSWORD}\n")
-    with running_server(tmp_path / "data", admin_password_file=str(file)) as server:
+    with running_server(tmp_path / "data", clustered=True, admin_password_file=str(file)) as server:
         assert access_of(server)["administrators"] == ["admin"]
         done = with_input(PASSWORD, "account", "create", "root", "--admin", "--url", server.url)
         assert done.returncode == 0, done
         assert access_of(server)["administrators"] == ["root"], "the first account has ended"
         assert "admin" not in run(server, "account", "list")
-    with running_server(tmp_path / "data", admin_password_file=str(file)) as server:
+    with running_server(tmp_path / "data", clustered=True, admin_password_file=str(file)) as server:
         assert access_of(server)["administrators"] == ["root"], "a later start does not bring it back"
 
 
@@ -177,3 +178,9 @@ def test_a_password_file_that_cannot_be_used_ends_the_start(tmp_path):
         done = concord("serve", "--data", tmp_path / "data", "--listen", "127.0.0.1:0", "--admin-password-file", file,
                        "--workers", "1")  # fmt: skip
         assert done.returncode == 2 and said in done.stderr, done
+
+
+def test_a_client_of_the_same_host_plants_no_administrator_beside_one(server):
+    body, typed = b'{"name": "planted", "password": "a long one", "admin": true}', {"Content-Type": "application/json"}
+    answer = server.client.request("POST", "/_concord/access/account/create", body, typed)
+    assert answer.status == 403 and b"sign in as one" in answer.body

@@ -34,7 +34,8 @@ from registry.cluster.rpc.sessions import sign_answer
 from registry.config import Config
 from registry.errors import Denied, OciError, Unsupported
 from registry.http.access.admission import permissions_of
-from registry.http.admin.context import ActionsContext, AdminContext
+from registry.http.admin.context import AccessControlContext, ActionsContext, AdminContext
+from registry.http.admin.paths import ACCESS
 from registry.http.oci.answers import JsonResponse
 from registry.http.peer.handlers import authenticate
 from registry.http.peer.procedures import AuthenticatedRequest, RequestRefused
@@ -99,6 +100,8 @@ async def perform(admin: AdminContext, request: Request, name: str, act: Action,
             admin = replace(admin, access=replace(admin.access, author=author.account))
         else:
             caller = _identify(context, request, authenticated, caller.client, is_internal)
+            if authenticated is None and request.scope["path"].startswith(ACCESS):
+                _refuse_beside_administrators(admin.access)
         refuse_form_types(request.headers)
         body = (
             authenticated.body
@@ -159,6 +162,16 @@ def _identify(
             {"reason": "signature-required"},
         )
     return Caller("unnamed", client, "loopback")
+
+
+def _refuse_beside_administrators(access: AccessControlContext) -> None:
+    """Raise Denied where there is an administrator: from then on a change of access control needs one, or the cluster
+    key, also before access control is enforced. Else a client of this host could plant another one."""
+    if access.access.policy.administrators(access.clock.now_ms()):
+        raise Denied(
+            f"there is an administrator: sign in as one (--login), or sign with the cluster key ({HOW_TO_SIGN})",
+            {"reason": "signature-required"},
+        )
 
 
 def _is_local(context: ActionsContext, request: Request, client: str) -> bool:
