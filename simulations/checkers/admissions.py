@@ -19,6 +19,7 @@ from registry.access.keys import is_key, key_hash
 from registry.access.passwords import verify_password
 from registry.access.rights import CredentialKind
 from registry.access.tokens import Claims
+from registry.http.access.rules import Demand, internal_rule_of
 from registry.http.admin.paths import ACCESS
 from registry.http.oci.paths import parse_api_path
 from simulations.access_oracle import InForce
@@ -141,7 +142,11 @@ def presented_by(scope: Mapping[str, Any]) -> Presented | None:
         return None
     name, secret, token = _credential_in(headers.get(b"authorization", b""))
     if path.startswith(ACCESS):
-        return Presented(name, secret, EVERYTHING, "admin", True, token) if name else None
+        if not name:
+            return None
+        # The body of a delegated request decides which right it needs.
+        is_delegated = internal_rule_of(method, path).demand is Demand.DELEGATED
+        return Presented(name, secret, EVERYTHING, "" if is_delegated else "admin", True, token)
     parsed = parse_api_path(path)
     if parsed is None or (parsed.resource == "token" and not name):  # everyone gets a token
         return None

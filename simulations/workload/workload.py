@@ -30,8 +30,8 @@ class Workload:
         self._report = report
         self._access: AccessChanges | None = None
         self.operator: Credential = NoCredential()
-        """The proof of operators: none, unless access control is enforced."""
-        if "enforced" in plan.conditions:
+        """The proof of operators: none, unless there are administrators."""
+        if "access" in plan.conditions:
             self.operator = ClusterKeyCredential(cluster.network, random.Random(f"{plan.seed} operator"))
 
     def client(self, name: str, seed: str = "", places: Callable[[], list[Node]] | None = None) -> Client:

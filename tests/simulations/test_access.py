@@ -51,7 +51,8 @@ def test_two_administrators_that_remove_each_other_leave_none_and_recovery_makes
         ("DELETE", "/v2/app/blobs/uploads/x", ("app", "push")),
         ("GET", "/v2/", ("", "")),
         ("GET", "/v2/token", ("", "")),
-        ("POST", "/_concord/access/grant", ("*", "admin")),
+        ("POST", "/_concord/access/account/block", ("*", "admin")),
+        ("POST", "/_concord/access/grant", ("*", "")),
     ],
 )
 def test_a_request_is_judged_by_what_its_path_and_method_need(method, path, wanted):

@@ -57,7 +57,8 @@ class Permissions:
         """Raise Denied where a caller that was let in has lost a right, or its credential, while its request went on: a
         body may take hours."""
         caller = self.admission.caller
-        is_in_force = not caller.account or self._view.is_in_force(caller.account, caller.credential)
+        # Of an upload that another instance forwards, only the account is known here.
+        is_in_force = not caller.credential or self._view.is_in_force(caller.account, caller.credential)
         if not (is_in_force and self.may(repository, right)):
             raise Denied(f"the right to {right} was taken away while the request went on", {"repository": repository})
 
