@@ -158,7 +158,8 @@ class RequestObserver:
 
     def _answer_leaves(self, source: str, place: str, status: int) -> None:
         operation, nodes = self._latest.get(source), self._cluster.nodes
-        if operation is not None and operation.kind not in ANSWERED_AT_ANY_TIME and status not in answers.REFUSALS:
+        says_nothing = status in answers.REFUSALS or status >= 500  # of a worker, as its primary dies
+        if operation is not None and operation.kind not in ANSWERED_AT_ANY_TIME and not says_nothing:
             for node in nodes:
                 if node.name == place:
                     self._violations.check(self._checkers.readiness.answered, node)
