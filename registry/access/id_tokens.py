@@ -33,7 +33,7 @@ MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
 _MAX_TIME_S = 2**40
 _FORM = re.compile(r"ey[A-Za-z0-9_-]{8,}\.ey[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*\Z", re.ASCII)
 _UNDERSTOOD_BY_NONE = ("crit", "b64")
-"""Header members that change how a token is to be read."""
+"""Header members that would change how a token is read. A token with one of them is refused."""
 
 Claims = Mapping[str, Any]
 

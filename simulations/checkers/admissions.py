@@ -99,7 +99,7 @@ class Admissions:
         return judge
 
     def may(self, state: AccessState, presented: Presented) -> bool:
-        """Return whether a request is to be let in by a state."""
+        """Return whether the facts of a state let a request in."""
         if not state.is_enforced and not (presented.is_administrative and presented.name):
             return True
         in_force = self._states.in_force(state.texts)

@@ -1,9 +1,10 @@
 """New instances serve no client before they have met a member, which may enforce access control."""
 
 import contextlib
+import json
 
 from tests.support import images
-from tests.support.access import enforce
+from tests.support.access import basic, enforce
 from tests.support.server import Cluster, running_server, wait_until
 
 IMAGE = images.image("first", layer_bytes=1000)
@@ -74,5 +75,28 @@ def test_a_directory_that_has_been_in_use_serves_by_what_it_knows(tmp_path):
         eu.environment["CONCORD_BOOTSTRAP"] = "false"
         eu.start()
         assert eu.client.get("/v2/").status == 200
+    finally:
+        cluster.stop()
+
+
+def test_an_old_password_does_not_come_back_with_an_instance_that_is_added(tmp_path):
+    """The file that makes the first administrator is given to every instance, and stays as it was."""
+    file = tmp_path / "password"
+    file.write_text("the first password")
+    cluster = Cluster(tmp_path, ["eu", "us"], bootstrap="false", admin_password_file=str(file))
+    eu, us = cluster.servers
+    try:
+        cluster.redis.start()
+        eu.environment["CONCORD_BOOTSTRAP"] = "true"
+        eu.start()
+        old, new = (basic("admin", password) for password in ("the first password", "another password"))
+        for path, fields in (("account/password", {"name": "admin", "password": "another password"}), ("enforce", {})):
+            headers = {"Content-Type": "application/json"} | (old if path.startswith("account") else new)
+            body = json.dumps(fields).encode()
+            assert eu.client.request("POST", f"/_concord/access/{path}", body, headers).status == 200
+        us.start()
+        for server in (eu, us):
+            wait_until(lambda server=server: server.client.request("GET", "/v2/", None, new).status == 200)
+            assert server.client.request("GET", "/v2/", None, old).status == 401
     finally:
         cluster.stop()

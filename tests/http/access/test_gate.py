@@ -9,7 +9,7 @@ from registry.access.tokens import Claims, TokenUse, seal_token
 from registry.config import Config
 from registry.errors import Denied, NothingHere, Unauthorized
 from registry.http.access.admission import permissions_of
-from registry.http.access.gate import MAX_CACHED, UPLOAD_GRACE_S, Gate
+from registry.http.access.gate import MAX_CACHED, MAX_CACHED_BYTES, UPLOAD_GRACE_S, Gate
 from registry.http.oci.paths import parse_api_path
 from registry.http.wire.client_certificate import CLIENT_CERTIFICATE
 from tests.support.access_view import Facts, FileView
@@ -255,3 +255,12 @@ async def test_a_certificate_of_an_expired_credential_is_refused(at):
     with pytest.raises(Unauthorized):
         await at.admit(certificate="CN=old")
     assert at.view.certificate("CN=old").expires_ms == 1
+
+
+async def test_a_long_authorization_takes_no_room_in_the_cache(at):
+    at.facts.grant(at.alice, "team/*", "pull")
+    ((name, value),) = at.token()
+    for padding, cached in ((1, True), (MAX_CACHED_BYTES, False)):
+        before = len(at.gate._decisions)
+        await at.admit(headers=[(name, value.replace(b" ", b" " * padding))])
+        assert (len(at.gate._decisions) > before) == cached
